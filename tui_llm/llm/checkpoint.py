@@ -1,0 +1,204 @@
+"""Model folders in Hugging Face's layout for GPT-2: `config.json`, `model.safetensors`, vocabulary, card.
+
+`transformers.AutoModelForCausalLM.from_pretrained(folder)` opens what this writes, and this opens what that writes.
+Weights are read from safetensors only: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_aside, write_json
+from tui_llm.llm.model import GPT, GPTConfig
+
+WEIGHTS = "model.safetensors"
+
+# Our name of a block's parameter → theirs. Their matrices ("Conv1D") are stored transposed: (in, out).
+_BLOCK = {
+    "norm1": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.out": "attn.c_proj",
+    "norm2": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+_TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.weight": "ln_f.weight",
+        "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
+
+
+def theirs(name: str) -> tuple[str, bool]:
+    """Our parameter's name → Hugging Face's (without `transformer.`), and whether it is stored transposed."""
+    if name in _TOP:
+        return _TOP[name], False
+    _, layer, rest = name.split(".", 2)
+    module, _, leaf = rest.rpartition(".")
+    return f"h.{layer}.{_BLOCK[module]}.{leaf}", leaf == "weight" and not module.startswith("norm")
+
+
+def config_from_json(raw: Any, where: Path) -> GPTConfig:
+    """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
+    if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
+        kind = raw.get("model_type") if isinstance(raw, dict) else None
+        raise UserError(f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened")
+    activation = raw.get("activation_function", "gelu_new")
+    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+        raise UserError(f"{where} asks for the activation {activation!r}; GPT-2's is gelu_new")
+    if raw.get("scale_attn_by_inverse_layer_idx") or raw.get("add_cross_attention") or not raw.get("scale_attn_weights", True):
+        raise UserError(f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)")
+    try:
+        return GPTConfig(
+            vocabulary=int(raw["vocab_size"]),
+            context=int(raw.get("n_positions", raw.get("n_ctx", 1024))),
+            layers=int(raw["n_layer"]),
+            heads=int(raw["n_head"]),
+            width=int(raw["n_embd"]),
+            inner=int(raw.get("n_inner") or 0),
+            epsilon=float(raw.get("layer_norm_epsilon", 1e-5)),
+            tied=bool(raw.get("tie_word_embeddings", True)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where} does not describe a GPT-2: {error}") from error
+
+
+def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "vocab_size": config.vocabulary,
+        "n_positions": config.context,
+        "n_ctx": config.context,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_embd": config.width,
+        "n_inner": config.inner or None,
+        "layer_norm_epsilon": config.epsilon,
+        "initializer_range": 0.02,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def read_config(folder: Path) -> GPTConfig:
+    """The shape of the model in `folder`. Raises `UserError` where there is none."""
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}; `tui-llm models` lists what can be opened")
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder: it has no config.json")
+    return config_from_json(read_json(path), path)
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
+    """Opens a model folder, in float32 and ready to read. Raises `UserError` where that can't be."""
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
+        why = f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors" if pickles else (
+            "its weights are split over several files, which can't be opened yet" if any(folder.glob("model-*-of-*.safetensors"))
+            else f"no {WEIGHTS}")  # fmt: skip
+        raise UserError(f"{folder} has {why}")
+    _check_shapes(path, config)
+    with torch.device("meta"):
+        model = GPT(config)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for name, parameter in list(model.named_parameters()):
+                key, transposed = _find(name, names, path)
+                tensor = file.get_tensor(key).to(torch.float32)
+                tensor = (tensor.T if transposed else tensor).contiguous().to(device)
+                _put(model, name, tensor, parameter)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
+    if config.tied:
+        model.head.weight = model.tokens.weight
+    return model.eval().requires_grad_(False)
+
+
+def _check_shapes(path: Path, config: GPTConfig) -> None:
+    """Compares every tensor's shape with what the config promises, before anything is set aside for it: a config
+    that lies about its size must not cost the memory."""
+    shapes = read_shapes(path)
+    with torch.device("meta"):
+        try:
+            model = GPT(config)
+        except (RuntimeError, OverflowError) as error:
+            raise UserError(f"{path.parent / 'config.json'} describes a model that is too large: {error}") from error
+    for name, parameter in model.named_parameters():
+        key, transposed = _find(name, set(shapes), path)
+        wanted = list(parameter.shape[::-1] if transposed else parameter.shape)
+        if shapes[key] != wanted:
+            raise UserError(f"{path}: {key} is {shapes[key]}, but config.json says {wanted}; they are of different models")
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """Tensor name → shape, from a safetensors file's header alone. Raises `UserError` where it is no such file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            if len(head) < 8:
+                raise UserError(f"{path} is empty or cut short; get it again")
+            (length,) = struct.unpack("<Q", head)
+            if length > 100_000_000 or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+                raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
+            header = json.loads(file.read(length))
+        return {k: [int(n) for n in v["shape"]] for k, v in header.items() if k != "__metadata__"}
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is not a safetensors file, or is damaged ({error}); get it again") from error
+
+
+def _find(name: str, names: set[str], path: Path) -> tuple[str, bool]:
+    key, transposed = theirs(name)
+    for candidate in (f"transformer.{key}", key):  # the first GPT-2 folders have no prefix
+        if candidate in names:
+            return candidate, transposed
+    raise UserError(f"{path} has no tensor {key}; it is not a whole GPT-2")
+
+
+def _put(model: GPT, name: str, tensor: Tensor, old: torch.nn.Parameter) -> None:
+    module, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(module), leaf, torch.nn.Parameter(tensor, requires_grad=old.requires_grad))
+
+
+def save(
+    model: GPT, folder: Path, *, end_of_text: int | None = None, dtype: torch.dtype = torch.float32, extra: dict[str, Any] | None = None
+) -> None:
+    """Writes `config.json` and `model.safetensors` into `folder`, each aside and then renamed."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.weights():
+        key, transposed = theirs(name)
+        tensor = parameter.detach().to("cpu", dtype)
+        full = key if key.startswith("lm_head") else f"transformer.{key}"
+        tensors[full] = (tensor.T if transposed else tensor).contiguous()
+    write_tensors(folder / WEIGHTS, tensors)
+    write_json(folder / "config.json", {**config_to_json(model.config, end_of_text=end_of_text, dtype=dtype), **(extra or {})})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises `UserError` where the disk is full (nothing is left of the attempt)."""
+
+    def write(part: Path) -> None:
+        try:
+            save_file(tensors, part, metadata={"format": "pt"})
+        except SafetensorError as error:  # an I/O error in disguise
+            raise OSError(str(error)) from error
+
+    write_aside(path, write)

@@ -1,0 +1,34 @@
+"""Which device to compute on, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from tui_llm.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, else MPS, else the CPU. Raises `UserError` where the one asked for isn't there."""
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not index.isdigit()):
+        raise UserError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if kind == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
+        raise UserError(f"this machine has no {kind} device that torch can use; try --device auto")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)
+
+
+def trains_in_bfloat16(device: torch.device) -> bool:
+    """Whether bf16 autocast is faster there: CUDA cards and CPUs that multiply in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(check and check())
+    return False

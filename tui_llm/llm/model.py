@@ -1,0 +1,210 @@
+"""GPT-2, whole: ids in, logits out.
+
+    ids ─▶ token embedding + position embedding ─▶ N × block ─▶ LayerNorm ─▶ head (the token embedding again) ─▶ logits
+
+    block(x) = x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x))      (pre-LayerNorm)
+
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019). Letters in the comments: B rows in a batch,
+T tokens in a row, P tokens already in the cache, C the width, H heads, D = C ÷ H, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class GPTConfig:
+    """A GPT-2's shape. The defaults are GPT-2 124M's."""
+
+    vocabulary: int = 50257  # V: rows of the embedding, padding included
+    context: int = 1024  # the longest row that has positions
+    layers: int = 12
+    heads: int = 12
+    width: int = 768  # C
+    inner: int = 0  # width of the MLP's hidden layer; 0 means 4 × C
+    epsilon: float = 1e-5  # of the LayerNorms
+    dropout: float = 0.0  # while training only
+    tied: bool = True  # the head is the token embedding
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, not 1 or more")
+        if self.inner < 0:
+            raise ValueError(f"inner is {self.inner}, not 0 or more")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+
+    @property
+    def hidden(self) -> int:
+        return self.inner or 4 * self.width
+
+    def parameters(self) -> int:
+        """How many numbers the model learns (a tied head counted once)."""
+        block = 4 * self.width**2 + 2 * self.width * self.hidden + 9 * self.width + self.hidden
+        embeddings = (self.vocabulary * (1 if self.tied else 2) + self.context) * self.width
+        return embeddings + self.layers * block + 2 * self.width
+
+
+class KVCache:
+    """The keys and values of tokens that have been fed already, so that appending a token costs one token.
+
+    Room for one row of `context` tokens is set aside at once: 2 × layers × context × C numbers.
+    """
+
+    def __init__(self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        shape = (config.layers, 1, config.heads, config.context, config.width // config.heads)  # (layers, 1, H, context, D)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0  # P: how many positions hold something
+
+    def crop(self, length: int) -> None:
+        """Forgets all but the first `length` tokens. They are not erased: the next ones are written over them."""
+        self.length = min(self.length, length)
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts new keys and values (1, H, T, D) after the old ones; returns all of them, (1, H, P + T, D)."""
+        end = self.length + keys.size(2)
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Every token looks back at the tokens before it: softmax(q · k ÷ √D) weights their values."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+            for part in self.qkv(x).split(C, dim=2)
+        )
+        mask = None
+        if cache is not None:
+            past = cache.length
+            k, v = cache.update(self.layer, k, v)  # (1, H, P + T, D)
+            if past and T > 1:  # new token i sees the P old ones and the new ones up to itself
+                mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+        )
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.out(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Each token by itself: widen, bend (GELU, tanh form), narrow."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.up = nn.Linear(config.width, config.hidden)
+        self.down = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Look around, then think; each adds to the residual stream x."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.attention = Attention(config, layer)
+        self.norm2 = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), cache)
+        return x + self.mlp(self.norm2(x))
+
+
+class GPT(nn.Module):
+    """A GPT-2 of any size. Random weights as GPT-2's: normal with σ = 0.02, and the layers that write to the residual
+    stream by 1 ÷ √(2 × layers) less, so that its variance does not grow with depth."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.tied:
+            self.head.weight = self.tokens.weight
+        self.reset()
+
+    def reset(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            else:
+                writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.layers) if writes else 0.02)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.weight.device
+
+    def features(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """ids (B, T) → what the head reads, after the last LayerNorm (B, T, C).
+
+        With a cache (B = 1), `ids` are the new tokens only: they stand after the cache's and are added to it.
+        Raises ValueError where they would stand past the context.
+        """
+        past = cache.length if cache is not None else 0
+        T = ids.size(1)
+        if past + T > self.config.context:
+            raise ValueError(f"{past + T} tokens in a context of {self.config.context}")
+        where = torch.arange(past, past + T, device=ids.device)
+        x = self.tokens(ids) + self.positions(where)  # (B, T, C)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.length += T  # after the blocks: each of them writes at the same place
+        return self.norm(x)
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None, last: int | None = None) -> Tensor:
+        """ids (B, T) → logits (B, T, V): at each position, for the token that comes next. `last` asks for the
+        logits at the last so many positions only, (B, last, V)."""
+        x = self.features(ids, cache)
+        return self.head(x if last is None else x[:, -last:])
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets one token further on."""
+        logits = self(inputs)
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def decay_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't."""
+        return [
+            {"params": [p for p in self.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in self.parameters() if p.dim() < 2], "weight_decay": 0.0},
+        ]
+
+    def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter once, by name (a tied head under the embedding's name)."""
+        yield from self.named_parameters()

@@ -1,0 +1,410 @@
+"""Text ↔ ids ↔ bytes.
+
+A token is its id and its bytes; the vocabulary is a list of byte strings. Byte-pair encoding (BPE) cuts text into words
+with a pattern, then each word's bytes into the longest pieces that its merges make, the earliest-learned merge first.
+tiktoken does that work for every BPE vocabulary here: its ranks are built from a folder's merges.
+
+Decoding does not undo encoding (several id sequences give the same text), so ids are kept, never re-made from text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import regex
+import tiktoken
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_aside, write_json
+
+END_OF_TEXT = "<|endoftext|>"
+
+# How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+NAMED = ("gpt2", "cl100k_base", "o200k_base")
+COMPARED = ("word", "char", "byte")
+
+# What tiktoken itself expects of each file (tiktoken_ext/openai_public.py): address, SHA-256.
+_SOURCES = {
+    "gpt2": ("https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
+             "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
+    "cl100k_base": ("https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken",
+                    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"),
+    "o200k_base": ("https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
+                   "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"),
+}  # fmt: skip
+
+
+class Tokenizer(ABC):
+    """A vocabulary. `size` counts its tokens, special ones included."""
+
+    name: str
+    size: int
+    end_of_text: int | None = None
+
+    @abstractmethod
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of `text`. Special tokens written in it are text, unless `allow_special`. Lone surrogates
+        become U+FFFD, since no UTF-8 stands for them."""
+
+    @abstractmethod
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token. Raises KeyError where the id is not in the vocabulary."""
+
+    def is_special(self, id: int) -> bool:
+        return id == self.end_of_text
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join(map(self.token_bytes, ids))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+
+def clean(text: str) -> str:
+    """`text` with each lone surrogate (half a character, which UTF-8 can't carry) replaced by U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# A run of one kind of character longer than this is cut before the pattern sees it: merging is worse than linear.
+_LONGEST_RUN = 4096
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids where they differ."""
+
+    def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
+                 ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None) -> None:  # fmt: skip
+        self.name = name
+        self.encoding = encoding
+        self.size = size
+        self.end_of_text = end_of_text
+        self.merges = merges
+        self._ids = ids
+        self._ranks = {id: rank for rank, id in ids.items()} if ids is not None else None
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        text = clean(text)
+        allowed: Any = "all" if allow_special else set()
+        ids: list[int] = []
+        for part in _without_long_runs(text):
+            ids += self.encoding.encode(part, allowed_special=allowed, disallowed_special=())
+        return ids if self._ids is None else [self._ids[rank] for rank in ids]
+
+    def token_bytes(self, id: int) -> bytes:
+        if self._ranks is not None:
+            id = self._ranks[id]
+        try:
+            return self.encoding.decode_single_token_bytes(id)
+        except OverflowError:
+            raise KeyError(id) from None
+
+
+def _without_long_runs(text: str) -> list[str]:
+    """`text` cut where white space, or its absence, runs on for over 4,096 characters (no such run: not cut)."""
+    if len(text) <= _LONGEST_RUN:
+        return [text]
+    parts, start = [], 0
+    for run in _RUN.finditer(text):
+        for cut in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN):
+            parts.append(text[start:cut])
+            start = cut
+    parts.append(text[start:])
+    return parts
+
+
+_RUN = regex.compile(rf"\s{{{_LONGEST_RUN + 1},}}+|\S{{{_LONGEST_RUN + 1},}}+")
+
+
+class ByteTokenizer(Tokenizer):
+    """Each byte is a token, its id is its value."""
+
+    name = "byte"
+    size = 256
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return list(clean(text).encode())
+
+    def token_bytes(self, id: int) -> bytes:
+        if not 0 <= id < 256:
+            raise KeyError(id)
+        return bytes([id])
+
+
+class CharTokenizer(Tokenizer):
+    """Each character is a token, its id is its Unicode code point."""
+
+    name = "char"
+    size = 0x110000 - 0x800  # every code point but the surrogates
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return list(map(ord, clean(text)))
+
+    def token_bytes(self, id: int) -> bytes:
+        if not 0 <= id < 0x110000 or 0xD800 <= id < 0xE000:
+            raise KeyError(id)
+        return chr(id).encode()
+
+
+class WordTokenizer(Tokenizer):
+    """Each word, number, sign or run of white space is a token; ids count the distinct ones in order of appearance.
+
+    Its vocabulary is that of the texts it has seen: a word that it has never met has no id until then, which is why
+    nobody trains language models on words.
+    """
+
+    name = "word"
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._ids: dict[str, int] = {}
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self._words)
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        ids = []
+        for word in _WORD.findall(clean(text)):
+            if word not in self._ids:
+                self._ids[word] = len(self._words)
+                self._words.append(word)
+            ids.append(self._ids[word])
+        return ids
+
+    def token_bytes(self, id: int) -> bytes:
+        if not 0 <= id < len(self._words):
+            raise KeyError(id)
+        return self._words[id].encode()
+
+
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
+
+
+# ── vocabularies in folders: vocab.json + merges.txt ─────────────────────────────────────────────────────────────
+
+
+@lru_cache(1)
+def byte_characters() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte, as `vocab.json` and `merges.txt` write it (a space is `Ġ`):
+    printable Latin-1 stands for itself, the other 68 bytes are U+0100 and on, in their order."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in set(shown)]
+    return {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+
+
+@lru_cache(1)
+def _character_bytes() -> dict[str, int]:
+    return {character: byte for byte, character in byte_characters().items()}
+
+
+def _as_bytes(written: str, where: Path) -> bytes:
+    try:
+        table = _character_bytes()
+        return bytes(table[c] for c in written)
+    except KeyError as error:
+        raise UserError(f"{where}: {written!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary") from error
+
+
+def as_written(token: bytes) -> str:
+    table = byte_characters()
+    return "".join(table[b] for b in token)
+
+
+def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
+    """The vocabulary of a model folder (`vocab.json` + `merges.txt`). Raises `UserError` where it has none."""
+    vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
+    if not vocab_path.is_file() or not merges_path.is_file():
+        raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
+    vocab = read_json(vocab_path)
+    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
+        raise UserError(f"{vocab_path} is not a vocabulary: a JSON object of token → id is needed")
+    try:
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {merges_path}: {error}") from error
+    merges: list[tuple[bytes, bytes]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        left, _, right = line.rstrip("\r").partition(" ")
+        if not left or not right or " " in right:
+            raise UserError(f"{merges_path}, line {number}: two pieces with a space between are needed")
+        merges.append((_as_bytes(left, merges_path), _as_bytes(right, merges_path)))
+    special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
+    return from_merges(name or folder.name, merges, vocab, special, vocab_path)
+
+
+def from_merges(name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path) -> BPETokenizer:
+    # tiktoken merges the pair whose joint bytes have the lowest rank: bytes first, then the merges in their order.
+    ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
+    for left, right in merges:
+        ranks.setdefault(left + right, len(ranks))
+    ids: dict[int, int] = {}
+    for token, rank in ranks.items():
+        written = as_written(token)
+        if written not in vocab:
+            raise UserError(f"{where} has no id for {written!r}, which merges.txt makes; the two files don't belong together")
+        ids[rank] = vocab[written]
+    special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}
+    ids |= {rank: special[text] for text, rank in special_ranks.items()}
+    encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks)
+    same = all(rank == id for rank, id in ids.items())
+    size = max(vocab.values()) + 1
+    return BPETokenizer(name, encoding, size, special.get(END_OF_TEXT), None if same else ids, merges)
+
+
+def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
+    """Writes `vocab.json`, `merges.txt` and what transformers needs to know beside them."""
+    if tokenizer.merges is None:
+        raise UserError(f"the vocabulary {tokenizer.name} has no list of merges to write")
+    vocab: dict[str, int] = {}
+    for id in range(tokenizer.size):
+        try:
+            token = tokenizer.token_bytes(id)
+        except KeyError:
+            continue
+        vocab[token.decode() if tokenizer.is_special(id) else as_written(token)] = id
+    merges = "#version: 0.2\n" + "".join(f"{as_written(a)} {as_written(b)}\n" for a, b in tokenizer.merges)
+    write_aside(folder / "vocab.json", lambda part: _write(part, json.dumps(vocab, ensure_ascii=False)))
+    write_aside(folder / "merges.txt", lambda part: _write(part, merges))
+    special = END_OF_TEXT if tokenizer.end_of_text is not None else None
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "add_bos_token": False,
+         "bos_token": special, "eos_token": special, "unk_token": special, "clean_up_tokenization_spaces": False},
+    )  # fmt: skip
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def byte_level() -> BPETokenizer:
+    """256 bytes and `<|endoftext|>`, no merges: the smallest vocabulary that a model folder can carry."""
+    vocab = {character: i for i, character in enumerate(byte_characters().values())} | {END_OF_TEXT: 256}
+    return from_merges("byte", [], vocab, {END_OF_TEXT: 256}, Path("byte"))
+
+
+# ── vocabularies by name ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def vocabulary_file(name: str) -> Path:
+    """Where the file of a named vocabulary is kept, whether or not it is there: named as tiktoken names its own cache."""
+    return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
+
+
+@lru_cache(8)
+def load_named(name: str) -> Tokenizer:
+    """`gpt2`, `cl100k_base`, `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`, `byte`.
+
+    Raises `UserError` where it isn't cached and can't be downloaded.
+    """
+    if name == "word":
+        return WordTokenizer()
+    if name == "char":
+        return CharTokenizer()
+    if name == "byte":
+        return ByteTokenizer()
+    if name not in _SOURCES:
+        raise UserError(f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED))}, or a model's name")
+    path = vocabulary_file(name)
+    data = path.read_bytes() if path.is_file() else None
+    if data is None or hashlib.sha256(data).hexdigest() != _SOURCES[name][1]:
+        data = _download(name)
+        add_file(name, data)
+    return _named(name, data)
+
+
+def add_file(name: str, data: bytes) -> Path:
+    """Puts a named vocabulary's file into the cache, if its SHA-256 is the one that tiktoken expects."""
+    found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
+    if found != wanted:
+        raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
+    path = vocabulary_file(name)
+    write_aside(path, lambda part: _write_bytes(part, data))
+    return path
+
+
+def add(path: Path) -> tuple[str, Path]:
+    """Puts a tiktoken file into the cache, whatever it is called: its SHA-256 says which vocabulary it is."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    found = hashlib.sha256(data).hexdigest()
+    for name, (_, wanted) in _SOURCES.items():
+        if found == wanted:
+            return name, add_file(name, data)
+    raise UserError(f"{path} is none of {', '.join(NAMED)}: its SHA-256, {found[:12]}…, is not the one that tiktoken expects")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _download(name: str) -> bytes:
+    import urllib.error
+    import urllib.request
+
+    address = os.environ.get("TUI_LLM_VOCABULARY_MIRROR", "")
+    address = f"{address.rstrip('/')}/{name}.tiktoken" if address else _SOURCES[name][0]
+    try:
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            data: bytes = answer.read(20_000_000)
+            return data
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise UserError(
+            f"the vocabulary {name} is not on this machine and can't be downloaded ({error}); get {name}.tiktoken elsewhere, "
+            f"then: tui-llm vocabulary add FILE"
+        ) from error
+
+
+def _named(name: str, data: bytes) -> BPETokenizer:
+    import base64
+
+    merges = None
+    if name == "gpt2":
+        ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+        merges = _merges(ranks)
+        encoding = tiktoken.Encoding(
+            name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}, explicit_n_vocab=50257
+        )
+    else:
+        # tiktoken's own definition (pattern, special tokens); it finds the file, whose hash has been checked, in its cache.
+        before = os.environ.get("TIKTOKEN_CACHE_DIR")
+        os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_file(name).parent)
+        try:
+            encoding = tiktoken.get_encoding(name)
+        finally:
+            os.environ.pop("TIKTOKEN_CACHE_DIR")
+            if before is not None:
+                os.environ["TIKTOKEN_CACHE_DIR"] = before
+    return BPETokenizer(name, encoding, encoding.n_vocab, encoding.eot_token, merges=merges)
+
+
+def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merges behind tiktoken's ranks: each token's last merge joins the two pieces that the earlier ranks leave."""
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) == 1:
+            continue
+        parts = [bytes([b]) for b in token]
+        while len(parts) > 2:
+            best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], rank))
+            parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        merges.append((parts[0], parts[1]))
+    return merges

@@ -1,0 +1,247 @@
+"""What crosses from the maths to the screen: frozen dataclasses with plain numbers, and the questions they answer.
+
+A `Reading` is a fact: made in one place (`engine.py`), never changed, tagged with the request and the weights that it
+answers. Nothing here holds a tensor, and panes compute none of these numbers themselves. Probabilities are in 0…1,
+losses in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tui_llm.llm.sampler import SamplerSettings
+
+# ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the loss asks for: one token chosen by id, or text that is encoded on its own and teacher-forced."""
+
+    text: str | None = None
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One moment to read: the prompt's text, and the ids that were generated after it (never re-encoded)."""
+
+    number: int = 0
+    prompt: str = ""
+    continuation: tuple[int, ...] = ()
+    allow_special: bool = False  # `<|endoftext|>` typed in the prompt is the special token, not 13 characters
+    start_token: bool = False  # put an explicit `<|endoftext|>` in front, shown as a token like any other
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    target: Target | None = None
+    tokenizer: str | None = None  # vocabulary that the Tokens pane shows; None is the model's own
+    top: int = 200  # how many candidates to carry
+    token_window: int = 4096  # how many of the last tokens to carry
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token is its id and its bytes. `text` is the bytes as UTF-8, with `<0xE2>` for each byte that is no
+    character here; it is raw text: it passes `display.visible` before any screen."""
+
+    id: int
+    bytes: bytes
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Neighbouring tokens that make whole characters together: tokens[start:stop] (indices into
+    `Tokenization.tokens`). Nearly always one token; several where a character is split over them."""
+
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """A text's tokens in one vocabulary. `tokens` holds the last ones only where there are very many:
+    tokens[0] is token number `first` (from 0) of `count`. `problem` says why there are none, if so."""
+
+    tokenizer: str
+    vocabulary: int
+    count: int
+    first: int
+    tokens: tuple[Token, ...]
+    pieces: tuple[Piece, ...]
+    continuation: int = 0  # how many of the last tokens were generated, not typed
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Whose numbers these are: the model's name and, for a run's checkpoint, its training step."""
+
+    name: str
+    step: int | None
+    parameters: int
+    layers: int
+    heads: int
+    width: int
+    context: int  # tokens that the model can see at once
+    vocabulary: int  # tokens that it can predict (padding ids not counted)
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row of the table. `rank` counts strictly greater logits, from 1 (ties share a rank).
+
+    logit: the model's own; exp_logit: e^logit, the softmax numerator; raw_probability: softmax of the logits alone.
+    tempered: after temperature, before any cut; cumulative: running sum of `tempered` down the table, this row included
+    (what top-p is compared with); probability: after temperature, cuts and renormalising (what is drawn from);
+    kept: whether it survived the cuts.
+    """
+
+    rank: int
+    id: int
+    bytes: bytes
+    text: str
+    logit: float
+    exp_logit: float
+    raw_probability: float
+    tempered: float
+    cumulative: float
+    probability: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The vocabulary below the table's rows, as one row."""
+
+    count: int
+    raw_probability: float
+    tempered: float
+    probability: float
+    kept: int  # how many of them survived the cuts
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The prediction for the next token. `entropy` is of the raw probabilities, in nats; `logsumexp` of the logits."""
+
+    sampler: SamplerSettings
+    vocabulary: int
+    logsumexp: float
+    entropy: float
+    kept: int  # tokens that survived the cuts, of `vocabulary`
+    kept_mass: float  # their probability after temperature, before renormalising
+    candidates: tuple[Candidate, ...]
+    rest: Rest
+
+
+@dataclass(frozen=True, slots=True)
+class TargetToken:
+    """One token of the target under teacher forcing: loss = logsumexp − logit, in nats. `gradient` is p − 1, the
+    gradient of the loss on the target's own logit."""
+
+    id: int
+    bytes: bytes
+    text: str
+    rank: int
+    logit: float
+    logsumexp: float
+    probability: float
+    loss: float
+    gradient: float
+
+
+@dataclass(frozen=True, slots=True)
+class LossReading:
+    """The loss on a target. sum and mean are over its tokens, in nats; bits = mean ÷ ln 2 and perplexity = e^mean
+    are per token, like `uniform_loss` = ln(vocabulary), the loss of knowing nothing."""
+
+    text: str
+    tokens: tuple[TargetToken, ...]
+    sum: float
+    mean: float
+    bits: float
+    perplexity: float
+    uniform_loss: float
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything that the panes show for one `Request`. `distribution` is None where there is nothing to predict
+    from, and `problem` then says why. `fed` of the prompt's `prompt_ids` were fed to the model: the last ones, where
+    the prompt is longer than the context."""
+
+    request: Request
+    weights: Weights
+    tokens: Tokenization
+    prompt_ids: tuple[int, ...]  # all that is before the prediction: start token, prompt, continuation
+    fed: int
+    distribution: Distribution | None
+    loss: LossReading | None
+    problem: str | None = None
+    milliseconds: float = 0.0  # what the answer took, forward pass included
+    forward_tokens: int = 0  # how many tokens had to be run through the model for it (0: all from the cache)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedToken:
+    """One step of generation. `u` is the uniform number in [0, 1) that was laid on the cumulative distribution
+    (likeliest token first); None where the step was greedy. `probability` is what it was drawn with;
+    `text` is what the step adds to the text on the screen (empty while a character is incomplete)."""
+
+    index: int
+    id: int
+    bytes: bytes
+    text: str
+    u: float | None
+    probability: float
+    raw_probability: float
+    rank: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that could be opened. `kind` is one of shipped, run, folder."""
+
+    name: str
+    kind: str
+    path: str
+    parameters: int | None
+    context: int | None
+    vocabulary: int | None
+    step: int | None = None
+    problem: str | None = None
+
+
+class Engine(Protocol):
+    """What the screen asks. One thread asks it; every method may take long and may raise `UserError`."""
+
+    def open(self, model: str) -> Weights:
+        """Opens a shipped model, a run or a folder by name or path; the old model stays if that fails."""
+        ...
+
+    def read(self, request: Request, overtaken: Callable[[], bool] = ...) -> Reading:
+        """Raises `Overtaken` as soon as `overtaken()` is true."""
+        ...
+
+    def generate(
+        self, request: Request, *, seed: int, start: int, count: int, stop: Callable[[], bool] = ...
+    ) -> Iterator[GeneratedToken]:
+        """Draws up to `count` tokens after the request's prompt and continuation. The draw of token number
+        `start + i` is fixed by (seed, start + i) alone, so one at a time equals all at once."""
+        ...
+
+    def refresh(self) -> Weights | None:
+        """If the open model is a run that has a newer checkpoint, opens it and returns its weights; else None."""
+        ...
+
+    def models(self) -> Sequence[ModelInfo]: ...

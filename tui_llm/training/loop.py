@@ -1,0 +1,101 @@
+"""The training loop: a generator of steps. No files, no screen: what it yields, others write down and show.
+
+One step: fetch a batch, predict every next token of it, measure the cross-entropy, let AdamW follow the gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tui_llm.llm.corpus import Corpus
+from tui_llm.llm.device import trains_in_bfloat16
+from tui_llm.llm.examples import Batches, spread
+from tui_llm.llm.model import GPT
+from tui_llm.training.presets import TrainingSettings, learning_rate
+
+
+class Diverged(Exception):
+    """The loss or the gradient stopped being a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser update. Losses in nats per token; `loss` is the batch's, before the update; `val_loss`, where it
+    was measured, after it. `grad_norm` is the whole gradient's length before clipping."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_second: float
+    val_loss: float | None
+
+
+class Trainer:
+    """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
+
+    def __init__(self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device) -> None:
+        self.model, self.settings, self.device = model.to(device), settings, device
+        self.optimizer = torch.optim.AdamW(
+            model.decay_groups(settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            fused=device.type in ("cuda", "cpu"),
+        )
+        self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
+        self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
+        self.bfloat16 = trains_in_bfloat16(device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """bf16 matrix products where the device has them; weights, LayerNorms and the loss stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+
+    def steps(self, done: int = 0) -> Iterator[Step]:
+        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more; the
+        weights are then still those of the step before."""
+        s = self.settings
+        tokens = s.batch_size * s.block_size * s.accumulation
+        for number in range(done + 1, s.steps + 1):
+            began = time.perf_counter()
+            lr = learning_rate(s, number)
+            loss, norm = self._update(number, lr)
+            seconds = time.perf_counter() - began
+            evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
+            yield Step(number, loss, lr, norm, tokens / seconds, self.validate() if evaluate else None)
+
+    def _update(self, number: int, lr: float) -> tuple[float, float]:
+        s, total = self.settings, 0.0
+        self.model.train()
+        torch.manual_seed(s.seed * 1_000_003 + number)  # dropout's noise depends on the step alone
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(s.accumulation):
+            x, y = self.batches.batch((number - 1) * s.accumulation + part)
+            with self.autocast():
+                loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); try a lower learning rate than {lr:g}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return total, norm
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean loss on the held-out rows, in nats per token."""
+        self.model.eval()
+        total, (x, y) = 0.0, self.validation
+        for i in range(0, len(x), self.settings.batch_size):
+            rows = slice(i, i + self.settings.batch_size)
+            with self.autocast():
+                loss = self.model.loss(x[rows].to(self.device), y[rows].to(self.device))
+            total += float(loss) * len(x[rows])
+        return total / len(x)

@@ -1,0 +1,133 @@
+"""The shapes and schedules that a run can start from, smallest first. Every field can be overridden."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tui_llm.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """What a run was asked to do. All losses are in nats per token; a step is one optimiser update.
+
+    One step sees `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
+    `warmup_steps`, then follows a half cosine down to `min_learning_rate` at `steps` (GPT-3, appendix B).
+    """
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    block_size: int = 128
+    dropout: float = 0.0
+    tokenizer: str = "nano"  # a model whose vocabulary to use, `byte`, or `gpt2`
+    batch_size: int = 16
+    accumulation: int = 1
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-4
+    warmup_steps: int = 50
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    seed: int = 1
+    eval_every: int = 100
+    eval_batches: int = 8
+    checkpoint_every: int = 100
+    validation_fraction: float = 0.05
+    sample_prompt: str = "Once upon a time"
+    sample_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        for message in problems(self).values():
+            raise UserError(message)
+
+
+def problems(settings: TrainingSettings) -> dict[str, str]:
+    """Field → why its value can't work; empty when all is well."""
+    found: dict[str, str] = {}
+    for name in ("layers", "heads", "width", "block_size", "batch_size", "accumulation", "steps", "eval_every",
+                 "eval_batches", "checkpoint_every"):
+        if getattr(settings, name) < 1:
+            found[name] = f"{name.replace('_', ' ')} is {getattr(settings, name)}; give 1 or more"
+    for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= 0):
+            found[name] = f"{name.replace('_', ' ')} is {value}; give a number from 0 up"
+    if "width" not in found and "heads" not in found and settings.width % settings.heads:
+        found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
+            (settings.width // settings.heads + 1) * settings.heads
+        )
+    if settings.block_size == 1:
+        found["block_size"] = "block size is 1; give 2 or more, so that there is something to predict from"
+    if not 0 <= settings.dropout < 1:
+        found["dropout"] = f"dropout is {settings.dropout}; give a number from 0 to below 1"
+    if not 0 < settings.validation_fraction < 1:
+        found["validation_fraction"] = f"validation fraction is {settings.validation_fraction}; give 0.05, say"
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(settings, name) < 1:
+            found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
+    if settings.warmup_steps < 0:
+        found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
+    if settings.sample_tokens < 0:
+        found["sample_tokens"] = f"sample tokens is {settings.sample_tokens}; give 0 or more"
+    return found
+
+
+def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) -> TrainingSettings:
+    """Settings from `base` with some fields replaced; a text is read as the field's own type.
+
+    Raises `UserError` on an unknown field or a value that is no such number.
+    """
+    base = base or TrainingSettings()
+    values = dataclasses.asdict(base)
+    for name, value in fields.items():
+        if name not in values:
+            raise UserError(f"there is no training setting {name!r}; there are: {', '.join(values)}")
+        kind = type(values[name])
+        try:
+            values[name] = int(value) if kind is int else float(value) if kind is float else str(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            wanted = "a whole number" if kind is int else "a number"
+            raise UserError(f"{name.replace('_', ' ')} is {value!r}; give {wanted}") from error
+    return TrainingSettings(**values)
+
+
+def _preset(**fields: Any) -> TrainingSettings:
+    return TrainingSettings(**fields)
+
+
+PRESETS: dict[str, TrainingSettings] = {
+    "toy": _preset(tokenizer="byte", layers=2, heads=2, width=64, block_size=64, batch_size=16, steps=400,
+                   learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=20, eval_every=50, eval_batches=4,
+                   checkpoint_every=50, sample_tokens=80),
+    "small": _preset(layers=4, heads=4, width=128, block_size=128, batch_size=16, steps=2000, learning_rate=2e-3,
+                     min_learning_rate=2e-4, warmup_steps=50, eval_every=100, checkpoint_every=100),
+    "nano": _preset(layers=4, heads=4, width=256, block_size=256, batch_size=16, steps=6000, learning_rate=2e-3,
+                    min_learning_rate=1e-4, warmup_steps=150, beta2=0.99, eval_every=250, checkpoint_every=250,
+                    validation_fraction=0.02),
+    "gpt2": _preset(tokenizer="gpt2", layers=12, heads=12, width=768, block_size=1024, batch_size=8, accumulation=60,
+                    steps=600_000, learning_rate=6e-4, min_learning_rate=6e-5, warmup_steps=2000, eval_every=1000,
+                    eval_batches=20, checkpoint_every=1000, validation_fraction=0.005),
+}
+"""`gpt2` is the shape of GPT-2 124M (Radford et al. 2019) with nanoGPT's schedule."""
+
+
+def preset(name: str) -> TrainingSettings:
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def learning_rate(settings: TrainingSettings, step: int) -> float:
+    """The learning rate of step number `step` (from 1): linear warm-up, then a half cosine down."""
+    if step <= settings.warmup_steps:
+        return settings.learning_rate * step / max(1, settings.warmup_steps)
+    left = max(1, settings.steps - settings.warmup_steps)
+    done = min(1.0, (step - settings.warmup_steps) / left)
+    low = min(settings.min_learning_rate, settings.learning_rate)
+    return low + 0.5 * (settings.learning_rate - low) * (1 + math.cos(math.pi * done))

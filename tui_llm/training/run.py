@@ -1,0 +1,322 @@
+"""What a run directory holds, and how to read it. No torch here: the screen and `tui-llm runs` look at runs with this.
+
+    config.json        what was asked (corpus, settings), written once
+    status.json        what the worker says it is doing; whether it is alive says the lock alone
+    control.json       what a person asks of the worker: {"paused": bool}
+    metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
+    samples.jsonl      a text that the model wrote at each evaluation
+    checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
+    worker.log         what the worker printed
+    lock               held by the worker as long as it lives
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_json
+from tui_llm.training.presets import TrainingSettings, from_fields
+
+try:
+    import fcntl
+except ImportError:  # no flock on Windows
+    fcntl = None  # type: ignore[assignment]
+
+STARTING_GRACE = 20.0  # seconds that a new worker has to take its lock
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What was asked: the corpus (absolute paths of files and folders), the preset's name, the settings, the device."""
+
+    corpus: tuple[str, ...]
+    preset: str
+    device: str
+    settings: TrainingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One step. Losses in nats per token; `lr` the learning rate used; `val_loss` where it was measured."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_second: float
+    val_loss: float | None = None
+    time: float = 0.0  # seconds since the epoch, when the step ended
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """state: starting, running, paused, finished, stopped, failed, died, or new (never started). `message` says what
+    is going on or went wrong, in one line of raw text; steps is how many were asked for; vocabulary and parameters
+    are known once the model is built."""
+
+    state: str
+    message: str = ""
+    step: int = 0
+    steps: int = 0
+    vocabulary: int | None = None
+    parameters: int | None = None
+    device: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("starting", "running", "paused")
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it can name a run; raises `UserError`. Never a path: letters, digits, `.`, `_`, `-`."""
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} can't name a run; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or digit)"
+        )
+    return name
+
+
+class Run:
+    """One run directory. Cheap to make; every method looks at the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.metrics_path = path / "metrics.jsonl"
+        self.samples_path = path / "samples.jsonl"
+        self.lock_path = path / "lock"
+        self.log_path = path / "worker.log"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    # ── asked ──
+
+    def exists(self) -> bool:
+        return (self.path / "config.json").is_file()
+
+    def config(self) -> RunConfig:
+        """Raises `UserError` where it is missing or damaged."""
+        raw = read_json(self.path / "config.json")
+        try:
+            return RunConfig(
+                tuple(map(str, raw["corpus"])), str(raw["preset"]), str(raw["device"]), from_fields(raw["settings"])
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
+
+    def write_config(self, config: RunConfig) -> None:
+        write_json(self.path / "config.json", {"version": 1, **asdict(config)})
+
+    def control(self) -> dict[str, Any]:
+        try:
+            value = read_json(self.path / "control.json")
+        except UserError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def write_control(self, **fields: Any) -> None:
+        write_json(self.path / "control.json", {**self.control(), **fields})
+
+    # ── what happened ──
+
+    def lock(self, timeout: float = 0) -> FileLock:
+        """The lock that a worker holds as long as it lives (flock, through filelock)."""
+        return FileLock(self.lock_path, timeout=timeout)
+
+    def alive(self) -> bool:
+        """Whether a worker holds the lock. A pid in a file proves nothing; a held lock does."""
+        try:
+            with self.lock_path.open("rb") as file:
+                if fcntl is None:
+                    with self.lock():
+                        return False
+                # Shared, where the worker's is exclusive: two who look at once don't take each other for a worker.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except Timeout:
+            return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
+
+    def write_status(self, state: str, message: str = "", **more: Any) -> None:
+        write_json(self.path / "status.json", {"state": state, "message": message, "time": time.time(), **more})
+
+    def status(self) -> Status:
+        try:
+            raw = read_json(self.path / "status.json")
+        except UserError:
+            raw = {}
+        if not isinstance(raw, dict):
+            raw = {}
+        try:
+            steps = self.config().settings.steps
+        except UserError as error:
+            return Status("failed", str(error))
+        last = self.last_metric()
+        state = str(raw.get("state", "new"))
+        if self.alive():
+            if state not in ("starting", "running", "paused"):
+                state = "starting"
+        elif state == "starting" and abs(time.time() - float(raw.get("time") or 0)) < STARTING_GRACE:
+            pass  # the worker is on its way to its lock
+        elif state in ("starting", "running", "paused"):
+            state = "died"
+        message = str(raw.get("message", ""))
+        if state == "died":
+            message = f"its worker is gone without a word; resume it from its last checkpoint (log: {self.log_path})"
+        return Status(
+            state,
+            message,
+            last.step if last else 0,
+            steps,
+            _int_or_none(raw.get("vocabulary")),
+            _int_or_none(raw.get("parameters")),
+            str(raw["device"]) if raw.get("device") else None,
+        )
+
+    def last_metric(self) -> Metric | None:
+        """The last whole line of metrics.jsonl, found from the file's end."""
+        try:
+            with self.metrics_path.open("rb") as file:
+                file.seek(0, 2)
+                size = file.tell()
+                file.seek(max(0, size - 8192))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return None
+        for line in reversed(lines[:-1]):
+            metric = _metric(line)
+            if metric:
+                return metric
+        return None
+
+    def samples(self) -> list[Sample]:
+        try:
+            raw = self.samples_path.read_bytes().split(b"\n")[:-1]
+        except OSError:
+            return []
+        found = []
+        for line in raw:
+            try:
+                value = json.loads(line)
+                found.append(Sample(int(value["step"]), str(value["prompt"]), str(value["text"])))
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """Whole checkpoints, oldest first, as (step, folder)."""
+        if not self.path.is_dir():
+            return []
+        found = []
+        for child in self.path.iterdir():
+            match = CHECKPOINT.fullmatch(child.name)
+            if match and (child / "config.json").is_file() and (child / "training.json").is_file():
+                found.append((int(match[1]), child))
+        return sorted(found)
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+
+    def delete(self) -> None:
+        """Raises `UserError` while a worker holds it."""
+        if self.alive():
+            raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
+        shutil.rmtree(self.path)
+
+
+class MetricsTail:
+    """Reads a metrics.jsonl as it grows: each `new()` gives the lines added since. Starts again where a resumed run
+    has cut the file back (`restarted` is then True for that call). Damaged lines are passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.restarted = False
+        self._identity: tuple[int, int] | None = None
+
+    def new(self) -> list[Metric]:
+        self.restarted = False
+        try:
+            with self.path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                identity = (stat.st_dev, stat.st_ino)
+                if stat.st_size < self.offset or (self._identity is not None and identity != self._identity):
+                    self.offset, self.restarted = 0, True
+                self._identity = identity
+                file.seek(self.offset)
+                data = file.read()
+        except OSError:
+            return []
+        end = data.rfind(b"\n") + 1  # a half-written last line waits for its end
+        self.offset += end
+        return [metric for line in data[:end].split(b"\n") if (metric := _metric(line))]
+
+
+def _metric(line: bytes) -> Metric | None:
+    try:
+        value = json.loads(line)
+        val_loss = value.get("val_loss")
+        return Metric(
+            int(value["step"]),
+            float(value["loss"]),
+            float(value["lr"]),
+            float(value["grad_norm"]),
+            float(value["tokens_per_second"]),
+            None if val_loss is None else float(val_loss),
+            float(value.get("time", 0.0)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _int_or_none(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) else None
+
+
+def find(name: str) -> Run:
+    """The run of that name. Raises `UserError` where there is none."""
+    run = Run(paths.runs_dir() / check_name(name))
+    if not run.exists():
+        names = ", ".join(r.name for r in runs()) or "none yet"
+        raise UserError(f"there is no run {name!r}; there are: {names}")
+    return run
+
+
+def runs() -> Iterator[Run]:
+    """Every run on this machine, by name."""
+    top = paths.runs_dir()
+    try:
+        children = sorted(top.iterdir())
+    except OSError:
+        return
+    for child in children:
+        run = Run(child)
+        if run.exists():
+            yield run

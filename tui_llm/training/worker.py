@@ -1,0 +1,214 @@
+"""`python -m tui_llm.training.worker RUN`: trains one run, from its last checkpoint on, until it is done or told to stop.
+
+It holds the run's lock as long as it lives. SIGTERM: save, then leave. SIGHUP is ignored: the terminal may go.
+Whatever it has to say goes into the run directory; stdout and stderr are the run's log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from filelock import Timeout
+
+from tui_llm.errors import UserError
+from tui_llm.files import write_aside
+from tui_llm.llm import corpus, device, hub
+from tui_llm.llm.generate import generate
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.llm.tokenizer import BPETokenizer
+from tui_llm.training import checkpoints
+from tui_llm.training.loop import Diverged, Step, Trainer
+from tui_llm.training.run import Run
+
+
+class Worker:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.config = run.config()
+        self.settings = self.config.settings
+        self.told_to_stop = False
+        self.facts: dict[str, Any] = {}
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.told_to_stop = True
+
+    def say(self, state: str, message: str = "") -> None:
+        self.run.write_status(state, message, **self.facts)
+        print(f"{time.strftime('%F %T')} {state} {message}", flush=True)
+
+    def work(self) -> None:
+        """Everything, from reading the corpus to the last checkpoint. Raises `UserError` or `Diverged`."""
+        run, s = self.run, self.settings
+        place = device.choose(self.config.device)
+        self.facts["device"] = str(place)
+        self.say("starting", "opening the vocabulary")
+        tokenizer = hub.training_tokenizer(s.tokenizer)
+        text = corpus.load(
+            [Path(p) for p in self.config.corpus],
+            tokenizer,
+            s.validation_fraction,
+            block_size=s.block_size,
+            progress=lambda message: self.say("starting", message),
+        )
+        self._check_corpus(text.digest)
+        saved = checkpoints.load_newest(run)
+        if saved is None:
+            done, state, told = 0, None, ""
+            torch.manual_seed(s.seed)
+            model = GPT(GPTConfig(tokenizer.size, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout))
+        else:
+            done, model, state, told = saved
+        self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
+                       "unigram_entropy": text.unigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
+        trainer = Trainer(model, text, s, place)
+        if state is not None:
+            checkpoints.restore(trainer, state)
+        cut_back(run, done)
+        self.say("running", told)
+        step = done
+        with run.metrics_path.open("ab", buffering=0) as metrics:
+            steps = trainer.steps(done)
+            while not self.told_to_stop and self._wait_while_paused(trainer, tokenizer, step):
+                record = next(steps, None)
+                if record is None:
+                    break
+                step = record.step
+                append(metrics.write, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
+                if record.val_loss is not None:
+                    self._sample(trainer, tokenizer, record)
+                if step % s.checkpoint_every == 0 and step < s.steps:
+                    checkpoints.save(run, trainer, tokenizer, step)
+        if step > done or saved is None:
+            checkpoints.save(run, trainer, tokenizer, step)
+        if step >= s.steps:
+            self.say("finished", f"all {s.steps} steps are done")
+        else:
+            self.say("stopped", f"saved at step {step} of {s.steps}")
+
+    def _check_corpus(self, digest: str) -> None:
+        """A run that goes on must go on with the text it began with."""
+        path = self.run.path / "corpus.json"
+        if path.exists():
+            before = json.loads(path.read_text())["digest"]
+            if before != digest:
+                raise UserError(f"the corpus of run {self.run.name} has changed since it began; put the old text back, or start a new run")
+        else:
+            write_aside(path, lambda part: _write(part, json.dumps({"digest": digest})))
+
+    def _wait_while_paused(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
+        """Sleeps as long as the screen asks for a pause (saving first). False where it is asked to stop instead."""
+        control = self.run.control()
+        if control.get("paused") and not self.told_to_stop:
+            if step:
+                checkpoints.save(self.run, trainer, tokenizer, step)
+            self.say("paused", f"paused at step {step}")
+            while control.get("paused") and not control.get("stop") and not self.told_to_stop:
+                time.sleep(0.1)
+                control = self.run.control()
+            if not self.told_to_stop:
+                self.say("running")
+        return not (control.get("stop") or self.told_to_stop)
+
+    def _sample(self, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+        """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
+        s, model = self.settings, trainer.model
+        ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
+        model.eval()
+
+        @torch.no_grad()
+        def next_logits(ids: list[int]) -> torch.Tensor:
+            window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
+            return model(window, last=1)[0, -1].float().cpu()
+
+        made = [step.id for step in generate(next_logits, ids, SamplerSettings(0.8, top_p=0.95), seed=s.seed, start=0, count=s.sample_tokens)]
+        line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
+        with self.run.samples_path.open("ab", buffering=0) as file:
+            append(file.write, line)
+
+
+def append(write: Callable[[bytes], object], value: dict[str, Any]) -> None:
+    """One JSON line in one write, so that a reader never sees two halves mixed."""
+    write(json.dumps({k: v for k, v in value.items() if v is not None}, allow_nan=False).encode() + b"\n")
+
+
+def cut_back(run: Run, step: int) -> None:
+    """Drops what was logged after `step` (steps that a killed worker had made but not saved) and half lines."""
+    for path in (run.metrics_path, run.samples_path):
+        if not path.exists():
+            continue
+        kept = []
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                if int(json.loads(line)["step"]) <= step:
+                    kept.append(line + b"\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        data = b"".join(kept)
+        if data != path.read_bytes():
+            write_aside(path, lambda part, data=data: part.write_bytes(data) and None)  # type: ignore[misc]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m tui_llm.training.worker RUN_DIRECTORY", file=sys.stderr)
+        return 2
+    run = Run(Path(arguments[0]))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        lock = run.lock(timeout=5)
+        with lock:
+            return _locked(run)
+    except Timeout:
+        print(f"run {run.name} is being trained by another process", file=sys.stderr)
+        return 3
+
+
+def _locked(run: Run) -> int:
+    (run.path / "pid").write_text(str(os.getpid()))
+    try:
+        worker = Worker(run)
+    except UserError as error:
+        run.write_status("failed", str(error))
+        return 2
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, worker.stop)
+    torch.set_flush_denormal(True)
+    try:
+        worker.work()
+        return 0
+    except (UserError, Diverged) as error:
+        message = str(error)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        message = f"out of memory: {str(error).splitlines()[0] if str(error) else ''} try a smaller batch or block size"
+    except OSError as error:
+        message = f"{error.strerror or error} ({error.filename or run.path}); free some space, then resume"
+    except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
+        import traceback
+
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error} (see {run.log_path})"
+    try:
+        worker.say("failed", message)
+    except UserError as error:  # the disk is full: the log may still take a line
+        print(f"failed: {message}; and {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
