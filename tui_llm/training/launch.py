@@ -103,6 +103,17 @@ def wait_until_held(run: Run, timeout: float = 30.0) -> bool:
     return False
 
 
+def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
+    """Waits until no worker holds the run; says whether that came about."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        reap()
+        if not run.alive():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def pause(run: Run) -> None:
     run.write_control(paused=True)
 

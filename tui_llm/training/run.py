@@ -259,10 +259,13 @@ class MetricsTail:
         self.path = path
         self.offset = 0
         self.restarted = False
+        self.more = False  # whether `limit` left something unread
         self._identity: tuple[int, int] | None = None
 
-    def new(self) -> list[Metric]:
-        self.restarted = False
+    def new(self, limit: int = -1) -> list[Metric]:
+        """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
+        there is more to read."""
+        self.restarted = self.more = False
         try:
             with self.path.open("rb") as file:
                 stat = os.fstat(file.fileno())
@@ -271,10 +274,13 @@ class MetricsTail:
                     self.offset, self.restarted = 0, True
                 self._identity = identity
                 file.seek(self.offset)
-                data = file.read()
+                data = file.read(limit)
         except OSError:
             return []
         end = data.rfind(b"\n") + 1  # a half-written last line waits for its end
+        self.more = len(data) == limit
+        if self.more and not end:
+            end = len(data)  # no such line is a metric
         self.offset += end
         return [metric for line in data[:end].split(b"\n") if (metric := _metric(line))]
 

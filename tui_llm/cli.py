@@ -1,0 +1,173 @@
+"""Words on the command line → one call. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tui_llm import __version__
+from tui_llm.errors import UserError
+
+DEFAULT_MODEL = "nano"
+DEFAULT_PROMPT = "Once upon a time, there was a little"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors in one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
+
+
+def _sampler_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="divides the logits; 0 is greedy (default 1)")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep the fewest tokens that reach P together (default 1)")
+    parser.add_argument("--min-p", type=float, default=0.0, metavar="P", help="keep tokens at least P times as likely as the likeliest")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="a shipped model, a run, or a model folder (default nano)")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
+
+
+def _prompt_options(parser: argparse.ArgumentParser) -> None:
+    _model_options(parser)
+    parser.add_argument("--bos", action="store_true", help="put an explicit <|endoftext|> in front")
+    parser.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token")
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="tui-llm",
+        description="See how a language model is pre-trained: tokens, logits, loss, training and generated text, on a real "
+        "model. Without a command it opens the app.",
+        epilog="Runs, models and caches live in your data and cache folders, or under TUI_LLM_HOME when it is set.",
+    )
+    parser.add_argument("--version", action="version", version=f"tui-llm {__version__}")
+    _model_options(parser)
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the text to begin with")
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+
+    tokens = command("tokens", "text → tokens: ids, bytes and pieces")
+    tokens.add_argument("text", metavar="TEXT")
+    examples = command("examples", "text → its n − 1 training pairs of input and target")
+    examples.add_argument("text", metavar="TEXT")
+    for sub in (tokens, examples):
+        sub.add_argument("--tokenizer", default=DEFAULT_MODEL, metavar="NAME",
+                         help="gpt2, cl100k_base, o200k_base, word, char, byte, a model's name or folder (default nano)")  # fmt: skip
+        sub.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token")
+
+    logits = command("logits", "prompt → logits and probabilities of the next token")
+    logits.add_argument("prompt", metavar="PROMPT")
+    _prompt_options(logits)
+    logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
+    _sampler_options(logits)
+
+    softmax = command("softmax", "the same table for logits that you type: TOKEN=LOGIT …")
+    softmax.add_argument("logits", nargs="+", metavar="TOKEN=LOGIT")
+    _sampler_options(softmax)
+
+    loss = command("loss", "prompt and target → cross-entropy loss, token by token")
+    loss.add_argument("prompt", metavar="PROMPT")
+    loss.add_argument("--target", required=True, metavar="TEXT", help="what comes next; mind the leading space, as in ' mat'")
+    _prompt_options(loss)
+
+    generate = command("generate", "prompt → sampled text")
+    generate.add_argument("prompt", metavar="PROMPT")
+    _prompt_options(generate)
+    generate.add_argument("--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)")
+    generate.add_argument("--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)")
+    generate.add_argument("--ignore-end", action="store_true", help="go on after <|endoftext|>")
+    _sampler_options(generate)
+
+    train = command("train", "train a model on text, in a process of its own")
+    train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
+    train.add_argument("--run", required=True, metavar="NAME", help="what to call the run")
+    train.add_argument("--preset", metavar="P", help="toy, small, nano or gpt2 (default small)")
+    for option, metavar in (("steps", "N"), ("batch-size", "B"), ("block-size", "T"), ("learning-rate", "R"), ("seed", "S"),
+                            ("layers", "L"), ("heads", "H"), ("width", "C"), ("tokenizer", "NAME"), ("accumulation", "N"),
+                            ("eval-every", "N"), ("checkpoint-every", "N"), ("sample-prompt", "TEXT")):  # fmt: skip
+        train.add_argument(f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}")
+    train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
+    train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+
+    runs = command("runs", "list the training runs on this machine")
+    stop = command("stop", "stop a run: it saves, then leaves")
+    stop.add_argument("run", metavar="RUN")
+    models = command("models", "list the models that can be opened")
+    export = command("export", "copy a run's newest checkpoint as a model folder")
+    export.add_argument("run", metavar="RUN")
+    export.add_argument("folder", metavar="FOLDER")
+    export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+
+    vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
+    actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
+    learn.add_argument("corpus", nargs="+", metavar="CORPUS")
+    learn.add_argument("--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)")
+    learn.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.json and merges.txt go")
+    add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
+    add.add_argument("file", metavar="FILE")
+
+    for sub in (tokens, examples, logits, softmax, loss, generate, train, runs, stop, models):
+        _json_option(sub)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong."""
+    try:
+        options = build_parser().parse_args(arguments)
+        if options.command is None:
+            return _app(options)
+        from tui_llm import commands
+
+        run = getattr(commands, options.command)
+        code = run(options)
+        sys.stdout.flush()
+        return int(code or 0)
+    except UserError as error:
+        from tui_llm.display import visible
+
+        print(f"tui-llm: {visible(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _app(options: argparse.Namespace) -> int:
+    """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
+    from tui_llm.reading import Engine
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.terminal import run_app
+
+    if options.device.partition(":")[0] not in DEVICES:
+        raise UserError(f"there is no device {options.device!r}; there are: {', '.join(DEVICES)}")
+
+    def open_engine() -> Engine:
+        from tui_llm.engine import PipelineEngine
+
+        return PipelineEngine(options.device)
+
+    return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

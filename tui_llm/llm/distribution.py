@@ -1,0 +1,281 @@
+"""Logits → probabilities: softmax, and the sampler's cuts.
+
+A model gives each token of its vocabulary a score, the logit z. Softmax makes them probabilities that sum to
+one:
+
+    p_i = e^(z_i / T) / Σ_j e^(z_j / T)  =  e^(z_i / T − logsumexp(z / T))
+
+The second form is the one computed, with the largest logit subtracted first: no e^z overflows. The
+temperature T sharpens (T < 1) or flattens (T > 1); T = 0 is its limit, all probability on the largest logit.
+Then the tail is cut, in this order, and what is left is renormalised once:
+
+    top-k   keep the k likeliest tokens
+    top-p   keep the smallest set whose cumulative probability reaches p (the nucleus: Holtzman et al. 2019,
+            arXiv:1904.09751); the probabilities summed are the full vocabulary's, whatever top-k cut
+    min-p   keep tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)
+
+Each keeps a start of the list "likeliest first, ties by lower id", so together they keep a start of it too.
+Shapes: V is the vocabulary. Logits are masked or sliced to it first (`mask_padding`). Softmax is in float32,
+sums of probabilities in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tui_llm.errors import UserError
+from tui_llm.llm.sampler import SamplerSettings
+
+# float32 puts a sum of probabilities off by about this much: 0.4 + 0.3 must reach a top-p of 0.7.
+ROUNDING = 1e-6
+
+
+_DIVERGED = "the weights are damaged or training has diverged; open another model or an earlier checkpoint"
+
+
+def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> None:
+    """Raises `UserError` where softmax of logits (…, V) has no meaning: a row with NaN or +inf, or all −inf.
+    `whose` and `cure` are put into its text: whose logits these are, and what to do about them."""
+    if logits.shape[-1] == 0:
+        raise UserError("there are no logits: give at least one token")
+    peak = logits.amax(-1)  # NaN wins over everything, so one pass answers all three
+    if peak.isnan().any():
+        raise UserError(f"{whose} contain NaN: {cure}")
+    if peak.isposinf().any():
+        raise UserError(f"{whose} contain +inf: {cure}")
+    if peak.isneginf().any():
+        raise UserError(f"{whose} are all −inf, so no token is possible: {cure}")
+
+
+def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
+    """Logits (…, V) with −inf for ids from `vocabulary` up, which only pad the embedding to a round size. To
+    leave them out of a table's counts too, slice instead: logits[..., :vocabulary] gives the same
+    probabilities."""
+    if vocabulary >= logits.shape[-1]:
+        return logits
+    masked = logits.clone()
+    masked[..., vocabulary:] = -torch.inf
+    return masked
+
+
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """ln p of logits (V,) at a temperature from 0 up, float32 (V,). Raises `UserError` as `check` does."""
+    check(logits)
+    logits = logits.float()
+    if temperature == 0:
+        one_hot = torch.full_like(logits, -torch.inf)
+        one_hot[_first_largest(logits)] = 0.0
+        return one_hot
+    return _log_softmax(logits, temperature)
+
+
+def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Softmax of logits (V,) at a temperature from 0 up, float32 (V,). At 0: one on the largest logit, the
+    lowest id on a tie. Raises `UserError` as `check` does."""
+    return log_softmax(logits, temperature).exp()
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    # The shift before the division, both in float64: at T = 1e-10 the largest stays 0 and the others go to
+    # −inf, where float32 would round a still smaller T to 0 and make 0 ÷ 0 of it.
+    shifted = ((logits.double() - logits.max().double()) / temperature).float()
+    return shifted - shifted.logsumexp(-1)
+
+
+def _first_largest(logits: Tensor) -> int:
+    return int((logits == logits.max()).nonzero()[0])  # argmax promises nothing about ties
+
+
+def rank(logits: Tensor, ids: Sequence[int]) -> list[int]:
+    """The rank of each id among logits (V,): 1 + how many logits are strictly greater. Ties share a rank."""
+    return [1 + int((logits > logits[id]).sum()) for id in ids]
+
+
+def entropy(logits: Tensor) -> float:
+    """−Σ p ln p of softmax(logits (V,)), in nats, where 0 ln 0 = 0: 0 when certain, ln V when all are
+    alike."""
+    return _entropy(log_softmax(logits))
+
+
+def _entropy(log_p: Tensor) -> float:
+    log_p = log_p.double()
+    terms = (log_p.exp() * log_p).nan_to_num(nan=0.0)  # 0 × −inf is NaN
+    return max(-float(terms.sum()), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token of the table, in plain numbers.
+
+    rank: 1 + strictly greater logits. exp_logit: e^logit (inf where that's beyond a float). raw_probability:
+    softmax of the logits alone. tempered: after temperature. cumulative: Σ tempered down to this row, which
+    top-p looks at. probability: after cuts and renormalising, what is drawn from. kept: whether it can be
+    drawn.
+    """
+
+    rank: int
+    id: int
+    logit: float
+    exp_logit: float
+    raw_probability: float
+    tempered: float
+    cumulative: float
+    probability: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The tokens below the table's rows, added up. `kept` is how many of them can be drawn."""
+
+    count: int
+    raw_probability: float
+    tempered: float
+    probability: float
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sorted:
+    """Logits, likeliest first: what all sampler settings share. Make it once, `process` it as settings
+    change.
+
+    order: ids (V,) int64 by descending logit, ties by lower id; logits, raw: float32 (V,), the logits and
+    their plain softmax in that order; logsumexp of the logits, and entropy of `raw`, in nats.
+    """
+
+    order: Tensor
+    logits: Tensor
+    raw: Tensor
+    logsumexp: float
+    entropy: float
+
+    @classmethod
+    def of(cls, logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> Sorted:
+        """From logits (V,) of any float type on any device. Raises `UserError` as `check` does, in its words."""
+        logits = logits.detach().float().cpu()
+        check(logits, whose, cure)
+        values, order = torch.sort(logits, descending=True, stable=True)
+        log_p = _log_softmax(values, 1.0)
+        return cls(order, values, log_p.exp(), float(values.logsumexp(-1)), _entropy(log_p))
+
+    def process(self, settings: SamplerSettings) -> Processed:
+        """Temperature, softmax, top-k, top-p, min-p, renormalise."""
+        if settings.greedy:
+            tempered = torch.zeros_like(self.raw)
+            tempered[0] = 1.0
+        elif settings.temperature == 1:
+            tempered = self.raw
+        else:
+            tempered = _log_softmax(self.logits, settings.temperature).exp()
+        cumulative = tempered.cumsum(-1, dtype=torch.float64)
+
+        # How many each rule keeps from the top. What has probability 0 can't be drawn, so it's never kept.
+        count = int((tempered > 0).sum())
+        if settings.top_k:
+            count = min(count, settings.top_k)
+        if settings.top_p < 1:
+            before = cumulative - tempered  # a token is needed while the sum of those before it is short of p
+            count = min(count, int((before < settings.top_p - ROUNDING).sum()))
+        if settings.min_p:
+            least = settings.min_p * float(tempered[0]) * (1 - ROUNDING)
+            count = min(count, int((tempered >= least).sum()))
+        count = max(count, 1)
+
+        mass = float(cumulative[count - 1])
+        probability = tempered.double() / mass
+        probability[count:] = 0.0
+        return Processed(self, settings, tempered, cumulative, probability, count, mass)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Processed:
+    """Probabilities after the sampler's settings. All tensors are (V,), likeliest first: ids in `order`.
+
+    tempered: float32, after temperature; cumulative: float64, its running sum; probability: float64, after
+    cuts and renormalising, summing to 1. The first `kept_count` tokens are kept, with `kept_mass` of
+    `tempered` between them.
+    """
+
+    sorted: Sorted
+    settings: SamplerSettings
+    tempered: Tensor
+    cumulative: Tensor
+    probability: Tensor
+    kept_count: int
+    kept_mass: float
+
+    @property
+    def order(self) -> Tensor:
+        return self.sorted.order
+
+    @property
+    def raw(self) -> Tensor:
+        return self.sorted.raw
+
+    @property
+    def kept(self) -> Tensor:
+        """bool (V,): which tokens can be drawn."""
+        return torch.arange(len(self.order)) < self.kept_count
+
+    def rows(self, top: int) -> list[Row]:
+        """The table's first `top` rows (fewer where the vocabulary is smaller)."""
+        return self._rows(0, max(top, 0))
+
+    def row(self, place: int) -> Row:
+        """The row at `place` (from 0) in the table."""
+        return self._rows(place, place + 1)[0]
+
+    def rest(self, top: int) -> Rest:
+        """All that `rows(top)` leaves out."""
+        below = slice(max(top, 0), None)
+        return Rest(
+            count=len(self.order[below]),
+            raw_probability=float(self.raw[below].double().sum()),
+            tempered=float(self.tempered[below].double().sum()),
+            probability=float(self.probability[below].sum()),
+            kept=max(self.kept_count - max(top, 0), 0),
+        )
+
+    def place(self, u: float) -> int:
+        """Where u in [0, 1) falls on the cumulative distribution: the first place whose running sum exceeds
+        it."""
+        if not 0 <= u < 1:
+            raise ValueError(f"u must be in [0, 1), not {u}")
+        steps = self.probability[: self.kept_count].cumsum(-1)
+        found = int(torch.searchsorted(steps, u, right=True))
+        return min(found, self.kept_count - 1)  # the sum may round to a little under u
+
+    def _rows(self, start: int, stop: int) -> list[Row]:
+        logits = self.sorted.logits
+        part = logits[start:stop]
+        greater = torch.searchsorted(-logits, -part)  # the first equal logit's place counts those before it
+        columns = (
+            1 + greater,
+            self.order[start:stop],
+            part,
+            part.double().exp(),
+            self.raw[start:stop],
+            self.tempered[start:stop],
+            self.cumulative[start:stop],
+            self.probability[start:stop],
+            self.kept[start:stop],
+        )
+        return [Row(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def process(logits: Tensor, settings: SamplerSettings) -> Processed:
+    """Logits (V,) through temperature, softmax, top-k, top-p, min-p and renormalising. Raises `UserError` as
+    `check` does. Keep `Sorted.of(logits)` instead where the settings change and the logits don't."""
+    return Sorted.of(logits).process(settings)
+
+
+def draw(processed: Processed, u: float) -> int:
+    """The id that a uniform number u in [0, 1) picks: the first, likeliest token first, whose cumulative
+    probability exceeds u. Never a token that was cut or has probability 0. Raises ValueError on u out of
+    range."""
+    return int(processed.order[processed.place(u)])

@@ -1,0 +1,280 @@
+"""The one thread that asks the engine. The newest reading wins, a stream draws in between, nothing else is queued."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from textual.message import Message
+
+from tui_llm.errors import Overtaken, UserError
+from tui_llm.reading import Engine, GeneratedToken, Reading, Request
+from tui_llm.tui.messages import (
+    Drawn,
+    Failed,
+    GenerationEnded,
+    ModelsListed,
+    Opened,
+    Progress,
+    ReadingReady,
+)
+from tui_llm.tui.state import END_OF_TEXT
+
+log = logging.getLogger("tui_llm.tui")
+
+REPAINT_SECONDS = 0.1  # a stream is shown at most ten times a second
+
+
+def one_line(error: BaseException) -> str:
+    """What a person is told about an exception. The rest goes to the log."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split()) or "no reason given"
+    first = " ".join(str(error).split())[:200]
+    return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
+
+
+class Generation:
+    """A running draw of tokens. The asker's thread alone changes it, but for `stop` and `sampler`."""
+
+    def __init__(self, number: int, request: Request, seed: int, count: int) -> None:
+        self.number = number
+        self.request = request
+        self.seed = seed
+        self.left = count
+        self.stop = threading.Event()
+        self.pending: list[GeneratedToken] = []
+        self.shown_at = 0.0
+
+    @property
+    def index(self) -> int:
+        return len(self.request.continuation)
+
+
+class Asker:
+    """`post` is called from the thread with messages; it must be thread-safe (`post_message` is)."""
+
+    def __init__(self, open_engine: Callable[[], Engine], post: Callable[[Message], object]) -> None:
+        self._open_engine = open_engine
+        self._post = post
+        self._engine: Engine | None = None
+        self._wake = threading.Condition()
+        self._slot: Request | None = None
+        self._model: str | None = None
+        self._abandoned = False  # the model that is being opened is not wanted any more
+        self._opened: str | None = None
+        self._want_models = False
+        self._want_refresh = False
+        self._generation: Generation | None = None
+        self._generations = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
+
+    # ── from the screen's thread ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, model: str) -> None:
+        self._model = model
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after what it is doing now; does not wait for it."""
+        with self._wake:
+            self._closing = True
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._wake.notify()
+
+    def read(self, request: Request) -> None:
+        """Replaces a request that has not been answered yet."""
+        with self._wake:
+            self._slot = request
+            self._wake.notify()
+
+    def open(self, model: str) -> None:
+        with self._wake:
+            self._model, self._abandoned = model, False
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._wake.notify()
+
+    def abandon(self) -> None:
+        """Don't switch to the model that is being opened: the one before stays."""
+        with self._wake:
+            self._abandoned = True
+
+    def refresh(self) -> None:
+        """Look whether the open run has a newer checkpoint."""
+        with self._wake:
+            self._want_refresh = True
+            self._wake.notify()
+
+    def list_models(self) -> None:
+        with self._wake:
+            self._want_models = True
+            self._wake.notify()
+
+    def generate(self, request: Request, seed: int, count: int) -> int:
+        """Draws up to `count` tokens after the request's continuation; returns the number that `Drawn` carries."""
+        with self._wake:
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._generations += 1
+            self._generation = Generation(self._generations, request, seed, count)
+            self._wake.notify()
+            return self._generations
+
+    def stop_generating(self) -> None:
+        with self._wake:
+            if self._generation is not None:
+                self._generation.stop.set()
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        self._post(Progress("loading torch"))
+        try:
+            self._engine = self._open_engine()
+        except BaseException as error:
+            self._fail("engine", error)
+            self._post(Progress(""))
+            return
+        while True:
+            with self._wake:
+                while (job := self._next()) is None:
+                    self._wake.wait()
+            if self._closing:
+                return
+            try:
+                job()
+            except BaseException as error:
+                self._fail("read", error)
+
+    def _next(self) -> Callable[[], None] | None:
+        if self._closing:
+            return lambda: None
+        if self._model is not None:
+            return self._open
+        if self._want_models:
+            return self._list
+        if self._slot is not None:
+            return self._read
+        if self._generation is not None:
+            return self._draw
+        if self._want_refresh:
+            return self._refresh
+        return None
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        if not isinstance(error, UserError):
+            log.error("asking the engine failed", exc_info=error)
+        self._post(Failed(what, one_line(error)))
+
+    def _open(self) -> None:
+        assert self._engine is not None
+        with self._wake:
+            model, self._model = self._model, None
+        assert model is not None
+        self._post(Progress(f"opening {model}"))
+        try:
+            weights = self._engine.open(model)
+            with self._wake:
+                abandoned, self._abandoned = self._abandoned, False
+            if abandoned and self._opened is not None:
+                weights = self._engine.open(self._opened)
+            else:
+                self._opened = model
+        except BaseException as error:
+            self._fail("open", error)
+        else:
+            self._post(Opened(weights))
+        finally:
+            self._post(Progress(""))
+
+    def _list(self) -> None:
+        assert self._engine is not None
+        self._want_models = False
+        try:
+            models = tuple(self._engine.models())
+        except BaseException as error:
+            self._fail("models", error)
+        else:
+            self._post(ModelsListed(models))
+
+    def _refresh(self) -> None:
+        assert self._engine is not None
+        self._want_refresh = False
+        weights = self._engine.refresh()
+        if weights is not None:
+            self._post(Opened(weights, fresh=False))
+
+    def _read(self) -> None:
+        with self._wake:
+            request, self._slot = self._slot, None
+            generation = self._generation
+        assert request is not None
+        if generation is not None and request.prompt == generation.request.prompt:
+            # What was asked in the midst of a stream is answered for the stream's own last token.
+            generation.request = dataclasses.replace(request, continuation=generation.request.continuation)
+            request = generation.request
+            self._show(generation, None)
+        reading = self._ask(request)
+        if reading is not None:
+            self._post(ReadingReady(reading))
+
+    def _ask(self, request: Request) -> Reading | None:
+        assert self._engine is not None
+        try:
+            return self._engine.read(request, lambda: self._slot is not None or self._closing)
+        except Overtaken:
+            return None
+        except BaseException as error:
+            self._fail("read", error)
+            return None
+
+    def _draw(self) -> None:
+        """One token of the running generation. One at a time equals all at once (see `Engine.generate`), so a
+        reading can be asked in between without a second model state."""
+        assert self._engine is not None
+        generation = self._generation
+        if generation is None:
+            return
+        reason = "stopped" if generation.stop.is_set() else ""
+        if not reason:
+            try:
+                tokens = list(
+                    self._engine.generate(
+                        generation.request, seed=generation.seed, start=generation.index, count=1,
+                        stop=generation.stop.is_set,
+                    )
+                )
+            except BaseException as error:
+                self._fail("generate", error)
+                tokens, reason = [], "failed"
+            generation.pending += tokens
+            generation.left -= 1
+            generation.request = dataclasses.replace(
+                generation.request,
+                continuation=(*generation.request.continuation, *(token.id for token in tokens)),
+            )
+            if not reason:
+                if not tokens:
+                    reason = "stopped" if generation.stop.is_set() else "the model has nothing to draw from"
+                elif tokens[-1].text == END_OF_TEXT:
+                    reason = f"{END_OF_TEXT} ended the text"
+                elif generation.left <= 0:
+                    reason = "done"
+        if reason or time.monotonic() - generation.shown_at >= REPAINT_SECONDS:
+            self._show(generation, self._ask(generation.request) if generation.pending else None)
+        if reason:
+            with self._wake:
+                if self._generation is generation:
+                    self._generation = None
+            self._post(GenerationEnded(generation.number, reason))
+
+    def _show(self, generation: Generation, reading: Reading | None) -> None:
+        if generation.pending:
+            self._post(Drawn(generation.number, tuple(generation.pending), reading))
+            generation.pending = []
+        generation.shown_at = time.monotonic()

@@ -1,0 +1,154 @@
+"""Every command of the screen, defined once. Bindings, footer, palette and help are all made from `COMMANDS`.
+
+A command's `scope` is the node that carries its key: `app` (everywhere), `lab` (the five panes, when no text is being
+typed), `prompt` (while typing) or one pane's name. Its `action` is run on that node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+PANES = ("tokens", "logits", "loss", "training", "generate")
+PANE_TITLES = {
+    "tokens": "Tokens",
+    "logits": "Logits & softmax",
+    "loss": "Loss",
+    "training": "Training",
+    "generate": "Generate",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    id: str
+    keys: str  # as Textual names them, comma-separated; the first is the one shown
+    label: str  # a word or two, for the footer
+    tooltip: str  # a sentence, for palette, help and hover
+    group: str  # heading in the help screen
+    scope: str
+    action: str
+    footer: tuple[str, ...] = ()  # where the footer shows it: `prompt`, panes' names, or `*` for every pane
+    priority: bool = False  # before the focused widget sees the key
+
+    @property
+    def key_text(self) -> str:
+        return key_text(self.keys)
+
+
+NAMES = {
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "Esc",
+    "enter": "Enter",
+    "space": "Space",
+    "tab": "Tab",
+    "shift+tab": "Shift+Tab",
+    "alt+enter": "Alt+Enter",
+}
+
+
+def key_text(keys: str) -> str:
+    """How a person reads the first of `keys`: `[`, `Esc`, `ctrl+p`."""
+    first = keys.split(",")[0]
+    if first in NAMES:
+        return NAMES[first]
+    return first.upper() if first[:1] == "f" and first[1:].isdigit() else first
+
+
+COMMANDS: tuple[Command, ...] = (
+    # Prompt
+    Command("type", "i,slash", "edit prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)),
+    Command("leave", "escape,enter", "done typing", "Leave the prompt; letters are commands then", "Prompt", "prompt",
+            "leave", ("prompt",)),
+    Command("newline", "alt+enter,ctrl+o", "new line", "Put a line break into the prompt (ctrl+o does too)", "Prompt",
+            "prompt", "newline", ("prompt",)),
+    Command("drop_folded", "ctrl+l", "drop hidden text", "Drop the text that a very long prompt keeps out of sight",
+            "Prompt", "prompt", "drop_folded"),
+    # Panes
+    *(
+        Command(f"pane_{name}", str(at), PANE_TITLES[name], f"Go to the {PANE_TITLES[name]} pane", "Panes", "lab",
+                f"pane('{name}')")
+        for at, name in enumerate(PANES, 1)
+    ),
+    Command("next_pane", "tab", "next pane", "Go to the next pane", "Panes", "lab", "cycle(1)", ("prompt",)),
+    Command("previous_pane", "shift+tab", "previous pane", "Go to the pane before", "Panes", "lab", "cycle(-1)"),
+    Command("zoom", "z", "zoom", "Give the focused pane the whole screen, or take it back", "Panes", "lab", "zoom",
+            ("*",)),
+    # Tokens
+    Command("token_view", "b", "ids/bytes", "Show ids, bytes or only text under the tokens", "Tokens", "lab",
+            "token_view", ("tokens",)),
+    Command("vocabulary", "v", "vocabulary", "Split the same text with the next vocabulary, for comparison", "Tokens",
+            "lab", "vocabulary", ("tokens",)),
+    Command("special", "x", "specials", "Read <|endoftext|> typed in the prompt as the special token, or as plain text",
+            "Tokens", "lab", "special", ("tokens",)),
+    Command("start_token", "o", "start token", "Put an explicit <|endoftext|> in front, so that the first token has a"
+            " prediction", "Tokens", "lab", "start_token", ("tokens",)),
+    # Logits and loss
+    Command("pick", "enter", "set as target", "Make the row under the cursor the loss's target", "Logits", "logits",
+            "pick", ("logits",)),
+    Command("target", "t", "target", "Type a target: the text whose loss is measured", "Loss", "lab", "target",
+            ("logits", "loss")),
+    Command("target_space", "s", "leading space", "Add or remove the space before the typed target", "Loss", "lab",
+            "target_space", ("loss",)),
+    # Sampler
+    Command("cooler", "left_square_bracket", "cooler", "Lower the temperature (0 is greedy)", "Sampler", "lab",
+            "temperature(-1)", ("logits", "generate")),
+    Command("warmer", "right_square_bracket", "warmer", "Raise the temperature", "Sampler", "lab", "temperature(1)",
+            ("logits", "generate")),
+    Command("top_p_down", "left_curly_bracket", "top-p −", "Lower top-p: fewer tokens are kept", "Sampler", "lab",
+            "top_p(-1)", ("logits", "generate")),
+    Command("top_p_up", "right_curly_bracket", "top-p +", "Raise top-p: more tokens are kept", "Sampler", "lab",
+            "top_p(1)", ("logits", "generate")),
+    # Generate
+    Command("draw", "g", "one token", "Draw one token and put it after the text", "Generate", "lab", "draw",
+            ("logits", "generate")),
+    Command("stream", "space", "stream/stop", "Draw token after token, until Space again", "Generate", "lab", "stream",
+            ("generate",)),
+    Command("undo", "u", "undo token", "Take the last generated token back", "Generate", "lab", "undo_token",
+            ("generate",)),
+    Command("clear", "c", "clear", "Take all generated tokens back", "Generate", "lab", "clear_tokens", ("generate",)),
+    Command("seed", "r", "new seed", "Draw with another seed; the same seed gives the same text", "Generate", "lab",
+            "seed", ("generate",)),
+    Command("accept", "enter", "keep text", "Put the generated text into the prompt (it is encoded anew there)",
+            "Generate", "generate", "accept", ("generate",)),
+    # Everything else
+    Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
+    Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
+    Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
+    Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
+    Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",)),
+    Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab", "theme"),
+    Command("cancel", "escape", "cancel", "Stop what is going on: a stream, or opening a model", "App", "lab",
+            "cancel"),
+    Command("palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)),
+    Command("help", "f1", "help", "Show all keys and what the numbers mean", "App", "app", "show_help", ("prompt",)),
+    Command("help_key", "question_mark", "help", "Show all keys and what the numbers mean", "App", "lab",
+            "app.show_help", ("*",)),
+    Command("quit", "q", "quit", "Leave (training goes on by itself)", "App", "lab", "app.quit", ("*",)),
+    Command("quit_anywhere", "ctrl+q", "quit", "Leave, even while typing", "App", "app", "quit", ("prompt",),
+            priority=True),
+)
+
+BY_ID = {command.id: command for command in COMMANDS}
+
+
+def bindings(scope: str) -> list[Binding]:
+    """The `BINDINGS` of the node that carries `scope`."""
+    return [
+        Binding(command.keys, command.action, command.label, tooltip=command.tooltip, id=command.id,
+                priority=command.priority, show=False)
+        for command in COMMANDS
+        if command.scope == scope
+    ]
+
+
+def footer(place: str) -> list[Command]:
+    """What the footer shows where `place` (`prompt` or a pane's name) has the focus, the most particular first."""
+    own = [command for command in COMMANDS if place in command.footer]
+    return own if place == "prompt" else own + [command for command in COMMANDS if "*" in command.footer]

@@ -1,0 +1,89 @@
+"""What the asker's thread and the panes tell the lab: frozen facts and intents, nothing else."""
+
+from __future__ import annotations
+
+from textual.message import Message
+
+from tui_llm.reading import GeneratedToken, ModelInfo, Reading, Target, Weights
+
+# ── from the asker ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Progress(Message):
+    """The engine is busy with something that may take a while; empty text: not any more."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__()
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Progress)
+
+
+class Opened(Message):
+    """A model stands open. `fresh` is false where the same run moved on to a newer checkpoint."""
+
+    def __init__(self, weights: Weights, fresh: bool = True) -> None:
+        self.weights = weights
+        self.fresh = fresh
+        super().__init__()
+
+
+class ReadingReady(Message):
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        super().__init__()
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, ReadingReady)
+
+
+class Failed(Message):
+    """Something that was asked can't be had; `line` says why and what to do, in one line of foreign text."""
+
+    def __init__(self, what: str, line: str) -> None:
+        self.what = what  # engine, open, read, generate, models
+        self.line = line
+        super().__init__()
+
+
+class Drawn(Message):
+    """Tokens that a generation drew since the last such message, and where known the moment after them."""
+
+    def __init__(self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None) -> None:
+        self.job = job
+        self.tokens = tokens
+        self.reading = reading
+        super().__init__()
+
+
+class GenerationEnded(Message):
+    def __init__(self, job: int, reason: str) -> None:
+        self.job = job
+        self.reason = reason
+        super().__init__()
+
+
+class ModelsListed(Message):
+    def __init__(self, models: tuple[ModelInfo, ...]) -> None:
+        self.models = models
+        super().__init__()
+
+
+# ── from panes and other screens ─────────────────────────────────────────────────────────────────────────────────
+
+
+class TargetChosen(Message):
+    """A row of the table was made the loss's target."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        super().__init__()
+
+
+class ModelChosen(Message):
+    """Open this model: a shipped model's name, a run's name or a folder."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__()

@@ -1,0 +1,59 @@
+"""What the four panes that render a reading have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from tui_llm.reading import Reading
+from tui_llm.tui.commands import PANE_TITLES, PANES
+from tui_llm.tui.state import Lab
+
+
+class ReadingPane:
+    """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.
+
+    `lab` is read, never changed; what the user wants is posted as a message.
+    """
+
+    NAME = ""
+
+    lab: Lab
+    reading: Reading | None = None
+    stale: bool = False
+
+    def put_title(self) -> None:
+        number = PANES.index(self.NAME) + 1
+        self.border_title = Text(f"{number} {PANE_TITLES[self.NAME]}{' …' if self.stale else ''}")
+
+    def mark_stale(self, stale: bool) -> None:
+        if stale != self.stale:
+            self.stale = stale
+            self.set_class(stale, "-stale")  # type: ignore[attr-defined]
+            self.put_title()
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The pane as rows of cells, the header first: for copying."""
+        return ()
+
+
+def wrapped(text: Text, width: int, tab_size: int = 8) -> list[Text]:
+    """`text` in lines of at most `width` cells."""
+    if width <= 0:
+        return []
+    from rich.console import Console
+
+    return list(text.wrap(_console(Console), width, tab_size=tab_size)) if text.plain else [Text()]
+
+
+def _console(kind: type) -> object:
+    global _CONSOLE
+    if _CONSOLE is None:
+        import io
+
+        _CONSOLE = kind(file=io.StringIO(), width=80)
+    return _CONSOLE
+
+
+_CONSOLE: object | None = None

@@ -1,0 +1,127 @@
+"""Generate: the text goes on from the prompt, one drawn token after another, each step open to view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from tui_llm.display import fit, visible, visible_token
+from tui_llm.reading import GeneratedToken, Reading
+from tui_llm.tui import format as fmt
+from tui_llm.tui.commands import bindings
+from tui_llm.tui.messages import TokensAccepted
+from tui_llm.tui.panes.base import ReadingPane, wrapped
+from tui_llm.tui.state import Lab
+from tui_llm.tui.widgets.lines import Lines
+
+TAIL = 400  # characters of prompt and text that are looked at for the few lines in sight
+
+
+class GeneratePane(ReadingPane, Lines):
+    NAME = "generate"
+    BINDINGS = bindings("generate")
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(id="generate", classes="pane")
+        self.lab = lab
+        self._shown = 0
+
+    def on_mount(self) -> None:
+        self.put_title()
+
+    def show(self, reading: Reading | None) -> None:
+        """Also to be called when only the steps or settings have changed, with the reading that stands."""
+        if reading is not None:
+            self.reading = reading
+        if len(self.lab.steps) != self._shown:  # the cursor goes along with the newest step
+            self._shown = len(self.lab.steps)
+            self.cursor = self._shown - 1 if self._shown else None
+        self.rebuild()
+        self._show_cursor()
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def head(self, width: int) -> list[Text]:
+        sampler, lab = self.lab.sampler, self.lab
+        strong, muted = self.style("strong"), self.style("muted")
+        line = Text()
+        line.append("temperature ").append(fmt.setting(sampler.temperature), strong)
+        if sampler.greedy:
+            line.append(" greedy", strong)
+        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
+        line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
+        lines = wrapped(line, width)[:2]
+        small = self.size.height < 7
+        lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5):]
+        if lab.note and not small:
+            lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
+        if lab.steps:
+            if not small:
+                lines += self._candidate_lines(width)
+            lines.append(self._columns_line(width))
+        return lines
+
+    def _text_lines(self, width: int) -> list[Text]:
+        lab = self.lab
+        text = Text(visible(lab.prompt[-TAIL:], newlines=True), style=self.style("muted"))
+        if lab.steps:
+            text.append(visible(lab.generated_text[-TAIL:], newlines=True), self.style("generated"))
+            text.append("▌" if lab.streaming else "", self.style("accent"))
+        else:
+            text.append(" ▸ g draws one token, Space streams", self.style("accent"))
+        return wrapped(text, width)
+
+    def _selected_step(self) -> GeneratedToken | None:
+        steps = self.lab.steps
+        if not steps:
+            return None
+        at = self.cursor if self.cursor is not None and 0 <= self.cursor < len(steps) else len(steps) - 1
+        return steps[at]
+
+    def _candidate_lines(self, width: int) -> list[Text]:
+        """What the step under the cursor chose from: its likeliest candidates, and the interval where u fell."""
+        step = self._selected_step()
+        if step is None:
+            return []
+        line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
+        for candidate in step.candidates[:12]:
+            if not candidate.kept and candidate.id != step.id:
+                break
+            line.append("  ")
+            chosen = candidate.id == step.id
+            line.append(f"{'▸' if chosen else ''}{visible_token(candidate.text)}",
+                        self.style("generated") if chosen else self.style("strong"))
+            line.append(f" {fmt.percent(candidate.probability)}")
+        return wrapped(line, width)[: 2 if self.size.height < 14 else 4]
+
+    def _columns_line(self, width: int) -> Text:
+        return Text(_step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
+
+    def row_count(self, width: int) -> int:
+        return len(self.lab.steps)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        if index >= len(self.lab.steps):
+            return Text()
+        step = self.lab.steps[index]
+        u = "greedy" if step.u is None else f"{step.u:.4f}"
+        cells = _step_cells(width, f"{step.index + 1}", visible_token(step.text_or_bytes), u,
+                            fmt.percent(step.probability), fmt.count(step.rank), mark="▸" if selected else " ")
+        return Text(cells, no_wrap=True)
+
+    def selectable(self, index: int) -> bool:
+        return 0 <= index < len(self.lab.steps)
+
+    def cursor_moved(self) -> None:
+        self.rebuild()
+
+    def action_accept(self) -> None:
+        if self.lab.steps:
+            self.post_message(TokensAccepted())
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        yield "index", "id", "bytes", "text", "u", "probability", "rank"
+        for step in self.lab.steps:
+            yield (str(step.index), str(step.id), step.bytes.hex(), visible(step.text),
+                   "" if step.u is None else repr(step.u), repr(step.probability), str(step.rank))

@@ -1,0 +1,330 @@
+"""Looks at a run while it is trained. A reader turns its directory into frozen snapshots; a watcher posts them.
+
+Nothing here draws, and nothing is kept about a run that is not in its directory: close the program, open it again,
+and the same snapshot is there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual import work
+from textual.message import Message
+from textual.timer import Timer
+from textual.widget import Widget
+
+from tui_llm.errors import UserError
+from tui_llm.files import read_json
+from tui_llm.training import launch
+from tui_llm.training.run import Metric, MetricsTail, Run, RunConfig, Sample, Status, runs
+
+CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
+BUCKETS = 2048  # of a curve: more than any terminal has columns
+LARGEST_STEP = 10**12
+RECENT = 50  # steps that speed and time left are estimated from
+INTERVAL = 0.5  # seconds between two looks
+
+Point = tuple[int, float]
+"""(step, loss in nats per token)"""
+
+
+class Envelope:
+    """A curve of any length in bounded memory: for each bucket of neighbouring steps, its lowest and its highest
+    point. Buckets double in width as the curve grows, so a spike is never lost. What is no finite number is left out."""
+
+    def __init__(self, buckets: int = BUCKETS) -> None:
+        self._most = buckets
+        self._width = 1
+        self._buckets: dict[int, tuple[Point, Point]] = {}
+
+    def add(self, step: int, value: float) -> None:
+        if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
+            return
+        if step // self._width >= self._most:
+            while step // self._width >= self._most:
+                self._width *= 2
+            pairs, self._buckets = self._buckets.values(), {}
+            for pair in pairs:
+                for point in pair:
+                    self._put(point)
+        self._put((step, value))
+
+    def _put(self, point: Point) -> None:
+        at = point[0] // self._width
+        low, high = self._buckets.get(at, (point, point))
+        self._buckets[at] = (point if point[1] < low[1] else low, point if point[1] > high[1] else high)
+
+    def points(self) -> tuple[Point, ...]:
+        """In the order of their steps, at most two a bucket."""
+        return tuple(sorted({point for pair in self._buckets.values() for point in pair}))
+
+
+def decimate(points: Sequence[Point], columns: int) -> list[Point]:
+    """At most two points for each of `columns` columns of a chart: the lowest and the highest there."""
+    if len(points) <= 2 or columns < 1:
+        return list(points)
+    first, span = points[0][0], points[-1][0] - points[0][0] + 1
+    kept: dict[int, tuple[Point, Point]] = {}
+    for point in points:
+        column = (point[0] - first) * columns // span
+        low, high = kept.get(column, (point, point))
+        kept[column] = (point if point[1] < low[1] else low, point if point[1] > high[1] else high)
+    return sorted({point for pair in kept.values() for point in pair})
+
+
+def speed(recent: Iterable[Metric]) -> float | None:
+    """Tokens per second over `recent` steps of equal size: the harmonic mean. None where there is none to tell."""
+    rates = [m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0]
+    return statistics.harmonic_mean(rates) if rates else None
+
+
+def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
+    """How long the steps up to `steps` will take, from the time that `recent` steps took, evaluations and checkpoints
+    included, pauses not. None where that can't be told."""
+    gaps = [b.time - a.time for a, b in zip(recent, recent[1:], strict=False) if b.step == a.step + 1]
+    gaps = [gap for gap in gaps if math.isfinite(gap) and gap >= 0]
+    if not gaps:
+        return None
+    pause = max(60.0, 50 * statistics.median(gaps))
+    gaps = [gap for gap in gaps if gap <= pause] or gaps
+    return max(0, steps - recent[-1].step) * sum(gaps) / len(gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """What a run's directory said at one moment. `train` and `validation` are curves of bounded length (see
+    `Envelope`); `uniform_loss` is ln V and `unigram_loss` the corpus's unigram entropy, in nats per token;
+    `reading` is true while older metrics are still being read."""
+
+    name: str
+    status: Status
+    config: RunConfig | None = None
+    train: tuple[Point, ...] = ()
+    validation: tuple[Point, ...] = ()
+    last: Metric | None = None
+    last_validation: Point | None = None
+    sample: Sample | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    uniform_loss: float | None = None
+    unigram_loss: float | None = None
+    checkpoint: int | None = None
+    pause_asked: bool = False
+    reading: bool = False
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.status.step / self.status.steps) if self.status.steps > 0 else 0.0
+
+
+class RunReader:
+    """Reads one run directory, each time only what is new in it. Never raises on what it finds there."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tail = MetricsTail(run.metrics_path)
+        self.busy = False  # a thread is at it
+        self._restart()
+        self._samples_mark: tuple[int, int] | None = None
+        self._sample: Sample | None = None
+
+    def _restart(self) -> None:
+        self.train, self.validation = Envelope(), Envelope()
+        self.last: Metric | None = None
+        self.last_validation: Point | None = None
+        self.recent: deque[Metric] = deque(maxlen=RECENT)
+
+    def read(self) -> RunSnapshot:
+        """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
+        metrics = self.tail.new(CHUNK)
+        if self.tail.restarted:
+            self._restart()
+        for metric in metrics:
+            self.train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                self.validation.add(metric.step, metric.val_loss)
+                self.last_validation = (metric.step, metric.val_loss)
+            self.recent.append(metric)
+            self.last = metric
+        status = self.run.status()
+        try:
+            config = self.run.config()
+        except UserError:
+            config = None
+        recent = list(self.recent)
+        vocabulary = status.vocabulary
+        checkpoints = self.run.checkpoints()
+        return RunSnapshot(
+            name=self.run.name,
+            status=status,
+            config=config,
+            train=self.train.points(),
+            validation=self.validation.points(),
+            last=self.last,
+            last_validation=self.last_validation,
+            sample=self._newest_sample(),
+            tokens_per_second=speed(recent),
+            seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
+            uniform_loss=math.log(vocabulary) if vocabulary and vocabulary > 0 else None,
+            unigram_loss=self._unigram(),
+            checkpoint=checkpoints[-1][0] if checkpoints else None,
+            pause_asked=bool(self.run.control().get("paused")),
+            reading=self.tail.more,
+        )
+
+    def _newest_sample(self) -> Sample | None:
+        try:
+            stat = self.run.samples_path.stat()
+        except OSError:
+            return None
+        mark = (stat.st_size, stat.st_mtime_ns)
+        if mark != self._samples_mark:
+            samples = self.run.samples()
+            self._samples_mark, self._sample = mark, samples[-1] if samples else None
+        return self._sample
+
+    def _unigram(self) -> float | None:
+        try:
+            value = float(read_json(self.run.path / "status.json")["unigram_entropy"])
+        except (UserError, KeyError, TypeError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
+
+
+def last_sign(run: Run) -> float:
+    """When the run last wrote something, in seconds since the epoch; 0 where that can't be told."""
+    latest = 0.0
+    for path in (run.metrics_path, run.path / "status.json", run.path / "config.json"):
+        try:
+            latest = max(latest, path.stat().st_mtime)
+        except OSError:
+            continue
+    return latest
+
+
+def most_recent() -> Run | None:
+    """The run to show where nobody chose one: one that is being trained, else the one that last wrote something."""
+    return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+
+
+def loss_glimpse(path: Path, points: int = 32) -> list[float]:
+    """About `points` losses spread evenly over a metrics.jsonl, without reading it all: enough for a sparkline."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= CHUNK // 4:
+        values = [metric.loss for metric in MetricsTail(path).new()]
+        if len(values) > points:
+            values = [values[i * (len(values) - 1) // (points - 1)] for i in range(points)]
+        return [value for value in values if math.isfinite(value)]
+    tail, values = MetricsTail(path), []
+    for i in range(points):
+        tail.offset = i * (size - 4096) // (points - 1)
+        values += [metric.loss for metric in tail.new(4096)[1:2]]
+    return [value for value in values if math.isfinite(value)]
+
+
+class RunWatcher(Widget):
+    """Posts `Seen` for the watched run: at once, then twice a second while it is alive. While nothing is alive it
+    does nothing at all; `look` takes another look."""
+
+    DEFAULT_CSS = "RunWatcher { display: none; }"
+
+    class Seen(Message):
+        """`snapshot` is None where there is no run at all."""
+
+        def __init__(self, snapshot: RunSnapshot | None) -> None:
+            self.snapshot = snapshot
+            super().__init__()
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, RunWatcher.Seen)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader: RunReader | None = None
+        self._timer: Timer | None = None
+        self._snapshot: RunSnapshot | None = None
+
+    def on_mount(self) -> None:
+        self._timer = self.set_interval(INTERVAL, self.look, pause=True)
+        self.find()
+
+    @property
+    def run_watched(self) -> Run | None:
+        return self._reader.run if self._reader else None
+
+    def watch(self, run: Run | None) -> None:
+        """Watches `run` from now on."""
+        self._reader, self._snapshot = RunReader(run) if run else None, None
+        if run:
+            self.look()
+        else:
+            self._rest()
+            self.post_message(self.Seen(None))
+
+    def find(self) -> None:
+        """Watches the most recent run, unless one that is alive is watched already."""
+        if not (self._snapshot and self._snapshot.status.alive):
+            self._find()
+
+    @work(thread=True, exclusive=True, group="find", exit_on_error=False)
+    def _find(self) -> None:
+        run = most_recent()
+        self.app.call_from_thread(self._found, run)
+
+    def _found(self, run: Run | None) -> None:
+        watched = self.run_watched
+        if run is None or watched is None or run.path != watched.path:
+            if watched is None or run is None or run.alive():
+                self.watch(run)
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """Takes a look now, unless one is being taken."""
+        reader = self._reader
+        if reader and not reader.busy:
+            reader.busy = True
+            self._look(reader)
+
+    @work(thread=True, group="look", exit_on_error=False)
+    def _look(self, reader: RunReader) -> None:
+        try:
+            launch.reap()
+            shown = time.monotonic()
+            snapshot = reader.read()
+            while snapshot.reading and reader is self._reader and self.is_attached:
+                if time.monotonic() - shown >= INTERVAL:
+                    shown = time.monotonic()
+                    self._tell(reader, snapshot)
+                snapshot = reader.read()
+            self._tell(reader, snapshot)
+        finally:
+            reader.busy = False
+
+    def _tell(self, reader: RunReader, snapshot: RunSnapshot) -> None:
+        if self.is_attached:
+            self.app.call_from_thread(self._show, reader, snapshot)
+
+    def _show(self, reader: RunReader, snapshot: RunSnapshot) -> None:
+        if reader is not self._reader:
+            return
+        if snapshot.status.alive and self._timer:
+            self._timer.resume()
+        else:
+            self._rest()
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self.post_message(self.Seen(snapshot))
+
+    def _rest(self) -> None:
+        if self._timer:
+            self._timer.pause()
+
+
+Look = Callable[[], None]

@@ -1,0 +1,187 @@
+"""A scrolling list of styled lines that draws only the lines in sight, with fixed head lines and an optional cursor.
+
+Subclasses say what the lines are: `head`, `row_count`, `row`, `selectable`. Lines are `rich.text.Text`, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+PALETTE = 6  # how many colours neighbouring tokens go through
+
+
+class Lines(ScrollView, can_focus=True):
+    COMPONENT_CLASSES = {
+        "lines--muted",
+        "lines--strong",
+        "lines--accent",
+        "lines--good",
+        "lines--bad",
+        "lines--bar",
+        "lines--cursor",
+        "lines--generated",
+        *(f"lines--token-{index}" for index in range(PALETTE)),
+    }
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.cursor: int | None = None
+        self._head: list[Text] = []
+        self._rows = 0
+
+    # ── what a subclass says ─────────────────────────────────────────────────────────────────────────────────────
+
+    def head(self, width: int) -> Sequence[Text]:
+        return ()
+
+    def row_count(self, width: int) -> int:
+        return 0
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return Text()
+
+    def selectable(self, index: int) -> bool:
+        return False
+
+    def cursor_moved(self) -> None:
+        """The cursor stands on another row now."""
+
+    # ── styles ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"lines--{name}", partial=True)
+
+    @property
+    def plain(self) -> bool:
+        """Without colours, boundaries that colour shows elsewhere need a sign of their own."""
+        return self.app.no_color
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def line_width(self) -> int:
+        return max(0, self.scrollable_content_region.width)
+
+    def rebuild(self) -> None:
+        """Asks for all lines again."""
+        width = self.line_width
+        if not self.is_mounted or width <= 0:
+            return
+        self._head = list(self.head(width))
+        self._rows = self.row_count(width)
+        if self.cursor is not None:
+            self._place_cursor(min(self.cursor, self._rows - 1), quiet=True)
+        self.virtual_size = Size(width, len(self._head) + self._rows)
+        self.refresh()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.rebuild()
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        if self.is_mounted:
+            self.call_after_refresh(self.rebuild)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.line_width
+        base = self.rich_style
+        head = len(self._head)
+        if y < head:
+            text = self._head[y]
+        else:
+            index = y - head + self.scroll_offset.y
+            if not 0 <= index < self._rows:
+                return Strip.blank(self.size.width, base)
+            text = self.row(index, width, selected=index == self.cursor and self.has_focus)
+            if index == self.cursor and self.has_focus:
+                text.stylize_before(self.style("cursor"))
+                text.pad_right(max(0, width - text.cell_len))
+        text.end = ""
+        strip = Strip(text.render(self.app.console))
+        return strip.adjust_cell_length(self.size.width, base).apply_style(base)
+
+    # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _place_cursor(self, index: int, quiet: bool = False, direction: int = 1) -> None:
+        index = max(0, min(index, self._rows - 1))
+        for candidate in (*range(index, self._rows if direction > 0 else -1, direction),
+                          *range(index, -1 if direction > 0 else self._rows, -direction)):
+            if self.selectable(candidate):
+                break
+        else:
+            self.cursor = None
+            return
+        moved = candidate != self.cursor
+        self.cursor = candidate
+        if not quiet:
+            self._show_cursor()
+            if moved:
+                self.cursor_moved()
+            self.refresh()
+
+    def _show_cursor(self) -> None:
+        if self.cursor is None:
+            return
+        height = max(1, self.size.height - len(self._head))
+        top = self.scroll_offset.y
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False)
+        elif self.cursor >= top + height:
+            self.scroll_to(y=self.cursor - height + 1, animate=False)
+
+    def _step(self, amount: int) -> bool:
+        if self.cursor is None:
+            return False
+        self._place_cursor(self.cursor + amount, direction=1 if amount > 0 else -1)
+        return True
+
+    @property
+    def _page(self) -> int:
+        return max(1, self.size.height - len(self._head) - 1)
+
+    def on_focus(self) -> None:
+        if self.cursor is None and self._rows:
+            self._place_cursor(0)
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def action_scroll_up(self) -> None:
+        if not self._step(-1):
+            super().action_scroll_up()
+
+    def action_scroll_down(self) -> None:
+        if not self._step(1):
+            super().action_scroll_down()
+
+    def action_page_up(self) -> None:
+        if not self._step(-self._page):
+            super().action_page_up()
+
+    def action_page_down(self) -> None:
+        if not self._step(self._page):
+            super().action_page_down()
+
+    def action_scroll_home(self) -> None:
+        if not self._step(-self._rows):
+            super().action_scroll_home()
+
+    def action_scroll_end(self) -> None:
+        if not self._step(self._rows):
+            super().action_scroll_end()
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        index = offset.y - len(self._head) + self.scroll_offset.y
+        if offset.y >= len(self._head) and 0 <= index < self._rows and self.selectable(index):
+            self._place_cursor(index)

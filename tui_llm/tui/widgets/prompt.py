@@ -1,0 +1,202 @@
+"""A text editor that holds any text exactly and sends none of it raw to the terminal.
+
+Control, format, private and unassigned characters (every Unicode C* category, and the two line and paragraph
+separators) live in the document as stand-ins from the private planes, one for one and one cell wide, so that cursor,
+wrapping and undo stay right; they are drawn as signs. `prompt_text` gives the text back as it was typed. Only
+newlines stay what they are; half a surrogate pair is no character and becomes U+FFFD.
+
+Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.document._document import EditResult, Location
+from textual.message import Message
+from textual.widgets import TextArea
+
+from tui_llm.tui.commands import bindings
+
+EDITABLE = 6_000  # characters in the editor, at most; typing stays quick in one line of that length
+KEEP = 3_000  # how many of them stay when that is exceeded
+SIGN = "¿"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
+
+
+class StandIns(dict[int, int]):
+    """A `str.translate` table that gives each hidden character the next free code point of planes 15 and 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back: dict[int, int] = {}
+
+    def __missing__(self, code: int) -> int:
+        if code == 0x0A or not (unicodedata.category(chr(code)) in ("Zl", "Zp") or
+                                unicodedata.category(chr(code)).startswith("C")):
+            self[code] = code
+            return code
+        stand_in = _FIRST_STAND_IN + len(self.back)
+        if stand_in > _LAST_STAND_IN:  # 131,000 different unprintable characters: no text
+            return 0xFFFD
+        self[code] = stand_in
+        self.back[stand_in] = code
+        return stand_in
+
+
+_TABLE = StandIns()
+
+
+def to_document(text: str) -> str:
+    return text.translate(_TABLE)
+
+
+def from_document(text: str) -> str:
+    return text.translate(_TABLE.back)
+
+
+def clean(text: str) -> str:
+    """The text as it can be fed: UTF-8 has no half surrogate pairs."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def sign(code: int) -> str:
+    """The one-cell sign that is drawn for a hidden character."""
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else SIGN
+
+
+class PromptEditor(TextArea):
+    BINDINGS = bindings("prompt")
+
+    class Edited(Message):
+        """The text has changed."""
+
+    class Left(Message):
+        """The user is done typing."""
+
+    def __init__(self, text: str = "", *, id: str | None = None) -> None:
+        # Handed to the parent raw, the text would be split at every line separator that Python knows.
+        super().__init__("", id=id, highlight_cursor_line=False, soft_wrap=True, show_line_numbers=False)
+        self.cursor_blink = False  # no timer while nothing happens
+        self.match_cursor_bracket = False
+        self.folded = ""
+        self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
+        self.set_text(text)
+
+    # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def prompt_text(self) -> str:
+        """Exactly what was typed, pasted or set."""
+        return self.folded + from_document(self.text)
+
+    def set_text(self, text: str) -> None:
+        """Replaces all text; the cursor goes to its end."""
+        self._before_fold.clear()
+        self._load("", clean(text))
+
+    def _load(self, folded: str, text: str) -> None:
+        if len(text) > EDITABLE:
+            folded, text = folded + text[:-KEEP], text[-KEEP:]
+        self.folded = folded
+        self.load_text(to_document(text))
+        self.move_cursor(self.document.end)
+        self._say_folded()
+
+    def _say_folded(self) -> None:
+        hidden = len(self.folded)
+        self.border_subtitle = (
+            Text(f"⋯ {hidden:,} characters before this are kept (ctrl+l drops them)") if hidden else None
+        )
+
+    def action_drop_folded(self) -> None:
+        if self.folded:
+            self.folded = ""
+            self._before_fold.clear()
+            self._say_folded()
+            self.post_message(self.Edited())
+
+    # ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _replace_via_keyboard(self, insert: str, start: Location, end: Location) -> EditResult | None:
+        """Where typing, pasting and the app's clipboard all come through."""
+        insert = clean(insert)
+        removed = len(self.document.get_text_range(*sorted((start, end))))
+        if len(self.text) - removed + len(insert) <= EDITABLE:
+            return super()._replace_via_keyboard(to_document(insert), start, end)
+        top, bottom = sorted((start, end))
+        before = from_document(self.document.get_text_range((0, 0), top))
+        after = from_document(self.document.get_text_range(bottom, self.document.end))
+        self._before_fold = [*self._before_fold[-4:], (self.folded, from_document(self.text))]
+        self._load(self.folded, before + insert + after)
+        # The cursor belongs behind what was inserted, if that is still in the editor.
+        offset = max(0, len(from_document(self.text)) - len(after))
+        lines = self.text[:offset].split("\n")
+        self.move_cursor((len(lines) - 1, len(lines[-1])))
+        return None
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        # A terminal sends a pasted line break as a carriage return; the line break is what was copied.
+        event.prevent_default()
+        event.stop()
+        self._replace_via_keyboard(event.text.replace("\r\n", "\n").replace("\r", "\n"), *self.selection)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key == "enter":  # leaves, as a binding; a new line has a key of its own
+            event.prevent_default()
+
+    def action_newline(self) -> None:
+        self._replace_via_keyboard("\n", *self.selection)
+
+    def action_leave(self) -> None:
+        self.post_message(self.Left())
+
+    def action_delete_left(self) -> None:
+        if self.folded and self.selection.is_empty and self.cursor_location == (0, 0):
+            back, kept = self.folded[-KEEP:], self.folded[:-KEEP]
+            behind = len(self.text)
+            self._load(kept, back + from_document(self.text))
+            offset = len(self.text) - behind
+            lines = self.text[:offset].split("\n")
+            self.move_cursor((len(lines) - 1, len(lines[-1])))
+        super().action_delete_left()
+
+    def undo(self) -> None:
+        if not self.history.undo_stack and self._before_fold:
+            self._load(*self._before_fold.pop())
+        else:
+            super().undo()
+
+    def action_copy(self) -> None:
+        if self.selected_text:
+            self.app.copy_to_clipboard(from_document(self.selected_text))
+
+    def action_cut(self) -> None:
+        if self.selected_text:
+            self.action_copy()
+            self._delete_via_keyboard(*self.selection)
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.post_message(self.Edited())
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_line(self, line_index: int) -> Text:
+        line = self.document.get_line(line_index)
+        back = _TABLE.back
+        hidden = [at for at, character in enumerate(line) if ord(character) in back]
+        if not hidden:
+            return Text(line, end="", no_wrap=True)
+        text = Text(line.translate({code: sign(original) for code, original in back.items()}), end="", no_wrap=True)
+        reverse = Style(reverse=True)
+        for at in hidden:
+            text.stylize(reverse, at, at + 1)
+        return text
