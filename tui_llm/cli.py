@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from tui_llm import __version__
@@ -136,10 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _app(options)
         from tui_llm import commands
 
-        run = getattr(commands, options.command)
+        run: Callable[[argparse.Namespace], int | None] = getattr(commands, options.command)
         code = run(options)
         sys.stdout.flush()
-        return int(code or 0)
+        return code or 0
     except UserError as error:
         from tui_llm.display import visible
 

@@ -157,14 +157,18 @@ def generate(options: argparse.Namespace) -> None:
         start_token=options.bos,
         sampler=_settings(options),
     )
+    from tui_llm.llm.token_bytes import token_text
+
     engine = _engine(options)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
         sys.stdout.write(visible(options.prompt, newlines=True))
+        data, shown = b"", ""
         for step in steps:
             sys.stdout.write(visible(step.text, newlines=True))
             sys.stdout.flush()
-        _print("")
+            data, shown = data + step.bytes, shown + step.text
+        _print(visible(token_text(data)[len(shown) :], newlines=True))  # bytes that no later token completed
         return
     made = list(steps)
     ids = [step.id for step in made]
@@ -247,7 +251,7 @@ def runs(options: argparse.Namespace) -> None:
     from tui_llm import paths
     from tui_llm.training.run import runs as every
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in every():
         status, last = run.status(), run.last_metric()
         rows.append(

@@ -7,7 +7,16 @@ from typing import Any
 
 from tui_llm.display import fit, visible, visible_token
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Candidate, Distribution, GeneratedToken, LossReading, Reading, Rest, Token, Tokenization
+from tui_llm.reading import (
+    Candidate,
+    Distribution,
+    GeneratedToken,
+    LossReading,
+    Reading,
+    Rest,
+    Token,
+    Tokenization,
+)
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -57,7 +57,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
     try:
         return GPTConfig(
             vocabulary=int(raw["vocab_size"]),
-            context=int(raw.get("n_positions", raw.get("n_ctx", 1024))),
+            context=int(raw["n_positions"] if "n_positions" in raw else raw.get("n_ctx", 1024)),
             layers=int(raw["n_layer"]),
             heads=int(raw["n_head"]),
             width=int(raw["n_embd"]),

@@ -53,8 +53,7 @@ def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERG
 
 def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
     """Logits (…, V) with −inf for ids from `vocabulary` up, which only pad the embedding to a round size. To
-    leave them out of a table's counts too, slice instead: logits[..., :vocabulary] gives the same
-    probabilities."""
+    leave them out of a table's counts too, slice: logits[..., :vocabulary] gives the same probabilities."""
     if vocabulary >= logits.shape[-1]:
         return logits
     masked = logits.clone()
@@ -64,8 +63,8 @@ def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """ln p of logits (V,) at a temperature from 0 up, float32 (V,). Raises `UserError` as `check` does."""
-    check(logits)
     logits = logits.float()
+    check(logits)
     if temperature == 0:
         one_hot = torch.full_like(logits, -torch.inf)
         one_hot[_first_largest(logits)] = 0.0
@@ -104,7 +103,7 @@ def entropy(logits: Tensor) -> float:
 def _entropy(log_p: Tensor) -> float:
     log_p = log_p.double()
     terms = (log_p.exp() * log_p).nan_to_num(nan=0.0)  # 0 × −inf is NaN
-    return max(-float(terms.sum()), 0.0)
+    return 0.0 - float(terms.sum())  # not a bare minus, which makes −0 of 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ class Sorted:
 
     @classmethod
     def of(cls, logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> Sorted:
-        """From logits (V,) of any float type on any device. Raises `UserError` as `check` does, in its words."""
+        """From logits (V,) of any float type on any device. Raises `UserError` as `check` does."""
         logits = logits.detach().float().cpu()
         check(logits, whose, cure)
         values, order = torch.sort(logits, descending=True, stable=True)

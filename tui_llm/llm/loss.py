@@ -59,12 +59,13 @@ def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenL
     if logits.shape[:-1] != ids.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(ids.shape)} don't match")
     _check_ids(ids, logits.shape[-1])
+    logits = logits.detach().float()
     check(logits)
 
-    logits = logits.detach().float()
     logit = logits.gather(-1, ids[:, None])  # (T, 1)
     logsumexp = logits.logsumexp(-1, keepdim=True)  # (T, 1)
-    loss = logsumexp - logit
+    # logsumexp − logit with the largest logit taken off both, so that large logits cost no precision.
+    loss = 0.0 - logits.log_softmax(-1).gather(-1, ids[:, None])
     columns = (
         ids,
         1 + (logits > logit).sum(-1),

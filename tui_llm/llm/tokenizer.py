@@ -79,7 +79,7 @@ def clean(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-# A run of one kind of character longer than this is cut before the pattern sees it: merging is worse than linear.
+# Longer runs of white space are cut before the pattern sees them: its look-ahead overflows the regex engine's stack.
 _LONGEST_RUN = 4096
 
 
@@ -114,7 +114,7 @@ class BPETokenizer(Tokenizer):
 
 
 def _without_long_runs(text: str) -> list[str]:
-    """`text` cut where white space, or its absence, runs on for over 4,096 characters (no such run: not cut)."""
+    """`text` cut where white space runs on for over 4,096 characters (no such run: not cut)."""
     if len(text) <= _LONGEST_RUN:
         return [text]
     parts, start = [], 0
@@ -126,7 +126,7 @@ def _without_long_runs(text: str) -> list[str]:
     return parts
 
 
-_RUN = regex.compile(rf"\s{{{_LONGEST_RUN + 1},}}+|\S{{{_LONGEST_RUN + 1},}}+")
+_RUN = regex.compile(rf"\s{{{_LONGEST_RUN + 1},}}+")
 
 
 class ByteTokenizer(Tokenizer):

@@ -78,7 +78,7 @@ class Trainer:
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
             with self.autocast():
                 loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):

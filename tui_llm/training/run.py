@@ -262,6 +262,11 @@ class MetricsTail:
         self.more = False  # whether `limit` left something unread
         self._identity: tuple[int, int] | None = None
 
+    def skip(self) -> None:
+        """Passes over the lines that are there already."""
+        while self.new():
+            pass
+
     def new(self, limit: int = -1) -> list[Metric]:
         """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
         there is more to read."""

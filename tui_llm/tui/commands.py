@@ -31,6 +31,7 @@ class Command:
     action: str
     footer: tuple[str, ...] = ()  # where the footer shows it: `prompt`, panes' names, or `*` for every pane
     priority: bool = False  # before the focused widget sees the key
+    together: str = ""  # neighbours in the footer with the same word here share it as their label
 
     @property
     def key_text(self) -> str:
@@ -63,9 +64,10 @@ def key_text(keys: str) -> str:
 
 COMMANDS: tuple[Command, ...] = (
     # Prompt
-    Command("type", "i,slash", "edit prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)),
-    Command("leave", "escape,enter", "done typing", "Leave the prompt; letters are commands then", "Prompt", "prompt",
-            "leave", ("prompt",)),
+    Command("type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)),
+    Command("leave", "escape", "done typing", "Leave the prompt; single letters are commands then", "Prompt", "prompt",
+            "leave(False)", ("prompt",)),
+    Command("leave_enter", "enter", "done typing", "Leave the prompt, as Esc does", "Prompt", "prompt", "leave(True)"),
     Command("newline", "alt+enter,ctrl+o", "new line", "Put a line break into the prompt (ctrl+o does too)", "Prompt",
             "prompt", "newline", ("prompt",)),
     Command("drop_folded", "ctrl+l", "drop hidden text", "Drop the text that a very long prompt keeps out of sight",
@@ -90,7 +92,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("start_token", "o", "start token", "Put an explicit <|endoftext|> in front, so that the first token has a"
             " prediction", "Tokens", "lab", "start_token", ("tokens",)),
     # Logits and loss
-    Command("pick", "enter", "set as target", "Make the row under the cursor the loss's target", "Logits", "logits",
+    Command("pick", "enter", "as target", "Make the row under the cursor the loss's target", "Logits", "logits",
             "pick", ("logits",)),
     Command("target", "t", "target", "Type a target: the text whose loss is measured", "Loss", "lab", "target",
             ("logits", "loss")),
@@ -98,25 +100,54 @@ COMMANDS: tuple[Command, ...] = (
             "target_space", ("loss",)),
     # Sampler
     Command("cooler", "left_square_bracket", "cooler", "Lower the temperature (0 is greedy)", "Sampler", "lab",
-            "temperature(-1)", ("logits", "generate")),
+            "temperature(-1)", ("logits", "generate"), together="temperature"),
     Command("warmer", "right_square_bracket", "warmer", "Raise the temperature", "Sampler", "lab", "temperature(1)",
-            ("logits", "generate")),
+            ("logits", "generate"), together="temperature"),
     Command("top_p_down", "left_curly_bracket", "top-p −", "Lower top-p: fewer tokens are kept", "Sampler", "lab",
-            "top_p(-1)", ("logits", "generate")),
+            "top_p(-1)", ("logits", "generate"), together="top-p"),
     Command("top_p_up", "right_curly_bracket", "top-p +", "Raise top-p: more tokens are kept", "Sampler", "lab",
-            "top_p(1)", ("logits", "generate")),
+            "top_p(1)", ("logits", "generate"), together="top-p"),
     # Generate
     Command("draw", "g", "one token", "Draw one token and put it after the text", "Generate", "lab", "draw",
             ("logits", "generate")),
-    Command("stream", "space", "stream/stop", "Draw token after token, until Space again", "Generate", "lab", "stream",
+    Command("stream", "space", "stream", "Draw token after token, until Space again", "Generate", "lab", "stream",
             ("generate",)),
-    Command("undo", "u", "undo token", "Take the last generated token back", "Generate", "lab", "undo_token",
+    Command("undo", "u", "undo", "Take the last generated token back", "Generate", "lab", "undo_token",
             ("generate",)),
     Command("clear", "c", "clear", "Take all generated tokens back", "Generate", "lab", "clear_tokens", ("generate",)),
     Command("seed", "r", "new seed", "Draw with another seed; the same seed gives the same text", "Generate", "lab",
             "seed", ("generate",)),
     Command("accept", "enter", "keep text", "Put the generated text into the prompt (it is encoded anew there)",
             "Generate", "generate", "accept", ("generate",)),
+    # Training
+    Command("new_run", "n", "new run", "Train a model on a text of yours", "Training", "training", "new_run",
+            ("training",)),
+    Command("pause_run", "p", "pause/go on", "Pause the watched run (it saves first), or let it go on", "Training",
+            "training", "pause_run", ("training",)),
+    Command("stop_run", "S", "stop", "Stop the watched run: it saves, then leaves", "Training", "training", "stop_run",
+            ("training",)),
+    Command("resume_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "Training", "training",
+            "resume_run", ("training",)),
+    Command("open_run", "O", "open model", "Open the watched run's newest checkpoint as the model of all panes",
+            "Training", "training", "open_run", ("training",)),
+    Command("log_axis", "l", "log axis", "Make the loss axis logarithmic, or linear again", "Training", "training",
+            "log_axis", ("training",)),
+    # Runs (the screen that R opens)
+    Command("watch_run", "enter", "watch", "Watch the run under the cursor in the Training pane", "Runs", "runs",
+            "watch_run", ("runs",)),
+    Command("open_listed_run", "o", "open model", "Open the run's newest checkpoint as the model of all panes", "Runs",
+            "runs", "open_run", ("runs",)),
+    Command("resume_listed_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "Runs", "runs",
+            "resume_run", ("runs",)),
+    Command("stop_listed_run", "S", "stop", "Stop the run: it saves, then leaves", "Runs", "runs", "stop_run", ("runs",)),
+    Command("delete_run", "delete,backspace", "delete", "Delete the run and its checkpoints; asks first", "Runs", "runs",
+            "delete_run", ("runs",)),
+    Command("new_listed_run", "n", "new run", "Train a model on a text of yours", "Runs", "runs", "new_run", ("runs",)),
+    Command("leave_runs", "escape,q", "back", "Back to the five panes", "Runs", "runs", "leave", ("runs",)),
+    # New run (the form that n opens)
+    Command("start_run", "ctrl+s", "start", "Make the run and start its worker", "New run", "new_run", "start",
+            ("new_run",)),
+    Command("leave_form", "escape", "cancel", "Back, without a new run", "New run", "new_run", "leave", ("new_run",)),
     # Everything else
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),

@@ -81,6 +81,19 @@ class TargetChosen(Message):
         super().__init__()
 
 
+class TokensAccepted(Message):
+    """Put the generated text into the prompt."""
+
+
+class CheckpointSaved(Message):
+    """The watched run has a new checkpoint: whoever has it open may read on with newer weights."""
+
+    def __init__(self, run: str, step: int) -> None:
+        self.run = run
+        self.step = step
+        super().__init__()
+
+
 class ModelChosen(Message):
     """Open this model: a shipped model's name, a run's name or a folder."""
 

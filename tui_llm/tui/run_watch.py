@@ -6,11 +6,12 @@ and the same snapshot is there.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def speed(recent: Iterable[Metric]) -> float | None:
 def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
     """How long the steps up to `steps` will take, from the time that `recent` steps took, evaluations and checkpoints
     included, pauses not. None where that can't be told."""
-    gaps = [b.time - a.time for a, b in zip(recent, recent[1:], strict=False) if b.step == a.step + 1]
+    gaps = [b.time - a.time for a, b in itertools.pairwise(recent) if b.step == a.step + 1]
     gaps = [gap for gap in gaps if math.isfinite(gap) and gap >= 0]
     if not gaps:
         return None
@@ -228,6 +229,13 @@ def loss_glimpse(path: Path, points: int = 32) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
+def last_validation(path: Path) -> float | None:
+    """The newest validation loss in the last megabyte of a metrics.jsonl."""
+    tail = MetricsTail(path)
+    tail.offset = max(0, path.stat().st_size - CHUNK) if path.is_file() else 0
+    return next((metric.val_loss for metric in reversed(tail.new()) if metric.val_loss is not None), None)
+
+
 class RunWatcher(Widget):
     """Posts `Seen` for the watched run: at once, then twice a second while it is alive. While nothing is alive it
     does nothing at all; `look` takes another look."""
@@ -244,6 +252,16 @@ class RunWatcher(Widget):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, RunWatcher.Seen)
 
+    class _Found(Message, namespace="run_watcher"):
+        def __init__(self, instead_of: Run | None, run: Run | None) -> None:
+            self.instead_of, self.run = instead_of, run
+            super().__init__()
+
+    class _Looked(Message, namespace="run_watcher"):
+        def __init__(self, reader: RunReader, snapshot: RunSnapshot) -> None:
+            self.reader, self.snapshot = reader, snapshot
+            super().__init__()
+
     def __init__(self) -> None:
         super().__init__()
         self._reader: RunReader | None = None
@@ -258,7 +276,7 @@ class RunWatcher(Widget):
     def run_watched(self) -> Run | None:
         return self._reader.run if self._reader else None
 
-    def watch(self, run: Run | None) -> None:
+    def follow(self, run: Run | None) -> None:
         """Watches `run` from now on."""
         self._reader, self._snapshot = RunReader(run) if run else None, None
         if run:
@@ -267,21 +285,21 @@ class RunWatcher(Widget):
             self._rest()
             self.post_message(self.Seen(None))
 
-    def find(self) -> None:
-        """Watches the most recent run, unless one that is alive is watched already."""
-        if not (self._snapshot and self._snapshot.status.alive):
-            self._find()
-
     @work(thread=True, exclusive=True, group="find", exit_on_error=False)
-    def _find(self) -> None:
-        run = most_recent()
-        self.app.call_from_thread(self._found, run)
+    def find(self) -> None:
+        """Watches the most recent run, unless the one that is watched may well stay: nobody trains another."""
+        watched, found = self.run_watched, most_recent()
+        stays = watched is not None and watched.exists()
+        if found and stays and (not found.alive() or (watched and watched.alive())):
+            found = watched
+        self.post_message(self._Found(watched, found))
 
-    def _found(self, run: Run | None) -> None:
-        watched = self.run_watched
-        if run is None or watched is None or run.path != watched.path:
-            if watched is None or run is None or run.alive():
-                self.watch(run)
+    def on_run_watcher_found(self, message: _Found) -> None:
+        message.stop()
+        if message.instead_of is not self.run_watched:
+            return  # someone chose a run meanwhile
+        if message.run is None or message.run is not self.run_watched:
+            self.follow(message.run)
         else:
             self.look()
 
@@ -298,21 +316,19 @@ class RunWatcher(Widget):
             launch.reap()
             shown = time.monotonic()
             snapshot = reader.read()
-            while snapshot.reading and reader is self._reader and self.is_attached:
+            while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    self._tell(reader, snapshot)
+                    self.post_message(self._Looked(reader, snapshot))
                 snapshot = reader.read()
-            self._tell(reader, snapshot)
         finally:
             reader.busy = False
+        self.post_message(self._Looked(reader, snapshot))
 
-    def _tell(self, reader: RunReader, snapshot: RunSnapshot) -> None:
-        if self.is_attached:
-            self.app.call_from_thread(self._show, reader, snapshot)
-
-    def _show(self, reader: RunReader, snapshot: RunSnapshot) -> None:
-        if reader is not self._reader:
+    def on_run_watcher_looked(self, message: _Looked) -> None:
+        message.stop()
+        snapshot = message.snapshot
+        if message.reader is not self._reader:
             return
         if snapshot.status.alive and self._timer:
             self._timer.resume()
@@ -325,6 +341,3 @@ class RunWatcher(Widget):
     def _rest(self) -> None:
         if self._timer:
             self._timer.pause()
-
-
-Look = Callable[[], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 
+from rich.console import Console
 from rich.text import Text
 
 from tui_llm.reading import Reading
@@ -38,22 +40,11 @@ class ReadingPane:
         return ()
 
 
-def wrapped(text: Text, width: int, tab_size: int = 8) -> list[Text]:
+def wrapped(text: Text, width: int) -> list[Text]:
     """`text` in lines of at most `width` cells."""
     if width <= 0:
         return []
-    from rich.console import Console
-
-    return list(text.wrap(_console(Console), width, tab_size=tab_size)) if text.plain else [Text()]
+    return list(text.wrap(_CONSOLE, width)) if text.plain else [Text()]
 
 
-def _console(kind: type) -> object:
-    global _CONSOLE
-    if _CONSOLE is None:
-        import io
-
-        _CONSOLE = kind(file=io.StringIO(), width=80)
-    return _CONSOLE
-
-
-_CONSOLE: object | None = None
+_CONSOLE = Console(file=io.StringIO(), width=80)  # wrapping asks for one, and only for its tab size

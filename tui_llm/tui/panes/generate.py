@@ -18,6 +18,18 @@ from tui_llm.tui.widgets.lines import Lines
 TAIL = 400  # characters of prompt and text that are looked at for the few lines in sight
 
 
+def step_label(step: GeneratedToken) -> str:
+    """What a step drew. Bytes that do not complete a character yet are shown as bytes."""
+    return visible_token(step.text) if step.text else "".join(f"<0x{byte:02X}>" for byte in step.bytes)
+
+
+def step_cells(width: int, number: str, token: str, u: str, p: str, rank: str, mark: str = " ") -> str:
+    """A step's row: the token takes what the numbers leave."""
+    numbers = f"{u:>8} {p:>8} {rank:>7}" if width >= 38 else f"{p:>8}"
+    room = max(1, width - len(numbers) - 7)
+    return f"{mark}{number:>4} {fit(token, room)} {numbers}"
+
+
 class GeneratePane(ReadingPane, Lines):
     NAME = "generate"
     BINDINGS = bindings("generate")
@@ -96,7 +108,7 @@ class GeneratePane(ReadingPane, Lines):
         return wrapped(line, width)[: 2 if self.size.height < 14 else 4]
 
     def _columns_line(self, width: int) -> Text:
-        return Text(_step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
+        return Text(step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
 
     def row_count(self, width: int) -> int:
         return len(self.lab.steps)
@@ -106,7 +118,7 @@ class GeneratePane(ReadingPane, Lines):
             return Text()
         step = self.lab.steps[index]
         u = "greedy" if step.u is None else f"{step.u:.4f}"
-        cells = _step_cells(width, f"{step.index + 1}", visible_token(step.text_or_bytes), u,
+        cells = step_cells(width, f"{step.index + 1}", step_label(step), u,
                             fmt.percent(step.probability), fmt.count(step.rank), mark="▸" if selected else " ")
         return Text(cells, no_wrap=True)
 

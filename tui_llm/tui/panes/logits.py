@@ -53,7 +53,7 @@ class LogitsPane(ReadingPane, VocabTable):
         facts.append(f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
                      f" · logsumexp {fmt.number(distribution.logsumexp)}")
         lines = [*wrapped(line, width)[:1], *wrapped(facts, width)[:1]] if self.size.height > 6 else []
-        return [*lines, self.header(width)]
+        return [*lines, *self.header(width)]
 
     def action_pick(self) -> None:
         if self.selected is not None:

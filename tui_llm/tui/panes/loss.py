@@ -93,7 +93,7 @@ class LossPane(ReadingPane, Lines):
         lines = []
         if len(loss.tokens) == 1:
             token = loss.tokens[0]
-            line = Text("loss = logsumexp − logit = ")
+            line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
             line.append(f"{fmt.number(token.logsumexp)} − {_bracketed(token.logit)} = ")
             line.append(f"{fmt.number(token.loss)} nats", strong)
             lines += wrapped(line, width)
@@ -107,7 +107,7 @@ class LossPane(ReadingPane, Lines):
         each = "" if len(loss.tokens) == 1 else " a token"
         lines += wrapped(
             Text(f"= {fmt.number(loss.bits)} bits{each} · perplexity {fmt.compact(loss.perplexity)}"
-                 f" (like guessing one in {fmt.compact(loss.perplexity)})"), width)
+                 f": one in {fmt.compact(loss.perplexity)}"), width)
         return lines
 
     def _bars(self, loss: LossReading, width: int) -> list[Text]:
@@ -122,9 +122,9 @@ class LossPane(ReadingPane, Lines):
             line.append(name.ljust(10)).append(fmt.number(value).rjust(6)).append("  ")
             line.append(fmt.bar(share, room), self.style(style))
             lines.append(line)
-        verdict = "worse than knowing nothing" if loss.mean > loss.uniform_loss else "knowing nothing: all equally likely"
-        lines += wrapped(Text(f"ln V = {verdict}" if loss.mean <= loss.uniform_loss else verdict,
-                              style=self.style("muted")), width)
+        worse = loss.mean > loss.uniform_loss
+        verdict = "worse than knowing nothing (ln V)" if worse else "ln V: the loss of knowing nothing, the line to beat"
+        lines += wrapped(Text(verdict, style=self.style("bad" if worse else "muted")), width)
         return lines
 
     def table(self) -> Iterable[tuple[str, ...]]:

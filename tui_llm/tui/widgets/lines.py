@@ -56,7 +56,16 @@ class Lines(ScrollView, can_focus=True):
     # ── styles ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"lines--{name}", partial=True)
+        """A component's style with its colours blended; a background only where the component has its own, so that
+        the cursor's shows through."""
+        style = self.get_component_rich_style(f"lines--{name}")
+        if name == "cursor" or name.startswith("token-"):
+            return style
+        ground = self.rich_style
+        return Style(
+            color=style.color if style.color != ground.color else None,
+            bold=style.bold, italic=style.italic, underline=style.underline,
+        )
 
     @property
     def plain(self) -> bool:

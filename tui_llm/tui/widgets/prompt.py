@@ -79,7 +79,11 @@ class PromptEditor(TextArea):
         """The text has changed."""
 
     class Left(Message):
-        """The user is done typing."""
+        """The user is done typing; `confirmed` by Enter rather than Esc."""
+
+        def __init__(self, confirmed: bool) -> None:
+            self.confirmed = confirmed
+            super().__init__()
 
     def __init__(self, text: str = "", *, id: str | None = None) -> None:
         # Handed to the parent raw, the text would be split at every line separator that Python knows.
@@ -155,8 +159,8 @@ class PromptEditor(TextArea):
     def action_newline(self) -> None:
         self._replace_via_keyboard("\n", *self.selection)
 
-    def action_leave(self) -> None:
-        self.post_message(self.Left())
+    def action_leave(self, confirmed: bool) -> None:
+        self.post_message(self.Left(confirmed))
 
     def action_delete_left(self) -> None:
         if self.folded and self.selection.is_empty and self.cursor_location == (0, 0):

@@ -13,7 +13,7 @@ from tui_llm.reading import Candidate, Distribution
 from tui_llm.tui import format as fmt
 from tui_llm.tui.widgets.lines import Lines
 
-GAP = "  "
+GAP = " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,25 @@ class Column:
 
 
 def columns_for(width: int, processed: str) -> list[Column]:
-    """The columns that fit into `width` cells. `processed` names the sampler's settings for the last number.
+    """The columns that fit into `width` cells. `processed` names the sampler's settings for the last number; a name
+    of several words may take two lines.
 
     Room that is left over goes to the token, then to the bar.
     """
-    long_name = f"p({processed})"
-    name = long_name if len(long_name) <= max(8, width // 4) else "p(T, top-p)"
+    name = f"p({processed})"
+    if len(name) > max(8, width // 4):
+        first, comma, rest = name.partition(", ")
+        name = f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
     all_columns = [
-        Column("rank", 5, 3),
+        Column("rank", 5, 4),
         Column("token", 12, 9, right=False),
         Column("id", 6, 1),
-        Column("logit", 7, 6),
-        Column("e^logit", 8, 4),
+        Column("logit", 6, 6),
+        Column("e^logit", 8, 3),
         Column("raw p", 8, 8),
-        Column(name, max(8, len(name)), 7),
-        Column("bar", 6, 5, right=False),
+        Column(name, max(8, *map(len, name.split("\n"))), 7),
+        Column("bar", 5, 2, right=False),
     ]
-    if name != long_name and width < 46:
-        all_columns[6] = Column("p cut", 8, 7)
 
     def total(columns: Sequence[Column]) -> int:
         return 2 + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
@@ -50,15 +51,11 @@ def columns_for(width: int, processed: str) -> list[Column]:
     kept = list(all_columns)
     while len(kept) > 1 and total(kept) > width:
         kept.remove(min(kept, key=lambda column: column.importance))
-    spare = width - total(kept)
+    spare = max(0, width - total(kept))
     widened = []
     for column in kept:
-        extra = 0
-        if column.name == "token":
-            extra = min(spare, 16) if len(kept) > 1 else spare
-        elif column.name == "bar":
-            extra = max(0, min(spare, 60))
-        spare -= max(0, extra)
+        extra = min(spare, 12) if column.name == "token" else min(spare, 60) if column.name == "bar" else 0
+        spare -= extra
         widened.append(Column(column.name, max(1, column.width + extra), column.importance, column.right))
     return widened
 
@@ -106,16 +103,21 @@ class VocabTable(Lines):
         rest = 1 if self.distribution.rest.count else 0
         return len(self.distribution.candidates) + (self._cut is not None) + rest
 
-    def header(self, width: int) -> Text:
+    def header(self, width: int) -> list[Text]:
         """The column names. Call it from `head`: it also decides which columns there are."""
         assert self.distribution is not None
         self._columns = columns_for(width, fmt.sampler(self.distribution.sampler))
-        cells = [
-            (" " * column.width if column.name == "bar" else
-             column.name.rjust(column.width) if column.right else column.name.ljust(column.width))
-            for column in self._columns
-        ]
-        return Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True)
+        names = [("" if column.name == "bar" else column.name).split("\n") for column in self._columns]
+        height = max(len(parts) for parts in names)
+        lines = []
+        for level in range(height):
+            cells = []
+            for column, parts in zip(self._columns, names, strict=True):
+                at = level - (height - len(parts))
+                part = parts[at] if at >= 0 else ""
+                cells.append(part.rjust(column.width) if column.right else part.ljust(column.width))
+            lines.append(Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True))
+        return lines
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         if index == self._cut:

@@ -1,0 +1,119 @@
+"""Model folders that are missing, cut short, of the wrong shape, or a pickle: one clear line each."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tui_llm.errors import UserError
+from tui_llm.llm import checkpoint
+from tui_llm.llm.model import GPT, GPTConfig
+
+CONFIG = GPTConfig(vocabulary=40, context=8, layers=1, heads=2, width=8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    checkpoint.save(GPT(CONFIG), tmp_path / "model", end_of_text=39)
+    return tmp_path / "model"
+
+
+def edit(folder: Path, **fields: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_saved_is_loaded_exactly(folder: Path) -> None:
+    loaded = checkpoint.load(folder)
+    torch.manual_seed(0)
+    for (name, a), (_, b) in zip(loaded.weights(), GPT(CONFIG).weights(), strict=True):
+        assert torch.equal(a, b), name
+    assert loaded.config == CONFIG
+
+
+def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
+    model = GPT(CONFIG)
+    checkpoint.save(model, tmp_path, dtype=torch.bfloat16)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.tokens.weight.dtype == torch.float32
+    torch.testing.assert_close(loaded.tokens.weight, model.tokens.weight, atol=1e-3, rtol=1e-2)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model folder"):
+        checkpoint.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 2000])
+def test_truncated_weights(folder: Path, keep: int) -> None:
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    assert len(data) > 2000
+    path.write_bytes(data[:keep])
+    with pytest.raises(UserError, match=r"cut short|damaged|can't be read"):
+        checkpoint.load(folder)
+
+
+def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (witness,))
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match="safetensors"):
+        checkpoint.load(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytest_model.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match="never opened"):
+        checkpoint.load(folder)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n_embd": 16}, "different models"),
+        ({"vocab_size": 41}, "different models"),
+        ({"n_layer": 2}, "no tensor"),
+        ({"n_head": 3}, "not a multiple"),
+        ({"n_layer": 0}, "layers is 0"),
+        ({"n_embd": "wide"}, "does not describe"),
+        ({"model_type": "llama"}, "not a GPT-2 config"),
+        ({"activation_function": "relu"}, "activation"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "attention"),
+        ({"vocab_size": 10**12}, "different models"),
+    ],
+)
+def test_a_config_that_does_not_fit(folder: Path, fields: dict[str, object], message: str) -> None:
+    edit(folder, **fields)
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"model_type": "gpt2"}'])
+def test_a_damaged_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError):
+        checkpoint.load(folder)
+
+
+def test_the_first_gpt2_folders_have_no_prefix(folder: Path) -> None:
+    """OpenAI's own weights on the hub: no `transformer.`, and causal masks among the tensors."""
+    from safetensors.torch import load_file
+
+    tensors = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+    before = checkpoint.load(folder)
+    save_file(tensors, folder / "model.safetensors")
+    after = checkpoint.load(folder)
+    assert torch.equal(before.positions.weight, after.positions.weight)

@@ -1,0 +1,392 @@
+"""Softmax and the sampler's cuts, against torch, transformers and closed forms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from tui_llm.errors import UserError
+from tui_llm.llm.distribution import (
+    Sorted,
+    check,
+    draw,
+    entropy,
+    log_softmax,
+    mask_padding,
+    probabilities,
+    process,
+    rank,
+)
+from tui_llm.llm.sampler import SamplerSettings
+
+INF = math.inf
+# Ordinary logits, ties, −inf, and the ends of float32.
+value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1.0, -INF, -3e38, 3e38, 88.0, -104.0])
+any_logits = st.lists(value, min_size=1, max_size=40).filter(lambda xs: max(xs) > -INF).map(torch.tensor)
+mild = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=40).map(torch.tensor)
+distinct = st.lists(st.integers(-400, 400), min_size=1, max_size=40, unique=True).map(
+    lambda xs: torch.tensor(xs) / 50
+)
+settings_ = st.builds(
+    SamplerSettings,
+    temperature=st.sampled_from([0.0, 1e-300, 1e-10, 0.5, 1.0, 2.0, 1e10, 1e300]) | st.floats(0.1, 3),
+    top_k=st.integers(0, 45),
+    top_p=st.sampled_from([0.0, 1e-9, 0.5, 0.9, 0.999999999, 1.0]) | st.floats(0, 1),
+    min_p=st.sampled_from([0.0, 0.05, 1.0]) | st.floats(0, 1),
+)
+
+
+def by_id(processed, column):
+    """A column of the table, put back into the order of ids."""
+    out = torch.empty_like(column)
+    out[processed.order] = column
+    return out
+
+
+# ── softmax ──
+
+
+@given(any_logits)
+def test_probabilities_are_softmax(logits):
+    torch.testing.assert_close(probabilities(logits), torch.softmax(logits, -1), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(log_softmax(logits), torch.log_softmax(logits, -1), rtol=1e-4, atol=1e-5)
+
+
+@given(mild, st.floats(0.1, 10))
+def test_temperature_divides_the_logits(logits, temperature):
+    expected = torch.softmax(TemperatureLogitsWarper(temperature)(None, logits), -1)
+    torch.testing.assert_close(probabilities(logits, temperature), expected, rtol=1e-4, atol=1e-6)
+
+
+@given(any_logits, st.sampled_from([5e-324, 1e-320, 1e-45, 1e-10, 1e-3, 1.0, 1e10, 1e308]))
+def test_no_temperature_gives_anything_but_probabilities(logits, temperature):
+    p = probabilities(logits, temperature)
+    assert p.isfinite().all() and (p >= 0).all()
+    assert float(p.double().sum()) == pytest.approx(1, abs=1e-5)
+    assert (p[logits == -INF] == 0).all()
+
+
+def test_a_tiny_temperature_shares_between_ties_and_zero_does_not():
+    logits = torch.tensor([1.0, 3.0, 2.0, 3.0])
+    assert probabilities(logits, 1e-10).tolist() == pytest.approx([0, 0.5, 0, 0.5])
+    assert probabilities(logits, 0).tolist() == [0, 1, 0, 0]
+    assert log_softmax(logits, 0).tolist() == [-INF, 0, -INF, -INF]
+
+
+def test_closed_forms():
+    p = process(torch.tensor([3.2, 1.3, -2.1]), SamplerSettings()).probability.tolist()
+    assert [f"{100 * x:.1f}" for x in p] == ["86.6", "13.0", "0.4"]
+    # e^z / Σ e^z in Python's own floats
+    e = [math.exp(z) for z in (3.2, 1.3, -2.1)]
+    assert p == pytest.approx([x / sum(e) for x in e], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "percent"),
+    [
+        (1, "40.0 30.0 20.0 10.0"),
+        (0.5, "53.3 30.0 13.3 3.3"),
+        (2, "32.5 28.2 23.0 16.3"),
+        (0, "100.0 0.0 0.0 0.0"),
+    ],
+)
+def test_temperature_by_example(temperature, percent):
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    p = process(logits, SamplerSettings(temperature)).probability.tolist()
+    assert " ".join(f"{100 * x:.1f}" for x in p) == percent
+
+
+# ── rank, entropy, padding, what has no softmax ──
+
+
+@given(any_logits)
+def test_rank_counts_strictly_greater(logits):
+    expected = [1 + sum(other > mine for other in logits.tolist()) for mine in logits.tolist()]
+    assert rank(logits, range(len(logits))) == expected
+    rows = process(logits, SamplerSettings()).rows(len(logits))
+    assert [row.rank for row in sorted(rows, key=lambda row: row.id)] == expected
+
+
+@given(any_logits)
+def test_entropy(logits):
+    shifted = (logits.double() - logits.double().max()).clamp_min(-1e300)  # torch takes no −inf here
+    expected = float(torch.distributions.Categorical(logits=shifted).entropy())
+    assert entropy(logits) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert Sorted.of(logits).entropy == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_entropy_at_its_ends():
+    assert entropy(torch.zeros(1000)) == pytest.approx(math.log(1000))
+    assert entropy(torch.tensor([0.0, -INF, -INF])) == 0
+    assert math.copysign(1, entropy(torch.tensor([0.0]))) == 1
+
+
+@given(mild, st.integers(1, 10))
+def test_padding_takes_no_probability(logits, padding):
+    padded = torch.cat([logits, torch.full((padding,), 50.0)])
+    masked = mask_padding(padded, len(logits))
+    torch.testing.assert_close(probabilities(masked)[: len(logits)], probabilities(logits))
+    assert (probabilities(masked)[len(logits) :] == 0).all()
+    assert (padded[len(logits) :] == 50).all()  # the caller's own stay as they were
+
+
+@pytest.mark.parametrize(
+    ("logits", "says"),
+    [
+        ([0.0, math.nan, 1.0], "NaN"),
+        ([INF, math.nan], "NaN"),
+        ([0.0, INF], "+inf"),
+        ([-INF, -INF], "all −inf"),
+        ([], "no logits"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        check,
+        probabilities,
+        log_softmax,
+        entropy,
+        Sorted.of,
+        lambda logits: process(logits, SamplerSettings(0)),
+    ],
+)
+def test_logits_without_a_softmax_are_refused_in_one_line(function, logits, says):
+    with pytest.raises(UserError) as error:
+        function(torch.tensor(logits))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_one_bad_row_of_many_is_refused():
+    check(torch.zeros(2, 3))
+    with pytest.raises(UserError, match="NaN"):
+        check(torch.tensor([[0.0, 1.0], [math.nan, 0.0]]))
+
+
+def test_numbers_beyond_float32_are_refused_not_turned_into_nan():
+    with pytest.raises(UserError, match="inf"):
+        process(torch.tensor([1e300, 0.0], dtype=torch.float64), SamplerSettings())
+
+
+# ── the cuts ──
+
+
+@given(any_logits, settings_)
+def test_what_always_holds_of_processed_probabilities(logits, settings):
+    done = process(logits, settings)
+    assert float(done.probability.sum()) == pytest.approx(1, abs=1e-9)
+    assert done.probability.isfinite().all()
+    assert ((done.probability > 0) == done.kept).all()  # kept is what can be drawn
+    assert done.kept_count == int(done.kept.sum()) >= 1
+    assert done.kept_mass == pytest.approx(float(done.tempered[done.kept].double().sum()), abs=1e-9)
+    # Likeliest first, ties by lower id.
+    assert done.order.tolist() == sorted(range(len(logits)), key=lambda id: (-logits[id].item(), id))
+    torch.testing.assert_close(by_id(done, done.tempered), probabilities(logits, settings.temperature))
+    torch.testing.assert_close(by_id(done, done.raw), probabilities(logits))
+    # Renormalising keeps proportions.
+    torch.testing.assert_close(
+        done.probability[done.kept] * done.kept_mass, done.tempered[done.kept].double(), rtol=1e-9, atol=0
+    )
+    if settings.greedy:
+        assert done.kept_count == 1
+
+
+@given(any_logits, settings_)
+def test_the_cuts_are_what_their_definitions_say(logits, settings):
+    """Each rule in plain Python, over the tempered probabilities of the full vocabulary, then all of them together."""
+    done = process(logits, settings)
+    tempered = done.tempered.tolist()
+    before, keep = 0.0, []
+    for place, p in enumerate(tempered):
+        close = abs(before - settings.top_p) < 2e-6 and settings.top_p < 1
+        assume(not close or place == 0)  # rounding decides there
+        assume(
+            settings.min_p == 0
+            or abs(p - settings.min_p * tempered[0]) > 2e-6 * tempered[0]
+            or settings.min_p == 1
+        )
+        rules = (
+            p > 0,
+            settings.top_k == 0 or place < settings.top_k,
+            settings.top_p == 1 or before < settings.top_p,
+            p >= settings.min_p * tempered[0] * (1 - 1e-6),
+        )
+        keep.append(all(rules) or place == 0)
+        before += p
+    assert done.kept.tolist() == keep
+
+
+def single_cut(warper, logits):
+    return torch.softmax(warper(None, logits[None].double())[0], -1)
+
+
+@given(distinct, st.integers(1, 45))
+def test_top_k_as_in_transformers(logits, k):
+    expected = single_cut(TopKLogitsWarper(k), logits)
+    done = process(logits, SamplerSettings(top_k=k))
+    torch.testing.assert_close(by_id(done, done.probability), expected, rtol=1e-4, atol=1e-6)
+
+
+@given(distinct, st.floats(0.01, 0.99))
+def test_top_p_as_in_transformers(logits, p):
+    cumulative = torch.softmax(logits.double(), -1).sort(descending=True).values.cumsum(-1)
+    assume(not ((cumulative - p).abs() < 1e-5).any())
+    expected = single_cut(TopPLogitsWarper(p), logits)
+    done = process(logits, SamplerSettings(top_p=p))
+    torch.testing.assert_close(by_id(done, done.probability), expected, rtol=1e-4, atol=1e-6)
+
+
+@given(distinct, st.floats(0.01, 0.99))
+def test_min_p_as_in_transformers(logits, p):
+    exact = torch.softmax(logits.double(), -1)
+    assume(not ((exact - p * exact.max()).abs() < 1e-5).any())
+    expected = single_cut(MinPLogitsWarper(p), logits)
+    done = process(logits, SamplerSettings(min_p=p))
+    torch.testing.assert_close(by_id(done, done.probability), expected, rtol=1e-4, atol=1e-6)
+
+
+@given(mild, st.floats(0, 1))
+def test_the_nucleus_reaches_p_and_is_the_smallest_that_does(logits, p):
+    done = process(logits, SamplerSettings(top_p=p))
+    if done.kept_count < len(logits):
+        assert done.kept_mass >= p - 2e-6
+    if done.kept_count > 1:
+        assert done.kept_mass - float(done.tempered[done.kept_count - 1]) < p
+
+
+def test_a_sum_that_is_p_but_for_rounding_reaches_it():
+    quarter, tenth = torch.zeros(4), torch.zeros(10)
+    assert [process(quarter, SamplerSettings(top_p=p)).kept_count for p in (0, 0.25, 0.5, 0.51, 0.75, 1)] == [
+        1,
+        1,
+        2,
+        3,
+        3,
+        4,
+    ]
+    assert [process(tenth, SamplerSettings(top_p=k / 10)).kept_count for k in range(1, 11)] == list(
+        range(1, 11)
+    )
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    assert [process(logits, SamplerSettings(top_p=p)).kept_count for p in (0.4, 0.7, 0.9)] == [1, 2, 3]
+    assert [process(logits, SamplerSettings(min_p=p)).kept_count for p in (1, 0.75, 0.5, 0.25)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+def test_cuts_break_ties_by_lower_id():
+    logits = torch.tensor([1.0, 5.0, 5.0, 5.0])
+    assert process(logits, SamplerSettings(top_k=2)).rows(2)[1].id == 2
+    assert process(logits, SamplerSettings(top_p=0.0)).kept_count == 1
+    assert draw(process(logits, SamplerSettings(top_p=0.0)), 0.999) == 1
+    assert process(logits, SamplerSettings(min_p=1.0)).kept_count == 3
+
+
+def test_top_p_sums_the_full_vocabulary_whatever_top_k_cut():
+    # The first token is 40 % of all, so 0.5 needs the second too; of the two that top-k leaves, it would be 57 %.
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    assert process(logits, SamplerSettings(top_k=2, top_p=0.5)).kept_count == 2
+    assert process(logits, SamplerSettings(top_k=2, top_p=0.5)).probability.tolist() == pytest.approx(
+        [4 / 7, 3 / 7, 0, 0]
+    )
+
+
+def test_one_sort_serves_all_settings():
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(1))
+    order = Sorted.of(logits)
+    for settings in (SamplerSettings(), SamplerSettings(0.0), SamplerSettings(0.7, 20, 0.9, 0.1)):
+        assert order.process(settings).rows(30) == process(logits, settings).rows(30)
+
+
+# ── the table ──
+
+
+@given(any_logits, settings_, st.integers(0, 50))
+def test_rows_and_the_rest_add_up(logits, settings, top):
+    done = process(logits, settings)
+    rows, rest = done.rows(top), done.rest(top)
+    assert len(rows) == min(top, len(logits))
+    assert len(rows) + rest.count == len(logits)
+    assert sum(row.kept for row in rows) + rest.kept == done.kept_count
+    for name in ("raw_probability", "tempered", "probability"):
+        assert sum(getattr(row, name) for row in rows) + getattr(rest, name) == pytest.approx(1, abs=1e-5)
+    for row in rows:
+        assert row.logit == logits[row.id].item()
+        assert row.kept == (row.probability > 0)
+        assert (
+            type(row.id) is int
+            and type(row.rank) is int
+            and type(row.kept) is bool
+            and type(row.logit) is float
+        )
+    running = torch.tensor([row.tempered for row in rows], dtype=torch.float64).cumsum(-1).tolist()
+    assert [row.cumulative for row in rows] == pytest.approx(running, abs=1e-12)
+
+
+@given(mild)
+def test_e_to_the_logit_over_its_sum_is_the_raw_probability(logits):
+    rows = process(logits, SamplerSettings()).rows(len(logits))
+    total = sum(row.exp_logit for row in rows)
+    for row in rows:
+        assert row.exp_logit == pytest.approx(math.exp(row.logit))
+        assert row.raw_probability == pytest.approx(row.exp_logit / total, rel=1e-4)
+    assert Sorted.of(logits).logsumexp == pytest.approx(math.log(total), abs=1e-4)
+
+
+def test_a_logit_too_large_for_e_to_the_logit_is_no_error():
+    row = process(torch.tensor([800.0, -800.0]), SamplerSettings()).row(0)
+    assert (row.exp_logit, row.raw_probability) == (INF, 1.0)
+
+
+# ── drawing ──
+
+
+@given(any_logits, settings_, st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_the_first_whose_cumulative_probability_exceeds_u(logits, settings, u):
+    done = process(logits, settings)
+    rows = [row for row in done.rows(len(logits)) if row.kept]
+    total, expected = 0.0, rows[-1].id
+    for row in rows:
+        total += row.probability
+        assume(abs(total - u) > 1e-12)
+        if total > u:
+            expected = row.id
+            break
+    assert draw(done, u) == expected
+
+
+@given(any_logits, settings_)
+def test_the_ends_of_u_never_draw_what_was_cut(logits, settings):
+    done = process(logits, settings)
+    drawable = {row.id for row in done.rows(len(logits)) if row.probability > 0}
+    assert draw(done, 0.0) == int(done.order[0])
+    assert draw(done, math.nextafter(1, 0)) in drawable
+
+
+@given(mild, settings_)
+def test_draws_come_as_often_as_their_probabilities_say(logits, settings):
+    done = process(logits, settings)
+    n = 400
+    counts = torch.zeros(len(logits))
+    for i in range(n):
+        counts[draw(done, (i + 0.5) / n)] += 1
+    # Each token owns an interval of u as long as its probability: a grid of n hits it p·n times, give or take one.
+    assert (counts - by_id(done, done.probability) * n).abs().max() <= 1.001
+
+
+def test_a_draw_at_a_boundary_belongs_to_the_next_token():
+    done = process(torch.zeros(2), SamplerSettings())
+    assert [draw(done, u) for u in (0.0, 0.4999999, 0.5, 0.9999999)] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("u", [-0.1, 1.0, math.nan])
+def test_u_out_of_range_is_refused(u):
+    with pytest.raises(ValueError, match="u must be"):
+        draw(process(torch.zeros(2), SamplerSettings()), u)

@@ -1,0 +1,265 @@
+"""The engine's readings against transformers and closed forms; what it runs again, and what it doesn't."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2LMHeadModel
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import Overtaken, UserError
+from tui_llm.llm import checkpoint, tokenizer
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Request, Target
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with bytes as its vocabulary, its embedding padded to 264 rows."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(5)
+    model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=32))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        model.tokens.weight[257:] = 30.0  # padding rows that would win, were they not left out
+    vocabulary = tokenizer.byte_level()
+    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
+    tokenizer.save_folder(vocabulary, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel.from_pretrained(folder).eval()
+
+
+@pytest.fixture
+def engine(folder: Path) -> PipelineEngine:
+    made = PipelineEngine("cpu")
+    made.open(str(folder))
+    return made
+
+
+def last_logits(reference: GPT2LMHeadModel, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return reference(torch.tensor([ids[-24:]])).logits[0, -1, :257]
+
+
+def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
+    reading = engine.read(Request(prompt="The cat", top=257))
+    wanted = last_logits(reference, list(reading.prompt_ids))
+    spread = reading.distribution
+    assert spread is not None
+    assert {c.id for c in spread.candidates} == set(range(257)), "padding ids are left out, all others are there"
+    probability = torch.softmax(wanted, -1)
+    for row in spread.candidates:
+        assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
+        assert row.raw_probability == pytest.approx(float(probability[row.id]), abs=1e-5)
+    assert spread.logsumexp == pytest.approx(float(wanted.logsumexp(-1)), abs=1e-4)
+    assert spread.vocabulary == reading.weights.vocabulary == 257
+    assert reading.loss is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["append", "cut", "insert", "replace"]), st.text("abc é", max_size=4), st.integers(0, 30)), max_size=8))
+@settings(deadline=None, max_examples=40)
+def test_editing_gives_what_reading_anew_gives(folder: Path, reference: GPT2LMHeadModel, edits: list[tuple[str, str, int]]) -> None:
+    """Whatever is typed, cut or changed, and however much of the cache is used: the logits of the whole text."""
+    engine, text = PipelineEngine("cpu"), "x"
+    engine.open(str(folder))
+    for kind, piece, place in edits:
+        at = min(place, len(text))
+        text = {"append": text + piece, "cut": text[:at], "insert": text[:at] + piece + text[at:], "replace": piece}[kind]
+        reading = engine.read(Request(prompt=text, top=3))
+        if not reading.prompt_ids:
+            assert reading.distribution is None
+            assert reading.problem is not None
+            continue
+        wanted = last_logits(reference, list(reading.prompt_ids))
+        assert reading.distribution is not None
+        for row in reading.distribution.candidates:
+            assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
+
+
+def test_what_runs_the_model(engine: PipelineEngine) -> None:
+    first = engine.read(Request(prompt="abcdef"))
+    assert first.forward_tokens == 6
+    passes = engine.forwards
+    request = Request(prompt="abcdef")
+    for other in (
+        dataclasses.replace(request, sampler=SamplerSettings(0.5)),
+        dataclasses.replace(request, sampler=SamplerSettings(0.0)),
+        dataclasses.replace(request, sampler=SamplerSettings(1.0, 5, 0.5, 0.1)),
+        dataclasses.replace(request, target=Target(id=65)),
+        dataclasses.replace(request, target=Target(text="q")),
+        dataclasses.replace(request, tokenizer="word"),
+    ):
+        assert engine.read(other).forward_tokens == 0
+    assert engine.forwards == passes, "temperature, cuts and a target of one token run nothing"
+    assert engine.read(Request(prompt="abcdefg")).forward_tokens == 1, "appending feeds the new ids only"
+    assert engine.read(Request(prompt="abcdXY")).forward_tokens == 2, "a changed end feeds the changed end"
+    assert engine.read(Request(prompt="abc")).forward_tokens == 1, "cutting runs the last token for its logits"
+
+
+def test_several_target_tokens_run_once(engine: PipelineEngine) -> None:
+    request = Request(prompt="abc", target=Target(text="defg"))
+    engine.read(request)
+    passes = engine.forwards
+    engine.read(dataclasses.replace(request, sampler=SamplerSettings(0.3)))
+    assert engine.forwards == passes
+    assert engine.read(Request(prompt="abcd")).forward_tokens == 1, "teacher forcing leaves the prompt's cache as it was"
+
+
+@pytest.mark.parametrize("prompt", ["ab", "a" * 20, "a" * 22, "abcdefghijklmnopqrstuvwxyz" * 2])
+def test_loss_is_teacher_forced(engine: PipelineEngine, reference: GPT2LMHeadModel, prompt: str) -> None:
+    """Each target token's loss, where the context has room and where its window must slide."""
+    target = "hello"
+    reading = engine.read(Request(prompt=prompt, target=Target(text=target)))
+    lossy = reading.loss
+    assert lossy is not None
+    ids = list(reading.prompt_ids)
+    for token, byte in zip(lossy.tokens, target.encode(), strict=True):
+        id = engine.tokenizer.encode(chr(byte))[0]
+        wanted = last_logits(reference, ids)
+        loss = float(torch.nn.functional.cross_entropy(wanted[None], torch.tensor([id])))
+        assert token.id == id
+        assert token.loss == pytest.approx(loss, abs=2e-4)
+        assert token.rank == 1 + int((wanted > wanted[id]).sum())
+        ids.append(id)
+    assert lossy.sum == pytest.approx(sum(t.loss for t in lossy.tokens))
+    assert lossy.mean == pytest.approx(lossy.sum / 5)
+    assert lossy.perplexity == pytest.approx(math.exp(lossy.mean))
+    assert lossy.bits == pytest.approx(math.log2(lossy.perplexity))
+    assert lossy.uniform_loss == pytest.approx(math.log(257))
+    again = engine.read(Request(prompt=prompt, top=1)).distribution
+    assert again is not None
+    assert again.candidates[0].logit == pytest.approx(float(last_logits(reference, list(reading.prompt_ids)).max()), abs=1e-4)
+
+
+def test_a_prompt_longer_than_the_context(engine: PipelineEngine) -> None:
+    reading = engine.read(Request(prompt="z" * 100))
+    assert (len(reading.prompt_ids), reading.fed, reading.tokens.count) == (100, 24, 100)
+    assert reading.distribution is not None
+
+
+def test_very_many_tokens_are_counted_but_not_carried(engine: PipelineEngine) -> None:
+    tokens = engine.read(Request(prompt="y" * 50_000, token_window=100)).tokens
+    assert (tokens.count, tokens.first, len(tokens.tokens)) == (50_000, 49_900, 100)
+
+
+def test_nothing_typed(engine: PipelineEngine) -> None:
+    reading = engine.read(Request())
+    assert reading.distribution is None
+    assert reading.loss is None
+    assert "nothing to predict from" in (reading.problem or "")
+    started = engine.read(Request(start_token=True))
+    assert started.tokens.tokens[0].text == "<|endoftext|>"
+    assert started.tokens.tokens[0].special
+    assert started.distribution is not None
+
+
+def test_special_text(engine: PipelineEngine) -> None:
+    typed = engine.read(Request(prompt="a<|endoftext|>"))
+    special = engine.read(Request(prompt="a<|endoftext|>", allow_special=True))
+    assert (typed.tokens.count, special.tokens.count) == (14, 2)
+
+
+def test_an_overtaken_request_stops(engine: PipelineEngine) -> None:
+    with pytest.raises(Overtaken):
+        engine.read(Request(prompt="late"), overtaken=lambda: True)
+    assert engine.read(Request(prompt="late")).distribution is not None
+
+
+def test_generation_is_the_reading_repeated(engine: PipelineEngine) -> None:
+    """Greedy steps take the reading's first row; one at a time equals all at once; seeds repeat."""
+    request = Request(prompt="abc", sampler=SamplerSettings(0.0))
+    ids: tuple[int, ...] = ()
+    for step in engine.generate(request, seed=1, count=8, stop_at_end=False):
+        spread = engine.read(dataclasses.replace(request, continuation=ids)).distribution
+        assert spread is not None
+        assert step.id == spread.candidates[0].id
+        assert step.u is None
+        ids += (step.id,)
+
+    warm = Request(prompt="abc", sampler=SamplerSettings(1.0, top_p=0.9))
+    whole = list(engine.generate(warm, seed=7, count=12, stop_at_end=False))
+    single: list[int] = []
+    for index in range(12):
+        one = next(engine.generate(dataclasses.replace(warm, continuation=tuple(single)), seed=7, start=index, count=1, stop_at_end=False))
+        single.append(one.id)
+        assert one.u == whole[index].u
+    assert single == [step.id for step in whole]
+    assert [s.id for s in engine.generate(warm, seed=8, count=12, stop_at_end=False)] != single
+
+
+def test_generation_stops_when_told(engine: PipelineEngine) -> None:
+    seen: list[int] = []
+    for step in engine.generate(Request(prompt="a"), seed=1, count=1000, stop=lambda: len(seen) >= 5, stop_at_end=False):
+        seen.append(step.id)
+    assert len(seen) == 5
+    with pytest.raises(UserError, match="nothing to go on from"):
+        list(engine.generate(Request(), seed=1, count=1))
+
+
+def test_generated_ids_are_kept_not_reencoded(engine: PipelineEngine) -> None:
+    """Bytes that are no text go on as the ids they are."""
+    reading = engine.read(Request(prompt="a", continuation=(226, 128)))
+    assert reading.prompt_ids[-2:] == (226, 128)
+    assert reading.tokens.continuation == 2
+
+
+def test_a_broken_model_says_so(tmp_path: Path, folder: Path) -> None:
+    model = checkpoint.load(folder)
+    with torch.no_grad():
+        model.norm.weight.fill_(math.nan)
+    checkpoint.save(model, tmp_path, end_of_text=256)
+    tokenizer.save_folder(tokenizer.byte_level(), tmp_path)
+    engine = PipelineEngine("cpu")
+    engine.open(str(tmp_path))
+    reading = engine.read(Request(prompt="abc", target=Target(text="d")))
+    assert "NaN" in (reading.problem or "")
+    assert reading.distribution is None
+    with pytest.raises(UserError, match="NaN"):
+        list(engine.generate(Request(prompt="abc"), seed=1, count=1))
+
+
+def test_the_old_model_stays_when_another_cannot_be_opened(engine: PipelineEngine, tmp_path: Path) -> None:
+    before = engine.weights()
+    for wrong in ("nowhere", str(tmp_path), "../..", "\x1b[31m", "a\0b", ""):
+        with pytest.raises(UserError):
+            engine.open(wrong)
+    assert engine.weights() == before
+    assert engine.read(Request(prompt="still")).distribution is not None
+
+
+def test_a_vocabulary_larger_than_its_model(tmp_path: Path) -> None:
+    checkpoint.save(GPT(GPTConfig(vocabulary=100, context=8, layers=1, heads=1, width=8)), tmp_path)
+    tokenizer.save_folder(tokenizer.byte_level(), tmp_path)
+    with pytest.raises(UserError, match="different models"):
+        PipelineEngine("cpu").open(str(tmp_path))
+
+
+def test_a_target_that_cannot_be(engine: PipelineEngine) -> None:
+    empty = engine.read(Request(prompt="a", target=Target(text="")))
+    assert empty.loss is not None
+    assert "empty" in (empty.loss.problem or "")
+    beyond = engine.read(Request(prompt="a", target=Target(id=999)))
+    assert beyond.loss is not None
+    assert "no token 999" in (beyond.loss.problem or "")
+
+
+def test_other_vocabularies_for_comparison(engine: PipelineEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9")
+    tokenizer.load_named.cache_clear()
+    words = engine.read(Request(prompt="the cat the", tokenizer="word")).tokens
+    assert (words.tokenizer, words.count) == ("word", 5)
+    offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))
+    assert "vocabulary add" in (offline.tokens.problem or "")
+    assert offline.distribution is not None, "the prediction goes on without it"

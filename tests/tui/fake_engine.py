@@ -1,0 +1,193 @@
+"""An engine of plain numbers for the screen's tests: word-like tokens, a distribution fixed by the last id."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from tui_llm.errors import Overtaken, UserError
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import (
+    Candidate,
+    Distribution,
+    GeneratedToken,
+    LossReading,
+    ModelInfo,
+    Piece,
+    Reading,
+    Request,
+    Rest,
+    TargetToken,
+    Token,
+    Tokenization,
+    Weights,
+)
+
+WORDS = (" cat", " mat", " the", " sat", " on", " dog", " floor", " moon", ".", ",", " a", " and", " was", "\n", "!",
+         " little", " there", " upon", " time", " once", "The", "Once")
+HOSTILE = ("[/]", "[red]x", "[link='x", "[/usr/bin]", "\x1b]0;owned\x07", "\x9b31m", "\u202eabc", "👩\u200d👩\u200d👧", "\x00",
+           "e\u0301", "\ufeff", "漢字")
+VOCABULARY = 1000
+CONTEXT = 64
+
+
+class FakeEngine:
+    """`hostile` puts markup-like and control texts among the tokens. `gate` can hold readings back."""
+
+    def __init__(self, hostile: bool = False) -> None:
+        texts = list((HOSTILE + WORDS) if hostile else WORDS)
+        texts += [f"w{index}" for index in range(len(texts), VOCABULARY)]
+        self.texts = texts
+        self.ids = {text: index for index, text in enumerate(texts)}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.requests: list[Request] = []
+        self.opened: list[str] = []
+        self.fail: Exception | None = None
+        self.weights: Weights | None = None
+
+    # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, model: str) -> Weights:
+        if model == "missing":
+            raise UserError("there is no model 'missing'; `tui-llm models` lists them")
+        self.opened.append(model)
+        self.weights = Weights(model, None, 2_600_000, 4, 4, 128, CONTEXT, VOCABULARY, "cpu")
+        return self.weights
+
+    def refresh(self) -> Weights | None:
+        return None
+
+    def models(self) -> Sequence[ModelInfo]:
+        return (ModelInfo("nano", "shipped", "/models/nano", 2_600_000, 256, 4096),
+                ModelInfo("[/]\x1b[31mrun\u202e", "run", "/runs/x", 1000, 64, 256, step=120),
+                ModelInfo("broken", "folder", "/tmp/broken", None, None, None, problem="[red]model.safetensors is cut short"))
+
+    def read(self, request: Request, overtaken: Callable[[], bool] = lambda: False) -> Reading:
+        assert self.weights is not None
+        self.requests.append(request)
+        while not self.gate.wait(0.01):
+            if overtaken():
+                raise Overtaken
+        if self.fail is not None:
+            raise self.fail
+        ids = self.encode(request.prompt) + list(request.continuation)
+        if request.start_token:
+            ids.insert(0, 999)
+        distribution = self.distribution(ids, request) if ids else None
+        return Reading(
+            request=request,
+            weights=self.weights,
+            tokens=self.tokenization(request, ids),
+            prompt_ids=tuple(ids),
+            fed=min(len(ids), CONTEXT),
+            distribution=distribution,
+            loss=self.loss(ids, request) if ids and request.target else None,
+            problem=None if ids else "the first token has no prediction: type something, or press o for a start token",
+            milliseconds=1.5,
+            forward_tokens=1,
+        )
+
+    def generate(
+        self, request: Request, *, seed: int, start: int, count: int, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[GeneratedToken]:
+        ids = self.encode(request.prompt) + list(request.continuation)
+        for index in range(start, start + count):
+            if stop() or not ids:
+                return
+            u = random.Random(f"{seed} {index}").random()
+            rows = self.distribution(ids, request).candidates
+            total, chosen = 0.0, rows[0]
+            for row in rows:
+                total += row.probability
+                if row.kept and u < total:
+                    chosen = row
+                    break
+            ids.append(chosen.id)
+            yield GeneratedToken(index, chosen.id, chosen.bytes, chosen.text, None if request.sampler.greedy else u,
+                                 chosen.probability, chosen.raw_probability, chosen.rank, rows[:10])
+
+    # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def encode(self, text: str) -> list[int]:
+        return [self.ids.get(piece, 100 + sum(piece.encode()) % 800) for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)]
+
+    def token(self, id: int) -> Token:
+        return Token(id, self.texts[id].encode("utf-8", "replace"), self.texts[id], special=id == 999)
+
+    def tokenization(self, request: Request, ids: list[int]) -> Tokenization:
+        if request.tokenizer == "o200k_base":
+            return Tokenization("o200k_base", 0, 0, 0, (), (), 0, "o200k_base is not on this machine [/]; connect once")
+        pieces = re.findall(r" ?\w+|\s|[^\w\s]", request.prompt)
+        tokens = [Token(id, text.encode(), text) for id, text in zip(self.encode(request.prompt), pieces, strict=True)]
+        tokens += [self.token(id) for id in request.continuation]
+        if request.start_token:
+            tokens.insert(0, Token(999, b"<|endoftext|>", "<|endoftext|>", special=True))
+        shown = tokens[-request.token_window:]
+        return Tokenization(request.tokenizer or "nano", VOCABULARY, len(tokens), len(tokens) - len(shown), tuple(shown),
+                            tuple(Piece(at, at + 1, token.text) for at, token in enumerate(shown)),
+                            len(request.continuation))
+
+    def logits(self, ids: list[int]) -> list[float]:
+        draw = random.Random(ids[-1])
+        return [8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY)]
+
+    def distribution(self, ids: list[int], request: Request) -> Distribution:
+        logits = self.logits(ids)
+        order = sorted(range(VOCABULARY), key=lambda id: (-logits[id], id))
+        raw, tempered = softmax(logits, 1), softmax(logits, request.sampler.temperature)
+        settings: SamplerSettings = request.sampler
+        cumulative, kept = 0.0, 0
+        for id in order:
+            cumulative += tempered[id]
+            kept += 1
+            if cumulative >= settings.top_p - 1e-12:
+                break
+        mass = cumulative
+        rows, cumulative = [], 0.0
+        for place, id in enumerate(order[: request.top]):
+            cumulative += tempered[id]
+            rows.append(Candidate(place + 1, id, self.token(id).bytes, self.texts[id], logits[id], math.exp(logits[id]),
+                                  raw[id], tempered[id], cumulative, tempered[id] / mass if place < kept else 0.0,
+                                  place < kept))
+        rest = order[request.top :]
+        return Distribution(settings, VOCABULARY, logsumexp(logits), -sum(p * math.log(p) for p in raw), kept, mass,
+                            tuple(rows), Rest(len(rest), sum(raw[id] for id in rest), sum(tempered[id] for id in rest),
+                                              0.0, max(0, kept - len(rows))))
+
+    def loss(self, ids: list[int], request: Request) -> LossReading:
+        assert request.target is not None
+        uniform = math.log(VOCABULARY)
+        if request.target.id is not None:
+            targets, text = [request.target.id], self.texts[request.target.id]
+        else:
+            text = request.target.text or ""
+            targets = self.encode(text)
+        rows, given = [], list(ids)
+        for id in targets:
+            logits = self.logits(given)
+            total = logsumexp(logits)
+            p = math.exp(logits[id] - total)
+            rows.append(TargetToken(id, self.token(id).bytes, self.texts[id], 1 + sum(x > logits[id] for x in logits),
+                                    logits[id], total, p, total - logits[id], p - 1))
+            given.append(id)
+        total_loss = sum(row.loss for row in rows)
+        mean = total_loss / max(1, len(rows))
+        return LossReading(text, tuple(rows), total_loss, mean, mean / math.log(2), math.exp(mean), uniform,
+                           None if rows else "the target is empty: type one")
+
+
+def logsumexp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))
+
+
+def softmax(values: Sequence[float], temperature: float) -> list[float]:
+    if temperature == 0:
+        best = max(range(len(values)), key=lambda index: values[index])
+        return [float(index == best) for index in range(len(values))]
+    total = logsumexp([value / temperature for value in values])
+    return [math.exp(value / temperature - total) for value in values]

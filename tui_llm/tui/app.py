@@ -1,0 +1,87 @@
+"""The app: opens the lab, and carries what every screen needs. It imports no torch; the asker's thread does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from textual.app import App
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.dom import DOMNode
+from textual.screen import Screen
+
+from tui_llm.display import visible
+from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
+from tui_llm.tui.screens.lab import LabScreen
+
+if TYPE_CHECKING:
+    from tui_llm.reading import Engine
+
+DARK, LIGHT = "textual-dark", "textual-light"
+
+
+class CommandProvider(Provider):
+    """The palette: the same commands as the keys."""
+
+    def _commands(self) -> Iterable[tuple[Command, Callable[[], object]]]:
+        lab = self.app.lab_screen if isinstance(self.app, LabApp) else None
+        for command in COMMANDS:
+            if command.scope in ("app", "lab", *PANES) and self.screen is lab:
+                yield command, self._runner(command)
+
+    def _runner(self, command: Command) -> Callable[[], object]:
+        async def run() -> None:
+            target: DOMNode = self.app if command.scope == "app" else self.screen
+            if command.scope in PANES and isinstance(self.screen, LabScreen):
+                target = self.screen.pane(command.scope)
+            await self.app.run_action(command.action, target)
+
+        return run
+
+    async def discover(self) -> Hits:
+        for command, run in self._commands():
+            yield DiscoveryHit(f"{command.label} ({command.key_text})", run, help=command.tooltip)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for command, run in self._commands():
+            words = f"{command.label} ({command.key_text}): {command.tooltip}"
+            if (score := matcher.match(words)) > 0:
+                yield Hit(score, matcher.highlight(words), run, help=command.group)
+
+
+class LabApp(App[None]):
+    TITLE = "tui-llm"
+    CSS_PATH = "app.tcss"
+    COMMANDS = {CommandProvider}
+    BINDINGS = bindings("app")
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self, open_engine: Callable[[], Engine], model: str = "nano", prompt: str = "The cat sat on the"
+    ) -> None:
+        super().__init__()
+        self.lab_screen = LabScreen(open_engine, model, prompt)
+        self.theme = DARK
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.lab_screen
+
+    # ── foreign text reaches notifications only through these two ────────────────────────────────────────────────
+
+    def say(self, line: str) -> None:
+        self.notify(visible(line), markup=False, timeout=3)
+
+    def warn(self, line: str) -> None:
+        self.notify(visible(line), markup=False, severity="error", timeout=8)
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_show_help(self) -> None:
+        from tui_llm.tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def switch_theme(self) -> None:
+        self.theme = LIGHT if self.current_theme.dark else DARK

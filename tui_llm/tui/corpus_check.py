@@ -1,0 +1,62 @@
+"""Whether a path can be trained on, judged at a glance: what the worker would find out only later."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from itertools import islice
+from pathlib import Path
+
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+
+GLANCE = 1 << 16  # bytes of a file that are looked at
+ENTRIES = 2000  # of a folder
+
+
+def corpus_size(text: str) -> int | None:
+    """Bytes of the text at the path `text` (a folder's: None). Raises `UserError` where it is missing, unreadable,
+    empty or no text."""
+    if not text.strip():
+        raise UserError("type the path of a text file or a folder")
+    try:
+        path = Path(text.strip()).expanduser()
+        if path.is_dir():
+            if not any(os.access(child, os.R_OK) for child in islice(path.iterdir(), ENTRIES)):
+                raise UserError("there is nothing to read in this folder")
+            return None
+        if not path.exists():
+            raise UserError("there is no such file or folder")
+        if not path.is_file():
+            raise UserError("this is neither a file nor a folder")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(GLANCE)
+    except PermissionError:
+        raise UserError("this may not be read: no permission") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"can't read this: {getattr(error, 'strerror', None) or error}") from None
+    if not start.strip():
+        raise UserError("this file is empty")
+    if b"\0" in start:
+        raise UserError("this is not text: it has zero bytes")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut at the glance's end
+    except UnicodeDecodeError as error:
+        raise UserError(f"this is not UTF-8 text (byte {error.start})") from None
+    return size
+
+
+def complete(text: str) -> str | None:
+    """The path that `text` could be the start of, for a suggestion. Only one that shows as what it is."""
+    folder, _, start = text.rpartition("/")
+    try:
+        place = Path(folder or ("/" if text.startswith("/") else ".")).expanduser()
+        entries = sorted(islice(os.scandir(place), ENTRIES), key=lambda entry: entry.name)
+        for entry in entries:
+            shown = visible(entry.name) == entry.name and (start or not entry.name.startswith("."))
+            if shown and entry.name.startswith(start) and entry.name != start:
+                return text + entry.name[len(start) :] + ("/" if entry.is_dir() else "")
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return None

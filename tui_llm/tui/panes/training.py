@@ -1,0 +1,325 @@
+"""Training: the watched run, as its directory tells it. It goes on without this pane, and is found again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from textual import events, work
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from tui_llm.display import truncate, visible
+from tui_llm.errors import UserError
+from tui_llm.training import launch
+from tui_llm.training.run import Run
+from tui_llm.tui import format as fmt
+from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
+from tui_llm.tui.messages import CheckpointSaved, ModelChosen
+from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
+from tui_llm.tui.widgets.loss_chart import Curves, LossChart
+
+WIDE = 96  # columns from which the sample stands beside the chart
+SAMPLE = 2000  # characters of a sample that are shown at most
+
+STATES = {
+    "new": ("○", "not started"),
+    "starting": ("◌", "starting"),
+    "running": ("●", "running"),
+    "paused": ("‖", "paused"),
+    "finished": ("✓", "finished"),
+    "stopped": ("■", "stopped"),
+    "failed": ("✗", "failed"),
+    "died": ("✗", "died"),
+}
+COLOURS = {"running": "$text-success", "finished": "$text-success", "failed": "$text-error", "died": "$text-error"}
+RESUMABLE = ("new", "stopped", "died", "failed")
+
+
+def state_words(state: str) -> tuple[str, str]:
+    """A run's state as a sign with a word, and its style."""
+    sign, word = STATES.get(state, ("?", visible(state)))
+    return f"{sign} {word}", COLOURS.get(state, "$text-warning")
+
+
+def duration(seconds: float) -> str:
+    """0:42, 1:05:09, 3 d 4 h."""
+    if not math.isfinite(seconds) or seconds > 1e9:
+        return "∞"
+    whole = round(seconds)
+    if whole >= 2 * 86400:
+        return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def state_line(snapshot: RunSnapshot) -> Content:
+    words, style = state_words(snapshot.status.state)
+    parts: list[str | tuple[str, str]] = [(words, f"bold {style}"), "  ", (visible(snapshot.name), "bold")]
+    if snapshot.status.state == "running" and snapshot.pause_asked:
+        parts.append(("  pausing: it saves first", "$text-muted"))
+    if snapshot.reading:
+        parts.append(("  reading its metrics …", "$text-muted"))
+    return Content.assemble(*parts)
+
+
+def facts_line(snapshot: RunSnapshot) -> Content:
+    """Corpus, preset, device, size."""
+    config, status = snapshot.config, snapshot.status
+    parts = []
+    if config is not None:
+        names = [visible(place.rstrip("/").rsplit("/", 1)[-1]) for place in config.corpus]
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        parts.append(truncate(", ".join(names[:2]), 40) + more)
+        parts.append(f"preset {visible(config.preset)}")
+    device = status.device or (config.device if config else None)
+    if device:
+        parts.append(visible(device))
+    if status.parameters:
+        parts.append(f"{fmt.parameters(status.parameters)} parameters")
+    if status.vocabulary:
+        parts.append(f"V = {fmt.count(status.vocabulary)}")
+    return Content.styled(" · ".join(parts), "$text-muted")
+
+
+def progress_line(snapshot: RunSnapshot, width: int) -> Content:
+    status = snapshot.status
+    head = f"step {fmt.count(status.step)} of {fmt.count(status.steps)} "
+    left = "" if snapshot.seconds_left is None else f"  {duration(snapshot.seconds_left)} left"
+    tail = f" {100 * snapshot.progress:.0f} %{left}"
+    room = min(60, width - len(head) - len(tail) - 2)
+    bar = ("▕", (fmt.bar(snapshot.progress, room), "$primary"), "▏") if room >= 4 else ()
+    return Content.assemble(head, *bar, tail)
+
+
+def numbers_line(snapshot: RunSnapshot) -> Content:
+    last = snapshot.last
+    if last is None:
+        return Content()
+    parts: list[tuple[str, str]] = [("loss", fmt.number(last.loss, 3))]
+    if snapshot.last_validation is not None:
+        parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
+    parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
+    if snapshot.tokens_per_second is not None:
+        parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    return Content("  ").join(
+        [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
+    )
+
+
+def message_line(snapshot: RunSnapshot) -> Content:
+    """What the worker said, where that is news: nothing while all goes well."""
+    status = snapshot.status
+    if status.state == "running" or not (status.message or status.state in RESUMABLE):
+        return Content()
+    hint = "  e resumes it" if status.state in RESUMABLE and snapshot.config else ""
+    style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
+    return Content.assemble((visible(" ".join(status.message.split())), style), (hint, "$text-accent"))
+
+
+def sample_text(snapshot: RunSnapshot) -> Content:
+    """The newest text that the model wrote, as it learns."""
+    sample = snapshot.sample
+    if sample is None:
+        return Content.styled("what the model writes shows here after its first evaluation", "$text-muted")
+    return Content.assemble(
+        (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
+        (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
+        visible(sample.text[:SAMPLE], newlines=True),
+    )
+
+
+def curves(snapshot: RunSnapshot) -> Curves:
+    levels = [("ln V", snapshot.uniform_loss), ("unigrams", snapshot.unigram_loss)]
+    return Curves(
+        snapshot.train, snapshot.validation, tuple((name, value) for name, value in levels if value is not None)
+    )
+
+
+NOTHING = Content.assemble(
+    "No training run yet.\n",
+    ("n", "bold $text-accent"),
+    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own,\n   and goes on when this"
+    " window closes.",
+)
+
+
+class TrainingPane(Vertical, can_focus=True):
+    BINDINGS = bindings("training")
+    DEFAULT_CSS = """
+    TrainingPane { overflow: hidden; }
+    TrainingPane Static { width: 1fr; }
+    TrainingPane #run-head, TrainingPane #run-message { height: auto; max-height: 6; }
+    TrainingPane #run-message { display: none; max-height: 3; }
+    TrainingPane #run-message.-some { display: block; }
+    TrainingPane #run-body { height: 1fr; layout: vertical; display: none; }
+    TrainingPane.-run #run-body { display: block; }
+    TrainingPane #run-sample { height: auto; max-height: 4; }
+    TrainingPane.-flat #run-sample { max-height: 2; }
+    TrainingPane.-low #run-sample { display: none; }
+    TrainingPane.-wide #run-body { layout: horizontal; }
+    TrainingPane.-wide LossChart { width: 5fr; }
+    TrainingPane.-wide #run-sample { width: 3fr; height: 1fr; max-height: 100%; padding-left: 2; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="training", classes="pane")
+        self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
+        self.snapshot: RunSnapshot | None = None
+        self._shown: dict[str, object] = {}
+
+    def compose(self) -> ComposeResult:
+        yield RunWatcher()
+        yield Static(Content("looking for a training run …"), id="run-head")
+        yield Static(id="run-message")
+        with Container(id="run-body"):
+            yield LossChart(id="run-chart")
+            yield Static(id="run-sample")
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_run_watcher_seen(self, message: RunWatcher.Seen) -> None:
+        message.stop()
+        before, now = self.snapshot, message.snapshot
+        self.snapshot = now
+        self._show()
+        if before and now and before.name == now.name and now.checkpoint not in (None, before.checkpoint):
+            self.post_message(CheckpointSaved(now.name, now.checkpoint))
+
+    def on_resize(self, _event: events.Resize) -> None:
+        width, height = self.content_size
+        self.set_class(width >= WIDE, "-wide")
+        self.set_class(height < 15 and width < WIDE, "-flat")
+        self.set_class(height < 11 and width < WIDE, "-low")
+        if self.snapshot is not None:
+            self._show()
+
+    def _show(self) -> None:
+        snapshot = self.snapshot
+        with self.app.batch_update():
+            self.set_class(snapshot is not None, "-run")
+            if snapshot is None:
+                self._put("#run-head", NOTHING)
+                self._put("#run-message", Content())
+                return
+            width, height = self.content_size
+            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot)]
+            if height >= 10:
+                lines.insert(1, facts_line(snapshot))
+            self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
+            self._put("#run-message", message_line(snapshot))
+            self._put("#run-sample", sample_text(snapshot))
+            self.query_one(LossChart).show(curves(snapshot))
+
+    def _put(self, selector: str, content: Content) -> None:
+        """Updates a part, if there is anything new: an equal one would be laid out and painted again."""
+        if self._shown.get(selector) != (key := (content.plain, content.markup)):
+            self._shown[selector] = key
+            part = self.query_one(selector, Static)
+            part.update(content)
+            part.set_class(bool(content.plain), "-some")
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The curves as rows of cells, the header first: for copying."""
+        yield "step", "loss", "val_loss"
+        if self.snapshot is None:
+            return
+        train, validation = dict(self.snapshot.train), dict(self.snapshot.validation)
+        for step in sorted(train.keys() | validation.keys()):
+            yield (
+                str(step),
+                repr(train[step]) if step in train else "",
+                repr(validation[step]) if step in validation else "",
+            )
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def watcher(self) -> RunWatcher:
+        return self.query_one(RunWatcher)
+
+    def follow(self, run: Run) -> None:
+        """Shows `run` from now on."""
+        self.watcher.follow(run)
+
+    def on_focus(self) -> None:
+        self.watcher.find()  # perhaps a run was started elsewhere
+
+    def on_app_focus(self) -> None:
+        self.watcher.find()
+
+    def action_new_run(self) -> None:
+        from tui_llm.tui.screens.new_run import NewRunScreen
+
+        self.app.push_screen(NewRunScreen(), self._made)
+
+    def _made(self, run: Run | None) -> None:
+        if run is not None:
+            self.follow(run)
+
+    def choose_run(self) -> None:
+        """Opens the table of all runs."""
+        from tui_llm.tui.screens.runs import RunsScreen
+
+        self.app.push_screen(RunsScreen(), self._chosen)
+
+    def _chosen(self, choice: tuple[str, Run | None] | None) -> None:
+        """What the runs screen was left with: (`watch`, `open` or `new`, the run), or None."""
+        what, run = choice or ("", None)
+        if what == "new":
+            self.action_new_run()
+        elif run is None:
+            self.watcher.find()  # the watched one may have been deleted there
+        else:
+            if what == "open":
+                self.post_message(ModelChosen(run.name))
+            self.follow(run)
+
+    def action_pause_run(self) -> None:
+        snapshot, run = self.snapshot, self.watcher.run_watched
+        if snapshot is None or run is None or not snapshot.status.alive:
+            self._say("nothing to pause: no run is being trained", "warning")
+        else:
+            self._do(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
+
+    def action_stop_run(self) -> None:
+        run = self.watcher.run_watched
+        if run is None:
+            self._say("nothing to stop: no run is being trained", "warning")
+        else:
+            self._do(lambda: launch.stop(run), f"{run.name} saves, then stops")
+
+    def action_resume_run(self) -> None:
+        run = self.watcher.run_watched
+        if run is None or self.snapshot is None:
+            self._say("no run to resume; n makes one", "warning")
+        elif self.snapshot.status.state == "finished":
+            self._say("this run is finished; n makes a new one", "warning")
+        else:
+            self._do(lambda: launch.start(run))
+
+    def action_open_run(self) -> None:
+        if self.snapshot is None or self.snapshot.checkpoint is None:
+            self._say("no checkpoint to open yet", "warning")
+        else:
+            self.post_message(ModelChosen(self.snapshot.name))
+
+    def action_log_axis(self) -> None:
+        self.query_one(LossChart).toggle_log()
+
+    def _say(self, line: str, severity: str = "information") -> None:
+        self.notify(visible(line), severity=severity, markup=False)  # type: ignore[arg-type]
+
+    @work(thread=True, group="run-action", exit_on_error=False)
+    def _do(self, act: Callable[[], None], done: str = "") -> None:
+        """Touches the run's files off the screen's thread, then takes a look."""
+        try:
+            act()
+        except (UserError, OSError) as error:
+            self.app.call_from_thread(self._say, " ".join(str(error).split()), "error")
+        else:
+            if done:
+                self.app.call_from_thread(self._say, done)
+        self.app.call_from_thread(self.watcher.look)

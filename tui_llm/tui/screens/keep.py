@@ -1,0 +1,78 @@
+"""Taking away what is shown: copies to the clipboard, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tui_llm import paths
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+from tui_llm.files import write_json
+from tui_llm.reading import Reading
+
+
+def plain(value: Any) -> Any:
+    """A reading as JSON can hold it: bytes as hexadecimal, numbers that JSON lacks as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def save_reading(reading: Reading) -> Path:
+    """Writes `reading-N.json` into the current folder or, where that can't be written, the data folder.
+
+    Raises `UserError` where neither can be.
+    """
+    here = Path.cwd()
+    folder = here if os.access(here, os.W_OK) else paths.data_dir() / "readings"
+    number = 1
+    while (path := folder / f"reading-{number}.json").exists():
+        number += 1
+    write_json(path, plain(reading))
+    return path
+
+
+class Keeping:
+    """The lab's commands that copy and save."""
+
+    reading: Reading | None
+
+    def action_copy_pane(self) -> None:
+        pane = self.pane(self.current)  # type: ignore[attr-defined]
+        rows = list(pane.table()) if hasattr(pane, "table") else []
+        if len(rows) < 2:
+            self._say("there is nothing to copy in this pane yet")  # type: ignore[attr-defined]
+            return
+        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))  # type: ignore[attr-defined]
+        self._say(f"copied {len(rows) - 1} rows, tab-separated")  # type: ignore[attr-defined]
+
+    def action_copy_json(self) -> None:
+        if self.reading is None:
+            self._say("there is no reading yet")  # type: ignore[attr-defined]
+            return
+        self.app.copy_to_clipboard(json.dumps(plain(self.reading), ensure_ascii=False))  # type: ignore[attr-defined]
+        self._say("copied the reading as JSON")  # type: ignore[attr-defined]
+
+    def action_save(self) -> None:
+        if self.reading is None:
+            self._say("there is no reading yet")  # type: ignore[attr-defined]
+            return
+        try:
+            path = save_reading(self.reading)
+        except UserError as error:
+            self.app.warn(visible(str(error)))  # type: ignore[attr-defined]
+        else:
+            self._say(f"saved {path}")  # type: ignore[attr-defined]

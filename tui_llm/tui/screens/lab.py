@@ -1,0 +1,457 @@
+"""The lab: one prompt, five panes, one moment. Holds that moment, asks for its reading, hands it to the panes."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widget import Widget
+
+from tui_llm.reading import Engine, Reading, Target, Weights
+from tui_llm.tui.asker import Asker
+from tui_llm.tui.commands import PANES, bindings
+from tui_llm.tui.messages import (
+    CheckpointSaved,
+    Drawn,
+    Failed,
+    GenerationEnded,
+    ModelChosen,
+    ModelsListed,
+    Opened,
+    Progress,
+    ReadingReady,
+    TargetChosen,
+    TokensAccepted,
+)
+from tui_llm.tui.panes.generate import GeneratePane
+from tui_llm.tui.panes.logits import LogitsPane
+from tui_llm.tui.panes.loss import LossPane
+from tui_llm.tui.panes.tokens import TokensPane
+from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.screens.keep import Keeping
+from tui_llm.tui.state import LARGEST_SEED, Lab
+from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
+from tui_llm.tui.widgets.prompt import PromptEditor
+
+STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
+STREAM_LENGTH = 256  # tokens; Space goes on after that
+NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
+CANCELLABLE_AFTER = 2.0
+
+
+class LabScreen(Keeping, Screen[None]):
+    BINDINGS = bindings("lab")
+
+    def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
+        super().__init__()
+        self.lab = Lab(prompt=prompt)
+        self.model = model
+        self.weights: Weights | None = None
+        self.reading: Reading | None = None
+        self.asker = Asker(open_engine, self.post_message)
+        self.current = "logits"  # the pane that has, or last had, the focus
+        self.zoomed = False
+        self._job: int | None = None
+        self._stale_timer: Timer | None = None
+        self._busy: tuple[str, float] | None = None
+        self._busy_timer: Timer | None = None
+        self._problem = ""
+
+    # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(id="top")
+        yield PromptEditor(self.lab.prompt, id="prompt")
+        yield TabBar(id="tabs")
+        with Container(id="panes"):
+            yield TokensPane(self.lab)
+            yield LogitsPane(self.lab)
+            yield LossPane(self.lab)
+            yield TrainingPane()
+            yield GeneratePane(self.lab)
+        yield KeyBar(id="keys")
+
+    def on_mount(self) -> None:
+        self.prompt.border_title = Text("Prompt")
+        self.prompt.focus()
+        self.query_one(TopBar).show_busy("starting", 0, "")
+        self._arrange()
+        # Not before the first paint: what comes next imports torch.
+        self.call_after_refresh(self.asker.start, self.model)
+
+    def on_unmount(self) -> None:
+        self.asker.close()
+
+    @property
+    def prompt(self) -> PromptEditor:
+        return self.query_one("#prompt", PromptEditor)
+
+    def pane(self, name: str) -> Widget:
+        return self.query_one(f"#panes > #{name}")
+
+    @property
+    def reading_panes(self) -> tuple[TokensPane, LogitsPane, LossPane, GeneratePane]:
+        return (self.query_one(TokensPane), self.query_one(LogitsPane), self.query_one(LossPane),
+                self.query_one(GeneratePane))
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """One pane at a time, two columns or three, by the room there is."""
+        width, height = self.size
+        single = width < NARROW or height < LOW
+        panes = self.query_one("#panes")
+        panes.set_class(single or self.zoomed, "-one")
+        panes.set_class(not single and width < WIDE, "-two")
+        panes.set_class(not single and width >= WIDE, "-three")
+        self.set_class(single, "-single")
+        self.set_class(height < 16, "-low")
+        for name in PANES:
+            self.pane(name).display = not (single or self.zoomed) or name == self.current
+        self.query_one(TabBar).show(self.current)
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.zoomed or self.has_class("-single")
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        place = self._place(event.widget)
+        if place in PANES and place != self.current:
+            self.current = place
+            self._arrange()
+        typing = place == "prompt"
+        self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
+        self.query_one(KeyBar).show(place)
+
+    def _place(self, widget: Widget) -> str:
+        """Which pane (or the prompt) a widget belongs to."""
+        for node in widget.ancestors_with_self:
+            if isinstance(node, Widget) and node.id in (*PANES, "prompt"):
+                return str(node.id)
+        return "prompt"
+
+    def action_pane(self, name: str) -> None:
+        self.current = name
+        self._arrange()
+        pane = self.pane(name)
+        if pane.can_focus:
+            pane.focus()
+        else:
+            first = next((widget for widget in pane.query("*") if widget.focusable), None)
+            if first is not None:
+                first.focus()
+
+    def action_cycle(self, direction: int) -> None:
+        """To the next widget that takes keys: within the pane first, then on to the next pane."""
+        chain, focused = self.focus_chain, self.focused
+        if not self.one_at_a_time or focused is None:
+            self.focus_next() if direction > 0 else self.focus_previous()
+            return
+        at = chain.index(focused) + direction if focused in chain else 0
+        if 0 <= at < len(chain) and self._place(chain[at]) == self._place(focused):
+            chain[at].focus()
+            return
+        places = ("prompt", *PANES)
+        place = places[(places.index(self._place(focused)) + direction) % len(places)]
+        if place == "prompt":
+            self.prompt.focus()
+        else:
+            self.action_pane(place)
+
+    def action_zoom(self) -> None:
+        self.zoomed = not self.zoomed
+        self._arrange()
+
+    # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_type(self) -> None:
+        self.prompt.focus()
+
+    @on(PromptEditor.Left)
+    def _done_typing(self) -> None:
+        self.action_pane(self.current)
+
+    @on(PromptEditor.Edited)
+    def _prompt_edited(self) -> None:
+        text = self.prompt.prompt_text
+        if text == self.lab.prompt:
+            return
+        self.lab.prompt = text
+        if self.lab.steps or self._job is not None:
+            self._stop_stream()
+            self.lab.clear("the prompt was changed: its continuation was dropped")
+        self._ask()
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self) -> None:
+        """Asks for the reading of this moment."""
+        if self.weights is None:
+            return
+        self.asker.read(self.lab.request())
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        if self._stale_timer is None:
+            self._stale_timer = self.set_timer(STALE_AFTER, self._mark_stale)
+
+    def _mark_stale(self) -> None:
+        self._stale_timer = None
+        if self.reading is None or self.reading.request.number != self.lab.number:
+            for pane in self.reading_panes:
+                pane.mark_stale(True)
+
+    def _show(self, reading: Reading) -> None:
+        self.reading = reading
+        current = reading.request.number == self.lab.number
+        if current and self._stale_timer is not None:
+            self._stale_timer.stop()
+            self._stale_timer = None
+        with self.app.batch_update():
+            for pane in self.reading_panes:
+                pane.show(reading)
+                if current:
+                    pane.mark_stale(False)
+            self._problem = ""
+            self._show_top()
+
+    def _show_top(self) -> None:
+        top = self.query_one(TopBar)
+        if self._problem:
+            top.show_problem(self._problem)
+        elif self._busy is not None:
+            text, since = self._busy
+            seconds = time.monotonic() - since
+            can_cancel = self.weights is not None and seconds >= CANCELLABLE_AFTER
+            top.show_busy(text, seconds, "Esc cancels" if can_cancel else
+                          "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "")
+        elif self.weights is not None:
+            top.show_model(self.weights, self.reading)
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @on(Progress)
+    def _progress(self, message: Progress) -> None:
+        if self._busy_timer is not None:
+            self._busy_timer.stop()
+            self._busy_timer = None
+        self._busy = (message.text, time.monotonic()) if message.text else None
+        if self._busy is not None:
+            self._problem = ""
+            self._busy_timer = self.set_interval(0.5, self._show_top)
+        self._show_top()
+
+    @on(Opened)
+    def _opened(self, message: Opened) -> None:
+        self.weights = message.weights
+        if message.fresh and self.lab.steps:
+            self.lab.clear("another model: the continuation was dropped")
+        self._problem = ""
+        self._show_top()
+        self._ask()
+
+    @on(Failed)
+    def _failed(self, message: Failed) -> None:
+        if message.what == "open" and self.weights is not None:
+            self.app.warn(message.line)  # the model before stays
+            return
+        if message.what in ("generate", "models"):
+            self.app.warn(message.line)
+            return
+        self._problem = message.line
+        self._show_top()
+
+    @on(ReadingReady)
+    def _reading_ready(self, message: ReadingReady) -> None:
+        if message.reading.weights.name == (self.weights.name if self.weights else None):
+            self._show(message.reading)
+
+    # ── tokens and target ────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_token_view(self) -> None:
+        self.query_one(TokensPane).next_view()
+
+    def action_vocabulary(self) -> None:
+        self.lab.next_vocabulary()
+        self._ask()
+
+    def action_special(self) -> None:
+        self.lab.allow_special = not self.lab.allow_special
+        self._say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
+        self._ask()
+
+    def action_start_token(self) -> None:
+        self.lab.start_token = not self.lab.start_token
+        self._ask()
+
+    @on(TargetChosen)
+    def _target_chosen(self, message: TargetChosen) -> None:
+        self.lab.target = message.target
+        self._ask()
+
+    def action_target(self) -> None:
+        from tui_llm.tui.screens.ask import AskScreen
+
+        before = self.lab.target.text if self.lab.target is not None else None
+
+        def answered(text: str | None) -> None:
+            if text is not None:
+                self.lab.target = Target(text=text) if text else None
+                self._ask()
+
+        self.app.push_screen(
+            AskScreen("Target: what should come next", "Enter measures its loss · Esc keeps the old one · a leading"
+                      " space counts", " " if before is None else before), answered)
+
+    def action_target_space(self) -> None:
+        if self.lab.toggle_leading_space():
+            self._ask()
+        else:
+            self._say("the target is a row of the table; press t to type one")
+
+    # ── sampler and generation ───────────────────────────────────────────────────────────────────────────────────
+
+    def action_temperature(self, direction: int) -> None:
+        self.lab.warm(direction)
+        self._sampler_changed()
+
+    def action_top_p(self, direction: int) -> None:
+        self.lab.widen(direction)
+        self._sampler_changed()
+
+    def _sampler_changed(self) -> None:
+        self.query_one(GeneratePane).show(None)
+        self._ask()
+
+    def action_seed(self) -> None:
+        self.lab.seed = random.randint(1, LARGEST_SEED)
+        self.query_one(GeneratePane).show(None)
+
+    def action_draw(self) -> None:
+        if self._job is None:
+            self._generate(1)
+
+    def action_stream(self) -> None:
+        if self._job is not None:
+            self._stop_stream()
+        else:
+            self._generate(STREAM_LENGTH)
+
+    def _generate(self, count: int) -> None:
+        if self.weights is None:
+            self._say("the model is not open yet")
+            return
+        self.lab.note = ""
+        self.lab.streaming = count > 1
+        self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
+
+    def _stop_stream(self) -> None:
+        self.asker.stop_generating()
+        self.lab.streaming = False
+        self._job = None
+
+    @on(Drawn)
+    def _drawn(self, message: Drawn) -> None:
+        if message.job != self._job:
+            return
+        self.lab.steps = (*self.lab.steps, *message.tokens)
+        if message.reading is not None:
+            self._show(message.reading)
+
+    @on(GenerationEnded)
+    def _generation_ended(self, message: GenerationEnded) -> None:
+        if message.job != self._job:
+            return
+        self._job = None
+        if self.lab.streaming:
+            done = f"{STREAM_LENGTH} tokens drawn; Space goes on"
+            self.lab.note = done if message.reason == "done" else message.reason
+        elif message.reason not in ("done", "stopped"):
+            self.lab.note = message.reason
+        self.lab.streaming = False
+        self.query_one(GeneratePane).show(None)
+
+    def action_undo_token(self) -> None:
+        self._stop_stream()
+        if self.lab.undo():
+            self._steps_changed()
+
+    def action_clear_tokens(self) -> None:
+        self._stop_stream()
+        if self.lab.clear():
+            self._steps_changed()
+
+    def _steps_changed(self) -> None:
+        self.query_one(GeneratePane).show(None)
+        self._ask()
+
+    @on(TokensAccepted)
+    def _tokens_accepted(self) -> None:
+        self._stop_stream()
+        text = self.lab.prompt + self.lab.generated_text
+        self.lab.clear("kept in the prompt, and encoded anew there: its ids may differ from the drawn ones")
+        self.prompt.set_text(text)
+        self.lab.prompt = self.prompt.prompt_text
+        self._steps_changed()
+
+    # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_models(self) -> None:
+        from tui_llm.tui.screens.models import ModelsScreen
+
+        def chosen(model: str | None) -> None:
+            if model is not None:
+                self.open_model(model)
+
+        self.app.push_screen(ModelsScreen(self.weights.name if self.weights else None), chosen)
+        self.asker.list_models()
+
+    @on(ModelsListed)
+    def _models_listed(self, message: ModelsListed) -> None:
+        from tui_llm.tui.screens.models import ModelsScreen
+
+        if isinstance(self.app.screen, ModelsScreen):
+            self.app.screen.show(message.models)
+
+    @on(ModelChosen)
+    def _model_chosen(self, message: ModelChosen) -> None:
+        self.open_model(message.model)
+
+    def open_model(self, model: str) -> None:
+        self._stop_stream()
+        self.asker.open(model)
+
+    def refresh_weights(self) -> None:
+        """The open run may have a newer checkpoint: look, and read again if so."""
+        self.asker.refresh()
+
+    @on(CheckpointSaved)
+    def _checkpoint_saved(self, message: CheckpointSaved) -> None:
+        if self.weights is not None and self.weights.name == message.run:
+            self.refresh_weights()
+
+    def action_runs(self) -> None:
+        self.query_one(TrainingPane).choose_run()
+
+    def action_theme(self) -> None:
+        self.app.switch_theme()
+
+    def action_cancel(self) -> None:
+        if self._job is not None:
+            self._stop_stream()
+        elif self._busy is not None and self.weights is not None:
+            self.asker.abandon()
+            self._say("stays with the model that is open")
+        elif self.zoomed:
+            self.action_zoom()
+
+    def _say(self, line: str) -> None:
+        self.app.say(line)

@@ -1,0 +1,117 @@
+"""Runs the app with the terminal to itself: what anything else writes to file descriptors 1 and 2 goes to a log.
+
+Textual's driver draws on `sys.__stderr__` and measures `sys.__stdout__`. A warning from C code or a child process
+would be drawn over by, and draw over, the screen. So the driver gets a duplicate of the terminal's descriptor, and
+1 and 2 point at the log file until the app ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from textual.app import App
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+
+NEEDS_TERMINAL = (
+    "the app needs a terminal for its keys and its screen; without one, use a command such as"
+    ' `tui-llm logits "The cat sat on the"` (see `tui-llm --help`)'
+)
+
+
+def run_app(app: App[None], mouse: bool = True) -> int:
+    """Runs the app until it ends; returns the exit status. Raises `UserError` without a terminal, or where the app
+    itself failed (its traceback is in the log, never on the screen)."""
+    terminal = _terminal_descriptor()
+    log = _log_path()
+    with _terminal_only_for_driver(terminal, log):
+        app.run(mouse=mouse)
+    if app.return_code and app._exception is not None:
+        raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
+    return app.return_code or 0
+
+
+def _terminal_descriptor() -> int:
+    """The descriptor to draw on. The keys must come from a terminal too."""
+    if sys.__stdin__ is None or not _is_terminal(0):
+        raise UserError(NEEDS_TERMINAL)
+    for descriptor in (2, 1):
+        if _is_terminal(descriptor):
+            return descriptor
+    raise UserError(NEEDS_TERMINAL)
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _log_path() -> Path:
+    """The app's log; the null device where there is no place for one."""
+    path = paths.log_dir() / "app.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError:
+        return Path(os.devnull)
+    return path
+
+
+@contextlib.contextmanager
+def _terminal_only_for_driver(terminal: int, log: Path) -> Iterator[None]:
+    _flush()
+    saved = {descriptor: _duplicate(descriptor) for descriptor in (1, 2)}
+    streams = (sys.__stdout__, sys.__stderr__)
+    screen = os.fdopen(os.dup(terminal), "w", encoding="utf-8", errors="replace", newline="")
+    sink = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    handler = logging.FileHandler(log, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("tui_llm")
+    logger.addHandler(handler)
+    try:
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        sys.__stdout__, sys.__stderr__ = screen, screen  # type: ignore[misc]
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            screen.flush()
+        _flush()
+        sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
+        for descriptor, copy in saved.items():
+            if copy is not None:
+                os.dup2(copy, descriptor)
+                os.close(copy)
+        os.close(sink)
+        with contextlib.suppress(OSError):
+            screen.close()
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _duplicate(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return None
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        _flush_one(stream)
+
+
+def _flush_one(stream: TextIO | None) -> None:
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()

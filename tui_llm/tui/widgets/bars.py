@@ -1,0 +1,80 @@
+"""The lines around the panes: what is open, which pane is shown, which keys there are."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from textual.content import Content
+from textual.style import Style
+from textual.widgets import Static
+
+from tui_llm.display import visible
+from tui_llm.reading import Reading, Weights
+from tui_llm.tui import format as fmt
+from tui_llm.tui.commands import PANE_TITLES, PANES, Command, footer
+
+
+def press(action: str) -> Style:
+    """A style that runs `action` (ours, never foreign text) when it is clicked."""
+    return Style.from_meta({"@click": action})
+
+
+class TopBar(Static):
+    """Whose numbers these are and what they took; or what the engine is busy with; or what went wrong."""
+
+    def show_model(self, weights: Weights, reading: Reading | None) -> None:
+        step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
+        facts = (
+            f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
+            f" width {weights.width} · context {fmt.count(weights.context)} tokens"
+            f" · vocabulary {fmt.count(weights.vocabulary)} · {visible(weights.device)}"
+        )
+        took = ""
+        if reading is not None:
+            run = f"{reading.forward_tokens} run" if reading.forward_tokens else "from cache"
+            took = f"   {reading.milliseconds:.1f} ms, {run}"
+        self.update(Content.assemble(
+            (visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")
+        ))
+
+    def show_busy(self, text: str, seconds: float, hint: str) -> None:
+        elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""
+        self.update(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "dim")))
+
+    def show_problem(self, line: str) -> None:
+        self.update(Content.assemble(("! ", "bold $text-error"), (visible(line), "$text-error")))
+
+
+class TabBar(Static):
+    """One pane at a time: which ones there are."""
+
+    def show(self, current: str) -> None:
+        parts: list[Content] = []
+        for number, name in enumerate(PANES, 1):
+            title = PANE_TITLES[name].split(" ")[0]
+            here = name == current
+            text = f"[{number} {title}]" if here else f" {number} {title} "
+            content = Content(text).stylize(press(f"screen.pane('{name}')"))
+            parts.append(content.stylize("bold $text-accent") if here else content.stylize("dim"))
+        self.update(Content("").join(parts))
+
+
+class KeyBar(Static):
+    """The keys that matter where the focus is; each can be clicked."""
+
+    def show(self, place: str) -> None:
+        parts: list[Content] = []
+        for label, group in groupby(footer(place), key=lambda command: command.together or command.label):
+            commands = list(group)
+            keys = [_key(command) for command in commands]
+            parts.append(Content(" ").join([*keys, Content(label).stylize(press(_action(commands[-1])))]))
+        self.update(Content("  ").join(parts))
+
+
+def _key(command: Command) -> Content:
+    return Content(command.key_text).stylize("bold $footer-key-foreground").stylize(press(_action(command)))
+
+
+def _action(command: Command) -> str:
+    node = {"app": "app.", "lab": "screen."}.get(command.scope, "focused.")
+    return command.action if "." in command.action.partition("(")[0] else node + command.action
