@@ -1,0 +1,97 @@
+"""What holds the walls up: who may import whom, stated by import-linter and seen in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh process has imported after `code`."""
+    script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "textual", "transformers", "numpy", "tiktoken"}
+
+
+def test_the_package_imports_neither_torch_nor_textual() -> None:
+    assert not modules_after("import tui_llm") & HEAVY
+
+
+def test_help_imports_neither() -> None:
+    code = "from tui_llm.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    assert not modules_after(code) & HEAVY
+
+
+def test_the_screen_imports_no_torch() -> None:
+    code = (
+        "import pkgutil, importlib, tui_llm.tui as package\n"
+        "for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "    importlib.import_module(found.name)"
+    )
+    seen = modules_after(code)
+    assert "tui_llm.tui.app" in seen
+    assert "textual" in seen
+    assert not seen & {"torch", "tiktoken", "safetensors", "tui_llm.engine", "tui_llm.llm.model"}
+
+
+def test_maths_training_and_engine_import_no_textual() -> None:
+    code = (
+        "import pkgutil, importlib, tui_llm.llm, tui_llm.training, tui_llm.engine\n"
+        "for package in (tui_llm.llm, tui_llm.training):\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(found.name)"
+    )
+    seen = modules_after(code)
+    assert "torch" in seen
+    assert "tui_llm.training.worker" in seen
+    assert not {m for m in seen if m.split(".")[0] in ("textual", "transformers") or m.startswith("tui_llm.tui")}
+
+
+def test_reading_runs_needs_no_torch() -> None:
+    seen = modules_after("import tui_llm.training.run, tui_llm.training.launch, tui_llm.training.follow, tui_llm.reading")
+    assert not seen & {"torch", "textual"}
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    tool = Path(sys.executable).with_name("lint-imports")
+    if not tool.exists():
+        pytest.skip("import-linter is not installed (extra `dev`)")
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run([tool, "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def test_import_linter_is_content() -> None:
+    done = lint(REPOSITORY)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("tui/panes/tokens.py", "import torch"),
+        ("tui/state.py", "def late():\n    import torch"),
+        ("llm/loss.py", "from textual.app import App"),
+        ("training/loop.py", "import tui_llm.tui.app"),
+        ("llm/generate.py", "import tui_llm.engine"),
+    ],
+)
+def test_a_hole_in_a_wall_is_found(tmp_path: Path, place: str, line: str) -> None:
+    """The contracts fail when someone imports torch in the screen or textual in the maths."""
+    shutil.copytree(REPOSITORY / "tui_llm", tmp_path / "tui_llm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    path = tmp_path / "tui_llm" / place
+    assert path.is_file()
+    path.write_text(path.read_text() + f"\n{line}\n")
+    done = lint(tmp_path)
+    assert done.returncode != 0, done.stdout
+    assert "BROKEN" in done.stdout
