@@ -1,7 +1,24 @@
-"""What all tests share."""
+"""What all tests share: a home of their own, no network, no clock."""
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # No test here is about time: a busy machine must not fail one.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `TUI_LLM_HOME`: no test sees, or writes into, the user's runs and caches."""
+    path = tmp_path / "tui-llm-home"
+    monkeypatch.setenv("TUI_LLM_HOME", str(path))
+    return path

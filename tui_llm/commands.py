@@ -131,7 +131,7 @@ def softmax(options: argparse.Namespace) -> None:
             raise UserError(f"{word!r} is not TOKEN=LOGIT, such as mat=3.2")
     values = torch.tensor([value for _, value in typed], dtype=torch.float32)
     spread = distribution_reading(
-        Sorted.of(values), _settings(options), len(typed), lambda id: typed[id][0].encode(errors="replace")
+        Sorted.of(values, "the logits", "give finite numbers, or -inf for a token that can't be"), _settings(options), len(typed), lambda id: typed[id][0].encode(errors="replace")
     )
     _print_json(report.distribution_json(spread)) if options.json else _print(report.distribution_text(spread))
 

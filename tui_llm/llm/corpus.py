@@ -3,6 +3,9 @@
 A corpus is files and folders of UTF-8 text. It is tokenised once, into two memory-mapped arrays in the user's cache,
 keyed by content and vocabulary. Validation tokens are the end of every file, never seen in training. A literal
 `<|endoftext|>` in a corpus separates documents, as does the end of a file: both become the special token.
+
+A file that is named several times is trained on as often, but held out once. Memory stays bounded: text is read,
+tokenised and written a million characters at a time.
 """
 
 from __future__ import annotations
@@ -10,22 +13,29 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import Counter
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
+from tui_llm.llm.texts import blocks, files, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
+__all__ = ["Corpus", "documents", "files", "load", "read_text"]
+
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Progress = Callable[[str], None]
 _CHUNK = 1 << 20  # characters tokenised at a time
-_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ".csv", ".tsv", ".json", ".jsonl", ".html", ".xml", ".tex", ".org", ""}
 
 
 @dataclass(frozen=True)
@@ -40,41 +50,6 @@ class Corpus:
     digest: str
 
 
-def files(places: list[Path]) -> list[Path]:
-    """The text files of `places`, folders walked in order. Raises `UserError` where there is nothing to read."""
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = sorted(
-                p for p in place.rglob("*")
-                if p.is_file() and p.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in p.relative_to(place).parts)
-            )  # fmt: skip
-            if not inside:
-                raise UserError(f"there are no text files in {place}; name a .txt file or a folder with some")
-            found += inside
-        elif place.is_file():
-            found.append(place)
-        elif place.exists():
-            raise UserError(f"{place} is neither a file nor a folder; name a text file")
-        else:
-            raise UserError(f"there is no file or folder {place}; give the path of a text to train on")
-    return found
-
-
-def read_text(path: Path) -> str:
-    """The file as UTF-8. Raises `UserError` where it can't be read or isn't text."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    if b"\0" in data[:65536]:
-        raise UserError(f"{path} is not text (it has zero bytes); give plain UTF-8 text")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it, or give another file") from error
-
-
 def documents(text: str) -> Iterator[str]:
     """The texts between separators, without them and the blank lines around."""
     for part in text.split(END_OF_TEXT):
@@ -82,108 +57,208 @@ def documents(text: str) -> Iterator[str]:
             yield part
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """`text` in parts of about a million characters, cut before a blank, where nearly no token straddles."""
-    start = 0
-    while start < len(text):
-        end = start + _CHUNK
-        if end < len(text):
-            blank = text.rfind("\n", start, end)
-            end = blank if blank > start else end
-        yield text[start:end]
-        start = end
-
-
 def load(
-    places: list[Path], tokenizer: Tokenizer, validation_fraction: float, *, block_size: int, progress: Callable[[str], None] = lambda _: None
+    places: list[Path], tokenizer: Tokenizer, validation_fraction: float, *, block_size: int, progress: Progress = lambda _: None
 ) -> Corpus:
-    """The corpus as ids, from the cache where the same text was tokenised before.
+    """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
+    a few times a second; what it raises ends the work.
 
-    Raises `UserError` where a file can't be used or the corpus is too small for one block of `block_size` tokens to
-    train on and one to validate on.
+    Raises `UserError` where a file can't be used, the disk is full, or the corpus is too small for one block of
+    `block_size` tokens to train on and one to validate on.
     """
     names = files(places)
-    digest = _digest(names, tokenizer, validation_fraction)
+    hashes = [_hash(path, progress) for path in names]
+    digest = _digest(hashes, tokenizer, validation_fraction)
     folder = paths.cache_dir() / "corpora" / digest[:32]
-    if not (folder / "corpus.json").is_file():
-        _tokenise(names, tokenizer, validation_fraction, folder, digest, progress)
+    if not _whole(folder):
+        _fill(folder, names, hashes, tokenizer, validation_fraction, digest, progress)
     facts = read_json(folder / "corpus.json")
-    dtype = np.dtype(facts["dtype"])
     if min(facts["train"], facts["validation"]) <= block_size:
         total = facts["train"] + facts["validation"]
         raise UserError(
             f"the corpus is too small: {total:,} tokens, of which {facts['validation']:,} are held out; a block of {block_size} needs "
             f"more than {block_size} in each: give more text or a smaller block size"
         )
-    arrays = [np.memmap(folder / f"{part}.bin", dtype=dtype, mode="r") for part in ("train", "validation")]
+    arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
     return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest)
 
 
-def _digest(names: list[Path], tokenizer: Tokenizer, fraction: float) -> str:
+def _hash(path: Path, progress: Progress) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while data := file.read(1 << 24):
+                digest.update(data)
+                progress("reading the corpus")
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    return digest.digest()
+
+
+def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
     """Changes with the text, its order, the vocabulary or the split; not with where the files lie."""
-    digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_BOUND}".encode())
+    digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_CHUNK}".encode())
     for probe in range(0, tokenizer.size, max(1, tokenizer.size // 512)):
         try:
             digest.update(tokenizer.token_bytes(probe) + b"\xff")
         except KeyError:
             digest.update(b"\xfe")
-    for path in names:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    for one in hashes:
+        digest.update(one)
     return digest.hexdigest()
 
 
-_BOUND = _CHUNK
+# ── filling the cache ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tokenise(names: list[Path], tokenizer: Tokenizer, fraction: float, folder: Path, digest: str, progress: Callable[[str], None]) -> None:
-    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
-    total = sum(path.stat().st_size for path in names)
-    counts: Counter[int] = Counter()
-    sizes = {"train": 0, "validation": 0}
-    read = 0
+def _whole(folder: Path) -> bool:
+    """Whether the cache has it: corpus.json is written last, and says how long the arrays are."""
+    try:
+        facts = read_json(folder / "corpus.json")
+        width = np.dtype(facts["dtype"]).itemsize
+        return all((folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation"))
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+
+
+def _fill(
+    folder: Path, names: list[Path], hashes: list[bytes], tokenizer: Tokenizer, fraction: float, digest: str, progress: Progress
+) -> None:
+    """Tokenises into `folder`. Two workers that want the same corpus don't do the work twice: the second one waits."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        while True:
+            try:
+                lock.acquire(timeout=0.2)
+                break
+            except Timeout:
+                progress("another run is tokenising the same corpus")
+        with lock:
+            lock.release()  # `acquire` above counts as well
+            if _whole(folder):
+                return
+            for leftover in folder.glob(".tokens-*"):  # of a worker that was killed: we hold the lock
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=".tokens-", dir=folder) as aside:
+                facts = _Tokeniser(Path(aside), tokenizer, fraction, progress).run(names, hashes)
+                for part in ("train", "validation"):
+                    (Path(aside) / f"{part}.bin").replace(folder / f"{part}.bin")
+            write_json(folder / "corpus.json", {**facts, "digest": digest})
     except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}; set TUI_LLM_HOME to another folder") from error
-    parts = {part: folder / f".{part}.{os.getpid()}.part" for part in sizes}
-    try:
-        with parts["train"].open("wb") as train, parts["validation"].open("wb") as validation:
-            for path in names:
-                progress(f"tokenising: {read / 1e6:.1f} of {total / 1e6:.1f} MB")
-                ids = np.array(_encode_file(path, tokenizer), dtype=dtype)
-                cut = len(ids) - max(1, round(len(ids) * fraction)) if len(ids) else 0
-                train.write(ids[:cut].tobytes())
-                validation.write(ids[cut:].tobytes())
-                sizes["train"] += cut
-                sizes["validation"] += len(ids) - cut
-                counts.update(dict(zip(*(a.tolist() for a in np.unique(ids[:cut], return_counts=True)), strict=True)))
-                read += path.stat().st_size
-        if not sizes["train"]:
-            raise UserError(f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}")
-        for part, path in parts.items():
-            path.replace(folder / f"{part}.bin")
-    except OSError as error:
-        raise UserError(f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space") from error
-    finally:
-        for path in parts.values():
-            path.unlink(missing_ok=True)
-    n = sizes["train"]
-    write_json(
-        folder / "corpus.json",
-        {"dtype": dtype.name, **sizes, "bytes_per_token": total / (sizes["train"] + sizes["validation"]), "digest": digest,
-         "unigram_entropy": -sum(c / n * math.log(c / n) for c in counts.values())},
-    )  # fmt: skip
+        raise UserError(
+            f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
+            "to another folder"
+        ) from error
 
 
-def _encode_file(path: Path, tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = []
-    for document in documents(read_text(path)):
-        for chunk in _chunks(document):
-            ids += tokenizer.encode(chunk)
-        if tokenizer.end_of_text is not None:
-            ids.append(tokenizer.end_of_text)
-    return ids
+@dataclass
+class _Tokeniser:
+    """Writes `train.bin` and `validation.bin` into `folder`, a file of the corpus after the other."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    fraction: float
+    progress: Progress
+    read: int = 0  # bytes
+    total: int = 0
+    tokens: int = 0
+    sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
+    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a file's hash → its tokens[start:stop] in train.bin
+
+    def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
+        self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
+        self.counts = np.zeros(self.tokenizer.size, np.int64)
+        sizes = [path.stat().st_size for path in names]
+        self.total = sum(sizes)
+        with (self.folder / "train.bin").open("w+b") as train, (self.folder / "validation.bin").open("wb") as validation:
+            for path, digest, size in zip(names, hashes, sizes, strict=True):
+                if digest in self.seen:
+                    start, stop = self.seen[digest]
+                    self._copy(train, train, start, stop, "train")
+                    self.tokens += stop - start
+                    self.read += size
+                else:
+                    self._file(path, digest, train, validation)
+            for file in (train, validation):
+                file.flush()
+                os.fsync(file.fileno())
+        if not self.sizes["train"]:
+            raise UserError(f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file")
+        share = self.counts[self.counts > 0] / self.sizes["train"]
+        return {"dtype": self.dtype.name, **self.sizes, "bytes_per_token": self.total / self.tokens,
+                "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
+
+    def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
+        """One file: its ids go aside first, since only its end tells where its held-out part begins."""
+        hashed = hashlib.sha256()
+        with tempfile.TemporaryFile(dir=self.folder) as aside:
+            count = 0
+            for chunk in _chunks(blocks(path, lambda data: self._saw(data, hashed))):
+                if chunk is None:
+                    ids = [] if self.tokenizer.end_of_text is None else [self.tokenizer.end_of_text]
+                else:
+                    ids = self.tokenizer.encode(chunk)
+                aside.write(np.array(ids, dtype=self.dtype).tobytes())
+                count += len(ids)
+            if hashed.digest() != digest:
+                raise UserError(f"{path} was changed while it was being read; start again when it is whole")
+            cut = count - max(1, round(count * self.fraction)) if count else 0
+            begin = self.sizes["train"]
+            self._copy(aside, train, 0, cut, "train")
+            self._copy(aside, validation, cut, count, "validation")
+            self.seen[digest] = begin, begin + cut
+            self.tokens += count
+
+    def _saw(self, data: bytes, hashed: Any) -> None:
+        hashed.update(data)
+        self.read += len(data)
+        self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+
+    def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
+        """Tokens[start:stop] of `source` to the end of `target`, counted."""
+        width = self.dtype.itemsize
+        while start < stop:
+            source.seek(start * width)
+            data = source.read(min(stop - start, _CHUNK) * width)
+            if len(data) < width:
+                raise OSError("a temporary file has lost its end")
+            target.seek(0, os.SEEK_END)
+            target.write(data)
+            ids = np.frombuffer(data, self.dtype)
+            if part == "train":
+                self.counts += np.bincount(ids, minlength=len(self.counts))
+            self.sizes[part] += len(ids)
+            start += len(ids)
+
+
+def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
+    """Documents in chunks of about a million characters, with None after each document.
+
+    Separators, the blank lines around a document, and documents that are empty are dropped. Chunks end before a
+    line's end, where nearly no token straddles.
+    """
+    waiting, begun = "", False
+    for text in texts:
+        *ended, waiting = (waiting + text).split(END_OF_TEXT)
+        for rest in ended:
+            rest = rest.rstrip("\n") if begun else rest.strip("\n")
+            if rest:
+                yield rest
+            if rest or begun:
+                yield None
+            begun = False
+        if not begun:
+            waiting = waiting.lstrip("\n")
+        while len(waiting) > _CHUNK:
+            cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
+            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
+            if cut == 0 or cut > 2 * _CHUNK:
+                cut = _CHUNK
+            yield waiting[:cut]
+            waiting, begun = waiting[cut:], True
+    rest = waiting.rstrip("\n") if begun else waiting.strip("\n")
+    if rest:
+        yield rest
+    if rest or begun:
+        yield None

@@ -40,35 +40,41 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
 
 def find(name: str) -> Found:
     """The model that `name` means. Raises `UserError` where there is none, with the names that there are."""
-    if not name or "\0" in name:
+    if not name or "\0" in name or len(name) > 1000:
         raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
     looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
-    if not looks_like_path:
-        shipped = paths.shipped_models_dir() / name
-        if (shipped / "config.json").is_file():
-            return Found(name, "shipped", shipped)
-        run = paths.runs_dir() / name
-        if (run / "config.json").is_file():
-            return _run(name, run)
-        own = paths.models_dir() / name
-        if (own / "config.json").is_file():
-            return Found(name, "model", own)
-    folder = Path(name).expanduser()
     try:
-        is_folder = folder.is_dir()
-    except OSError:
-        is_folder = False
-    if is_folder:
-        folder = folder.resolve()
-        if match := _CHECKPOINT.fullmatch(folder.name):
-            return Found(f"{folder.parent.name}", "folder", folder, int(match[1]))
-        if newest_checkpoint(folder) is not None:
-            return _run(folder.name, folder)
-        return Found(folder.name, "folder", folder)
+        found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
+    except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
+        found = None
+    if found is not None:
+        return found
     if looks_like_path:
         raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
     known = ", ".join(found.name for found in every()) or "none"
     raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
+
+
+def _named(name: str) -> Found | None:
+    """A shipped model, a run or a model of the user's."""
+    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
+    if (shipped / "config.json").is_file():
+        return Found(name, "shipped", shipped)
+    if (run / "config.json").is_file():
+        return _run(name, run)
+    return Found(name, "model", own) if (own / "config.json").is_file() else None
+
+
+def _folder(folder: Path) -> Found | None:
+    """A model folder, a run directory, or one of its checkpoints."""
+    if not folder.is_dir():
+        return None
+    folder = folder.resolve()
+    if match := _CHECKPOINT.fullmatch(folder.name):
+        return Found(folder.parent.name, "folder", folder, int(match[1]))
+    if newest_checkpoint(folder) is not None:
+        return _run(folder.name, folder)
+    return Found(folder.name, "folder", folder)
 
 
 def _run(name: str, run: Path) -> Found:

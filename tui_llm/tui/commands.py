@@ -140,7 +140,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("resume_listed_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "Runs", "runs",
             "resume_run", ("runs",)),
     Command("stop_listed_run", "S", "stop", "Stop the run: it saves, then leaves", "Runs", "runs", "stop_run", ("runs",)),
-    Command("delete_run", "delete,backspace", "delete", "Delete the run and its checkpoints; asks first", "Runs", "runs",
+    Command("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "Runs", "runs",
             "delete_run", ("runs",)),
     Command("new_listed_run", "n", "new run", "Train a model on a text of yours", "Runs", "runs", "new_run", ("runs",)),
     Command("leave_runs", "escape,q", "back", "Back to the five panes", "Runs", "runs", "leave", ("runs",)),
@@ -148,6 +148,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("start_run", "ctrl+s", "start", "Make the run and start its worker", "New run", "new_run", "start",
             ("new_run",)),
     Command("leave_form", "escape", "cancel", "Back, without a new run", "New run", "new_run", "leave", ("new_run",)),
+    # Models (the screen that m opens) and help
+    Command("open_model", "enter", "open", "Open the model under the cursor", "Models", "models", "open"),
+    Command("leave_models", "escape,q,m", "back", "Back, with the model that is open", "Models", "models", "close"),
+    Command("leave_help", "escape,q,question_mark,f1", "back", "Back from this help", "App", "help", "close"),
     # Everything else
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),

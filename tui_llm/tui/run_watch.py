@@ -252,12 +252,12 @@ class RunWatcher(Widget):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, RunWatcher.Seen)
 
-    class _Found(Message, namespace="run_watcher"):
+    class Found(Message):
         def __init__(self, instead_of: Run | None, run: Run | None) -> None:
             self.instead_of, self.run = instead_of, run
             super().__init__()
 
-    class _Looked(Message, namespace="run_watcher"):
+    class Looked(Message):
         def __init__(self, reader: RunReader, snapshot: RunSnapshot) -> None:
             self.reader, self.snapshot = reader, snapshot
             super().__init__()
@@ -292,9 +292,9 @@ class RunWatcher(Widget):
         stays = watched is not None and watched.exists()
         if found and stays and (not found.alive() or (watched and watched.alive())):
             found = watched
-        self.post_message(self._Found(watched, found))
+        self.post_message(self.Found(watched, found))
 
-    def on_run_watcher_found(self, message: _Found) -> None:
+    def on_run_watcher_found(self, message: Found) -> None:
         message.stop()
         if message.instead_of is not self.run_watched:
             return  # someone chose a run meanwhile
@@ -319,13 +319,13 @@ class RunWatcher(Widget):
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    self.post_message(self._Looked(reader, snapshot))
+                    self.post_message(self.Looked(reader, snapshot))
                 snapshot = reader.read()
         finally:
             reader.busy = False
-        self.post_message(self._Looked(reader, snapshot))
+        self.post_message(self.Looked(reader, snapshot))
 
-    def on_run_watcher_looked(self, message: _Looked) -> None:
+    def on_run_watcher_looked(self, message: Looked) -> None:
         message.stop()
         snapshot = message.snapshot
         if message.reader is not self._reader:

@@ -206,8 +206,8 @@ class TrainingPane(Vertical, can_focus=True):
                 return
             width, height = self.content_size
             lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot)]
-            if height >= 10:
-                lines.insert(1, facts_line(snapshot))
+            if height >= 14:
+                lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
             self._put("#run-message", message_line(snapshot))
             self._put("#run-sample", sample_text(snapshot))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.screen import ModalScreen
 
-from tui_llm.tui.commands import COMMANDS, key_text
+from tui_llm.tui.commands import COMMANDS, bindings, key_text
+from tui_llm.tui.panes.base import wrapped
 from tui_llm.tui.widgets.lines import Lines
 
 WORDS = (
@@ -40,17 +39,15 @@ class HelpLines(Lines):
     def head(self, width: int) -> list[Text]:
         strong, muted, accent = self.style("strong"), self.style("muted"), self.style("accent")
         lines = [Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), Text()]
-        for group, commands in groupby(COMMANDS, key=lambda command: command.group):
+        for group in dict.fromkeys(command.group for command in COMMANDS):
             lines.append(Text(group, style=accent))
-            for command in commands:
+            for command in (command for command in COMMANDS if command.group == group):
                 keys = ", ".join(key_text(key) for key in command.keys.split(","))
                 lines.append(Text("  ").append(keys.ljust(16), strong).append(command.tooltip))
             lines.append(Text())
         lines.append(Text("Words", style=accent))
         for word, meaning in WORDS:
             lines.append(Text("  ").append(word.ljust(16), strong).append(meaning))
-        from tui_llm.tui.panes.base import wrapped
-
         self._lines = [part for line in lines for part in wrapped(line, width)]
         return []
 
@@ -62,7 +59,10 @@ class HelpLines(Lines):
 
 
 class HelpScreen(ModalScreen[None]):
-    BINDINGS = [("escape,q,question_mark,f1", "dismiss", "Close")]
+    BINDINGS = bindings("help")
 
     def compose(self) -> ComposeResult:
         yield HelpLines()
+
+    def action_close(self) -> None:
+        self.dismiss(None)

@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
-from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import OptionList
-from textual.widgets.option_list import Option
 
 from tui_llm.display import fit, visible
 from tui_llm.reading import ModelInfo
 from tui_llm.tui import format as fmt
+from tui_llm.tui.commands import bindings
+from tui_llm.tui.widgets.lines import Lines
 
 
-def describe(model: ModelInfo, current: str | None) -> Content:
-    name = fit(visible(model.name), 24)
-    if model.problem:
-        facts: Content = Content.assemble((visible(model.problem), "$text-error"))
-    else:
+class ModelLines(Lines):
+    """One line a model; the one that is open is marked."""
+
+    def __init__(self, current: str | None) -> None:
+        super().__init__(id="models")
+        self.current = current
+        self.models: tuple[ModelInfo, ...] | None = None
+
+    def on_mount(self) -> None:
+        self.border_title = "Models"
+        self.border_subtitle = "Enter opens · Esc closes"
+
+    def show(self, models: tuple[ModelInfo, ...]) -> None:
+        self.models = models
+        self.cursor = next((at for at, model in enumerate(models) if model.name == self.current), 0)
+        self.rebuild()
+        self._show_cursor()
+
+    def head(self, width: int) -> list[Text]:
+        if self.models:
+            return []
+        said = "looking for models …" if self.models is None else "no models here; `tui-llm train` makes one"
+        return [Text(said, style=self.style("muted"), no_wrap=True)]
+
+    def row_count(self, width: int) -> int:
+        return len(self.models or ())
+
+    def selectable(self, index: int) -> bool:
+        return 0 <= index < len(self.models or ())
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        assert self.models is not None
+        model = self.models[index]
+        line = Text("▸" if selected else " ", no_wrap=True)
+        line.append("● " if model.name == self.current else "  ")
+        line.append(fit(visible(model.name), 24), self.style("strong")).append(f"  {model.kind:<8}")
+        if model.problem:
+            line.append(visible(model.problem), self.style("bad"))
+            return line
         parts = [
             None if model.parameters is None else f"{fmt.parameters(model.parameters)} parameters",
             None if model.context is None else f"context {fmt.count(model.context)}",
             None if model.vocabulary is None else f"vocabulary {fmt.count(model.vocabulary)}",
             None if model.step is None else f"step {fmt.count(model.step)}",
         ]
-        facts = Content(" · ".join(part for part in parts if part))
-    mark = "● " if model.name == current else "  "
-    return Content.assemble(mark, (name, "bold"), f"  {model.kind:<8}", facts)
+        line.append(" · ".join(part for part in parts if part), self.style("muted"))
+        return line
 
 
 class ModelsScreen(ModalScreen[str | None]):
-    """Dismissed with the name to open, or with None."""
+    """Dismissed with the name or folder to open, or with None."""
 
-    BINDINGS = [("escape,q,m", "close", "Close")]
+    BINDINGS = bindings("models")
 
     def __init__(self, current: str | None) -> None:
         super().__init__()
         self._current = current
-        self._models: tuple[ModelInfo, ...] = ()
 
     def compose(self) -> ComposeResult:
-        options = OptionList(id="models", markup=False)
-        options.border_title = "Models"
-        options.border_subtitle = "Enter opens · Esc closes"
-        yield options
-
-    def on_mount(self) -> None:
-        self.query_one(OptionList).add_option(Option(Content("looking for models …"), disabled=True))
+        yield ModelLines(self._current)
 
     def show(self, models: tuple[ModelInfo, ...]) -> None:
-        self._models = models
-        options = self.query_one(OptionList)
-        options.clear_options()
-        if not models:
-            options.add_option(Option(Content("no models here: `tui-llm train` makes one"), disabled=True))
-        for index, model in enumerate(models):
-            options.add_option(Option(describe(model, self._current), id=str(index)))
-        options.focus()
-        if models:
-            options.highlighted = next((at for at, m in enumerate(models) if m.name == self._current), 0)
+        self.query_one(ModelLines).show(models)
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        event.stop()
-        if event.option.id is not None:
-            model = self._models[int(event.option.id)]
+    def action_open(self) -> None:
+        lines = self.query_one(ModelLines)
+        if lines.models and lines.cursor is not None:
+            model = lines.models[lines.cursor]
             self.dismiss(model.path if model.kind == "folder" else model.name)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.chain > 1:
+            self.action_open()
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -26,7 +26,7 @@ from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse
 
 REFRESH = 2.0  # seconds, while a run is alive
 BLOCKS = "▁▂▃▄▅▆▇█"
-SPARK = 16  # cells of a sparkline
+SPARK = 12  # cells of a sparkline
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
 

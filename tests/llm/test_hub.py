@@ -1,0 +1,75 @@
+"""Finding models by name, path and run; names from outside stay names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.llm import hub
+
+
+def make_run(name: str, *steps: int) -> Path:
+    run = paths.runs_dir() / name
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    for step in steps:
+        folder = run / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "training.json").write_text("{}")
+    return run
+
+
+def test_the_shipped_model() -> None:
+    found = hub.find("nano")
+    assert (found.kind, found.step) == ("shipped", None)
+    assert (found.folder / "model.safetensors").is_file()
+
+
+def test_a_run_is_its_newest_whole_checkpoint() -> None:
+    run = make_run("mine", 5, 100, 20)
+    half = run / "checkpoint-200"
+    half.mkdir()
+    assert hub.find("mine") == hub.Found("mine", "run", run / "checkpoint-100", 100)
+    assert hub.find(str(run)).step == 100
+    assert hub.find(str(run / "checkpoint-20")).step == 20
+    assert [f.name for f in hub.every()] == ["nano", "mine"]
+
+
+def test_a_run_without_a_checkpoint() -> None:
+    make_run("young")
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        hub.find("young")
+    assert [f.name for f in hub.every()] == ["nano"]
+
+
+@pytest.mark.parametrize("name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"])
+def test_what_is_no_model(name: str) -> None:
+    if name == "/":
+        assert hub.find(name).kind == "folder"  # a folder; opening it says that it has no config.json
+        return
+    with pytest.raises(UserError):
+        hub.find(name)
+
+
+def test_a_folder_here_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    assert hub.find("local") == hub.Found("local", "folder", tmp_path / "local")
+
+
+def test_vocabularies_to_train_with(tmp_path: Path) -> None:
+    assert hub.training_tokenizer("byte").size == 257
+    assert hub.training_tokenizer("nano").size == 4096
+    assert hub.training_tokenizer(str(hub.find("nano").folder)).size == 4096
+    with pytest.raises(UserError, match="no model"):
+        hub.training_tokenizer("none")
+
+
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_name_too_long_for_a_file(length: int) -> None:
+    with pytest.raises(UserError):
+        hub.find("x" * length)

@@ -1,0 +1,45 @@
+"""What the screen's tests share: the app on the fake engine, waiting for what should come, reading what is drawn."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import Callable
+
+from fake_engine import FakeEngine
+from textual.pilot import Pilot
+
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.screens.lab import LabScreen
+
+
+def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano") -> LabApp:
+    engine = engine or FakeEngine()
+    return LabApp(lambda: engine, model=model, prompt=prompt)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    """Lets the app run until the condition holds; the test's own timeout ends a wait in vain."""
+    while not condition():
+        await pilot.pause()
+        await asyncio.sleep(0.002)
+
+
+async def answered(pilot: Pilot[None], lab: LabScreen) -> None:
+    """Waits for the reading of the newest request."""
+    await pilot.pause()
+    await until(pilot, lambda: lab.reading is not None and lab.reading.request.number == lab.lab.number)
+
+
+def drawn(app: LabApp) -> list[str]:
+    """The screen's lines as they go to the terminal."""
+    strips = app.screen._compositor.render_strips()
+    return ["".join(segment.text for segment in strip) for strip in strips]
+
+
+def unsafe(lines: list[str]) -> set[str]:
+    """Characters that no terminal should be sent."""
+    return {
+        char for line in lines for char in line
+        if unicodedata.category(char).startswith("C") or unicodedata.category(char) in ("Zl", "Zp")
+    }
