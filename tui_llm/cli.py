@@ -105,6 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
+    evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
+    evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help="text files and folders")
+    _model_options(evaluate)
+
     runs = command("runs", "list the training runs on this machine")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
@@ -123,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, runs, stop, models):
+    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, stop, models):
         _json_option(sub)
     return parser
 

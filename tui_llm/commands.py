@@ -247,6 +247,34 @@ def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) 
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
 
 
+def evaluate(options: argparse.Namespace) -> None:
+    from tui_llm.llm import checkpoint, device, hub, tokenizer
+    from tui_llm.llm import evaluate as evaluation
+    from tui_llm.llm.corpus import documents
+    from tui_llm.llm.texts import files, read_text
+
+    place, found = device.choose(options.device), hub.find(options.model)
+    model, vocabulary = checkpoint.load(found.folder, place), tokenizer.load_folder(found.folder, found.name)
+    end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
+    rows = []
+    for path in files([Path(p).expanduser() for p in options.corpus]):
+        ids = list(end)  # in front too, so that the first token is predicted from something
+        for document in documents(read_text(path)):
+            ids += vocabulary.encode(document) + end
+        made = evaluation.evaluate(model, ids, lambda id: b"" if vocabulary.is_special(id) else vocabulary.token_bytes(id))
+        rows.append((str(path), made))
+        if not options.json:
+            _print(f"{made.loss:8.4f} nats per token  {made.bits_per_byte:7.4f} bits per byte  {made.tokens:9,} tokens  {visible(path.name)}")
+    tokens = sum(made.tokens for _, made in rows)
+    all = evaluation.Evaluation(tokens, sum(m.bytes for _, m in rows), sum(m.loss * m.tokens for _, m in rows) / tokens)
+    if options.json:
+        fields = [{"path": path, "tokens": m.tokens, "bytes": m.bytes, "loss": m.loss, "bits_per_byte": m.bits_per_byte} for path, m in rows]
+        _print_json({"model": found.name, "step": found.step, "tokens": all.tokens, "bytes": all.bytes, "loss": all.loss,
+                     "perplexity": all.perplexity, "bits_per_byte": all.bits_per_byte, "files": fields})  # fmt: skip
+        return
+    _print(f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}")
+
+
 def runs(options: argparse.Namespace) -> None:
     from tui_llm import paths
     from tui_llm.training.run import runs as every

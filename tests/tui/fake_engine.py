@@ -6,6 +6,7 @@ import math
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tui_llm.errors import Overtaken, UserError
@@ -47,6 +48,7 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.opened: list[str] = []
         self.fail: Exception | None = None
+        self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
         self.weights: Weights | None = None
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,6 +98,8 @@ class FakeEngine:
     ) -> Iterator[GeneratedToken]:
         ids = self.encode(request.prompt) + list(request.continuation)
         for index in range(start, start + count):
+            while self.hold_after is not None and index >= self.hold_after and not stop():
+                time.sleep(0.001)
             if stop() or not ids:
                 return
             u = random.Random(f"{seed} {index}").random()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -17,9 +18,12 @@ from tui_llm.training.presets import PRESETS, from_fields
 from tui_llm.training.run import Run, RunConfig
 
 HOLD = """
-import sys, time
+import os, sys
+from pathlib import Path
 from filelock import FileLock
-with FileLock(sys.argv[1]):
+run = Path(sys.argv[1])
+with FileLock(run / "lock"):
+    (run / "pid").write_text(str(os.getpid()))
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -32,7 +36,14 @@ def metric_line(step: int, **more: Any) -> bytes:
 
 
 def make(
-    name: str, *, steps: int = 100, done: int = 0, state: str = "stopped", corpus: str = "/texts/tales.txt", message: str = "", **status: Any
+    name: str,
+    *,
+    steps: int = 100,
+    done: int = 0,
+    state: str = "stopped",
+    corpus: str = "/texts/tales.txt",
+    message: str = "",
+    **status: Any,
 ) -> Run:
     """A run of preset toy that has made `done` of `steps` steps, validated at every tenth."""
     run = Run(paths.runs_dir() / name)
@@ -68,7 +79,7 @@ def checkpoint(run: Run, step: int) -> Path:
 def alive(run: Run) -> Iterator[subprocess.Popen[bytes]]:
     """Another process holds the run's lock inside the block; killing it is what SIGKILL does to a worker."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run.lock_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
@@ -80,8 +91,6 @@ def alive(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 
 def made_at(run: Run, seconds: float) -> None:
     """Sets when the run last wrote, `seconds` before now."""
-    import os
-
     when = time.time() - seconds
     for path in run.path.iterdir():
         os.utime(path, (when, when))

@@ -16,7 +16,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,28 +127,33 @@ def _fill(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
-        while True:
-            try:
-                lock.acquire(timeout=0.2)
-                break
-            except Timeout:
-                progress("another run is tokenising the same corpus")
-        with lock:
-            lock.release()  # `acquire` above counts as well
+        while not _acquired(lock):
+            progress("waiting for another run, which is tokenising the same text")
+        try:
             if _whole(folder):
                 return
-            for leftover in folder.glob(".tokens-*"):  # of a worker that was killed: we hold the lock
+            for leftover in folder.glob(".tokens-*"):  # of a worker that was killed: the lock is ours now
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=".tokens-", dir=folder) as aside:
                 facts = _Tokeniser(Path(aside), tokenizer, fraction, progress).run(names, hashes)
                 for part in ("train", "validation"):
                     (Path(aside) / f"{part}.bin").replace(folder / f"{part}.bin")
             write_json(folder / "corpus.json", {**facts, "digest": digest})
+        finally:
+            lock.release()
     except OSError as error:
         raise UserError(
             f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
             "to another folder"
         ) from error
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0.2)
+        return True
+    except Timeout:
+        return False
 
 
 @dataclass
@@ -253,8 +257,8 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
         while len(waiting) > _CHUNK:
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
-            if cut == 0 or cut > 2 * _CHUNK:
-                cut = _CHUNK
+            if cut == 0:  # one endless line: anywhere, but not inside what may become a separator
+                cut = min(_CHUNK, len(waiting) - len(END_OF_TEXT))
             yield waiting[:cut]
             waiting, begun = waiting[cut:], True
     rest = waiting.rstrip("\n") if begun else waiting.strip("\n")

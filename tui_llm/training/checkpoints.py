@@ -22,7 +22,9 @@ KEEP = 2  # the newest ones; a resumed run needs one, a damaged one leaves one
 
 
 def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path:
-    """Writes `checkpoint-STEP/`. Raises `UserError` where the disk is full; older checkpoints are then untouched."""
+    """Writes `checkpoint-STEP/`. Raises `UserError` where the disk is full and `Diverged` where the weights are no
+    numbers; older checkpoints are then untouched and nothing is left of this one."""
+    trainer.check(step)
     final = run.path / f"checkpoint-{step}"
     aside = run.path / f".checkpoint-{step}.part"
     shutil.rmtree(aside, ignore_errors=True)
@@ -39,21 +41,48 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # The data order and dropout's noise follow from the seed and the step (see loop.py): this is all RNG state.
         write_json(aside / "training.json", {"step": step, "seed": trainer.settings.seed})
-        if final.exists():
-            shutil.rmtree(final)
+        _sync(aside)
+        if final.exists():  # a damaged one that was passed over, and has now been reached again
+            _drop(final)
         aside.replace(final)
         _sync(run.path)
-    except OSError as error:
-        raise UserError(f"can't write a checkpoint in {run.path}: {error.strerror or error}; free some space, then resume") from error
+    except (UserError, OSError) as error:
+        why = error.strerror or error if isinstance(error, OSError) else _cause(error)
+        raise UserError(f"can't write a checkpoint in {run.path}: {why}; free some space there, then resume") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for _, old in run.checkpoints()[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        _drop(old)
     return final
 
 
+def _cause(error: UserError) -> str:
+    cause = error.__cause__
+    return str((isinstance(cause, OSError) and cause.strerror) or cause or error)
+
+
+def _drop(folder: Path) -> None:
+    """Deletes a checkpoint. Renamed first: one that is half deleted must not be taken for a whole one."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        folder.replace(old)
+    except OSError:
+        old = folder
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def clean(run: Run) -> None:
+    """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
+    for folder in run.path.glob(".checkpoint-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "pid"):
+        for part in run.path.glob(f".{mine}.*.part"):
+            part.unlink(missing_ok=True)
+
+
 def _sync(folder: Path) -> None:
-    """Makes the rename itself survive a power cut."""
+    """Makes the renames in `folder` themselves survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -61,35 +90,44 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def load_newest(run: Run) -> tuple[int, GPT, dict[str, torch.Tensor], str] | None:
-    """(step, model, optimiser state, what to tell) of the newest checkpoint that is whole; None where there is none.
+def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str] | None:
+    """Fills `model` from the newest checkpoint that is whole: (step, optimiser state, what to tell); None where there
+    is none.
 
     A damaged one is passed over for the one before, and the text says so.
     """
     told = ""
     for step, folder in reversed(run.checkpoints()):
         try:
-            model = checkpoint.load(folder)
+            saved = checkpoint.load(folder)
             state = load_file(folder / "optimizer.safetensors")
             if int(read_json(folder / "training.json")["step"]) != step:
                 raise UserError("its training.json is of another step")
-            return step, model.requires_grad_(True), state, told
-        except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            told += f"checkpoint-{step} is damaged and was passed over ({error}). "
+            _check_state(model, state)
+            # Copied, not taken over: the saved ones lie in the file's own memory, aligned as it happens to be, and the
+            # run's settings (dropout) are the model's, not the folder's.
+            model.load_state_dict(saved.state_dict())
+            return step, {name: tensor.clone() for name, tensor in state.items()}, told
+        except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            told += f"checkpoint-{step} is damaged and was passed over ({' '.join(str(error).split())[:300]}). "
     if told:
         raise UserError(f"{told}No older one is left; start a new run")
     return None
 
 
+def _check_state(model: GPT, state: dict[str, torch.Tensor]) -> None:
+    for name, parameter in model.weights():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            tensor = state.get(f"{name}.{key}")
+            if tensor is None or (key != "step" and tensor.shape != parameter.shape):
+                raise UserError(f"its optimiser state lacks {name}.{key}, or has another shape")
+
+
 def restore(trainer: Trainer, state: dict[str, torch.Tensor]) -> None:
-    """Puts the optimiser's saved state back. Raises `UserError` where it does not fit the model."""
+    """Puts the optimiser's saved state, as `load_newest` gives it, back."""
     for name, parameter in trainer.model.weights():
-        try:
-            trainer.optimizer.state[parameter] = {
-                # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
-                key: (value if key == "step" and trainer.device.type == "cpu" else value.to(trainer.device))
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                for value in (state[f"{name}.{key}"],)
-            }
-        except KeyError as error:
-            raise UserError(f"the checkpoint's optimiser state lacks {error}; it is damaged") from error
+        trainer.optimizer.state[parameter] = {
+            # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
+            key: state[f"{name}.{key}"].to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 
 from tui_llm.display import visible
+from tui_llm.errors import UserError
 from tui_llm.training import launch
 from tui_llm.training.run import Metric, MetricsTail, Run
 
@@ -15,45 +17,69 @@ _EVERY = 2.0  # seconds between lines for people
 
 
 def follow(run: Run, *, as_json: bool = False) -> int:
-    """Prints the run's progress until it ends; 0 where it finished or was stopped, 1 where it failed.
+    """Prints the progress of a run that was just started, until it ends. Returns 0 where it finished or was stopped, 1
+    where it failed, 2 where it failed before its first step (what was asked for can't work).
 
-    Ctrl+C asks the worker to save and leave. A hung-up terminal leaves it running.
+    Ctrl+C asks the worker to save and leave, twice leaves it alone. A hung-up terminal leaves it running.
     """
-    tail = MetricsTail(run.metrics_path)
-    tail.skip()
-    last_line, said, held = 0.0, "", launch.wait_until_held(run)
+    follower = _Follower(run, as_json)
+    asked = False
     while True:
         try:
-            alive = run.alive()  # looked at before the file, so that the last lines are not missed
-            for metric in tail.new():
-                if as_json:
-                    print(json.dumps({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
-                elif metric.val_loss is not None or time.monotonic() - last_line > _EVERY:
-                    last_line = time.monotonic()
-                    print(progress(run, metric), flush=True)
-            status = run.status()
-            if not as_json and status.message and status.message != said:
-                said = status.message
-                print(f"{status.state}: {visible(said)}", flush=True)
-            if not alive and status.state != "starting":
-                return _end(run, as_json)
-            time.sleep(0.1)
+            if follower.look():
+                return follower.end()
         except KeyboardInterrupt:
-            if not held or not run.alive():
+            if asked:
                 return 130
-            print("saving, then stopping …", file=sys.stderr)
-            launch.stop(run)
-            held = False  # a second Ctrl+C leaves at once
+            asked = True
+            print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
+            with suppress(UserError):  # it has ended by itself: the next look says how
+                launch.stop(run)
 
 
-def _end(run: Run, as_json: bool) -> int:
-    status = run.status()
-    if status.state in ("failed", "died"):
-        print(f"tui-llm: run {run.name} {status.state}: {visible(status.message)}", file=sys.stderr)
-        return 1
-    if as_json:
-        print(json.dumps({"run": run.name, "state": status.state, "step": status.step}), flush=True)
-    return 0
+class _Follower:
+    def __init__(self, run: Run, as_json: bool) -> None:
+        self.run, self.as_json = run, as_json
+        self.tail = MetricsTail(run.metrics_path)
+        self.tail.skip()
+        # A worker that resumes cuts the file back to its checkpoint: what is read again then has been seen before.
+        self.begun = max((step for step, _ in run.checkpoints()), default=0)
+        self.said = ""
+        self.last_line = 0.0
+
+    def look(self) -> bool:
+        """Prints what is new, after a moment; True where the run has ended."""
+        launch.reap()
+        alive = self.run.alive()  # looked at before the file, so that the last lines are not missed
+        for metric in self.tail.new():
+            if metric.step > self.begun:
+                self._print(metric)
+        status = self.run.status()
+        if not alive and status.state not in ("starting", "running", "paused"):
+            return True
+        if not self.as_json and status.message and status.message != self.said:
+            self.said = status.message
+            print(f"{status.state}: {visible(self.said)}", flush=True)
+        time.sleep(0.1)
+        return False
+
+    def _print(self, metric: Metric) -> None:
+        if self.as_json:
+            print(json.dumps({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
+        elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
+            self.last_line = time.monotonic()
+            print(progress(self.run, metric), flush=True)
+
+    def end(self) -> int:
+        run, status = self.run, self.run.status()
+        if status.state in ("failed", "died"):
+            print(f"tui-llm: run {run.name} {status.state}: {visible(status.message)}", file=sys.stderr)
+            return 1 if status.step else 2
+        if self.as_json:
+            print(json.dumps({"run": run.name, "state": status.state, "step": status.step}), flush=True)
+        else:
+            print(f"{status.state}: {visible(status.message)}", flush=True)
+        return 0
 
 
 def progress(run: Run, metric: Metric) -> str:

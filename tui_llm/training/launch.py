@@ -17,6 +17,7 @@ from filelock import Timeout
 
 from tui_llm import paths
 from tui_llm.errors import UserError
+from tui_llm.llm import texts
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
 
@@ -29,21 +30,30 @@ ALLOCATOR = {
 
 
 def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto") -> Run:
-    """Makes the directory of a new run. Raises `UserError` where the name is taken or the corpus isn't there."""
+    """Makes the directory of a new run. Raises `UserError` where the name is taken, or the corpus isn't there or isn't
+    text as far as a look at its beginning can tell.
+
+    A run that failed before its first step holds nothing: its name is free.
+    """
     run = Run(paths.runs_dir() / check_name(name))
-    if run.exists():
+    if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
     if not corpus:
         raise UserError("name a text file or a folder to train on")
-    places = []
-    for place in corpus:
-        path = Path(place).expanduser()
-        if not path.exists():
-            raise UserError(f"there is no file or folder {place}; give the path of a text to train on")
-        places.append(str(path.resolve()))
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.write_config(RunConfig(tuple(places), preset, device, settings))
+    try:
+        places = [Path(place).expanduser() for place in corpus]
+        texts.check(places)
+        if run.exists():
+            run.delete()
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_config(RunConfig(tuple(str(place.resolve()) for place in places), preset, device, settings))
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+        raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
+
+
+def _failed_at_once(run: Run) -> bool:
+    return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
 
 
 def start(run: Run) -> None:
@@ -52,42 +62,66 @@ def start(run: Run) -> None:
     Raises `UserError` where a worker is at it already.
     """
     config = run.config()
+    taken = UserError(f"run {run.name} is being trained already; watch it, or stop it first")
+    if run.alive():
+        raise taken
     try:
-        with run.lock():
+        with run.held(patience=1):
+            (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
             run.write_control(paused=False, stop=False)
             run.write_status("starting", "starting the worker")
     except Timeout:
-        raise UserError(f"run {run.name} is being trained already; watch it, or stop it first") from None
+        raise taken from None
     except OSError as error:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
     niceness = os.environ.get("TUI_LLM_NICE")
     command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **os.environ}
+    environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": _python_path()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    with run.log_path.open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=run.path,
-            start_new_session=True,
-            close_fds=True,
-        )
-    _children.append(process)
+    try:
+        with run.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=run.path,
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError as error:
+        run.write_status("failed", f"the worker can't be started: {error}")
+        raise UserError(f"can't start the worker of run {run.name}: {error}") from error
+    _children.append((run, process))
 
 
-_children: list[subprocess.Popen[bytes]] = []
+def _python_path() -> str:
+    """So that the worker, whose working directory is the run's, imports this same package."""
+    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    root = Path(__file__).resolve().parents[2]
+    if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
+        places.append(str(root))
+    return os.pathsep.join(places)
+
+
+_children: list[tuple[Run, subprocess.Popen[bytes]]] = []
 """Workers that this process started, kept only so that they are reaped when they end."""
 
 
 def reap() -> None:
-    """Collects ended workers of this process, so that none stays as a zombie."""
-    _children[:] = [process for process in _children if process.poll() is None]
+    """Collects ended workers of this process, so that none stays as a zombie. One that ended before it could say why
+    (torch can't be imported, say) is noted down as failed."""
+    for child in list(_children):
+        run, process = child
+        if process.poll() is None or child not in _children:
+            continue
+        _children.remove(child)
+        if run.exists() and not run.alive() and run.status().state == "starting":
+            run.write_status("failed", f"its worker ended before it began, with exit status {process.returncode}; see {run.log_path}")
 
 
 def wait_until_held(run: Run, timeout: float = 30.0) -> bool:
@@ -97,7 +131,7 @@ def wait_until_held(run: Run, timeout: float = 30.0) -> bool:
         if run.alive():
             return True
         reap()
-        if run.status().state in ("failed", "finished", "stopped"):
+        if run.status().state != "starting":
             return False
         time.sleep(0.05)
     return False
@@ -124,18 +158,28 @@ def unpause(run: Run) -> None:
 
 def stop(run: Run) -> None:
     """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
-    if not run.alive():
+    if not run.alive() and run.status().state != "starting":
         raise UserError(f"run {run.name} is not being trained")
     pid = _worker_pid(run)
-    if pid is None:  # between taking the lock and saying who it is: ask through the file
+    if pid is None:  # it has not said yet who it is: ask through the file
         run.write_control(stop=True)
         return
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just left by itself
+    except PermissionError as error:
+        raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
 
 
 def _worker_pid(run: Run) -> int | None:
-    """The pid that the holder of the lock wrote down. Believed only while the lock is held."""
+    """The pid that the holder of the lock wrote down; None where there is none, or that process is no worker of this run."""
     try:
-        return int((run.path / "pid").read_text())
+        pid = int((run.path / "pid").read_text())
     except (OSError, ValueError):
         return None
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return pid if pid > 0 and not Path("/proc/self/cmdline").exists() else None  # no /proc: take its word
+    return pid if any(word.endswith(os.fsencode(run.name)) for word in words) else None

@@ -37,6 +37,10 @@ class Step:
     val_loss: float | None
 
 
+def _advice(lr: float) -> str:
+    return f"start a new run with a lower learning rate than {lr:g}"
+
+
 class Trainer:
     """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
 
@@ -67,7 +71,10 @@ class Trainer:
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
-            yield Step(number, loss, lr, norm, tokens / seconds, self.validate() if evaluate else None)
+            val_loss = self.validate() if evaluate else None
+            if val_loss is not None and not math.isfinite(val_loss):
+                raise Diverged(f"the validation loss became {val_loss} after step {number}; {_advice(lr)}")
+            yield Step(number, loss, lr, norm, tokens / seconds, val_loss)
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
@@ -82,11 +89,18 @@ class Trainer:
             total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); try a lower learning rate than {lr:g}")
+            raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); {_advice(lr)}")
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         return total, norm
+
+    @torch.no_grad()
+    def check(self, step: int) -> None:
+        """Raises `Diverged` where the weights hold something that is no number: not worth a checkpoint."""
+        for name, parameter in self.model.weights():
+            if not bool(torch.isfinite(parameter).all()):
+                raise Diverged(f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}")
 
     @torch.no_grad()
     def validate(self) -> float:

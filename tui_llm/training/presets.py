@@ -73,6 +73,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
     if settings.warmup_steps < 0:
         found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
+    if not 0 <= settings.seed < 2**32:
+        found["seed"] = f"seed is {settings.seed}; give a whole number from 0 to {2**32 - 1:,}"
     if settings.sample_tokens < 0:
         found["sample_tokens"] = f"sample tokens is {settings.sample_tokens}; give 0 or more"
     return found

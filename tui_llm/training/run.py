@@ -8,17 +8,20 @@
     checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
     worker.log         what the worker printed
     lock               held by the worker as long as it lives
+    pid                who holds it, for signals; believed only while it is held
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,27 @@ class Run:
         """The lock that a worker holds as long as it lives (flock, through filelock)."""
         return FileLock(self.lock_path, timeout=timeout)
 
+    @contextmanager
+    def held(self, patience: float) -> Iterator[None]:
+        """Holds the lock. Raises filelock's `Timeout` where another process holds it for `patience` seconds on end.
+
+        Those who only look whether the run is alive share the lock for an instant: they are waited out, not counted.
+        """
+        lock, since = self.lock(), None
+        while True:
+            try:
+                lock.acquire()
+                break
+            except Timeout:
+                since = (since or time.monotonic()) if self.alive() else None
+                if since is not None and time.monotonic() - since >= patience:
+                    raise
+                time.sleep(0.005)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def alive(self) -> bool:
         """Whether a worker holds the lock. A pid in a file proves nothing; a held lock does."""
         try:
@@ -164,25 +188,34 @@ class Run:
             return error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
 
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
-        write_json(self.path / "status.json", {"state": state, "message": message, "time": time.time(), **more})
+        value = {"state": state, "message": message, "time": time.time(), **more}
+        try:
+            write_json(self.path / "status.json", value)
+        except UserError:
+            # A full disk has no room for a second file, but why it failed must be told: over the old one, in place.
+            if state != "failed" or not _overwrite(self.path / "status.json", json.dumps(value).encode()):
+                raise
+
+    def _said(self) -> dict[str, Any]:
+        try:
+            value = read_json(self.path / "status.json")
+        except UserError:
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def status(self) -> Status:
-        try:
-            raw = read_json(self.path / "status.json")
-        except UserError:
-            raw = {}
-        if not isinstance(raw, dict):
-            raw = {}
+        alive = self.alive()  # before the file: a worker that ends between the two looks has said so
+        raw = self._said()
         try:
             steps = self.config().settings.steps
         except UserError as error:
             return Status("failed", str(error))
         last = self.last_metric()
-        state = str(raw.get("state", "new"))
-        if self.alive():
-            if state not in ("starting", "running", "paused"):
+        state, said = str(raw.get("state", "new")), _float(raw.get("time"))
+        if alive:
+            if state in ("new", "died"):
                 state = "starting"
-        elif state == "starting" and abs(time.time() - float(raw.get("time") or 0)) < STARTING_GRACE:
+        elif state == "starting" and abs(time.time() - said) < STARTING_GRACE:
             pass  # the worker is on its way to its lock
         elif state in ("starting", "running", "paused"):
             state = "died"
@@ -225,7 +258,7 @@ class Run:
             try:
                 value = json.loads(line)
                 found.append(Sample(int(value["step"]), str(value["prompt"]), str(value["text"])))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
         return found
 
@@ -242,13 +275,20 @@ class Run:
 
     def size(self) -> int:
         """Bytes on the disk."""
-        return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+        total = 0
+        for file in self.path.rglob("*"):
+            with suppress(OSError):  # a worker renames and deletes while we look
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     def delete(self) -> None:
         """Raises `UserError` while a worker holds it."""
         if self.alive():
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
-        shutil.rmtree(self.path)
+        try:
+            shutil.rmtree(self.path)
+        except OSError as error:
+            raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
 
 
 class MetricsTail:
@@ -264,8 +304,9 @@ class MetricsTail:
 
     def skip(self) -> None:
         """Passes over the lines that are there already."""
-        while self.new():
-            pass
+        self.new(1 << 20)
+        while self.more:
+            self.new(1 << 20)
 
     def new(self, limit: int = -1) -> list[Metric]:
         """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
@@ -303,12 +344,27 @@ def _metric(line: bytes) -> Metric | None:
             None if val_loss is None else float(val_loss),
             float(value.get("time", 0.0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
 def _int_or_none(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _overwrite(path: Path, data: bytes) -> bool:
+    """Writes over an existing file without asking the disk for more room; says whether that went well."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            whole = file.write(data) == len(data)
+            file.truncate(len(data))
+            return whole
+    except OSError:
+        return False
 
 
 def find(name: str) -> Run:

@@ -7,12 +7,15 @@ Whatever it has to say goes into the run directory; stdout and stderr are the ru
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +23,9 @@ from typing import Any
 import torch
 from filelock import Timeout
 
+from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.files import write_aside
+from tui_llm.files import read_json, write_aside, write_json
 from tui_llm.llm import corpus, device, hub
 from tui_llm.llm.generate import generate
 from tui_llm.llm.model import GPT, GPTConfig
@@ -31,6 +35,13 @@ from tui_llm.training import checkpoints
 from tui_llm.training.loop import Diverged, Step, Trainer
 from tui_llm.training.run import Run
 
+PATIENCE = 5.0  # seconds that another worker has to give the lock back
+OUT_OF_MEMORY = "out of memory; try a smaller batch size, block size or model"
+
+
+class Stopped(Exception):
+    """Told to stop before the first step."""
+
 
 class Worker:
     def __init__(self, run: Run) -> None:
@@ -39,16 +50,26 @@ class Worker:
         self.settings = self.config.settings
         self.told_to_stop = False
         self.facts: dict[str, Any] = {}
+        self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
+        self._last_look = 0.0
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
 
     def say(self, state: str, message: str = "") -> None:
+        log(f"{state} {message}")  # first: a full disk may refuse the other
         self.run.write_status(state, message, **self.facts)
-        print(f"{time.strftime('%F %T')} {state} {message}", flush=True)
+
+    def prepare(self, message: str) -> None:
+        """Says how the preparation goes, a few times a second. Raises `Stopped` where it is told to stop."""
+        if self.told_to_stop or self.run.control().get("stop"):
+            raise Stopped
+        if time.monotonic() - self._last_look > 0.5:
+            self._last_look = time.monotonic()
+            self.run.write_status("starting", message, **self.facts)
 
     def work(self) -> None:
-        """Everything, from reading the corpus to the last checkpoint. Raises `UserError` or `Diverged`."""
+        """Everything, from reading the corpus to the last checkpoint. Raises `UserError`, `Diverged` or `Stopped`."""
         run, s = self.run, self.settings
         place = device.choose(self.config.device)
         self.facts["device"] = str(place)
@@ -59,16 +80,14 @@ class Worker:
             tokenizer,
             s.validation_fraction,
             block_size=s.block_size,
-            progress=lambda message: self.say("starting", message),
+            progress=self.prepare,
         )
         self._check_corpus(text.digest)
-        saved = checkpoints.load_newest(run)
-        if saved is None:
-            done, state, told = 0, None, ""
-            torch.manual_seed(s.seed)
-            model = GPT(GPTConfig(tokenizer.size, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout))
-        else:
-            done, model, state, told = saved
+        torch.manual_seed(s.seed)
+        model = GPT(GPTConfig(tokenizer.size, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout))
+        found = checkpoints.load_newest(run, model)
+        done, state, told = found or (0, None, "")
+        self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
                        "unigram_entropy": text.unigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
         trainer = Trainer(model, text, s, place)
@@ -84,39 +103,44 @@ class Worker:
                 if record is None:
                     break
                 step = record.step
-                append(metrics.write, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
+                append(metrics, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
                 if record.val_loss is not None:
                     self._sample(trainer, tokenizer, record)
-                if step % s.checkpoint_every == 0 and step < s.steps:
-                    checkpoints.save(run, trainer, tokenizer, step)
-        if step > done or saved is None:
-            checkpoints.save(run, trainer, tokenizer, step)
+                if step % s.checkpoint_every == 0 or step == s.steps:
+                    os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
+                    self.save(trainer, tokenizer, step)
+        self.save(trainer, tokenizer, step)
         if step >= s.steps:
-            self.say("finished", f"all {s.steps} steps are done")
+            self.say("finished", f"all {s.steps:,} steps are done")
         else:
-            self.say("stopped", f"saved at step {step} of {s.steps}")
+            self.say("stopped", f"saved at step {step:,} of {s.steps:,}" if step else "stopped before the first step")
+
+    def save(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
+        """Saves what is worth it: the seed alone gives step 0 again, and nothing is saved twice."""
+        if step and step != self.saved:
+            checkpoints.save(self.run, trainer, tokenizer, step)
+            self.saved = step
 
     def _check_corpus(self, digest: str) -> None:
         """A run that goes on must go on with the text it began with."""
         path = self.run.path / "corpus.json"
         if path.exists():
-            before = json.loads(path.read_text())["digest"]
-            if before != digest:
+            before = read_json(path)
+            if not isinstance(before, dict) or before.get("digest") != digest:
                 raise UserError(f"the corpus of run {self.run.name} has changed since it began; put the old text back, or start a new run")
         else:
-            write_aside(path, lambda part: _write(part, json.dumps({"digest": digest})))
+            write_json(path, {"digest": digest})
 
     def _wait_while_paused(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
         """Sleeps as long as the screen asks for a pause (saving first). False where it is asked to stop instead."""
         control = self.run.control()
         if control.get("paused") and not self.told_to_stop:
-            if step:
-                checkpoints.save(self.run, trainer, tokenizer, step)
-            self.say("paused", f"paused at step {step}")
+            self.save(trainer, tokenizer, step)
+            self.say("paused", f"paused at step {step:,}")
             while control.get("paused") and not control.get("stop") and not self.told_to_stop:
                 time.sleep(0.1)
                 control = self.run.control()
-            if not self.told_to_stop:
+            if not control.get("stop") and not self.told_to_stop:
                 self.say("running")
         return not (control.get("stop") or self.told_to_stop)
 
@@ -134,12 +158,23 @@ class Worker:
         made = [step.id for step in generate(next_logits, ids, SamplerSettings(0.8, top_p=0.95), seed=s.seed, start=0, count=s.sample_tokens)]
         line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
         with self.run.samples_path.open("ab", buffering=0) as file:
-            append(file.write, line)
+            append(file, line)
 
 
-def append(write: Callable[[bytes], object], value: dict[str, Any]) -> None:
-    """One JSON line in one write, so that a reader never sees two halves mixed."""
-    write(json.dumps({k: v for k, v in value.items() if v is not None}, allow_nan=False).encode() + b"\n")
+def append(file: io.FileIO, value: dict[str, Any]) -> None:
+    """One JSON line in one write, so that a reader never sees two halves mixed. Raises OSError where the disk is full;
+    no half line is left then."""
+    line = json.dumps({k: v for k, v in value.items() if v is not None}, allow_nan=False).encode() + b"\n"
+    written = file.write(line)
+    if written != len(line):  # the disk has taken the first part only
+        file.truncate(file.seek(0, os.SEEK_END) - (written or 0))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+
+
+def log(line: str) -> None:
+    """A line on stdout, which is the run's log; what it quotes (a file's name) can't steer the terminal that shows it."""
+    with suppress(OSError):  # a full disk: the status says it
+        os.write(1, f"{time.strftime('%F %T')} {visible(line, newlines=True)}\n".encode())
 
 
 def cut_back(run: Run, step: int) -> None:
@@ -152,15 +187,11 @@ def cut_back(run: Run, step: int) -> None:
             try:
                 if int(json.loads(line)["step"]) <= step:
                     kept.append(line + b"\n")
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
         data = b"".join(kept)
         if data != path.read_bytes():
             write_aside(path, lambda part, data=data: part.write_bytes(data) and None)  # type: ignore[misc]
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def main(arguments: list[str]) -> int:
@@ -171,43 +202,53 @@ def main(arguments: list[str]) -> int:
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        lock = run.lock(timeout=5)
-        with lock:
-            return _locked(run)
-    except Timeout:
-        print(f"run {run.name} is being trained by another process", file=sys.stderr)
-        return 3
-
-
-def _locked(run: Run) -> int:
-    (run.path / "pid").write_text(str(os.getpid()))
-    try:
         worker = Worker(run)
     except UserError as error:
-        run.write_status("failed", str(error))
+        log(f"failed {error}")
+        with suppress(UserError):
+            run.write_status("failed", str(error))
         return 2
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in (signal.SIGTERM, signal.SIGINT):  # before the lock: who sees it held may send one
         signal.signal(name, worker.stop)
     torch.set_flush_denormal(True)
     try:
+        with run.held(PATIENCE):
+            return work(worker)
+    except Timeout:
+        log(f"run {run.name} is being trained by another process")
+        return 3
+
+
+def work(worker: Worker) -> int:
+    """Trains, under the lock; however that ends, the status says it."""
+    run = worker.run
+    try:
+        write_aside(run.path / "pid", lambda part: _write(part, str(os.getpid())))
+        checkpoints.clean(run)
         worker.work()
+        return 0
+    except Stopped:
+        worker.say("stopped", "stopped before the first step")
         return 0
     except (UserError, Diverged) as error:
         message = str(error)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        message = f"out of memory: {str(error).splitlines()[0] if str(error) else ''} try a smaller batch or block size"
+    except (torch.OutOfMemoryError, MemoryError):
+        message = OUT_OF_MEMORY
     except OSError as error:
         message = f"{error.strerror or error} ({error.filename or run.path}); free some space, then resume"
     except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
-        import traceback
-
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error} (see {run.log_path})"
+        log(traceback.format_exc())
+        # torch's CPU allocator has no exception of its own.
+        message = OUT_OF_MEMORY if "can't allocate memory" in str(error) else f"{type(error).__name__}: {error} (see {run.log_path})"
     try:
-        worker.say("failed", message)
-    except UserError as error:  # the disk is full: the log may still take a line
-        print(f"failed: {message}; and {error}", file=sys.stderr)
+        worker.say("failed", " ".join(message.split()))
+    except UserError as error:
+        log(f"and: {error}")
     return 1
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 if __name__ == "__main__":

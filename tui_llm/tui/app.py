@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.app import App
@@ -52,7 +53,7 @@ class CommandProvider(Provider):
 
 class LabApp(App[None]):
     TITLE = "tui-llm"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     COMMANDS = {CommandProvider}
     BINDINGS = bindings("app")
     ENABLE_COMMAND_PALETTE = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 PANES = ("tokens", "logits", "loss", "training", "generate")
 PANE_TITLES = {
@@ -173,7 +173,7 @@ COMMANDS: tuple[Command, ...] = (
 BY_ID = {command.id: command for command in COMMANDS}
 
 
-def bindings(scope: str) -> list[Binding]:
+def bindings(scope: str) -> list[BindingType]:
     """The `BINDINGS` of the node that carries `scope`."""
     return [
         Binding(command.keys, command.action, command.label, tooltip=command.tooltip, id=command.id,
@@ -184,6 +184,9 @@ def bindings(scope: str) -> list[Binding]:
 
 
 def footer(place: str) -> list[Command]:
-    """What the footer shows where `place` (`prompt` or a pane's name) has the focus, the most particular first."""
+    """What the footer shows where `place` (`prompt` or a pane's name) has the focus: help first, so that it is never
+    cut off, then the place's own."""
     own = [command for command in COMMANDS if place in command.footer]
-    return own if place == "prompt" else own + [command for command in COMMANDS if "*" in command.footer]
+    if place == "prompt":
+        return own
+    return [BY_ID["help_key"], *own, *(command for command in COMMANDS if "*" in command.footer and command.id != "help_key")]

@@ -27,13 +27,13 @@ def compact(value: float) -> str:
         return "0"
     if 0.001 <= abs(value) < 100:
         return f"{value:.3g}"
-    if 100 <= abs(value) < 100_000:
+    if 100 <= abs(value) < 999_999.5:
         return f"{value:,.0f}"
     return f"{value:.1e}"
 
 
 def percent(value: float) -> str:
-    """86.6 %, 0.42 %, 4e-05 %: at most eight characters."""
+    """86.6 %, 0.42 %, 0.003 %, 4e-05 %: at most eight characters."""
     if not math.isfinite(value):
         return number(value)
     hundred = 100 * value
@@ -43,6 +43,8 @@ def percent(value: float) -> str:
         return f"{hundred:.1f} %"
     if hundred >= 0.00995:
         return f"{hundred:.2f} %"
+    if hundred >= 0.00095:
+        return f"{hundred:.3f} %"
     return f"{hundred:.0e} %"
 
 

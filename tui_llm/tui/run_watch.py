@@ -334,6 +334,8 @@ class RunWatcher(Widget):
             self._timer.resume()
         else:
             self._rest()
+            if self._snapshot and self._snapshot.status.alive:
+                self.set_timer(2 * INTERVAL, self.look)  # its process ends only now: once more, to reap it
         if snapshot != self._snapshot:
             self._snapshot = snapshot
             self.post_message(self.Seen(snapshot))

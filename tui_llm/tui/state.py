@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import GeneratedToken, Request, Target
+from tui_llm.reading import Candidate, GeneratedToken, Request, Target
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)
@@ -26,7 +27,7 @@ def step(values: tuple[float, ...], now: float, direction: int) -> float:
 class Lab:
     prompt: str
     sampler: SamplerSettings = field(default_factory=lambda: SamplerSettings(temperature=0.8, top_p=0.9))
-    target: Target | None = field(default_factory=lambda: Target(text=" mat"))
+    target: Target | None = None
     tokenizer: str | None = None
     allow_special: bool = False
     start_token: bool = False
@@ -69,6 +70,17 @@ class Lab:
     def next_vocabulary(self) -> None:
         at = VOCABULARIES.index(self.tokenizer) if self.tokenizer in VOCABULARIES else -1
         self.tokenizer = VOCABULARIES[(at + 1) % len(VOCABULARIES)]
+
+    def propose_target(self, candidates: Sequence[Candidate]) -> bool:
+        """Where no target was ever chosen: the likeliest token, so that there is a loss to look at."""
+        if self.target is not None or not candidates:
+            return False
+        first = candidates[0]
+        try:
+            self.target = Target(text=first.bytes.decode())
+        except UnicodeDecodeError:
+            self.target = Target(id=first.id)
+        return True
 
     def toggle_leading_space(self) -> bool:
         """Adds or removes the space before a typed target. False where the target is a table's row (its bytes are

@@ -123,7 +123,7 @@ class LossPane(ReadingPane, Lines):
             line.append(fmt.bar(share, room), self.style(style))
             lines.append(line)
         worse = loss.mean > loss.uniform_loss
-        verdict = "worse than knowing nothing (ln V)" if worse else "ln V: the loss of knowing nothing, the line to beat"
+        verdict = "worse than knowing nothing (ln V)" if worse else "ln V is the loss of knowing nothing"
         lines += wrapped(Text(verdict, style=self.style("bad" if worse else "muted")), width)
         return lines
 

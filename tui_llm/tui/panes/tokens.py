@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
 
 from rich.cells import cell_len
+from rich.style import Style
 from rich.text import Text
 
 from tui_llm.display import truncate, visible, visible_token
@@ -25,6 +28,22 @@ def under(tokens: tuple[Token, ...], piece: Piece, view: str) -> str:
     return "+".join(token.bytes.hex(" ") for token in own)
 
 
+class Segment(NamedTuple):
+    label: str
+    note: str  # what stands below it
+    cells: int
+    colour: int
+    generated: bool
+    special: bool
+
+
+@lru_cache(maxsize=1 << 15)
+def labelled(text: str) -> tuple[str, int]:
+    """A piece's label and its width in cells."""
+    label = visible_token(text) or "∅"
+    return label, cell_len(label)
+
+
 class TokensPane(ReadingPane, Lines):
     NAME = "tokens"
 
@@ -32,7 +51,7 @@ class TokensPane(ReadingPane, Lines):
         super().__init__(id="tokens", classes="pane")
         self.lab = lab
         self.view = VIEWS[0]
-        self._rows_of_text: list[Text] = []
+        self._segments: list[list[Segment]] = []
 
     def on_mount(self) -> None:
         self.put_title()
@@ -64,7 +83,7 @@ class TokensPane(ReadingPane, Lines):
         lines = wrapped(line, width)
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
-        self._rows_of_text = self._layout(tokens, width)
+        self._segments = self._layout(tokens, width)
         room = max(1, self.size.height // 2)
         return lines[:room]
 
@@ -82,59 +101,62 @@ class TokensPane(ReadingPane, Lines):
                 yield f"{END_OF_TEXT} typed here is plain text (x: read it as the special token)", "muted"
         if reading.request.start_token:
             yield f"start token {END_OF_TEXT} is put in front (o: leave it out)", "muted"
+        if tokens.continuation and not tokens.problem:
+            yield f"underlined: the {fmt.count(tokens.continuation)} generated", "muted"
         if tokens.first:
             yield f"⋯ {fmt.count(tokens.first)} tokens before these are not shown", "muted"
 
     def row_count(self, width: int) -> int:
-        return len(self._rows_of_text)
+        return len(self._segments) * (2 if self.view != "text" else 1)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
-        return self._rows_of_text[index].copy()
+        """A row of segments is one line, or two with ids or bytes below."""
+        two = self.view != "text"
+        segments = self._segments[index // 2 if two else index]
+        gap = "│" if self.plain else " " if two else ""
+        line, muted = Text(no_wrap=True), self.style("muted")
+        for at, segment in enumerate(segments):
+            if at and gap:
+                line.append(gap, muted)
+            if two and index % 2:
+                line.append(segment.note.ljust(segment.cells), muted)
+            else:
+                padding = " " * (segment.cells - cell_len(segment.label))
+                line.append(segment.label + padding, self._segment_style(segment))
+        return line
 
-    def _layout(self, tokens: Tokenization, width: int) -> list[Text]:
-        """The segments in rows; with ids or bytes a row is two lines and segments stand a cell apart."""
+    def _segment_style(self, segment: Segment) -> Style:
+        style = self.style(f"token-{segment.colour}")
+        if segment.generated:
+            style = style + self.style("generated")
+        return style + self.style("accent") if segment.special else style
+
+    def _layout(self, tokens: Tokenization, width: int) -> list[list[Segment]]:
+        """The segments in rows of at most `width` cells. What they look like is left to the rows in sight."""
         generated_from = len(tokens.tokens) - tokens.continuation
         two = self.view != "text"
-        gap = "│" if self.plain else " " if two else ""
-        rows: list[Text] = []
-        above, below, used = Text(no_wrap=True), Text(no_wrap=True), 0
-        muted, generated = self.style("muted"), self.style("generated")
-        colours = [self.style(f"token-{index}") for index in range(PALETTE)]
-
-        def end_row() -> None:
-            nonlocal above, below, used
-            if used:
-                rows.append(above)
-                if two:
-                    rows.append(below)
-            above, below, used = Text(no_wrap=True), Text(no_wrap=True), 0
-
+        gap = 1 if self.plain or two else 0
+        rows: list[list[Segment]] = [[]]
+        used = 0
         for number, piece in enumerate(tokens.pieces):
-            label = visible_token(piece.text) or "∅"
+            label, cells = labelled(piece.text)
             note = under(tokens.tokens, piece, self.view) if two else ""
-            cells = max(cell_len(label), cell_len(note))
+            cells = max(cells, len(note))
             if cells > width:
                 label, note = truncate(label, width), truncate(note, width)
-                cells = max(cell_len(label), cell_len(note))
-            if used and used + cell_len(gap) + cells > width:
-                end_row()
-            if used and gap:
-                above.append(gap, muted)
-                below.append(gap, muted)
-                used += 1
-            style = colours[(tokens.first + number) % PALETTE]
-            if piece.start >= generated_from:
-                style = style + generated
-            if piece.stop - piece.start == 1 and tokens.tokens[piece.start].special:
-                style = style + self.style("accent")
-            above.append(label + " " * (cells - cell_len(label)), style)
-            if two:
-                below.append(note.ljust(cells), muted)
-            used += cells
+                cells = max(cell_len(label), len(note))
+            if rows[-1] and used + gap + cells > width:
+                rows.append([])
+                used = 0
+            rows[-1].append(Segment(
+                label, note, cells, (tokens.first + number) % PALETTE, piece.start >= generated_from,
+                piece.stop - piece.start == 1 and tokens.tokens[piece.start].special,
+            ))
+            used += cells + (gap if used else 0)
             if "\n" in piece.text:
-                end_row()
-        end_row()
-        return rows
+                rows.append([])
+                used = 0
+        return [row for row in rows if row]
 
     def table(self) -> Iterable[tuple[str, ...]]:
         yield "number", "id", "bytes", "text"

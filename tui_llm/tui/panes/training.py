@@ -114,9 +114,9 @@ def message_line(snapshot: RunSnapshot) -> Content:
     status = snapshot.status
     if status.state == "running" or not (status.message or status.state in RESUMABLE):
         return Content()
-    hint = "  e resumes it" if status.state in RESUMABLE and snapshot.config else ""
+    hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
     style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
-    return Content.assemble((visible(" ".join(status.message.split())), style), (hint, "$text-accent"))
+    return Content.assemble((hint, "bold $text-accent"), (visible(" ".join(status.message.split())), style))
 
 
 def sample_text(snapshot: RunSnapshot) -> Content:
@@ -141,8 +141,8 @@ def curves(snapshot: RunSnapshot) -> Curves:
 NOTHING = Content.assemble(
     "No training run yet.\n",
     ("n", "bold $text-accent"),
-    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own,\n   and goes on when this"
-    " window closes.",
+    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own that"
+    " goes on when this window closes.",
 )
 
 
@@ -257,7 +257,12 @@ class TrainingPane(Vertical, can_focus=True):
 
     def _made(self, run: Run | None) -> None:
         if run is not None:
-            self.follow(run)
+            self._come_forward(run)
+
+    def _come_forward(self, run: Run) -> None:
+        """Follows a run that was asked for elsewhere, where this pane may be out of sight."""
+        self.follow(run)
+        self.call_later(self.run_action, "screen.pane('training')")
 
     def choose_run(self) -> None:
         """Opens the table of all runs."""
@@ -275,7 +280,7 @@ class TrainingPane(Vertical, can_focus=True):
         else:
             if what == "open":
                 self.post_message(ModelChosen(run.name))
-            self.follow(run)
+            self._come_forward(run)
 
     def action_pause_run(self) -> None:
         snapshot, run = self.snapshot, self.watcher.run_watched

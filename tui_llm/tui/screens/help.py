@@ -26,6 +26,8 @@ WORDS = (
     ("rank", "1 + how many tokens have a larger logit"),
 )
 
+NAMES = 22  # cells for keys and words
+
 
 class HelpLines(Lines):
     def __init__(self) -> None:
@@ -37,19 +39,28 @@ class HelpLines(Lines):
         self.border_subtitle = "Esc closes"
 
     def head(self, width: int) -> list[Text]:
-        strong, muted, accent = self.style("strong"), self.style("muted"), self.style("accent")
-        lines = [Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), Text()]
+        muted, accent = self.style("muted"), self.style("accent")
+        lines = wrapped(Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width)
         for group in dict.fromkeys(command.group for command in COMMANDS):
-            lines.append(Text(group, style=accent))
-            for command in (command for command in COMMANDS if command.group == group):
-                keys = ", ".join(key_text(key) for key in command.keys.split(","))
-                lines.append(Text("  ").append(keys.ljust(16), strong).append(command.tooltip))
-            lines.append(Text())
-        lines.append(Text("Words", style=accent))
+            lines += [Text(), Text(group, style=accent)]
+            for command in COMMANDS:
+                if command.group == group:
+                    keys = ", ".join(key_text(key) for key in command.keys.split(","))
+                    lines += self._entry(keys, command.tooltip, width)
+        lines += [Text(), Text("Words", style=accent)]
         for word, meaning in WORDS:
-            lines.append(Text("  ").append(word.ljust(16), strong).append(meaning))
-        self._lines = [part for line in lines for part in wrapped(line, width)]
+            lines += self._entry(word, meaning, width)
+        self._lines = lines
         return []
+
+    def _entry(self, name: str, meaning: str, width: int) -> list[Text]:
+        """A name and its meaning beside it, or below it where there is little room."""
+        room = width - NAMES
+        if room < 20:
+            return [*wrapped(Text(name, style=self.style("strong")), width), *wrapped(Text(meaning), width)]
+        first, *rest = wrapped(Text(meaning), room)
+        return [Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(first.plain, "not bold"),
+                *(Text(" " * NAMES + line.plain, no_wrap=True) for line in rest)]
 
     def row_count(self, width: int) -> int:
         return len(self._lines)

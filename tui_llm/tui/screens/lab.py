@@ -63,6 +63,7 @@ class LabScreen(Keeping, Screen[None]):
         self._busy: tuple[str, float] | None = None
         self._busy_timer: Timer | None = None
         self._problem = ""
+        self._target_proposed = False
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,6 +223,10 @@ class LabScreen(Keeping, Screen[None]):
                     pane.mark_stale(False)
             self._problem = ""
             self._show_top()
+        if not self._target_proposed and reading.distribution is not None:
+            self._target_proposed = True
+            if self.lab.propose_target(reading.distribution.candidates):
+                self._ask()
 
     def _show_top(self) -> None:
         top = self.query_one(TopBar)

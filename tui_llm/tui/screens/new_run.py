@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from textual import work
+from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -114,8 +114,9 @@ class NewRunScreen(ModalScreen[Run | None]):
     NewRunScreen .row { height: auto; min-height: 1; }
     NewRunScreen .label { width: 15; }
     NewRunScreen Field { width: 30; }
-    NewRunScreen Field.-text-long { width: 1fr; }
+    NewRunScreen #corpus-line Field { width: 1fr; }
     NewRunScreen Select { width: 30; }
+    NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 14; }
     NewRunScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
     NewRunScreen .says.-wrong { color: $text-error; }
     NewRunScreen #corpus-row .says { width: 100%; padding-left: 15; }
@@ -142,8 +143,8 @@ class NewRunScreen(ModalScreen[Run | None]):
                 with Vertical(id="corpus-row", classes="row"):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield Field(self._corpus, placeholder="a text file or a folder of them", id="corpus",
-                                    compact=True, suggester=PathSuggester(), classes="-text-long")
+                        yield Field(self._corpus, placeholder="a text file or a folder of them (→ completes)", id="corpus",
+                                    compact=True, suggester=PathSuggester())
                     yield Static(id="corpus-says", classes="says")
                 yield row("preset", Select([(name, name) for name in PRESETS], value=first, allow_blank=False,
                                            id="preset", compact=True))  # fmt: skip
@@ -163,6 +164,11 @@ class NewRunScreen(ModalScreen[Run | None]):
         self._check_all()
         self._check_corpus_soon()
         self.query_one("#corpus", Field).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < 76, "-narrow")
+        # Whatever scrolls, the buttons and what went wrong stay in sight.
+        self.query_one("#rows").styles.max_height = max(1, event.size.height - 5)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 

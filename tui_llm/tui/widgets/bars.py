@@ -31,7 +31,7 @@ class TopBar(Static):
         )
         took = ""
         if reading is not None:
-            run = f"{reading.forward_tokens} run" if reading.forward_tokens else "from cache"
+            run = f"{reading.forward_tokens} run" if reading.forward_tokens else "cached"
             took = f"   {reading.milliseconds:.1f} ms, {run}"
         self.update(Content.assemble(
             (visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")

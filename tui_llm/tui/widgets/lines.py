@@ -35,6 +35,7 @@ class Lines(ScrollView, can_focus=True):
         self.cursor: int | None = None
         self._head: list[Text] = []
         self._rows = 0
+        self._styles: dict[str, Style] = {}
 
     # ── what a subclass says ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -58,14 +59,21 @@ class Lines(ScrollView, can_focus=True):
     def style(self, name: str) -> Style:
         """A component's style with its colours blended; a background only where the component has its own, so that
         the cursor's shows through."""
+        if (known := self._styles.get(name)) is not None:
+            return known
         style = self.get_component_rich_style(f"lines--{name}")
-        if name == "cursor" or name.startswith("token-"):
-            return style
-        ground = self.rich_style
-        return Style(
-            color=style.color if style.color != ground.color else None,
-            bold=style.bold, italic=style.italic, underline=style.underline,
-        )
+        if name != "cursor" and not name.startswith("token-"):
+            colour = style.color if style.color != self.ground.color else None
+            style = Style(color=colour, bold=style.bold, italic=style.italic, underline=style.underline)
+        self._styles[name] = style
+        return style
+
+    @property
+    def ground(self) -> Style:
+        """The style of a blank cell. Kept, as `style` is: both cost more than a line does."""
+        if (known := self._styles.get("")) is None:
+            known = self._styles[""] = self.rich_style
+        return known
 
     @property
     def plain(self) -> bool:
@@ -95,12 +103,13 @@ class Lines(ScrollView, can_focus=True):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._styles.clear()
         if self.is_mounted:
             self.call_after_refresh(self.rebuild)
 
     def render_line(self, y: int) -> Strip:
         width = self.line_width
-        base = self.rich_style
+        base = self.ground
         head = len(self._head)
         if y < head:
             text = self._head[y]
@@ -110,6 +119,7 @@ class Lines(ScrollView, can_focus=True):
                 return Strip.blank(self.size.width, base)
             text = self.row(index, width, selected=index == self.cursor and self.has_focus)
             if index == self.cursor and self.has_focus:
+                text = text.copy()
                 text.stylize_before(self.style("cursor"))
                 text.pad_right(max(0, width - text.cell_len))
         text.end = ""

@@ -83,7 +83,7 @@ class LossChart(PlotextPlot):
     """Shows `Curves`. `log_axis` makes the loss axis logarithmic."""
 
     DEFAULT_CSS = """
-    LossChart { width: 1fr; height: 1fr; min-height: 4; }
+    LossChart { width: 1fr; height: 1fr; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:

@@ -27,6 +27,8 @@ KEEP = 3_000  # how many of them stay when that is exceeded
 SIGN = "¿"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
+_STAND_INS = re.compile("[\U000f0000-\U0010fffd]+")
+_REVERSE = Style(reverse=True)
 
 
 class StandIns(dict[int, int]):
@@ -195,12 +197,13 @@ class PromptEditor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         line = self.document.get_line(line_index)
-        back = _TABLE.back
-        hidden = [at for at, character in enumerate(line) if ord(character) in back]
-        if not hidden:
+        if not (runs := [match.span() for match in _STAND_INS.finditer(line)]):
             return Text(line, end="", no_wrap=True)
-        text = Text(line.translate({code: sign(original) for code, original in back.items()}), end="", no_wrap=True)
-        reverse = Style(reverse=True)
-        for at in hidden:
-            text.stylize(reverse, at, at + 1)
+        text = Text(_STAND_INS.sub(_signs, line), end="", no_wrap=True)
+        for start, end in runs:
+            text.stylize(_REVERSE, start, end)
         return text
+
+
+def _signs(run: re.Match[str]) -> str:
+    return "".join(sign(_TABLE.back[ord(character)]) for character in run[0])

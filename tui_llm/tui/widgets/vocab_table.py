@@ -128,7 +128,8 @@ class VocabTable(Lines):
     def _candidate_row(self, candidate: Candidate, selected: bool) -> Text:
         out = not candidate.kept
         line = Text(no_wrap=True)
-        line.append("▸ " if selected else "◆ " if candidate.id == self.target_id else "  ", self.style("accent"))
+        mark = ("▸" if selected else " ") + ("◆" if candidate.id == self.target_id else " ")
+        line.append(mark, self.style("accent"))
         muted, strong = self.style("muted"), self.style("strong")
         for at, column in enumerate(self._columns):
             if at:

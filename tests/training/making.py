@@ -1,0 +1,177 @@
+"""Small runs for the tests: texts, settings, and workers that are killed at a chosen moment."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tui_llm.training import launch
+from tui_llm.training.presets import TrainingSettings, from_fields
+from tui_llm.training.run import Run
+
+TINY = TrainingSettings(
+    tokenizer="byte", layers=1, heads=2, width=16, block_size=16, batch_size=4, steps=30, learning_rate=1e-2,
+    min_learning_rate=1e-3, warmup_steps=5, eval_every=10, eval_batches=2, checkpoint_every=7, sample_tokens=4,
+)  # fmt: skip
+
+
+def words(count: int, seed: int = 1) -> str:
+    """A text that a model can learn something from: few words, in lines of eight."""
+    draw = random.Random(seed)
+    lines = [" ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8)) for _ in range(count // 8)]
+    return ".\n".join(lines) + "\n"
+
+
+def make(name: str, text: Path, **fields: Any) -> Run:
+    """A new run of `TINY` on the CPU, with some settings replaced."""
+    return launch.create(name, [str(text)], from_fields(fields, TINY), preset="toy", device="cpu")
+
+
+# ── workers in processes of their own, forked from one that has imported torch already ───────────────────────────
+
+_context = multiprocessing.get_context("forkserver")
+# AdamW imports torch._dynamo when it is first made, which takes longer than all these runs.
+_context.set_forkserver_preload(["tui_llm.training.worker", "torch._dynamo"])
+
+
+def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:
+    """Starts a worker of `run`. `die` names a moment (a function below) and its number: the worker kills itself with
+    SIGKILL then, as an outsider could at that very moment."""
+    process = _context.Process(target=_work, args=(str(run.path), os.environ["TUI_LLM_HOME"], die, patience))
+    process.start()
+    return process
+
+
+def work(run: Run, die: tuple[str, int] | None = None) -> int | None:
+    """Lets a worker work until it ends; returns its exit status (−9: killed)."""
+    process = begin(run, die)
+    process.join()
+    return process.exitcode
+
+
+def _work(path: str, home: str, die: tuple[str, int] | None, patience: float) -> None:
+    from tui_llm.training import worker
+
+    log = os.open(f"{path}/worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["TUI_LLM_HOME"] = home
+    worker.PATIENCE = patience
+    if die is not None:
+        MOMENTS[die[0]](_Countdown(die[1]))
+    os._exit(worker.main([path]))
+
+
+class _Countdown:
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _half_a_line(now: _Countdown) -> None:
+    from tui_llm.training import worker
+
+    whole = worker.append
+
+    def append(file: Any, value: dict[str, Any]) -> None:
+        if now():
+            file.write(json.dumps(value).encode()[:20])
+            _kill()
+        whole(file, value)
+
+    worker.append = append
+
+
+def _half_the_weights(now: _Countdown) -> None:
+    from tui_llm.llm import checkpoint
+
+    whole = checkpoint.save_file
+
+    def save_file(tensors: Any, part: Path, metadata: Any = None) -> None:
+        if now():
+            whole(tensors, part, metadata=metadata)
+            os.truncate(part, 100)
+            _kill()
+        whole(tensors, part, metadata=metadata)
+
+    checkpoint.save_file = save_file
+
+
+def _around_the_rename(now: _Countdown) -> None:
+    """Odd numbers: the folder is whole, but not renamed. Even ones: renamed, and nothing after that."""
+    from tui_llm.training import checkpoints
+
+    whole = checkpoints._sync
+
+    def sync(folder: Path) -> None:
+        whole(folder)
+        if now():
+            _kill()
+
+    checkpoints._sync = sync
+
+
+def _half_deleted(now: _Countdown) -> None:
+    from tui_llm.training import checkpoints
+
+    whole = checkpoints.shutil.rmtree
+
+    def rmtree(folder: Path, **more: Any) -> None:
+        if folder.name.endswith(".old") and folder.exists() and now():
+            (folder / "model.safetensors").unlink()
+            _kill()
+        whole(folder, **more)
+
+    checkpoints.shutil.rmtree = rmtree  # in this forked process only
+
+
+MOMENTS: dict[str, Callable[[_Countdown], None]] = {
+    function.__name__.strip("_").replace("_", " "): function
+    for function in (_half_a_line, _half_the_weights, _around_the_rename, _half_deleted)
+}
+
+
+# ── looking at runs ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a .jsonl; fails where one is damaged."""
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def losses(run: Run) -> list[tuple[Any, ...]]:
+    return [(m["step"], m["loss"], m["lr"], m["grad_norm"], m.get("val_loss")) for m in lines(run.metrics_path)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def wait(until: Callable[[], object]) -> None:
+    """Waits for something in another process; the test's own time limit ends it where it never comes."""
+    while not until():
+        launch.reap()
+        time.sleep(0.02)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Half-written files and folders, anywhere under `folder`."""
+    return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".part", ".old")) or p.name.startswith(".tokens-")]

@@ -1,0 +1,261 @@
+"""Workers as they really run: detached, stopped, paused, orphaned, killed, found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.making import TINY, begin, leftovers, losses, make, wait, words, work
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.llm import hub
+from tui_llm.training import launch
+from tui_llm.training.run import Run, check_name
+
+LONG = {"steps": 10_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(home: Path) -> Iterator[None]:
+    """Whatever a test leaves at work is ended."""
+    yield
+    for folder in (home / "runs").glob("*"):
+        pid = launch._worker_pid(Run(folder))
+        if Run(folder).alive() and pid:
+            os.kill(pid, signal.SIGKILL)
+    launch.reap()
+
+
+def pid_of(run: Run) -> int:
+    return int((run.path / "pid").read_text())
+
+
+def step(run: Run) -> int:
+    return run.status().step
+
+
+def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Path, home: Path) -> None:
+    # `tui-llm train` in a terminal of its own, which then hangs up.
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "tui_llm", "train", str(text), "--run", "long", "--preset", "toy", "--tokenizer", "byte",
+               "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu",
+               "--steps", "10000000", "--checkpoint-every", "1000000", "--eval-every", "1000000"]  # fmt: skip
+    take_terminal = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    starter = subprocess.Popen([sys.executable, "-c", take_terminal, *command], stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    run = Run(home / "runs" / "long")
+    wait(lambda: step(run) > 0)
+    os.close(parent)  # the kernel sends SIGHUP to the terminal's processes
+    assert starter.wait() != 0
+
+    seen = step(run)
+    wait(lambda: step(run) > seen + 5)
+    assert run.alive() and run.status().state == "running"
+    worker = pid_of(run)
+    assert os.getsid(worker) == worker != os.getsid(0)
+    os.kill(worker, signal.SIGHUP)
+    seen = step(run)
+    wait(lambda: step(run) > seen + 5)
+
+    # A second worker, by either way, is refused, and does no harm.
+    with pytest.raises(UserError, match="being trained already"):
+        launch.start(run)
+    second = begin(run, patience=0.2)
+    second.join()
+    assert second.exitcode == 3
+    with pytest.raises(UserError, match="stop it first"):
+        run.delete()
+    with pytest.raises(UserError, match="already"):
+        make("long", text)
+    assert run.alive() and run.status().state == "running" and pid_of(run) == worker
+
+    # Pause saves, and nothing moves; go on; pause and stop.
+    launch.pause(run)
+    wait(lambda: run.status().state == "paused")
+    paused = step(run)
+    assert run.checkpoints()[-1][0] == paused and hub.find("long").step == paused
+    launch.unpause(run)
+    wait(lambda: step(run) > paused)
+    assert run.status().state == "running"
+    launch.pause(run)
+    wait(lambda: run.status().state == "paused")
+    paused = step(run)
+    launch.stop(run)
+    assert launch.wait_until_gone(run)
+    assert run.status().state == "stopped" and f"{paused:,}" in run.status().message
+    assert step(run) == run.checkpoints()[-1][0] == paused
+    with pytest.raises(UserError, match="not being trained"):
+        launch.stop(run)
+
+    # Resumed: not paused any more. SIGTERM saves at the step where it was.
+    launch.start(run)
+    assert launch.wait_until_held(run)
+    wait(lambda: step(run) > paused)
+    launch.stop(run)
+    assert launch.wait_until_gone(run)
+    assert run.status().state == "stopped" and step(run) == run.checkpoints()[-1][0] > paused
+    assert [row[0] for row in losses(run)] == list(range(1, step(run) + 1))
+    assert leftovers(run.path) == []
+
+
+def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
+    # Enough steps that the signal arrives in between, and if it should not, the test still holds.
+    fields = {"steps": 400, "checkpoint_every": 1000, "eval_every": 100}
+    unbroken, stopped = make("unbroken", text, **fields), make("stopped", text, **fields)
+    assert work(unbroken) == 0
+    worker = begin(stopped)
+    wait(lambda: step(stopped) > 3)
+    os.kill(worker.pid or 0, signal.SIGTERM)
+    worker.join()
+    assert worker.exitcode == 0
+    assert stopped.status().state in ("stopped", "finished") and stopped.checkpoints()[-1][0] == step(stopped)
+    assert work(stopped) == 0
+    assert losses(stopped) == losses(unbroken)
+
+
+def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
+    run = make("run", text, **LONG)
+    run.write_control(stop=True)
+    assert work(run) == 0
+    assert run.status().state == "stopped" and run.checkpoints() == [] and losses_of_none(run)
+    run.write_control(stop=False, paused=True)
+    worker = begin(run)
+    wait(lambda: run.status().state == "paused")
+    run.write_control(stop=True)
+    worker.join()
+    assert run.status().state == "stopped" and run.checkpoints() == []
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        hub.find("run")
+
+
+def losses_of_none(run: Run) -> bool:
+    return not run.metrics_path.exists() or losses(run) == []
+
+
+def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path) -> None:
+    run = make("run", text, **LONG)
+    worker = begin(run)
+    wait(lambda: step(run) > 0)
+    worker.kill()
+    worker.join()
+    assert not run.alive() and run.status().state == "died" and "resume" in run.status().message
+
+    # The number that it left belongs to another process now: it must not get the signal that was meant for a worker.
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    (run.path / "pid").write_text(str(bystander.pid))
+    with run.held(1):
+        assert run.alive()
+        launch.stop(run)
+        assert run.control()["stop"] is True
+    assert bystander.poll() is None
+    bystander.communicate(b"\n")
+    assert bystander.returncode == 0
+
+
+PROBE = """
+import sys
+from pathlib import Path
+from tui_llm.training.run import Run
+run = Run(Path(sys.argv[1]))
+print(sum(run.alive() for _ in range(3000)), flush=True)
+while not run.alive():
+    pass
+"""
+
+
+def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) -> None:
+    run = make("run", text)
+    with run.held(1):
+        pass  # the lock's file is there
+    looking = [subprocess.Popen([sys.executable, "-c", PROBE, str(run.path)], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in looking:
+        assert process.stdout is not None and process.stdout.readline() == "0\n"
+    with run.held(1):  # while all four look as fast as they can
+        assert [process.wait() for process in looking] == [0, 0, 0, 0]
+    for process in looking:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert not run.alive()
+
+
+def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make("run", text)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    launch.start(run)
+    assert not launch.wait_until_held(run)
+    assert run.status().state == "failed" and "exit status 1" in run.status().message
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(UserError, match="can't start the worker"):
+        launch.start(run)
+    assert run.status().state == "failed"
+    assert launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"  # the name is free again
+
+
+def test_the_worker_finds_the_package_from_anywhere(text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    found = subprocess.run(
+        [sys.executable, "-c", "import tui_llm; print(tui_llm.__file__)"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": launch._python_path()}, capture_output=True, text=True,
+    )  # fmt: skip
+    import tui_llm
+
+    assert found.stdout.strip() == tui_llm.__file__
+    monkeypatch.setenv("PYTHONPATH", f"some{os.pathsep}")
+    assert str(Path("some").absolute()) in launch._python_path().split(os.pathsep) and "" not in launch._python_path().split(os.pathsep)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "x" * 65, ".hidden", "-x", "a b", "a\x1b[0m", "ä", "a\n", "[red]x"])
+def test_names_that_are_no_names(name: str, text: Path) -> None:
+    with pytest.raises(UserError, match="can't name a run"):
+        make(name, text)
+    with pytest.raises(UserError, match="can't name a run"):
+        check_name(name)
+    assert not paths.runs_dir().exists()
+
+
+def test_texts_that_cannot_be_trained_on_make_no_run(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(b"PK\0\1")
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
+    for place in ("empty.txt", "binary.txt", "latin.txt", "hollow", "gone.txt", "x" * 5000, "nul\0", "none\x1b[31m.txt"):
+        with pytest.raises(UserError) as told:
+            make("run", tmp_path / place)
+        assert "\n" not in str(told.value), place
+    for place in ("~no-such-user-here/x", "/dev/null"):
+        with pytest.raises(UserError):
+            launch.create("run", [place], TINY, preset="toy")
+    with pytest.raises(UserError, match="name a text"):
+        launch.create("run", [], TINY, preset="toy")
+    assert not paths.runs_dir().exists()
+
+
+def test_a_file_with_a_hostile_name_can_be_trained_on(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/texts\xff"
+    os.mkdir(folder)
+    with open(folder + b"/\x1b[31m[red]\n\xc3\xa4.txt", "w") as file:
+        file.write(words(800))
+    run = make("run", Path(os.fsdecode(folder)), steps=2)
+    assert run.config().corpus == (os.fsdecode(folder),)
+    assert work(run) == 0 and run.status().state == "finished"
+    os.rename(folder + b"/\x1b[31m[red]\n\xc3\xa4.txt", folder + b"/\x1b[31m[red].bin")
+    assert work(run) == 1
+    assert "no text files" in run.status().message
+    assert b"\x1b" not in run.log_path.read_bytes()
+    assert json.loads((run.path / "status.json").read_bytes())["state"] == "failed"

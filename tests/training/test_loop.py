@@ -1,0 +1,154 @@
+"""The training loop against torch's own optimiser and schedules, and transformers' own GPT-2."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from tests.training.making import TINY, words
+from tui_llm.errors import UserError
+from tui_llm.llm import checkpoint, corpus, device
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.tokenizer import byte_level
+from tui_llm.training import loop
+from tui_llm.training.loop import Diverged, Trainer
+from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields, learning_rate, problems
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "trains_in_bfloat16", lambda _: False)
+
+
+def trainer(tmp_path: Path, **fields: object) -> Trainer:
+    settings = from_fields(dict(fields), TINY)
+    text = tmp_path / "text.txt"
+    text.write_text(words(2000))
+    data = corpus.load([text], byte_level(), settings.validation_fraction, block_size=settings.block_size)
+    torch.manual_seed(settings.seed)
+    model = GPT(GPTConfig(257, settings.block_size, settings.layers, settings.heads, settings.width, dropout=settings.dropout))
+    return Trainer(model, data, settings, CPU)
+
+
+@pytest.mark.parametrize("fields", [{}, {"accumulation": 3, "layers": 2, "clip": 0.3, "weight_decay": 0.5}, {"clip": 0.0}])
+def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object]) -> None:
+    ours = trainer(tmp_path, **fields)
+    s = ours.settings
+    checkpoint.save(ours.model, tmp_path / "start")
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "start", attn_pdrop=0, embd_pdrop=0, resid_pdrop=0).train()
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for n, p in theirs.named_parameters() if p.dim() > 1]},
+         {"params": [p for n, p in theirs.named_parameters() if p.dim() == 1], "weight_decay": 0.0}],
+        lr=s.learning_rate, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay, fused=False, foreach=False,
+    )  # fmt: skip
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / s.warmup_steps, 1.0, s.warmup_steps - 1)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, s.steps - s.warmup_steps, s.min_learning_rate)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], [s.warmup_steps - 1])
+
+    made = list(ours.steps())
+    assert [step.step for step in made] == list(range(1, s.steps + 1))
+    for number, step in enumerate(made):
+        parts = [ours.batches.batch(number * s.accumulation + part) for part in range(s.accumulation)]
+        x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        loss = torch.nn.functional.cross_entropy(theirs(x).logits.flatten(0, 1), y.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), s.clip or 1e30)
+        assert step.lr == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        assert step.loss == pytest.approx(loss.item(), rel=1e-4)
+        assert step.grad_norm == pytest.approx(norm.item(), rel=1e-3)
+        optimizer.step()
+        schedule.step()
+    assert made[-1].loss < made[0].loss - 1  # it learns
+
+    theirs.eval()
+    x, y = ours.validation
+    with torch.no_grad():
+        held_out = torch.nn.functional.cross_entropy(theirs(x).logits.flatten(0, 1), y.flatten()).item()
+    assert made[-1].val_loss == pytest.approx(held_out, rel=1e-4)
+    assert [step.step for step in made if step.val_loss is not None] == [1, 10, 20, 30]
+    assert made[0].loss == pytest.approx(math.log(257), abs=0.1)  # a model that knows nothing
+
+
+def test_looking_does_not_change_what_is_learned(tmp_path: Path) -> None:
+    often = [s.loss for s in trainer(tmp_path, eval_every=1, dropout=0.2).steps()]
+    seldom = [s.loss for s in trainer(tmp_path, eval_every=30, dropout=0.2).steps()]
+    assert often == seldom
+
+
+@pytest.mark.parametrize("warm", [0, 1, 10])
+def test_the_schedule_is_linear_then_half_a_cosine(warm: int) -> None:
+    s = dataclasses.replace(TINY, learning_rate=1.0, min_learning_rate=0.2, warmup_steps=warm, steps=warm + 40)
+    assert [learning_rate(s, step) for step in range(1, warm + 1)] == pytest.approx([k / warm for k in range(1, warm + 1)])
+    after = np.array([learning_rate(s, warm + k) for k in range(1, 41)])
+    assert after == pytest.approx(0.2 + 0.8 * np.cos(np.pi * np.arange(1, 41) / 80) ** 2)  # ½ (1 + cos x) = cos² (x ÷ 2)
+    assert learning_rate(s, s.steps + 1000) == pytest.approx(0.2)
+
+
+def test_a_schedule_that_is_all_warm_up_or_upside_down_stays_in_bounds() -> None:
+    s = dataclasses.replace(TINY, learning_rate=1e-3, min_learning_rate=1.0, warmup_steps=100, steps=10)
+    assert all(0 < learning_rate(s, step) <= 1e-3 for step in range(1, 200))
+
+
+def test_a_loss_that_is_no_number_ends_it_and_spares_the_weights(tmp_path: Path) -> None:
+    ours = trainer(tmp_path)
+    before: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        ours.model.norm.bias[0] = math.inf
+
+    def steps() -> Iterator[object]:
+        before.update({n: p.detach().clone() for n, p in ours.model.named_parameters()})
+        yield from ours.steps(done=4)
+
+    with pytest.raises(Diverged, match=r"at step 5 .*lower learning rate"):
+        list(steps())
+    assert all(torch.equal(p, before[n]) for n, p in ours.model.named_parameters())
+    with pytest.raises(Diverged, match=r"norm\.bias.*after step 4"):
+        ours.check(4)
+
+
+def test_an_exploding_update_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="lower learning rate than"):
+        list(trainer(tmp_path, learning_rate=1e6, warmup_steps=0, weight_decay=1.0, steps=200).steps())
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_bfloat16_is_used_where_the_processor_multiplies_in_it(can: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: can, raising=False)
+    monkeypatch.setattr(loop, "trains_in_bfloat16", device.trains_in_bfloat16)
+    ours = trainer(tmp_path)
+    with ours.autocast():
+        product = ours.model.blocks[0].mlp.up(torch.zeros(1, 1, 16))
+    assert product.dtype == (torch.bfloat16 if can else torch.float32)
+    step = next(ours.steps())
+    assert step.loss == pytest.approx(math.log(257), abs=0.1)
+    assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in ours.model.parameters())
+    assert not device.trains_in_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("layers", -1), ("seed", -1), ("seed", 2**64), ("learning_rate", math.nan), ("learning_rate", -1),
+     ("dropout", 1.0), ("validation_fraction", 1), ("validation_fraction", 0), ("beta1", 1.0), ("warmup_steps", -1), ("width", 15),
+     ("block_size", 1), ("clip", math.inf), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(UserError, match=field.replace("_", " ").split(" rate")[0]):
+        from_fields({field: value}, TINY)
+
+
+def test_unknown_settings_are_refused_and_presets_are_whole() -> None:
+    with pytest.raises(UserError, match="no training setting 'colour'"):
+        from_fields({"colour": 1})
+    for preset in PRESETS.values():
+        assert problems(preset) == {} and from_fields(dataclasses.asdict(preset)) == preset
+    assert from_fields({"steps": "12", "learning_rate": "1e-3"}) == TrainingSettings(steps=12, learning_rate=1e-3)

@@ -1,0 +1,91 @@
+"""A run that is killed, at whatever moment, ends as one that never was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.making import contents, leftovers, losses, lines, make, words, work
+
+# Dropout and accumulation, so that the noise and the batches of each step have to be found again as well.
+HARD = {"dropout": 0.1, "accumulation": 2, "steps": 40}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> None:
+    unbroken = make("unbroken", text, **HARD)
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+
+    broken = make("broken", text, **HARD)
+    moments = [
+        ("half a line", 2),  # nothing saved yet
+        ("half the weights", 1),  # of the first checkpoint: step 7
+        ("half the weights", 4),  # the optimiser's, of the second
+        ("around the rename", 1),
+        ("around the rename", 2),
+        ("half a line", 8),
+        ("half deleted", 1),
+    ]
+    for moment in moments:
+        assert work(broken, moment) == -9, broken.log_path.read_text()
+        assert broken.status().state == "died"
+        for step, folder in broken.checkpoints():
+            assert len(contents(folder)) == len(contents(unbroken.checkpoints()[-1][1])), (moment, step)
+    assert work(broken) == 0, broken.log_path.read_text()
+
+    assert broken.status().state == "finished" and broken.status().step == 40
+    assert losses(broken) == losses(unbroken)
+    assert [m[0] for m in losses(broken)] == list(range(1, 41))
+    assert [m[0] for m in losses(broken) if m[4] is not None] == [1, 10, 20, 30, 40]
+    assert lines(broken.samples_path) == lines(unbroken.samples_path)
+    assert [step for step, _ in broken.checkpoints()] == [step for step, _ in unbroken.checkpoints()] == [35, 40]
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+    assert leftovers(broken.path) == []
+
+    # Finished is finished: asked again, it has nothing to do and changes nothing.
+    before = contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()
+    assert work(broken) == 0
+    assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_made_again(text: Path) -> None:
+    run = make("run", text)
+    assert work(run) == 0
+    wanted, whole = losses(run), contents(run.checkpoints()[-1][1])
+    weights = run.path / "checkpoint-30" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert work(run) == 0
+    assert "checkpoint-30 is damaged" in run.log_path.read_text()
+    assert losses(run) == wanted and contents(run.checkpoints()[-1][1]) == whole
+
+    (run.path / "checkpoint-30" / "optimizer.safetensors").write_bytes(b"\0" * 64)
+    (run.path / "checkpoint-28" / "optimizer.safetensors").unlink()
+    assert work(run) == 1
+    status = run.status()
+    assert status.state == "failed" and "No older one is left" in status.message and "\n" not in status.message
+    assert losses(run) == wanted  # what was logged is not thrown away for a run that can't go on
+
+
+def test_a_changed_corpus_is_refused(text: Path) -> None:
+    run = make("run", text)
+    assert work(run, ("half a line", 12)) == -9
+    before = text.read_text()
+    text.write_text(before + "more")
+    assert work(run) == 1
+    assert "has changed since it began" in run.status().message
+    text.write_text(before)
+    assert work(run) == 0 and run.status().state == "finished"
+
+
+def test_a_damaged_config_is_said(text: Path) -> None:
+    run = make("run", text)
+    (run.path / "config.json").write_text('{"corpus": 3}')
+    assert work(run) == 2
+    assert run.status().state == "failed" and "config.json" in run.status().message

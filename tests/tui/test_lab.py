@@ -1,0 +1,357 @@
+"""The lab with a fake engine: one moment on all panes, newest request first, generation, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_engine import CONTEXT, FakeEngine
+from helpers import answered, drawn, make_app, unsafe, until
+
+from tui_llm.errors import UserError
+from tui_llm.reading import Target
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.panes.generate import GeneratePane
+from tui_llm.tui.panes.logits import LogitsPane
+
+SIZES = [(1, 1), (2, 2), (10, 3), (30, 8), (80, 24), (99, 31), (120, 40), (200, 60), (500, 150)]
+ALL_KEYS = ["1", "2", "3", "4", "5", "b", "b", "v", "v", "v", "x", "o", "g", "g", "u", "r", "s", "z", "z",
+            "left_square_bracket", "right_square_bracket", "left_curly_bracket", "right_curly_bracket",
+            "2", "down", "down", "enter", "end", "home", "pagedown", "5", "up", "d", "tab", "shift+tab"]
+
+
+async def test_five_panes_show_one_moment() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        screen = "\n".join(drawn(app))
+        for word in ("5 tokens", "·cat", "e^logit", "raw p", "p(T=0.8,", "cut: the", "kept", "entropy",
+                     "loss = logsumexp − logit", "perplexity", "ln V", "4 Training", "seed", "temperature"):
+            assert word in screen
+        await pilot.press("!")
+        await answered(pilot, app.lab_screen)
+        assert "6 tokens" in "\n".join(drawn(app))
+
+
+async def test_small_screens_show_one_pane_and_number_keys_reach_all() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape")
+        for key, name in zip("12345", ("tokens", "logits", "loss", "training", "generate"), strict=True):
+            await pilot.press(key)
+            await pilot.pause()
+            assert [pane.id for pane in lab.query("#panes > *") if pane.display] == [name]
+        seen = set()
+        for _ in range(6):
+            await pilot.press("tab")
+            await pilot.pause()
+            seen.add(lab._place(lab.focused))
+        assert seen == {"prompt", "tokens", "logits", "loss", "training", "generate"}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
+    prompt = "[/] [red]x [link='x [/usr/bin] \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 \ud83d <|endoftext|>"
+    app = make_app(FakeEngine(hostile=True), prompt=prompt)
+    async with app.run_test(size=size) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape")
+        for key in ALL_KEYS:
+            await pilot.press(key)
+        await answered(pilot, lab)
+        assert not unsafe(drawn(app))
+        for key in ("m", "question_mark", "t", "ctrl+p"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert not unsafe(drawn(app))
+            await pilot.press("escape")
+            await pilot.pause()
+
+
+async def test_the_newest_request_wins_and_stale_panes_say_so() -> None:
+    engine = FakeEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        engine.gate.clear()
+        before = len(engine.requests)
+        await pilot.press(*" black and white")
+        await until(pilot, lambda: lab.query_one(LogitsPane).stale)
+        assert "2 Logits & softmax …" in "\n".join(drawn(app))
+        engine.gate.set()
+        await answered(pilot, lab)
+        assert not lab.query_one(LogitsPane).stale
+        assert lab.reading is not None and lab.reading.request.prompt == "The cat sat on the black and white"
+        assert len(engine.requests) - before <= len(" black and white")
+
+
+async def test_sampler_changes_reach_the_table() -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", *["left_square_bracket"] * 9)
+        await answered(pilot, lab)
+        assert lab.lab.sampler.greedy
+        screen = "\n".join(drawn(app))
+        assert "greedy" in screen and "p(greedy" in screen
+        await pilot.press(*["left_curly_bracket"] * 20, "right_square_bracket")
+        await answered(pilot, lab)
+        assert lab.lab.sampler.top_p == 0 and lab.reading is not None and lab.reading.distribution is not None
+        assert lab.reading.distribution.kept == 1
+
+
+async def test_enter_on_a_row_makes_it_the_target() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "2", "home", "down", "down", "down", "enter")
+        await answered(pilot, lab)
+        table = lab.query_one(LogitsPane)
+        assert table.distribution is not None and table.selected is not None
+        assert lab.lab.target == Target(id=table.selected.id)
+        assert lab.reading is not None and lab.reading.loss is not None
+        assert lab.reading.loss.tokens[0].rank == table.selected.rank == 4
+
+
+async def test_a_typed_target_and_its_leading_space() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "t")
+        await pilot.pause()
+        await pilot.press("ctrl+u", *"dog on", "enter")
+        await pilot.pause()
+        assert lab.lab.target == Target(text="dog on")
+        await pilot.press("s")
+        await answered(pilot, lab)
+        assert lab.lab.target == Target(text=" dog on")
+        assert lab.reading is not None and lab.reading.loss is not None and len(lab.reading.loss.tokens) == 2
+
+
+async def test_nothing_to_predict_from_is_said() -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        assert "\n".join(drawn(app)).count("the first token has no prediction") == 2
+        await pilot.press("escape", "o")
+        await answered(pilot, lab)
+        assert "the first token has no prediction" not in "\n".join(drawn(app))
+
+
+async def test_one_token_at_a_time_equals_a_stream_and_undo_returns() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape")
+        for count in range(1, 4):
+            await pilot.press("g")
+            await until(pilot, lambda: len(lab.lab.steps) == count and lab._job is None)  # noqa: B023
+        one_by_one = lab.lab.steps
+        await pilot.press("u", "g")
+        await until(pilot, lambda: len(lab.lab.steps) == 3 and lab._job is None)
+        assert lab.lab.steps == one_by_one
+        await pilot.press("c")
+        await answered(pilot, lab)
+        assert lab.lab.steps == ()
+        await pilot.press("space")
+        await until(pilot, lambda: lab._job is None)
+        assert lab.lab.steps[:3] == one_by_one and len(lab.lab.steps) == 256
+        assert lab.reading is not None
+        assert lab.reading.request.continuation == lab.lab.continuation  # all panes show the moment after it
+
+
+async def test_a_stream_stops_at_once() -> None:
+    engine = FakeEngine()
+    engine.hold_after = 20
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "space")
+        await until(pilot, lambda: lab.lab.steps)
+        assert lab.lab.streaming and "▌" in "\n".join(drawn(app))
+        await pilot.press("space")
+        assert not lab.lab.streaming
+        known = lab.lab.steps
+        await until(pilot, lambda: lab.asker._generation is None)
+        await pilot.pause()
+        assert lab.lab.steps == known  # what was drawn after the stop is not taken
+
+
+async def test_a_stream_is_shown_in_few_readings() -> None:
+    """At most ten repaints a second: far fewer readings than tokens, where tokens come quickly."""
+    engine = FakeEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        engine.requests.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tui_llm.tui.asker.REPAINT_SECONDS", 3600.0)
+            await pilot.press("escape", "space")
+            await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
+        assert len(engine.requests) <= 2
+
+
+async def test_generated_text_is_kept_or_dropped() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5", "g")
+        await until(pilot, lambda: lab.lab.steps and lab._job is None)
+        text = lab.lab.generated_text
+        await pilot.press("enter")
+        await answered(pilot, lab)
+        assert lab.lab.prompt == lab.prompt.prompt_text == "The cat sat on the" + text
+        assert lab.lab.steps == () and "encoded anew" in "\n".join(drawn(app))
+        await pilot.press("g")
+        await until(pilot, lambda: lab.lab.steps and lab._job is None)
+        await pilot.press("i", "x")
+        await answered(pilot, lab)
+        assert lab.lab.steps == () and "was changed" in lab.lab.note
+
+
+async def test_a_step_shows_what_it_chose_from() -> None:
+    app = make_app()
+    async with app.run_test(size=(200, 60)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5", "g")
+        await until(pilot, lambda: len(lab.lab.steps) == 1 and lab._job is None)
+        await pilot.press("g")
+        await until(pilot, lambda: len(lab.lab.steps) == 2 and lab._job is None)
+        pane = lab.query_one(GeneratePane)
+        assert pane.cursor == 1 and "step 2 chose from" in "\n".join(drawn(app))
+        await pilot.press("up")
+        assert pane.cursor == 0
+        await pilot.pause()
+        assert "step 1 chose from" in "\n".join(drawn(app))
+
+
+async def test_a_longer_prompt_than_the_context_is_said() -> None:
+    app = make_app(prompt="the cat " * CONTEXT)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        assert f"sees the last {CONTEXT} of {2 * CONTEXT + 1} tokens" in "\n".join(drawn(app))
+
+
+async def test_a_vocabulary_that_needs_a_network() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "v", "v", "v")
+        await answered(pilot, lab)
+        assert lab.lab.tokenizer == "o200k_base"
+        assert "o200k_base is not on this machine [/]" in "\n".join(drawn(app))
+
+
+async def test_special_tokens_typed_are_text_until_toggled() -> None:
+    app = make_app(prompt="<|endoftext|>x")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        assert "is plain text" in "\n".join(drawn(app))
+        await pilot.press("escape", "x")
+        await answered(pilot, lab)
+        assert lab.reading is not None and lab.reading.request.allow_special
+        assert "is the special token" in "\n".join(drawn(app))
+
+
+# ── what can go wrong ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [UserError("[/] no \x1b torch"), ImportError("no module named [red]torch"), MemoryError()])
+async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> None:
+    def open_engine() -> FakeEngine:
+        raise error
+
+    app = LabApp(open_engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.lab_screen._problem)
+        await pilot.pause()
+        top = drawn(app)[0]
+        assert top.strip().startswith("!") and not unsafe([top])
+        await pilot.press("escape", "g", "x")  # and the app goes on
+
+
+async def test_a_reading_that_fails_is_one_line_and_the_next_one_clears_it() -> None:
+    engine = FakeEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        engine.fail = ZeroDivisionError("[/usr/bin]\nsecond line")
+        await pilot.press("a")
+        await until(pilot, lambda: lab._problem)
+        await pilot.pause()
+        assert "ZeroDivisionError" in drawn(app)[0] and "[/usr/bin] second line" in drawn(app)[0]
+        engine.fail = None
+        await pilot.press("b")
+        await answered(pilot, lab)
+        await pilot.pause()
+        assert "ZeroDivisionError" not in drawn(app)[0]
+
+
+async def test_models_are_listed_and_opened() -> None:
+    engine = FakeEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: any("is cut short" in line for line in drawn(app)))
+        assert not unsafe(drawn(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: lab.weights is not None and lab.weights.name != "nano")
+        await answered(pilot, lab)
+        assert engine.opened[-1].startswith("[/]") and not unsafe(drawn(app))
+
+
+async def test_a_model_that_can_not_be_opened_leaves_the_old_one() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        lab.open_model("missing")
+        await until(pilot, lambda: app._notifications)
+        assert lab.weights is not None and lab.weights.name == "nano"
+
+
+async def test_copy_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = make_app(FakeEngine(hostile=True))
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "2", "y")
+        rows = [line.split("\t") for line in app.clipboard.splitlines()]
+        assert rows[0][:4] == ["rank", "id", "bytes", "text"] and {len(row) for row in rows} == {10}
+        assert not unsafe(["".join(row) for row in rows])
+        await pilot.press("w", "w")
+        saved = json.loads((tmp_path / "reading-1.json").read_text(encoding="utf-8"))
+        assert (tmp_path / "reading-2.json").exists()
+        assert lab.reading is not None and saved["prompt_ids"] == list(lab.reading.prompt_ids)
+        assert saved["distribution"]["candidates"][0]["logit"] == lab.reading.distribution.candidates[0].logit  # type: ignore[union-attr]
+
+
+async def test_themes_and_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        assert any("The│·cat│·sat" in line for line in drawn(app))  # boundaries without colours
+        dark = app.current_theme.dark
+        await pilot.press("escape", "d")
+        assert app.current_theme.dark is not dark

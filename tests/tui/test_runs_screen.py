@@ -1,0 +1,320 @@
+"""The table of all runs, and the form for a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fake_run
+import pytest
+from helpers import drawn, make_app, unsafe, until
+from textual.app import App
+from textual.widgets import DataTable, Select
+
+from tui_llm.errors import UserError
+from tui_llm.training import launch
+from tui_llm.training.presets import PRESETS
+from tui_llm.training.run import Run
+from tui_llm.tui.corpus_check import complete, corpus_size
+from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.screens.new_run import NewRunScreen, free_name
+from tui_llm.tui.screens.runs import RunsScreen, spark
+
+UNSET: Any = object()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+class ScreenApp(App[None]):
+    """Opens one screen and keeps what it was left with."""
+
+    def __init__(self, screen: RunsScreen | NewRunScreen) -> None:
+        super().__init__()
+        self.shown, self.answer = screen, UNSET
+
+    def on_mount(self) -> None:
+        self.push_screen(self.shown, self._left)  # type: ignore[arg-type]
+
+    def _left(self, answer: Any) -> None:
+        self.answer = answer
+
+    @property
+    def text(self) -> str:
+        return "\n".join(drawn(self))  # type: ignore[arg-type]
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_runs_are_listed_the_living_first_then_the_newest() -> None:
+    for at, name in enumerate(("oldest", "old", "new")):
+        fake_run.made_at(fake_run.make(name, done=20), 1000 - at * 100)
+    alive = fake_run.make("alive", state="running", done=5)
+    fake_run.made_at(alive, 5000)
+    app = ScreenApp(RunsScreen())
+    with fake_run.alive(alive):
+        async with app.run_test(size=(120, 24)) as pilot:
+            await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 4)
+
+            def toys() -> list[str]:
+                return [line for line in app.text.split("\n") if "toy" in line]
+
+            await until(pilot, lambda: len(toys()) == 4)
+            rows = toys()
+            assert [row.split()[1] for row in rows] == ["alive", "new", "old", "oldest"]
+            assert "● running" in rows[0] and "■ stopped" in rows[1]
+            assert "20/100" in rows[1] and "5.094" in rows[1] and "3.000" in rows[1] and "█" in rows[1]
+
+
+async def test_no_runs_says_how_to_make_one() -> None:
+    app = ScreenApp(RunsScreen())
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: "n makes one" in app.text)
+        for key in ("enter", "o", "e", "S", "D"):  # nothing to do any of it to
+            await pilot.press(key)
+        assert app.answer is UNSET
+        await pilot.press("n")
+        assert app.answer == ("new", None)
+
+
+@pytest.mark.parametrize(("key", "what"), [("enter", "watch"), ("o", "open")])
+async def test_the_run_under_the_cursor_is_chosen(key: str, what: str) -> None:
+    for name, age in (("first", 10), ("second", 20)):
+        run = fake_run.make(name, done=3)
+        fake_run.checkpoint(run, 3)
+        fake_run.made_at(run, age)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 2)
+        await pilot.press("down", key)
+        await until(pilot, lambda: app.answer is not UNSET)
+        assert app.answer[0] == what and app.answer[1].name == "second"
+
+
+async def test_a_run_without_a_checkpoint_is_not_opened() -> None:
+    fake_run.make("tales", done=3)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(notifications=True) as pilot:
+        await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 1)
+        await pilot.press("o")
+        await until(pilot, lambda: "no checkpoint yet" in app.text)
+        assert app.answer is UNSET
+
+
+async def test_a_run_is_deleted_only_when_that_is_confirmed() -> None:
+    run = fake_run.make("tales", done=3)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 1)
+        for refusal in ("n", "escape", "enter"):  # Enter is on "No"
+            await pilot.press("D")
+            await until(pilot, lambda: "Delete tales" in app.text)
+            await pilot.press(refusal)
+            await until(pilot, lambda: app.screen is app.shown)
+            assert run.exists()
+        await pilot.press("D", "y")
+        await until(pilot, lambda: "n makes one" in app.text)
+        assert not run.path.exists()
+
+
+async def test_a_run_that_is_being_trained_is_not_deleted() -> None:
+    run = fake_run.make("tales", done=3, state="running")
+    app = ScreenApp(RunsScreen())
+    with fake_run.alive(run):
+        async with app.run_test(notifications=True) as pilot:
+            await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 1)
+            await pilot.press("D")
+            await until(pilot, lambda: "tales is being" in app.text)
+            assert app.screen is app.shown and run.exists()
+
+
+async def test_resume_and_stop_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(launch, "start", lambda run: asked.append(("start", run.name)))
+    monkeypatch.setattr(launch, "stop", lambda run: asked.append(("stop", run.name)))
+    fake_run.make("tales", done=3, state="running")
+    app = ScreenApp(RunsScreen())
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 1)
+        await pilot.press("e", "S")
+        await until(pilot, lambda: sorted(asked) == [("start", "tales"), ("stop", "tales")])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10, 4), (80, 24), (300, 60)])
+async def test_both_screens_fit_any_terminal(size: tuple[int, int]) -> None:
+    run = fake_run.make("tales", done=3, state="failed", message="\x1b[31m[/]")
+    (run.path / "config.json").write_bytes(b'"\x1b]0;x\x07')
+    for screen in (RunsScreen(), NewRunScreen("/tmp/\x1b[31m[red]x\u202e")):
+        app = ScreenApp(screen)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            assert not unsafe(drawn(app))  # type: ignore[arg-type]
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
+    assert spark((0.0, 7.0, 3.0)) == "▁█▄"
+    assert spark((2.0, 2.0)) == "▁▁"
+    assert spark(()) == ""
+
+
+# ── the form ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def set_field(app: ScreenApp, name: str, value: str) -> None:
+    app.shown.query_one(f"#{name}").value = value  # type: ignore[attr-defined]
+
+
+def says(app: ScreenApp, name: str) -> str:
+    return str(app.shown.query_one(f"#{name}-says").render())  # type: ignore[attr-defined]
+
+
+async def test_each_wrong_field_says_why_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "create", lambda *_, **__: pytest.fail("it must not start"))
+    fake_run.make("taken")
+    app = ScreenApp(NewRunScreen())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for name, value, why in (
+            ("steps", "many", "whole number"),
+            ("steps", "0", "1 or more"),
+            ("batch_size", "-3", "1 or more"),
+            ("block_size", "1", "2 or more"),
+            ("learning_rate", "nan", "number from 0 up"),
+            ("learning_rate", "", "a number"),
+            ("seed", "1.5", "whole number"),
+            ("name", "../up", "can't name a run"),
+            ("name", "taken", "already"),
+            ("corpus", "/no/such/place", "no such file"),
+        ):
+            set_field(app, name, value)
+            await until(pilot, lambda name=name, why=why: why in says(app, name))
+            assert says(app, name).startswith("✗")
+            await pilot.press("ctrl+s")
+            await pilot.pause()
+            assert app.answer is UNSET
+        set_field(app, "steps", "10")
+        await until(pilot, lambda: says(app, "steps") == "")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.answer is None)
+
+
+async def test_a_preset_fills_the_fields_and_the_name_follows(tmp_path: Path) -> None:
+    app = ScreenApp(NewRunScreen(str(tmp_path / "My Tales!.txt")))
+    async with app.run_test(size=(80, 24)) as pilot:
+        field = app.shown.query_one
+        assert field("#name").value == "my-tales-toy"  # type: ignore[attr-defined]
+        field("#preset", Select).value = "nano"
+        await until(pilot, lambda: field("#name").value == "my-tales-nano")  # type: ignore[attr-defined]
+        assert field("#steps").value == str(PRESETS["nano"].steps)  # type: ignore[attr-defined]
+        assert float(field("#learning_rate").value) == PRESETS["nano"].learning_rate  # type: ignore[attr-defined]
+        set_field(app, "name", "mine")
+        field("#preset", Select).value = "toy"
+        await until(pilot, lambda: field("#steps").value == str(PRESETS["toy"].steps))  # type: ignore[attr-defined]
+        assert field("#name").value == "mine"  # type: ignore[attr-defined]
+
+
+async def test_a_right_form_makes_the_run_and_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr(launch, "start", started.append)
+    (tmp_path / "tales.txt").write_text("Once upon a time")
+    app = ScreenApp(NewRunScreen(str(tmp_path / "tales.txt")))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "16 bytes" in says(app, "corpus"))
+        set_field(app, "steps", "77")
+        app.shown.query_one("#device", Select).value = "cpu"
+        await pilot.pause()
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.answer is not UNSET)
+    config = app.answer.config()
+    assert [run.name for run in started] == ["tales-toy"] == [app.answer.name]
+    assert config.corpus == (str(tmp_path / "tales.txt"),) and config.preset == "toy" and config.device == "cpu"
+    assert config.settings.steps == 77 and config.settings.batch_size == PRESETS["toy"].batch_size
+
+
+async def test_a_worker_that_can_not_be_started_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(run: Run) -> None:
+        raise UserError("can't write there [/]")
+
+    monkeypatch.setattr(launch, "start", start)
+    (tmp_path / "tales.txt").write_text("Once upon a time")
+    app = ScreenApp(NewRunScreen(str(tmp_path / "tales.txt")))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "16 bytes" in says(app, "corpus"))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "can't write there [/]" in app.text)
+        assert app.answer is UNSET and not (tmp_path / "home" / "runs" / "tales-toy").exists()
+
+
+def test_a_free_name_is_free_and_can_name_a_run() -> None:
+    assert free_name("/x/Tales & more.txt", "toy") == "tales-more-toy"
+    fake_run.make("tales-more-toy")
+    assert free_name("/x/Tales & more.txt", "toy") == "tales-more-toy-2"
+    assert free_name("\x1b[31m/…", "toy") == "toy"
+
+
+# ── the corpus, at a glance ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_corpus_that_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Ein Schiff fährt über das Meer 🚢 " * 3000)
+    assert corpus_size(str(tmp_path / "a.txt")) == (tmp_path / "a.txt").stat().st_size
+    assert corpus_size(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"", "empty"), (b" \n\n", "empty"), (b"PNG\0\0", "not text"), (b"caf\xe9 au lait", "not UTF-8")],
+)
+def test_a_corpus_that_is_none(tmp_path: Path, data: bytes, why: str) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(UserError, match=why):
+        corpus_size(str(tmp_path / "a.txt"))
+
+
+def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    for place, why in (("", "type the path"), ("/no/such", "no such"), (str(tmp_path / "none"), "nothing to read"),
+                       ("/dev/null", "neither"), ("a\0b", "can't read|no such"), ("~nobody-here/x", "can't read|no such"),
+                       ("x" * 5000, "can't read")):  # fmt: skip
+        with pytest.raises(UserError, match=why):
+            corpus_size(place)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("text")
+
+    def refuse(*_: Any, **__: Any) -> Any:  # root may read anything, so no mode would do
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match="may not be read"):
+        corpus_size(str(tmp_path / "a.txt"))
+
+
+def test_a_path_is_completed_only_by_names_that_show_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "tales").mkdir()
+    (tmp_path / "x\x1b[31mevil.txt").write_text("")
+    (tmp_path / ".hidden").write_text("")
+    assert complete(f"{tmp_path}/ta") == f"{tmp_path}/tales/"
+    assert complete(f"{tmp_path}/x") is None
+    assert complete(f"{tmp_path}/") == f"{tmp_path}/tales/"
+    assert complete("/no/such/place") is None
+
+
+async def test_R_and_Enter_bring_the_training_pane_forward() -> None:
+    for name, age in (("first", 10), ("second", 20)):
+        fake_run.made_at(fake_run.make(name, done=3), age)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        pane = lab.query_one(TrainingPane)
+        await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "first")
+        assert not pane.display  # one pane at a time, and another one is shown
+        await pilot.press("escape", "R")
+        await until(pilot, lambda: app.screen is not lab and len(app.screen.query_one(DataTable).rows) == 2)
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "second" and pane.display)
+        assert lab.current == "training"

@@ -1,0 +1,101 @@
+"""The app has the terminal to itself: other writers go to a log, and without a terminal it says so."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+RUNNER = """
+    import os, sys
+    sys.path.insert(0, {tests!r})
+    from fake_engine import FakeEngine
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.terminal import run_app
+
+    class Noisy(LabApp):
+        def on_mount(self):
+            os.write(1, b"NOISE-ON-1")
+            os.write(2, b"NOISE-ON-2")
+            self.set_timer(0.2, self.exit)
+
+        def on_ready(self):
+            {ready}
+
+    status = run_app(Noisy(FakeEngine))
+    os.write(1, b"AFTER-THE-APP")
+    raise SystemExit(status)
+"""
+
+
+def run_in_terminal(home: Path, ready: str = "pass") -> tuple[int, bytes]:
+    """The runner in a pseudo-terminal: its exit status and all that the terminal was sent."""
+    program = textwrap.dedent(RUNNER).format(tests=str(TESTS), ready=ready)
+    master, slave = pty.openpty()
+    env = {**os.environ, "TUI_LLM_HOME": str(home), "TERM": "xterm-256color", "PYTHONPATH": str(TESTS.parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=slave, stdout=slave, stderr=slave, env=env,
+                               start_new_session=True)
+    os.close(slave)
+    out = b""
+    while True:
+        ready_to_read, _, _ = select.select([master], [], [], 0.1)
+        if ready_to_read:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            out += chunk
+        elif process.poll() is not None:
+            break
+    os.close(master)
+    return process.wait(), out
+
+
+def test_other_writers_go_to_the_log(tmp_path: Path) -> None:
+    status, out = run_in_terminal(tmp_path)
+    log = (tmp_path / "log" / "app.log").read_bytes()
+    assert status == 0
+    assert b"NOISE-ON-1" in log and b"NOISE-ON-2" in log
+    assert b"NOISE-ON" not in out
+    assert b"Logits" in out and b"\x1b[?1049l" in out  # it was drawn, and the screen was given back
+    assert out.rstrip().endswith(b"AFTER-THE-APP")
+
+
+def test_a_crash_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+    status, out = run_in_terminal(tmp_path, ready="raise RuntimeError('a bug')")
+    assert status != 0
+    assert b"a bug" in (tmp_path / "log" / "app.log").read_bytes()
+    assert b"stopped on an internal error" in out  # the UserError that the command line prints
+
+
+@pytest.mark.parametrize("piped", ["stdin", "both outputs"])
+def test_without_a_terminal_it_says_what_to_do(tmp_path: Path, piped: str) -> None:
+    program = textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(TESTS)!r})
+        from fake_engine import FakeEngine
+        from tui_llm.errors import UserError
+        from tui_llm.tui.app import LabApp
+        from tui_llm.tui.terminal import run_app
+        try:
+            run_app(LabApp(FakeEngine))
+        except UserError as error:
+            sys.exit(f"said: {{error}}")
+    """)
+    master, slave = pty.openpty()
+    env = {**os.environ, "TUI_LLM_HOME": str(tmp_path), "PYTHONPATH": str(TESTS.parents[1])}
+    stdin = subprocess.DEVNULL if piped == "stdin" else slave
+    done = subprocess.run([sys.executable, "-c", program], stdin=stdin, capture_output=True, env=env, check=False)
+    os.close(slave)
+    os.close(master)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"said: the app needs a terminal") and done.stderr.count(b"\n") == 1

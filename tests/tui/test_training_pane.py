@@ -1,0 +1,315 @@
+"""The Training pane on run directories written by hand, and once on a real worker."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import fake_run
+import pytest
+from helpers import drawn, unsafe, until
+from textual.app import App, ComposeResult
+from textual.widgets import Static
+
+from tui_llm.training import launch
+from tui_llm.training.run import Metric
+from tui_llm.tui.messages import CheckpointSaved, ModelChosen
+from tui_llm.tui.panes.training import TrainingPane, duration
+from tui_llm.tui.run_watch import BUCKETS, CHUNK, RunReader, RunWatcher, loss_glimpse, seconds_left, speed
+from tui_llm.tui.widgets.loss_chart import LossChart
+
+HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
+    return tmp_path
+
+
+class PaneApp(App[None]):
+    CSS = "TrainingPane { border: round $primary; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[ModelChosen | CheckpointSaved] = []
+
+    def compose(self) -> ComposeResult:
+        yield TrainingPane()
+
+    def on_mount(self) -> None:
+        self.pane.focus()
+
+    @property
+    def pane(self) -> TrainingPane:
+        return self.query_one(TrainingPane)
+
+    @property
+    def state(self) -> str:
+        return self.pane.snapshot.status.state if self.pane.snapshot else ""
+
+    @property
+    def text(self) -> str:
+        return "\n".join(drawn(self))  # type: ignore[arg-type]
+
+    def on_model_chosen(self, message: ModelChosen) -> None:
+        self.asked.append(message)
+
+    def on_checkpoint_saved(self, message: CheckpointSaved) -> None:
+        self.asked.append(message)
+
+
+def resting(app: PaneApp) -> bool:
+    timer = app.query_one(RunWatcher)._timer
+    return timer is not None and not timer._active.is_set()
+
+
+# ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -> None:
+    app = PaneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "n  makes one" in app.text)
+        await pilot.press("p", "S", "e", "O", "l")
+        await pilot.pause()
+        assert resting(app)
+
+
+async def test_it_shows_what_the_run_says() -> None:
+    run = fake_run.make("tales", steps=200, done=50, corpus="/texts/tales.txt", message="saved at step 50 of 200")
+    fake_run.sample(run, 50, " there was a ship")
+    app = PaneApp()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.state == "stopped")
+        wanted = ("■ stopped  tales", "tales.txt · preset toy · cpu · 123 K parameters · V = 257", "step 50 of 200",
+                  "25 %", "loss 4.033", "validation 3.000", "lr 1.00e-03", "tokens/s 1,000",
+                  "e resumes it  saved at step 50 of 200", "ln V = 5.55", "Once there was a ship")  # fmt: skip
+        await until(pilot, lambda: all(words in app.text.replace("\N{NO-BREAK SPACE}", " ") for words in wanted))
+        assert resting(app)  # no worker, no timer
+
+
+async def test_it_finds_the_run_that_is_alive_before_a_newer_one_that_is_not() -> None:
+    alive, newer = fake_run.make("alive", state="running", done=3), fake_run.make("newer", done=9)
+    fake_run.made_at(alive, 1000)
+    fake_run.made_at(newer, 10)
+    with fake_run.alive(alive):
+        app = PaneApp()
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.state == "running")
+            assert app.pane.snapshot and app.pane.snapshot.name == "alive"
+            assert not resting(app)
+
+
+async def test_it_follows_a_run_and_says_when_its_worker_was_killed() -> None:
+    run = fake_run.make("tales", steps=100, done=10, state="running")
+    app = PaneApp()
+    with fake_run.alive(run) as worker:
+        async with app.run_test(size=(90, 24)) as pilot:
+            await until(pilot, lambda: "step 10 of 100" in app.text)
+            fake_run.add(run, 11, 40)
+            await until(pilot, lambda: "step 40 of 100" in app.text)
+            assert app.pane.snapshot and len(app.pane.snapshot.train) == 40
+            worker.kill()
+            await until(pilot, lambda: "✗ died" in app.text)
+            await until(pilot, lambda: "e resumes it" in app.text)
+            await until(pilot, lambda: resting(app))
+
+
+async def test_a_resumed_run_that_was_cut_back_loses_what_was_never_saved() -> None:
+    run = fake_run.make("tales", done=40)
+    reader = RunReader(run)
+    assert len(reader.read().train) == 40
+    fake_run.add(run, 41, 41, loss=77.0)
+    assert reader.read().train[-1] == (41, 77.0)
+    part = run.path / "part"
+    part.write_bytes(b"".join(fake_run.metric_line(step) for step in range(1, 31)))
+    part.replace(run.metrics_path)  # as the worker does
+    snapshot = reader.read()
+    assert [step for step, _ in snapshot.train] == list(range(1, 31)) and snapshot.status.step == 30
+
+
+def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
+    run = fake_run.make("long", steps=10**6)
+    spike = 33_333
+    with run.metrics_path.open("wb") as file:
+        file.writelines(fake_run.metric_line(s, loss=50.0 if s == spike else 2.0) for s in range(1, 60_001))
+    reader = RunReader(run)
+    parts = [reader.read()]
+    while parts[-1].reading:
+        parts.append(reader.read())
+    assert len(parts) >= run.metrics_path.stat().st_size // CHUNK
+    assert parts[-1].last is not None and parts[-1].last.step == 60_000
+    assert len(parts[-1].train) <= 2 * BUCKETS and (spike, 50.0) in parts[-1].train
+    before = reader.tail.offset
+    fake_run.add(run, 60_001, 60_001)
+    assert reader.read().status.step == 60_001
+    assert reader.tail.offset - before < 300  # only what was new
+    glimpse = loss_glimpse(run.metrics_path, 12)
+    assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (20, 5), (40, 9), (80, 24), (120, 40), (500, 150)])
+async def test_hostile_text_stays_text_at_any_size(size: tuple[int, int]) -> None:
+    run = fake_run.make("tales", done=20, state="failed", message=HOSTILE, corpus=f"/texts/{HOSTILE}.txt")
+    fake_run.sample(run, 20, HOSTILE * 50, prompt=HOSTILE)
+    app = PaneApp()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.state == "failed")
+        await pilot.pause()
+        assert not unsafe(drawn(app))  # type: ignore[arg-type]
+        if size[0] >= 80:
+            await until(pilot, lambda: "a␛[31m[red]b[/]\\u202e" in app.text)
+
+
+async def test_resizing_never_breaks_it() -> None:
+    fake_run.make("tales", done=30)
+    app = PaneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.state == "stopped")
+        for size in ((1, 1), (200, 60), (30, 3), (2, 50), (100, 30)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+        await until(pilot, lambda: "step 30 of 100" in app.text)
+
+
+async def test_losses_that_are_no_numbers_are_shown_as_words() -> None:
+    run = fake_run.make("tales", done=3)
+    with run.metrics_path.open("ab") as file:
+        file.write(b'{"step":4,"loss":NaN,"lr":0.1,"grad_norm":Infinity,"tokens_per_second":NaN}\nnot a line\n{}\n')
+    app = PaneApp()
+    async with app.run_test(size=(90, 24)) as pilot:
+        await until(pilot, lambda: all(word in app.text for word in ("NaN", "∞", "step 4 of 100")))
+
+
+async def test_a_damaged_run_says_so() -> None:
+    run = fake_run.make("tales", done=3)
+    (run.path / "config.json").write_text("{")
+    app = PaneApp()
+    async with app.run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: app.state == "failed")
+        await until(pilot, lambda: "may be damaged" in " ".join(app.text.split()))
+
+
+# ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_p_asks_for_a_pause_and_again_to_go_on() -> None:
+    run = fake_run.make("tales", done=3, state="running")
+    app = PaneApp()
+    with fake_run.alive(run):
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.state == "running")
+            await pilot.press("p")
+            await until(pilot, lambda: run.control().get("paused") is True)
+            await until(pilot, lambda: "pausing: it saves first" in app.text)
+            run.write_status("paused", "paused at step 3")  # what the worker answers
+            await until(pilot, lambda: "‖ paused" in app.text)
+            await pilot.press("p")
+            await until(pilot, lambda: run.control().get("paused") is False)
+
+
+async def test_S_sends_sigterm_to_the_holder_of_the_lock() -> None:
+    run = fake_run.make("tales", done=3, state="running")
+    app = PaneApp()
+    with fake_run.alive(run) as worker:
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.state == "running")
+            await pilot.press("S")
+            await until(pilot, lambda: worker.poll() is not None)
+            assert worker.returncode == -signal.SIGTERM
+
+
+async def test_e_starts_the_worker_of_a_run_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(launch, "start", lambda run: started.append(run.name))
+    fake_run.make("tales", done=3, state="running")
+    app = PaneApp()
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: app.state == "died")
+        await pilot.press("e")
+        await until(pilot, lambda: started == ["tales"])
+
+
+async def test_O_opens_the_run_once_there_is_a_checkpoint_and_new_ones_are_announced() -> None:
+    run = fake_run.make("tales", done=3, state="running")
+    app = PaneApp()
+    with fake_run.alive(run):
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.state == "running")
+            await pilot.press("O")
+            await pilot.pause()
+            assert app.asked == []
+            fake_run.checkpoint(run, 3)
+            await until(pilot, lambda: app.asked)
+            assert isinstance(app.asked[0], CheckpointSaved) and app.asked[0].step == 3
+            await pilot.press("O")
+            await until(pilot, lambda: len(app.asked) == 2)
+            assert isinstance(app.asked[1], ModelChosen) and app.asked[1].model == "tales"
+
+
+async def test_l_makes_the_loss_axis_logarithmic_and_back() -> None:
+    fake_run.make("tales", done=30)
+    app = PaneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.state == "stopped")
+        await pilot.press("l")
+        await until(pilot, lambda: "log axis" in app.text)
+        await pilot.press("l")
+        await until(pilot, lambda: "log axis" not in app.text)
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def metric(step: int, time: float, rate: float = 100.0) -> Metric:
+    return Metric(step, 1.0, 1e-3, 1.0, rate, None, time)
+
+
+def test_time_left_is_what_recent_steps_took_without_the_pauses() -> None:
+    steady = [metric(step, 2.0 * step) for step in range(1, 11)]
+    assert seconds_left(steady, 100) == 180.0
+    paused = steady[:5] + [metric(m.step, m.time + 7200) for m in steady[5:]]
+    assert seconds_left(paused, 100) == 180.0
+    assert seconds_left(steady, 10) == 0.0
+    assert seconds_left(steady[:1], 100) is None
+
+
+def test_speed_is_tokens_over_time() -> None:
+    # Equal steps at 100 and 300 tokens/s: 200 tokens in 1 + 1/3 seconds of 100 tokens each.
+    assert speed([metric(1, 0, 100.0), metric(2, 0, 300.0)]) == pytest.approx(150.0)
+    assert speed([metric(1, 0, float("nan"))]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0:00"), (42.4, "0:42"), (3909, "1:05:09"), (273_600, "3 d 4 h"), (float("inf"), "∞")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+# ── for real ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) -> None:
+    corpus = tmp_path / "tales.txt"
+    corpus.write_text("Once upon a time there was a little ship that sailed the sea.\n" * 400)
+    app = PaneApp()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: "makes one" in app.text)
+        await pilot.press("n")
+        await until(pilot, lambda: app.screen.query("#corpus"))
+        app.screen.query_one("#corpus").value = str(corpus)  # type: ignore[attr-defined]
+        app.screen.query_one("#steps").value = "12"  # type: ignore[attr-defined]
+        await until(pilot, lambda: "bytes of text" in app.text)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.state == "finished")
+        snapshot = app.pane.snapshot
+        assert snapshot and [step for step, _ in snapshot.train] == list(range(1, 13))
+        assert snapshot.train[-1][1] < snapshot.train[0][1]  # it learns
+        assert snapshot.sample is not None and snapshot.checkpoint == 12
+    again = PaneApp()
+    async with again.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: again.state == "finished")
+        assert again.pane.snapshot and again.pane.snapshot.name == "tales-toy"
+        assert isinstance(again.query_one("#run-head"), Static) and again.query_one(LossChart).curves.train
