@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
     run = make("run", text, **LONG)
     run.write_control(stop=True)
     assert work(run) == 0
-    assert run.status().state == "stopped" and run.checkpoints() == [] and losses_of_none(run)
+    assert run.status().state == "stopped" and run.checkpoints() == [] and losses(run) == []
     run.write_control(stop=False, paused=True)
     worker = begin(run)
     wait(lambda: run.status().state == "paused")
@@ -141,10 +142,6 @@ def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
     assert run.status().state == "stopped" and run.checkpoints() == []
     with pytest.raises(UserError, match="no checkpoint yet"):
         hub.find("run")
-
-
-def losses_of_none(run: Run) -> bool:
-    return not run.metrics_path.exists() or losses(run) == []
 
 
 def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path) -> None:
@@ -195,7 +192,7 @@ def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) 
 
 def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make("run", text)
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     launch.start(run)
     assert not launch.wait_until_held(run)
     assert run.status().state == "failed" and "exit status 1" in run.status().message

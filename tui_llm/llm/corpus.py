@@ -254,11 +254,10 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             begun = False
         if not begun:
             waiting = waiting.lstrip("\n")
-        while len(waiting) > _CHUNK:
+        while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
-            if cut == 0:  # one endless line: anywhere, but not inside what may become a separator
-                cut = min(_CHUNK, len(waiting) - len(END_OF_TEXT))
+            cut = cut or _CHUNK  # one endless line: anywhere, but not inside what may become a separator
             yield waiting[:cut]
             waiting, begun = waiting[cut:], True
     rest = waiting.rstrip("\n") if begun else waiting.strip("\n")

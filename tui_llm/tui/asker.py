@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import threading
 import time
@@ -34,6 +35,21 @@ def one_line(error: BaseException) -> str:
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
     return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
+
+
+def quiet_collector() -> None:
+    """No garbage collection until `settle_collector`: there is none to find while torch is imported."""
+    if not gc.get_freeze_count():
+        gc.disable()
+
+
+def settle_collector() -> None:
+    """Spares later collections what torch and the model brought: some 300,000 objects that live as long as the
+    process. A full collection that walks them holds up the screen for a quarter of a second, in the midst of typing.
+    """
+    if not gc.isenabled():
+        gc.freeze()  # once a process: what is frozen is never collected
+        gc.enable()
 
 
 class Generation:
@@ -134,9 +150,11 @@ class Asker:
 
     def _run(self) -> None:
         self._post(Progress("loading torch"))
+        quiet_collector()
         try:
             self._engine = self._open_engine()
         except BaseException as error:
+            settle_collector()
             self._fail("engine", error)
             self._post(Progress(""))
             return
@@ -186,6 +204,7 @@ class Asker:
             else:
                 self._opened = model
         except BaseException as error:
+            settle_collector()
             self._fail("open", error)
         else:
             self._post(Opened(weights))
@@ -220,6 +239,7 @@ class Asker:
             request = generation.request
             self._show(generation, None)
         reading = self._ask(request)
+        settle_collector()  # the first reading has brought the last of what stays
         if reading is not None:
             self._post(ReadingReady(reading))
 

@@ -19,7 +19,14 @@ def press(action: str) -> Style:
     return Style.from_meta({"@click": action})
 
 
-class TopBar(Static):
+class Bar(Static):
+    """One line that never changes its size, so that a new text asks for no layout."""
+
+    def put(self, content: Content) -> None:
+        self.update(content, layout=False)
+
+
+class TopBar(Bar):
     """Whose numbers these are and what they took; or what the engine is busy with; or what went wrong."""
 
     def show_model(self, weights: Weights, reading: Reading | None) -> None:
@@ -33,19 +40,19 @@ class TopBar(Static):
         if reading is not None:
             run = f"{reading.forward_tokens} run" if reading.forward_tokens else "cached"
             took = f"   {reading.milliseconds:.1f} ms, {run}"
-        self.update(Content.assemble(
+        self.put(Content.assemble(
             (visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")
         ))
 
     def show_busy(self, text: str, seconds: float, hint: str) -> None:
         elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""
-        self.update(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "dim")))
+        self.put(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "dim")))
 
     def show_problem(self, line: str) -> None:
-        self.update(Content.assemble(("! ", "bold $text-error"), (visible(line), "$text-error")))
+        self.put(Content.assemble(("! ", "bold $text-error"), (visible(line), "$text-error")))
 
 
-class TabBar(Static):
+class TabBar(Bar):
     """One pane at a time: which ones there are."""
 
     def show(self, current: str) -> None:
@@ -56,10 +63,10 @@ class TabBar(Static):
             text = f"[{number} {title}]" if here else f" {number} {title} "
             content = Content(text).stylize(press(f"screen.pane('{name}')"))
             parts.append(content.stylize("bold $text-accent") if here else content.stylize("dim"))
-        self.update(Content("").join(parts))
+        self.put(Content("").join(parts))
 
 
-class KeyBar(Static):
+class KeyBar(Bar):
     """The keys that matter where the focus is; each can be clicked."""
 
     def show(self, place: str) -> None:
@@ -68,7 +75,7 @@ class KeyBar(Static):
             commands = list(group)
             keys = [_key(command) for command in commands]
             parts.append(Content(" ").join([*keys, Content(label).stylize(press(_action(commands[-1])))]))
-        self.update(Content("  ").join(parts))
+        self.put(Content("  ").join(parts))
 
 
 def _key(command: Command) -> Content:

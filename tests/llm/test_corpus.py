@@ -1,0 +1,231 @@
+"""Corpora: what is read, how it is cut, what is held out, and what is said of files that are no text."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.llm import corpus, texts
+from tui_llm.llm.tokenizer import byte_level
+
+BYTE = byte_level()
+END = BYTE.end_of_text
+assert END is not None
+
+
+def ids(text: str) -> list[int]:
+    return BYTE.encode(text)
+
+
+def load(*places: Path, fraction: float = 0.1, block_size: int = 4) -> corpus.Corpus:
+    return corpus.load(list(places), BYTE, fraction, block_size=block_size)
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_documents_become_ids_with_a_separator_after_each(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.txt", "\ufeffone\r\ntwo\n\n<|endoftext|>\n\n<|endoftext|>three\n")
+    b = write(tmp_path / "b.txt", "four four four")
+    made = load(a, b, fraction=0.25)
+    first = [*ids("one\ntwo"), END, *ids("three"), END]  # 14 tokens: the last 4 are held out
+    second = [*ids("four four four"), END]  # 15 tokens: the last 4
+    assert made.train.tolist() == first[:-4] + second[:-4]
+    assert made.validation.tolist() == first[-4:] + second[-4:]
+    assert made.train.dtype == np.uint16
+    counts = np.unique(made.train, return_counts=True)[1] / len(made.train)
+    assert made.unigram_entropy == pytest.approx(-(counts * np.log(counts)).sum())
+    assert made.bytes_per_token == pytest.approx((a.stat().st_size + b.stat().st_size) / 29)
+
+
+@given(
+    parts=st.lists(st.text("ab\n\r é😀", max_size=40), max_size=6),
+    chunk=st.integers(1, 30),
+    block=st.integers(1, 9),
+)
+def test_reading_in_pieces_changes_nothing(parts: list[str], chunk: int, block: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = "<|endoftext|>".join(parts)
+    path = write(tmp_path_factory.mktemp("pieces") / "text.txt", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "BLOCK", block)
+        patch.setattr(corpus, "_CHUNK", chunk)
+        assert corpus.read_text(path) == text.replace("\r\n", "\n")
+        chunks = list(corpus._chunks(texts.blocks(path)))
+    assert all(piece is None or (piece and len(piece) <= 2 * chunk + block + 26) for piece in chunks)
+    documents = ["".join(piece for piece in document if piece is not None) for document in _split(chunks)]
+    wanted = list(corpus.documents(text.replace("\r\n", "\n")))
+    # Blank lines without end may cost a chunk of their own; but for them, it is the same.
+    assert [d.rstrip("\n") for d in documents if d.strip("\n")] == [d for d in wanted if d.strip("\n")]
+
+
+def _split(chunks: list[str | None]) -> list[list[str | None]]:
+    documents: list[list[str | None]] = [[]]
+    for piece in chunks:
+        documents.append([]) if piece is None else documents[-1].append(piece)
+    assert documents.pop() == []  # a separator after the last one, too
+    return documents
+
+
+def test_a_large_file_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "all work and no play\n"
+    path = write(tmp_path / "large.txt", line * 20_000)
+    monkeypatch.setattr(texts, "BLOCK", 4096)
+    monkeypatch.setattr(corpus, "_CHUNK", 4096)
+    longest = []
+    encode = BYTE.encode
+    monkeypatch.setattr(BYTE, "encode", lambda text: longest.append(len(text)) or encode(text))
+    made = load(path)
+    assert max(longest) <= 3 * 4096
+    whole = [*encode(line * 20_000)[:-1], END]  # less the last line's end, and a separator
+    assert [*made.train.tolist(), *made.validation.tolist()] == whole
+    assert len(made.validation) == round(len(whole) * 0.1)
+
+
+def test_a_file_named_twice_is_trained_on_twice_and_held_out_once(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.txt", "abcdefghijklmnopqrs"), write(tmp_path / "b.txt", "0123456789" * 2)
+    once, twice = load(a, b), load(a, b, a)
+    assert twice.validation.tolist() == once.validation.tolist()
+    assert twice.train.tolist() == [*once.train.tolist(), *ids("abcdefghijklmnopqr")]
+    copy = write(tmp_path / "copy.txt", a.read_bytes())  # the same text by another name must not leak into training
+    assert load(a, b, copy).validation.tolist() == once.validation.tolist()
+
+
+def test_the_held_out_part_is_the_end_of_every_file(tmp_path: Path) -> None:
+    places = [write(tmp_path / f"{i}.txt", bytes([65 + i]) * 99) for i in range(3)]
+    made = load(*places, fraction=0.2)
+    assert made.train.tolist() == [65] * 80 + [66] * 80 + [67] * 80
+    assert made.validation.tolist() == [*[65] * 19, END, *[66] * 19, END, *[67] * 19, END]
+
+
+def test_a_folder_is_walked_for_texts(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "dir.txt").mkdir()
+    for name in ("b.txt", "in/a.md", "in/deep/README", "photo.png", ".hidden.txt", ".git/x.txt"):
+        write(tmp_path / name, name)
+    (tmp_path / "dangling.txt").symlink_to("nowhere")
+    assert [str(p.relative_to(tmp_path)) for p in corpus.files([tmp_path])] == ["b.txt", "in/a.md", "in/deep/README"]
+    with pytest.raises(UserError, match="no text files in"):
+        corpus.files([tmp_path / "dir.txt"])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"", "is empty"), (b"\n\n<|endoftext|>\n", "is empty"), (b"abc\0def", "zero bytes"), (b"abc\xff", "not UTF-8 text .byte 3"),
+     (b"\xef\xbb\xbfab\xe2\x82", "not UTF-8 text .byte 5"), (b"abcdef", "too small: 7 tokens"), (b"a" * 40, "too small: 41 tokens, of which 4")],
+)  # fmt: skip
+def test_what_is_no_text_to_train_on_is_told(data: bytes, why: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.txt", data)
+    with pytest.raises(UserError, match=why) as told:
+        load(path)
+    assert "\n" not in str(told.value)
+    assert not list(paths.cache_dir().rglob(".tokens-*"))
+
+
+def test_the_place_of_a_bad_byte_is_counted_from_the_files_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "BLOCK", 16)
+    path = write(tmp_path / "bad.txt", "é".encode() * 50 + b"\xff" + b"a" * 50)
+    with pytest.raises(UserError, match="byte 100"):
+        corpus.read_text(path)
+
+
+@pytest.mark.parametrize("place", ["missing.txt", "x" * 300, "nul\0.txt", "a\x1b[31m[/]\n.txt"])
+def test_what_cannot_be_read_is_told(place: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        load(tmp_path / place)
+
+
+def test_pipes_and_unreadable_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        load(tmp_path / "pipe")
+    secret = write(tmp_path / "secret.txt", "x" * 100)
+    real = Path.open
+
+    def refuse(self: Path, *more: object, **most: object) -> object:
+        if self == secret:
+            raise PermissionError(13, "Permission denied")
+        return real(self, *more, **most)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(UserError, match=r"can't read .*secret.txt: Permission denied"):
+        load(secret)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "live.txt", "x" * 100)
+    real = corpus.blocks
+
+    def grow(*arguments: object) -> object:
+        write(path, "y" * 100)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus, "blocks", grow)
+    with pytest.raises(UserError, match="changed while"):
+        load(path)
+    assert not list(paths.cache_dir().rglob("*.bin"))
+
+
+def test_the_cache_is_used_and_mended(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "some text to cache, " * 10)
+    first = load(path)
+    (folder,) = (paths.cache_dir() / "corpora").iterdir()
+    stamp = (folder / "train.bin").stat().st_ino
+    moved = write(tmp_path / "moved.txt", path.read_bytes())
+    assert load(moved).digest == first.digest and (folder / "train.bin").stat().st_ino == stamp
+    assert load(path, fraction=0.2).digest != first.digest
+    for damage in ((folder / "train.bin").unlink, lambda: os.truncate(folder / "validation.bin", 3), lambda: write(folder / "corpus.json", "{")):
+        damage()
+        (folder / ".tokens-of-a-killed-one").mkdir()
+        again = load(path)
+        assert again.train.tolist() == first.train.tolist() and again.validation.tolist() == first.validation.tolist()
+        assert not list(folder.glob(".tokens-*"))
+
+
+def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.txt", "some text, " * 1000)
+    begun, told, waiting = [], [], threading.Event()
+    real = corpus._Tokeniser.run
+
+    def run(self: corpus._Tokeniser, *arguments: object) -> object:
+        begun.append(1)
+        assert waiting.wait(60)  # until the other one stands at the lock
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    def progress(message: str) -> None:
+        told.append(message)
+        if message.startswith("waiting"):
+            waiting.set()
+
+    monkeypatch.setattr(corpus._Tokeniser, "run", run)
+    made: list[corpus.Corpus] = []
+    threads = [threading.Thread(target=lambda: made.append(corpus.load([path], BYTE, 0.1, block_size=4, progress=progress))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(begun) == 1 and len(made) == 2
+    assert made[0].train.tolist() == made[1].train.tolist() == ids("some text, " * 1000)[: len(made[0].train)]
+
+
+def test_progress_can_end_it_and_nothing_is_left(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "some text, " * 1000)
+
+    def stop(message: str) -> None:
+        if message.startswith("tokenising"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        corpus.load([path], BYTE, 0.1, block_size=4, progress=stop)
+    assert [p.name for p in paths.cache_dir().rglob("*") if p.is_file()] == ["lock"]
+    assert len(load(path).train)

@@ -1,0 +1,75 @@
+"""Held-out loss against transformers' own, and bits per byte in closed form."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.llm.evaluate import evaluate
+from tui_llm.llm.model import GPT, GPTConfig
+
+
+def model(context: int = 16) -> GPT:
+    torch.manual_seed(0)
+    made = GPT(GPTConfig(vocabulary=30, context=context, layers=1, heads=2, width=16)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return made
+
+
+def test_one_window_is_plain_cross_entropy() -> None:
+    ids = torch.randint(0, 30, (17,)).tolist()
+    gpt = model()
+    found = evaluate(gpt, ids, lambda id: b"ab")
+    with torch.no_grad():
+        wanted = float(F.cross_entropy(gpt(torch.tensor([ids[:-1]]))[0], torch.tensor(ids[1:])))
+    assert found.tokens == 16
+    assert found.loss == pytest.approx(wanted, abs=1e-5)
+    assert found.bits_per_byte == pytest.approx(wanted / math.log(2) / 2, abs=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(wanted), rel=1e-5)
+
+
+@given(st.integers(2, 120), st.integers(1, 16))
+@settings(max_examples=25)
+def test_every_token_once_with_half_a_context_before_it(length: int, context: int) -> None:
+    """Against each token's loss from a window of its own."""
+    gpt = model(context)
+    ids = torch.randint(0, 30, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+    found = evaluate(gpt, ids, lambda id: b"a")
+    size = min(context, length - 1)
+    stride = max(1, size // 2)
+    total = 0.0
+    for at in range(1, length):
+        start = 0 if at <= size else math.ceil((at - size) / stride) * stride
+        assert at - start >= min(at, size - stride) or start == 0
+        with torch.no_grad():
+            total += float(F.cross_entropy(gpt(torch.tensor([ids[start:at]]))[0, -1:], torch.tensor(ids[at : at + 1])))
+    assert found.tokens == length - 1
+    assert found.loss == pytest.approx(total / (length - 1), abs=1e-4)
+
+
+def test_too_short() -> None:
+    with pytest.raises(UserError, match="too short"):
+        evaluate(model(), [1], lambda id: b"a")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "story.txt"
+    text.write_text("Once upon a time, there was a little girl.\n<|endoftext|>\nShe had a dog.\n")
+    assert main(["evaluate", str(text), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["model"] == "nano"
+    assert made["bytes"] == len("Once upon a time, there was a little girl.She had a dog.")
+    assert made["bits_per_byte"] == pytest.approx(made["loss"] * made["tokens"] / math.log(2) / made["bytes"])
+    assert made["loss"] < math.log(4096), "better than knowing nothing"
+    assert main(["evaluate", str(tmp_path / "nothing")]) == 2
