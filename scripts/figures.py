@@ -175,7 +175,9 @@ def main() -> None:
         os.environ["TUI_LLM_HOME"] = tempfile.mkdtemp(prefix="tui-llm-figures-")
     import torch
 
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    )
 
     def row(what: str, value: float, goal: float, unit: str, scale: float = 1.0) -> None:
         mark = "met" if value < goal else "NOT MET"
@@ -184,14 +186,31 @@ def main() -> None:
     row("tui-llm --help", median(help_time), 0.3, "s")
     starts = [start_times() for _ in range(5)]
     row("command to first paint", statistics.median(paint for paint, _ in starts), 0.6, "s")
-    print(f"{'command to first reading':58} {statistics.median(reading for _, reading in starts):9.3g} s", flush=True)
+    print(
+        f"{'command to first reading':58} {statistics.median(reading for _, reading in starts):9.3g} s",
+        flush=True,
+    )
     keys = sorted(keystrokes())
-    print(f"{'key to repainted panes, 200 tokens, median':58} {keys[len(keys) // 2] * 1000:9.3g} ms", flush=True)
+    print(
+        f"{'key to repainted panes, 200 tokens, median':58} {keys[len(keys) // 2] * 1000:9.3g} ms", flush=True
+    )
     row("key to repainted panes, 200 tokens, 95th percentile", keys[int(len(keys) * 0.95)], 0.05, "ms", 1000)
     lines = (WORDS + "\n") * (1_000_000 // (len(WORDS) + 1))
     row("longest freeze at a paste of 1 MB", asyncio.run(longest_gap(lines)), 0.2, "ms", 1000)
-    row("longest freeze at a paste of 1 MB in one line", asyncio.run(longest_gap(WORDS * (1_000_000 // len(WORDS)))), 0.2, "ms", 1000)
-    row("longest freeze at a paste of 1 MB without a space", asyncio.run(longest_gap("x" * 1_000_000)), 0.2, "ms", 1000)
+    row(
+        "longest freeze at a paste of 1 MB in one line",
+        asyncio.run(longest_gap(WORDS * (1_000_000 // len(WORDS)))),
+        0.2,
+        "ms",
+        1000,
+    )
+    row(
+        "longest freeze at a paste of 1 MB without a space",
+        asyncio.run(longest_gap("x" * 1_000_000)),
+        0.2,
+        "ms",
+        1000,
+    )
     row("app idle, share of one core", idle_share(), 0.02, "%", 100)
 
 

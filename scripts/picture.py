@@ -1,6 +1,6 @@
 """Draws docs/app.svg: the real app on the shipped model, after a short training run and a few drawn tokens.
 
-    python scripts/picture.py
+python scripts/picture.py
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ async def draw(path: Path) -> None:
     from tui_llm.training.presets import from_fields, preset
     from tui_llm.tui.app import LabApp
 
-    run = launch.create("readme", [str(REPOSITORY / "tui_llm")], from_fields({"steps": 150}, preset("toy")), preset="toy")
+    run = launch.create(
+        "readme", [str(REPOSITORY / "tui_llm")], from_fields({"steps": 150}, preset("toy")), preset="toy"
+    )
     launch.start(run)
     while run.status().state not in ("finished", "failed"):
         await asyncio.sleep(0.2)

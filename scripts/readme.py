@@ -1,6 +1,6 @@
 """Writes the README's table of keys and its tree from the code, so that neither goes stale; `--check` only compares.
 
-    python scripts/readme.py [--check]
+python scripts/readme.py [--check]
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def keys() -> str:
 
     rows, group = ["| where | key | what |", "|---|---|---|"], ""
     for command in COMMANDS:
-        rows.append(f"| {'' if command.group == group else command.group} | `{command.key_text}` | {command.tooltip.replace('|', chr(92) + '|').replace('<', '&lt;')} |")
+        rows.append(
+            f"| {'' if command.group == group else command.group} | `{command.key_text}` | {command.tooltip.replace('|', chr(92) + '|').replace('<', '&lt;')} |"
+        )
         group = command.group
     return "\n".join(rows)
 
@@ -39,7 +41,12 @@ def tree() -> str:
         lines.append(f"{top}/")
         for path in sorted((REPOSITORY / top).rglob("*")):
             name = path.relative_to(REPOSITORY)
-            if "__pycache__" in name.parts or not path.is_file() or path.name == "__init__.py" and not path.stat().st_size:
+            if (
+                "__pycache__" in name.parts
+                or not path.is_file()
+                or (path.name == "__init__.py"
+                and not path.stat().st_size)
+            ):
                 continue
             about = SHOWN.get(str(name)) or (first_line(path) if path.suffix == ".py" else "")
             if about:
@@ -51,7 +58,12 @@ def tree() -> str:
 
 def written(text: str) -> str:
     for name, made in (("keys", keys()), ("tree", tree())):
-        text = re.sub(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+        text = re.sub(
+            rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)",
+            lambda m, made=made: f"{m[1]}{made}\n{m[2]}",
+            text,
+            flags=re.DOTALL,
+        )  # type: ignore[misc]
     return text
 
 

@@ -62,13 +62,22 @@ def test_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 32), (3, 4, 64)], ids=str)
-def test_logits_equal_transformers(capsys: pytest.CaptureFixture[str], tmp_path: Path, shape: tuple[int, int, int]) -> None:
+def test_logits_equal_transformers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
     """A folder made by save_pretrained: the logits that transformers gives, to 1e-4."""
     layers, heads, width = shape
     torch.manual_seed(layers)
     vocabulary = tokenizer.load_folder(NANO)
     reference = GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocabulary.size, n_positions=64, n_layer=layers, n_head=heads, n_embd=width, initializer_range=0.3)
+        GPT2Config(
+            vocab_size=vocabulary.size,
+            n_positions=64,
+            n_layer=layers,
+            n_head=heads,
+            n_embd=width,
+            initializer_range=0.3,
+        )
     ).eval()
     reference.save_pretrained(tmp_path)
     tokenizer.save_folder(vocabulary, tmp_path)
@@ -81,17 +90,43 @@ def test_logits_equal_transformers(capsys: pytest.CaptureFixture[str], tmp_path:
     for row in made["candidates"]:
         assert row["logit"] == pytest.approx(float(wanted[row["id"]]), abs=1e-4)
     assert made["logsumexp"] == pytest.approx(float(wanted.logsumexp(-1)), abs=1e-4)
-    assert made["entropy"] == pytest.approx(float(torch.distributions.Categorical(logits=wanted).entropy()), abs=1e-3)
+    assert made["entropy"] == pytest.approx(
+        float(torch.distributions.Categorical(logits=wanted).entropy()), abs=1e-3
+    )
     assert made["rest"] == {"count": 0, "raw_probability": 0.0, "probability": 0.0, "kept": 0}
     assert sum(row["probability"] for row in made["candidates"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_logits_fields_and_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    made = run_json(capsys, "logits", "Once upon a", "--top", "7", "--temperature", "0.7", "--top-k", "5", "--top-p", "0.9", "--min-p", "0.01")
+    made = run_json(
+        capsys,
+        "logits",
+        "Once upon a",
+        "--top",
+        "7",
+        "--temperature",
+        "0.7",
+        "--top-k",
+        "5",
+        "--top-p",
+        "0.9",
+        "--min-p",
+        "0.01",
+    )
     for field in ("model", "step", "prompt_ids", "vocabulary", "logsumexp", "entropy", "candidates", "rest"):
         assert field in made
     for row in made["candidates"]:
-        assert {"rank", "id", "bytes", "text", "logit", "raw_probability", "probability", "cumulative", "kept"} <= set(row)
+        assert {
+            "rank",
+            "id",
+            "bytes",
+            "text",
+            "logit",
+            "raw_probability",
+            "probability",
+            "cumulative",
+            "kept",
+        } <= set(row)
         assert row["kept"] == (row["probability"] > 0)
     assert made["rest"]["count"] == made["vocabulary"] - 7
     kept = [row for row in made["candidates"] if row["kept"]]
@@ -103,7 +138,10 @@ def test_logits_fields_and_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nano_agrees_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     text = "Once upon a time, there was a little"
-    reference, vocabulary = AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(NANO)
+    reference, vocabulary = (
+        AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(NANO),
+    )
     made = run_json(capsys, "logits", text, "--top", "4096")
     ids = vocabulary.encode(text)
     assert made["prompt_ids"] == ids
@@ -126,8 +164,13 @@ def test_softmax_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(number in text for number in ("86.6 %", "13.0 %", "0.4 %"))
 
 
-@pytest.mark.parametrize(("temperature", "wanted"), [("0.5", [53.3, 30.0, 13.3, 3.3]), ("2", [32.5, 28.2, 23.0, 16.3]), ("1", [40, 30, 20, 10])])
-def test_temperature_by_hand(capsys: pytest.CaptureFixture[str], temperature: str, wanted: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "wanted"),
+    [("0.5", [53.3, 30.0, 13.3, 3.3]), ("2", [32.5, 28.2, 23.0, 16.3]), ("1", [40, 30, 20, 10])],
+)
+def test_temperature_by_hand(
+    capsys: pytest.CaptureFixture[str], temperature: str, wanted: list[float]
+) -> None:
     words = [f"t{p}={math.log(p)!r}" for p in (40, 30, 20, 10)]
     made = run_json(capsys, "softmax", *words, "--temperature", temperature)
     assert [round(row["probability"] * 100, 1) for row in made["candidates"]] == wanted
@@ -148,7 +191,9 @@ def test_loss(capsys: pytest.CaptureFixture[str]) -> None:
     with torch.no_grad():
         logits = reference(torch.tensor([ids])).logits[0]
     for i, row in enumerate(made["tokens"], start=len(made["prompt_ids"]) - 1):
-        assert row["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits[i], torch.tensor(row["id"]))), abs=1e-4)
+        assert row["loss"] == pytest.approx(
+            float(torch.nn.functional.cross_entropy(logits[i], torch.tensor(row["id"]))), abs=1e-4
+        )
         assert row["loss"] == pytest.approx(row["logsumexp"] - row["logit"], abs=1e-5)
         assert row["loss"] == pytest.approx(-math.log(row["probability"]), abs=1e-4)
     assert made["sum"] == pytest.approx(sum(row["loss"] for row in made["tokens"]))
@@ -157,11 +202,25 @@ def test_loss(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("generate", "Once upon a time", "--max-tokens", "12", "--seed", "3", "--temperature", "0.9", "--top-p", "0.95", "--ignore-end")
+    arguments = (
+        "generate",
+        "Once upon a time",
+        "--max-tokens",
+        "12",
+        "--seed",
+        "3",
+        "--temperature",
+        "0.9",
+        "--top-p",
+        "0.95",
+        "--ignore-end",
+    )
     made = run_json(capsys, *arguments)
     assert len(made["ids"]) == len(made["steps"]) == 12
     assert [step["id"] for step in made["steps"]] == made["ids"]
-    assert all(0 <= step["u"] < 1 and 0 < step["probability"] <= 1 and step["rank"] >= 1 for step in made["steps"])
+    assert all(
+        0 <= step["u"] < 1 and 0 < step["probability"] <= 1 and step["rank"] >= 1 for step in made["steps"]
+    )
     assert AutoTokenizer.from_pretrained(NANO).decode(made["ids"]) == made["text"]
     assert run_json(capsys, *arguments) == made
     assert main(list(arguments)) == 0
@@ -169,10 +228,20 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_greedy_generation_equals_transformers(capsys: pytest.CaptureFixture[str]) -> None:
-    made = run_json(capsys, "generate", "Once upon a time", "--max-tokens", "20", "--temperature", "0", "--ignore-end")
+    made = run_json(
+        capsys, "generate", "Once upon a time", "--max-tokens", "20", "--temperature", "0", "--ignore-end"
+    )
     reference = AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.float32).eval()
     ids = torch.tensor([made["prompt_ids"]])
-    wanted = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, min_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+    wanted = reference.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=20,
+        min_new_tokens=20,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     assert made["ids"] == wanted[0, ids.shape[1] :].tolist()
     assert all(step["u"] is None and step["rank"] == 1 for step in made["steps"])
 
@@ -187,7 +256,19 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-HOSTILE = ["[/]", "[red]x", "[link='x", "[/usr/bin]", "\x1b[31mred\x1b]0;title\x07", "\x9b31m", "a\u202eb\u2066c", "👩\u200d🚀", "\udcff", "<|endoftext|>", "\0"]
+HOSTILE = [
+    "[/]",
+    "[red]x",
+    "[link='x",
+    "[/usr/bin]",
+    "\x1b[31mred\x1b]0;title\x07",
+    "\x9b31m",
+    "a\u202eb\u2066c",
+    "👩\u200d🚀",
+    "\udcff",
+    "<|endoftext|>",
+    "\0",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
@@ -202,8 +283,14 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
     ):
         assert main(arguments) == 0, arguments
         out = capsys.readouterr().out
-        assert not [c for c in out if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or c in "\u202e\u2066\u200d"], arguments
-    assert text.encode(errors="surrogateescape") not in refused(capsys, "logits", "a", "--model", text).encode(errors="surrogateescape") or text.isprintable()
+        assert not [
+            c for c in out if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or c in "\u202e\u2066\u200d"
+        ], arguments
+    assert (
+        text.encode(errors="surrogateescape")
+        not in refused(capsys, "logits", "a", "--model", text).encode(errors="surrogateescape")
+        or text.isprintable()
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,11 +340,23 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_one_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_one_line_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     assert message in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("options", [["--temperature", "0"], ["--top-p", "0"], ["--top-p", "1"], ["--temperature", "1e-30"], ["--temperature", "1e30"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--temperature", "0"],
+        ["--top-p", "0"],
+        ["--top-p", "1"],
+        ["--temperature", "1e-30"],
+        ["--temperature", "1e30"],
+    ],
+    ids=" ".join,
+)
 def test_the_ends_of_the_scales(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     made = run_json(capsys, "logits", "Once", "--top", "4096", *options)
     assert sum(row["probability"] for row in made["candidates"]) == pytest.approx(1, abs=1e-6)
@@ -274,7 +373,9 @@ def test_a_prompt_longer_than_the_context(capsys: pytest.CaptureFixture[str]) ->
 
 
 def process(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tui_llm", *arguments], capture_output=True, text=True, timeout=60, **more)
+    return subprocess.run(
+        [sys.executable, "-m", "tui_llm", *arguments], capture_output=True, text=True, timeout=60, **more
+    )
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:
@@ -297,7 +398,11 @@ def test_the_app_without_a_terminal_says_so() -> None:
 
 
 def test_bytes_that_are_no_text_in_an_argument() -> None:
-    done = subprocess.run([sys.executable.encode(), b"-m", b"tui_llm", b"tokens", b"a\xff\x1b[0m", b"--json"], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable.encode(), b"-m", b"tui_llm", b"tokens", b"a\xff\x1b[0m", b"--json"],
+        capture_output=True,
+        timeout=60,
+    )
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout
     assert json.loads(done.stdout)["count"] >= 2

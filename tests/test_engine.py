@@ -14,7 +14,7 @@ from transformers import GPT2LMHeadModel
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, tokenizer
+from tui_llm.llm import checkpoint, named, tokenizer
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Request, Target
@@ -58,7 +58,9 @@ def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LM
     wanted = last_logits(reference, list(reading.prompt_ids))
     spread = reading.distribution
     assert spread is not None
-    assert {c.id for c in spread.candidates} == set(range(257)), "padding ids are left out, all others are there"
+    assert {c.id for c in spread.candidates} == set(range(257)), (
+        "padding ids are left out, all others are there"
+    )
     probability = torch.softmax(wanted, -1)
     for row in spread.candidates:
         assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
@@ -68,15 +70,31 @@ def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LM
     assert reading.loss is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "cut", "insert", "replace"]), st.text("abc é", max_size=4), st.integers(0, 30)), max_size=8))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "cut", "insert", "replace"]),
+            st.text("abc é", max_size=4),
+            st.integers(0, 30),
+        ),
+        max_size=8,
+    )
+)
 @settings(deadline=None, max_examples=40)
-def test_editing_gives_what_reading_anew_gives(folder: Path, reference: GPT2LMHeadModel, edits: list[tuple[str, str, int]]) -> None:
+def test_editing_gives_what_reading_anew_gives(
+    folder: Path, reference: GPT2LMHeadModel, edits: list[tuple[str, str, int]]
+) -> None:
     """Whatever is typed, cut or changed, and however much of the cache is used: the logits of the whole text."""
     engine, text = PipelineEngine("cpu"), "x"
     engine.open(str(folder))
     for kind, piece, place in edits:
         at = min(place, len(text))
-        text = {"append": text + piece, "cut": text[:at], "insert": text[:at] + piece + text[at:], "replace": piece}[kind]
+        text = {
+            "append": text + piece,
+            "cut": text[:at],
+            "insert": text[:at] + piece + text[at:],
+            "replace": piece,
+        }[kind]
         reading = engine.read(Request(prompt=text, top=3))
         if not reading.prompt_ids:
             assert reading.distribution is None
@@ -105,7 +123,9 @@ def test_what_runs_the_model(engine: PipelineEngine) -> None:
     assert engine.forwards == passes, "temperature, cuts and a target of one token run nothing"
     assert engine.read(Request(prompt="abcdefg")).forward_tokens == 1, "appending feeds the new ids only"
     assert engine.read(Request(prompt="abcdXY")).forward_tokens == 2, "a changed end feeds the changed end"
-    assert engine.read(Request(prompt="abc")).forward_tokens == 1, "cutting runs the last token for its logits"
+    assert engine.read(Request(prompt="abc")).forward_tokens == 1, (
+        "cutting runs the last token for its logits"
+    )
 
 
 def test_several_target_tokens_run_once(engine: PipelineEngine) -> None:
@@ -114,7 +134,9 @@ def test_several_target_tokens_run_once(engine: PipelineEngine) -> None:
     passes = engine.forwards
     engine.read(dataclasses.replace(request, sampler=SamplerSettings(0.3)))
     assert engine.forwards == passes
-    assert engine.read(Request(prompt="abcd")).forward_tokens == 1, "teacher forcing leaves the prompt's cache as it was"
+    assert engine.read(Request(prompt="abcd")).forward_tokens == 1, (
+        "teacher forcing leaves the prompt's cache as it was"
+    )
 
 
 @pytest.mark.parametrize("prompt", ["ab", "a" * 20, "a" * 22, "abcdefghijklmnopqrstuvwxyz" * 2])
@@ -140,7 +162,9 @@ def test_loss_is_teacher_forced(engine: PipelineEngine, reference: GPT2LMHeadMod
     assert lossy.uniform_loss == pytest.approx(math.log(257))
     again = engine.read(Request(prompt=prompt, top=1)).distribution
     assert again is not None
-    assert again.candidates[0].logit == pytest.approx(float(last_logits(reference, list(reading.prompt_ids)).max()), abs=1e-4)
+    assert again.candidates[0].logit == pytest.approx(
+        float(last_logits(reference, list(reading.prompt_ids)).max()), abs=1e-4
+    )
 
 
 def test_a_prompt_longer_than_the_context(engine: PipelineEngine) -> None:
@@ -192,7 +216,15 @@ def test_generation_is_the_reading_repeated(engine: PipelineEngine) -> None:
     whole = list(engine.generate(warm, seed=7, count=12, stop_at_end=False))
     single: list[int] = []
     for index in range(12):
-        one = next(engine.generate(dataclasses.replace(warm, continuation=tuple(single)), seed=7, start=index, count=1, stop_at_end=False))
+        one = next(
+            engine.generate(
+                dataclasses.replace(warm, continuation=tuple(single)),
+                seed=7,
+                start=index,
+                count=1,
+                stop_at_end=False,
+            )
+        )
         single.append(one.id)
         assert one.u == whole[index].u
     assert single == [step.id for step in whole]
@@ -201,7 +233,9 @@ def test_generation_is_the_reading_repeated(engine: PipelineEngine) -> None:
 
 def test_generation_stops_when_told(engine: PipelineEngine) -> None:
     seen: list[int] = []
-    for step in engine.generate(Request(prompt="a"), seed=1, count=1000, stop=lambda: len(seen) >= 5, stop_at_end=False):
+    for step in engine.generate(
+        Request(prompt="a"), seed=1, count=1000, stop=lambda: len(seen) >= 5, stop_at_end=False
+    ):
         seen.append(step.id)
     assert len(seen) == 5
     with pytest.raises(UserError, match="nothing to go on from"):
@@ -257,7 +291,7 @@ def test_a_target_that_cannot_be(engine: PipelineEngine) -> None:
 
 def test_other_vocabularies_for_comparison(engine: PipelineEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9")
-    tokenizer.load_named.cache_clear()
+    named.load_named.cache_clear()
     words = engine.read(Request(prompt="the cat the", tokenizer="word")).tokens
     assert (words.tokenizer, words.count) == ("word", 5)
     offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))

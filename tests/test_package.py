@@ -23,7 +23,12 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(site)
-    for needed in ("tui_llm/models/nano/model.safetensors", "tui_llm/models/nano/README.md", "tui_llm/tui/app.tcss", "tui_llm/py.typed"):
+    for needed in (
+        "tui_llm/models/nano/model.safetensors",
+        "tui_llm/models/nano/README.md",
+        "tui_llm/tui/app.tcss",
+        "tui_llm/py.typed",
+    ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "models/"))]
     assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 40_000_000
@@ -36,7 +41,11 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == "nano"
     where = subprocess.run(
-        [sys.executable, "-c", "import tui_llm; print(tui_llm.__file__)"], cwd=empty, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", "import tui_llm; print(tui_llm.__file__)"],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert str(site) in where.stdout
     assert not list(empty.iterdir()), "nothing is left where it ran"

@@ -32,7 +32,9 @@ def test_the_first_command_ends_in_the_app() -> None:
 
 
 def test_keys_and_tree_are_the_codes() -> None:
-    done = subprocess.run([sys.executable, REPOSITORY / "scripts" / "readme.py", "--check"], cwd=REPOSITORY, timeout=60)
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "readme.py", "--check"], cwd=REPOSITORY, timeout=60
+    )
     assert done.returncode == 0, "run: python scripts/readme.py"
 
 
@@ -41,7 +43,9 @@ def examples() -> list[list[str]]:
     return [words[1:] for words in lines if words and words[0] == "tui-llm" and len(words) > 1]
 
 
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In their order, as a reader would: what one leaves, the next may use."""
     monkeypatch.chdir(tmp_path)
     for name in ("README.md", "CHANGELOG.md"):

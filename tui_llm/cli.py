@@ -24,21 +24,48 @@ class Parser(argparse.ArgumentParser):
 
 
 def _sampler_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="divides the logits; 0 is greedy (default 1)")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep the fewest tokens that reach P together (default 1)")
-    parser.add_argument("--min-p", type=float, default=0.0, metavar="P", help="keep tokens at least P times as likely as the likeliest")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="divides the logits; 0 is greedy (default 1)",
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="keep the fewest tokens that reach P together (default 1)",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="keep tokens at least P times as likely as the likeliest",
+    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="a shipped model, a run, or a model folder (default nano)")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help="a shipped model, a run, or a model folder (default nano)",
+    )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
 
 
 def _prompt_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser)
     parser.add_argument("--bos", action="store_true", help="put an explicit <|endoftext|> in front")
-    parser.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token")
+    parser.add_argument(
+        "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
+    )
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +95,16 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (tokens, examples):
         sub.add_argument("--tokenizer", default=DEFAULT_MODEL, metavar="NAME",
                          help="gpt2, cl100k_base, o200k_base, word, char, byte, a model's name or folder (default nano)")  # fmt: skip
-        sub.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token")
+        sub.add_argument(
+            "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
+        )
 
     logits = command("logits", "prompt → logits and probabilities of the next token")
     logits.add_argument("prompt", metavar="PROMPT")
     _prompt_options(logits)
-    logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
+    logits.add_argument(
+        "--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)"
+    )
     _sampler_options(logits)
 
     softmax = command("softmax", "the same table for logits that you type: TOKEN=LOGIT …")
@@ -82,14 +113,23 @@ def build_parser() -> argparse.ArgumentParser:
 
     loss = command("loss", "prompt and target → cross-entropy loss, token by token")
     loss.add_argument("prompt", metavar="PROMPT")
-    loss.add_argument("--target", required=True, metavar="TEXT", help="what comes next; mind the leading space, as in ' mat'")
+    loss.add_argument(
+        "--target",
+        required=True,
+        metavar="TEXT",
+        help="what comes next; mind the leading space, as in ' mat'",
+    )
     _prompt_options(loss)
 
     generate = command("generate", "prompt → sampled text")
     generate.add_argument("prompt", metavar="PROMPT")
     _prompt_options(generate)
-    generate.add_argument("--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)")
-    generate.add_argument("--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)")
+    generate.add_argument(
+        "--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)"
+    )
+    generate.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)"
+    )
     generate.add_argument("--ignore-end", action="store_true", help="go on after <|endoftext|>")
     _sampler_options(generate)
 
@@ -100,7 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
     for option, metavar in (("steps", "N"), ("batch-size", "B"), ("block-size", "T"), ("learning-rate", "R"), ("seed", "S"),
                             ("layers", "L"), ("heads", "H"), ("width", "C"), ("tokenizer", "NAME"), ("accumulation", "N"),
                             ("eval-every", "N"), ("checkpoint-every", "N"), ("sample-prompt", "TEXT")):  # fmt: skip
-        train.add_argument(f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}")
+        train.add_argument(
+            f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}"
+        )
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -122,9 +164,13 @@ def build_parser() -> argparse.ArgumentParser:
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
     learn.add_argument("corpus", nargs="+", metavar="CORPUS")
-    learn.add_argument("--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)")
+    learn.add_argument(
+        "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
+    )
     learn.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.json and merges.txt go")
-    add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
+    add = actions.add_parser(
+        "add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache"
+    )
     add.add_argument("file", metavar="FILE")
 
     for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, stop, models):
@@ -170,7 +216,9 @@ def _app(options: argparse.Namespace) -> int:
 
         return PipelineEngine(options.device)
 
-    return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
+    return run_app(
+        LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse
+    )
 
 
 if __name__ == "__main__":

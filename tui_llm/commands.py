@@ -37,11 +37,11 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 
 
 def _tokenizer(name: str) -> Tokenizer:
-    from tui_llm.llm import hub
+    from tui_llm.llm import hub, named
     from tui_llm.llm import tokenizer as tk
 
-    if name in (*tk.NAMED, *tk.COMPARED):
-        return tk.load_named(name)
+    if name in (*named.NAMED, *named.COMPARED):
+        return named.load_named(name)
     return tk.load_folder(hub.find(name).folder, name)
 
 
@@ -74,7 +74,9 @@ def examples(options: argparse.Namespace) -> None:
         ]
         _print_json({"count": count, "tokenizer": vocabulary.name, "pairs": rows})
         return
-    _print(f"{len(ids):,} tokens in {visible(vocabulary.name)} make {count:,} training pairs: after each token, the one to predict")
+    _print(
+        f"{len(ids):,} tokens in {visible(vocabulary.name)} make {count:,} training pairs: after each token, the one to predict"
+    )
     for seen, target in pairs(ids):
         _print(f"{visible_token(text(*seen))}  →  {visible_token(text(target))}")
 
@@ -131,9 +133,14 @@ def softmax(options: argparse.Namespace) -> None:
             raise UserError(f"{word!r} is not TOKEN=LOGIT, such as mat=3.2")
     values = torch.tensor([value for _, value in typed], dtype=torch.float32)
     spread = distribution_reading(
-        Sorted.of(values, "the logits", "give finite numbers, or -inf for a token that can't be"), _settings(options), len(typed), lambda id: typed[id][0].encode(errors="replace")
+        Sorted.of(values, "the logits", "give finite numbers, or -inf for a token that can't be"),
+        _settings(options),
+        len(typed),
+        lambda id: typed[id][0].encode(errors="replace"),
     )
-    _print_json(report.distribution_json(spread)) if options.json else _print(report.distribution_text(spread))
+    _print_json(report.distribution_json(spread)) if options.json else _print(
+        report.distribution_text(spread)
+    )
 
 
 def loss(options: argparse.Namespace) -> None:
@@ -160,7 +167,9 @@ def generate(options: argparse.Namespace) -> None:
     from tui_llm.llm.token_bytes import token_text
 
     engine = _engine(options)
-    steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
+    steps = engine.generate(
+        request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end
+    )
     if not options.json:
         sys.stdout.write(visible(options.prompt, newlines=True))
         data, shown = b"", ""
@@ -212,7 +221,9 @@ def train(options: argparse.Namespace) -> int:
         if options.json:
             _print_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
         else:
-            _print(f"run {run.name} goes on by itself: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it")
+            _print(
+                f"run {run.name} goes on by itself: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it"
+            )
         return 0
     return follow(run, as_json=options.json)
 
@@ -241,10 +252,18 @@ def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) 
 
     config = run.config()
     if from_fields(given, config.settings) != config.settings:
-        changed = ", ".join(n.replace("_", "-") for n in given if from_fields({n: given[n]}, config.settings) != config.settings)
-        raise UserError(f"run {run.name} was begun with another {changed}; resume it without, or start a new run")
+        changed = ", ".join(
+            n.replace("_", "-")
+            for n in given
+            if from_fields({n: given[n]}, config.settings) != config.settings
+        )
+        raise UserError(
+            f"run {run.name} was begun with another {changed}; resume it without, or start a new run"
+        )
     if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
-        raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+        raise UserError(
+            f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run"
+        )
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -261,18 +280,35 @@ def evaluate(options: argparse.Namespace) -> None:
         ids = list(end)  # in front too, so that the first token is predicted from something
         for document in documents(read_text(path)):
             ids += vocabulary.encode(document) + end
-        made = evaluation.evaluate(model, ids, lambda id: b"" if vocabulary.is_special(id) else vocabulary.token_bytes(id))
+        made = evaluation.evaluate(
+            model, ids, lambda id: b"" if vocabulary.is_special(id) else vocabulary.token_bytes(id)
+        )
         rows.append((str(path), made))
         if not options.json:
-            _print(f"{made.loss:8.4f} nats per token  {made.bits_per_byte:7.4f} bits per byte  {made.tokens:9,} tokens  {visible(path.name)}")
+            _print(
+                f"{made.loss:8.4f} nats per token  {made.bits_per_byte:7.4f} bits per byte  {made.tokens:9,} tokens  {visible(path.name)}"
+            )
     tokens = sum(made.tokens for _, made in rows)
-    all = evaluation.Evaluation(tokens, sum(m.bytes for _, m in rows), sum(m.loss * m.tokens for _, m in rows) / tokens)
+    all = evaluation.Evaluation(
+        tokens, sum(m.bytes for _, m in rows), sum(m.loss * m.tokens for _, m in rows) / tokens
+    )
     if options.json:
-        fields = [{"path": path, "tokens": m.tokens, "bytes": m.bytes, "loss": m.loss, "bits_per_byte": m.bits_per_byte} for path, m in rows]
+        fields = [
+            {
+                "path": path,
+                "tokens": m.tokens,
+                "bytes": m.bytes,
+                "loss": m.loss,
+                "bits_per_byte": m.bits_per_byte,
+            }
+            for path, m in rows
+        ]
         _print_json({"model": found.name, "step": found.step, "tokens": all.tokens, "bytes": all.bytes, "loss": all.loss,
                      "perplexity": all.perplexity, "bits_per_byte": all.bits_per_byte, "files": fields})  # fmt: skip
         return
-    _print(f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}")
+    _print(
+        f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}"
+    )
 
 
 def runs(options: argparse.Namespace) -> None:
@@ -312,7 +348,11 @@ def stop(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"run": run.name, "state": status.state, "step": status.step, "message": status.message})
     else:
-        _print(f"run {run.name}: {status.state}, {visible(status.message)}" if gone else f"run {run.name} is still saving")
+        _print(
+            f"run {run.name}: {status.state}, {visible(status.message)}"
+            if gone
+            else f"run {run.name} is still saving"
+        )
     return 0
 
 
@@ -333,10 +373,22 @@ def models(options: argparse.Namespace) -> None:
         return "–" if value is None else f"{value:,}"
 
     cells = [
-        (visible(r.name), r.kind, number(r.parameters), number(r.context), number(r.vocabulary), number(r.step), visible(r.problem or r.path))
+        (
+            visible(r.name),
+            r.kind,
+            number(r.parameters),
+            number(r.context),
+            number(r.vocabulary),
+            number(r.step),
+            visible(r.problem or r.path),
+        )
         for r in rows
     ]
-    _print(report.table(("model", "kind", "parameters", "context", "vocabulary", "step", "where"), cells, left=(0, 1, 6)))
+    _print(
+        report.table(
+            ("model", "kind", "parameters", "context", "vocabulary", "step", "where"), cells, left=(0, 1, 6)
+        )
+    )
 
 
 def export(options: argparse.Namespace) -> None:
@@ -352,16 +404,24 @@ def export(options: argparse.Namespace) -> None:
     step, source = newest
     folder = Path(options.folder).expanduser()
     vocabulary = tokenizer.load_folder(source, run.name)
-    checkpoint.save(checkpoint.load(source), folder, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, options.dtype))
+    checkpoint.save(
+        checkpoint.load(source),
+        folder,
+        end_of_text=vocabulary.end_of_text,
+        dtype=getattr(torch, options.dtype),
+    )
     tokenizer.save_folder(vocabulary, folder)
-    _print(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
+    _print(
+        f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})"
+    )
 
 
 def vocabulary(options: argparse.Namespace) -> None:
+    from tui_llm.llm import named
     from tui_llm.llm import tokenizer as tk
 
     if options.action == "add":
-        name, path = tk.add(Path(options.file).expanduser())
+        name, path = named.add(Path(options.file).expanduser())
         _print(f"{name} is now in the cache: {visible(str(path))}")
         return
     from tui_llm.llm import vocabulary as learning

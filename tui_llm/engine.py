@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, device, distribution, hub, loss, tokenizer
+from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT, KVCache
 from tui_llm.llm.sampler import SamplerSettings
@@ -130,7 +130,9 @@ class PipelineEngine:
                 spread = self._distribution(request)
                 lossy = self._loss(request.target, ids, request, overtaken)
             else:
-                problem = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
+                problem = (
+                    "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
+                )
         except UserError as error:
             problem = str(error)
         return Reading(
@@ -147,7 +149,9 @@ class PipelineEngine:
         if not request.start_token:
             return list(self._encoded[1])
         if vocabulary.end_of_text is None:
-            raise UserError(f"the vocabulary of {vocabulary.name} has no {tokenizer.END_OF_TEXT} to put in front")
+            raise UserError(
+                f"the vocabulary of {vocabulary.name} has no {tokenizer.END_OF_TEXT} to put in front"
+            )
         return [vocabulary.end_of_text, *self._encoded[1]]
 
     def _tokens(self, request: Request, ids: list[int]) -> Tokenization:
@@ -155,7 +159,7 @@ class PipelineEngine:
         if request.tokenizer is None:
             return tokenization(own, ids, request.token_window, len(request.continuation))
         try:
-            other = tokenizer.load_named(request.tokenizer)
+            other = named.load_named(request.tokenizer)
         except UserError as error:
             return Tokenization(request.tokenizer, 0, 0, 0, (), (), 0, str(error))
         typed = other.encode(request.prompt, allow_special=request.allow_special)
@@ -201,7 +205,9 @@ class PipelineEngine:
         return open.order
 
     def _distribution(self, request: Request) -> Distribution:
-        return distribution_reading(self._sorted(), request.sampler, request.top, lambda id: bytes_of(self.tokenizer, id))
+        return distribution_reading(
+            self._sorted(), request.sampler, request.top, lambda id: bytes_of(self.tokenizer, id)
+        )
 
     # ── loss ──
 
@@ -216,7 +222,9 @@ class PipelineEngine:
             raise UserError("the target is empty; give some text, such as ' mat'")
         return ids
 
-    def _loss(self, target: Target | None, ids: list[int], request: Request, overtaken: Callable[[], bool]) -> LossReading | None:
+    def _loss(
+        self, target: Target | None, ids: list[int], request: Request, overtaken: Callable[[], bool]
+    ) -> LossReading | None:
         if target is None:
             return None
         uniform = math.log(self.tokenizer.size)
@@ -230,12 +238,26 @@ class PipelineEngine:
         for one in losses:
             data = bytes_of(self.tokenizer, one.id)
             tokens.append(
-                TargetToken(one.id, data, token_text(data), one.rank, one.logit, one.logsumexp, one.probability, one.loss, one.gradient)
+                TargetToken(
+                    one.id,
+                    data,
+                    token_text(data),
+                    one.rank,
+                    one.logit,
+                    one.logsumexp,
+                    one.probability,
+                    one.loss,
+                    one.gradient,
+                )
             )
         text = target.text if target.text is not None else tokens[0].text
-        return LossReading(text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss)
+        return LossReading(
+            text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss
+        )
 
-    def _target_losses(self, ids: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
+    def _target_losses(
+        self, ids: list[int], wanted: list[int], overtaken: Callable[[], bool]
+    ) -> list[loss.TokenLoss]:
         """Teacher forcing: each target token's loss given the true ones before it. The first needs no forward pass."""
         open = self._current()
         assert open.logits is not None
@@ -267,7 +289,14 @@ class PipelineEngine:
     # ── generation ──
 
     def generate(
-        self, request: Request, *, seed: int, start: int = 0, count: int = 1, stop: Callable[[], bool] = never, stop_at_end: bool = True
+        self,
+        request: Request,
+        *,
+        seed: int,
+        start: int = 0,
+        count: int = 1,
+        stop: Callable[[], bool] = never,
+        stop_at_end: bool = True,
     ) -> Iterator[GeneratedToken]:
         """Draws up to `count` tokens after the request's prompt and continuation; ends after `<|endoftext|>`.
 
@@ -285,7 +314,9 @@ class PipelineEngine:
             assert logits is not None
             return logits
 
-        for step in generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop):
+        for step in generate(
+            next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop
+        ):
             yield self._generated(step, stream)
             if stop_at_end and step.id == self.tokenizer.end_of_text:
                 return
@@ -316,15 +347,26 @@ def distribution_reading(
     )
 
 
-def candidates(processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]) -> tuple[Candidate, ...]:
+def candidates(
+    processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
+) -> tuple[Candidate, ...]:
     """The table's first rows as plain facts."""
     rows = []
     for row in processed.rows(top):
         data = bytes_of_id(row.id)
         rows.append(
             Candidate(
-                row.rank, row.id, data, token_text(data), row.logit, row.exp_logit, row.raw_probability,
-                row.tempered, row.cumulative, row.probability, row.kept,
+                row.rank,
+                row.id,
+                data,
+                token_text(data),
+                row.logit,
+                row.exp_logit,
+                row.raw_probability,
+                row.tempered,
+                row.cumulative,
+                row.probability,
+                row.kept,
             )  # fmt: skip
         )
     return tuple(rows)
@@ -337,5 +379,11 @@ def describe(found: hub.Found) -> ModelInfo:
     except UserError as error:
         return ModelInfo(found.name, found.kind, str(found.folder), None, None, None, found.step, str(error))
     return ModelInfo(
-        found.name, found.kind, str(found.folder), config.parameters(), config.context, config.vocabulary, found.step
+        found.name,
+        found.kind,
+        str(found.folder),
+        config.parameters(),
+        config.context,
+        config.vocabulary,
+        found.step,
     )

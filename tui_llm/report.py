@@ -26,7 +26,11 @@ def token_json(token: Token) -> dict[str, Any]:
 
 
 def tokens_json(tokens: Tokenization) -> dict[str, Any]:
-    return {"tokenizer": tokens.tokenizer, "count": tokens.count, "tokens": [token_json(t) for t in tokens.tokens]}
+    return {
+        "tokenizer": tokens.tokenizer,
+        "count": tokens.count,
+        "tokens": [token_json(t) for t in tokens.tokens],
+    }
 
 
 def candidate_json(row: Candidate) -> dict[str, Any]:
@@ -45,7 +49,12 @@ def candidate_json(row: Candidate) -> dict[str, Any]:
 
 
 def rest_json(rest: Rest) -> dict[str, Any]:
-    return {"count": rest.count, "raw_probability": rest.raw_probability, "probability": rest.probability, "kept": rest.kept}
+    return {
+        "count": rest.count,
+        "raw_probability": rest.raw_probability,
+        "probability": rest.probability,
+        "kept": rest.kept,
+    }
 
 
 def distribution_json(spread: Distribution) -> dict[str, Any]:
@@ -154,7 +163,8 @@ def settings_text(settings: SamplerSettings) -> str:
 def tokens_text(tokens: Tokenization) -> str:
     head = f"{tokens.count:,} tokens in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
     rows = [
-        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" ")) for i, t in enumerate(tokens.tokens)
+        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" "))
+        for i, t in enumerate(tokens.tokens)
     ]
     return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
 
@@ -172,8 +182,22 @@ def distribution_text(spread: Distribution) -> str:
         )  # fmt: skip
     if spread.rest.count:
         rest = spread.rest
-        mark = "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
-        rows.append(("", f"{rest.count:,} others", "", "", "", percent(rest.raw_probability), percent(rest.probability), "", mark))
+        mark = (
+            "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
+        )
+        rows.append(
+            (
+                "",
+                f"{rest.count:,} others",
+                "",
+                "",
+                "",
+                percent(rest.raw_probability),
+                percent(rest.probability),
+                "",
+                mark,
+            )
+        )
     header = ("rank", "token", "id", "logit", "e^logit", "raw p", processed, "cumulative", "")
     lines = [
         table(header, rows, left=(1, 8)),
@@ -186,23 +210,39 @@ def distribution_text(spread: Distribution) -> str:
 def heading(reading: Reading) -> str:
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    lines = [f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"]
+    lines = [
+        f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
+    ]
     if reading.fed < len(reading.prompt_ids):
-        lines.append(f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}")
+        lines.append(
+            f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"
+        )
     return "\n".join(lines)
 
 
 def loss_text(lossy: LossReading) -> str:
     rows = [
-        (visible_token(t.text), str(t.id), str(t.rank), f"{t.logit:.4f}", f"{t.logsumexp:.4f}", percent(t.probability), f"{t.loss:.4f}")
+        (
+            visible_token(t.text),
+            str(t.id),
+            str(t.rank),
+            f"{t.logit:.4f}",
+            f"{t.logsumexp:.4f}",
+            percent(t.probability),
+            f"{t.loss:.4f}",
+        )
         for t in lossy.tokens
     ]
     lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
     if len(lossy.tokens) == 1:
         one = lossy.tokens[0]
-        lines.append(f"loss = logsumexp − logit = {one.logsumexp:.4f} − ({one.logit:.4f}) = {one.loss:.4f} nats = −ln {one.probability:.4g}")
+        lines.append(
+            f"loss = logsumexp − logit = {one.logsumexp:.4f} − ({one.logit:.4f}) = {one.loss:.4f} nats = −ln {one.probability:.4g}"
+        )
     else:
-        lines.append(f"sum {lossy.sum:.4f} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
+        lines.append(
+            f"sum {lossy.sum:.4f} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token"
+        )
     lines.append(
         f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
     )

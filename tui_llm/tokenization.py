@@ -9,7 +9,9 @@ from tui_llm.llm.tokenizer import Tokenizer
 from tui_llm.reading import Piece, Token, Tokenization
 
 
-def tokenization(vocabulary: Tokenizer, ids: Sequence[int], window: int | None = None, continuation: int = 0) -> Tokenization:
+def tokenization(
+    vocabulary: Tokenizer, ids: Sequence[int], window: int | None = None, continuation: int = 0
+) -> Tokenization:
     """The tokens of `ids` as plain facts, only the last `window` of them where that is given."""
     shown = list(ids if window is None else ids[-window:])
     data = [bytes_of(vocabulary, id) for id in shown]
@@ -18,7 +20,13 @@ def tokenization(vocabulary: Tokenizer, ids: Sequence[int], window: int | None =
     )
     joined = tuple(Piece(start, stop, text) for start, stop, text in pieces(data))
     return Tokenization(
-        vocabulary.name, vocabulary.size, len(ids), len(ids) - len(shown), tokens, joined, min(continuation, len(shown))
+        vocabulary.name,
+        vocabulary.size,
+        len(ids),
+        len(ids) - len(shown),
+        tokens,
+        joined,
+        min(continuation, len(shown)),
     )
 
 

@@ -16,8 +16,8 @@ from transformers import GPT2Tokenizer
 
 from tui_llm import paths
 from tui_llm.errors import UserError
+from tui_llm.llm import named, vocabulary
 from tui_llm.llm import tokenizer as tk
-from tui_llm.llm import vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NANO = REPOSITORY / "models" / "nano"
@@ -32,7 +32,10 @@ def mixed_text(size: int = 200_000) -> str:
     scripts = "Žluťoučký kůň 漢字かな交じり文 مرحبا بالعالم हिन्दी 한국어 👩‍🚀🇫🇷é́ ﷽ \u202e\u200b\x1b[31m ½²ⅷ"
     spaces = "a  b   c\t\td\n\n\n  e \r\n f\u00a0g\u3000h " + " " * 40 + "x"
     dice = random.Random(1)
-    noise = "".join(chr(dice.choice([dice.randrange(32, 127), dice.randrange(0xD7FF), dice.randrange(0x1F300, 0x1FAFF)])) for _ in range(5000))
+    noise = "".join(
+        chr(dice.choice([dice.randrange(32, 127), dice.randrange(0xD7FF), dice.randrange(0x1F300, 0x1FAFF)]))
+        for _ in range(5000)
+    )
     words = "I'll you're DON'T it's 12345 3.14 www.example.org/a?b=c#d foo_bar $£€ <|endoftext|> [/] [red]x"
     parts = [scripts, spaces, noise, words, source[:20000], prose]
     return "\n".join(parts)[:size]
@@ -52,29 +55,35 @@ def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> 
 
 
 @pytest.mark.skipif(
-    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file() and not tk.vocabulary_file("gpt2").is_file(),
+    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file()
+    and not named.vocabulary_file("gpt2").is_file(),
     reason="GPT-2's vocabulary is not on this machine",
 )
 def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
     """tiktoken's file → vocab.json + merges.txt → our tokenizer: the ids of tiktoken's own encoding."""
     source = REPOSITORY.parent / "shared/vocab/gpt2.tiktoken"
-    tk.load_named.cache_clear()
+    named.load_named.cache_clear()
     if source.is_file():
-        tk.add(source)
-    named = tk.load_named("gpt2")
-    assert isinstance(named, tk.BPETokenizer)
-    tk.save_folder(named, tmp_path)
+        named.add(source)
+    gpt2 = named.load_named("gpt2")
+    assert isinstance(gpt2, tk.BPETokenizer)
+    tk.save_folder(gpt2, tmp_path)
     ours = tk.load_folder(tmp_path, "gpt2")
 
-    ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in tk.vocabulary_file("gpt2").read_bytes().splitlines())}
+    ranks = {
+        base64.b64decode(a): int(b)
+        for a, b in (line.split() for line in named.vocabulary_file("gpt2").read_bytes().splitlines())
+    }
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    own = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+    own = tiktoken.Encoding(
+        "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
+    )
     text = mixed_text(1_000_000)
     wanted = own.encode(text, disallowed_special=())
-    assert ours.encode(text) == wanted == named.encode(text)
-    assert ours.size == named.size == 50257
-    assert ours.end_of_text == named.end_of_text == 50256
+    assert ours.encode(text) == wanted == gpt2.encode(text)
+    assert ours.size == gpt2.size == 50257
+    assert ours.end_of_text == gpt2.end_of_text == 50256
     assert GPT2Tokenizer.from_pretrained(tmp_path).encode("Hello 🙂 world") == ours.encode("Hello 🙂 world")
     alone = sum(1 for id in range(50257) if _is_not_utf8(ours.token_bytes(id)))
     assert alone == 344  # as DESIGN counts them
@@ -92,7 +101,9 @@ def _is_not_utf8(data: bytes) -> bool:
 @settings(deadline=None)
 @pytest.mark.parametrize("name", ["nano", "byte", "char", "word", "byte level"])
 def test_any_text_comes_back(name: str, text: str) -> None:
-    made = {"nano": lambda: tk.load_folder(NANO), "byte level": tk.byte_level}.get(name, lambda: tk.load_named(name))()
+    made = {"nano": lambda: tk.load_folder(NANO), "byte level": tk.byte_level}.get(
+        name, lambda: named.load_named(name)
+    )()
     ids = made.encode(text)
     assert made.decode_bytes(ids) == tk.clean(text).encode()
     assert all(0 <= id < max(made.size, 0x110000) for id in ids)
@@ -158,12 +169,14 @@ def test_a_folder_without_vocabulary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base"])
-def test_a_vocabulary_that_needs_a_network_where_there_is_none(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_vocabulary_that_needs_a_network_where_there_is_none(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
-    tk.load_named.cache_clear()
+    named.load_named.cache_clear()
     with pytest.raises(UserError, match="vocabulary add"):
-        tk.load_named(name)
+        named.load_named(name)
     assert not list(paths.cache_dir().rglob("*"))
 
 
@@ -171,31 +184,45 @@ def test_a_download_with_another_content_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "home"))
     (tmp_path / "gpt2.tiktoken").write_bytes(b"IQ== 0\n")
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", tmp_path.as_uri())
-    tk.load_named.cache_clear()
+    named.load_named.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
-        tk.load_named("gpt2")
+        named.load_named("gpt2")
     with pytest.raises(UserError, match="none of gpt2"):
-        tk.add(tmp_path / "gpt2.tiktoken")
+        named.add(tmp_path / "gpt2.tiktoken")
     with pytest.raises(UserError, match="can't read"):
-        tk.add(tmp_path / "nothing")
+        named.add(tmp_path / "nothing")
     assert not list(paths.cache_dir().rglob("*tiktoken*"))
 
 
-def test_cached_files_are_named_as_tiktokens_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cached_files_are_named_as_tiktokens_own_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
     address = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-    assert tk.vocabulary_file("cl100k_base").name == hashlib.sha1(address.encode()).hexdigest()
+    assert named.vocabulary_file("cl100k_base").name == hashlib.sha1(address.encode()).hexdigest()
 
 
 def test_unknown_names() -> None:
     with pytest.raises(UserError, match="there are: gpt2"):
-        tk.load_named("gpt5")
+        named.load_named("gpt5")
 
 
 def test_word_vocabulary_counts_distinct_words() -> None:
     word = tk.WordTokenizer()
     ids = word.encode("the cat and the dog's dog")
-    assert [word.token_bytes(i).decode() for i in ids] == ["the", " ", "cat", " ", "and", " ", "the", " ", "dog's", " ", "dog"]
+    assert [word.token_bytes(i).decode() for i in ids] == [
+        "the",
+        " ",
+        "cat",
+        " ",
+        "and",
+        " ",
+        "the",
+        " ",
+        "dog's",
+        " ",
+        "dog",
+    ]
     assert ids[0] == ids[6]
     assert word.size == 6
 
@@ -222,5 +249,3 @@ def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
         vocabulary.train([tmp_path / "t.txt"], 400, "x")
     with pytest.raises(UserError, match="too small"):
         vocabulary.train([tmp_path / "t.txt"], 100, "x")
-
-

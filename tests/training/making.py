@@ -26,7 +26,10 @@ TINY = TrainingSettings(
 def words(count: int, seed: int = 1) -> str:
     """A text that a model can learn something from: few words, in lines of eight."""
     draw = random.Random(seed)
-    lines = [" ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8)) for _ in range(count // 8)]
+    lines = [
+        " ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8))
+        for _ in range(count // 8)
+    ]
     return ".\n".join(lines) + "\n"
 
 
@@ -152,13 +155,15 @@ MOMENTS: dict[str, Callable[[_Countdown], None]] = {
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a .jsonl; fails where one is damaged."""
-    data = path.read_bytes()
+    data = path.read_bytes() if path.exists() else b""
     assert not data or data.endswith(b"\n")
     return [json.loads(line) for line in data.splitlines()]
 
 
 def losses(run: Run) -> list[tuple[Any, ...]]:
-    return [(m["step"], m["loss"], m["lr"], m["grad_norm"], m.get("val_loss")) for m in lines(run.metrics_path)]
+    return [
+        (m["step"], m["loss"], m["lr"], m["grad_norm"], m.get("val_loss")) for m in lines(run.metrics_path)
+    ]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -174,4 +179,8 @@ def wait(until: Callable[[], object]) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """Half-written files and folders, anywhere under `folder`."""
-    return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".part", ".old")) or p.name.startswith(".tokens-")]
+    return [
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.name.endswith((".part", ".old")) or p.name.startswith(".tokens-")
+    ]

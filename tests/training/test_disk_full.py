@@ -60,7 +60,7 @@ def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) 
     fields = {"steps": 20, "checkpoint_every": 10, "width": 32}
     unbroken, run = make("unbroken", text, **fields), make("run", text, **fields)
     assert work(unbroken) == 0
-    assert work(run, ("half a line", 12)) == -9
+    assert work(run, ("half a line", 16)) == -9
     ((step, folder),) = run.checkpoints()
     before = contents(folder)
     assert step == 10
@@ -69,7 +69,11 @@ def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) 
         assert work(run) == 1
         status = run.status()
         assert status.state == "failed", status
-        assert "checkpoint" in status.message and "No space left" in status.message and "then resume" in status.message
+        assert (
+            "checkpoint" in status.message
+            and "No space left" in status.message
+            and "then resume" in status.message
+        )
         assert "\n" not in status.message and status.message.count("free some space") == 1
         assert run.checkpoints() == [(10, folder)] and contents(folder) == before
         assert leftovers(home) == []
@@ -90,7 +94,9 @@ def test_while_a_line_is_written(disk: Callable[[str], Path], text: Path) -> Non
     filler = fill(home, 5 * 4096)  # room for who it is, what it does, its log, and some lines
     assert work(run) == 1
     status = run.status()
-    assert status.state == "failed" and "No space left" in status.message and "free some space" in status.message
+    assert (
+        status.state == "failed" and "No space left" in status.message and "free some space" in status.message
+    )
     assert 0 < status.step < 200 and len(lines(run.metrics_path)) == status.step  # whole lines only
     assert leftovers(home) == []
     filler.unlink()
@@ -105,7 +111,11 @@ def test_while_the_corpus_is_tokenised(disk: Callable[[str], Path], tmp_path: Pa
     run = make("run", large, steps=3)
     assert work(run) == 1
     status = run.status()
-    assert status.state == "failed" and "tokenised corpus" in status.message and "No space left" in status.message
+    assert (
+        status.state == "failed"
+        and "tokenised corpus" in status.message
+        and "No space left" in status.message
+    )
     assert leftovers(home) == [] and [p.name for p in (home / "cache").rglob("*") if p.is_file()] == ["lock"]
     disk("8m")
     assert work(run) == 0 and run.status().state == "finished"
@@ -140,7 +150,9 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
     assert path.read_bytes() == b'{"step": 1}\n'
 
 
-def test_why_it_failed_is_said_in_the_room_of_what_was_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_it_failed_is_said_in_the_room_of_what_was_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path)
     run.write_status("running", "a message that is longer than the one that follows")
 

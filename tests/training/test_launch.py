@@ -57,7 +57,9 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
                "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu",
                "--steps", "10000000", "--checkpoint-every", "1000000", "--eval-every", "1000000"]  # fmt: skip
     take_terminal = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    starter = subprocess.Popen([sys.executable, "-c", take_terminal, *command], stdin=child, stdout=child, stderr=child)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", take_terminal, *command], stdin=child, stdout=child, stderr=child
+    )
     os.close(child)
     run = Run(home / "runs" / "long")
     wait(lambda: step(run) > 0)
@@ -179,7 +181,10 @@ def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) 
     run = make("run", text)
     with run.held(1):
         pass  # the lock's file is there
-    looking = [subprocess.Popen([sys.executable, "-c", PROBE, str(run.path)], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    looking = [
+        subprocess.Popen([sys.executable, "-c", PROBE, str(run.path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     for process in looking:
         assert process.stdout is not None and process.stdout.readline() == "0\n"
     with run.held(1):  # while all four look as fast as they can
@@ -200,10 +205,14 @@ def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: py
     with pytest.raises(UserError, match="can't start the worker"):
         launch.start(run)
     assert run.status().state == "failed"
-    assert launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"  # the name is free again
+    assert (
+        launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"
+    )  # the name is free again
 
 
-def test_the_worker_finds_the_package_from_anywhere(text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_worker_finds_the_package_from_anywhere(
+    text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     found = subprocess.run(
         [sys.executable, "-c", "import tui_llm; print(tui_llm.__file__)"],
@@ -213,10 +222,14 @@ def test_the_worker_finds_the_package_from_anywhere(text: Path, monkeypatch: pyt
 
     assert found.stdout.strip() == tui_llm.__file__
     monkeypatch.setenv("PYTHONPATH", f"some{os.pathsep}")
-    assert str(Path("some").absolute()) in launch._python_path().split(os.pathsep) and "" not in launch._python_path().split(os.pathsep)
+    assert str(Path("some").absolute()) in launch._python_path().split(
+        os.pathsep
+    ) and "" not in launch._python_path().split(os.pathsep)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "x" * 65, ".hidden", "-x", "a b", "a\x1b[0m", "ä", "a\n", "[red]x"])
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", "x" * 65, ".hidden", "-x", "a b", "a\x1b[0m", "ä", "a\n", "[red]x"]
+)
 def test_names_that_are_no_names(name: str, text: Path) -> None:
     with pytest.raises(UserError, match="can't name a run"):
         make(name, text)
@@ -231,7 +244,16 @@ def test_texts_that_cannot_be_trained_on_make_no_run(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "hollow").mkdir()
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
-    for place in ("empty.txt", "binary.txt", "latin.txt", "hollow", "gone.txt", "x" * 5000, "nul\0", "none\x1b[31m.txt"):
+    for place in (
+        "empty.txt",
+        "binary.txt",
+        "latin.txt",
+        "hollow",
+        "gone.txt",
+        "x" * 5000,
+        "nul\0",
+        "none\x1b[31m.txt",
+    ):
         with pytest.raises(UserError) as told:
             make("run", tmp_path / place)
         assert "\n" not in str(told.value), place

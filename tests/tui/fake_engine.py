@@ -27,10 +27,44 @@ from tui_llm.reading import (
     Weights,
 )
 
-WORDS = (" cat", " mat", " the", " sat", " on", " dog", " floor", " moon", ".", ",", " a", " and", " was", "\n", "!",
-         " little", " there", " upon", " time", " once", "The", "Once")
-HOSTILE = ("[/]", "[red]x", "[link='x", "[/usr/bin]", "\x1b]0;owned\x07", "\x9b31m", "\u202eabc", "👩\u200d👩\u200d👧", "\x00",
-           "e\u0301", "\ufeff", "漢字")
+WORDS = (
+    " cat",
+    " mat",
+    " the",
+    " sat",
+    " on",
+    " dog",
+    " floor",
+    " moon",
+    ".",
+    ",",
+    " a",
+    " and",
+    " was",
+    "\n",
+    "!",
+    " little",
+    " there",
+    " upon",
+    " time",
+    " once",
+    "The",
+    "Once",
+)
+HOSTILE = (
+    "[/]",
+    "[red]x",
+    "[link='x",
+    "[/usr/bin]",
+    "\x1b]0;owned\x07",
+    "\x9b31m",
+    "\u202eabc",
+    "👩\u200d👩\u200d👧",
+    "\x00",
+    "e\u0301",
+    "\ufeff",
+    "漢字",
+)
 VOCABULARY = 1000
 CONTEXT = 64
 
@@ -64,9 +98,19 @@ class FakeEngine:
         return None
 
     def models(self) -> Sequence[ModelInfo]:
-        return (ModelInfo("nano", "shipped", "/models/nano", 2_600_000, 256, 4096),
-                ModelInfo("[/]\x1b[31mrun\u202e", "run", "/runs/x", 1000, 64, 256, step=120),
-                ModelInfo("broken", "folder", "/tmp/broken", None, None, None, problem="[red]model.safetensors is cut short"))
+        return (
+            ModelInfo("nano", "shipped", "/models/nano", 2_600_000, 256, 4096),
+            ModelInfo("[/]\x1b[31mrun\u202e", "run", "/runs/x", 1000, 64, 256, step=120),
+            ModelInfo(
+                "broken",
+                "folder",
+                "/tmp/broken",
+                None,
+                None,
+                None,
+                problem="[red]model.safetensors is cut short",
+            ),
+        )
 
     def read(self, request: Request, overtaken: Callable[[], bool] = lambda: False) -> Reading:
         assert self.weights is not None
@@ -88,7 +132,9 @@ class FakeEngine:
             fed=min(len(ids), CONTEXT),
             distribution=distribution,
             loss=self.loss(ids, request) if ids and request.target else None,
-            problem=None if ids else "the first token has no prediction: type something, or press o for a start token",
+            problem=None
+            if ids
+            else "the first token has no prediction: type something, or press o for a start token",
             milliseconds=1.5,
             forward_tokens=1,
         )
@@ -111,33 +157,59 @@ class FakeEngine:
                     chosen = row
                     break
             ids.append(chosen.id)
-            yield GeneratedToken(index, chosen.id, chosen.bytes, chosen.text, None if request.sampler.greedy else u,
-                                 chosen.probability, chosen.raw_probability, chosen.rank, rows[:10])
+            yield GeneratedToken(
+                index,
+                chosen.id,
+                chosen.bytes,
+                chosen.text,
+                None if request.sampler.greedy else u,
+                chosen.probability,
+                chosen.raw_probability,
+                chosen.rank,
+                rows[:10],
+            )
 
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def encode(self, text: str) -> list[int]:
-        return [self.ids.get(piece, 100 + sum(piece.encode()) % 800) for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)]
+        return [
+            self.ids.get(piece, 100 + sum(piece.encode()) % 800)
+            for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)
+        ]
 
     def token(self, id: int) -> Token:
         return Token(id, self.texts[id].encode("utf-8", "replace"), self.texts[id], special=id == 999)
 
     def tokenization(self, request: Request, ids: list[int]) -> Tokenization:
         if request.tokenizer == "o200k_base":
-            return Tokenization("o200k_base", 0, 0, 0, (), (), 0, "o200k_base is not on this machine [/]; connect once")
+            return Tokenization(
+                "o200k_base", 0, 0, 0, (), (), 0, "o200k_base is not on this machine [/]; connect once"
+            )
         pieces = re.findall(r" ?\w+|\s|[^\w\s]", request.prompt)
-        tokens = [Token(id, text.encode(), text) for id, text in zip(self.encode(request.prompt), pieces, strict=True)]
+        tokens = [
+            Token(id, text.encode(), text)
+            for id, text in zip(self.encode(request.prompt), pieces, strict=True)
+        ]
         tokens += [self.token(id) for id in request.continuation]
         if request.start_token:
             tokens.insert(0, Token(999, b"<|endoftext|>", "<|endoftext|>", special=True))
-        shown = tokens[-request.token_window:]
-        return Tokenization(request.tokenizer or "nano", VOCABULARY, len(tokens), len(tokens) - len(shown), tuple(shown),
-                            tuple(Piece(at, at + 1, token.text) for at, token in enumerate(shown)),
-                            len(request.continuation))
+        shown = tokens[-request.token_window :]
+        return Tokenization(
+            request.tokenizer or "nano",
+            VOCABULARY,
+            len(tokens),
+            len(tokens) - len(shown),
+            tuple(shown),
+            tuple(Piece(at, at + 1, token.text) for at, token in enumerate(shown)),
+            len(request.continuation),
+        )
 
     def logits(self, ids: list[int]) -> list[float]:
         draw = random.Random(ids[-1])
-        return [8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY)]
+        return [
+            8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random()
+            for rank in range(VOCABULARY)
+        ]
 
     def distribution(self, ids: list[int], request: Request) -> Distribution:
         logits = self.logits(ids)
@@ -154,13 +226,38 @@ class FakeEngine:
         rows, cumulative = [], 0.0
         for place, id in enumerate(order[: request.top]):
             cumulative += tempered[id]
-            rows.append(Candidate(place + 1, id, self.token(id).bytes, self.texts[id], logits[id], math.exp(logits[id]),
-                                  raw[id], tempered[id], cumulative, tempered[id] / mass if place < kept else 0.0,
-                                  place < kept))
+            rows.append(
+                Candidate(
+                    place + 1,
+                    id,
+                    self.token(id).bytes,
+                    self.texts[id],
+                    logits[id],
+                    math.exp(logits[id]),
+                    raw[id],
+                    tempered[id],
+                    cumulative,
+                    tempered[id] / mass if place < kept else 0.0,
+                    place < kept,
+                )
+            )
         rest = order[request.top :]
-        return Distribution(settings, VOCABULARY, logsumexp(logits), -sum(p * math.log(p) for p in raw), kept, mass,
-                            tuple(rows), Rest(len(rest), sum(raw[id] for id in rest), sum(tempered[id] for id in rest),
-                                              0.0, max(0, kept - len(rows))))
+        return Distribution(
+            settings,
+            VOCABULARY,
+            logsumexp(logits),
+            -sum(p * math.log(p) for p in raw),
+            kept,
+            mass,
+            tuple(rows),
+            Rest(
+                len(rest),
+                sum(raw[id] for id in rest),
+                sum(tempered[id] for id in rest),
+                0.0,
+                max(0, kept - len(rows)),
+            ),
+        )
 
     def loss(self, ids: list[int], request: Request) -> LossReading:
         assert request.target is not None
@@ -175,13 +272,32 @@ class FakeEngine:
             logits = self.logits(given)
             total = logsumexp(logits)
             p = math.exp(logits[id] - total)
-            rows.append(TargetToken(id, self.token(id).bytes, self.texts[id], 1 + sum(x > logits[id] for x in logits),
-                                    logits[id], total, p, total - logits[id], p - 1))
+            rows.append(
+                TargetToken(
+                    id,
+                    self.token(id).bytes,
+                    self.texts[id],
+                    1 + sum(x > logits[id] for x in logits),
+                    logits[id],
+                    total,
+                    p,
+                    total - logits[id],
+                    p - 1,
+                )
+            )
             given.append(id)
         total_loss = sum(row.loss for row in rows)
         mean = total_loss / max(1, len(rows))
-        return LossReading(text, tuple(rows), total_loss, mean, mean / math.log(2), math.exp(mean), uniform,
-                           None if rows else "the target is empty: type one")
+        return LossReading(
+            text,
+            tuple(rows),
+            total_loss,
+            mean,
+            mean / math.log(2),
+            math.exp(mean),
+            uniform,
+            None if rows else "the target is empty: type one",
+        )
 
 
 def logsumexp(values: Sequence[float]) -> float:

@@ -13,7 +13,9 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.screens.lab import LabScreen
 
 
-def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano") -> LabApp:
+def make_app(
+    engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano"
+) -> LabApp:
     engine = engine or FakeEngine()
     return LabApp(lambda: engine, model=model, prompt=prompt)
 
@@ -40,6 +42,8 @@ def drawn(app: LabApp) -> list[str]:
 def unsafe(lines: list[str]) -> set[str]:
     """Characters that no terminal should be sent."""
     return {
-        char for line in lines for char in line
+        char
+        for line in lines
+        for char in line
         if unicodedata.category(char).startswith("C") or unicodedata.category(char) in ("Zl", "Zp")
     }

@@ -30,7 +30,12 @@ async def test_every_action_exists() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
         await answered(pilot, lab)
-        nodes = {"app": app, "lab": lab, "prompt": lab.prompt, **{name: lab.pane(name) for name in commands.PANES}}
+        nodes = {
+            "app": app,
+            "lab": lab,
+            "prompt": lab.prompt,
+            **{name: lab.pane(name) for name in commands.PANES},
+        }
         for command in commands.COMMANDS:
             if command.scope not in nodes:
                 continue

@@ -16,9 +16,43 @@ from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.panes.logits import LogitsPane
 
 SIZES = [(1, 1), (2, 2), (10, 3), (30, 8), (80, 24), (99, 31), (120, 40), (200, 60), (500, 150)]
-ALL_KEYS = ["1", "2", "3", "4", "5", "b", "b", "v", "v", "v", "x", "o", "g", "g", "u", "r", "s", "z", "z",
-            "left_square_bracket", "right_square_bracket", "left_curly_bracket", "right_curly_bracket",
-            "2", "down", "down", "enter", "end", "home", "pagedown", "5", "up", "d", "tab", "shift+tab"]
+ALL_KEYS = [
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "b",
+    "b",
+    "v",
+    "v",
+    "v",
+    "x",
+    "o",
+    "g",
+    "g",
+    "u",
+    "r",
+    "s",
+    "z",
+    "z",
+    "left_square_bracket",
+    "right_square_bracket",
+    "left_curly_bracket",
+    "right_curly_bracket",
+    "2",
+    "down",
+    "down",
+    "enter",
+    "end",
+    "home",
+    "pagedown",
+    "5",
+    "up",
+    "d",
+    "tab",
+    "shift+tab",
+]
 
 
 async def test_five_panes_show_one_moment() -> None:
@@ -26,8 +60,22 @@ async def test_five_panes_show_one_moment() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
         screen = "\n".join(drawn(app))
-        for word in ("5 tokens", "·cat", "e^logit", "raw p", "p(T=0.8,", "cut: the", "kept", "entropy",
-                     "loss = logsumexp − logit", "perplexity", "ln V", "4 Training", "seed", "temperature"):
+        for word in (
+            "5 tokens",
+            "·cat",
+            "e^logit",
+            "raw p",
+            "p(T=0.8,",
+            "cut: the",
+            "kept",
+            "entropy",
+            "loss = logsumexp − logit",
+            "perplexity",
+            "ln V",
+            "4 Training",
+            "seed",
+            "temperature",
+        ):
             assert word in screen
         await pilot.press("!")
         await answered(pilot, app.lab_screen)
@@ -272,7 +320,9 @@ async def test_special_tokens_typed_are_text_until_toggled() -> None:
 # ── what can go wrong ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("error", [UserError("[/] no \x1b torch"), ImportError("no module named [red]torch"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [UserError("[/] no \x1b torch"), ImportError("no module named [red]torch"), MemoryError()]
+)
 async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> None:
     def open_engine() -> FakeEngine:
         raise error

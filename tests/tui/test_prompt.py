@@ -25,7 +25,9 @@ def test_stand_ins_keep_any_text(text: str) -> None:
     assert len(held) == len(text)
     # The document splits at no character but the newline, and holds no control or format character.
     assert held.splitlines() == held.split("\n")[: len(held.splitlines())]
-    assert not [char for char in held if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")]
+    assert not [
+        char for char in held if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
+    ]
 
 
 def test_signs_are_visible_and_one_cell() -> None:
@@ -81,8 +83,11 @@ async def test_copy_gives_the_real_characters() -> None:
         assert app.clipboard == "a\x1bb"
 
 
-@pytest.mark.parametrize("text", ["hello wor\n" * 100_000, "x" * 1_000_000, "\x1b\u200b" * 500_000],
-                         ids=["lines", "one line", "controls"])
+@pytest.mark.parametrize(
+    "text",
+    ["hello wor\n" * 100_000, "x" * 1_000_000, "\x1b\u200b" * 500_000],
+    ids=["lines", "one line", "controls"],
+)
 async def test_a_megabyte_pasted(text: str) -> None:
     """The editor holds the end only, so that each key costs what it costs in a short text; nothing is lost."""
     engine = FakeEngine()

@@ -39,9 +39,20 @@ def run_in_terminal(home: Path, ready: str = "pass") -> tuple[int, bytes]:
     """The runner in a pseudo-terminal: its exit status and all that the terminal was sent."""
     program = textwrap.dedent(RUNNER).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
-    env = {**os.environ, "TUI_LLM_HOME": str(home), "TERM": "xterm-256color", "PYTHONPATH": str(TESTS.parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=slave, stdout=slave, stderr=slave, env=env,
-                               start_new_session=True)
+    env = {
+        **os.environ,
+        "TUI_LLM_HOME": str(home),
+        "TERM": "xterm-256color",
+        "PYTHONPATH": str(TESTS.parents[1]),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=env,
+        start_new_session=True,
+    )
     os.close(slave)
     out = b""
     while True:
@@ -94,7 +105,9 @@ def test_without_a_terminal_it_says_what_to_do(tmp_path: Path, piped: str) -> No
     master, slave = pty.openpty()
     env = {**os.environ, "TUI_LLM_HOME": str(tmp_path), "PYTHONPATH": str(TESTS.parents[1])}
     stdin = subprocess.DEVNULL if piped == "stdin" else slave
-    done = subprocess.run([sys.executable, "-c", program], stdin=stdin, capture_output=True, env=env, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdin=stdin, capture_output=True, env=env, check=False
+    )
     os.close(slave)
     os.close(master)
     assert done.returncode == 1

@@ -48,12 +48,20 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
     """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
     if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
         kind = raw.get("model_type") if isinstance(raw, dict) else None
-        raise UserError(f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened")
+        raise UserError(
+            f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened"
+        )
     activation = raw.get("activation_function", "gelu_new")
     if activation not in ("gelu_new", "gelu_pytorch_tanh"):
         raise UserError(f"{where} asks for the activation {activation!r}; GPT-2's is gelu_new")
-    if raw.get("scale_attn_by_inverse_layer_idx") or raw.get("add_cross_attention") or not raw.get("scale_attn_weights", True):
-        raise UserError(f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)")
+    if (
+        raw.get("scale_attn_by_inverse_layer_idx")
+        or raw.get("add_cross_attention")
+        or not raw.get("scale_attn_weights", True)
+    ):
+        raise UserError(
+            f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)"
+        )
     try:
         return GPTConfig(
             vocabulary=int(raw["vocab_size"]),
@@ -139,12 +147,16 @@ def _check_shapes(path: Path, config: GPTConfig) -> None:
         try:
             model = GPT(config)
         except (RuntimeError, OverflowError) as error:
-            raise UserError(f"{path.parent / 'config.json'} describes a model that is too large: {error}") from error
+            raise UserError(
+                f"{path.parent / 'config.json'} describes a model that is too large: {error}"
+            ) from error
     for name, parameter in model.named_parameters():
         key, transposed = _find(name, set(shapes), path)
         wanted = list(parameter.shape[::-1] if transposed else parameter.shape)
         if shapes[key] != wanted:
-            raise UserError(f"{path}: {key} is {shapes[key]}, but config.json says {wanted}; they are of different models")
+            raise UserError(
+                f"{path}: {key} is {shapes[key]}, but config.json says {wanted}; they are of different models"
+            )
 
 
 def read_shapes(path: Path) -> dict[str, list[int]]:
@@ -156,7 +168,9 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
                 raise UserError(f"{path} is empty or cut short; get it again")
             (length,) = struct.unpack("<Q", head)
             if length > 100_000_000 or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-                raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
+                raise UserError(
+                    f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened"
+                )
             header = json.loads(file.read(length))
         return {k: [int(n) for n in v["shape"]] for k, v in header.items() if k != "__metadata__"}
     except OSError as error:
@@ -179,7 +193,12 @@ def _put(model: GPT, name: str, tensor: Tensor, old: torch.nn.Parameter) -> None
 
 
 def save(
-    model: GPT, folder: Path, *, end_of_text: int | None = None, dtype: torch.dtype = torch.float32, extra: dict[str, Any] | None = None
+    model: GPT,
+    folder: Path,
+    *,
+    end_of_text: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    extra: dict[str, Any] | None = None,
 ) -> None:
     """Writes `config.json` and `model.safetensors` into `folder`, each aside and then renamed."""
     tensors: dict[str, Tensor] = {}
@@ -189,7 +208,10 @@ def save(
         full = key if key.startswith("lm_head") else f"transformer.{key}"
         tensors[full] = (tensor.T if transposed else tensor).contiguous()
     write_tensors(folder / WEIGHTS, tensors)
-    write_json(folder / "config.json", {**config_to_json(model.config, end_of_text=end_of_text, dtype=dtype), **(extra or {})})
+    write_json(
+        folder / "config.json",
+        {**config_to_json(model.config, end_of_text=end_of_text, dtype=dtype), **(extra or {})},
+    )
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

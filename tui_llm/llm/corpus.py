@@ -57,7 +57,12 @@ def documents(text: str) -> Iterator[str]:
 
 
 def load(
-    places: list[Path], tokenizer: Tokenizer, validation_fraction: float, *, block_size: int, progress: Progress = lambda _: None
+    places: list[Path],
+    tokenizer: Tokenizer,
+    validation_fraction: float,
+    *,
+    block_size: int,
+    progress: Progress = lambda _: None,
 ) -> Corpus:
     """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
     a few times a second; what it raises ends the work.
@@ -78,7 +83,9 @@ def load(
             f"the corpus is too small: {total:,} tokens, of which {facts['validation']:,} are held out; a block of {block_size} needs "
             f"more than {block_size} in each: give more text or a smaller block size"
         )
-    arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
+    arrays = [
+        np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")
+    ]
     return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest)
 
 
@@ -115,13 +122,21 @@ def _whole(folder: Path) -> bool:
     try:
         facts = read_json(folder / "corpus.json")
         width = np.dtype(facts["dtype"]).itemsize
-        return all((folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation"))
+        return all(
+            (folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation")
+        )
     except (UserError, OSError, KeyError, TypeError):
         return False
 
 
 def _fill(
-    folder: Path, names: list[Path], hashes: list[bytes], tokenizer: Tokenizer, fraction: float, digest: str, progress: Progress
+    folder: Path,
+    names: list[Path],
+    hashes: list[bytes],
+    tokenizer: Tokenizer,
+    fraction: float,
+    digest: str,
+    progress: Progress,
 ) -> None:
     """Tokenises into `folder`. Two workers that want the same corpus don't do the work twice: the second one waits."""
     try:
@@ -168,14 +183,19 @@ class _Tokeniser:
     total: int = 0
     tokens: int = 0
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
-    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a file's hash → its tokens[start:stop] in train.bin
+    seen: dict[bytes, tuple[int, int]] = field(
+        default_factory=dict
+    )  # a file's hash → its tokens[start:stop] in train.bin
 
     def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
         self.counts = np.zeros(self.tokenizer.size, np.int64)
         sizes = [path.stat().st_size for path in names]
         self.total = sum(sizes)
-        with (self.folder / "train.bin").open("w+b") as train, (self.folder / "validation.bin").open("wb") as validation:
+        with (
+            (self.folder / "train.bin").open("w+b") as train,
+            (self.folder / "validation.bin").open("wb") as validation,
+        ):
             for path, digest, size in zip(names, hashes, sizes, strict=True):
                 if digest in self.seen:
                     start, stop = self.seen[digest]
@@ -188,7 +208,9 @@ class _Tokeniser:
                 file.flush()
                 os.fsync(file.fileno())
         if not self.sizes["train"]:
-            raise UserError(f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file")
+            raise UserError(
+                f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
+            )
         share = self.counts[self.counts > 0] / self.sizes["train"]
         return {"dtype": self.dtype.name, **self.sizes, "bytes_per_token": self.total / self.tokens,
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
@@ -256,7 +278,9 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
-            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
+            cut = (
+                len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
+            )  # trailing blank lines may be the document's last
             cut = cut or _CHUNK  # one endless line: anywhere, but not inside what may become a separator
             yield waiting[:cut]
             waiting, begun = waiting[cut:], True

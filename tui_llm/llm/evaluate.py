@@ -35,7 +35,12 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: GPT, ids: Sequence[int], token_bytes: Callable[[int], bytes], progress: Callable[[int, int], None] | None = None) -> Evaluation:
+def evaluate(
+    model: GPT,
+    ids: Sequence[int],
+    token_bytes: Callable[[int], bytes],
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
     """The loss on all of `ids` but the first, in float32: windows of the model's context overlap by half, so that each
     token (but the first window's) is predicted from at least half a context of text before it.
 
@@ -51,7 +56,9 @@ def evaluate(model: GPT, ids: Sequence[int], token_bytes: Callable[[int], bytes]
         row = ids[start : start + context + 1]  # the last one may be shorter
         new = len(row) - 1 - (context - stride if start else 0)  # those that no window before has predicted
         logits = model(torch.tensor([row[:-1]], device=model.device), last=new)[0].float()  # (new, V)
-        total += float(F.cross_entropy(logits, torch.tensor(row[-new:], device=model.device), reduction="sum"))
+        total += float(
+            F.cross_entropy(logits, torch.tensor(row[-new:], device=model.device), reduction="sum")
+        )
         counted += new
         if progress is not None:
             progress(counted, len(ids) - 1)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.llm.tokenizer import BPETokenizer, byte_level, load_folder, load_named
+from tui_llm.llm.named import load_named
+from tui_llm.llm.tokenizer import BPETokenizer, byte_level, load_folder
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -57,7 +58,9 @@ def find(name: str) -> Found:
 
 def _named(name: str) -> Found | None:
     """A shipped model, a run or a model of the user's."""
-    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
+    shipped, run, own = (
+        top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir())
+    )
     if (shipped / "config.json").is_file():
         return Found(name, "shipped", shipped)
     if (run / "config.json").is_file():
@@ -87,7 +90,11 @@ def _run(name: str, run: Path) -> Found:
 def every() -> list[Found]:
     """What can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
     found = []
-    for kind, top in (("shipped", paths.shipped_models_dir()), ("run", paths.runs_dir()), ("model", paths.models_dir())):
+    for kind, top in (
+        ("shipped", paths.shipped_models_dir()),
+        ("run", paths.runs_dir()),
+        ("model", paths.models_dir()),
+    ):
         for child in sorted(top.iterdir()) if top.is_dir() else ():
             if not (child / "config.json").is_file():
                 continue

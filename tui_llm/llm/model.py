@@ -59,8 +59,16 @@ class KVCache:
     Room for one row of `context` tokens is set aside at once: 2 × layers × context × C numbers.
     """
 
-    def __init__(self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        shape = (config.layers, 1, config.heads, config.context, config.width // config.heads)  # (layers, 1, H, context, D)
+    def __init__(
+        self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        shape = (
+            config.layers,
+            1,
+            config.heads,
+            config.context,
+            config.width // config.heads,
+        )  # (layers, 1, H, context, D)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0  # P: how many positions hold something

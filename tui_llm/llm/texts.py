@@ -10,7 +10,22 @@ from tui_llm.errors import UserError
 
 BLOCK = 1 << 20  # bytes read at a time
 _GLANCE = 1 << 16  # bytes at a file's beginning that may hold no zero byte
-_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ".csv", ".tsv", ".json", ".jsonl", ".html", ".xml", ".tex", ".org", ""}
+_SUFFIXES = {
+    ".txt",
+    ".text",
+    ".md",
+    ".rst",
+    ".py",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".html",
+    ".xml",
+    ".tex",
+    ".org",
+    "",
+}
 
 
 def files(places: list[Path]) -> list[Path]:
@@ -56,13 +71,17 @@ def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Itera
                 saw(data)
                 read += len(data)
                 text = carriage_return + decoder.decode(data)
-                carriage_return = "\r" if text.endswith("\r") else ""  # its line feed may be in the next block
+                carriage_return = (
+                    "\r" if text.endswith("\r") else ""
+                )  # its line feed may be in the next block
                 yield text.removesuffix("\r").replace("\r\n", "\n")
         yield carriage_return + decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         # The decoder counts from the last bytes that it was given, which end at `read`.
         place = read - len(error.object) + error.start
-        raise UserError(f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file"
+        ) from error
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from error
 
@@ -76,4 +95,6 @@ def check(places: list[Path]) -> None:
     """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
     names = files(places)
     if not sum([len(next(blocks(path))) > 0 for path in names]):
-        raise UserError(f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file")
+        raise UserError(
+            f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
+        )

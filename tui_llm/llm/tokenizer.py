@@ -9,9 +9,7 @@ Decoding does not undo encoding (several id sequences give the same text), so id
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,7 +19,6 @@ from typing import Any
 import regex
 import tiktoken
 
-from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
 
@@ -29,19 +26,6 @@ END_OF_TEXT = "<|endoftext|>"
 
 # How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-
-NAMED = ("gpt2", "cl100k_base", "o200k_base")
-COMPARED = ("word", "char", "byte")
-
-# What tiktoken itself expects of each file (tiktoken_ext/openai_public.py): address, SHA-256.
-_SOURCES = {
-    "gpt2": ("https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
-             "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
-    "cl100k_base": ("https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken",
-                    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"),
-    "o200k_base": ("https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
-                   "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"),
-}  # fmt: skip
 
 
 class Tokenizer(ABC):
@@ -216,7 +200,9 @@ def _as_bytes(written: str, where: Path) -> bytes:
         table = _character_bytes()
         return bytes(table[c] for c in written)
     except KeyError as error:
-        raise UserError(f"{where}: {written!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary") from error
+        raise UserError(
+            f"{where}: {written!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
+        ) from error
 
 
 def as_written(token: bytes) -> str:
@@ -248,7 +234,9 @@ def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
     return from_merges(name or folder.name, merges, vocab, special, vocab_path)
 
 
-def from_merges(name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path) -> BPETokenizer:
+def from_merges(
+    name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path
+) -> BPETokenizer:
     # tiktoken merges the pair whose joint bytes have the lowest rank: bytes first, then the merges in their order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
     for left, right in merges:
@@ -257,11 +245,15 @@ def from_merges(name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, i
     for token, rank in ranks.items():
         written = as_written(token)
         if written not in vocab:
-            raise UserError(f"{where} has no id for {written!r}, which merges.txt makes; the two files don't belong together")
+            raise UserError(
+                f"{where} has no id for {written!r}, which merges.txt makes; the two files don't belong together"
+            )
         ids[rank] = vocab[written]
     special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}
     ids |= {rank: special[text] for text, rank in special_ranks.items()}
-    encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks)
+    encoding = tiktoken.Encoding(
+        name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks
+    )
     same = all(rank == id for rank, id in ids.items())
     size = max(vocab.values()) + 1
     return BPETokenizer(name, encoding, size, special.get(END_OF_TEXT), None if same else ids, merges)
@@ -297,114 +289,3 @@ def byte_level() -> BPETokenizer:
     """256 bytes and `<|endoftext|>`, no merges: the smallest vocabulary that a model folder can carry."""
     vocab = {character: i for i, character in enumerate(byte_characters().values())} | {END_OF_TEXT: 256}
     return from_merges("byte", [], vocab, {END_OF_TEXT: 256}, Path("byte"))
-
-
-# ── vocabularies by name ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def vocabulary_file(name: str) -> Path:
-    """Where the file of a named vocabulary is kept, whether or not it is there: named as tiktoken names its own cache."""
-    return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
-
-
-@lru_cache(8)
-def load_named(name: str) -> Tokenizer:
-    """`gpt2`, `cl100k_base`, `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`, `byte`.
-
-    Raises `UserError` where it isn't cached and can't be downloaded.
-    """
-    if name == "word":
-        return WordTokenizer()
-    if name == "char":
-        return CharTokenizer()
-    if name == "byte":
-        return ByteTokenizer()
-    if name not in _SOURCES:
-        raise UserError(f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED))}, or a model's name")
-    path = vocabulary_file(name)
-    data = path.read_bytes() if path.is_file() else None
-    if data is None or hashlib.sha256(data).hexdigest() != _SOURCES[name][1]:
-        data = _download(name)
-        add_file(name, data)
-    return _named(name, data)
-
-
-def add_file(name: str, data: bytes) -> Path:
-    """Puts a named vocabulary's file into the cache, if its SHA-256 is the one that tiktoken expects."""
-    found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
-    if found != wanted:
-        raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
-    path = vocabulary_file(name)
-    write_aside(path, lambda part: _write_bytes(part, data))
-    return path
-
-
-def add(path: Path) -> tuple[str, Path]:
-    """Puts a tiktoken file into the cache, whatever it is called: its SHA-256 says which vocabulary it is."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    found = hashlib.sha256(data).hexdigest()
-    for name, (_, wanted) in _SOURCES.items():
-        if found == wanted:
-            return name, add_file(name, data)
-    raise UserError(f"{path} is none of {', '.join(NAMED)}: its SHA-256, {found[:12]}…, is not the one that tiktoken expects")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
-def _download(name: str) -> bytes:
-    import urllib.error
-    import urllib.request
-
-    address = os.environ.get("TUI_LLM_VOCABULARY_MIRROR", "")
-    address = f"{address.rstrip('/')}/{name}.tiktoken" if address else _SOURCES[name][0]
-    try:
-        with urllib.request.urlopen(address, timeout=20) as answer:
-            data: bytes = answer.read(20_000_000)
-            return data
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise UserError(
-            f"the vocabulary {name} is not on this machine and can't be downloaded ({error}); get {name}.tiktoken elsewhere, "
-            f"then: tui-llm vocabulary add FILE"
-        ) from error
-
-
-def _named(name: str, data: bytes) -> BPETokenizer:
-    import base64
-
-    merges = None
-    if name == "gpt2":
-        ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
-        merges = _merges(ranks)
-        encoding = tiktoken.Encoding(
-            name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}, explicit_n_vocab=50257
-        )
-    else:
-        # tiktoken's own definition (pattern, special tokens); it finds the file, whose hash has been checked, in its cache.
-        before = os.environ.get("TIKTOKEN_CACHE_DIR")
-        os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_file(name).parent)
-        try:
-            encoding = tiktoken.get_encoding(name)
-        finally:
-            os.environ.pop("TIKTOKEN_CACHE_DIR")
-            if before is not None:
-                os.environ["TIKTOKEN_CACHE_DIR"] = before
-    return BPETokenizer(name, encoding, encoding.n_vocab, encoding.eot_token, merges=merges)
-
-
-def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merges behind tiktoken's ranks: each token's last merge joins the two pieces that the earlier ranks leave."""
-    merges = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) == 1:
-            continue
-        parts = [bytes([b]) for b in token]
-        while len(parts) > 2:
-            best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], rank))
-            parts[best : best + 2] = [parts[best] + parts[best + 1]]
-        merges.append((parts[0], parts[1]))
-    return merges

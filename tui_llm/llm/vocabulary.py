@@ -22,13 +22,19 @@ def train(places: list[Path], size: int, name: str) -> BPETokenizer:
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:
-        raise UserError("learning a vocabulary needs the tokenizers library: pip install 'tui-llm[vocabulary]'") from error
+        raise UserError(
+            "learning a vocabulary needs the tokenizers library: pip install 'tui-llm[vocabulary]'"
+        ) from error
 
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     alphabet = list(byte_characters().values())
     trainer = trainers.BpeTrainer(
-        vocab_size=size - 1, initial_alphabet=alphabet, min_frequency=2, show_progress=False, special_tokens=[]
+        vocab_size=size - 1,
+        initial_alphabet=alphabet,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[],
     )
     learner.train_from_iterator(_texts(places), trainer)
     learned = json.loads(learner.to_str())["model"]["merges"]
@@ -38,7 +44,9 @@ def train(places: list[Path], size: int, name: str) -> BPETokenizer:
         vocab.setdefault(left + right, len(vocab))
     vocab[END_OF_TEXT] = len(vocab)
     if len(vocab) < size:
-        raise UserError(f"the text is too little for {size} tokens: it gives {len(vocab)}; give more text or a smaller size")
+        raise UserError(
+            f"the text is too little for {size} tokens: it gives {len(vocab)}; give more text or a smaller size"
+        )
     stand_ins = {c: b for b, c in byte_characters().items()}
     as_bytes = [(bytes(stand_ins[c] for c in a), bytes(stand_ins[c] for c in b)) for a, b in merges]
     return from_merges(name, as_bytes, vocab, {END_OF_TEXT: vocab[END_OF_TEXT]}, Path(name))

@@ -29,7 +29,9 @@ ALLOCATOR = {
 }
 
 
-def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto") -> Run:
+def create(
+    name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto"
+) -> Run:
     """Makes the directory of a new run. Raises `UserError` where the name is taken, or the corpus isn't there or isn't
     text as far as a look at its beginning can tell.
 
@@ -53,7 +55,12 @@ def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: 
 
 
 def _failed_at_once(run: Run) -> bool:
-    return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
+    return (
+        run.status().state == "failed"
+        and not run.alive()
+        and run.last_metric() is None
+        and not run.checkpoints()
+    )
 
 
 def start(run: Run) -> None:
@@ -67,7 +74,9 @@ def start(run: Run) -> None:
         raise taken
     try:
         with run.held(patience=1):
-            (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
+            (run.path / "pid").unlink(
+                missing_ok=True
+            )  # the last worker's: its number may be another process's now
             run.write_control(paused=False, stop=False)
             run.write_status("starting", "starting the worker")
     except Timeout:
@@ -101,7 +110,9 @@ def start(run: Run) -> None:
 
 def _python_path() -> str:
     """So that the worker, whose working directory is the run's, imports this same package."""
-    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    places = [
+        str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place
+    ]
     root = Path(__file__).resolve().parents[2]
     if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
         places.append(str(root))
@@ -121,7 +132,10 @@ def reap() -> None:
             continue
         _children.remove(child)
         if run.exists() and not run.alive() and run.status().state == "starting":
-            run.write_status("failed", f"its worker ended before it began, with exit status {process.returncode}; see {run.log_path}")
+            run.write_status(
+                "failed",
+                f"its worker ended before it began, with exit status {process.returncode}; see {run.log_path}",
+            )
 
 
 def wait_until_held(run: Run, timeout: float = 30.0) -> bool:
@@ -169,7 +183,9 @@ def stop(run: Run) -> None:
     except ProcessLookupError:
         pass  # it has just left by itself
     except PermissionError as error:
-        raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
+        raise UserError(
+            f"run {run.name} is trained by another user's process, {pid}; only they can stop it"
+        ) from error
 
 
 def _worker_pid(run: Run) -> int | None:

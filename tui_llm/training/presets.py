@@ -50,8 +50,18 @@ class TrainingSettings:
 def problems(settings: TrainingSettings) -> dict[str, str]:
     """Field → why its value can't work; empty when all is well."""
     found: dict[str, str] = {}
-    for name in ("layers", "heads", "width", "block_size", "batch_size", "accumulation", "steps", "eval_every",
-                 "eval_batches", "checkpoint_every"):
+    for name in (
+        "layers",
+        "heads",
+        "width",
+        "block_size",
+        "batch_size",
+        "accumulation",
+        "steps",
+        "eval_every",
+        "eval_batches",
+        "checkpoint_every",
+    ):
         if getattr(settings, name) < 1:
             found[name] = f"{name.replace('_', ' ')} is {getattr(settings, name)}; give 1 or more"
     for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip"):
@@ -67,7 +77,9 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
     if not 0 <= settings.dropout < 1:
         found["dropout"] = f"dropout is {settings.dropout}; give a number from 0 to below 1"
     if not 0 < settings.validation_fraction < 1:
-        found["validation_fraction"] = f"validation fraction is {settings.validation_fraction}; give 0.05, say"
+        found["validation_fraction"] = (
+            f"validation fraction is {settings.validation_fraction}; give 0.05, say"
+        )
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(settings, name) < 1:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
@@ -104,17 +116,67 @@ def _preset(**fields: Any) -> TrainingSettings:
 
 
 PRESETS: dict[str, TrainingSettings] = {
-    "toy": _preset(tokenizer="byte", layers=2, heads=2, width=64, block_size=64, batch_size=16, steps=400,
-                   learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=20, eval_every=50, eval_batches=4,
-                   checkpoint_every=50, sample_tokens=80),
-    "small": _preset(layers=4, heads=4, width=128, block_size=128, batch_size=16, steps=2000, learning_rate=2e-3,
-                     min_learning_rate=2e-4, warmup_steps=50, eval_every=100, checkpoint_every=100),
-    "nano": _preset(layers=4, heads=4, width=256, block_size=256, batch_size=16, steps=6000, learning_rate=2e-3,
-                    min_learning_rate=1e-4, warmup_steps=150, beta2=0.99, eval_every=250, checkpoint_every=250,
-                    validation_fraction=0.02),
-    "gpt2": _preset(tokenizer="gpt2", layers=12, heads=12, width=768, block_size=1024, batch_size=8, accumulation=60,
-                    steps=600_000, learning_rate=6e-4, min_learning_rate=6e-5, warmup_steps=2000, eval_every=1000,
-                    eval_batches=20, checkpoint_every=1000, validation_fraction=0.005),
+    "toy": _preset(
+        tokenizer="byte",
+        layers=2,
+        heads=2,
+        width=64,
+        block_size=64,
+        batch_size=16,
+        steps=400,
+        learning_rate=3e-3,
+        min_learning_rate=3e-4,
+        warmup_steps=20,
+        eval_every=50,
+        eval_batches=4,
+        checkpoint_every=50,
+        sample_tokens=80,
+    ),
+    "small": _preset(
+        layers=4,
+        heads=4,
+        width=128,
+        block_size=128,
+        batch_size=16,
+        steps=2000,
+        learning_rate=2e-3,
+        min_learning_rate=2e-4,
+        warmup_steps=50,
+        eval_every=100,
+        checkpoint_every=100,
+    ),
+    "nano": _preset(
+        layers=4,
+        heads=4,
+        width=256,
+        block_size=256,
+        batch_size=16,
+        steps=6000,
+        learning_rate=2e-3,
+        min_learning_rate=1e-4,
+        warmup_steps=150,
+        beta2=0.99,
+        eval_every=250,
+        checkpoint_every=250,
+        validation_fraction=0.02,
+    ),
+    "gpt2": _preset(
+        tokenizer="gpt2",
+        layers=12,
+        heads=12,
+        width=768,
+        block_size=1024,
+        batch_size=8,
+        accumulation=60,
+        steps=600_000,
+        learning_rate=6e-4,
+        min_learning_rate=6e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
 }
 """`gpt2` is the shape of GPT-2 124M (Radford et al. 2019) with nanoGPT's schedule."""
 

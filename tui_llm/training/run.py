@@ -1,14 +1,14 @@
 """What a run directory holds, and how to read it. No torch here: the screen and `tui-llm runs` look at runs with this.
 
-    config.json        what was asked (corpus, settings), written once
-    status.json        what the worker says it is doing; whether it is alive says the lock alone
-    control.json       what a person asks of the worker: {"paused": bool}
-    metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
-    samples.jsonl      a text that the model wrote at each evaluation
-    checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
-    worker.log         what the worker printed
-    lock               held by the worker as long as it lives
-    pid                who holds it, for signals; believed only while it is held
+config.json        what was asked (corpus, settings), written once
+status.json        what the worker says it is doing; whether it is alive says the lock alone
+control.json       what a person asks of the worker: {"paused": bool}
+metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
+samples.jsonl      a text that the model wrote at each evaluation
+checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
+worker.log         what the worker printed
+lock               held by the worker as long as it lives
+pid                who holds it, for signals; believed only while it is held
 """
 
 from __future__ import annotations
@@ -125,10 +125,15 @@ class Run:
         raw = read_json(self.path / "config.json")
         try:
             return RunConfig(
-                tuple(map(str, raw["corpus"])), str(raw["preset"]), str(raw["device"]), from_fields(raw["settings"])
+                tuple(map(str, raw["corpus"])),
+                str(raw["preset"]),
+                str(raw["device"]),
+                from_fields(raw["settings"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
+            raise UserError(
+                f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run"
+            ) from error
 
     def write_config(self, config: RunConfig) -> None:
         write_json(self.path / "config.json", {"version": 1, **asdict(config)})

@@ -113,7 +113,10 @@ class Worker:
         if step >= s.steps:
             self.say("finished", f"all {s.steps:,} steps are done")
         else:
-            self.say("stopped", f"saved at step {step:,} of {s.steps:,}" if step else "stopped before the first step")
+            self.say(
+                "stopped",
+                f"saved at step {step:,} of {s.steps:,}" if step else "stopped before the first step",
+            )
 
     def save(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
         """Saves what is worth it: the seed alone gives step 0 again, and nothing is saved twice."""
@@ -127,7 +130,9 @@ class Worker:
         if path.exists():
             before = read_json(path)
             if not isinstance(before, dict) or before.get("digest") != digest:
-                raise UserError(f"the corpus of run {self.run.name} has changed since it began; put the old text back, or start a new run")
+                raise UserError(
+                    f"the corpus of run {self.run.name} has changed since it began; put the old text back, or start a new run"
+                )
         else:
             write_json(path, {"digest": digest})
 
@@ -155,7 +160,17 @@ class Worker:
             window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
             return model(window, last=1)[0, -1].float().cpu()
 
-        made = [step.id for step in generate(next_logits, ids, SamplerSettings(0.8, top_p=0.95), seed=s.seed, start=0, count=s.sample_tokens)]
+        made = [
+            step.id
+            for step in generate(
+                next_logits,
+                ids,
+                SamplerSettings(0.8, top_p=0.95),
+                seed=s.seed,
+                start=0,
+                count=s.sample_tokens,
+            )
+        ]
         line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
         with self.run.samples_path.open("ab", buffering=0) as file:
             append(file, line)
@@ -239,7 +254,11 @@ def work(worker: Worker) -> int:
     except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
         log(traceback.format_exc())
         # torch's CPU allocator has no exception of its own.
-        message = OUT_OF_MEMORY if "can't allocate memory" in str(error) else f"{type(error).__name__}: {error} (see {run.log_path})"
+        message = (
+            OUT_OF_MEMORY
+            if "can't allocate memory" in str(error)
+            else f"{type(error).__name__}: {error} (see {run.log_path})"
+        )
     try:
         worker.say("failed", " ".join(message.split()))
     except UserError as error:

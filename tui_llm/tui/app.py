@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from tui_llm.display import visible
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
 from tui_llm.tui.screens.lab import LabScreen
 
@@ -54,7 +53,7 @@ class CommandProvider(Provider):
 class LabApp(App[None]):
     TITLE = "tui-llm"
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    COMMANDS = {CommandProvider}
+    COMMANDS: ClassVar[set[Any]] = {CommandProvider}
     BINDINGS = bindings("app")
     ENABLE_COMMAND_PALETTE = True
 
@@ -68,14 +67,6 @@ class LabApp(App[None]):
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen
 
-    # ── foreign text reaches notifications only through these two ────────────────────────────────────────────────
-
-    def say(self, line: str) -> None:
-        self.notify(visible(line), markup=False, timeout=3)
-
-    def warn(self, line: str) -> None:
-        self.notify(visible(line), markup=False, severity="error", timeout=8)
-
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_show_help(self) -> None:
@@ -84,5 +75,5 @@ class LabApp(App[None]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
-    def switch_theme(self) -> None:
+    def action_switch_theme(self) -> None:
         self.theme = LIGHT if self.current_theme.dark else DARK

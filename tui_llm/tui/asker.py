@@ -34,7 +34,11 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
-    return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
+    return (
+        f"internal error, {type(error).__name__}: {first}"
+        if first
+        else f"internal error, {type(error).__name__}"
+    )
 
 
 def quiet_collector() -> None:
@@ -265,7 +269,10 @@ class Asker:
             try:
                 tokens = list(
                     self._engine.generate(
-                        generation.request, seed=generation.seed, start=generation.index, count=1,
+                        generation.request,
+                        seed=generation.seed,
+                        start=generation.index,
+                        count=1,
                         stop=generation.stop.is_set,
                     )
                 )

@@ -61,11 +61,13 @@ class GeneratePane(ReadingPane, Lines):
         line.append("temperature ").append(fmt.setting(sampler.temperature), strong)
         if sampler.greedy:
             line.append(" greedy", strong)
-        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
+        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(
+            " { }", muted
+        )
         line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
-        lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5):]
+        lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
             lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
         if lab.steps:
@@ -102,13 +104,17 @@ class GeneratePane(ReadingPane, Lines):
                 break
             line.append("  ")
             chosen = candidate.id == step.id
-            line.append(f"{'▸' if chosen else ''}{visible_token(candidate.text)}",
-                        self.style("generated") if chosen else self.style("strong"))
+            line.append(
+                f"{'▸' if chosen else ''}{visible_token(candidate.text)}",
+                self.style("generated") if chosen else self.style("strong"),
+            )
             line.append(f" {fmt.percent(candidate.probability)}")
         return wrapped(line, width)[: 2 if self.size.height < 14 else 4]
 
     def _columns_line(self, width: int) -> Text:
-        return Text(step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
+        return Text(
+            step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True
+        )
 
     def row_count(self, width: int) -> int:
         return len(self.lab.steps)
@@ -118,8 +124,15 @@ class GeneratePane(ReadingPane, Lines):
             return Text()
         step = self.lab.steps[index]
         u = "greedy" if step.u is None else f"{step.u:.4f}"
-        cells = step_cells(width, f"{step.index + 1}", step_label(step), u,
-                            fmt.percent(step.probability), fmt.count(step.rank), mark="▸" if selected else " ")
+        cells = step_cells(
+            width,
+            f"{step.index + 1}",
+            step_label(step),
+            u,
+            fmt.percent(step.probability),
+            fmt.count(step.rank),
+            mark="▸" if selected else " ",
+        )
         return Text(cells, no_wrap=True)
 
     def selectable(self, index: int) -> bool:
@@ -135,5 +148,12 @@ class GeneratePane(ReadingPane, Lines):
     def table(self) -> Iterable[tuple[str, ...]]:
         yield "index", "id", "bytes", "text", "u", "probability", "rank"
         for step in self.lab.steps:
-            yield (str(step.index), str(step.id), step.bytes.hex(), visible(step.text),
-                   "" if step.u is None else repr(step.u), repr(step.probability), str(step.rank))
+            yield (
+                str(step.index),
+                str(step.id),
+                step.bytes.hex(),
+                visible(step.text),
+                "" if step.u is None else repr(step.u),
+                repr(step.probability),
+                str(step.rank),
+            )

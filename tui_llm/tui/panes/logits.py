@@ -50,8 +50,10 @@ class LogitsPane(ReadingPane, VocabTable):
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
             line.append(f" ({fmt.percent(distribution.kept_mass)})")
         facts = Text(style=self.style("muted"))
-        facts.append(f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
-                     f" · logsumexp {fmt.number(distribution.logsumexp)}")
+        facts.append(
+            f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
+            f" · logsumexp {fmt.number(distribution.logsumexp)}"
+        )
         lines = [*wrapped(line, width)[:1], *wrapped(facts, width)[:1]] if self.size.height > 6 else []
         return [*lines, *self.header(width)]
 
@@ -60,9 +62,29 @@ class LogitsPane(ReadingPane, VocabTable):
             self.post_message(TargetChosen(Target(id=self.selected.id)))
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        yield ("rank", "id", "bytes", "text", "logit", "e^logit", "raw_probability", "probability", "cumulative", "kept")
+        yield (
+            "rank",
+            "id",
+            "bytes",
+            "text",
+            "logit",
+            "e^logit",
+            "raw_probability",
+            "probability",
+            "cumulative",
+            "kept",
+        )
         if self.distribution is not None:
             for row in self.distribution.candidates:
-                yield (str(row.rank), str(row.id), row.bytes.hex(), visible(row.text), repr(row.logit),
-                       repr(row.exp_logit), repr(row.raw_probability), repr(row.probability), repr(row.cumulative),
-                       str(row.kept).lower())
+                yield (
+                    str(row.rank),
+                    str(row.id),
+                    row.bytes.hex(),
+                    visible(row.text),
+                    repr(row.logit),
+                    repr(row.exp_logit),
+                    repr(row.raw_probability),
+                    repr(row.probability),
+                    repr(row.cumulative),
+                    str(row.kept).lower(),
+                )

@@ -52,7 +52,10 @@ class LossPane(ReadingPane, Lines):
             return wrapped(Text("no target yet: press t to type one, or Enter on a row of Logits"), width)
         if loss.problem or not loss.tokens:
             why = visible(loss.problem or "the target is empty: press t to type one")
-            return [*wrapped(self._target_line(loss), width), *wrapped(Text(why, style=self.style("bad")), width)]
+            return [
+                *wrapped(self._target_line(loss), width),
+                *wrapped(Text(why, style=self.style("bad")), width),
+            ]
         lines = wrapped(self._target_line(loss), width)
         if len(loss.tokens) > 1:
             lines += self._token_rows(loss, width)
@@ -98,16 +101,25 @@ class LossPane(ReadingPane, Lines):
             line.append(f"{fmt.number(token.loss)} nats", strong)
             lines += wrapped(line, width)
             lines += wrapped(
-                Text(f"p {fmt.percent(token.probability)} · rank {fmt.count(token.rank)} · gradient p − y = "
-                     f"{fmt.number(token.gradient, 3)}", style=muted), width)
+                Text(
+                    f"p {fmt.percent(token.probability)} · rank {fmt.count(token.rank)} · gradient p − y = "
+                    f"{fmt.number(token.gradient, 3)}",
+                    style=muted,
+                ),
+                width,
+            )
         else:
             line = Text(f"sum {fmt.number(loss.sum)} nats ÷ {len(loss.tokens)} tokens = mean ")
             line.append(f"{fmt.number(loss.mean)} nats", strong)
             lines += wrapped(line, width)
         each = "" if len(loss.tokens) == 1 else " a token"
         lines += wrapped(
-            Text(f"= {fmt.number(loss.bits)} bits{each} · perplexity {fmt.compact(loss.perplexity)}"
-                 f": one in {fmt.compact(loss.perplexity)}"), width)
+            Text(
+                f"= {fmt.number(loss.bits)} bits{each} · perplexity {fmt.compact(loss.perplexity)}"
+                f": one in {fmt.compact(loss.perplexity)}"
+            ),
+            width,
+        )
         return lines
 
     def _bars(self, loss: LossReading, width: int) -> list[Text]:
@@ -115,8 +127,10 @@ class LossPane(ReadingPane, Lines):
         largest = max(loss.mean, loss.uniform_loss) if loss.mean < float("inf") else float("inf")
         room = max(0, width - 18)
         lines = []
-        for name, value, style in (("this loss", loss.mean, "bad" if loss.mean > loss.uniform_loss else "good"),
-                                   ("ln V", loss.uniform_loss, "muted")):
+        for name, value, style in (
+            ("this loss", loss.mean, "bad" if loss.mean > loss.uniform_loss else "good"),
+            ("ln V", loss.uniform_loss, "muted"),
+        ):
             share = 1.0 if value >= largest else value / largest if largest > 0 else 0.0
             line = Text(no_wrap=True)
             line.append(name.ljust(10)).append(fmt.number(value).rjust(6)).append("  ")
@@ -131,8 +145,16 @@ class LossPane(ReadingPane, Lines):
         yield "id", "bytes", "text", "rank", "logit", "logsumexp", "probability", "loss"
         if self.reading is not None and self.reading.loss is not None:
             for token in self.reading.loss.tokens:
-                yield (str(token.id), token.bytes.hex(), visible(token.text), str(token.rank), repr(token.logit),
-                       repr(token.logsumexp), repr(token.probability), repr(token.loss))
+                yield (
+                    str(token.id),
+                    token.bytes.hex(),
+                    visible(token.text),
+                    str(token.rank),
+                    repr(token.logit),
+                    repr(token.logsumexp),
+                    repr(token.probability),
+                    repr(token.loss),
+                )
 
 
 def _bracketed(value: float) -> str:

@@ -75,11 +75,15 @@ class TokensPane(ReadingPane, Lines):
             return [Text("waiting for the model", style=self.style("muted"))]
         tokens = reading.tokens
         line = Text()
-        line.append(f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong"))
+        line.append(
+            f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong")
+        )
         line.append(f" of {visible(tokens.tokenizer)}")
         if tokens.vocabulary:
             line.append(f", vocabulary {fmt.count(tokens.vocabulary)}")
-        line.append(" · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted"))
+        line.append(
+            " · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted")
+        )
         lines = wrapped(line, width)
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
@@ -92,8 +96,11 @@ class TokensPane(ReadingPane, Lines):
         if tokens.problem:
             yield visible(tokens.problem), "bad"
         if reading.fed < len(reading.prompt_ids):
-            yield (f"… {visible(weights.name)} sees the last {fmt.count(reading.fed)} of "
-                   f"{fmt.count(len(reading.prompt_ids))} tokens", "bad")
+            yield (
+                f"… {visible(weights.name)} sees the last {fmt.count(reading.fed)} of "
+                f"{fmt.count(len(reading.prompt_ids))} tokens",
+                "bad",
+            )
         if END_OF_TEXT in reading.request.prompt:
             if reading.request.allow_special:
                 yield f"{END_OF_TEXT} typed here is the special token (x: read it as plain text)", "muted"
@@ -148,10 +155,16 @@ class TokensPane(ReadingPane, Lines):
             if rows[-1] and used + gap + cells > width:
                 rows.append([])
                 used = 0
-            rows[-1].append(Segment(
-                label, note, cells, (tokens.first + number) % PALETTE, piece.start >= generated_from,
-                piece.stop - piece.start == 1 and tokens.tokens[piece.start].special,
-            ))
+            rows[-1].append(
+                Segment(
+                    label,
+                    note,
+                    cells,
+                    (tokens.first + number) % PALETTE,
+                    piece.start >= generated_from,
+                    piece.stop - piece.start == 1 and tokens.tokens[piece.start].special,
+                )
+            )
             used += cells + (gap if used else 0)
             if "\n" in piece.text:
                 rows.append([])

@@ -34,7 +34,12 @@ STATES = {
     "failed": ("✗", "failed"),
     "died": ("✗", "died"),
 }
-COLOURS = {"running": "$text-success", "finished": "$text-success", "failed": "$text-error", "died": "$text-error"}
+COLOURS = {
+    "running": "$text-success",
+    "finished": "$text-success",
+    "failed": "$text-error",
+    "died": "$text-error",
+}
 RESUMABLE = ("new", "stopped", "died", "failed")
 
 
@@ -105,7 +110,10 @@ def numbers_line(snapshot: RunSnapshot) -> Content:
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
     return Content("  ").join(
-        [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
+        [
+            Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold"))
+            for name, value in parts
+        ]
     )
 
 
@@ -134,7 +142,9 @@ def sample_text(snapshot: RunSnapshot) -> Content:
 def curves(snapshot: RunSnapshot) -> Curves:
     levels = [("ln V", snapshot.uniform_loss), ("unigrams", snapshot.unigram_loss)]
     return Curves(
-        snapshot.train, snapshot.validation, tuple((name, value) for name, value in levels if value is not None)
+        snapshot.train,
+        snapshot.validation,
+        tuple((name, value) for name, value in levels if value is not None),
     )
 
 

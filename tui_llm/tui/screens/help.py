@@ -40,7 +40,9 @@ class HelpLines(Lines):
 
     def head(self, width: int) -> list[Text]:
         muted, accent = self.style("muted"), self.style("accent")
-        lines = wrapped(Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width)
+        lines = wrapped(
+            Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width
+        )
         for group in dict.fromkeys(command.group for command in COMMANDS):
             lines += [Text(), Text(group, style=accent)]
             for command in COMMANDS:
@@ -59,8 +61,12 @@ class HelpLines(Lines):
         if room < 20:
             return [*wrapped(Text(name, style=self.style("strong")), width), *wrapped(Text(meaning), width)]
         first, *rest = wrapped(Text(meaning), room)
-        return [Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(first.plain, "not bold"),
-                *(Text(" " * NAMES + line.plain, no_wrap=True) for line in rest)]
+        return [
+            Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(
+                first.plain, "not bold"
+            ),
+            *(Text(" " * NAMES + line.plain, no_wrap=True) for line in rest),
+        ]
 
     def row_count(self, width: int) -> int:
         return len(self._lines)

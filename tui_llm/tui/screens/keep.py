@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm import paths
-from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import write_json
 from tui_llm.reading import Reading
+from tui_llm.tui.screens.lab_base import LabBase
 
 
 def plain(value: Any) -> Any:
@@ -45,34 +45,32 @@ def save_reading(reading: Reading) -> Path:
     return path
 
 
-class Keeping:
+class Keeping(LabBase):
     """The lab's commands that copy and save."""
 
-    reading: Reading | None
-
     def action_copy_pane(self) -> None:
-        pane = self.pane(self.current)  # type: ignore[attr-defined]
+        pane = self.pane(self.current)
         rows = list(pane.table()) if hasattr(pane, "table") else []
         if len(rows) < 2:
-            self._say("there is nothing to copy in this pane yet")  # type: ignore[attr-defined]
+            self.say("there is nothing to copy in this pane yet")
             return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))  # type: ignore[attr-defined]
-        self._say(f"copied {len(rows) - 1} rows, tab-separated")  # type: ignore[attr-defined]
+        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
+        self.say(f"copied {len(rows) - 1} rows, tab-separated")
 
     def action_copy_json(self) -> None:
         if self.reading is None:
-            self._say("there is no reading yet")  # type: ignore[attr-defined]
+            self.say("there is no reading yet")
             return
-        self.app.copy_to_clipboard(json.dumps(plain(self.reading), ensure_ascii=False))  # type: ignore[attr-defined]
-        self._say("copied the reading as JSON")  # type: ignore[attr-defined]
+        self.app.copy_to_clipboard(json.dumps(plain(self.reading), ensure_ascii=False))
+        self.say("copied the reading as JSON")
 
     def action_save(self) -> None:
         if self.reading is None:
-            self._say("there is no reading yet")  # type: ignore[attr-defined]
+            self.say("there is no reading yet")
             return
         try:
             path = save_reading(self.reading)
         except UserError as error:
-            self.app.warn(visible(str(error)))  # type: ignore[attr-defined]
+            self.warn(str(error))
         else:
-            self._say(f"saved {path}")  # type: ignore[attr-defined]
+            self.say(f"saved {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
@@ -10,55 +9,43 @@ from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
 
-from tui_llm.reading import Engine, Reading, Target, Weights
-from tui_llm.tui.asker import Asker
+from tui_llm.reading import Engine, Reading, Target
 from tui_llm.tui.commands import PANES, bindings
 from tui_llm.tui.messages import (
     CheckpointSaved,
-    Drawn,
     Failed,
-    GenerationEnded,
     ModelChosen,
     ModelsListed,
     Opened,
     Progress,
     ReadingReady,
     TargetChosen,
-    TokensAccepted,
 )
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.panes.logits import LogitsPane
 from tui_llm.tui.panes.loss import LossPane
 from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.screens.drawing import Drawing
 from tui_llm.tui.screens.keep import Keeping
-from tui_llm.tui.state import LARGEST_SEED, Lab
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
-STREAM_LENGTH = 256  # tokens; Space goes on after that
 NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Keeping, Screen[None]):
+class LabScreen(Drawing, Keeping):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
-        super().__init__()
-        self.lab = Lab(prompt=prompt)
+        super().__init__(open_engine, prompt)
         self.model = model
-        self.weights: Weights | None = None
-        self.reading: Reading | None = None
-        self.asker = Asker(open_engine, self.post_message)
-        self.current = "logits"  # the pane that has, or last had, the focus
         self.zoomed = False
-        self._job: int | None = None
         self._stale_timer: Timer | None = None
         self._busy: tuple[str, float] | None = None
         self._busy_timer: Timer | None = None
@@ -91,16 +78,13 @@ class LabScreen(Keeping, Screen[None]):
         self.asker.close()
 
     @property
-    def prompt(self) -> PromptEditor:
-        return self.query_one("#prompt", PromptEditor)
-
-    def pane(self, name: str) -> Widget:
-        return self.query_one(f"#panes > #{name}")
-
-    @property
     def reading_panes(self) -> tuple[TokensPane, LogitsPane, LossPane, GeneratePane]:
-        return (self.query_one(TokensPane), self.query_one(LogitsPane), self.query_one(LossPane),
-                self.query_one(GeneratePane))
+        return (
+            self.query_one(TokensPane),
+            self.query_one(LogitsPane),
+            self.query_one(LossPane),
+            self.query_one(GeneratePane),
+        )
 
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
@@ -187,13 +171,13 @@ class LabScreen(Keeping, Screen[None]):
             return
         self.lab.prompt = text
         if self.lab.steps or self._job is not None:
-            self._stop_stream()
+            self.stop_stream()
             self.lab.clear("the prompt was changed: its continuation was dropped")
-        self._ask()
+        self.ask()
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         """Asks for the reading of this moment."""
         if self.weights is None:
             return
@@ -210,7 +194,7 @@ class LabScreen(Keeping, Screen[None]):
             for pane in self.reading_panes:
                 pane.mark_stale(True)
 
-    def _show(self, reading: Reading) -> None:
+    def show(self, reading: Reading) -> None:
         self.reading = reading
         current = reading.request.number == self.lab.number
         if current and self._stale_timer is not None:
@@ -226,7 +210,7 @@ class LabScreen(Keeping, Screen[None]):
         if not self._target_proposed and reading.distribution is not None:
             self._target_proposed = True
             if self.lab.propose_target(reading.distribution.candidates):
-                self._ask()
+                self.ask()
 
     def _show_top(self) -> None:
         top = self.query_one(TopBar)
@@ -236,8 +220,11 @@ class LabScreen(Keeping, Screen[None]):
             text, since = self._busy
             seconds = time.monotonic() - since
             can_cancel = self.weights is not None and seconds >= CANCELLABLE_AFTER
-            top.show_busy(text, seconds, "Esc cancels" if can_cancel else
-                          "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "")
+            top.show_busy(
+                text,
+                seconds,
+                "Esc cancels" if can_cancel else "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "",
+            )
         elif self.weights is not None:
             top.show_model(self.weights, self.reading)
 
@@ -261,15 +248,15 @@ class LabScreen(Keeping, Screen[None]):
             self.lab.clear("another model: the continuation was dropped")
         self._problem = ""
         self._show_top()
-        self._ask()
+        self.ask()
 
     @on(Failed)
     def _failed(self, message: Failed) -> None:
         if message.what == "open" and self.weights is not None:
-            self.app.warn(message.line)  # the model before stays
+            self.warn(message.line)  # the model before stays
             return
         if message.what in ("generate", "models"):
-            self.app.warn(message.line)
+            self.warn(message.line)
             return
         self._problem = message.line
         self._show_top()
@@ -277,7 +264,7 @@ class LabScreen(Keeping, Screen[None]):
     @on(ReadingReady)
     def _reading_ready(self, message: ReadingReady) -> None:
         if message.reading.weights.name == (self.weights.name if self.weights else None):
-            self._show(message.reading)
+            self.show(message.reading)
 
     # ── tokens and target ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,21 +273,21 @@ class LabScreen(Keeping, Screen[None]):
 
     def action_vocabulary(self) -> None:
         self.lab.next_vocabulary()
-        self._ask()
+        self.ask()
 
     def action_special(self) -> None:
         self.lab.allow_special = not self.lab.allow_special
-        self._say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
-        self._ask()
+        self.say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
+        self.ask()
 
     def action_start_token(self) -> None:
         self.lab.start_token = not self.lab.start_token
-        self._ask()
+        self.ask()
 
     @on(TargetChosen)
     def _target_chosen(self, message: TargetChosen) -> None:
         self.lab.target = message.target
-        self._ask()
+        self.ask()
 
     def action_target(self) -> None:
         from tui_llm.tui.screens.ask import AskScreen
@@ -310,102 +297,22 @@ class LabScreen(Keeping, Screen[None]):
         def answered(text: str | None) -> None:
             if text is not None:
                 self.lab.target = Target(text=text) if text else None
-                self._ask()
+                self.ask()
 
         self.app.push_screen(
-            AskScreen("Target: what should come next", "Enter measures its loss · Esc keeps the old one · a leading"
-                      " space counts", " " if before is None else before), answered)
+            AskScreen(
+                "Target: what should come next",
+                "Enter measures its loss · Esc keeps the old one · a leading space counts",
+                " " if before is None else before,
+            ),
+            answered,
+        )
 
     def action_target_space(self) -> None:
         if self.lab.toggle_leading_space():
-            self._ask()
+            self.ask()
         else:
-            self._say("the target is a row of the table; press t to type one")
-
-    # ── sampler and generation ───────────────────────────────────────────────────────────────────────────────────
-
-    def action_temperature(self, direction: int) -> None:
-        self.lab.warm(direction)
-        self._sampler_changed()
-
-    def action_top_p(self, direction: int) -> None:
-        self.lab.widen(direction)
-        self._sampler_changed()
-
-    def _sampler_changed(self) -> None:
-        self.query_one(GeneratePane).show(None)
-        self._ask()
-
-    def action_seed(self) -> None:
-        self.lab.seed = random.randint(1, LARGEST_SEED)
-        self.query_one(GeneratePane).show(None)
-
-    def action_draw(self) -> None:
-        if self._job is None:
-            self._generate(1)
-
-    def action_stream(self) -> None:
-        if self._job is not None:
-            self._stop_stream()
-        else:
-            self._generate(STREAM_LENGTH)
-
-    def _generate(self, count: int) -> None:
-        if self.weights is None:
-            self._say("the model is not open yet")
-            return
-        self.lab.note = ""
-        self.lab.streaming = count > 1
-        self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
-
-    def _stop_stream(self) -> None:
-        self.asker.stop_generating()
-        self.lab.streaming = False
-        self._job = None
-
-    @on(Drawn)
-    def _drawn(self, message: Drawn) -> None:
-        if message.job != self._job:
-            return
-        self.lab.steps = (*self.lab.steps, *message.tokens)
-        if message.reading is not None:
-            self._show(message.reading)
-
-    @on(GenerationEnded)
-    def _generation_ended(self, message: GenerationEnded) -> None:
-        if message.job != self._job:
-            return
-        self._job = None
-        if self.lab.streaming:
-            done = f"{STREAM_LENGTH} tokens drawn; Space goes on"
-            self.lab.note = done if message.reason == "done" else message.reason
-        elif message.reason not in ("done", "stopped"):
-            self.lab.note = message.reason
-        self.lab.streaming = False
-        self.query_one(GeneratePane).show(None)
-
-    def action_undo_token(self) -> None:
-        self._stop_stream()
-        if self.lab.undo():
-            self._steps_changed()
-
-    def action_clear_tokens(self) -> None:
-        self._stop_stream()
-        if self.lab.clear():
-            self._steps_changed()
-
-    def _steps_changed(self) -> None:
-        self.query_one(GeneratePane).show(None)
-        self._ask()
-
-    @on(TokensAccepted)
-    def _tokens_accepted(self) -> None:
-        self._stop_stream()
-        text = self.lab.prompt + self.lab.generated_text
-        self.lab.clear("kept in the prompt, and encoded anew there: its ids may differ from the drawn ones")
-        self.prompt.set_text(text)
-        self.lab.prompt = self.prompt.prompt_text
-        self._steps_changed()
+            self.say("the target is a row of the table; press t to type one")
 
     # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -431,7 +338,7 @@ class LabScreen(Keeping, Screen[None]):
         self.open_model(message.model)
 
     def open_model(self, model: str) -> None:
-        self._stop_stream()
+        self.stop_stream()
         self.asker.open(model)
 
     def refresh_weights(self) -> None:
@@ -446,17 +353,11 @@ class LabScreen(Keeping, Screen[None]):
     def action_runs(self) -> None:
         self.query_one(TrainingPane).choose_run()
 
-    def action_theme(self) -> None:
-        self.app.switch_theme()
-
     def action_cancel(self) -> None:
         if self._job is not None:
-            self._stop_stream()
+            self.stop_stream()
         elif self._busy is not None and self.weights is not None:
             self.asker.abandon()
-            self._say("stays with the model that is open")
+            self.say("stays with the model that is open")
         elif self.zoomed:
             self.action_zoom()
-
-    def _say(self, line: str) -> None:
-        self.app.say(line)

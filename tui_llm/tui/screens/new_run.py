@@ -81,7 +81,10 @@ def shape(settings: TrainingSettings) -> str:
 def row(name: str, widget: Widget) -> Horizontal:
     """A label, what is put in, and what is said about that."""
     return Horizontal(
-        Static(Content(LABELS[name]), classes="label"), widget, Static(id=f"{name}-says", classes="says"), classes="row"
+        Static(Content(LABELS[name]), classes="label"),
+        widget,
+        Static(id=f"{name}-says", classes="says"),
+        classes="row",
     )
 
 
@@ -143,8 +146,13 @@ class NewRunScreen(ModalScreen[Run | None]):
                 with Vertical(id="corpus-row", classes="row"):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield Field(self._corpus, placeholder="a text file or a folder of them (→ completes)", id="corpus",
-                                    compact=True, suggester=PathSuggester())
+                        yield Field(
+                            self._corpus,
+                            placeholder="a text file or a folder of them (→ completes)",
+                            id="corpus",
+                            compact=True,
+                            suggester=PathSuggester(),
+                        )
                     yield Static(id="corpus-says", classes="says")
                 yield row("preset", Select([(name, name) for name in PRESETS], value=first, allow_blank=False,
                                            id="preset", compact=True))  # fmt: skip
@@ -185,8 +193,11 @@ class NewRunScreen(ModalScreen[Run | None]):
 
     def _fill(self, preset: str) -> None:
         for name in FIELDS:
-            self.query_one(f"#{name}", Field).value = f"{getattr(PRESETS[preset], name):g}" if (
-                name == "learning_rate") else str(getattr(PRESETS[preset], name))
+            self.query_one(f"#{name}", Field).value = (
+                f"{getattr(PRESETS[preset], name):g}"
+                if (name == "learning_rate")
+                else str(getattr(PRESETS[preset], name))
+            )
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()

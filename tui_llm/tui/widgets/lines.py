@@ -6,6 +6,7 @@ Subclasses say what the lines are: `head`, `row_count`, `row`, `selectable`. Lin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.style import Style
 from rich.text import Text
@@ -18,7 +19,7 @@ PALETTE = 6  # how many colours neighbouring tokens go through
 
 
 class Lines(ScrollView, can_focus=True):
-    COMPONENT_CLASSES = {
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lines--muted",
         "lines--strong",
         "lines--accent",
@@ -130,8 +131,10 @@ class Lines(ScrollView, can_focus=True):
 
     def _place_cursor(self, index: int, quiet: bool = False, direction: int = 1) -> None:
         index = max(0, min(index, self._rows - 1))
-        for candidate in (*range(index, self._rows if direction > 0 else -1, direction),
-                          *range(index, -1 if direction > 0 else self._rows, -direction)):
+        for candidate in (
+            *range(index, self._rows if direction > 0 else -1, direction),
+            *range(index, -1 if direction > 0 else self._rows, -direction),
+        ):
             if self.selectable(candidate):
                 break
         else:

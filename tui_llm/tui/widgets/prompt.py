@@ -39,8 +39,9 @@ class StandIns(dict[int, int]):
         self.back: dict[int, int] = {}
 
     def __missing__(self, code: int) -> int:
-        if code == 0x0A or not (unicodedata.category(chr(code)) in ("Zl", "Zp") or
-                                unicodedata.category(chr(code)).startswith("C")):
+        if code == 0x0A or not (
+            unicodedata.category(chr(code)) in ("Zl", "Zp") or unicodedata.category(chr(code)).startswith("C")
+        ):
             self[code] = code
             return code
         stand_in = _FIRST_STAND_IN + len(self.back)

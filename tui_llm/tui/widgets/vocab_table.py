@@ -33,7 +33,11 @@ def columns_for(width: int, processed: str) -> list[Column]:
     name = f"p({processed})"
     if len(name) > max(8, width // 4):
         first, comma, rest = name.partition(", ")
-        name = f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
+        name = (
+            f"{first},\n{rest}"
+            if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4)
+            else "p after\ncuts"
+        )
     all_columns = [
         Column("rank", 5, 4),
         Column("token", 12, 9, right=False),
@@ -153,8 +157,10 @@ class VocabTable(Lines):
                 case "raw p":
                     text, style = fmt.percent(candidate.raw_probability), None
                 case "bar":
-                    line.append(fmt.bar(candidate.raw_probability if out else candidate.probability, column.width),
-                                muted if out else self.style("bar"))
+                    line.append(
+                        fmt.bar(candidate.raw_probability if out else candidate.probability, column.width),
+                        muted if out else self.style("bar"),
+                    )
                     continue
                 case _:
                     text = "—" if out else fmt.percent(candidate.probability)
@@ -186,10 +192,12 @@ class VocabTable(Lines):
             name += f", {fmt.count(rest.kept)} kept"
         cells = {column.name: column for column in self._columns}
         line.append("  ")
-        before = [column for column in self._columns if column.name in ("rank", "token", "id", "logit", "e^logit")]
+        before = [
+            column for column in self._columns if column.name in ("rank", "token", "id", "logit", "e^logit")
+        ]
         room = sum(column.width for column in before) + len(GAP) * (len(before) - 1)
         line.append(fit(name, max(0, room)))
-        for column in self._columns[len(before):]:
+        for column in self._columns[len(before) :]:
             line.append(GAP)
             if column.name == "raw p":
                 line.append(fmt.percent(rest.raw_probability).rjust(column.width))

@@ -1,0 +1,107 @@
+"""Reading run directories: whole, growing, damaged, cut back."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.training.making import TINY
+from tui_llm.errors import UserError
+from tui_llm.training.run import MetricsTail, Run, RunConfig, find, runs
+
+
+def line(step: int, **more: object) -> bytes:
+    return (
+        json.dumps(
+            {"step": step, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9.0, **more}
+        ).encode()
+        + b"\n"
+    )
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    made = Run(home / "runs" / "one")
+    made.write_config(RunConfig(("/a",), "toy", "cpu", TINY))
+    return made
+
+
+def test_a_config_comes_back_as_it_went(run: Run) -> None:
+    assert run.config() == RunConfig(("/a",), "toy", "cpu", TINY)
+    assert find("one").path == run.path and [r.name for r in runs()] == ["one"]
+    with pytest.raises(UserError, match="there are: one"):
+        find("two")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff",
+        b'{"state": 3, "time": "x", "vocabulary": 1e999}',
+        b"[" * 100_000,
+    ],
+)
+def test_junk_never_stops_a_look_at_a_run(run: Run, junk: bytes) -> None:
+    for name in ("status.json", "control.json", "metrics.jsonl", "samples.jsonl", "pid", "lock"):
+        (run.path / name).write_bytes(junk + b"\n" if name.endswith("l") else junk)
+    status = run.status()
+    assert status.step == 0 and status.steps == TINY.steps and not status.alive
+    assert run.control() == ({} if not junk.startswith(b"{") or junk == b"{" else json.loads(junk))
+    assert run.last_metric() is None and run.samples() == [] and MetricsTail(run.metrics_path).new() == []
+    assert run.checkpoints() == [] and not run.alive() and run.size() > 0
+    (run.path / "config.json").write_bytes(junk)
+    assert run.status().state == "failed" and "\n" not in run.status().message
+    run.delete()
+    assert list(runs()) == []
+
+
+def test_the_state_is_what_the_lock_proves(run: Run) -> None:
+    assert run.status().state == "new"
+    for said, dead, alive in (("running", "died", "running"), ("paused", "died", "paused"), ("starting", "starting", "starting"),
+                              ("finished", "finished", "finished"), ("stopped", "stopped", "stopped")):  # fmt: skip
+        run.write_status(said)
+        assert run.status().state == dead
+        with run.held(1):
+            assert run.alive() and run.status().state == alive
+    (run.path / "status.json").write_text(json.dumps({"state": "starting", "time": 1.0}))  # long ago
+    assert run.status().state == "died"
+
+
+def test_the_last_line_is_found_past_halves_and_junk(run: Run) -> None:
+    run.metrics_path.write_bytes(line(1) + line(2, val_loss=0.5) + b"junk\n" + b'{"step": 3, "lo')
+    last = run.last_metric()
+    assert last is not None and (last.step, last.val_loss) == (2, 0.5)
+
+
+def test_a_growing_file_is_read_line_by_line(run: Run) -> None:
+    tail = MetricsTail(run.metrics_path)
+    assert tail.new() == []
+    with run.metrics_path.open("ab", buffering=0) as file:
+        file.write(line(1) + line(2)[:10])
+        assert [m.step for m in tail.new()] == [1]
+        assert tail.new() == []
+        file.write(line(2)[10:] + line(3))
+        assert [m.step for m in tail.new()] == [2, 3] and not tail.restarted
+        skipped = MetricsTail(run.metrics_path)
+        skipped.skip()
+        file.write(line(4, loss=math.inf))
+        assert [m.step for m in skipped.new()] == [4]
+    aside = run.path / "aside"
+    aside.write_bytes(line(1))
+    aside.replace(run.metrics_path)  # a resumed run cut it back
+    assert [m.step for m in tail.new()] == [1] and tail.restarted
+
+
+def test_skipping_passes_over_more_than_one_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.metrics_path.write_bytes(b"".join(line(i) for i in range(20_000)))  # well over a megabyte
+    tail = MetricsTail(run.metrics_path)
+    tail.skip()
+    assert tail.offset == run.metrics_path.stat().st_size and tail.new() == []

@@ -1,0 +1,132 @@
+"""`tui-llm train`, `runs`, `stop` and `export`, as typed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.training.making import losses, words
+from tui_llm.cli import main
+from tui_llm.training.run import Run
+
+SHAPE = [
+    "--preset",
+    "toy",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--width",
+    "16",
+    "--block-size",
+    "16",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tui_llm", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_in_the_foreground(
+    text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = start("train", str(text), "--run", "r", *SHAPE, "--steps", "20", "--eval-every", "10")
+    out, err = process.communicate()
+    assert process.returncode == 0 and err == ""
+    assert "step 20/20  loss " in out and "held out" in out and "tokens/s" in out and "finished" in out
+    run = Run(home / "runs" / "r")
+    assert [row[0] for row in losses(run)] == list(range(1, 21))
+
+    code, out, err = said(capsys, "runs", "--json")
+    (row,) = json.loads(out)["runs"]
+    assert code == 0 and (row["name"], row["state"], row["step"], row["steps"]) == ("r", "finished", 20, 20)
+    assert row["loss"] == losses(run)[-1][1]
+    assert "r" in said(capsys, "runs")[1]
+
+    for arguments, why in (
+        (["train", str(text), "--run", "r", *SHAPE], "there is a run 'r' already"),
+        (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch-size"),
+        (["train", "/etc/hostname", "--run", "r", "--resume"], "another corpus"),
+        (["train", "--run", "none", "--resume"], "no run 'none'"),
+        (["stop", "r"], "not being trained"),
+        (["export", "none", str(tmp_path / "x")], "no run"),
+        *(
+            ((["train", str(text), "--run", name, *SHAPE]), "can't name a run")
+            for name in ("../x", "", "a/b", "x" * 70)
+        ),
+    ):
+        code, out, err = said(capsys, *arguments)
+        assert (code, out) == (2, "") and why in err and err.count("\n") == 1, arguments
+
+    code, out, _ = said(capsys, "export", "r", str(tmp_path / "made"), "--dtype", "bfloat16")
+    assert code == 0 and "at step 20" in out
+    assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tmp_path / "made").parameters()) > 0
+
+
+def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
+    options = ["--steps", "1000000", "--eval-every", "1000000", "--checkpoint-every", "1000000"]
+    process = start("train", str(text), "--run", "r", *SHAPE, *options, "--json")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert first["step"] == 1 and {"loss", "lr", "grad_norm", "tokens_per_second", "val_loss"} <= first.keys()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    rows = [json.loads(row) for row in out.splitlines()]
+    assert process.returncode == 0 and "saving" in err and "Traceback" not in err
+    assert rows[-1] == {"run": "r", "state": "stopped", "step": rows[-2]["step"]}
+    assert [row["step"] for row in rows[:-1]] == list(range(2, len(rows) + 1))
+    assert Run(home / "runs" / "r").checkpoints()[-1][0] == rows[-1]["step"]
+
+    # Resumed and detached; only its own steps would be printed. Stopped from elsewhere.
+    done = start("train", "--run", "r", "--resume", "--detach", "--json")
+    out, err = done.communicate()
+    assert done.returncode == 0 and json.loads(out)["alive"] is True and err == ""
+    again = start("train", "--run", "r", "--resume")
+    assert (again.communicate()[1], again.returncode) == (
+        "tui-llm: run r is being trained already; watch it, or stop it first\n",
+        2,
+    )
+    stop = start("stop", "r", "--json")
+    out, err = stop.communicate()
+    assert (
+        stop.returncode == 0
+        and json.loads(out)["state"] == "stopped"
+        and json.loads(out)["step"] >= rows[-1]["step"]
+    )
+    assert not Run(home / "runs" / "r").alive()
+
+
+def test_a_corpus_that_is_too_small_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    small = tmp_path / "small.txt"
+    small.write_text("so little")
+    process = start("train", str(small), "--run", "r", *SHAPE)
+    _, err = process.communicate()
+    assert process.returncode == 2 and "too small" in err and err.count("\n") == 1

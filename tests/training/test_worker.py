@@ -1,0 +1,94 @@
+"""What a worker leaves behind: checkpoints that others open, and a plain word where it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.making import leftovers, losses, make, words, work
+from tui_llm.llm import checkpoint
+from tui_llm.llm.tokenizer import byte_level, load_folder
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+def test_transformers_opens_what_a_run_trained(text: Path) -> None:
+    run = make("run", text, layers=2, width=32)
+    assert work(run) == 0
+    assert losses(run)[-1][1] < losses(run)[0][1] - 1
+    step, folder = run.checkpoints()[-1]
+    assert step == 30
+    theirs, vocabulary = (
+        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    mine = load_folder(folder)
+    sentence = "the cat — naïve 🙂\n\tslept"
+    ids = mine.encode(sentence)
+    assert vocabulary.encode(sentence) == ids == byte_level().encode(sentence)
+    assert vocabulary.decode(ids) == sentence
+    assert vocabulary.eos_token_id == mine.end_of_text == theirs.config.eos_token_id
+    with torch.no_grad():
+        fed = torch.tensor([ids[-16:]])
+        assert torch.allclose(checkpoint.load(folder)(fed), theirs(fed).logits, atol=1e-4, rtol=0)
+    facts = run.status()
+    assert facts.vocabulary == 257 and facts.device == "cpu"
+    assert facts.parameters == sum(p.numel() for p in theirs.parameters())
+    assert [s.step for s in run.samples()] == [1, 10, 20, 30] and run.samples()[
+        -1
+    ].prompt == "Once upon a time"
+
+
+def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path) -> None:
+    run = make(
+        "run",
+        text,
+        learning_rate=1e6,
+        min_learning_rate=1e6,
+        warmup_steps=0,
+        weight_decay=1.0,
+        steps=200,
+        checkpoint_every=1,
+    )
+    assert work(run) == 1
+    status = run.status()
+    assert status.state == "failed" and "step" in status.message and "lower learning rate" in status.message
+    assert leftovers(run.path) == []
+    step, folder = run.checkpoints()[-1]
+    assert 1 <= step <= status.step
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(folder / "model.safetensors").values())
+    assert work(run) == 1 and run.status() == status  # resumed, it says the same
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("abc", "too small: 4 tokens"), ("\n\n", "is empty"), ("x" * 2_000_000 + "\udcff", "not UTF-8 text")],
+    ids=["short", "blank", "not-utf-8"],
+)
+def test_a_corpus_that_turns_out_to_be_no_use_fails_in_a_line(text: Path, content: str, why: str) -> None:
+    text.write_bytes(content.encode(errors="surrogateescape"))
+    run = make("run", text)
+    assert work(run) == 1
+    assert run.status().state == "failed" and why in run.status().message and "\n" not in run.status().message
+    assert run.checkpoints() == [] and leftovers(run.path) == []
+    text.write_text(words(800))
+    assert work(make("run", text, steps=2)) == 0  # the name is free for a better text
+
+
+def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> None:
+    run = make("run", text)
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    config = (run.path / "config.json").read_text()
+    (run.path / "config.json").write_text(config.replace('"cpu"', '"cuda"'))
+    assert work(run) == 1
+    assert "no cuda device" in run.status().message

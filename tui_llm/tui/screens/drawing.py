@@ -1,0 +1,99 @@
+"""The lab's sampler and its generation: settings, one token, a stream, taking tokens back or into the prompt."""
+
+from __future__ import annotations
+
+import random
+
+from textual import on
+
+from tui_llm.tui.messages import Drawn, GenerationEnded, TokensAccepted
+from tui_llm.tui.panes.generate import GeneratePane
+from tui_llm.tui.screens.lab_base import LabBase
+from tui_llm.tui.state import LARGEST_SEED
+
+STREAM_LENGTH = 256  # tokens; Space goes on after that
+
+
+class Drawing(LabBase):
+    def action_temperature(self, direction: int) -> None:
+        self.lab.warm(direction)
+        self._sampler_changed()
+
+    def action_top_p(self, direction: int) -> None:
+        self.lab.widen(direction)
+        self._sampler_changed()
+
+    def _sampler_changed(self) -> None:
+        self.query_one(GeneratePane).show(None)
+        self.ask()
+
+    def action_seed(self) -> None:
+        self.lab.seed = random.randint(1, LARGEST_SEED)
+        self.query_one(GeneratePane).show(None)
+
+    def action_draw(self) -> None:
+        if self._job is None:
+            self._generate(1)
+
+    def action_stream(self) -> None:
+        if self._job is not None:
+            self.stop_stream()
+        else:
+            self._generate(STREAM_LENGTH)
+
+    def _generate(self, count: int) -> None:
+        if self.weights is None:
+            self.say("the model is not open yet")
+            return
+        self.lab.note = ""
+        self.lab.streaming = count > 1
+        self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
+
+    def stop_stream(self) -> None:
+        self.asker.stop_generating()
+        self.lab.streaming = False
+        self._job = None
+
+    @on(Drawn)
+    def _drawn(self, message: Drawn) -> None:
+        if message.job != self._job:
+            return
+        self.lab.steps = (*self.lab.steps, *message.tokens)
+        if message.reading is not None:
+            self.show(message.reading)
+
+    @on(GenerationEnded)
+    def _generation_ended(self, message: GenerationEnded) -> None:
+        if message.job != self._job:
+            return
+        self._job = None
+        if self.lab.streaming:
+            done = f"{STREAM_LENGTH} tokens drawn; Space goes on"
+            self.lab.note = done if message.reason == "done" else message.reason
+        elif message.reason not in ("done", "stopped"):
+            self.lab.note = message.reason
+        self.lab.streaming = False
+        self.query_one(GeneratePane).show(None)
+
+    def action_undo_token(self) -> None:
+        self.stop_stream()
+        if self.lab.undo():
+            self._steps_changed()
+
+    def action_clear_tokens(self) -> None:
+        self.stop_stream()
+        if self.lab.clear():
+            self._steps_changed()
+
+    def _steps_changed(self) -> None:
+        self.query_one(GeneratePane).show(None)
+        self.ask()
+
+    @on(TokensAccepted)
+    def _tokens_accepted(self) -> None:
+        self.stop_stream()
+        text = self.lab.prompt + self.lab.generated_text
+        self.lab.clear("kept in the prompt, and encoded anew there: its ids may differ from the drawn ones")
+        self.prompt.set_text(text)
+        self.lab.prompt = self.prompt.prompt_text
+        self._steps_changed()

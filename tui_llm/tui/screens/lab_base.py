@@ -1,0 +1,49 @@
+"""What every part of the lab works on: the moment, its reading, the asker, the prompt and the panes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui_llm.display import visible
+from tui_llm.reading import Engine, Reading, Weights
+from tui_llm.tui.asker import Asker
+from tui_llm.tui.state import Lab
+from tui_llm.tui.widgets.prompt import PromptEditor
+
+
+class LabBase(Screen[None]):
+    def __init__(self, open_engine: Callable[[], Engine], prompt: str) -> None:
+        super().__init__()
+        self.lab = Lab(prompt=prompt)
+        self.weights: Weights | None = None
+        self.reading: Reading | None = None
+        self.asker = Asker(open_engine, self.post_message)
+        self.current = "logits"  # the pane that has, or last had, the focus
+        self._job: int | None = None  # the generation whose tokens are taken
+
+    @abstractmethod
+    def ask(self) -> None:
+        """Asks for the reading of this moment."""
+
+    @abstractmethod
+    def show(self, reading: Reading) -> None:
+        """Hands a reading to the panes."""
+
+    @property
+    def prompt(self) -> PromptEditor:
+        return self.query_one("#prompt", PromptEditor)
+
+    def pane(self, name: str) -> Widget:
+        return self.query_one(f"#panes > #{name}")
+
+    # Foreign text reaches notifications only through these two.
+
+    def say(self, line: str) -> None:
+        self.notify(visible(line), markup=False, timeout=3)
+
+    def warn(self, line: str) -> None:
+        self.notify(visible(line), markup=False, severity="error", timeout=8)
