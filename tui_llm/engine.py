@@ -97,9 +97,16 @@ class PipelineEngine:
     def weights(self) -> Weights:
         open, config = self._current(), self._current().model.config
         return Weights(
-            open.found.name, open.found.step, config.parameters(), config.layers, config.heads, config.width,
-            config.context, open.tokenizer.size, str(self.device),
-        )  # fmt: skip
+            open.found.name,
+            open.found.step,
+            config.parameters(),
+            config.layers,
+            config.heads,
+            config.width,
+            config.context,
+            open.tokenizer.size,
+            str(self.device),
+        )
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be opened by name, broken ones with their problem."""
@@ -127,7 +134,8 @@ class PipelineEngine:
         try:
             if ids:
                 run = self._feed(ids, overtaken)
-                spread = self._distribution(request)
+                with device.threads(self.tokenizer.size):
+                    spread = self._distribution(request)
                 lossy = self._loss(request.target, ids, request, overtaken)
             else:
                 problem = (
@@ -136,9 +144,17 @@ class PipelineEngine:
         except UserError as error:
             problem = str(error)
         return Reading(
-            request, self.weights(), tokens, tuple(ids), fed, spread, lossy, problem,
-            (time.perf_counter() - began) * 1000, run,
-        )  # fmt: skip
+            request,
+            self.weights(),
+            tokens,
+            tuple(ids),
+            fed,
+            spread,
+            lossy,
+            problem,
+            (time.perf_counter() - began) * 1000,
+            run,
+        )
 
     def _encode(self, request: Request) -> list[int]:
         """The prompt's ids, the start token in front if it is asked for."""
@@ -193,7 +209,7 @@ class PipelineEngine:
         """Runs `ids` after the cache's; the logits (last, V) on the CPU, without ids that only pad the embedding."""
         open = self._current()
         self.forwards += 1
-        with torch.inference_mode():
+        with torch.inference_mode(), device.threads(open.model.config.parameters() * len(ids)):
             logits = open.model(torch.tensor([ids], device=self.device), open.cache, last=last)[0]
             return logits[:, : open.tokenizer.size].float().cpu()
 
@@ -280,7 +296,8 @@ class PipelineEngine:
                 rows.append(self._forward((ids + wanted[:count])[-open.model.config.context :], 1)[-1])
             open.logits = open.order = None
             self._feed(ids)
-        losses = loss.token_losses(torch.stack(rows), torch.tensor(wanted))
+        with device.threads(self.tokenizer.size * len(wanted)):
+            losses = loss.token_losses(torch.stack(rows), torch.tensor(wanted))
         while len(self._targets) >= 64:
             self._targets.pop(next(iter(self._targets)))
         self._targets[key] = losses
@@ -324,9 +341,16 @@ class PipelineEngine:
     def _generated(self, step: Step, stream: TextStream) -> GeneratedToken:
         data = bytes_of(self.tokenizer, step.id)
         return GeneratedToken(
-            step.index, step.id, data, stream.feed(data), step.u, step.probability, step.raw_probability, step.rank,
+            step.index,
+            step.id,
+            data,
+            stream.feed(data),
+            step.u,
+            step.probability,
+            step.raw_probability,
+            step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
-        )  # fmt: skip
+        )
 
 
 def distribution_reading(
@@ -367,7 +391,7 @@ def candidates(
                 row.cumulative,
                 row.probability,
                 row.kept,
-            )  # fmt: skip
+            )
         )
     return tuple(rows)
 

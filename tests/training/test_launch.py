@@ -266,14 +266,14 @@ def test_texts_that_cannot_be_trained_on_make_no_run(tmp_path: Path) -> None:
 
 
 def test_a_file_with_a_hostile_name_can_be_trained_on(tmp_path: Path) -> None:
-    folder = os.fsencode(tmp_path) + b"/texts\xff"
-    os.mkdir(folder)
-    with open(folder + b"/\x1b[31m[red]\n\xc3\xa4.txt", "w") as file:
-        file.write(words(800))
-    run = make("run", Path(os.fsdecode(folder)), steps=2)
-    assert run.config().corpus == (os.fsdecode(folder),)
+    folder = tmp_path / os.fsdecode(b"texts\xff")
+    folder.mkdir()
+    text = folder / "\x1b[31m[red]\nä.txt"
+    text.write_text(words(800))
+    run = make("run", folder, steps=2)
+    assert run.config().corpus == (str(folder),)
     assert work(run) == 0 and run.status().state == "finished"
-    os.rename(folder + b"/\x1b[31m[red]\n\xc3\xa4.txt", folder + b"/\x1b[31m[red].bin")
+    text.rename(folder / "\x1b[31m[red].bin")
     assert work(run) == 1
     assert "no text files" in run.status().message
     assert b"\x1b" not in run.log_path.read_bytes()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from tui_llm.errors import UserError
@@ -32,3 +35,20 @@ def trains_in_bfloat16(device: torch.device) -> bool:
         check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(check and check())
     return False
+
+
+# Multiply-adds below which a second thread costs more than it brings: waking it, waiting for it, and, where a training
+# run has the cores, waiting much longer (measured: docs/performance.md).
+_WORTH_THREADS = 100_000_000
+_ALL = torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def threads(work: int) -> Iterator[None]:
+    """One CPU thread for little work (counted in multiply-adds), all that torch has for much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_ALL if work >= _WORTH_THREADS else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from types import FrameType
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
@@ -22,19 +24,29 @@ def follow(run: Run, *, as_json: bool = False) -> int:
 
     Ctrl+C asks the worker to save and leave, twice leaves it alone. A hung-up terminal leaves it running.
     """
-    follower = _Follower(run, as_json)
-    asked = False
-    while True:
-        try:
-            if follower.look():
-                return follower.end()
-        except KeyboardInterrupt:
-            if asked:
-                return 130
-            asked = True
-            print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
-            with suppress(UserError):  # it has ended by itself: the next look says how
-                launch.stop(run)
+    presses = 0
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        # Not an exception where it happens: lines that were read, but not printed yet, would be lost.
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            raise KeyboardInterrupt
+
+    follower, told = _Follower(run, as_json), False
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        while not follower.look():
+            if presses and not told:
+                told = True
+                print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
+                with suppress(UserError):  # it has ended by itself: the next look says how
+                    launch.stop(run)
+        return follower.end()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Follower:

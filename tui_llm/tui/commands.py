@@ -468,8 +468,15 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
     Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",)),
-    Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab",
-            "app.switch_theme"),
+    Command(
+        "theme",
+        "d",
+        "dark/light",
+        "Switch between a dark and a light theme",
+        "App",
+        "lab",
+        "app.switch_theme",
+    ),
     Command(
         "cancel",
         "escape",

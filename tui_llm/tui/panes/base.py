@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from typing import cast
 
 from rich.console import Console
 from rich.text import Text
+from textual.widget import Widget
 
 from tui_llm.reading import Reading
 from tui_llm.tui.commands import PANE_TITLES, PANES
@@ -27,12 +29,13 @@ class ReadingPane:
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
-        self.border_title = Text(f"{number} {PANE_TITLES[self.NAME]}{' …' if self.stale else ''}")
+        title = f"{number} {PANE_TITLES[self.NAME]}{' …' if self.stale else ''}"
+        cast(Widget, self).border_title = title  # our own words, no foreign text
 
     def mark_stale(self, stale: bool) -> None:
         if stale != self.stale:
             self.stale = stale
-            self.set_class(stale, "-stale")  # type: ignore[attr-defined]
+            cast(Widget, self).set_class(stale, "-stale")
             self.put_title()
 
     def table(self) -> Iterable[tuple[str, ...]]:
