@@ -331,9 +331,12 @@ class PipelineEngine:
             assert logits is not None
             return logits
 
-        for step in generate(
-            next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop
-        ):
+        steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
+        while True:
+            with device.threads(self.tokenizer.size):
+                step = next(steps, None)
+            if step is None:
+                return
             yield self._generated(step, stream)
             if stop_at_end and step.id == self.tokenizer.end_of_text:
                 return
