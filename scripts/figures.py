@@ -191,9 +191,7 @@ def main() -> None:
         flush=True,
     )
     keys = sorted(keystrokes())
-    print(
-        f"{'key to repainted panes, 200 tokens, median':58} {keys[len(keys) // 2] * 1000:9.3g} ms", flush=True
-    )
+    print(f"{'key to repainted panes, 200 tokens, median':58} {keys[len(keys) // 2] * 1000:9.3g} ms", flush=True)
     row("key to repainted panes, 200 tokens, 95th percentile", keys[int(len(keys) * 0.95)], 0.05, "ms", 1000)
     lines = (WORDS + "\n") * (1_000_000 // (len(WORDS) + 1))
     row("longest freeze at a paste of 1 MB", asyncio.run(longest_gap(lines)), 0.2, "ms", 1000)

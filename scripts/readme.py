@@ -44,8 +44,7 @@ def tree() -> str:
             if (
                 "__pycache__" in name.parts
                 or not path.is_file()
-                or (path.name == "__init__.py"
-                and not path.stat().st_size)
+                or (path.name == "__init__.py" and not path.stat().st_size)
             ):
                 continue
             about = SHOWN.get(str(name)) or (first_line(path) if path.suffix == ".py" else "")

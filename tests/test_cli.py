@@ -90,9 +90,7 @@ def test_logits_equal_transformers(
     for row in made["candidates"]:
         assert row["logit"] == pytest.approx(float(wanted[row["id"]]), abs=1e-4)
     assert made["logsumexp"] == pytest.approx(float(wanted.logsumexp(-1)), abs=1e-4)
-    assert made["entropy"] == pytest.approx(
-        float(torch.distributions.Categorical(logits=wanted).entropy()), abs=1e-3
-    )
+    assert made["entropy"] == pytest.approx(float(torch.distributions.Categorical(logits=wanted).entropy()), abs=1e-3)
     assert made["rest"] == {"count": 0, "raw_probability": 0.0, "probability": 0.0, "kept": 0}
     assert sum(row["probability"] for row in made["candidates"]) == pytest.approx(1, abs=1e-6)
 
@@ -168,9 +166,7 @@ def test_softmax_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     ("temperature", "wanted"),
     [("0.5", [53.3, 30.0, 13.3, 3.3]), ("2", [32.5, 28.2, 23.0, 16.3]), ("1", [40, 30, 20, 10])],
 )
-def test_temperature_by_hand(
-    capsys: pytest.CaptureFixture[str], temperature: str, wanted: list[float]
-) -> None:
+def test_temperature_by_hand(capsys: pytest.CaptureFixture[str], temperature: str, wanted: list[float]) -> None:
     words = [f"t{p}={math.log(p)!r}" for p in (40, 30, 20, 10)]
     made = run_json(capsys, "softmax", *words, "--temperature", temperature)
     assert [round(row["probability"] * 100, 1) for row in made["candidates"]] == wanted
@@ -218,9 +214,7 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, *arguments)
     assert len(made["ids"]) == len(made["steps"]) == 12
     assert [step["id"] for step in made["steps"]] == made["ids"]
-    assert all(
-        0 <= step["u"] < 1 and 0 < step["probability"] <= 1 and step["rank"] >= 1 for step in made["steps"]
-    )
+    assert all(0 <= step["u"] < 1 and 0 < step["probability"] <= 1 and step["rank"] >= 1 for step in made["steps"])
     assert AutoTokenizer.from_pretrained(NANO).decode(made["ids"]) == made["text"]
     assert run_json(capsys, *arguments) == made
     assert main(list(arguments)) == 0
@@ -228,9 +222,7 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_greedy_generation_equals_transformers(capsys: pytest.CaptureFixture[str]) -> None:
-    made = run_json(
-        capsys, "generate", "Once upon a time", "--max-tokens", "20", "--temperature", "0", "--ignore-end"
-    )
+    made = run_json(capsys, "generate", "Once upon a time", "--max-tokens", "20", "--temperature", "0", "--ignore-end")
     reference = AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.float32).eval()
     ids = torch.tensor([made["prompt_ids"]])
     wanted = reference.generate(
@@ -340,9 +332,7 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_one_line_says_what_is_wrong(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_one_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert message in refused(capsys, *arguments)
 
 

@@ -58,9 +58,7 @@ def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LM
     wanted = last_logits(reference, list(reading.prompt_ids))
     spread = reading.distribution
     assert spread is not None
-    assert {c.id for c in spread.candidates} == set(range(257)), (
-        "padding ids are left out, all others are there"
-    )
+    assert {c.id for c in spread.candidates} == set(range(257)), "padding ids are left out, all others are there"
     probability = torch.softmax(wanted, -1)
     for row in spread.candidates:
         assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
@@ -123,9 +121,7 @@ def test_what_runs_the_model(engine: PipelineEngine) -> None:
     assert engine.forwards == passes, "temperature, cuts and a target of one token run nothing"
     assert engine.read(Request(prompt="abcdefg")).forward_tokens == 1, "appending feeds the new ids only"
     assert engine.read(Request(prompt="abcdXY")).forward_tokens == 2, "a changed end feeds the changed end"
-    assert engine.read(Request(prompt="abc")).forward_tokens == 1, (
-        "cutting runs the last token for its logits"
-    )
+    assert engine.read(Request(prompt="abc")).forward_tokens == 1, "cutting runs the last token for its logits"
 
 
 def test_several_target_tokens_run_once(engine: PipelineEngine) -> None:

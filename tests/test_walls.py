@@ -16,9 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def modules_after(code: str) -> set[str]:
     """The modules that a fresh process has imported after `code`."""
     script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     return set(done.stdout.splitlines()[-1].split())
 
 
@@ -56,9 +54,7 @@ def test_maths_training_and_engine_import_no_textual() -> None:
     seen = modules_after(code)
     assert "torch" in seen
     assert "tui_llm.training.worker" in seen
-    assert not {
-        m for m in seen if m.split(".")[0] in ("textual", "transformers") or m.startswith("tui_llm.tui")
-    }
+    assert not {m for m in seen if m.split(".")[0] in ("textual", "transformers") or m.startswith("tui_llm.tui")}
 
 
 def test_reading_runs_needs_no_torch() -> None:
@@ -95,9 +91,7 @@ def test_import_linter_is_content() -> None:
 )
 def test_a_hole_in_a_wall_is_found(tmp_path: Path, place: str, line: str) -> None:
     """The contracts fail when someone imports torch in the screen or textual in the maths."""
-    shutil.copytree(
-        REPOSITORY / "tui_llm", tmp_path / "tui_llm", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(REPOSITORY / "tui_llm", tmp_path / "tui_llm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     path = tmp_path / "tui_llm" / place
     assert path.is_file()

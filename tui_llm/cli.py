@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,11 @@ from tui_llm.errors import UserError
 
 DEFAULT_MODEL = "nano"
 DEFAULT_PROMPT = "Once upon a time, there was a little"
+MODULES = {  # where each command's function is
+    **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
+    **dict.fromkeys(("train", "runs", "stop", "export"), "training"),
+    **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
+}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -31,9 +37,7 @@ def _sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="divides the logits; 0 is greedy (default 1)",
     )
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)"
-    )
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
     parser.add_argument(
         "--top-p",
         type=float,
@@ -102,9 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     logits = command("logits", "prompt → logits and probabilities of the next token")
     logits.add_argument("prompt", metavar="PROMPT")
     _prompt_options(logits)
-    logits.add_argument(
-        "--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)"
-    )
+    logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
     _sampler_options(logits)
 
     softmax = command("softmax", "the same table for logits that you type: TOKEN=LOGIT …")
@@ -124,9 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate = command("generate", "prompt → sampled text")
     generate.add_argument("prompt", metavar="PROMPT")
     _prompt_options(generate)
-    generate.add_argument(
-        "--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)"
-    )
+    generate.add_argument("--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)")
     generate.add_argument(
         "--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)"
     )
@@ -140,9 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option, metavar in (("steps", "N"), ("batch-size", "B"), ("block-size", "T"), ("learning-rate", "R"), ("seed", "S"),
                             ("layers", "L"), ("heads", "H"), ("width", "C"), ("tokenizer", "NAME"), ("accumulation", "N"),
                             ("eval-every", "N"), ("checkpoint-every", "N"), ("sample-prompt", "TEXT")):  # fmt: skip
-        train.add_argument(
-            f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}"
-        )
+        train.add_argument(f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -168,9 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
     )
     learn.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.json and merges.txt go")
-    add = actions.add_parser(
-        "add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache"
-    )
+    add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
     for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, stop, models):
@@ -184,9 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         if options.command is None:
             return _app(options)
-        from tui_llm import commands
-
-        run: Callable[[argparse.Namespace], int | None] = getattr(commands, options.command)
+        module = importlib.import_module(f"tui_llm.commands.{MODULES[options.command]}")
+        run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
         code = run(options)
         sys.stdout.flush()
         return code or 0
@@ -216,9 +211,7 @@ def _app(options: argparse.Namespace) -> int:
 
         return PipelineEngine(options.device)
 
-    return run_app(
-        LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse
-    )
+    return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
 
 
 if __name__ == "__main__":

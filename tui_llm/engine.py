@@ -18,17 +18,15 @@ from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT, KVCache
-from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
+from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
-    Candidate,
     Distribution,
     GeneratedToken,
     LossReading,
     ModelInfo,
     Reading,
     Request,
-    Rest,
     Target,
     TargetToken,
     Tokenization,
@@ -138,9 +136,7 @@ class PipelineEngine:
                     spread = self._distribution(request)
                 lossy = self._loss(request.target, ids, request, overtaken)
             else:
-                problem = (
-                    "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
-                )
+                problem = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
         except UserError as error:
             problem = str(error)
         return Reading(
@@ -165,9 +161,7 @@ class PipelineEngine:
         if not request.start_token:
             return list(self._encoded[1])
         if vocabulary.end_of_text is None:
-            raise UserError(
-                f"the vocabulary of {vocabulary.name} has no {tokenizer.END_OF_TEXT} to put in front"
-            )
+            raise UserError(f"the vocabulary of {vocabulary.name} has no {tokenizer.END_OF_TEXT} to put in front")
         return [vocabulary.end_of_text, *self._encoded[1]]
 
     def _tokens(self, request: Request, ids: list[int]) -> Tokenization:
@@ -267,13 +261,9 @@ class PipelineEngine:
                 )
             )
         text = target.text if target.text is not None else tokens[0].text
-        return LossReading(
-            text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss
-        )
+        return LossReading(text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss)
 
-    def _target_losses(
-        self, ids: list[int], wanted: list[int], overtaken: Callable[[], bool]
-    ) -> list[loss.TokenLoss]:
+    def _target_losses(self, ids: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
         """Teacher forcing: each target token's loss given the true ones before it. The first needs no forward pass."""
         open = self._current()
         assert open.logits is not None
@@ -354,49 +344,6 @@ class PipelineEngine:
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
         )
-
-
-def distribution_reading(
-    logits: distribution.Sorted, settings: SamplerSettings, top: int, bytes_of_id: Callable[[int], bytes]
-) -> Distribution:
-    """The table's facts for sorted logits: `top` rows and one for the rest."""
-    processed = logits.process(settings)
-    rest = processed.rest(top)
-    return Distribution(
-        settings,
-        len(logits.order),
-        logits.logsumexp,
-        logits.entropy,
-        processed.kept_count,
-        processed.kept_mass,
-        candidates(processed, top, bytes_of_id),
-        Rest(rest.count, rest.raw_probability, rest.tempered, rest.probability, rest.kept),
-    )
-
-
-def candidates(
-    processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
-) -> tuple[Candidate, ...]:
-    """The table's first rows as plain facts."""
-    rows = []
-    for row in processed.rows(top):
-        data = bytes_of_id(row.id)
-        rows.append(
-            Candidate(
-                row.rank,
-                row.id,
-                data,
-                token_text(data),
-                row.logit,
-                row.exp_logit,
-                row.raw_probability,
-                row.tempered,
-                row.cumulative,
-                row.probability,
-                row.kept,
-            )
-        )
-    return tuple(rows)
 
 
 def describe(found: hub.Found) -> ModelInfo:

@@ -39,9 +39,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if any(
-        "\ud800" <= c <= "\udfff" for c in text
-    ):  # a file's name that is not UTF-8: only escapes can carry it
+    if any("\ud800" <= c <= "\udfff" for c in text):  # a file's name that is not UTF-8: only escapes can carry it
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_aside(path, lambda part: _write_text(part, text))
 

@@ -163,8 +163,7 @@ def settings_text(settings: SamplerSettings) -> str:
 def tokens_text(tokens: Tokenization) -> str:
     head = f"{tokens.count:,} tokens in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
     rows = [
-        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" "))
-        for i, t in enumerate(tokens.tokens)
+        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" ")) for i, t in enumerate(tokens.tokens)
     ]
     return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
 
@@ -182,9 +181,7 @@ def distribution_text(spread: Distribution) -> str:
         )  # fmt: skip
     if spread.rest.count:
         rest = spread.rest
-        mark = (
-            "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
-        )
+        mark = "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
         rows.append(
             (
                 "",
@@ -210,9 +207,7 @@ def distribution_text(spread: Distribution) -> str:
 def heading(reading: Reading) -> str:
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    lines = [
-        f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
-    ]
+    lines = [f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"]
     if reading.fed < len(reading.prompt_ids):
         lines.append(
             f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"
@@ -240,9 +235,7 @@ def loss_text(lossy: LossReading) -> str:
             f"loss = logsumexp − logit = {one.logsumexp:.4f} − ({one.logit:.4f}) = {one.loss:.4f} nats = −ln {one.probability:.4g}"
         )
     else:
-        lines.append(
-            f"sum {lossy.sum:.4f} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token"
-        )
+        lines.append(f"sum {lossy.sum:.4f} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
     lines.append(
         f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
     )

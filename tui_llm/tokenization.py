@@ -15,9 +15,7 @@ def tokenization(
     """The tokens of `ids` as plain facts, only the last `window` of them where that is given."""
     shown = list(ids if window is None else ids[-window:])
     data = [bytes_of(vocabulary, id) for id in shown]
-    tokens = tuple(
-        Token(id, d, token_text(d), vocabulary.is_special(id)) for id, d in zip(shown, data, strict=True)
-    )
+    tokens = tuple(Token(id, d, token_text(d), vocabulary.is_special(id)) for id, d in zip(shown, data, strict=True))
     joined = tuple(Piece(start, stop, text) for start, stop, text in pieces(data))
     return Tokenization(
         vocabulary.name,

@@ -101,9 +101,7 @@ def test_a_file_named_twice_is_trained_on_twice_and_held_out_once(tmp_path: Path
     once, twice = load(a, b), load(a, b, a)
     assert twice.validation.tolist() == once.validation.tolist()
     assert twice.train.tolist() == [*once.train.tolist(), *ids("abcdefghijklmnopqrs" * 2 + "!")[:36]]
-    copy = write(
-        tmp_path / "copy.txt", a.read_bytes()
-    )  # the same text by another name must not leak into training
+    copy = write(tmp_path / "copy.txt", a.read_bytes())  # the same text by another name must not leak into training
     assert load(a, b, copy).validation.tolist() == once.validation.tolist()
 
 
@@ -175,9 +173,7 @@ def test_pipes_and_unreadable_files_are_told(tmp_path: Path, monkeypatch: pytest
         load(secret)
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_read_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "live.txt", "x" * 100)
     real = corpus.blocks
 
@@ -207,16 +203,11 @@ def test_the_cache_is_used_and_mended(tmp_path: Path) -> None:
         damage()
         (folder / ".tokens-of-a-killed-one").mkdir()
         again = load(path)
-        assert (
-            again.train.tolist() == first.train.tolist()
-            and again.validation.tolist() == first.validation.tolist()
-        )
+        assert again.train.tolist() == first.train.tolist() and again.validation.tolist() == first.validation.tolist()
         assert not list(folder.glob(".tokens-*"))
 
 
-def test_two_at_once_get_the_same_and_do_the_work_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.txt", "some text, " * 1000)
     begun, told, waiting = [], [], threading.Event()
     real = corpus._Tokeniser.run
@@ -234,9 +225,7 @@ def test_two_at_once_get_the_same_and_do_the_work_once(
     monkeypatch.setattr(corpus._Tokeniser, "run", run)
     made: list[corpus.Corpus] = []
     threads = [
-        threading.Thread(
-            target=lambda: made.append(corpus.load([path], BYTE, 0.1, block_size=4, progress=progress))
-        )
+        threading.Thread(target=lambda: made.append(corpus.load([path], BYTE, 0.1, block_size=4, progress=progress)))
         for _ in range(2)
     ]
     for thread in threads:

@@ -27,9 +27,7 @@ INF = math.inf
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1.0, -INF, -3e38, 3e38, 88.0, -104.0])
 any_logits = st.lists(value, min_size=1, max_size=40).filter(lambda xs: max(xs) > -INF).map(torch.tensor)
 mild = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=40).map(torch.tensor)
-distinct = st.lists(st.integers(-400, 400), min_size=1, max_size=40, unique=True).map(
-    lambda xs: torch.tensor(xs) / 50
-)
+distinct = st.lists(st.integers(-400, 400), min_size=1, max_size=40, unique=True).map(lambda xs: torch.tensor(xs) / 50)
 settings_ = st.builds(
     SamplerSettings,
     temperature=st.sampled_from([0.0, 1e-300, 1e-10, 0.5, 1.0, 2.0, 1e10, 1e300]) | st.floats(0.1, 3),
@@ -204,11 +202,7 @@ def test_the_cuts_are_what_their_definitions_say(logits, settings):
     for place, p in enumerate(tempered):
         close = abs(before - settings.top_p) < 2e-6 and settings.top_p < 1
         assume(not close or place == 0)  # rounding decides there
-        assume(
-            settings.min_p == 0
-            or abs(p - settings.min_p * tempered[0]) > 2e-6 * tempered[0]
-            or settings.min_p == 1
-        )
+        assume(settings.min_p == 0 or abs(p - settings.min_p * tempered[0]) > 2e-6 * tempered[0] or settings.min_p == 1)
         rules = (
             p > 0,
             settings.top_k == 0 or place < settings.top_k,
@@ -268,9 +262,7 @@ def test_a_sum_that_is_p_but_for_rounding_reaches_it():
         3,
         4,
     ]
-    assert [process(tenth, SamplerSettings(top_p=k / 10)).kept_count for k in range(1, 11)] == list(
-        range(1, 11)
-    )
+    assert [process(tenth, SamplerSettings(top_p=k / 10)).kept_count for k in range(1, 11)] == list(range(1, 11))
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     assert [process(logits, SamplerSettings(top_p=p)).kept_count for p in (0.4, 0.7, 0.9)] == [1, 2, 3]
     assert [process(logits, SamplerSettings(min_p=p)).kept_count for p in (1, 0.75, 0.5, 0.25)] == [
@@ -320,12 +312,7 @@ def test_rows_and_the_rest_add_up(logits, settings, top):
     for row in rows:
         assert row.logit == logits[row.id].item()
         assert row.kept == (row.probability > 0)
-        assert (
-            type(row.id) is int
-            and type(row.rank) is int
-            and type(row.kept) is bool
-            and type(row.logit) is float
-        )
+        assert type(row.id) is int and type(row.rank) is int and type(row.kept) is bool and type(row.logit) is float
     running = torch.tensor([row.tempered for row in rows], dtype=torch.float64).cumsum(-1).tolist()
     assert [row.cumulative for row in rows] == pytest.approx(running, abs=1e-12)
 

@@ -53,9 +53,7 @@ def test_every_token_once_with_half_a_context_before_it(length: int, context: in
         start = 0 if at <= size else math.ceil((at - size) / stride) * stride
         assert at - start >= min(at, size - stride) or start == 0
         with torch.no_grad():
-            total += float(
-                F.cross_entropy(gpt(torch.tensor([ids[start:at]]))[0, -1:], torch.tensor(ids[at : at + 1]))
-            )
+            total += float(F.cross_entropy(gpt(torch.tensor([ids[start:at]]))[0, -1:], torch.tensor(ids[at : at + 1])))
     assert found.tokens == length - 1
     assert found.loss == pytest.approx(total / (length - 1), abs=1e-4)
 

@@ -16,9 +16,7 @@ def test_n_tokens_make_n_less_one_pairs() -> None:
     assert list(pairs([7])) == list(pairs([])) == []
 
 
-sizes = st.tuples(st.integers(1, 12), st.integers(0, 100)).map(
-    lambda p: (p[0], p[0] + 1 + p[1])
-)  # (block, ids)
+sizes = st.tuples(st.integers(1, 12), st.integers(0, 100)).map(lambda p: (p[0], p[0] + 1 + p[1]))  # (block, ids)
 
 
 @given(sizes, st.integers(1, 5), st.integers(0, 2**32 - 1))
@@ -41,9 +39,7 @@ def test_an_epoch_deals_every_block_once(size: tuple[int, int], batch_size: int,
 
 
 @given(sizes, st.integers(1, 5), st.integers(0, 100), st.integers(0, 50))
-def test_a_batch_is_fixed_by_its_number(
-    size: tuple[int, int], batch_size: int, seed: int, number: int
-) -> None:
+def test_a_batch_is_fixed_by_its_number(size: tuple[int, int], batch_size: int, seed: int, number: int) -> None:
     block, length = size
     ids = np.arange(length, dtype=np.uint32)
     straight = Batches(ids, block, batch_size, seed)

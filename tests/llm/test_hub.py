@@ -46,9 +46,7 @@ def test_a_run_without_a_checkpoint() -> None:
     assert [f.name for f in hub.every()] == ["nano"]
 
 
-@pytest.mark.parametrize(
-    "name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"]
-)
+@pytest.mark.parametrize("name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"])
 def test_what_is_no_model(name: str) -> None:
     if name == "/":
         assert hub.find(name).kind == "folder"  # a folder; opening it says that it has no config.json

@@ -55,8 +55,7 @@ def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> 
 
 
 @pytest.mark.skipif(
-    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file()
-    and not named.vocabulary_file("gpt2").is_file(),
+    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file() and not named.vocabulary_file("gpt2").is_file(),
     reason="GPT-2's vocabulary is not on this machine",
 )
 def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
@@ -194,9 +193,7 @@ def test_a_download_with_another_content_is_refused(monkeypatch: pytest.MonkeyPa
     assert not list(paths.cache_dir().rglob("*tiktoken*"))
 
 
-def test_cached_files_are_named_as_tiktokens_own_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cached_files_are_named_as_tiktokens_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
     address = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
     assert named.vocabulary_file("cl100k_base").name == hashlib.sha1(address.encode()).hexdigest()

@@ -27,8 +27,7 @@ def words(count: int, seed: int = 1) -> str:
     """A text that a model can learn something from: few words, in lines of eight."""
     draw = random.Random(seed)
     lines = [
-        " ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8))
-        for _ in range(count // 8)
+        " ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8)) for _ in range(count // 8)
     ]
     return ".\n".join(lines) + "\n"
 
@@ -161,9 +160,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def losses(run: Run) -> list[tuple[Any, ...]]:
-    return [
-        (m["step"], m["loss"], m["lr"], m["grad_norm"], m.get("val_loss")) for m in lines(run.metrics_path)
-    ]
+    return [(m["step"], m["loss"], m["lr"], m["grad_norm"], m.get("val_loss")) for m in lines(run.metrics_path)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

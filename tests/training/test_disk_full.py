@@ -69,11 +69,7 @@ def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) 
         assert work(run) == 1
         status = run.status()
         assert status.state == "failed", status
-        assert (
-            "checkpoint" in status.message
-            and "No space left" in status.message
-            and "then resume" in status.message
-        )
+        assert "checkpoint" in status.message and "No space left" in status.message and "then resume" in status.message
         assert "\n" not in status.message and status.message.count("free some space") == 1
         assert run.checkpoints() == [(10, folder)] and contents(folder) == before
         assert leftovers(home) == []
@@ -94,9 +90,7 @@ def test_while_a_line_is_written(disk: Callable[[str], Path], text: Path) -> Non
     filler = fill(home, 5 * 4096)  # room for who it is, what it does, its log, and some lines
     assert work(run) == 1
     status = run.status()
-    assert (
-        status.state == "failed" and "No space left" in status.message and "free some space" in status.message
-    )
+    assert status.state == "failed" and "No space left" in status.message and "free some space" in status.message
     assert 0 < status.step < 200 and len(lines(run.metrics_path)) == status.step  # whole lines only
     assert leftovers(home) == []
     filler.unlink()
@@ -111,11 +105,7 @@ def test_while_the_corpus_is_tokenised(disk: Callable[[str], Path], tmp_path: Pa
     run = make("run", large, steps=3)
     assert work(run) == 1
     status = run.status()
-    assert (
-        status.state == "failed"
-        and "tokenised corpus" in status.message
-        and "No space left" in status.message
-    )
+    assert status.state == "failed" and "tokenised corpus" in status.message and "No space left" in status.message
     assert leftovers(home) == [] and [p.name for p in (home / "cache").rglob("*") if p.is_file()] == ["lock"]
     disk("8m")
     assert work(run) == 0 and run.status().state == "finished"

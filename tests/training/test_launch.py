@@ -57,9 +57,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
                "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu",
                "--steps", "10000000", "--checkpoint-every", "1000000", "--eval-every", "1000000"]  # fmt: skip
     take_terminal = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    starter = subprocess.Popen(
-        [sys.executable, "-c", take_terminal, *command], stdin=child, stdout=child, stderr=child
-    )
+    starter = subprocess.Popen([sys.executable, "-c", take_terminal, *command], stdin=child, stdout=child, stderr=child)
     os.close(child)
     run = Run(home / "runs" / "long")
     wait(lambda: step(run) > 0)
@@ -205,9 +203,7 @@ def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: py
     with pytest.raises(UserError, match="can't start the worker"):
         launch.start(run)
     assert run.status().state == "failed"
-    assert (
-        launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"
-    )  # the name is free again
+    assert launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"  # the name is free again
 
 
 def test_the_worker_finds_the_package_from_anywhere(

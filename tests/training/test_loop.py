@@ -55,18 +55,14 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
     ours = trainer(tmp_path, **fields)
     s = ours.settings
     checkpoint.save(ours.model, tmp_path / "start")
-    theirs = GPT2LMHeadModel.from_pretrained(
-        tmp_path / "start", attn_pdrop=0, embd_pdrop=0, resid_pdrop=0
-    ).train()
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "start", attn_pdrop=0, embd_pdrop=0, resid_pdrop=0).train()
     optimizer = torch.optim.AdamW(
         [{"params": [p for n, p in theirs.named_parameters() if p.dim() > 1]},
          {"params": [p for n, p in theirs.named_parameters() if p.dim() == 1], "weight_decay": 0.0}],
         lr=s.learning_rate, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay, fused=False, foreach=False,
     )  # fmt: skip
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / s.warmup_steps, 1.0, s.warmup_steps - 1)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, s.steps - s.warmup_steps, s.min_learning_rate
-    )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, s.steps - s.warmup_steps, s.min_learning_rate)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], [s.warmup_steps - 1])
 
     made = list(ours.steps())
@@ -102,9 +98,7 @@ def test_looking_does_not_change_what_is_learned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("warm", [0, 1, 10])
 def test_the_schedule_is_linear_then_half_a_cosine(warm: int) -> None:
-    s = dataclasses.replace(
-        TINY, learning_rate=1.0, min_learning_rate=0.2, warmup_steps=warm, steps=warm + 40
-    )
+    s = dataclasses.replace(TINY, learning_rate=1.0, min_learning_rate=0.2, warmup_steps=warm, steps=warm + 40)
     assert [learning_rate(s, step) for step in range(1, warm + 1)] == pytest.approx(
         [k / warm for k in range(1, warm + 1)]
     )
@@ -174,6 +168,4 @@ def test_unknown_settings_are_refused_and_presets_are_whole() -> None:
         from_fields({"colour": 1})
     for preset in PRESETS.values():
         assert problems(preset) == {} and from_fields(dataclasses.asdict(preset)) == preset
-    assert from_fields({"steps": "12", "learning_rate": "1e-3"}) == TrainingSettings(
-        steps=12, learning_rate=1e-3
-    )
+    assert from_fields({"steps": "12", "learning_rate": "1e-3"}) == TrainingSettings(steps=12, learning_rate=1e-3)

@@ -45,9 +45,7 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
     assert [m[0] for m in losses(broken)] == list(range(1, 41))
     assert [m[0] for m in losses(broken) if m[4] is not None] == [1, 10, 20, 30, 40]
     assert lines(broken.samples_path) == lines(unbroken.samples_path)
-    assert (
-        [step for step, _ in broken.checkpoints()] == [step for step, _ in unbroken.checkpoints()] == [35, 40]
-    )
+    assert [step for step, _ in broken.checkpoints()] == [step for step, _ in unbroken.checkpoints()] == [35, 40]
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert leftovers(broken.path) == []
 
@@ -71,9 +69,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(text: Path) -> None:
     (run.path / "checkpoint-28" / "optimizer.safetensors").unlink()
     assert work(run) == 1
     status = run.status()
-    assert (
-        status.state == "failed" and "No older one is left" in status.message and "\n" not in status.message
-    )
+    assert status.state == "failed" and "No older one is left" in status.message and "\n" not in status.message
     assert losses(run) == wanted  # what was logged is not thrown away for a run that can't go on
 
 

@@ -15,9 +15,7 @@ from tui_llm.training.run import MetricsTail, Run, RunConfig, find, runs
 
 def line(step: int, **more: object) -> bytes:
     return (
-        json.dumps(
-            {"step": step, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9.0, **more}
-        ).encode()
+        json.dumps({"step": step, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9.0, **more}).encode()
         + b"\n"
     )
 

@@ -55,9 +55,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, captured.out, captured.err
 
 
-def test_in_the_foreground(
-    text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start("train", str(text), "--run", "r", *SHAPE, "--steps", "20", "--eval-every", "10")
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
@@ -117,9 +115,7 @@ def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
     stop = start("stop", "r", "--json")
     out, err = stop.communicate()
     assert (
-        stop.returncode == 0
-        and json.loads(out)["state"] == "stopped"
-        and json.loads(out)["step"] >= rows[-1]["step"]
+        stop.returncode == 0 and json.loads(out)["state"] == "stopped" and json.loads(out)["step"] >= rows[-1]["step"]
     )
     assert not Run(home / "runs" / "r").alive()
 

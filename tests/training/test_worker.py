@@ -43,9 +43,7 @@ def test_transformers_opens_what_a_run_trained(text: Path) -> None:
     facts = run.status()
     assert facts.vocabulary == 257 and facts.device == "cpu"
     assert facts.parameters == sum(p.numel() for p in theirs.parameters())
-    assert [s.step for s in run.samples()] == [1, 10, 20, 30] and run.samples()[
-        -1
-    ].prompt == "Once upon a time"
+    assert [s.step for s in run.samples()] == [1, 10, 20, 30] and run.samples()[-1].prompt == "Once upon a time"
 
 
 def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path) -> None:

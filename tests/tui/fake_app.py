@@ -13,6 +13,4 @@ if __name__ == "__main__":
     words = sys.argv[1:]
     hostile = "--hostile" in words
     prompts = [word for word in words if word != "--hostile"]
-    raise SystemExit(
-        run_app(LabApp(lambda: FakeEngine(hostile), prompt=(prompts or ["The cat sat on the"])[0]))
-    )
+    raise SystemExit(run_app(LabApp(lambda: FakeEngine(hostile), prompt=(prompts or ["The cat sat on the"])[0])))

@@ -132,9 +132,7 @@ class FakeEngine:
             fed=min(len(ids), CONTEXT),
             distribution=distribution,
             loss=self.loss(ids, request) if ids and request.target else None,
-            problem=None
-            if ids
-            else "the first token has no prediction: type something, or press o for a start token",
+            problem=None if ids else "the first token has no prediction: type something, or press o for a start token",
             milliseconds=1.5,
             forward_tokens=1,
         )
@@ -172,24 +170,16 @@ class FakeEngine:
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def encode(self, text: str) -> list[int]:
-        return [
-            self.ids.get(piece, 100 + sum(piece.encode()) % 800)
-            for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)
-        ]
+        return [self.ids.get(piece, 100 + sum(piece.encode()) % 800) for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)]
 
     def token(self, id: int) -> Token:
         return Token(id, self.texts[id].encode("utf-8", "replace"), self.texts[id], special=id == 999)
 
     def tokenization(self, request: Request, ids: list[int]) -> Tokenization:
         if request.tokenizer == "o200k_base":
-            return Tokenization(
-                "o200k_base", 0, 0, 0, (), (), 0, "o200k_base is not on this machine [/]; connect once"
-            )
+            return Tokenization("o200k_base", 0, 0, 0, (), (), 0, "o200k_base is not on this machine [/]; connect once")
         pieces = re.findall(r" ?\w+|\s|[^\w\s]", request.prompt)
-        tokens = [
-            Token(id, text.encode(), text)
-            for id, text in zip(self.encode(request.prompt), pieces, strict=True)
-        ]
+        tokens = [Token(id, text.encode(), text) for id, text in zip(self.encode(request.prompt), pieces, strict=True)]
         tokens += [self.token(id) for id in request.continuation]
         if request.start_token:
             tokens.insert(0, Token(999, b"<|endoftext|>", "<|endoftext|>", special=True))
@@ -206,10 +196,7 @@ class FakeEngine:
 
     def logits(self, ids: list[int]) -> list[float]:
         draw = random.Random(ids[-1])
-        return [
-            8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random()
-            for rank in range(VOCABULARY)
-        ]
+        return [8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY)]
 
     def distribution(self, ids: list[int], request: Request) -> Distribution:
         logits = self.logits(ids)

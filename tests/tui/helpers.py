@@ -13,9 +13,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.screens.lab import LabScreen
 
 
-def make_app(
-    engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano"
-) -> LabApp:
+def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano") -> LabApp:
     engine = engine or FakeEngine()
     return LabApp(lambda: engine, model=model, prompt=prompt)
 

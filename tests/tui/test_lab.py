@@ -102,7 +102,9 @@ async def test_small_screens_show_one_pane_and_number_keys_reach_all() -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
-    prompt = "[/] [red]x [link='x [/usr/bin] \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 \ud83d <|endoftext|>"
+    prompt = (
+        "[/] [red]x [link='x [/usr/bin] \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 \ud83d <|endoftext|>"
+    )
     app = make_app(FakeEngine(hostile=True), prompt=prompt)
     async with app.run_test(size=size) as pilot:
         lab = app.lab_screen

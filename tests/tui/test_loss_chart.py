@@ -46,9 +46,7 @@ def test_an_envelope_is_bounded_and_keeps_each_buckets_extremes(values: list[flo
     points = envelope.points()
     assert len(points) <= 2 * 16
     assert points == tuple(sorted(points))
-    assert {(step, values[step - 1]) for step, _ in points} == set(
-        points
-    )  # all of them are points of the curve
+    assert {(step, values[step - 1]) for step, _ in points} == set(points)  # all of them are points of the curve
     kept = [value for _, value in points]
     assert (min(kept), max(kept)) == (min(values), max(values))
 

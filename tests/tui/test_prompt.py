@@ -25,9 +25,7 @@ def test_stand_ins_keep_any_text(text: str) -> None:
     assert len(held) == len(text)
     # The document splits at no character but the newline, and holds no control or format character.
     assert held.splitlines() == held.split("\n")[: len(held.splitlines())]
-    assert not [
-        char for char in held if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
-    ]
+    assert not [char for char in held if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")]
 
 
 def test_signs_are_visible_and_one_cell() -> None:

@@ -216,9 +216,7 @@ async def test_a_preset_fills_the_fields_and_the_name_follows(tmp_path: Path) ->
         assert field("#name").value == "mine"  # type: ignore[attr-defined]
 
 
-async def test_a_right_form_makes_the_run_and_starts_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_right_form_makes_the_run_and_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Run] = []
     monkeypatch.setattr(launch, "start", started.append)
     (tmp_path / "tales.txt").write_text("Once upon a time")
@@ -232,15 +230,11 @@ async def test_a_right_form_makes_the_run_and_starts_it(
         await until(pilot, lambda: app.answer is not UNSET)
     config = app.answer.config()
     assert [run.name for run in started] == ["tales-toy"] == [app.answer.name]
-    assert (
-        config.corpus == (str(tmp_path / "tales.txt"),) and config.preset == "toy" and config.device == "cpu"
-    )
+    assert config.corpus == (str(tmp_path / "tales.txt"),) and config.preset == "toy" and config.device == "cpu"
     assert config.settings.steps == 77 and config.settings.batch_size == PRESETS["toy"].batch_size
 
 
-async def test_a_worker_that_can_not_be_started_leaves_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_that_can_not_be_started_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(run: Run) -> None:
         raise UserError("can't write there [/]")
 

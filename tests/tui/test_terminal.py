@@ -105,9 +105,7 @@ def test_without_a_terminal_it_says_what_to_do(tmp_path: Path, piped: str) -> No
     master, slave = pty.openpty()
     env = {**os.environ, "TUI_LLM_HOME": str(tmp_path), "PYTHONPATH": str(TESTS.parents[1])}
     stdin = subprocess.DEVNULL if piped == "stdin" else slave
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdin=stdin, capture_output=True, env=env, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], stdin=stdin, capture_output=True, env=env, check=False)
     os.close(slave)
     os.close(master)
     assert done.returncode == 1

@@ -77,9 +77,7 @@ async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -
 
 
 async def test_it_shows_what_the_run_says() -> None:
-    run = fake_run.make(
-        "tales", steps=200, done=50, corpus="/texts/tales.txt", message="saved at step 50 of 200"
-    )
+    run = fake_run.make("tales", steps=200, done=50, corpus="/texts/tales.txt", message="saved at step 50 of 200")
     fake_run.sample(run, 50, " there was a ship")
     app = PaneApp()
     async with app.run_test(size=(100, 30)) as pilot:
@@ -87,9 +85,7 @@ async def test_it_shows_what_the_run_says() -> None:
         wanted = ("■ stopped  tales", "tales.txt · preset toy · cpu · 123 K parameters · V = 257", "step 50 of 200",
                   "25 %", "loss 4.033", "validation 3.000", "lr 1.00e-03", "tokens/s 1,000",
                   "e resumes it  saved at step 50 of 200", "ln V = 5.55", "Once there was a ship")  # fmt: skip
-        await until(
-            pilot, lambda: all(words in app.text.replace("\N{NO-BREAK SPACE}", " ") for words in wanted)
-        )
+        await until(pilot, lambda: all(words in app.text.replace("\N{NO-BREAK SPACE}", " ") for words in wanted))
         assert resting(app)  # no worker, no timer
 
 
@@ -180,9 +176,7 @@ async def test_resizing_never_breaks_it() -> None:
 async def test_losses_that_are_no_numbers_are_shown_as_words() -> None:
     run = fake_run.make("tales", done=3)
     with run.metrics_path.open("ab") as file:
-        file.write(
-            b'{"step":4,"loss":NaN,"lr":0.1,"grad_norm":Infinity,"tokens_per_second":NaN}\nnot a line\n{}\n'
-        )
+        file.write(b'{"step":4,"loss":NaN,"lr":0.1,"grad_norm":Infinity,"tokens_per_second":NaN}\nnot a line\n{}\n')
     app = PaneApp()
     async with app.run_test(size=(90, 24)) as pilot:
         await until(pilot, lambda: all(word in app.text for word in ("NaN", "∞", "step 4 of 100")))

@@ -48,9 +48,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
     """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
     if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
         kind = raw.get("model_type") if isinstance(raw, dict) else None
-        raise UserError(
-            f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened"
-        )
+        raise UserError(f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened")
     activation = raw.get("activation_function", "gelu_new")
     if activation not in ("gelu_new", "gelu_pytorch_tanh"):
         raise UserError(f"{where} asks for the activation {activation!r}; GPT-2's is gelu_new")
@@ -147,9 +145,7 @@ def _check_shapes(path: Path, config: GPTConfig) -> None:
         try:
             model = GPT(config)
         except (RuntimeError, OverflowError) as error:
-            raise UserError(
-                f"{path.parent / 'config.json'} describes a model that is too large: {error}"
-            ) from error
+            raise UserError(f"{path.parent / 'config.json'} describes a model that is too large: {error}") from error
     for name, parameter in model.named_parameters():
         key, transposed = _find(name, set(shapes), path)
         wanted = list(parameter.shape[::-1] if transposed else parameter.shape)
@@ -168,9 +164,7 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
                 raise UserError(f"{path} is empty or cut short; get it again")
             (length,) = struct.unpack("<Q", head)
             if length > 100_000_000 or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-                raise UserError(
-                    f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened"
-                )
+                raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
             header = json.loads(file.read(length))
         return {k: [int(n) for n in v["shape"]] for k, v in header.items() if k != "__metadata__"}
     except OSError as error:

@@ -83,9 +83,7 @@ def load(
             f"the corpus is too small: {total:,} tokens, of which {facts['validation']:,} are held out; a block of {block_size} needs "
             f"more than {block_size} in each: give more text or a smaller block size"
         )
-    arrays = [
-        np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")
-    ]
+    arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
     return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest)
 
 
@@ -122,9 +120,7 @@ def _whole(folder: Path) -> bool:
     try:
         facts = read_json(folder / "corpus.json")
         width = np.dtype(facts["dtype"]).itemsize
-        return all(
-            (folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation")
-        )
+        return all((folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation"))
     except (UserError, OSError, KeyError, TypeError):
         return False
 
@@ -278,9 +274,7 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
-            cut = (
-                len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
-            )  # trailing blank lines may be the document's last
+            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
             cut = cut or _CHUNK  # one endless line: anywhere, but not inside what may become a separator
             yield waiting[:cut]
             waiting, begun = waiting[cut:], True

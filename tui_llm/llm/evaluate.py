@@ -56,9 +56,7 @@ def evaluate(
         row = ids[start : start + context + 1]  # the last one may be shorter
         new = len(row) - 1 - (context - stride if start else 0)  # those that no window before has predicted
         logits = model(torch.tensor([row[:-1]], device=model.device), last=new)[0].float()  # (new, V)
-        total += float(
-            F.cross_entropy(logits, torch.tensor(row[-new:], device=model.device), reduction="sum")
-        )
+        total += float(F.cross_entropy(logits, torch.tensor(row[-new:], device=model.device), reduction="sum"))
         counted += new
         if progress is not None:
             progress(counted, len(ids) - 1)

@@ -28,13 +28,9 @@ class Batches:
     to go on with the rows that an unbroken one would have seen.
     """
 
-    def __init__(
-        self, ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, batch_size: int, seed: int) -> None:
         if len(ids) <= block_size:
-            raise ValueError(
-                f"{len(ids)} tokens are too few for a block of {block_size} and its shifted targets"
-            )
+            raise ValueError(f"{len(ids)} tokens are too few for a block of {block_size} and its shifted targets")
         self.ids, self.block_size, self.batch_size, self.seed = ids, block_size, batch_size, seed
         spare = len(ids) - 1 - block_size
         self.blocks = 1 + max(0, spare - block_size + 1) // block_size  # leaves room for a starting point

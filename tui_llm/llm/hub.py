@@ -58,9 +58,7 @@ def find(name: str) -> Found:
 
 def _named(name: str) -> Found | None:
     """A shipped model, a run or a model of the user's."""
-    shipped, run, own = (
-        top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir())
-    )
+    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
     if (shipped / "config.json").is_file():
         return Found(name, "shipped", shipped)
     if (run / "config.json").is_file():

@@ -73,9 +73,7 @@ def add_file(name: str, data: bytes) -> Path:
     """Puts a named vocabulary's file into the cache, if its SHA-256 is the one that tiktoken expects."""
     found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
     if found != wanted:
-        raise UserError(
-            f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…"
-        )
+        raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
     path = vocabulary_file(name)
     write_aside(path, lambda part: _write_bytes(part, data))
     return path
@@ -121,8 +119,7 @@ def _named(name: str, data: bytes) -> BPETokenizer:
     merges = None
     if name == "gpt2":
         ranks = {
-            base64.b64decode(token): int(rank)
-            for token, rank in (line.split() for line in data.splitlines() if line)
+            base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)
         }
         merges = _merges(ranks)
         encoding = tiktoken.Encoding(

@@ -27,9 +27,7 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError(
-                f"temperature is {self.temperature}; give a number from 0 (greedy) up, such as 0.8"
-            )
+            raise UserError(f"temperature is {self.temperature}; give a number from 0 (greedy) up, such as 0.8")
         if self.top_k < 0:
             raise UserError(f"top-k is {self.top_k}; give 0 (off) or how many tokens to keep")
         for name, value in (("top-p", self.top_p), ("min-p", self.min_p)):

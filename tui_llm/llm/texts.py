@@ -71,17 +71,13 @@ def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Itera
                 saw(data)
                 read += len(data)
                 text = carriage_return + decoder.decode(data)
-                carriage_return = (
-                    "\r" if text.endswith("\r") else ""
-                )  # its line feed may be in the next block
+                carriage_return = "\r" if text.endswith("\r") else ""  # its line feed may be in the next block
                 yield text.removesuffix("\r").replace("\r\n", "\n")
         yield carriage_return + decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         # The decoder counts from the last bytes that it was given, which end at `read`.
         place = read - len(error.object) + error.start
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file"
-        ) from error
+        raise UserError(f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file") from error
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from error
 

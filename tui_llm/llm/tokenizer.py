@@ -251,9 +251,7 @@ def from_merges(
         ids[rank] = vocab[written]
     special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}
     ids |= {rank: special[text] for text, rank in special_ranks.items()}
-    encoding = tiktoken.Encoding(
-        name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks
-    )
+    encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks)
     same = all(rank == id for rank, id in ids.items())
     size = max(vocab.values()) + 1
     return BPETokenizer(name, encoding, size, special.get(END_OF_TEXT), None if same else ids, merges)

@@ -48,9 +48,7 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         _sync(run.path)
     except (UserError, OSError) as error:
         why = error.strerror or error if isinstance(error, OSError) else _cause(error)
-        raise UserError(
-            f"can't write a checkpoint in {run.path}: {why}; free some space there, then resume"
-        ) from error
+        raise UserError(f"can't write a checkpoint in {run.path}: {why}; free some space there, then resume") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for _, old in run.checkpoints()[:-KEEP]:
@@ -111,9 +109,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, told
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            told += (
-                f"checkpoint-{step} is damaged and was passed over ({' '.join(str(error).split())[:300]}). "
-            )
+            told += f"checkpoint-{step} is damaged and was passed over ({' '.join(str(error).split())[:300]}). "
     if told:
         raise UserError(f"{told}No older one is left; start a new run")
     return None
@@ -132,8 +128,6 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor]) -> None:
     for name, parameter in trainer.model.weights():
         trainer.optimizer.state[parameter] = {
             # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
-            key: state[f"{name}.{key}"].to(
-                "cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device
-            )
+            key: state[f"{name}.{key}"].to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
             for key in ("step", "exp_avg", "exp_avg_sq")
         }

@@ -29,9 +29,7 @@ ALLOCATOR = {
 }
 
 
-def create(
-    name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto"
-) -> Run:
+def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto") -> Run:
     """Makes the directory of a new run. Raises `UserError` where the name is taken, or the corpus isn't there or isn't
     text as far as a look at its beginning can tell.
 
@@ -55,12 +53,7 @@ def create(
 
 
 def _failed_at_once(run: Run) -> bool:
-    return (
-        run.status().state == "failed"
-        and not run.alive()
-        and run.last_metric() is None
-        and not run.checkpoints()
-    )
+    return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
 
 
 def start(run: Run) -> None:
@@ -74,9 +67,7 @@ def start(run: Run) -> None:
         raise taken
     try:
         with run.held(patience=1):
-            (run.path / "pid").unlink(
-                missing_ok=True
-            )  # the last worker's: its number may be another process's now
+            (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
             run.write_control(paused=False, stop=False)
             run.write_status("starting", "starting the worker")
     except Timeout:
@@ -110,9 +101,7 @@ def start(run: Run) -> None:
 
 def _python_path() -> str:
     """So that the worker, whose working directory is the run's, imports this same package."""
-    places = [
-        str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place
-    ]
+    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     root = Path(__file__).resolve().parents[2]
     if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
         places.append(str(root))
@@ -183,9 +172,7 @@ def stop(run: Run) -> None:
     except ProcessLookupError:
         pass  # it has just left by itself
     except PermissionError as error:
-        raise UserError(
-            f"run {run.name} is trained by another user's process, {pid}; only they can stop it"
-        ) from error
+        raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
 
 
 def _worker_pid(run: Run) -> int | None:

@@ -53,9 +53,7 @@ class Trainer:
             fused=device.type in ("cuda", "cpu"),
         )
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
-        self.validation = spread(
-            corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
-        )
+        self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.bfloat16 = trains_in_bfloat16(device)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -89,9 +87,7 @@ class Trainer:
                 loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
             loss.backward()
             total += float(loss.detach())
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf)
-        )
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); {_advice(lr)}")
         for group in self.optimizer.param_groups:

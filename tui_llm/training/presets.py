@@ -77,9 +77,7 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
     if not 0 <= settings.dropout < 1:
         found["dropout"] = f"dropout is {settings.dropout}; give a number from 0 to below 1"
     if not 0 < settings.validation_fraction < 1:
-        found["validation_fraction"] = (
-            f"validation fraction is {settings.validation_fraction}; give 0.05, say"
-        )
+        found["validation_fraction"] = f"validation fraction is {settings.validation_fraction}; give 0.05, say"
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(settings, name) < 1:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"

@@ -131,9 +131,7 @@ class Run:
                 from_fields(raw["settings"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run"
-            ) from error
+            raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
 
     def write_config(self, config: RunConfig) -> None:
         write_json(self.path / "config.json", {"version": 1, **asdict(config)})

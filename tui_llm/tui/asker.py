@@ -34,11 +34,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
-    return (
-        f"internal error, {type(error).__name__}: {first}"
-        if first
-        else f"internal error, {type(error).__name__}"
-    )
+    return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
 
 
 def quiet_collector() -> None:

@@ -6,9 +6,7 @@ from tui_llm.tui.command import PANE_TITLES, PANES, Command
 
 LAB_COMMANDS: tuple[Command, ...] = (
     # Prompt
-    Command(
-        "type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)
-    ),
+    Command("type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)),
     Command(
         "leave",
         "escape",
@@ -61,9 +59,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         for at, name in enumerate(PANES, 1)
     ),
     Command("next_pane", "tab", "next pane", "Go to the next pane", "Panes", "lab", "cycle(1)", ("prompt",)),
-    Command(
-        "previous_pane", "shift+tab", "previous pane", "Go to the pane before", "Panes", "lab", "cycle(-1)"
-    ),
+    Command("previous_pane", "shift+tab", "previous pane", "Go to the pane before", "Panes", "lab", "cycle(-1)"),
     Command(
         "zoom",
         "z",
@@ -316,9 +312,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
     # Everything else
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
-    Command(
-        "save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"
-    ),
+    Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
     Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",)),
     Command(
@@ -339,9 +333,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "lab",
         "cancel",
     ),
-    Command(
-        "palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)
-    ),
+    Command("palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)),
     Command(
         "help",
         "f1",

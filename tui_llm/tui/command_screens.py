@@ -90,8 +90,6 @@ SCREEN_COMMANDS: tuple[Command, ...] = (
     ),
     # Models (the screen that m opens) and help
     Command("open_model", "enter", "open", "Open the model under the cursor", "Models", "models", "open"),
-    Command(
-        "leave_models", "escape,q,m", "back", "Back, with the model that is open", "Models", "models", "close"
-    ),
+    Command("leave_models", "escape,q,m", "back", "Back, with the model that is open", "Models", "models", "close"),
     Command("leave_help", "escape,q,question_mark,f1", "back", "Back from this help", "App", "help", "close"),
 )

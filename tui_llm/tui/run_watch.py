@@ -81,9 +81,7 @@ def decimate(points: Sequence[Point], columns: int) -> list[Point]:
 
 def speed(recent: Iterable[Metric]) -> float | None:
     """Tokens per second over `recent` steps of equal size: the harmonic mean. None where there is none to tell."""
-    rates = [
-        m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0
-    ]
+    rates = [m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0]
     return statistics.harmonic_mean(rates) if rates else None
 
 

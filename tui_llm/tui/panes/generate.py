@@ -61,9 +61,7 @@ class GeneratePane(ReadingPane, Lines):
         line.append("temperature ").append(fmt.setting(sampler.temperature), strong)
         if sampler.greedy:
             line.append(" greedy", strong)
-        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(
-            " { }", muted
-        )
+        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
         line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
@@ -112,9 +110,7 @@ class GeneratePane(ReadingPane, Lines):
         return wrapped(line, width)[: 2 if self.size.height < 14 else 4]
 
     def _columns_line(self, width: int) -> Text:
-        return Text(
-            step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True
-        )
+        return Text(step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
 
     def row_count(self, width: int) -> int:
         return len(self.lab.steps)

@@ -75,15 +75,11 @@ class TokensPane(ReadingPane, Lines):
             return [Text("waiting for the model", style=self.style("muted"))]
         tokens = reading.tokens
         line = Text()
-        line.append(
-            f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong")
-        )
+        line.append(f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong"))
         line.append(f" of {visible(tokens.tokenizer)}")
         if tokens.vocabulary:
             line.append(f", vocabulary {fmt.count(tokens.vocabulary)}")
-        line.append(
-            " · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted")
-        )
+        line.append(" · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted"))
         lines = wrapped(line, width)
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from textual import events, work
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from tui_llm.display import truncate, visible
-from tui_llm.errors import UserError
 from tui_llm.training import launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
+from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
@@ -110,10 +110,7 @@ def numbers_line(snapshot: RunSnapshot) -> Content:
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
     return Content("  ").join(
-        [
-            Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold"))
-            for name, value in parts
-        ]
+        [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
     )
 
 
@@ -156,7 +153,7 @@ NOTHING = Content.assemble(
 )
 
 
-class TrainingPane(Vertical, can_focus=True):
+class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
     BINDINGS = bindings("training")
     DEFAULT_CSS = """
     TrainingPane { overflow: hidden; }
@@ -295,46 +292,34 @@ class TrainingPane(Vertical, can_focus=True):
     def action_pause_run(self) -> None:
         snapshot, run = self.snapshot, self.watcher.run_watched
         if snapshot is None or run is None or not snapshot.status.alive:
-            self._say("nothing to pause: no run is being trained", "warning")
+            self.say("nothing to pause: no run is being trained", "warning")
         else:
-            self._do(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
+            self.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
 
     def action_stop_run(self) -> None:
         run = self.watcher.run_watched
         if run is None:
-            self._say("nothing to stop: no run is being trained", "warning")
+            self.say("nothing to stop: no run is being trained", "warning")
         else:
-            self._do(lambda: launch.stop(run), f"{run.name} saves, then stops")
+            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
 
     def action_resume_run(self) -> None:
         run = self.watcher.run_watched
         if run is None or self.snapshot is None:
-            self._say("no run to resume; n makes one", "warning")
+            self.say("no run to resume; n makes one", "warning")
         elif self.snapshot.status.state == "finished":
-            self._say("this run is finished; n makes a new one", "warning")
+            self.say("this run is finished; n makes a new one", "warning")
         else:
-            self._do(lambda: launch.start(run))
+            self.act(lambda: launch.start(run))
 
     def action_open_run(self) -> None:
         if self.snapshot is None or self.snapshot.checkpoint is None:
-            self._say("no checkpoint to open yet", "warning")
+            self.say("no checkpoint to open yet", "warning")
         else:
             self.post_message(ModelChosen(self.snapshot.name))
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
 
-    def _say(self, line: str, severity: str = "information") -> None:
-        self.notify(visible(line), severity=severity, markup=False)  # type: ignore[arg-type]
-
-    @work(thread=True, group="run-action", exit_on_error=False)
-    def _do(self, act: Callable[[], None], done: str = "") -> None:
-        """Touches the run's files off the screen's thread, then takes a look."""
-        try:
-            act()
-        except (UserError, OSError) as error:
-            self.app.call_from_thread(self._say, " ".join(str(error).split()), "error")
-        else:
-            if done:
-                self.app.call_from_thread(self._say, done)
-        self.app.call_from_thread(self.watcher.look)
+    def look(self) -> None:
+        self.watcher.look()

@@ -40,9 +40,7 @@ class HelpLines(Lines):
 
     def head(self, width: int) -> list[Text]:
         muted, accent = self.style("muted"), self.style("accent")
-        lines = wrapped(
-            Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width
-        )
+        lines = wrapped(Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width)
         for group in dict.fromkeys(command.group for command in COMMANDS):
             lines += [Text(), Text(group, style=accent)]
             for command in COMMANDS:
@@ -62,9 +60,7 @@ class HelpLines(Lines):
             return [*wrapped(Text(name, style=self.style("strong")), width), *wrapped(Text(meaning), width)]
         first, *rest = wrapped(Text(meaning), room)
         return [
-            Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(
-                first.plain, "not bold"
-            ),
+            Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(first.plain, "not bold"),
             *(Text(" " * NAMES + line.plain, no_wrap=True) for line in rest),
         ]
 

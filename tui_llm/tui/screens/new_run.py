@@ -72,10 +72,7 @@ def field_problem(field: str, text: str, base: TrainingSettings) -> str:
 
 
 def shape(settings: TrainingSettings) -> str:
-    return (
-        f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, "
-        f"{settings.tokenizer} vocabulary"
-    )
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer} vocabulary"
 
 
 def row(name: str, widget: Widget) -> Horizontal:

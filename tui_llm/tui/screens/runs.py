@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from tui_llm.errors import UserError
 from tui_llm.training import launch
 from tui_llm.training.run import Run, runs
 from tui_llm.tui import format as fmt
+from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import bindings, footer
 from tui_llm.tui.panes.training import state_words
 from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse
@@ -122,7 +122,7 @@ class ConfirmScreen(ModalScreen[bool]):
         self.dismiss(event.button.id == "yes")
 
 
-class RunsScreen(ModalScreen[tuple[str, Run | None] | None]):
+class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None."""
 
     BINDINGS = bindings("runs")
@@ -227,32 +227,32 @@ class RunsScreen(ModalScreen[tuple[str, Run | None] | None]):
         if run is not None and run.checkpoints():
             self.dismiss(("open", run))
         elif run is not None:
-            self._say(f"{run.name} has no checkpoint yet", "warning")
+            self.say(f"{run.name} has no checkpoint yet", "warning")
 
     def action_resume_run(self) -> None:
         run = self.selected
         if run is not None:
             if run.status().state == "finished":
-                self._say(f"{run.name} is finished", "warning")
+                self.say(f"{run.name} is finished", "warning")
             else:
-                self._do(lambda: launch.start(run))
+                self.act(lambda: launch.start(run))
 
     def action_stop_run(self) -> None:
         run = self.selected
         if run is not None:
-            self._do(lambda: launch.stop(run), f"{run.name} saves, then stops")
+            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
 
     def action_delete_run(self) -> None:
         run = self.selected
         if run is None:
             return
         if run.alive():
-            self._say(f"{run.name} is being trained; stop it first", "warning")
+            self.say(f"{run.name} is being trained; stop it first", "warning")
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._do(run.delete, f"{run.name} is deleted")
+                self.act(run.delete, f"{run.name} is deleted")
 
         self.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
 
@@ -261,17 +261,3 @@ class RunsScreen(ModalScreen[tuple[str, Run | None] | None]):
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-    def _say(self, line: str, severity: str = "information") -> None:
-        self.notify(visible(line), severity=severity, markup=False)  # type: ignore[arg-type]
-
-    @work(thread=True, group="run-action", exit_on_error=False)
-    def _do(self, act: Callable[[], None], done: str = "") -> None:
-        try:
-            act()
-        except (UserError, OSError) as error:
-            self.app.call_from_thread(self._say, " ".join(str(error).split()), "error")
-        else:
-            if done:
-                self.app.call_from_thread(self._say, done)
-        self.app.call_from_thread(self.look)

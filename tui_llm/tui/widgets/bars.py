@@ -40,9 +40,7 @@ class TopBar(Bar):
         if reading is not None:
             run = f"{reading.forward_tokens} run" if reading.forward_tokens else "cached"
             took = f"   {reading.milliseconds:.1f} ms, {run}"
-        self.put(
-            Content.assemble((visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim"))
-        )
+        self.put(Content.assemble((visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")))
 
     def show_busy(self, text: str, seconds: float, hint: str) -> None:
         elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""

@@ -177,18 +177,14 @@ class LossChart(PlotextPlot):
 
         plot.clear_figure()
         plot.plotsize(width, height)
-        plot._set_size(
-            width, height
-        )  # what PlotextPlot.render does too: plotsize alone keeps to the terminal's size
+        plot._set_size(width, height)  # what PlotextPlot.render does too: plotsize alone keeps to the terminal's size
         plot.theme("textual-clear")
         plot.xaxes(height >= 4, False)
         plot.yaxes(width >= 8, False)
         plot.xlim(left, right)
         plot.ylim(scale(low), scale(high))
         ticks = (log_ticks if self.log_axis else nice_ticks)(low, high, min(8, max(2, height // 2)))
-        plot.yticks(
-            [scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks)
-        )
+        plot.yticks([scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks))
         steps = [float(t) for t in nice_ticks(left, right, max(2, width // 14)) if t == int(t)]
         plot.xticks(*(([], []) if height < 5 else (steps, [step_label(t) for t in steps])))
         grey = self._level_colour()

@@ -34,9 +34,7 @@ def columns_for(width: int, processed: str) -> list[Column]:
     if len(name) > max(8, width // 4):
         first, comma, rest = name.partition(", ")
         name = (
-            f"{first},\n{rest}"
-            if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4)
-            else "p after\ncuts"
+            f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
         )
     all_columns = [
         Column("rank", 5, 4),
@@ -192,9 +190,7 @@ class VocabTable(Lines):
             name += f", {fmt.count(rest.kept)} kept"
         cells = {column.name: column for column in self._columns}
         line.append("  ")
-        before = [
-            column for column in self._columns if column.name in ("rank", "token", "id", "logit", "e^logit")
-        ]
+        before = [column for column in self._columns if column.name in ("rank", "token", "id", "logit", "e^logit")]
         room = sum(column.width for column in before) + len(GAP) * (len(before) - 1)
         line.append(fit(name, max(0, room)))
         for column in self._columns[len(before) :]:

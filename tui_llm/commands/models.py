@@ -1,0 +1,105 @@
+"""Models and vocabularies: models, evaluate, vocabulary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import visible
+
+if TYPE_CHECKING:
+    pass
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from tui_llm.llm import checkpoint, device, hub, tokenizer
+    from tui_llm.llm import evaluate as evaluation
+    from tui_llm.llm.corpus import documents
+    from tui_llm.llm.texts import files, read_text
+
+    place, found = device.choose(options.device), hub.find(options.model)
+    model, vocabulary = checkpoint.load(found.folder, place), tokenizer.load_folder(found.folder, found.name)
+    end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
+    rows = []
+    for path in files([Path(p).expanduser() for p in options.corpus]):
+        ids = list(end)  # in front too, so that the first token is predicted from something
+        for document in documents(read_text(path)):
+            ids += vocabulary.encode(document) + end
+        made = evaluation.evaluate(
+            model, ids, lambda id: b"" if vocabulary.is_special(id) else vocabulary.token_bytes(id)
+        )
+        rows.append((str(path), made))
+        if not options.json:
+            put(
+                f"{made.loss:8.4f} nats per token  {made.bits_per_byte:7.4f} bits per byte  {made.tokens:9,} tokens  {visible(path.name)}"
+            )
+    tokens = sum(made.tokens for _, made in rows)
+    all = evaluation.Evaluation(tokens, sum(m.bytes for _, m in rows), sum(m.loss * m.tokens for _, m in rows) / tokens)
+    if options.json:
+        fields = [
+            {
+                "path": path,
+                "tokens": m.tokens,
+                "bytes": m.bytes,
+                "loss": m.loss,
+                "bits_per_byte": m.bits_per_byte,
+            }
+            for path, m in rows
+        ]
+        put_json({"model": found.name, "step": found.step, "tokens": all.tokens, "bytes": all.bytes, "loss": all.loss,
+                     "perplexity": all.perplexity, "bits_per_byte": all.bits_per_byte, "files": fields})  # fmt: skip
+        return
+    put(
+        f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}"
+    )
+
+
+def models(options: argparse.Namespace) -> None:
+    from tui_llm.engine import describe
+    from tui_llm.llm import hub
+
+    rows = [describe(found) for found in hub.every()]
+    if options.json:
+        fields = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem")
+        put_json({"models": [{f: getattr(row, f) for f in fields} for row in rows]})
+        return
+    if not rows:
+        put("no models are here; give a folder in Hugging Face's GPT-2 layout with --model")
+        return
+
+    def number(value: int | None) -> str:
+        return "–" if value is None else f"{value:,}"
+
+    cells = [
+        (
+            visible(r.name),
+            r.kind,
+            number(r.parameters),
+            number(r.context),
+            number(r.vocabulary),
+            number(r.step),
+            visible(r.problem or r.path),
+        )
+        for r in rows
+    ]
+    put(report.table(("model", "kind", "parameters", "context", "vocabulary", "step", "where"), cells, left=(0, 1, 6)))
+
+
+def vocabulary(options: argparse.Namespace) -> None:
+    from tui_llm.llm import named
+    from tui_llm.llm import tokenizer as tk
+
+    if options.action == "add":
+        name, path = named.add(Path(options.file).expanduser())
+        put(f"{name} is now in the cache: {visible(str(path))}")
+        return
+    from tui_llm.llm import vocabulary as learning
+
+    folder = Path(options.out).expanduser()
+    made = learning.train([Path(p).expanduser() for p in options.corpus], options.size, folder.name)
+    tk.save_folder(made, folder)
+    put(f"{made.size:,} tokens are in {visible(str(folder))}{os.sep}: vocab.json and merges.txt")

@@ -1,0 +1,175 @@
+"""Text and prompts: tokens, examples, logits, softmax, loss, generate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Reading, Request, Target
+
+if TYPE_CHECKING:
+    from tui_llm.engine import PipelineEngine
+    from tui_llm.llm.tokenizer import Tokenizer
+
+
+def _settings(options: argparse.Namespace) -> SamplerSettings:
+    return SamplerSettings(options.temperature, options.top_k, options.top_p, options.min_p)
+
+
+# ── text → tokens ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tokenizer(name: str) -> Tokenizer:
+    from tui_llm.llm import hub, named
+    from tui_llm.llm import tokenizer as tk
+
+    if name in (*named.NAMED, *named.COMPARED):
+        return named.load_named(name)
+    return tk.load_folder(hub.find(name).folder, name)
+
+
+def tokens(options: argparse.Namespace) -> None:
+    from tui_llm.tokenization import tokenization
+
+    vocabulary = _tokenizer(options.tokenizer)
+    ids = vocabulary.encode(options.text, allow_special=options.allow_special)
+    made = tokenization(vocabulary, ids)
+    put_json(report.tokens_json(made)) if options.json else put(report.tokens_text(made))
+
+
+def examples(options: argparse.Namespace) -> None:
+    from tui_llm.display import visible_token
+    from tui_llm.llm.examples import pairs
+    from tui_llm.llm.token_bytes import token_text
+    from tui_llm.tokenization import bytes_of
+
+    vocabulary = _tokenizer(options.tokenizer)
+    ids = vocabulary.encode(options.text, allow_special=options.allow_special)
+
+    def text(*ids: int) -> str:
+        return token_text(b"".join(bytes_of(vocabulary, id) for id in ids))
+
+    count = max(0, len(ids) - 1)
+    if options.json:
+        rows = [
+            {"input": list(seen), "target": target, "input_text": text(*seen), "target_text": text(target)}
+            for seen, target in pairs(ids)
+        ]
+        put_json({"count": count, "tokenizer": vocabulary.name, "pairs": rows})
+        return
+    put(
+        f"{len(ids):,} tokens in {visible(vocabulary.name)} make {count:,} training pairs: after each token, the one to predict"
+    )
+    for seen, target in pairs(ids):
+        put(f"{visible_token(text(*seen))}  →  {visible_token(text(target))}")
+
+
+def _engine(options: argparse.Namespace) -> PipelineEngine:
+    from tui_llm.engine import PipelineEngine
+
+    engine = PipelineEngine(options.device)
+    engine.open(options.model)
+    return engine
+
+
+def _read(options: argparse.Namespace, **more: Any) -> Reading:
+    request = Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, **more)
+    reading = _engine(options).read(request)
+    if reading.problem:
+        hint = " (--bos)" if not reading.prompt_ids else ""
+        raise UserError(reading.problem + hint)
+    return reading
+
+
+def logits(options: argparse.Namespace) -> None:
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}; give 1 or more")
+    reading = _read(options, sampler=_settings(options), top=options.top)
+    if options.json:
+        put_json(report.logits_json(reading))
+        return
+    assert reading.distribution is not None
+    put(report.heading(reading))
+    put(report.distribution_text(reading.distribution))
+
+
+def softmax(options: argparse.Namespace) -> None:
+    """The table for logits typed by hand; a token's id is its place on the command line."""
+    import torch
+
+    from tui_llm.llm.distribution import Sorted
+    from tui_llm.prediction import distribution_reading
+
+    typed = []
+    for word in options.logits:
+        name, equals, number = word.rpartition("=")
+        try:
+            typed.append((name, float(number)))
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise UserError(f"{word!r} is not TOKEN=LOGIT, such as mat=3.2")
+    values = torch.tensor([value for _, value in typed], dtype=torch.float32)
+    spread = distribution_reading(
+        Sorted.of(values, "the logits", "give finite numbers, or -inf for a token that can't be"),
+        _settings(options),
+        len(typed),
+        lambda id: typed[id][0].encode(errors="replace"),
+    )
+    put_json(report.distribution_json(spread)) if options.json else put(report.distribution_text(spread))
+
+
+def loss(options: argparse.Namespace) -> None:
+    reading = _read(options, target=Target(text=options.target), top=1)
+    assert reading.loss is not None
+    if reading.loss.problem:
+        raise UserError(reading.loss.problem)
+    if options.json:
+        put_json(report.loss_json(reading))
+        return
+    put(report.heading(reading))
+    put(report.loss_text(reading.loss))
+
+
+def generate(options: argparse.Namespace) -> None:
+    if options.max_tokens < 0:
+        raise UserError(f"--max-tokens is {options.max_tokens}; give 0 or more")
+    request = Request(
+        prompt=options.prompt,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        sampler=_settings(options),
+    )
+    from tui_llm.llm.token_bytes import token_text
+
+    engine = _engine(options)
+    steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
+    if not options.json:
+        sys.stdout.write(visible(options.prompt, newlines=True))
+        data, shown = b"", ""
+        for step in steps:
+            sys.stdout.write(visible(step.text, newlines=True))
+            sys.stdout.flush()
+            data, shown = data + step.bytes, shown + step.text
+        put(visible(token_text(data)[len(shown) :], newlines=True))  # bytes that no later token completed
+        return
+    made = list(steps)
+    ids = [step.id for step in made]
+    put_json(
+        {
+            "model": engine.weights().name,
+            "step": engine.weights().step,
+            "prompt_ids": list(engine.read(Request(prompt=options.prompt, allow_special=options.allow_special,
+                                                   start_token=options.bos, top=1)).prompt_ids),
+            "ids": ids,
+            "text": engine.tokenizer.decode(ids),
+            "seed": options.seed,
+            "steps": [report.step_json(step) for step in made],
+        }
+    )  # fmt: skip
