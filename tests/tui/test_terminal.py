@@ -35,9 +35,32 @@ RUNNER = """
 """
 
 
-def run_in_terminal(home: Path, ready: str = "pass") -> tuple[int, bytes]:
-    """The runner in a pseudo-terminal: its exit status and all that the terminal was sent."""
-    program = textwrap.dedent(RUNNER).format(tests=str(TESTS), ready=ready)
+# Bytes that are no UTF-8, as a binary paste or a Latin-1 terminal sends them; then the app leaves once they have come.
+TYPED = """
+    import os, sys
+    sys.path.insert(0, {tests!r})
+    from fake_engine import FakeEngine
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.terminal import run_app
+
+    class Typing(LabApp):
+        def on_ready(self):
+            self.set_interval(0.05, self.look)
+
+        def look(self):
+            text = self.lab_screen.prompt.prompt_text
+            if text.endswith("end"):
+                os.write(1, ascii(text).encode())
+                self.exit()
+
+    raise SystemExit(run_app(Typing(FakeEngine, prompt="x")))
+"""
+
+
+def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
+    """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
+    app has drawn its first screen."""
+    program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {
         **os.environ,
@@ -65,6 +88,9 @@ def run_in_terminal(home: Path, ready: str = "pass") -> tuple[int, bytes]:
             if not chunk:
                 break
             out += chunk
+            if typed and b"Prompt" in out:
+                os.write(master, typed)
+                typed = b""
         elif process.poll() is not None:
             break
     os.close(master)
@@ -86,6 +112,21 @@ def test_a_crash_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
     assert status != 0
     assert b"a bug" in (tmp_path / "log" / "app.log").read_bytes()
     assert b"stopped on an internal error" in out  # the UserError that the command line prints
+
+
+def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
+    status, out = run_in_terminal(tmp_path, runner=TYPED, typed=b"caf\xe9 \x9b31m\xff end")
+    log = (tmp_path / "log" / "app.log").read_bytes()
+    assert status == 0, log
+    assert b"xcaf\\ufffd \\ufffd31m\\ufffd end" in log
+    assert "\x9b" not in out.decode(errors="replace")
+
+
+def test_a_broken_driver_is_said_in_a_line_too(tmp_path: Path) -> None:
+    broken = "self.call_later(self.panic, 'the driver broke')"
+    status, out = run_in_terminal(tmp_path, ready=broken)
+    assert status != 0
+    assert b"stopped on an internal error" in out
 
 
 @pytest.mark.parametrize("piped", ["stdin", "both outputs"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.console import RenderableType
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
@@ -61,8 +62,14 @@ class LabApp(App[None]):
         self, open_engine: Callable[[], Engine], model: str = "nano", prompt: str = "The cat sat on the"
     ) -> None:
         super().__init__()
+        self.panicked = False
         self.lab_screen = LabScreen(open_engine, model, prompt)
         self.theme = DARK
+
+    def panic(self, *renderables: RenderableType) -> None:
+        """Textual's way out when something broke; remembered, so that the command line can say so in a line."""
+        self.panicked = True
+        super().panic(*renderables)
 
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen
