@@ -11,6 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tui_llm.tui.input import ESC, PASTE_BEGINS, PASTE_ENDS, STAND_IN, Reader
 
 TESTS = Path(__file__).parent
 RUNNER = """
@@ -120,6 +124,36 @@ def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
     assert status == 0, log
     assert b"xcaf\\ufffd \\ufffd31m\\ufffd end" in log
     assert "\x9b" not in out.decode(errors="replace")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["\x1b", "\x1b[", "\x1b[20", "\x1b[201", "[201~", "a", "é", "🙂", "\x1b[200~"]), max_size=12
+    ),
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+)
+def test_a_paste_in_any_pieces(parts: list[str], sizes: list[int]) -> None:
+    """However the terminal's bytes are cut: the parser sees one paste, with a stand-in for each escape character."""
+    text = "".join(parts)
+    assume(PASTE_ENDS not in text)
+    data = f"k{PASTE_BEGINS}{text}{PASTE_ENDS}k\x1b[A".encode()
+    reader, out = Reader(), ""
+    turn = 0
+    while data:
+        size = sizes[turn % len(sizes)]
+        out, data, turn = out + reader.decode(data[:size]), data[size:], turn + 1
+    out += reader.decode(b"", final=True)
+    assert out == f"k{PASTE_BEGINS}{text.replace(ESC, STAND_IN)}{PASTE_ENDS}k\x1b[A"
+
+
+def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
+    """A terminal that pastes them as they are (tmux does): the text arrives whole and in its order."""
+    pasted = b"\x1b[200~ one\ttwo\x1b[31m \x1b]0;t\x07 \x1b[20 \x1b three end\x1b[201~"
+    status, out = run_in_terminal(tmp_path, runner=TYPED, typed=pasted)
+    log = (tmp_path / "log" / "app.log").read_bytes()
+    assert status == 0, log
+    assert ascii("x one\ttwo\x1b[31m \x1b]0;t\x07 \x1b[20 \x1b three end").encode() in log
+    assert b"\x1b]0;t" not in out
 
 
 def test_a_broken_driver_is_said_in_a_line_too(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ would be drawn over by, and draw over, the screen. So the driver gets a duplicat
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import functools
 import logging
 import os
 import sys
@@ -17,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from textual.driver import Driver
-
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.input import safe
 
 NEEDS_TERMINAL = (
     "the app needs a terminal for its keys and its screen; without one, use a command such as"
@@ -34,30 +31,12 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     itself failed (its traceback is in the log, never on the screen)."""
     terminal = _terminal_descriptor()
     log = _log_path()
-    if app.driver_class.__module__ == "textual.drivers.linux_driver":
-        app.driver_class = _forgiving(app.driver_class)
+    app.driver_class = safe(app.driver_class)
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
     if app.panicked or (app.return_code and app._exception is not None):
         raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
     return app.return_code or 0
-
-
-def _forgiving(driver: type[Driver]) -> type[Driver]:
-    """The driver, but bytes from the terminal that are no UTF-8 (a pasted binary, a Latin-1 terminal) become U+FFFD.
-    Textual's own ends the app at the first one."""
-
-    class ForgivingDriver(driver):  # type: ignore[misc, valid-type]
-        def run_input_thread(self) -> None:
-            from textual.drivers import linux_driver
-
-            def forgiving(name: str) -> functools.partial[codecs.IncrementalDecoder]:
-                return functools.partial(codecs.getincrementaldecoder(name), errors="replace")
-
-            linux_driver.__dict__["getincrementaldecoder"] = forgiving
-            super().run_input_thread()
-
-    return ForgivingDriver
 
 
 def _terminal_descriptor() -> int:

@@ -1,0 +1,76 @@
+"""What the terminal sends, made safe to parse: bytes that are no UTF-8, and escape characters inside a paste.
+
+Textual's own reader ends the app at the first byte that is no UTF-8 (a pasted binary, a Latin-1 terminal), and takes an
+escape character inside a bracketed paste for a key, which scrambles the text around it.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from textual import events
+from textual.driver import Driver
+from textual.message import Message
+
+ESC = "\x1b"
+PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
+# A code point that Unicode keeps out of every text ("noncharacter"): stands for ESC from here to the paste's event.
+STAND_IN = "\ufdeb"
+
+
+class Reader:
+    """Bytes in pieces → characters for the parser."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pasting = False
+        self._held = ""  # the end of a piece that may be the beginning of a paste's end
+        self._recent = ""  # the last characters before a paste: its mark may come in pieces, and no key may wait for it
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        text = self._decoder.decode(data, final)
+        out = ""
+        while text or (self._held and final):
+            if self._pasting:
+                pasted, ended, text = (self._held + text).partition(PASTE_ENDS)
+                self._held = ""
+                if not ended and not final:
+                    pasted = self._hold(pasted)
+                out += pasted.replace(ESC, STAND_IN) + ended
+                self._pasting = not ended
+            else:
+                seen = self._recent + text
+                at = seen.find(PASTE_BEGINS)
+                keys = len(text) if at < 0 else at + len(PASTE_BEGINS) - len(self._recent)
+                self._pasting = at >= 0
+                self._recent = "" if self._pasting else seen[1 - len(PASTE_BEGINS) :]
+                out, text = out + text[:keys], text[keys:]
+        return out
+
+    def _hold(self, text: str) -> str:
+        """`text` without an end that may be the first part of a paste's end: it waits for the next piece."""
+        for length in range(min(len(PASTE_ENDS) - 1, len(text)), 0, -1):
+            if text.endswith(PASTE_ENDS[:length]):
+                self._held = text[-length:]
+                return text[:-length]
+        return text
+
+
+def safe(driver: type[Driver]) -> type[Driver]:
+    """Textual's driver for this platform, reading through a `Reader` (as it is where it isn't the Unix one)."""
+    if driver.__module__ != "textual.drivers.linux_driver":
+        return driver
+
+    class SafeDriver(driver):  # type: ignore[misc, valid-type]
+        def run_input_thread(self) -> None:
+            from textual.drivers import linux_driver
+
+            linux_driver.__dict__["getincrementaldecoder"] = lambda _encoding: Reader
+            super().run_input_thread()
+
+        def process_message(self, message: Message) -> None:
+            if isinstance(message, events.Paste):
+                message.text = message.text.replace(STAND_IN, ESC)
+            super().process_message(message)
+
+    return SafeDriver
