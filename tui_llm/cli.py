@@ -22,6 +22,23 @@ MODULES = {  # where each command's function is
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
+TRAINING_OPTIONS = {
+    "steps": ("N", "optimiser steps in all"),
+    "batch-size": ("B", "rows in a batch"),
+    "block-size": ("T", "tokens in a row: the model's context"),
+    "learning-rate": ("R", "the highest, after warm-up"),
+    "seed": ("S", "of the first weights and the order of the data"),
+    "layers": ("L", "blocks"),
+    "heads": ("H", "attention heads in a block"),
+    "width": ("C", "numbers in the residual stream, a multiple of the heads"),
+    "tokenizer": ("NAME", "byte, gpt2, or the model whose vocabulary to use"),
+    "accumulation": ("N", "batches whose gradients make one step"),
+    "eval-every": ("N", "steps between two looks at held-out text, each with a sample"),
+    "checkpoint-every": ("N", "steps between two checkpoints"),
+    "sample-prompt": ("TEXT", "what samples begin with"),
+}
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with errors in one line that says what to do."""
 
@@ -137,10 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
     train.add_argument("--run", required=True, metavar="NAME", help="what to call the run")
     train.add_argument("--preset", metavar="P", help="toy, small, nano or gpt2 (default small)")
-    for option, metavar in (("steps", "N"), ("batch-size", "B"), ("block-size", "T"), ("learning-rate", "R"), ("seed", "S"),
-                            ("layers", "L"), ("heads", "H"), ("width", "C"), ("tokenizer", "NAME"), ("accumulation", "N"),
-                            ("eval-every", "N"), ("checkpoint-every", "N"), ("sample-prompt", "TEXT")):  # fmt: skip
-        train.add_argument(f"--{option}", metavar=metavar, help=f"instead of the preset's {option.replace('-', ' ')}")
+    for option, (metavar, meaning) in TRAINING_OPTIONS.items():
+        train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm import report
+from tui_llm.cli import TRAINING_OPTIONS
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
 from tui_llm.errors import UserError
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from tui_llm.training.run import Run
 
 
-_FIELDS = ("steps", "batch_size", "block_size", "learning_rate", "seed", "layers", "heads", "width", "tokenizer",
-           "accumulation", "eval_every", "checkpoint_every", "sample_prompt")  # fmt: skip
+_FIELDS = tuple(option.replace("-", "_") for option in TRAINING_OPTIONS)
 
 
 def train(options: argparse.Namespace) -> int:
