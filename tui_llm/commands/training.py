@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm import report
-from tui_llm.cli import TRAINING_OPTIONS
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
 from tui_llm.errors import UserError
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from tui_llm.training.run import Run
 
 
-_FIELDS = tuple(option.replace("-", "_") for option in TRAINING_OPTIONS)
-
-
 def train(options: argparse.Namespace) -> int:
     from tui_llm.training import launch
     from tui_llm.training.follow import follow
+    from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import find
 
-    given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+    names = [field.name for field in dataclasses.fields(TrainingSettings)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     if options.resume:
         run = find(options.run)
         _check_resume(run, options, given)
@@ -45,8 +44,6 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
-    import dataclasses
-
     from tui_llm.llm.hub import training_tokenizer
     from tui_llm.training import launch
     from tui_llm.training.presets import from_fields, preset
