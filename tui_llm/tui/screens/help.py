@@ -23,6 +23,7 @@ WORDS = (
     ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),
     ("ln V", "the loss of a model that knows nothing of its V tokens: the line to beat"),
     ("u", "the random number from 0 to 1 that picked the token on the cumulative probabilities"),
+    ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all was cached), and the time it took"),
     ("rank", "1 + how many tokens have a larger logit"),
 )
 

@@ -38,8 +38,7 @@ class TopBar(Bar):
         )
         took = ""
         if reading is not None:
-            run = f"{reading.forward_tokens} run" if reading.forward_tokens else "cached"
-            took = f"   {reading.milliseconds:.1f} ms, {run}"
+            took = f"   fed {reading.forward_tokens} in {reading.milliseconds:.1f} ms"
         self.put(Content.assemble((visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")))
 
     def show_busy(self, text: str, seconds: float, hint: str) -> None:
