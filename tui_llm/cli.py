@@ -214,6 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _app(options: argparse.Namespace) -> int:
     """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
+    # Textual looks for changes to paint so many times a second (it paints nothing where nothing changed). At its 60, an
+    # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
     from tui_llm.reading import Engine
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
