@@ -90,7 +90,7 @@ class PipelineEngine:
         newest = hub.newest_checkpoint(found.folder.parent)
         if newest is None or newest[0] == found.step:
             return None
-        return self.open(found.name if hub.find(found.name).kind == "run" else str(found.folder.parent))
+        return self.open(str(found.folder.parent))
 
     def weights(self) -> Weights:
         open, config = self._current(), self._current().model.config

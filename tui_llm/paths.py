@@ -47,3 +47,11 @@ def shipped_models_dir() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "models"
     return inside if inside.is_dir() else package.parent / "models"
+
+
+RUN = "run:"
+
+
+def run_model(name: str) -> str:
+    """What opens run `name`'s newest checkpoint as a model, also where a shipped model has the same name."""
+    return RUN + name

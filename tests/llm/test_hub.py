@@ -73,3 +73,11 @@ def test_vocabularies_to_train_with(tmp_path: Path) -> None:
 def test_a_name_too_long_for_a_file(length: int) -> None:
     with pytest.raises(UserError):
         hub.find("x" * length)
+
+
+def test_a_run_with_a_shipped_models_name() -> None:
+    run = make_run("nano", 7)
+    assert hub.find("nano").kind == "shipped"
+    assert hub.find(paths.run_model("nano")) == hub.Found("nano", "run", run / "checkpoint-7", 7)
+    with pytest.raises(UserError, match="no model"):
+        hub.find(paths.run_model("none"))

@@ -368,7 +368,7 @@ async def test_models_are_listed_and_opened() -> None:
         await pilot.press("down", "enter")
         await until(pilot, lambda: lab.weights is not None and lab.weights.name != "nano")
         await answered(pilot, lab)
-        assert engine.opened[-1].startswith("[/]") and not unsafe(drawn(app))
+        assert engine.opened[-1].startswith("run:[/]") and not unsafe(drawn(app))
 
 
 async def test_a_model_that_can_not_be_opened_leaves_the_old_one() -> None:

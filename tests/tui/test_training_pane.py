@@ -245,7 +245,7 @@ async def test_O_opens_the_run_once_there_is_a_checkpoint_and_new_ones_are_annou
             assert isinstance(app.asked[0], CheckpointSaved) and app.asked[0].step == 3
             await pilot.press("O")
             await until(pilot, lambda: len(app.asked) == 2)
-            assert isinstance(app.asked[1], ModelChosen) and app.asked[1].model == "tales"
+            assert isinstance(app.asked[1], ModelChosen) and app.asked[1].model == "run:tales"
 
 
 async def test_l_makes_the_loss_axis_logarithmic_and_back() -> None:

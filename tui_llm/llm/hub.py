@@ -1,7 +1,7 @@
 """Finding models by name: those that ship, the user's runs and models, folders.
 
-A name with a path separator, or that is a folder here, is a folder; else a shipped model, else a run, else a model of
-the user's. A name from outside never becomes more than a lookup in these.
+A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
+a folder. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ def find(name: str) -> Found:
 
 def _named(name: str) -> Found | None:
     """A shipped model, a run or a model of the user's."""
+    if name.startswith(paths.RUN):
+        run = paths.runs_dir() / name.removeprefix(paths.RUN)
+        return _run(run.name, run) if (run / "config.json").is_file() else None
     shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
     if (shipped / "config.json").is_file():
         return Found(name, "shipped", shipped)

@@ -95,7 +95,7 @@ class CheckpointSaved(Message):
 
 
 class ModelChosen(Message):
-    """Open this model: a shipped model's name, a run's name or a folder."""
+    """Open this model: what `Engine.open` takes."""
 
     def __init__(self, model: str) -> None:
         self.model = model

@@ -12,6 +12,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui_llm.display import truncate, visible
+from tui_llm.paths import run_model
 from tui_llm.training import launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
@@ -286,7 +287,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
             self.watcher.find()  # the watched one may have been deleted there
         else:
             if what == "open":
-                self.post_message(ModelChosen(run.name))
+                self.post_message(ModelChosen(run_model(run.name)))
             self._come_forward(run)
 
     def action_pause_run(self) -> None:
@@ -316,7 +317,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         if self.snapshot is None or self.snapshot.checkpoint is None:
             self.say("no checkpoint to open yet", "warning")
         else:
-            self.post_message(ModelChosen(self.snapshot.name))
+            self.post_message(ModelChosen(run_model(self.snapshot.name)))
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()

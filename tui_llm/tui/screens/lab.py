@@ -263,7 +263,7 @@ class LabScreen(Drawing, Keeping):
 
     @on(ReadingReady)
     def _reading_ready(self, message: ReadingReady) -> None:
-        if message.reading.weights.name == (self.weights.name if self.weights else None):
+        if message.reading.weights == self.weights:  # not an answer of the model, or the checkpoint, before
             self.show(message.reading)
 
     # ── tokens and target ────────────────────────────────────────────────────────────────────────────────────────
@@ -323,7 +323,7 @@ class LabScreen(Drawing, Keeping):
             if model is not None:
                 self.open_model(model)
 
-        self.app.push_screen(ModelsScreen(self.weights.name if self.weights else None), chosen)
+        self.app.push_screen(ModelsScreen(self.weights), chosen)
         self.asker.list_models()
 
     @on(ModelsListed)

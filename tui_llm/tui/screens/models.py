@@ -8,7 +8,8 @@ from textual.app import ComposeResult
 from textual.screen import ModalScreen
 
 from tui_llm.display import fit, visible
-from tui_llm.reading import ModelInfo
+from tui_llm.paths import run_model
+from tui_llm.reading import ModelInfo, Weights
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.widgets.lines import Lines
@@ -17,7 +18,7 @@ from tui_llm.tui.widgets.lines import Lines
 class ModelLines(Lines):
     """One line a model; the one that is open is marked."""
 
-    def __init__(self, current: str | None) -> None:
+    def __init__(self, current: Weights | None) -> None:
         super().__init__(id="models")
         self.current = current
         self.models: tuple[ModelInfo, ...] | None = None
@@ -28,9 +29,14 @@ class ModelLines(Lines):
 
     def show(self, models: tuple[ModelInfo, ...]) -> None:
         self.models = models
-        self.cursor = next((at for at, model in enumerate(models) if model.name == self.current), 0)
+        self.cursor = next((at for at, model in enumerate(models) if self._is_open(model)), 0)
         self.rebuild()
         self._show_cursor()
+
+    def _is_open(self, model: ModelInfo) -> bool:
+        """A run may have a shipped model's name; only a run has steps."""
+        now = self.current
+        return now is not None and model.name == now.name and (model.step is None) == (now.step is None)
 
     def head(self, width: int) -> list[Text]:
         if self.models:
@@ -48,7 +54,7 @@ class ModelLines(Lines):
         assert self.models is not None
         model = self.models[index]
         line = Text("▸" if selected else " ", no_wrap=True)
-        line.append("● " if model.name == self.current else "  ")
+        line.append("● " if self._is_open(model) else "  ")
         line.append(fit(visible(model.name), 24), self.style("strong")).append(f"  {model.kind:<8}")
         if model.problem:
             line.append(visible(model.problem), self.style("bad"))
@@ -68,7 +74,7 @@ class ModelsScreen(ModalScreen[str | None]):
 
     BINDINGS = bindings("models")
 
-    def __init__(self, current: str | None) -> None:
+    def __init__(self, current: Weights | None) -> None:
         super().__init__()
         self._current = current
 
@@ -82,7 +88,7 @@ class ModelsScreen(ModalScreen[str | None]):
         lines = self.query_one(ModelLines)
         if lines.models and lines.cursor is not None:
             model = lines.models[lines.cursor]
-            self.dismiss(model.path if model.kind == "folder" else model.name)
+            self.dismiss({"folder": model.path, "run": run_model(model.name)}.get(model.kind, model.name))
 
     def on_click(self, event: events.Click) -> None:
         if event.chain > 1:
