@@ -16,7 +16,7 @@ DEFAULT_MODEL = "nano"
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
-    **dict.fromkeys(("train", "runs", "stop", "export"), "training"),
+    **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
 }
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -165,6 +165,13 @@ def build_parser() -> argparse.ArgumentParser:
     _model_options(evaluate)
 
     runs = command("runs", "list the training runs on this machine")
+    control = command("control", "ask something of a run while it is trained")
+    control.add_argument("run", metavar="RUN")
+    control.add_argument("--save", action="store_true", help="write a checkpoint now")
+    control.add_argument("--learning-rate", metavar="R", help="scale the schedule so that it peaks at R, from the next step on")  # fmt: skip
+    pausing = control.add_mutually_exclusive_group()
+    pausing.add_argument("--pause", action="store_true", help="save, then wait")
+    pausing.add_argument("--go-on", action="store_true", help="after a pause")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
     models = command("models", "list the models that can be opened")
@@ -184,7 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, stop, models):
+    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
         _json_option(sub)
     return parser
 

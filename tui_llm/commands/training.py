@@ -1,4 +1,4 @@
-"""Training runs: train, runs, stop, export."""
+"""Training runs: train, runs, control, stop, export."""
 
 from __future__ import annotations
 
@@ -97,6 +97,32 @@ def runs(options: argparse.Namespace) -> None:
         for r in rows
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", ""), cells, left=(0, 1, 4)))
+
+
+def control(options: argparse.Namespace) -> None:
+    from tui_llm.training import launch
+    from tui_llm.training.run import find
+
+    run, asked = find(options.run), []
+    if not (options.save or options.pause or options.go_on or options.learning_rate is not None):
+        raise UserError("say what to ask of the run: --save, --learning-rate R, --pause or --go-on")
+    if options.learning_rate is not None:
+        try:
+            peak = float(options.learning_rate)
+        except ValueError as error:
+            raise UserError(f"the learning rate {options.learning_rate!r} is no number; give 3e-4, say") from error
+        launch.change_learning_rate(run, peak)
+        asked.append(f"learning rate {peak:g} at most from the next step on")
+    if options.save:
+        launch.save(run)
+        asked.append("save")
+    if options.pause or options.go_on:
+        (launch.pause if options.pause else launch.unpause)(run)
+        asked.append("pause" if options.pause else "go on")
+    if options.json:
+        put_json({"run": run.name, "asked": asked, "alive": run.alive()})
+    else:
+        put(f"asked of run {run.name}: {', '.join(asked)}")
 
 
 def stop(options: argparse.Namespace) -> int:

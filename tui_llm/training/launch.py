@@ -18,6 +18,7 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import texts
+from tui_llm.training import changes
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
 
@@ -68,7 +69,7 @@ def start(run: Run) -> None:
     try:
         with run.held(patience=1):
             (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
-            run.write_control(paused=False, stop=False)
+            run.write_control(paused=False, stop=False, save=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
         raise taken from None
@@ -159,10 +160,28 @@ def unpause(run: Run) -> None:
     run.write_control(paused=False)
 
 
-def stop(run: Run) -> None:
-    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+def save(run: Run) -> None:
+    """Asks for a checkpoint now. Raises `UserError` where no worker is at work."""
+    _check_at_work(run)
+    changes.ask_to_save(run)
+
+
+def change_learning_rate(run: Run, peak: float) -> None:
+    """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
+    worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
+    if run.status().state == "finished":
+        raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
+    changes.ask_for_learning_rate(run, peak)
+
+
+def _check_at_work(run: Run) -> None:
     if not run.alive() and run.status().state != "starting":
         raise UserError(f"run {run.name} is not being trained")
+
+
+def stop(run: Run) -> None:
+    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+    _check_at_work(run)
     pid = _worker_pid(run)
     if pid is None:  # it has not said yet who it is: ask through the file
         run.write_control(stop=True)

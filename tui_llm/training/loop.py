@@ -17,6 +17,7 @@ from tui_llm.llm.corpus import Corpus
 from tui_llm.llm.device import trains_in_bfloat16
 from tui_llm.llm.examples import Batches, spread
 from tui_llm.llm.model import GPT
+from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
 
 
@@ -52,6 +53,7 @@ class Trainer:
             betas=(settings.beta1, settings.beta2),
             fused=device.type in ("cuda", "cpu"),
         )
+        self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.bfloat16 = trains_in_bfloat16(device)
@@ -67,7 +69,7 @@ class Trainer:
         tokens = s.batch_size * s.block_size * s.accumulation
         for number in range(done + 1, s.steps + 1):
             began = time.perf_counter()
-            lr = learning_rate(s, number)
+            lr = learning_rate(settings_at(s, self.changes, number), number)
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps

@@ -2,7 +2,8 @@
 
 config.json        what was asked (corpus, settings), written once
 status.json        what the worker says it is doing; whether it is alive says the lock alone
-control.json       what a person asks of the worker: {"paused": bool}
+control.json       what a person asks of the worker: paused, stop, save, learning_rate
+changes.json       what was changed on the way, and at which step
 metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
 samples.jsonl      a text that the model wrote at each evaluation
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed

@@ -31,7 +31,7 @@ from tui_llm.llm.generate import generate
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.training import checkpoints
+from tui_llm.training import changes, checkpoints
 from tui_llm.training.loop import Diverged, Step, Trainer
 from tui_llm.training.run import Run
 
@@ -52,6 +52,7 @@ class Worker:
         self.facts: dict[str, Any] = {}
         self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
         self._last_look = 0.0
+        self._save_asked: object = None  # the last request to save that was met
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
@@ -93,12 +94,13 @@ class Worker:
         trainer = Trainer(model, text, s, place)
         if state is not None:
             checkpoints.restore(trainer, state)
+        trainer.changes = changes.read(run)
         cut_back(run, done)
         self.say("running", told)
         step = done
         with run.metrics_path.open("ab", buffering=0) as metrics:
             steps = trainer.steps(done)
-            while not self.told_to_stop and self._wait_while_paused(trainer, tokenizer, step):
+            while not self.told_to_stop and self._obey(trainer, tokenizer, step):
                 record = next(steps, None)
                 if record is None:
                     break
@@ -136,8 +138,9 @@ class Worker:
         else:
             write_json(path, {"digest": digest})
 
-    def _wait_while_paused(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
-        """Sleeps as long as the screen asks for a pause (saving first). False where it is asked to stop instead."""
+    def _obey(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
+        """Does what control.json asks for between `step` and the next: saves, sleeps as long as it asks for a pause
+        (saving first), changes the learning rate. False where it asks for a stop instead."""
         control = self.run.control()
         if control.get("paused") and not self.told_to_stop:
             self.save(trainer, tokenizer, step)
@@ -147,7 +150,18 @@ class Worker:
                 control = self.run.control()
             if not control.get("stop") and not self.told_to_stop:
                 self.say("running")
-        return not (control.get("stop") or self.told_to_stop)
+        if control.get("stop") or self.told_to_stop:
+            return False
+        if control.get("save") not in (None, self._save_asked):
+            self._save_asked = control["save"]
+            self.save(trainer, tokenizer, step)
+            self.say("running", f"saved at step {step:,}, as asked")
+        if step < self.settings.steps:
+            changed = changes.take(self.run, trainer.changes, step + 1, control)
+            if changed is not trainer.changes:
+                trainer.changes = changed
+                self.say("running", f"learning rate {changed[-1].learning_rate:g} at most, from step {step + 1:,} on")
+        return True
 
     def _sample(self, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
         """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
