@@ -26,7 +26,7 @@ def train(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     if options.resume:
         run = find(options.run)
-        _check_resume(run, options, given)
+        _prepare_resume(run, options, given)
     else:
         run = _new_run(options, given)
     launch.start(run)
@@ -59,18 +59,26 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
     return launch.create(options.run, options.corpus, settings, preset=name, device=options.device or "auto")
 
 
-def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run goes on as it began: what is said again must be the same."""
+def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more."""
+    from tui_llm.training import launch
     from tui_llm.training.presets import from_fields
 
     config = run.config()
-    if from_fields(given, config.settings) != config.settings:
-        changed = ", ".join(
-            n.replace("_", "-") for n in given if from_fields({n: given[n]}, config.settings) != config.settings
-        )
-        raise UserError(f"run {run.name} was begun with another {changed}; resume it without, or start a new run")
+    asked = from_fields(given, config.settings)
+    changed = [n for n in given if n != "steps" and getattr(asked, n) != getattr(config.settings, n)]
+    if asked.steps < config.settings.steps:
+        changed.append("steps (fewer; `tui-llm stop` ends a run early)")
+    if changed:
+        names = ", ".join(n.replace("_", "-") for n in changed)
+        raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+    if asked.steps > config.settings.steps:
+        launch.extend(run, asked.steps)
+        if not options.json:
+            put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of what is left follows the "
+                "schedule of the new number")  # fmt: skip
 
 
 def runs(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Nothing is kept in memory about it. Everything is found in the run directory, by
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -55,6 +56,20 @@ def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: 
 
 def _failed_at_once(run: Run) -> bool:
     return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
+
+
+def extend(run: Run, steps: int) -> None:
+    """Gives a run that nobody is at more steps. What is left is made on the schedule of `steps`, what was made stays.
+
+    Raises `UserError` where a worker is at it, or those are no more steps than it has.
+    """
+    config = run.config()
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    if steps <= config.settings.steps:
+        raise UserError(f"run {run.name} has {config.settings.steps:,} steps; give more than that")
+    settings = dataclasses.replace(config.settings, steps=steps)
+    run.write_config(dataclasses.replace(config, settings=settings))
 
 
 def start(run: Run) -> None:
