@@ -9,13 +9,17 @@ from typing import Any
 
 from tui_llm.errors import UserError
 
+SCHEDULES = ("cosine", "wsd")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """What a run was asked to do. All losses are in nats per token; a step is one optimiser update.
 
     One step sees `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
-    `warmup_steps`, then follows a half cosine down to `min_learning_rate` at `steps` (GPT-3, appendix B).
+    `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
+    appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
+    section 4; Hägele et al. 2024).
     """
 
     layers: int = 4
@@ -41,6 +45,8 @@ class TrainingSettings:
     validation_fraction: float = 0.05
     sample_prompt: str = "Once upon a time"
     sample_tokens: int = 48
+    schedule: str = "cosine"  # or `wsd`
+    decay_fraction: float = 0.2  # of `wsd`
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -81,6 +87,10 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(settings, name) < 1:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
+    if settings.schedule not in SCHEDULES:
+        found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
+    if not 0 <= settings.decay_fraction <= 1:
+        found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
     if settings.warmup_steps < 0:
         found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
     if not 0 <= settings.seed < 2**32:
@@ -186,10 +196,14 @@ def preset(name: str) -> TrainingSettings:
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """The learning rate of step number `step` (from 1): linear warm-up, then a half cosine down."""
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / max(1, settings.warmup_steps)
-    left = max(1, settings.steps - settings.warmup_steps)
-    done = min(1.0, (step - settings.warmup_steps) / left)
-    low = min(settings.min_learning_rate, settings.learning_rate)
-    return low + 0.5 * (settings.learning_rate - low) * (1 + math.cos(math.pi * done))
+    """The learning rate of step number `step` (from 1): linear warm-up, then the schedule's way down."""
+    peak, warm = settings.learning_rate, settings.warmup_steps
+    if step <= warm:
+        return peak * step / max(1, warm)
+    low = min(settings.min_learning_rate, peak)
+    if settings.schedule == "wsd":
+        down = min(round(settings.decay_fraction * settings.steps), settings.steps - warm)  # steps that go down
+        left = max(0, settings.steps - step)
+        return peak if left >= down else low + (peak - low) * left / down
+    done = min(1.0, (step - warm) / max(1, settings.steps - warm))
+    return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * done))
