@@ -27,6 +27,7 @@ TRAINING_OPTIONS = {
     "batch-size": ("B", "rows in a batch"),
     "block-size": ("T", "tokens in a row: the model's context"),
     "learning-rate": ("R", "the highest, after warm-up"),
+    "optimiser": ("NAME", "adamw, or muon: Muon for the blocks' matrices, AdamW for the rest"),
     "schedule": ("NAME", "cosine, or wsd: stable after warm-up, then a straight line down"),
     "decay-fraction": ("F", "of the steps go down in wsd"),
     "seed": ("S", "of the first weights and the order of the data"),

@@ -90,6 +90,38 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
     assert made[0].loss == pytest.approx(math.log(257), abs=0.1)  # a model that knows nothing
 
 
+def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, optimiser="muon", clip=0.0, layers=2)
+    s, before = ours.settings, {n: p.detach().clone() for n, p in ours.model.weights()}
+    muon, adamw = ours.optimizers
+    names = {id(p): n for n, p in ours.model.weights()}
+    theirs = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert theirs == {f"blocks.{i}.{n}.weight" for i in (0, 1)
+                      for n in ("attention.qkv", "attention.out", "mlp.up", "mlp.down")}  # fmt: skip
+    rest = {names[id(p)]: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert set(rest) == set(before) - theirs
+    assert {n for n, decay in rest.items() if decay} == {"tokens.weight", "positions.weight"}
+
+    lr = next(ours.steps()).lr
+    for name, p in ours.model.weights():
+        moved, gradient = p.detach() - before[name] * (1 - lr * (s.weight_decay if p.dim() == 2 else 0.0)), p.grad
+        if name not in theirs:  # Adam's first step is the gradient's sign
+            known = gradient.abs() > 1e-5
+            assert torch.allclose(moved[known], -lr * gradient.sign()[known], rtol=2e-2, atol=1e-6), name
+            continue
+        # Newton–Schulz in bf16 nears U Vᵀ of the gradient's SVD, with singular values about 1.
+        u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
+        scaled = moved / (-lr * 0.2 * math.sqrt(max(p.shape)))
+        assert torch.linalg.svdvals(scaled).max() < 1.4, name
+        cosine = (scaled * (u @ vt)).sum() / (scaled.norm() * (u @ vt).norm())
+        assert cosine > 0.9, name
+
+
+def test_muon_learns(tmp_path: Path) -> None:
+    made = list(trainer(tmp_path, optimiser="muon").steps())
+    assert made[-1].loss < made[0].loss - 1
+
+
 def test_looking_does_not_change_what_is_learned(tmp_path: Path) -> None:
     often = [s.loss for s in trainer(tmp_path, eval_every=1, dropout=0.2).steps()]
     seldom = [s.loss for s in trainer(tmp_path, eval_every=30, dropout=0.2).steps()]
@@ -177,7 +209,7 @@ def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     ("field", "value"),
     [("steps", 0), ("layers", -1), ("seed", -1), ("seed", 2**64), ("learning_rate", math.nan), ("learning_rate", -1),
      ("dropout", 1.0), ("validation_fraction", 1), ("validation_fraction", 0), ("beta1", 1.0), ("warmup_steps", -1), ("width", 15),
-     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
+     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimiser", "sgd"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field.replace("_", " ").replace("warmup", "warm-up")):

@@ -206,11 +206,20 @@ class GPT(nn.Module):
         logits = self(inputs)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
-    def decay_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't."""
+    def matrices(self) -> list[nn.Parameter]:
+        """The blocks' weight matrices: what multiplies a vector, so that its orthogonalised gradient makes sense. Not the
+        embeddings and the head, whose rows are each one token's own."""
+        return [p for p in self.blocks.parameters() if p.dim() == 2]
+
+    def decay_groups(
+        self, weight_decay: float, *, without: list[nn.Parameter] | None = None
+    ) -> list[dict[str, object]]:
+        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't. `without` are others' work."""
+        left_out = {id(p) for p in without or ()}
+        ours = [p for p in self.parameters() if id(p) not in left_out]
         return [
-            {"params": [p for p in self.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in self.parameters() if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in ours if p.dim() >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in ours if p.dim() < 2], "weight_decay": 0.0},
         ]
 
     def weights(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -10,6 +10,7 @@ from typing import Any
 from tui_llm.errors import UserError
 
 SCHEDULES = ("cosine", "wsd")
+OPTIMISERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class TrainingSettings:
     sample_tokens: int = 48
     schedule: str = "cosine"  # or `wsd`
     decay_fraction: float = 0.2  # of `wsd`
+    optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -89,6 +91,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
     if settings.schedule not in SCHEDULES:
         found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
+    if settings.optimiser not in OPTIMISERS:
+        found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
     if not 0 <= settings.decay_fraction <= 1:
         found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
     if settings.warmup_steps < 0:
