@@ -155,13 +155,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = command("train", "train a model on text, in a process of its own")
     train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
-    train.add_argument("--run", required=True, metavar="NAME", help="what to call the run")
-    train.add_argument("--preset", metavar="P", help="toy, small, nano or gpt2 (default small)")
+    train.add_argument("--run", metavar="NAME", help="what to call the run")
+    train.add_argument(
+        "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
+    )
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+
+    train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
     evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help="text files and folders")

@@ -60,6 +60,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     process = start("train", str(text), "--run", "r", *SHAPE, "--steps", "20", "--eval-every", "10")
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
+    assert out.startswith("7,680 parameters, 1,280 tokens, ")
     assert "step 20/20  loss " in out and "held out" in out and "tokens/s" in out and "finished" in out
     run = Run(home / "runs" / "r")
     assert [row[0] for row in losses(run)] == list(range(1, 21))

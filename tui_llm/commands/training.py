@@ -13,19 +13,28 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import Run
 
 
 def train(options: argparse.Namespace) -> int:
     from tui_llm.training import launch
     from tui_llm.training.follow import follow
-    from tui_llm.training.presets import TrainingSettings
+    from tui_llm.training.presets import TrainingSettings, from_fields
     from tui_llm.training.run import find
 
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    if options.cost and not options.resume:
+        _show_cost(_settings(options, given)[1], as_json=options.json)
+        return 0
+    if options.run is None:
+        raise UserError("name the run: --run NAME")
     if options.resume:
         run = find(options.run)
+        if options.cost:
+            _show_cost(from_fields(given, run.config().settings), as_json=options.json)
+            return 0
         _prepare_resume(run, options, given)
     else:
         run = _new_run(options, given)
@@ -43,9 +52,8 @@ def train(options: argparse.Namespace) -> int:
     return follow(run, as_json=options.json)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
-    from tui_llm.llm.hub import training_tokenizer
-    from tui_llm.training import launch
+def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings]:
+    """The preset's name and what a new run is asked to do."""
     from tui_llm.training.presets import from_fields, preset
 
     name = options.preset or "small"
@@ -54,9 +62,50 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
         # A shorter run needs its warm-up and its evaluations within reach.
         steps = from_fields({"steps": given["steps"]}).steps
         base = dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
-    settings = from_fields(given, base)
-    training_tokenizer(settings.tokenizer)  # a name that can't be opened is told now, not in the worker's log
-    return launch.create(options.run, options.corpus, settings, preset=name, device=options.device or "auto")
+    return name, from_fields(given, base)
+
+
+def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
+    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.training import launch
+    from tui_llm.training.cost import cost, shape
+
+    name, settings = _settings(options, given)
+    tokenizer = training_tokenizer(
+        settings.tokenizer
+    )  # a name that can't be opened is told now, not in the worker's log
+    run = launch.create(options.run, options.corpus, settings, preset=name, device=options.device or "auto")
+    if not options.json:
+        found = cost(settings, shape(settings, tokenizer.size))
+        put(
+            f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
+            f"{_bytes(found.memory_bytes)} of memory"
+        )
+    return run
+
+
+def _show_cost(settings: TrainingSettings, *, as_json: bool) -> None:
+    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.training.cost import cost, shape
+
+    # GPT-2's size is known, and need not be downloaded for that.
+    vocabulary = 50257 if settings.tokenizer == "gpt2" else training_tokenizer(settings.tokenizer).size
+    found = cost(settings, shape(settings, vocabulary))
+    if as_json:
+        put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes})
+        return
+    rows = [
+        ("parameters", f"{found.parameters:,}", f"vocabulary {vocabulary:,}"),
+        ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimiser, about "
+         f"{_bytes(found.activation_bytes)} activations, in float32"),
+        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
+        ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
+    ]  # fmt: skip
+    put(report.table(("cost", "", ""), rows, left=(0, 2)))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:

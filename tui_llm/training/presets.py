@@ -189,8 +189,64 @@ PRESETS: dict[str, TrainingSettings] = {
         checkpoint_every=1000,
         validation_fraction=0.005,
     ),
+    "gpt2-medium": _preset(
+        tokenizer="gpt2",
+        layers=24,
+        heads=16,
+        width=1024,
+        block_size=1024,
+        batch_size=8,
+        accumulation=64,
+        steps=600_000,
+        learning_rate=3e-4,
+        min_learning_rate=3e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
+    "gpt2-large": _preset(
+        tokenizer="gpt2",
+        layers=36,
+        heads=20,
+        width=1280,
+        block_size=1024,
+        batch_size=4,
+        accumulation=128,
+        steps=600_000,
+        learning_rate=2.5e-4,
+        min_learning_rate=2.5e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
+    "gpt2-xl": _preset(
+        tokenizer="gpt2",
+        layers=48,
+        heads=25,
+        width=1600,
+        block_size=1024,
+        batch_size=4,
+        accumulation=256,
+        steps=300_000,
+        learning_rate=2e-4,
+        min_learning_rate=2e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
 }
-"""`gpt2` is the shape of GPT-2 124M (Radford et al. 2019) with nanoGPT's schedule."""
+"""The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
+table 2; the counts, the table's own being wrong, are from github.com/openai/gpt-2). How those were trained was not
+published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
+GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million
+tokens a step, at 3, 2.5 and 2 · 10⁻⁴, down to a tenth: appendix B), for as many tokens as `gpt2` sees, about 300 billion.
+Rows are 1024 tokens; a smaller `batch_size` and a larger `accumulation` make the same step in less memory."""
 
 
 def preset(name: str) -> TrainingSettings:
