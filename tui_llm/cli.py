@@ -159,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
     )
+    train.add_argument("--from", dest="from_model", metavar="M", help="start from this model's weights and vocabulary: a shipped model, a run, or a model folder")  # fmt: skip
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")

@@ -13,6 +13,7 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.llm.shape import GPTConfig
     from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import Run
 
@@ -26,14 +27,15 @@ def train(options: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     if options.cost and not options.resume:
-        _show_cost(_settings(options, given)[1], as_json=options.json)
+        _show_cost(*_settings(options, given)[1:], as_json=options.json)
         return 0
     if options.run is None:
         raise UserError("name the run: --run NAME")
     if options.resume:
         run = find(options.run)
         if options.cost:
-            _show_cost(from_fields(given, run.config().settings), as_json=options.json)
+            settings = from_fields(given, run.config().settings)
+            _show_cost(settings, _shape(settings, run), as_json=options.json)
             return 0
         _prepare_resume(run, options, given)
     else:
@@ -52,8 +54,8 @@ def train(options: argparse.Namespace) -> int:
     return follow(run, as_json=options.json)
 
 
-def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings]:
-    """The preset's name and what a new run is asked to do."""
+def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
+    """The preset's name, what a new run is asked to do, its model's shape."""
     from tui_llm.training.presets import from_fields, preset
 
     name = options.preset or "small"
@@ -62,21 +64,52 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
         # A shorter run needs its warm-up and its evaluations within reach.
         steps = from_fields({"steps": given["steps"]}).steps
         base = dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
-    return name, from_fields(given, base)
+    if "from_model" not in given:
+        settings = from_fields(given, base)
+        return name, settings, _shape(settings)
+    from tui_llm.llm import checkpoint, hub
+    from tui_llm.llm.tokenizer import load_folder
+    from tui_llm.training import start
+
+    found = hub.find(given["from_model"])
+    config = checkpoint.read_config(found.folder)
+    if load_folder(found.folder).size > config.vocabulary:
+        raise UserError(
+            f"the vocabulary of {found.folder} has more tokens than its model knows; they don't belong together"
+        )
+    # A folder's path is kept whole: whoever reads the config may be elsewhere.
+    given = {**given, "from_model": str(found.folder) if found.kind == "folder" else found.name}
+    return name, start.fit(given, base, config), config
+
+
+def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
+    """The shape of the model of a run with these settings; of `run` itself where that has begun from a model."""
+    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.training import cost, start
+
+    if run and settings.from_model:
+        from tui_llm.llm import checkpoint
+
+        return checkpoint.read_config(run.path / start.FOLDER)
+    # GPT-2's size is known, and need not be downloaded to say what a run costs.
+    vocabulary = 50257 if settings.tokenizer == "gpt2" else training_tokenizer(settings.tokenizer).size
+    return cost.shape(settings, vocabulary)
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
-    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.llm import hub
     from tui_llm.training import launch
-    from tui_llm.training.cost import cost, shape
+    from tui_llm.training.cost import cost
 
-    name, settings = _settings(options, given)
-    tokenizer = training_tokenizer(
-        settings.tokenizer
-    )  # a name that can't be opened is told now, not in the worker's log
-    run = launch.create(options.run, options.corpus, settings, preset=name, device=options.device or "auto")
+    name, settings, shape = _settings(options, given)
+    if not settings.from_model:
+        hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
+    model = hub.find(settings.from_model).folder if settings.from_model else None
+    run = launch.create(
+        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model
+    )
     if not options.json:
-        found = cost(settings, shape(settings, tokenizer.size))
+        found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
             f"{_bytes(found.memory_bytes)} of memory"
@@ -84,18 +117,15 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
     return run
 
 
-def _show_cost(settings: TrainingSettings, *, as_json: bool) -> None:
-    from tui_llm.llm.hub import training_tokenizer
-    from tui_llm.training.cost import cost, shape
+def _show_cost(settings: TrainingSettings, shape: GPTConfig, *, as_json: bool) -> None:
+    from tui_llm.training.cost import cost
 
-    # GPT-2's size is known, and need not be downloaded for that.
-    vocabulary = 50257 if settings.tokenizer == "gpt2" else training_tokenizer(settings.tokenizer).size
-    found = cost(settings, shape(settings, vocabulary))
+    found = cost(settings, shape)
     if as_json:
         put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes})
         return
     rows = [
-        ("parameters", f"{found.parameters:,}", f"vocabulary {vocabulary:,}"),
+        ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
         ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimiser, about "
          f"{_bytes(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
@@ -114,12 +144,14 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.training.presets import from_fields
 
     config = run.config()
+    if Path(given.get("from_model", "")).expanduser().resolve() == Path(config.settings.from_model):
+        given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
     asked = from_fields(given, config.settings)
     changed = [n for n in given if n != "steps" and getattr(asked, n) != getattr(config.settings, n)]
     if asked.steps < config.settings.steps:
         changed.append("steps (fewer; `tui-llm stop` ends a run early)")
     if changed:
-        names = ", ".join(n.replace("_", "-") for n in changed)
+        names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
         raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import texts
 from tui_llm.training import changes
+from tui_llm.training import start as start_from
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
 
@@ -31,12 +33,22 @@ ALLOCATOR = {
 }
 
 
-def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto") -> Run:
-    """Makes the directory of a new run. Raises `UserError` where the name is taken, or the corpus isn't there or isn't
-    text as far as a look at its beginning can tell.
+def create(
+    name: str,
+    corpus: list[str],
+    settings: TrainingSettings,
+    *,
+    preset: str,
+    device: str = "auto",
+    model: Path | None = None,
+) -> Run:
+    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names. Raises
+    `UserError` where the name is taken, or the corpus isn't there or isn't text as far as a look at its beginning can tell.
 
     A run that failed before its first step holds nothing: its name is free.
     """
+    if (model is None) == bool(settings.from_model):
+        raise ValueError("from_model and the folder of that model go together")
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
@@ -48,10 +60,21 @@ def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: 
         if run.exists():
             run.delete()
         run.path.mkdir(parents=True, exist_ok=True)
+        if model is not None:
+            _copy_model(model, run)
         run.write_config(RunConfig(tuple(str(place.resolve()) for place in places), preset, device, settings))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
+
+
+def _copy_model(model: Path, run: Run) -> None:
+    """As `start.copy`; a run that can't have its model leaves no directory."""
+    try:
+        start_from.copy(model, run)
+    except UserError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _failed_at_once(run: Run) -> bool:
@@ -136,6 +159,8 @@ def reap() -> None:
         if process.poll() is None or child not in _children:
             continue
         _children.remove(child)
+        if any(other.path == run.path for other, _ in _children):
+            continue  # the run has been resumed since: what it says is the new worker's word
         if run.exists() and not run.alive() and run.status().state == "starting":
             run.write_status(
                 "failed",

@@ -49,6 +49,7 @@ class TrainingSettings:
     schedule: str = "cosine"  # or `wsd`
     decay_fraction: float = 0.2  # of `wsd`
     optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
+    from_model: str = ""  # a model to start from: its weights, vocabulary and shape
 
     def __post_init__(self) -> None:
         for message in problems(self).values():

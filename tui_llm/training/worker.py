@@ -26,14 +26,15 @@ from filelock import Timeout
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
-from tui_llm.llm import corpus, device, hub
+from tui_llm.llm import checkpoint, corpus, device, hub
 from tui_llm.llm.generate import generate
-from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.training import changes, checkpoints
+from tui_llm.llm.tokenizer import BPETokenizer, load_folder
+from tui_llm.training import changes, checkpoints, cost
 from tui_llm.training.loop import Diverged, Step, Trainer
 from tui_llm.training.run import Run
+from tui_llm.training.start import FOLDER
 
 PATIENCE = 5.0  # seconds that another worker has to give the lock back
 OUT_OF_MEMORY = "out of memory; try a smaller batch size, block size or model"
@@ -75,7 +76,8 @@ class Worker:
         place = device.choose(self.config.device)
         self.facts["device"] = str(place)
         self.say("starting", "opening the vocabulary")
-        tokenizer = hub.training_tokenizer(s.tokenizer)
+        start = run.path / FOLDER if s.from_model else None
+        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
             [Path(p) for p in self.config.corpus],
             tokenizer,
@@ -85,8 +87,11 @@ class Worker:
         )
         self._check_corpus(text.digest)
         torch.manual_seed(s.seed)
-        model = GPT(GPTConfig(tokenizer.size, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout))
+        shape = checkpoint.read_config(start) if start else cost.shape(s, tokenizer.size)
+        model = GPT(dataclasses.replace(shape, dropout=s.dropout))
         found = checkpoints.load_newest(run, model)
+        if start and not found:
+            model.load_state_dict(checkpoint.load(start).state_dict())
         done, state, told = found or (0, None, "")
         self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
@@ -172,7 +177,8 @@ class Worker:
         @torch.no_grad()
         def next_logits(ids: list[int]) -> torch.Tensor:
             window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
-            return model(window, last=1)[0, -1].float().cpu()
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+            return logits.float().cpu()
 
         made = [
             step.id
