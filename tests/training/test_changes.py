@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.making import TINY, contents, losses, make, words
+from tests.training.making import TINY, contents, leftovers, losses, make, words
 from tui_llm.cli import main
 from tui_llm.errors import UserError
 from tui_llm.training import changes, launch, worker
@@ -137,3 +137,10 @@ def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["control", *arguments]) == 2
         err = capsys.readouterr().err
         assert why in err and err.count("\n") == 1
+
+
+def test_a_half_written_record_is_cleaned_away(text: Path) -> None:
+    run = make("run", text, steps=2)
+    (run.path / ".changes.json.abc.part").write_text("[")
+    assert worker.work(worker.Worker(run)) == 0
+    assert leftovers(run.path) == []
