@@ -59,7 +59,7 @@ def test_maths_training_and_engine_import_no_textual() -> None:
 
 def test_reading_runs_needs_no_torch() -> None:
     seen = modules_after(
-        "import tui_llm.training.run, tui_llm.training.launch, tui_llm.training.follow, tui_llm.reading"
+        "import tui_llm.training.run, tui_llm.training.launch, tui_llm.training.follow, tui_llm.training.cost, tui_llm.reading"
     )
     assert not seen & {"torch", "textual"}
 

@@ -16,7 +16,7 @@ DEFAULT_MODEL = "nano"
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
-    **dict.fromkeys(("train", "runs", "stop", "export"), "training"),
+    **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
 }
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -27,6 +27,9 @@ TRAINING_OPTIONS = {
     "batch-size": ("B", "rows in a batch"),
     "block-size": ("T", "tokens in a row: the model's context"),
     "learning-rate": ("R", "the highest, after warm-up"),
+    "optimiser": ("NAME", "adamw, or muon: Muon for the blocks' matrices, AdamW for the rest"),
+    "schedule": ("NAME", "cosine, or wsd: stable after warm-up, then a straight line down"),
+    "decay-fraction": ("F", "of the steps go down in wsd"),
     "seed": ("S", "of the first weights and the order of the data"),
     "layers": ("L", "blocks"),
     "heads": ("H", "attention heads in a block"),
@@ -152,19 +155,31 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = command("train", "train a model on text, in a process of its own")
     train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
-    train.add_argument("--run", required=True, metavar="NAME", help="what to call the run")
-    train.add_argument("--preset", metavar="P", help="toy, small, nano or gpt2 (default small)")
+    train.add_argument("--run", metavar="NAME", help="what to call the run")
+    train.add_argument(
+        "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
+    )
+    train.add_argument("--from", dest="from_model", metavar="M", help="start from this model's weights and vocabulary: a shipped model, a run, or a model folder")  # fmt: skip
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
+    train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
+
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
     evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help="text files and folders")
     _model_options(evaluate)
 
     runs = command("runs", "list the training runs on this machine")
+    control = command("control", "ask something of a run while it is trained")
+    control.add_argument("run", metavar="RUN")
+    control.add_argument("--save", action="store_true", help="write a checkpoint now")
+    control.add_argument("--learning-rate", metavar="R", help="scale the schedule so that it peaks at R, from the next step on")  # fmt: skip
+    pausing = control.add_mutually_exclusive_group()
+    pausing.add_argument("--pause", action="store_true", help="save, then wait")
+    pausing.add_argument("--go-on", action="store_true", help="after a pause")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
     models = command("models", "list the models that can be opened")
@@ -184,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, stop, models):
+    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
         _json_option(sub)
     return parser
 

@@ -114,6 +114,22 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
     assert leftovers(run.path) == []
 
 
+def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make("run", text)
+    before = subprocess.Popen([sys.executable, "-c", ""])
+    before.wait()
+    now = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setattr(launch, "_children", [(run, before), (Run(run.path), now)])
+    run.write_status("starting")
+    launch.reap()
+    assert run.status().state == "starting"
+    now.communicate(b"\n")
+    launch.reap()
+    assert run.status().state == "failed" and launch._children == []
+
+
 def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
     # Enough steps that the signal arrives in between, and if it should not, the test still holds.
     fields = {"steps": 400, "checkpoint_every": 1000, "eval_every": 100}

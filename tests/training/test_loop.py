@@ -19,7 +19,7 @@ from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import byte_level
 from tui_llm.training import loop
 from tui_llm.training.loop import Diverged, Trainer
-from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields, learning_rate, problems
+from tui_llm.training.presets import PRESETS, SCHEDULES, TrainingSettings, from_fields, learning_rate, problems
 
 CPU = torch.device("cpu")
 
@@ -90,6 +90,38 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
     assert made[0].loss == pytest.approx(math.log(257), abs=0.1)  # a model that knows nothing
 
 
+def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, optimiser="muon", clip=0.0, layers=2)
+    s, before = ours.settings, {n: p.detach().clone() for n, p in ours.model.weights()}
+    muon, adamw = ours.optimizers
+    names = {id(p): n for n, p in ours.model.weights()}
+    theirs = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert theirs == {f"blocks.{i}.{n}.weight" for i in (0, 1)
+                      for n in ("attention.qkv", "attention.out", "mlp.up", "mlp.down")}  # fmt: skip
+    rest = {names[id(p)]: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert set(rest) == set(before) - theirs
+    assert {n for n, decay in rest.items() if decay} == {"tokens.weight", "positions.weight"}
+
+    lr = next(ours.steps()).lr
+    for name, p in ours.model.weights():
+        moved, gradient = p.detach() - before[name] * (1 - lr * (s.weight_decay if p.dim() == 2 else 0.0)), p.grad
+        if name not in theirs:  # Adam's first step is the gradient's sign
+            known = gradient.abs() > 1e-5
+            assert torch.allclose(moved[known], -lr * gradient.sign()[known], rtol=2e-2, atol=1e-6), name
+            continue
+        # Newton–Schulz in bf16 nears U Vᵀ of the gradient's SVD, with singular values about 1.
+        u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
+        scaled = moved / (-lr * 0.2 * math.sqrt(max(p.shape)))
+        assert torch.linalg.svdvals(scaled).max() < 1.4, name
+        cosine = (scaled * (u @ vt)).sum() / (scaled.norm() * (u @ vt).norm())
+        assert cosine > 0.9, name
+
+
+def test_muon_learns(tmp_path: Path) -> None:
+    made = list(trainer(tmp_path, optimiser="muon").steps())
+    assert made[-1].loss < made[0].loss - 1
+
+
 def test_looking_does_not_change_what_is_learned(tmp_path: Path) -> None:
     often = [s.loss for s in trainer(tmp_path, eval_every=1, dropout=0.2).steps()]
     seldom = [s.loss for s in trainer(tmp_path, eval_every=30, dropout=0.2).steps()]
@@ -109,9 +141,30 @@ def test_the_schedule_is_linear_then_half_a_cosine(warm: int) -> None:
     assert learning_rate(s, s.steps + 1000) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("warm", [0, 10])
+def test_wsd_is_linear_then_flat_then_linear(warm: int) -> None:
+    s = dataclasses.replace(TINY, schedule="wsd", decay_fraction=0.25, learning_rate=1.0, min_learning_rate=0.2,
+                            warmup_steps=warm, steps=80)  # fmt: skip
+    rates = [learning_rate(s, step) for step in range(1, 81)]
+    assert rates[:warm] == pytest.approx([k / 10 for k in range(1, warm + 1)])
+    assert rates[warm:60] == [1.0] * (60 - warm)
+    assert rates[60:] == pytest.approx([1 - 0.8 * k / 20 for k in range(1, 21)])
+    assert learning_rate(s, 1000) == pytest.approx(0.2)
+    # More steps move nothing that was stable: that is what it is for.
+    longer = dataclasses.replace(s, steps=160)
+    assert [learning_rate(longer, step) for step in range(1, 61)] == rates[:60]
+    never = dataclasses.replace(s, decay_fraction=0.0)
+    assert [learning_rate(never, step) for step in (60, 80, 100)] == [1.0] * 3
+    always = dataclasses.replace(s, decay_fraction=1.0)
+    assert learning_rate(always, warm + 1) == pytest.approx(1 - 0.8 / (80 - warm))
+
+
 def test_a_schedule_that_is_all_warm_up_or_upside_down_stays_in_bounds() -> None:
-    s = dataclasses.replace(TINY, learning_rate=1e-3, min_learning_rate=1.0, warmup_steps=100, steps=10)
-    assert all(0 < learning_rate(s, step) <= 1e-3 for step in range(1, 200))
+    for schedule in SCHEDULES:
+        s = dataclasses.replace(
+            TINY, learning_rate=1e-3, min_learning_rate=1.0, warmup_steps=100, steps=10, schedule=schedule
+        )
+        assert all(0 < learning_rate(s, step) <= 1e-3 for step in range(1, 200))
 
 
 def test_a_loss_that_is_no_number_ends_it_and_spares_the_weights(tmp_path: Path) -> None:
@@ -156,7 +209,7 @@ def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     ("field", "value"),
     [("steps", 0), ("layers", -1), ("seed", -1), ("seed", 2**64), ("learning_rate", math.nan), ("learning_rate", -1),
      ("dropout", 1.0), ("validation_fraction", 1), ("validation_fraction", 0), ("beta1", 1.0), ("warmup_steps", -1), ("width", 15),
-     ("block_size", 1), ("clip", math.inf), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
+     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimiser", "sgd"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field.replace("_", " ").replace("warmup", "warm-up")):

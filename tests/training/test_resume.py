@@ -55,6 +55,17 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
     assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
 
 
+def test_both_optimisers_states_are_found_again(text: Path) -> None:
+    fields = {"optimiser": "muon", "schedule": "wsd", "layers": 2}
+    unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+    assert work(broken, ("half a line", 14)) == -9
+    assert broken.checkpoints()
+    assert work(broken) == 0, broken.log_path.read_text()
+    assert losses(broken) == losses(unbroken)
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(text: Path) -> None:
     run = make("run", text)
     assert work(run) == 0

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.training.making import losses, words
 from tui_llm.cli import main
+from tui_llm.training.presets import learning_rate
 from tui_llm.training.run import Run
 
 SHAPE = [
@@ -59,6 +60,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     process = start("train", str(text), "--run", "r", *SHAPE, "--steps", "20", "--eval-every", "10")
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
+    assert out.startswith("7,680 parameters, 1,280 tokens, ")
     assert "step 20/20  loss " in out and "held out" in out and "tokens/s" in out and "finished" in out
     run = Run(home / "runs" / "r")
     assert [row[0] for row in losses(run)] == list(range(1, 21))
@@ -84,8 +86,18 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
         code, out, err = said(capsys, *arguments)
         assert (code, out) == (2, "") and why in err and err.count("\n") == 1, arguments
 
+    # More steps: the old lines stay, the new ones follow the new schedule. Fewer are refused.
+    before = losses(run)
+    code, _, err = said(capsys, "train", "--run", "r", "--resume", "--steps", "19")
+    assert code == 2 and "another steps (fewer" in err
+    out, _ = start("train", "--run", "r", "--resume", "--steps", "30").communicate()
+    assert "30 steps instead of 20" in out and "finished" in out
+    settings = run.config().settings
+    assert settings.steps == 30 and losses(run)[:20] == before
+    assert [row[2] for row in losses(run)[20:]] == [learning_rate(settings, step) for step in range(21, 31)]
+
     code, out, _ = said(capsys, "export", "r", str(tmp_path / "made"), "--dtype", "bfloat16")
-    assert code == 0 and "at step 20" in out
+    assert code == 0 and "at step 30" in out
     assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tmp_path / "made").parameters()) > 0
 
 

@@ -1,4 +1,4 @@
-"""Training runs: train, runs, stop, export."""
+"""Training runs: train, runs, control, stop, export."""
 
 from __future__ import annotations
 
@@ -13,20 +13,31 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.llm.shape import GPTConfig
+    from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import Run
 
 
 def train(options: argparse.Namespace) -> int:
     from tui_llm.training import launch
     from tui_llm.training.follow import follow
-    from tui_llm.training.presets import TrainingSettings
+    from tui_llm.training.presets import TrainingSettings, from_fields
     from tui_llm.training.run import find
 
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    if options.cost and not options.resume:
+        _show_cost(*_settings(options, given)[1:], as_json=options.json)
+        return 0
+    if options.run is None:
+        raise UserError("name the run: --run NAME")
     if options.resume:
         run = find(options.run)
-        _check_resume(run, options, given)
+        if options.cost:
+            settings = from_fields(given, run.config().settings)
+            _show_cost(settings, _shape(settings, run), as_json=options.json)
+            return 0
+        _prepare_resume(run, options, given)
     else:
         run = _new_run(options, given)
     launch.start(run)
@@ -43,9 +54,8 @@ def train(options: argparse.Namespace) -> int:
     return follow(run, as_json=options.json)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
-    from tui_llm.llm.hub import training_tokenizer
-    from tui_llm.training import launch
+def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
+    """The preset's name, what a new run is asked to do, its model's shape."""
     from tui_llm.training.presets import from_fields, preset
 
     name = options.preset or "small"
@@ -54,23 +64,102 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
         # A shorter run needs its warm-up and its evaluations within reach.
         steps = from_fields({"steps": given["steps"]}).steps
         base = dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
-    settings = from_fields(given, base)
-    training_tokenizer(settings.tokenizer)  # a name that can't be opened is told now, not in the worker's log
-    return launch.create(options.run, options.corpus, settings, preset=name, device=options.device or "auto")
+    if "from_model" not in given:
+        settings = from_fields(given, base)
+        return name, settings, _shape(settings)
+    from tui_llm.llm import checkpoint, hub
+    from tui_llm.llm.tokenizer import load_folder
+    from tui_llm.training import start
+
+    found = hub.find(given["from_model"])
+    config = checkpoint.read_config(found.folder)
+    if load_folder(found.folder).size > config.vocabulary:
+        raise UserError(
+            f"the vocabulary of {found.folder} has more tokens than its model knows; they don't belong together"
+        )
+    # A folder's path is kept whole: whoever reads the config may be elsewhere.
+    given = {**given, "from_model": str(found.folder) if found.kind == "folder" else found.name}
+    return name, start.fit(given, base, config), config
 
 
-def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run goes on as it began: what is said again must be the same."""
+def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
+    """The shape of the model of a run with these settings; of `run` itself where that has begun from a model."""
+    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.training import cost, start
+
+    if run and settings.from_model:
+        from tui_llm.llm import checkpoint
+
+        return checkpoint.read_config(run.path / start.FOLDER)
+    # GPT-2's size is known, and need not be downloaded to say what a run costs.
+    vocabulary = 50257 if settings.tokenizer == "gpt2" else training_tokenizer(settings.tokenizer).size
+    return cost.shape(settings, vocabulary)
+
+
+def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
+    from tui_llm.llm import hub
+    from tui_llm.training import launch
+    from tui_llm.training.cost import cost
+
+    name, settings, shape = _settings(options, given)
+    if not settings.from_model:
+        hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
+    model = hub.find(settings.from_model).folder if settings.from_model else None
+    run = launch.create(
+        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model
+    )
+    if not options.json:
+        found = cost(settings, shape)
+        put(
+            f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
+            f"{_bytes(found.memory_bytes)} of memory"
+        )
+    return run
+
+
+def _show_cost(settings: TrainingSettings, shape: GPTConfig, *, as_json: bool) -> None:
+    from tui_llm.training.cost import cost
+
+    found = cost(settings, shape)
+    if as_json:
+        put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes})
+        return
+    rows = [
+        ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
+        ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimiser, about "
+         f"{_bytes(found.activation_bytes)} activations, in float32"),
+        ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
+        ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
+    ]  # fmt: skip
+    put(report.table(("cost", "", ""), rows, left=(0, 2)))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more."""
+    from tui_llm.training import launch
     from tui_llm.training.presets import from_fields
 
     config = run.config()
-    if from_fields(given, config.settings) != config.settings:
-        changed = ", ".join(
-            n.replace("_", "-") for n in given if from_fields({n: given[n]}, config.settings) != config.settings
-        )
-        raise UserError(f"run {run.name} was begun with another {changed}; resume it without, or start a new run")
+    if Path(given.get("from_model", "")).expanduser().resolve() == Path(config.settings.from_model):
+        given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
+    asked = from_fields(given, config.settings)
+    changed = [n for n in given if n != "steps" and getattr(asked, n) != getattr(config.settings, n)]
+    if asked.steps < config.settings.steps:
+        changed.append("steps (fewer; `tui-llm stop` ends a run early)")
+    if changed:
+        names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
+        raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+    if asked.steps > config.settings.steps:
+        launch.extend(run, asked.steps)
+        if not options.json:
+            put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of what is left follows the "
+                "schedule of the new number")  # fmt: skip
 
 
 def runs(options: argparse.Namespace) -> None:
@@ -97,6 +186,32 @@ def runs(options: argparse.Namespace) -> None:
         for r in rows
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", ""), cells, left=(0, 1, 4)))
+
+
+def control(options: argparse.Namespace) -> None:
+    from tui_llm.training import launch
+    from tui_llm.training.run import find
+
+    run, asked = find(options.run), []
+    if not (options.save or options.pause or options.go_on or options.learning_rate is not None):
+        raise UserError("say what to ask of the run: --save, --learning-rate R, --pause or --go-on")
+    if options.learning_rate is not None:
+        try:
+            peak = float(options.learning_rate)
+        except ValueError as error:
+            raise UserError(f"the learning rate {options.learning_rate!r} is no number; give 3e-4, say") from error
+        launch.change_learning_rate(run, peak)
+        asked.append(f"learning rate {peak:g} at most from the next step on")
+    if options.save:
+        launch.save(run)
+        asked.append("save")
+    if options.pause or options.go_on:
+        (launch.pause if options.pause else launch.unpause)(run)
+        asked.append("pause" if options.pause else "go on")
+    if options.json:
+        put_json({"run": run.name, "asked": asked, "alive": run.alive()})
+    else:
+        put(f"asked of run {run.name}: {', '.join(asked)}")
 
 
 def stop(options: argparse.Namespace) -> int:

@@ -12,45 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class GPTConfig:
-    """A GPT-2's shape. The defaults are GPT-2 124M's."""
-
-    vocabulary: int = 50257  # V: rows of the embedding, padding included
-    context: int = 1024  # the longest row that has positions
-    layers: int = 12
-    heads: int = 12
-    width: int = 768  # C
-    inner: int = 0  # width of the MLP's hidden layer; 0 means 4 × C
-    epsilon: float = 1e-5  # of the LayerNorms
-    dropout: float = 0.0  # while training only
-    tied: bool = True  # the head is the token embedding
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, not 1 or more")
-        if self.inner < 0:
-            raise ValueError(f"inner is {self.inner}, not 0 or more")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
-
-    @property
-    def hidden(self) -> int:
-        return self.inner or 4 * self.width
-
-    def parameters(self) -> int:
-        """How many numbers the model learns (a tied head counted once)."""
-        block = 4 * self.width**2 + 2 * self.width * self.hidden + 9 * self.width + self.hidden
-        embeddings = (self.vocabulary * (1 if self.tied else 2) + self.context) * self.width
-        return embeddings + self.layers * block + 2 * self.width
+from tui_llm.llm.shape import GPTConfig as GPTConfig
 
 
 class KVCache:
@@ -206,11 +173,20 @@ class GPT(nn.Module):
         logits = self(inputs)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
-    def decay_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't."""
+    def matrices(self) -> list[nn.Parameter]:
+        """The blocks' weight matrices: what multiplies a vector, so that its orthogonalised gradient makes sense. Not the
+        embeddings and the head, whose rows are each one token's own."""
+        return [p for p in self.blocks.parameters() if p.dim() == 2]
+
+    def decay_groups(
+        self, weight_decay: float, *, without: list[nn.Parameter] | None = None
+    ) -> list[dict[str, object]]:
+        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't. `without` are others' work."""
+        left_out = {id(p) for p in without or ()}
+        ours = [p for p in self.parameters() if id(p) not in left_out]
         return [
-            {"params": [p for p in self.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in self.parameters() if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in ours if p.dim() >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in ours if p.dim() < 2], "weight_decay": 0.0},
         ]
 
     def weights(self) -> Iterator[tuple[str, nn.Parameter]]:

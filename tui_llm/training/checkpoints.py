@@ -35,7 +35,8 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         names = {id(p): name for name, p in trainer.model.weights()}
         tensors = {
             f"{names[id(p)]}.{key}": value.detach().cpu().contiguous()
-            for p, state in trainer.optimizer.state.items()
+            for optimizer in trainer.optimizers
+            for p, state in optimizer.state.items()
             for key, value in state.items()
         }
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
@@ -76,7 +77,7 @@ def clean(run: Run) -> None:
     """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
     for folder in run.path.glob(".checkpoint-*"):
         shutil.rmtree(folder, ignore_errors=True)
-    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "pid"):
+    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "pid"):
         for part in run.path.glob(f".{mine}.*.part"):
             part.unlink(missing_ok=True)
 
@@ -103,7 +104,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             state = load_file(folder / "optimizer.safetensors")
             if int(read_json(folder / "training.json")["step"]) != step:
                 raise UserError("its training.json is of another step")
-            _check_state(model, state)
+            _check_state(model, state, run.config().settings.optimiser)
             # Copied, not taken over: the saved ones lie in the file's own memory, aligned as it happens to be, and the
             # run's settings (dropout) are the model's, not the folder's.
             model.load_state_dict(saved.state_dict())
@@ -115,19 +116,36 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     return None
 
 
-def _check_state(model: GPT, state: dict[str, torch.Tensor]) -> None:
+def _kept(model: GPT, optimiser: str) -> dict[str, tuple[str, ...]]:
+    """Each parameter's name → what its optimiser remembers of it."""
+    by_muon = {id(p) for p in model.matrices()} if optimiser == "muon" else set()
+    return {
+        name: ("momentum_buffer",) if id(p) in by_muon else ("step", "exp_avg", "exp_avg_sq")
+        for name, p in model.weights()
+    }
+
+
+def _check_state(model: GPT, state: dict[str, torch.Tensor], optimiser: str) -> None:
+    kept = _kept(model, optimiser)
     for name, parameter in model.weights():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in kept[name]:
             tensor = state.get(f"{name}.{key}")
             if tensor is None or (key != "step" and tensor.shape != parameter.shape):
                 raise UserError(f"its optimiser state lacks {name}.{key}, or has another shape")
 
 
 def restore(trainer: Trainer, state: dict[str, torch.Tensor]) -> None:
-    """Puts the optimiser's saved state, as `load_newest` gives it, back."""
-    for name, parameter in trainer.model.weights():
-        trainer.optimizer.state[parameter] = {
-            # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
-            key: state[f"{name}.{key}"].to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    """Puts the optimisers' saved state, as `load_newest` gives it, back."""
+    kept = _kept(trainer.model, trainer.settings.optimiser)
+    names = {id(p): name for name, p in trainer.model.weights()}
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                name = names[id(p)]
+                optimizer.state[p] = {
+                    # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
+                    key: state[f"{name}.{key}"].to(
+                        "cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device
+                    )
+                    for key in kept[name]
+                }

@@ -6,7 +6,9 @@ Nothing is kept in memory about it. Everything is found in the run directory, by
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import texts
+from tui_llm.training import changes
+from tui_llm.training import start as start_from
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
 
@@ -29,12 +33,22 @@ ALLOCATOR = {
 }
 
 
-def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: str, device: str = "auto") -> Run:
-    """Makes the directory of a new run. Raises `UserError` where the name is taken, or the corpus isn't there or isn't
-    text as far as a look at its beginning can tell.
+def create(
+    name: str,
+    corpus: list[str],
+    settings: TrainingSettings,
+    *,
+    preset: str,
+    device: str = "auto",
+    model: Path | None = None,
+) -> Run:
+    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names. Raises
+    `UserError` where the name is taken, or the corpus isn't there or isn't text as far as a look at its beginning can tell.
 
     A run that failed before its first step holds nothing: its name is free.
     """
+    if (model is None) == bool(settings.from_model):
+        raise ValueError("from_model and the folder of that model go together")
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
@@ -46,14 +60,39 @@ def create(name: str, corpus: list[str], settings: TrainingSettings, *, preset: 
         if run.exists():
             run.delete()
         run.path.mkdir(parents=True, exist_ok=True)
+        if model is not None:
+            _copy_model(model, run)
         run.write_config(RunConfig(tuple(str(place.resolve()) for place in places), preset, device, settings))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
 
 
+def _copy_model(model: Path, run: Run) -> None:
+    """As `start.copy`; a run that can't have its model leaves no directory."""
+    try:
+        start_from.copy(model, run)
+    except UserError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
 def _failed_at_once(run: Run) -> bool:
     return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
+
+
+def extend(run: Run, steps: int) -> None:
+    """Gives a run that nobody is at more steps. What is left is made on the schedule of `steps`, what was made stays.
+
+    Raises `UserError` where a worker is at it, or those are no more steps than it has.
+    """
+    config = run.config()
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    if steps <= config.settings.steps:
+        raise UserError(f"run {run.name} has {config.settings.steps:,} steps; give more than that")
+    settings = dataclasses.replace(config.settings, steps=steps)
+    run.write_config(dataclasses.replace(config, settings=settings))
 
 
 def start(run: Run) -> None:
@@ -68,7 +107,7 @@ def start(run: Run) -> None:
     try:
         with run.held(patience=1):
             (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
-            run.write_control(paused=False, stop=False)
+            run.write_control(paused=False, stop=False, save=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
         raise taken from None
@@ -120,6 +159,8 @@ def reap() -> None:
         if process.poll() is None or child not in _children:
             continue
         _children.remove(child)
+        if any(other.path == run.path for other, _ in _children):
+            continue  # the run has been resumed since: what it says is the new worker's word
         if run.exists() and not run.alive() and run.status().state == "starting":
             run.write_status(
                 "failed",
@@ -159,10 +200,28 @@ def unpause(run: Run) -> None:
     run.write_control(paused=False)
 
 
-def stop(run: Run) -> None:
-    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+def save(run: Run) -> None:
+    """Asks for a checkpoint now. Raises `UserError` where no worker is at work."""
+    _check_at_work(run)
+    changes.ask_to_save(run)
+
+
+def change_learning_rate(run: Run, peak: float) -> None:
+    """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
+    worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
+    if run.status().state == "finished":
+        raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
+    changes.ask_for_learning_rate(run, peak)
+
+
+def _check_at_work(run: Run) -> None:
     if not run.alive() and run.status().state != "starting":
         raise UserError(f"run {run.name} is not being trained")
+
+
+def stop(run: Run) -> None:
+    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+    _check_at_work(run)
     pid = _worker_pid(run)
     if pid is None:  # it has not said yet who it is: ask through the file
         run.write_control(stop=True)

@@ -1,6 +1,6 @@
 """The training loop: a generator of steps. No files, no screen: what it yields, others write down and show.
 
-One step: fetch a batch, predict every next token of it, measure the cross-entropy, let AdamW follow the gradient.
+One step: fetch a batch, predict every next token of it, measure the cross-entropy, let the optimiser follow the gradient.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tui_llm.llm.corpus import Corpus
 from tui_llm.llm.device import trains_in_bfloat16
 from tui_llm.llm.examples import Batches, spread
 from tui_llm.llm.model import GPT
+from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
 
 
@@ -41,17 +42,34 @@ def _advice(lr: float) -> str:
     return f"start a new run with a lower learning rate than {lr:g}"
 
 
+def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> list[torch.optim.Optimizer]:
+    """AdamW for everything; or Muon for the blocks' matrices and AdamW for the rest (Jordan et al. 2024).
+
+    Both take the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
+    it the root mean square that AdamW's usually has (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+    """
+    matrices = model.matrices() if settings.optimiser == "muon" else []
+    adamw = torch.optim.AdamW(
+        model.decay_groups(settings.weight_decay, without=matrices),
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        fused=device.type in ("cuda", "cpu"),
+    )
+    if not matrices:
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, adamw]
+
+
 class Trainer:
     """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
 
     def __init__(self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device) -> None:
         self.model, self.settings, self.device = model.to(device), settings, device
-        self.optimizer = torch.optim.AdamW(
-            model.decay_groups(settings.weight_decay),
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            fused=device.type in ("cuda", "cpu"),
-        )
+        self.optimizers = optimizers(model, settings, device)
+        self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.bfloat16 = trains_in_bfloat16(device)
@@ -67,7 +85,7 @@ class Trainer:
         tokens = s.batch_size * s.block_size * s.accumulation
         for number in range(done + 1, s.steps + 1):
             began = time.perf_counter()
-            lr = learning_rate(s, number)
+            lr = learning_rate(settings_at(s, self.changes, number), number)
             loss, norm = self._update(number, lr)
             seconds = time.perf_counter() - began
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
@@ -80,7 +98,7 @@ class Trainer:
         s, total = self.settings, 0.0
         self.model.train()
         torch.manual_seed(s.seed * 1_000_003 + number)  # dropout's noise depends on the step alone
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         for part in range(s.accumulation):
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
             with self.autocast():
@@ -90,9 +108,10 @@ class Trainer:
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); {_advice(lr)}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         return total, norm
 
     @torch.no_grad()

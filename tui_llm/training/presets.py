@@ -9,13 +9,18 @@ from typing import Any
 
 from tui_llm.errors import UserError
 
+SCHEDULES = ("cosine", "wsd")
+OPTIMISERS = ("adamw", "muon")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """What a run was asked to do. All losses are in nats per token; a step is one optimiser update.
 
     One step sees `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
-    `warmup_steps`, then follows a half cosine down to `min_learning_rate` at `steps` (GPT-3, appendix B).
+    `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
+    appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
+    section 4; Hägele et al. 2024).
     """
 
     layers: int = 4
@@ -41,6 +46,10 @@ class TrainingSettings:
     validation_fraction: float = 0.05
     sample_prompt: str = "Once upon a time"
     sample_tokens: int = 48
+    schedule: str = "cosine"  # or `wsd`
+    decay_fraction: float = 0.2  # of `wsd`
+    optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
+    from_model: str = ""  # a model to start from: its weights, vocabulary and shape
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -81,6 +90,12 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(settings, name) < 1:
             found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
+    if settings.schedule not in SCHEDULES:
+        found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
+    if settings.optimiser not in OPTIMISERS:
+        found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
+    if not 0 <= settings.decay_fraction <= 1:
+        found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
     if settings.warmup_steps < 0:
         found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
     if not 0 <= settings.seed < 2**32:
@@ -175,8 +190,64 @@ PRESETS: dict[str, TrainingSettings] = {
         checkpoint_every=1000,
         validation_fraction=0.005,
     ),
+    "gpt2-medium": _preset(
+        tokenizer="gpt2",
+        layers=24,
+        heads=16,
+        width=1024,
+        block_size=1024,
+        batch_size=8,
+        accumulation=64,
+        steps=600_000,
+        learning_rate=3e-4,
+        min_learning_rate=3e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
+    "gpt2-large": _preset(
+        tokenizer="gpt2",
+        layers=36,
+        heads=20,
+        width=1280,
+        block_size=1024,
+        batch_size=4,
+        accumulation=128,
+        steps=600_000,
+        learning_rate=2.5e-4,
+        min_learning_rate=2.5e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
+    "gpt2-xl": _preset(
+        tokenizer="gpt2",
+        layers=48,
+        heads=25,
+        width=1600,
+        block_size=1024,
+        batch_size=4,
+        accumulation=256,
+        steps=300_000,
+        learning_rate=2e-4,
+        min_learning_rate=2e-5,
+        warmup_steps=2000,
+        eval_every=1000,
+        eval_batches=20,
+        checkpoint_every=1000,
+        validation_fraction=0.005,
+    ),
 }
-"""`gpt2` is the shape of GPT-2 124M (Radford et al. 2019) with nanoGPT's schedule."""
+"""The shapes of `gpt2` to `gpt2-xl` are those of OpenAI's released models (124M, 355M, 774M, 1558M; Radford et al. 2019,
+table 2; the counts, the table's own being wrong, are from github.com/openai/gpt-2). How those were trained was not
+published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
+GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million
+tokens a step, at 3, 2.5 and 2 · 10⁻⁴, down to a tenth: appendix B), for as many tokens as `gpt2` sees, about 300 billion.
+Rows are 1024 tokens; a smaller `batch_size` and a larger `accumulation` make the same step in less memory."""
 
 
 def preset(name: str) -> TrainingSettings:
@@ -186,10 +257,14 @@ def preset(name: str) -> TrainingSettings:
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """The learning rate of step number `step` (from 1): linear warm-up, then a half cosine down."""
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / max(1, settings.warmup_steps)
-    left = max(1, settings.steps - settings.warmup_steps)
-    done = min(1.0, (step - settings.warmup_steps) / left)
-    low = min(settings.min_learning_rate, settings.learning_rate)
-    return low + 0.5 * (settings.learning_rate - low) * (1 + math.cos(math.pi * done))
+    """The learning rate of step number `step` (from 1): linear warm-up, then the schedule's way down."""
+    peak, warm = settings.learning_rate, settings.warmup_steps
+    if step <= warm:
+        return peak * step / max(1, warm)
+    low = min(settings.min_learning_rate, peak)
+    if settings.schedule == "wsd":
+        down = min(round(settings.decay_fraction * settings.steps), settings.steps - warm)  # steps that go down
+        left = max(0, settings.steps - step)
+        return peak if left >= down else low + (peak - low) * left / down
+    done = min(1.0, (step - warm) / max(1, settings.steps - warm))
+    return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * done))

@@ -2,10 +2,12 @@
 
 config.json        what was asked (corpus, settings), written once
 status.json        what the worker says it is doing; whether it is alive says the lock alone
-control.json       what a person asks of the worker: {"paused": bool}
+control.json       what a person asks of the worker: paused, stop, save, learning_rate
+changes.json       what was changed on the way, and at which step
 metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
 samples.jsonl      a text that the model wrote at each evaluation
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
+start/             the model that it started from, where it was not from random weights
 worker.log         what the worker printed
 lock               held by the worker as long as it lives
 pid                who holds it, for signals; believed only while it is held

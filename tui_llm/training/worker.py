@@ -26,14 +26,15 @@ from filelock import Timeout
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
-from tui_llm.llm import corpus, device, hub
+from tui_llm.llm import checkpoint, corpus, device, hub
 from tui_llm.llm.generate import generate
-from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.training import checkpoints
+from tui_llm.llm.tokenizer import BPETokenizer, load_folder
+from tui_llm.training import changes, checkpoints, cost
 from tui_llm.training.loop import Diverged, Step, Trainer
 from tui_llm.training.run import Run
+from tui_llm.training.start import FOLDER
 
 PATIENCE = 5.0  # seconds that another worker has to give the lock back
 OUT_OF_MEMORY = "out of memory; try a smaller batch size, block size or model"
@@ -52,6 +53,7 @@ class Worker:
         self.facts: dict[str, Any] = {}
         self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
         self._last_look = 0.0
+        self._save_asked: object = None  # the last request to save that was met
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
@@ -74,7 +76,8 @@ class Worker:
         place = device.choose(self.config.device)
         self.facts["device"] = str(place)
         self.say("starting", "opening the vocabulary")
-        tokenizer = hub.training_tokenizer(s.tokenizer)
+        start = run.path / FOLDER if s.from_model else None
+        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
             [Path(p) for p in self.config.corpus],
             tokenizer,
@@ -84,8 +87,11 @@ class Worker:
         )
         self._check_corpus(text.digest)
         torch.manual_seed(s.seed)
-        model = GPT(GPTConfig(tokenizer.size, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout))
+        shape = checkpoint.read_config(start) if start else cost.shape(s, tokenizer.size)
+        model = GPT(dataclasses.replace(shape, dropout=s.dropout))
         found = checkpoints.load_newest(run, model)
+        if start and not found:
+            model.load_state_dict(checkpoint.load(start).state_dict())
         done, state, told = found or (0, None, "")
         self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
@@ -93,12 +99,13 @@ class Worker:
         trainer = Trainer(model, text, s, place)
         if state is not None:
             checkpoints.restore(trainer, state)
+        trainer.changes = changes.read(run)
         cut_back(run, done)
         self.say("running", told)
         step = done
         with run.metrics_path.open("ab", buffering=0) as metrics:
             steps = trainer.steps(done)
-            while not self.told_to_stop and self._wait_while_paused(trainer, tokenizer, step):
+            while not self.told_to_stop and self._obey(trainer, tokenizer, step):
                 record = next(steps, None)
                 if record is None:
                     break
@@ -136,8 +143,9 @@ class Worker:
         else:
             write_json(path, {"digest": digest})
 
-    def _wait_while_paused(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
-        """Sleeps as long as the screen asks for a pause (saving first). False where it is asked to stop instead."""
+    def _obey(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
+        """Does what control.json asks for between `step` and the next: saves, sleeps as long as it asks for a pause
+        (saving first), changes the learning rate. False where it asks for a stop instead."""
         control = self.run.control()
         if control.get("paused") and not self.told_to_stop:
             self.save(trainer, tokenizer, step)
@@ -147,7 +155,18 @@ class Worker:
                 control = self.run.control()
             if not control.get("stop") and not self.told_to_stop:
                 self.say("running")
-        return not (control.get("stop") or self.told_to_stop)
+        if control.get("stop") or self.told_to_stop:
+            return False
+        if control.get("save") not in (None, self._save_asked):
+            self._save_asked = control["save"]
+            self.save(trainer, tokenizer, step)
+            self.say("running", f"saved at step {step:,}, as asked")
+        if step < self.settings.steps:
+            changed = changes.take(self.run, trainer.changes, step + 1, control)
+            if changed is not trainer.changes:
+                trainer.changes = changed
+                self.say("running", f"learning rate {changed[-1].learning_rate:g} at most, from step {step + 1:,} on")
+        return True
 
     def _sample(self, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
         """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
@@ -158,7 +177,8 @@ class Worker:
         @torch.no_grad()
         def next_logits(ids: list[int]) -> torch.Tensor:
             window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
-            return model(window, last=1)[0, -1].float().cpu()
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+            return logits.float().cpu()
 
         made = [
             step.id

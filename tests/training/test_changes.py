@@ -1,0 +1,146 @@
+"""Control while a run goes on: saved once when asked, a learning rate changed at a step that every resume finds again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.making import TINY, contents, leftovers, losses, make, words
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.training import changes, launch, worker
+from tui_llm.training.changes import Change, settings_at
+from tui_llm.training.presets import from_fields, learning_rate
+from tui_llm.training.run import Run
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+class Killed(BaseException):
+    """What ends a worker here: nothing is saved, as after SIGKILL."""
+
+
+def work(run: Run, at: dict[int, Any] | None = None) -> None:
+    """A worker in this process; `at` says what to do once step number such-and-such is written down."""
+    whole = worker.append
+
+    def append(file: Any, value: dict[str, Any]) -> None:
+        whole(file, value)
+        if "loss" in value and at and value["step"] in at:
+            at.pop(value["step"])()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "append", append)
+        with run.held(1):
+            worker.Worker(run).work()
+
+
+def kill() -> None:
+    raise Killed
+
+
+def test_a_changed_learning_rate_applies_from_the_next_step_and_scales_the_rest(text: Path) -> None:
+    run = make("run", text)
+    work(run, {12: lambda: launch.change_learning_rate(run, 2e-3)})
+    rates = [row[2] for row in losses(run)]
+    plain = [learning_rate(TINY, step) for step in range(1, 31)]
+    assert rates[:12] == plain[:12]
+    assert rates[12:] == pytest.approx([r * 2e-3 / TINY.learning_rate for r in plain[12:]])
+    assert [(c.step, c.learning_rate) for c in changes.read(run)] == [(13, 2e-3)]
+
+
+def test_a_run_that_is_killed_changes_at_the_same_step_again(text: Path) -> None:
+    unbroken, broken = make("unbroken", text), make("broken", text)
+    work(unbroken, {12: lambda: launch.change_learning_rate(unbroken, 2e-3)})
+    with pytest.raises(Killed):  # at step 13, with a checkpoint of step 7: the step of the change is made twice
+        work(broken, {12: lambda: launch.change_learning_rate(broken, 2e-3), 13: kill})
+    with pytest.raises(Killed):  # and before it
+        work(broken, {9: kill})
+    work(broken)
+    assert losses(broken) == losses(unbroken)
+    assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
+    assert len(changes.read(broken)) == 1
+
+
+def test_what_was_asked_last_holds_and_a_change_waits_for_a_resume(text: Path) -> None:
+    run = make("run", text)
+    with pytest.raises(Killed):
+        work(run, {12: lambda: launch.change_learning_rate(run, 2e-3), 13: kill})
+    launch.change_learning_rate(run, 5e-3)  # nobody is at work: from step 8 on, where the resumed run begins
+    work(run)
+    rates = [row[2] for row in losses(run)]
+    assert rates[7:] == pytest.approx([learning_rate(TINY, step) / 2 for step in range(8, 31)])
+    run.write_status("finished")
+    with pytest.raises(UserError, match="is finished"):
+        launch.change_learning_rate(run, 1e-3)
+
+
+def test_saved_once_for_each_time_it_is_asked(text: Path) -> None:
+    run, seen = make("run", text, checkpoint_every=1000), []
+
+    def look() -> None:
+        seen.append([step for step, _ in run.checkpoints()])
+
+    work(run, {3: lambda: changes.ask_to_save(run), 4: look, 5: look, 6: lambda: changes.ask_to_save(run), 8: look})
+    assert seen == [[3], [3], [3, 6]]
+    with pytest.raises(UserError, match="not being trained"):
+        launch.save(run)
+
+
+def test_changes_in_closed_form() -> None:
+    made = [Change(10, 4.0, 1), Change(20, 1.0, 2), Change(5, 3.0, 3)]
+    s = from_fields({"learning_rate": 2.0, "min_learning_rate": 0.5}, TINY)
+    assert [settings_at(s, made[:2], n).learning_rate for n in (9, 10, 19, 20)] == [2.0, 4.0, 4.0, 1.0]
+    assert [settings_at(s, made, n).learning_rate for n in (4, 5, 30)] == [2.0, 3.0, 3.0]
+    assert settings_at(s, made, 5).min_learning_rate == 0.75
+    zero = from_fields({"learning_rate": 0.0}, TINY)
+    assert settings_at(zero, made, 5).min_learning_rate == 0.0
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_rates_that_are_none_are_refused_and_passed_over(text: Path, rate: float) -> None:
+    run = make("run", text)
+    with pytest.raises(UserError, match="from 0 up"):
+        launch.change_learning_rate(run, rate)
+    assert changes.take(run, [], 1, {"learning_rate": {"peak": rate, "asked": 1}}) == []
+
+
+@pytest.mark.parametrize("asked", [3, "x", {}, {"peak": "x", "asked": 1}, {"peak": 1}, [1], None])
+def test_a_control_file_that_says_nonsense_changes_nothing(text: Path, asked: object) -> None:
+    assert changes.take(make("run", text), [], 1, {"learning_rate": asked}) == []
+
+
+def test_a_damaged_record_of_changes_is_said(text: Path) -> None:
+    run = make("run", text)
+    (run.path / "changes.json").write_text('[{"step": 3}]')
+    with pytest.raises(UserError, match="no list of changes"):
+        work(run)
+
+
+def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("run", text)
+    assert main(["control", "run", "--learning-rate", "3e-4", "--pause"]) == 0
+    assert "learning rate 0.0003" in capsys.readouterr().out
+    assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
+    assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
+    for arguments, why in ((["run"], "say what to ask"), (["run", "--save"], "not being trained"),
+                           (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "no number"),
+                           (["run", "--pause", "--go-on"], "not allowed")):  # fmt: skip
+        assert main(["control", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert why in err and err.count("\n") == 1
+
+
+def test_a_half_written_record_is_cleaned_away(text: Path) -> None:
+    run = make("run", text, steps=2)
+    (run.path / ".changes.json.abc.part").write_text("[")
+    assert worker.work(worker.Worker(run)) == 0
+    assert leftovers(run.path) == []

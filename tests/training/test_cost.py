@@ -1,0 +1,84 @@
+"""What a run is said to cost, against what torch counts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.training.making import TINY
+from tui_llm.cli import main
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.training.cost import cost, shape
+from tui_llm.training.loop import optimizers
+from tui_llm.training.presets import PRESETS, from_fields
+
+SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
+CONFIG = GPTConfig(300, 48, 3, 4, 64)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.arange(2 * 49).view(2, 49)
+    return ids[:, :-1], ids[:, 1:]
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the one whose products the counter sees
+        GPT(CONFIG).loss(*batch()).backward()
+    said = cost(SETTINGS, CONFIG)
+    assert said.flops / SETTINGS.steps == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert (said.step_tokens, said.tokens) == (96, 7 * 96)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_state_is_what_a_step_leaves(optimiser: str) -> None:
+    s, model = from_fields({"optimiser": optimiser}, SETTINGS), GPT(CONFIG)
+    model.loss(*batch()).backward()
+    tensors = [t for p in model.parameters() for t in (p, p.grad)]
+    for optimizer in optimizers(model, s, torch.device("cpu")):
+        optimizer.step()
+        tensors += [t for state in optimizer.state.values() for key, t in state.items() if key != "step"]
+    assert cost(s, CONFIG).state_bytes == sum(t.nbytes for t in tensors)
+    assert cost(s, CONFIG).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_activations_are_those_that_autograd_keeps() -> None:
+    model, kept = GPT(CONFIG), {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        if t.is_floating_point() and t.untyped_storage().data_ptr() not in weights:
+            kept[t.untyped_storage().data_ptr()] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = model.loss(*batch())
+    assert loss.isfinite()
+    logits = 96 * 300 * 4  # the second copy is their gradient's
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values()) + logits
+    assert cost(SETTINGS, CONFIG).activation_bytes == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("gpt2", 124), ("gpt2-medium", 355), ("gpt2-large", 774), ("gpt2-xl", 1558)]
+)
+def test_presets_have_the_published_sizes(name: str, millions: int) -> None:
+    s = PRESETS[name]
+    said = cost(s, shape(s, 50257))
+    assert round(said.parameters / 1e6) == millions
+    assert said.tokens == pytest.approx(3e11, rel=0.06)
+
+
+def test_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset", "gpt2-xl", "--cost", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["parameters"] == 1_557_611_200 and said["memory_bytes"] > 16 * said["parameters"]
+    assert main(["train", "--preset", "toy", "--cost", "--steps", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "10 steps of 1,024" in out and "parameters" in out
+    assert main(["train", "--preset", "toy"]) == 2
+    assert "--run NAME" in capsys.readouterr().err

@@ -1,0 +1,39 @@
+"""A GPT-2's shape, and how many numbers that makes. No torch here: what a run will cost is known before it is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GPTConfig:
+    """A GPT-2's shape. The defaults are GPT-2 124M's."""
+
+    vocabulary: int = 50257  # V: rows of the embedding, padding included
+    context: int = 1024  # the longest row that has positions
+    layers: int = 12
+    heads: int = 12
+    width: int = 768  # C
+    inner: int = 0  # width of the MLP's hidden layer; 0 means 4 × C
+    epsilon: float = 1e-5  # of the LayerNorms
+    dropout: float = 0.0  # while training only
+    tied: bool = True  # the head is the token embedding
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, not 1 or more")
+        if self.inner < 0:
+            raise ValueError(f"inner is {self.inner}, not 0 or more")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+
+    @property
+    def hidden(self) -> int:
+        return self.inner or 4 * self.width
+
+    def parameters(self) -> int:
+        """How many numbers the model learns (a tied head counted once)."""
+        block = 4 * self.width**2 + 2 * self.width * self.hidden + 9 * self.width + self.hidden
+        embeddings = (self.vocabulary * (1 if self.tied else 2) + self.context) * self.width
+        return embeddings + self.layers * block + 2 * self.width

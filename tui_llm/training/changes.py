@@ -1,0 +1,87 @@
+"""What a person changed while a run went on: asked through control.json, written down with its step, so that a resumed
+run changes at the same step again. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_json
+from tui_llm.training.presets import TrainingSettings
+from tui_llm.training.run import Run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """From step `step` on the schedule peaks at `learning_rate`. `asked` is the request's own number."""
+
+    step: int
+    learning_rate: float
+    asked: int
+
+
+def _path(run: Run) -> Path:
+    return run.path / "changes.json"
+
+
+def read(run: Run) -> list[Change]:
+    """Every change so far, in the order in which they were made. Raises `UserError` where the file is damaged: going on
+    without it would silently train another run."""
+    path = _path(run)
+    if not path.exists():
+        return []
+    try:
+        return [Change(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{path} is no list of changes ({error!r}); delete it to go on with the first learning rate"
+        ) from error
+
+
+def ask_for_learning_rate(run: Run, peak: float) -> None:
+    """Asks for a schedule that peaks at `peak` from the next step on. Raises `UserError` where that is no rate."""
+    if not (math.isfinite(peak) and peak >= 0):
+        raise UserError(f"the learning rate {peak} can't be used; give a number from 0 up")
+    run.write_control(learning_rate={"peak": peak, "asked": time.time_ns()})
+
+
+def ask_to_save(run: Run) -> None:
+    """Asks for a checkpoint after the step that is being made."""
+    run.write_control(save=time.time_ns())
+
+
+def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> list[Change]:
+    """The changes with the one that `control` asks for from `step` on, which is on the disk then; `made` itself where it
+    asks for none, or for one that was made already (before a crash, say)."""
+    asked = control.get("learning_rate")
+    try:
+        change = Change(step, float(asked["peak"]), int(asked["asked"])) if isinstance(asked, dict) else None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return made
+    if change is None or change.asked in {c.asked for c in made}:
+        return made
+    if not (math.isfinite(change.learning_rate) and change.learning_rate >= 0):
+        return made
+    changed = [*made, change]
+    write_json(_path(run), [dataclasses.asdict(c) for c in changed])
+    return changed
+
+
+def settings_at(settings: TrainingSettings, changes: list[Change], step: int) -> TrainingSettings:
+    """The settings that hold at `step`: those of the last change made that had begun by then.
+
+    The last in the order of asking, not of steps: after a crash a change may be asked for before the step of an older
+    one, and people mean what they said last. The floor is scaled like the peak, so the whole schedule is.
+    """
+    peak = next((c.learning_rate for c in reversed(changes) if c.step <= step), None)
+    if peak is None or peak == settings.learning_rate:
+        return settings
+    low = min(settings.min_learning_rate, settings.learning_rate)
+    scaled = low * (peak / settings.learning_rate) if settings.learning_rate > 0 else 0.0
+    if not math.isfinite(scaled):
+        scaled = peak
+    return dataclasses.replace(settings, learning_rate=peak, min_learning_rate=scaled)
