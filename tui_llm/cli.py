@@ -19,6 +19,10 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("train", "runs", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
 }
+CORPUS = (
+    "text files, folders, or python-reference (the language reference that ships inside Python); a file or folder of "
+    "that name in the current folder goes first"
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -151,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     _sampler_options(generate)
 
     train = command("train", "train a model on text, in a process of its own")
-    train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
+    train.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
     train.add_argument("--run", required=True, metavar="NAME", help="what to call the run")
     train.add_argument("--preset", metavar="P", help="toy, small, nano or gpt2 (default small)")
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
@@ -161,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
-    evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help="text files and folders")
+    evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
     _model_options(evaluate)
 
     runs = command("runs", "list the training runs on this machine")
@@ -176,7 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
-    learn.add_argument("corpus", nargs="+", metavar="CORPUS")
+    learn.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS)
     learn.add_argument(
         "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training.making import leftovers, losses, make, words, work
+from tests.training.making import TINY, leftovers, losses, make, words, work
 from tui_llm.llm import checkpoint
 from tui_llm.llm.tokenizer import byte_level, load_folder
+from tui_llm.training import launch
 
 
 @pytest.fixture
@@ -89,3 +91,10 @@ def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> No
     (run.path / "config.json").write_text(config.replace('"cpu"', '"cuda"'))
     assert work(run) == 1
     assert "no cuda device" in run.status().message
+
+
+def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed() -> None:
+    run = launch.create("run", ["python-reference"], dataclasses.replace(TINY, steps=2), preset="toy", device="cpu")
+    assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2]
+    run.write_config(dataclasses.replace(run.config(), settings=dataclasses.replace(TINY, steps=4)))
+    assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2, 3, 4]

@@ -61,6 +61,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
 
 def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
     """A resumed run goes on as it began: what is said again must be the same."""
+    from tui_llm.llm import corpora
     from tui_llm.training.presets import from_fields
 
     config = run.config()
@@ -69,7 +70,7 @@ def _check_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) 
             n.replace("_", "-") for n in given if from_fields({n: given[n]}, config.settings) != config.settings
         )
         raise UserError(f"run {run.name} was begun with another {changed}; resume it without, or start a new run")
-    if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
+    if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
 
 

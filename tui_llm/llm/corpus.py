@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
-from tui_llm.llm.texts import blocks, files, read_text
+from tui_llm.llm.corpora import files
+from tui_llm.llm.texts import blocks, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
 __all__ = ["Corpus", "documents", "files", "load", "read_text"]
@@ -57,7 +58,7 @@ def documents(text: str) -> Iterator[str]:
 
 
 def load(
-    places: list[Path],
+    places: Sequence[str | Path],
     tokenizer: Tokenizer,
     validation_fraction: float,
     *,
@@ -65,12 +66,12 @@ def load(
     progress: Progress = lambda _: None,
 ) -> Corpus:
     """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
-    a few times a second; what it raises ends the work.
+    a few times a second; what it raises ends the work. `places` are paths, and names of `corpora.NAMES`.
 
     Raises `UserError` where a file can't be used, the disk is full, or the corpus is too small for one block of
     `block_size` tokens to train on and one to validate on.
     """
-    names = files(places)
+    names = files(places, progress)
     hashes = [_hash(path, progress) for path in names]
     digest = _digest(hashes, tokenizer, validation_fraction)
     folder = paths.cache_dir() / "corpora" / digest[:32]

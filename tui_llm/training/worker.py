@@ -76,7 +76,7 @@ class Worker:
         self.say("starting", "opening the vocabulary")
         tokenizer = hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
-            [Path(p) for p in self.config.corpus],
+            self.config.corpus,
             tokenizer,
             s.validation_fraction,
             block_size=s.block_size,

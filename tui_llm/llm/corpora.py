@@ -1,0 +1,107 @@
+"""Corpora by name: text to train on that needs no file of the user's. Standard library only, and offline.
+
+A corpus on the command line, in the form and in a run's config is a path or one of these names. What exists in the
+current folder under that name goes first: `./stories` is never shadowed. A run's config keeps paths absolute and names
+as they are, so that it means the same wherever the worker stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.files import write_aside
+from tui_llm.llm import texts
+from tui_llm.llm.texts import END_OF_TEXT
+
+NAMES = {
+    "python-reference": "the language reference that ships inside Python",
+}
+Progress = Callable[[str], None]
+_REPEATED = 60  # characters from which on a paragraph that was there before is left out
+
+
+def place(text: str) -> str:
+    """What a corpus written by the user means: an absolute path, or a name of `NAMES` where there is no such path.
+
+    Raises `UserError` where it can be neither.
+    """
+    try:
+        path = Path(text).expanduser()
+        return text if text in NAMES and not path.exists() else str(path.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a home that can't be told, a name with a zero byte
+        raise UserError(f"can't read {text}: {getattr(error, 'strerror', None) or error}; give another text") from error
+
+
+def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> list[Path]:
+    """The text files behind `places`, as `place` gives them: named texts are put into the cache first.
+
+    Raises `UserError` where one has nothing to read.
+    """
+    return [
+        file for one in places for file in ([named(str(one), progress)] if one in NAMES else texts.files([Path(one)]))
+    ]
+
+
+def check(places: Sequence[str]) -> None:
+    """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
+    if not any(one in NAMES for one in places):
+        texts.check([Path(one) for one in places])
+    elif others := [Path(one) for one in places if one not in NAMES]:
+        texts.files(others)
+    for one in places:
+        if one == "python-reference":
+            python_reference()
+
+
+def named(name: str, progress: Progress = lambda _: None) -> Path:
+    """The file of a corpus of `NAMES`, in the user's cache; made where it isn't there or isn't what it should be."""
+    progress(f"writing the corpus {name}")
+    return _cached(name, python_reference().encode())
+
+
+def _cached(name: str, data: bytes) -> Path:
+    """The file with just that text: another Python's text is another file, whoever reads this one meanwhile."""
+    path = paths.cache_dir() / "texts" / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}.txt"
+    try:
+        same = path.read_bytes() == data
+    except OSError:
+        same = False
+    if not same:
+        write_aside(path, lambda part: _write(part, data))
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def python_reference() -> str:
+    """The topics of Python's own help (`pydoc_data.topics`: The Python Language Reference, and what it needs of The
+    Python Standard Library), a document each. Some topics repeat whole sections of others: each paragraph is kept once, so that
+    nothing that is held out is also learned from. They stand in an order that is arbitrary but fixed, so that what is
+    held out is of every kind.
+
+    Raises `UserError` where this Python comes without them.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise UserError(
+            "this Python comes without its help topics (pydoc_data); give a text file or a folder instead"
+        ) from error
+    seen: set[str] = set()
+    documents = []
+    for name in sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        kept = []
+        for paragraph in re.split(r"\n[ \t]*\n", topics[name].strip("\n")):
+            words = " ".join(paragraph.split())
+            if len(words) < _REPEATED or words not in seen:
+                kept.append(paragraph.rstrip())
+                seen.add(words)
+        documents.append("\n\n".join(kept).strip("\n"))
+    return f"\n{END_OF_TEXT}\n".join(documents) + "\n"
