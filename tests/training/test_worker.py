@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.making import TINY, leftovers, losses, make, words, work
-from tui_llm.llm import checkpoint
+from tui_llm.files import read_json
+from tui_llm.llm import checkpoint, corpora, stories
 from tui_llm.llm.tokenizer import byte_level, load_folder
 from tui_llm.training import launch
 
@@ -93,8 +94,11 @@ def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> No
     assert "no cuda device" in run.status().message
 
 
-def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed() -> None:
-    run = launch.create("run", ["python-reference"], dataclasses.replace(TINY, steps=2), preset="toy", device="cpu")
+@pytest.mark.parametrize("name", corpora.NAMES)
+def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed(name: str) -> None:
+    run = launch.create("run", [name], dataclasses.replace(TINY, steps=2), preset="toy", device="cpu")
     assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2]
     run.write_config(dataclasses.replace(run.config(), settings=dataclasses.replace(TINY, steps=4)))
     assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2, 3, 4]
+    floor = read_json(run.path / "status.json").get("floor")
+    assert floor == (stories.floor(byte_level().encode) if name == "stories" else None)

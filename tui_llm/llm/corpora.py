@@ -15,12 +15,14 @@ from pathlib import Path
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_aside
-from tui_llm.llm import texts
+from tui_llm.llm import stories, texts
 from tui_llm.llm.texts import END_OF_TEXT
 
 NAMES = {
     "python-reference": "the language reference that ships inside Python",
+    "stories": "simple stories from a grammar whose exact entropy is known",
 }
+_STORIES = (1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668")  # seed, bytes, SHA-256
 Progress = Callable[[str], None]
 _REPEATED = 60  # characters from which on a paragraph that was there before is left out
 
@@ -61,17 +63,27 @@ def check(places: Sequence[str]) -> None:
 def named(name: str, progress: Progress = lambda _: None) -> Path:
     """The file of a corpus of `NAMES`, in the user's cache; made where it isn't there or isn't what it should be."""
     progress(f"writing the corpus {name}")
-    return _cached(name, python_reference().encode())
+    if name == "stories":
+        seed, size, digest = _STORIES
+        return _cached(name, digest, lambda: "".join(stories.text(seed, size)).encode())
+    data = python_reference().encode()
+    return _cached(name, hashlib.sha256(data).hexdigest(), lambda: data)
 
 
-def _cached(name: str, data: bytes) -> Path:
+def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:
+    """The entropy of the process that writes `places`, in nats per token, where it is known: see `stories.floor`."""
+    return stories.floor(encode, separator=separator) if places and set(places) == {"stories"} else None
+
+
+def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
     """The file with just that text: another Python's text is another file, whoever reads this one meanwhile."""
-    path = paths.cache_dir() / "texts" / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}.txt"
+    path = paths.cache_dir() / "texts" / f"{name}-{digest[:12]}.txt"
     try:
-        same = path.read_bytes() == data
+        same = hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except OSError:
         same = False
     if not same:
+        data = make()
         write_aside(path, lambda part: _write(part, data))
     return path
 

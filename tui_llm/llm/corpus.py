@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
-from tui_llm.llm.corpora import files
+from tui_llm.llm.corpora import files, floor
 from tui_llm.llm.texts import blocks, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -41,13 +41,15 @@ _CHUNK = 1 << 20  # characters tokenised at a time
 @dataclass(frozen=True)
 class Corpus:
     """Token ids: `train` to learn from and `validation`, held out. `bytes_per_token` is over both;
-    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`."""
+    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`;
+    `floor` is the entropy of the process that wrote it, which no model can pass, where it is known."""
 
     train: Ids
     validation: Ids
     bytes_per_token: float
     unigram_entropy: float
     digest: str
+    floor: float | None = None
 
 
 def documents(text: str) -> Iterator[str]:
@@ -78,6 +80,7 @@ def load(
     if not _whole(folder):
         _fill(folder, names, hashes, tokenizer, validation_fraction, digest, progress)
     facts = read_json(folder / "corpus.json")
+    facts |= {"floor": floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None)}
     if min(facts["train"], facts["validation"]) <= block_size:
         total = facts["train"] + facts["validation"]
         raise UserError(
@@ -85,7 +88,7 @@ def load(
             f"more than {block_size} in each: give more text or a smaller block size"
         )
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
-    return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest)
+    return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest, facts["floor"])
 
 
 def _hash(path: Path, progress: Progress) -> bytes:

@@ -90,6 +90,8 @@ class Worker:
         self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
                        "unigram_entropy": text.unigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
+        if text.floor is not None:
+            self.facts["floor"] = text.floor
         trainer = Trainer(model, text, s, place)
         if state is not None:
             checkpoints.restore(trainer, state)

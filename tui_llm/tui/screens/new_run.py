@@ -145,7 +145,7 @@ class NewRunScreen(ModalScreen[Run | None]):
                         yield Static(Content(LABELS["corpus"]), classes="label")
                         yield Field(
                             self._corpus,
-                            placeholder="a text file, a folder, python-reference (→ completes)",
+                            placeholder="a text file, a folder, stories … (→ completes)",
                             id="corpus",
                             compact=True,
                             suggester=PathSuggester(),
