@@ -100,5 +100,6 @@ def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed(name: str) -> No
     assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2]
     run.write_config(dataclasses.replace(run.config(), settings=dataclasses.replace(TINY, steps=4)))
     assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2, 3, 4]
-    floor = read_json(run.path / "status.json").get("floor")
-    assert floor == (stories.floor(byte_level().encode) if name == "stories" else None)
+    facts = read_json(run.path / "status.json")
+    assert 0 < facts["bigram_entropy"] < facts["unigram_entropy"]
+    assert facts.get("floor") == (stories.floor(byte_level().encode) if name == "stories" else None)

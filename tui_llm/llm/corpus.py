@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
+from tui_llm.llm.bigrams import bigram_entropy
 from tui_llm.llm.corpora import files, floor
 from tui_llm.llm.texts import blocks, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
@@ -42,6 +44,7 @@ _CHUNK = 1 << 20  # characters tokenised at a time
 class Corpus:
     """Token ids: `train` to learn from and `validation`, held out. `bytes_per_token` is over both;
     `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`;
+    `bigram_entropy`, one that knows only which token came before (None where it wasn't counted);
     `floor` is the entropy of the process that wrote it, which no model can pass, where it is known."""
 
     train: Ids
@@ -49,6 +52,7 @@ class Corpus:
     bytes_per_token: float
     unigram_entropy: float
     digest: str
+    bigram_entropy: float | None = None
     floor: float | None = None
 
 
@@ -80,7 +84,6 @@ def load(
     if not _whole(folder):
         _fill(folder, names, hashes, tokenizer, validation_fraction, digest, progress)
     facts = read_json(folder / "corpus.json")
-    facts |= {"floor": floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None)}
     if min(facts["train"], facts["validation"]) <= block_size:
         total = facts["train"] + facts["validation"]
         raise UserError(
@@ -88,7 +91,19 @@ def load(
             f"more than {block_size} in each: give more text or a smaller block size"
         )
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
-    return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest, facts["floor"])
+    if not isinstance(facts.get("bigram_entropy"), float):  # a new one, or one that an earlier version made
+        facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
+        with suppress(UserError):  # a cache that can only be read: it is counted again next time
+            write_json(folder / "corpus.json", facts)
+    return Corpus(
+        arrays[0],
+        arrays[1],
+        facts["bytes_per_token"],
+        facts["unigram_entropy"],
+        digest,
+        facts["bigram_entropy"],
+        floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None),
+    )
 
 
 def _hash(path: Path, progress: Progress) -> bytes:

@@ -89,7 +89,8 @@ class Worker:
         done, state, told = found or (0, None, "")
         self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
-                       "unigram_entropy": text.unigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
+                       "unigram_entropy": text.unigram_entropy, "bigram_entropy": text.bigram_entropy,
+                       "train_tokens": len(text.train)}  # fmt: skip
         if text.floor is not None:
             self.facts["floor"] = text.floor
         trainer = Trainer(model, text, s, place)
