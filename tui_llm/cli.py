@@ -20,8 +20,8 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
 }
 CORPUS = (
-    "text files, folders, python-reference (the language reference that ships inside Python) or stories (from a grammar "
-    "whose entropy is known); a file or folder of that name in the current folder goes first"
+    "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
+    "(from a grammar whose entropy is known) or tinyshakespeare (downloaded); a file or folder of that name in the current folder goes first"
 )
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

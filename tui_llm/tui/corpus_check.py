@@ -21,7 +21,7 @@ def corpus_size(text: str) -> int | None:
     if not text.strip():
         raise UserError(f"type the path of a text file or a folder, or {' or '.join(corpora.NAMES)}")
     try:
-        if corpora.place(text.strip()) in corpora.NAMES:
+        if corpora.is_named(corpora.place(text.strip())):
             corpora.check([text.strip()])
             return None
         path = Path(text.strip()).expanduser()
@@ -53,7 +53,8 @@ def corpus_size(text: str) -> int | None:
 
 def kind(text: str) -> str:
     """What the corpus at `text` is, where it is no file."""
-    return corpora.NAMES.get(corpora.place(text.strip()), "a folder")
+    place = corpora.place(text.strip())
+    return "downloaded once" if corpora.is_address(place) else corpora.NAMES.get(place, "a folder")
 
 
 def complete(text: str) -> str | None:
