@@ -19,6 +19,10 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
 }
+CORPUS = (
+    "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
+    "(from a grammar whose entropy is known) or tinyshakespeare (downloaded); a file or folder of that name in the current folder goes first"
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -154,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     _sampler_options(generate)
 
     train = command("train", "train a model on text, in a process of its own")
-    train.add_argument("corpus", nargs="*", metavar="CORPUS", help="text files and folders")
+    train.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
     train.add_argument("--run", metavar="NAME", help="what to call the run")
     train.add_argument(
         "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
@@ -169,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
-    evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help="text files and folders")
+    evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
     _model_options(evaluate)
 
     runs = command("runs", "list the training runs on this machine")
@@ -191,7 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
-    learn.add_argument("corpus", nargs="+", metavar="CORPUS")
+    learn.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS)
     learn.add_argument(
         "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
     )

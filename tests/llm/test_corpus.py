@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tui_llm import paths
 from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_json
 from tui_llm.llm import corpus, texts
 from tui_llm.llm.tokenizer import byte_level
 
@@ -205,6 +206,30 @@ def test_the_cache_is_used_and_mended(tmp_path: Path) -> None:
         again = load(path)
         assert again.train.tolist() == first.train.tolist() and again.validation.tolist() == first.validation.tolist()
         assert not list(folder.glob(".tokens-*"))
+
+
+def test_a_cache_from_before_bigrams_were_counted_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.txt", "some text to cache, " * 10)
+    first = load(path)
+    (folder,) = (paths.cache_dir() / "corpora").iterdir()
+    facts = read_json(folder / "corpus.json")
+    assert facts.pop("bigram_entropy") == first.bigram_entropy
+    write_json(folder / "corpus.json", facts)
+    stamp = (folder / "train.bin").stat().st_ino
+    again = load(path)
+    assert again.bigram_entropy == first.bigram_entropy and again.digest == first.digest
+    assert (folder / "train.bin").stat().st_ino == stamp
+    assert read_json(folder / "corpus.json")["bigram_entropy"] == first.bigram_entropy
+    monkeypatch.setattr(corpus, "bigram_entropy", lambda *_: pytest.fail("it is there already"))
+    assert load(path).bigram_entropy == first.bigram_entropy
+
+    def refuse(*_: object) -> None:
+        raise UserError("can't write there")
+
+    write_json(folder / "corpus.json", facts)  # a cache that can only be read
+    monkeypatch.setattr(corpus, "write_json", refuse)
+    monkeypatch.setattr(corpus, "bigram_entropy", lambda *_: 1.25)
+    assert load(path).bigram_entropy == 1.25
 
 
 def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

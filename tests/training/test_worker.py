@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training.making import leftovers, losses, make, words, work
-from tui_llm.llm import checkpoint
+from tests.training.making import TINY, leftovers, losses, make, words, work
+from tui_llm.files import read_json
+from tui_llm.llm import checkpoint, stories
 from tui_llm.llm.tokenizer import byte_level, load_folder
+from tui_llm.training import launch
 
 
 @pytest.fixture
@@ -89,3 +92,14 @@ def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> No
     (run.path / "config.json").write_text(config.replace('"cpu"', '"cuda"'))
     assert work(run) == 1
     assert "no cuda device" in run.status().message
+
+
+@pytest.mark.parametrize("name", ["python-reference", "stories"])
+def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed(name: str) -> None:
+    run = launch.create("run", [name], dataclasses.replace(TINY, steps=2), preset="toy", device="cpu")
+    assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2]
+    run.write_config(dataclasses.replace(run.config(), settings=dataclasses.replace(TINY, steps=4)))
+    assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2, 3, 4]
+    facts = read_json(run.path / "status.json")
+    assert 0 < facts["bigram_entropy"] < facts["unigram_entropy"]
+    assert facts.get("floor") == (stories.floor(byte_level().encode) if name == "stories" else None)

@@ -12,10 +12,11 @@ from textual.app import App
 from textual.widgets import DataTable, Select
 
 from tui_llm.errors import UserError
+from tui_llm.llm import corpora
 from tui_llm.training import launch
 from tui_llm.training.presets import PRESETS
 from tui_llm.training.run import Run
-from tui_llm.tui.corpus_check import complete, corpus_size
+from tui_llm.tui.corpus_check import complete, corpus_size, kind
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.new_run import NewRunScreen, free_name
 from tui_llm.tui.screens.runs import RunsScreen, spark
@@ -262,6 +263,16 @@ def test_a_corpus_that_is_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Ein Schiff fährt über das Meer 🚢 " * 3000)
     assert corpus_size(str(tmp_path / "a.txt")) == (tmp_path / "a.txt").stat().st_size
     assert corpus_size(str(tmp_path)) is None
+
+
+def test_a_corpus_that_goes_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, meaning in corpora.NAMES.items():
+        assert corpus_size(name) is None and kind(f" {name} ") == meaning
+        assert complete(name[:3]) == name and complete(name) is None
+        (tmp_path / name).write_text("mine")
+        assert corpus_size(name) == 4
+    assert kind(str(tmp_path)) == "a folder"
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from tui_llm.llm import checkpoint, device, hub, tokenizer
+    from tui_llm.llm import checkpoint, corpora, device, hub, tokenizer
     from tui_llm.llm import evaluate as evaluation
     from tui_llm.llm.corpus import documents
-    from tui_llm.llm.texts import files, read_text
+    from tui_llm.llm.texts import read_text
 
     place, found = device.choose(options.device), hub.find(options.model)
     model, vocabulary = checkpoint.load(found.folder, place), tokenizer.load_folder(found.folder, found.name)
     end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
     rows = []
-    for path in files([Path(p).expanduser() for p in options.corpus]):
+    for path in corpora.files(list(map(corpora.place, options.corpus))):
         ids = list(end)  # in front too, so that the first token is predicted from something
         for document in documents(read_text(path)):
             ids += vocabulary.encode(document) + end
@@ -97,9 +97,10 @@ def vocabulary(options: argparse.Namespace) -> None:
         name, path = named.add(Path(options.file).expanduser())
         put(f"{name} is now in the cache: {visible(str(path))}")
         return
+    from tui_llm.llm import corpora
     from tui_llm.llm import vocabulary as learning
 
     folder = Path(options.out).expanduser()
-    made = learning.train([Path(p).expanduser() for p in options.corpus], options.size, folder.name)
+    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name)
     tk.save_folder(made, folder)
     put(f"{made.size:,} tokens are in {visible(str(folder))}{os.sep}: vocab.json and merges.txt")

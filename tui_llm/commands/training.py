@@ -140,6 +140,7 @@ def _bytes(count: int) -> str:
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
     """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more."""
+    from tui_llm.llm import corpora
     from tui_llm.training import launch
     from tui_llm.training.presets import from_fields
 
@@ -153,7 +154,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
         raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
-    if options.corpus and tuple(str(Path(p).expanduser().resolve()) for p in options.corpus) != config.corpus:
+    if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)

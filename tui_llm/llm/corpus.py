@@ -15,7 +15,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,9 @@ from filelock import FileLock, Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
-from tui_llm.llm.texts import blocks, files, read_text
+from tui_llm.llm.bigrams import bigram_entropy
+from tui_llm.llm.corpora import files, floor
+from tui_llm.llm.texts import blocks, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
 __all__ = ["Corpus", "documents", "files", "load", "read_text"]
@@ -40,13 +43,17 @@ _CHUNK = 1 << 20  # characters tokenised at a time
 @dataclass(frozen=True)
 class Corpus:
     """Token ids: `train` to learn from and `validation`, held out. `bytes_per_token` is over both;
-    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`."""
+    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`;
+    `bigram_entropy`, one that knows only which token came before (None where it wasn't counted);
+    `floor` is the entropy of the process that wrote it, which no model can pass, where it is known."""
 
     train: Ids
     validation: Ids
     bytes_per_token: float
     unigram_entropy: float
     digest: str
+    bigram_entropy: float | None = None
+    floor: float | None = None
 
 
 def documents(text: str) -> Iterator[str]:
@@ -57,7 +64,7 @@ def documents(text: str) -> Iterator[str]:
 
 
 def load(
-    places: list[Path],
+    places: Sequence[str | Path],
     tokenizer: Tokenizer,
     validation_fraction: float,
     *,
@@ -65,12 +72,12 @@ def load(
     progress: Progress = lambda _: None,
 ) -> Corpus:
     """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
-    a few times a second; what it raises ends the work.
+    a few times a second; what it raises ends the work. `places` are paths, and names of `corpora.NAMES`.
 
     Raises `UserError` where a file can't be used, the disk is full, or the corpus is too small for one block of
     `block_size` tokens to train on and one to validate on.
     """
-    names = files(places)
+    names = files(places, progress)
     hashes = [_hash(path, progress) for path in names]
     digest = _digest(hashes, tokenizer, validation_fraction)
     folder = paths.cache_dir() / "corpora" / digest[:32]
@@ -84,7 +91,19 @@ def load(
             f"more than {block_size} in each: give more text or a smaller block size"
         )
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
-    return Corpus(arrays[0], arrays[1], facts["bytes_per_token"], facts["unigram_entropy"], digest)
+    if not isinstance(facts.get("bigram_entropy"), float):  # a new one, or one that an earlier version made
+        facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
+        with suppress(UserError):  # a cache that can only be read: it is counted again next time
+            write_json(folder / "corpus.json", facts)
+    return Corpus(
+        arrays[0],
+        arrays[1],
+        facts["bytes_per_token"],
+        facts["unigram_entropy"],
+        digest,
+        facts["bigram_entropy"],
+        floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None),
+    )
 
 
 def _hash(path: Path, progress: Progress) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tui_llm.errors import UserError
 
+END_OF_TEXT = "<|endoftext|>"  # separates documents
 BLOCK = 1 << 20  # bytes read at a time
 _GLANCE = 1 << 16  # bytes at a file's beginning that may hold no zero byte
 _SUFFIXES = {

@@ -21,8 +21,7 @@ import tiktoken
 
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
-
-END_OF_TEXT = "<|endoftext|>"
+from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
 
 # How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

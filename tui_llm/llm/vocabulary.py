@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tui_llm.errors import UserError
@@ -11,9 +11,9 @@ from tui_llm.llm import corpus
 from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, byte_characters, from_merges
 
 
-def train(places: list[Path], size: int, name: str) -> BPETokenizer:
+def train(places: Sequence[str | Path], size: int, name: str) -> BPETokenizer:
     """A byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, learned from the files and
-    folders in `places` with GPT-2's word pattern.
+    folders (or names of `corpora.NAMES`) in `places` with GPT-2's word pattern.
 
     Raises `UserError` where the library is missing, the size is too small, or the text is too little for it.
     """
@@ -52,7 +52,7 @@ def train(places: list[Path], size: int, name: str) -> BPETokenizer:
     return from_merges(name, as_bytes, vocab, {END_OF_TEXT: vocab[END_OF_TEXT]}, Path(name))
 
 
-def _texts(places: list[Path]) -> Iterator[str]:
+def _texts(places: Sequence[str | Path]) -> Iterator[str]:
     for path in corpus.files(places):
         for document in corpus.documents(corpus.read_text(path)):
             yield from document.splitlines(keepends=True)

@@ -19,7 +19,7 @@ from filelock import Timeout
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.llm import texts
+from tui_llm.llm import corpora
 from tui_llm.training import changes
 from tui_llm.training import start as start_from
 from tui_llm.training.presets import TrainingSettings
@@ -53,16 +53,16 @@ def create(
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
     if not corpus:
-        raise UserError("name a text file or a folder to train on")
+        raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:
-        places = [Path(place).expanduser() for place in corpus]
-        texts.check(places)
+        places = tuple(map(corpora.place, corpus))
+        corpora.check(places)
         if run.exists():
             run.delete()
         run.path.mkdir(parents=True, exist_ok=True)
         if model is not None:
             _copy_model(model, run)
-        run.write_config(RunConfig(tuple(str(place.resolve()) for place in places), preset, device, settings))
+        run.write_config(RunConfig(places, preset, device, settings))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run

@@ -47,7 +47,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What was asked: the corpus (absolute paths of files and folders), the preset's name, the settings, the device."""
+    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the settings, the device."""
 
     corpus: tuple[str, ...]
     preset: str

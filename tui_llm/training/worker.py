@@ -79,7 +79,7 @@ class Worker:
         start = run.path / FOLDER if s.from_model else None
         tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
-            [Path(p) for p in self.config.corpus],
+            self.config.corpus,
             tokenizer,
             s.validation_fraction,
             block_size=s.block_size,
@@ -95,7 +95,10 @@ class Worker:
         done, state, told = found or (0, None, "")
         self.saved = done if found else None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
-                       "unigram_entropy": text.unigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
+                       "unigram_entropy": text.unigram_entropy, "bigram_entropy": text.bigram_entropy,
+                       "train_tokens": len(text.train)}  # fmt: skip
+        if text.floor is not None:
+            self.facts["floor"] = text.floor
         trainer = Trainer(model, text, s, place)
         if state is not None:
             checkpoints.restore(trainer, state)

@@ -9,17 +9,21 @@ from pathlib import Path
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.llm import corpora
 
 GLANCE = 1 << 16  # bytes of a file that are looked at
 ENTRIES = 2000  # of a folder
 
 
 def corpus_size(text: str) -> int | None:
-    """Bytes of the text at the path `text` (a folder's: None). Raises `UserError` where it is missing, unreadable,
-    empty or no text."""
+    """Bytes of the text at the path `text`; None for a folder and for a corpus that goes by a name. Raises `UserError`
+    where it is missing, unreadable, empty or no text."""
     if not text.strip():
-        raise UserError("type the path of a text file or a folder")
+        raise UserError(f"type the path of a text file or a folder, or {' or '.join(corpora.NAMES)}")
     try:
+        if corpora.is_named(corpora.place(text.strip())):
+            corpora.check([text.strip()])
+            return None
         path = Path(text.strip()).expanduser()
         if path.is_dir():
             if not any(os.access(child, os.R_OK) for child in islice(path.iterdir(), ENTRIES)):
@@ -47,8 +51,15 @@ def corpus_size(text: str) -> int | None:
     return size
 
 
+def kind(text: str) -> str:
+    """What the corpus at `text` is, where it is no file."""
+    place = corpora.place(text.strip())
+    return "downloaded once" if corpora.is_address(place) else corpora.NAMES.get(place, "a folder")
+
+
 def complete(text: str) -> str | None:
-    """The path that `text` could be the start of, for a suggestion. Only one that shows as what it is."""
+    """The path, or else the named corpus, that `text` could be the start of, for a suggestion. Only one that shows as
+    what it is."""
     folder, _, start = text.rpartition("/")
     try:
         place = Path(folder or ("/" if text.startswith("/") else ".")).expanduser()
@@ -58,5 +69,5 @@ def complete(text: str) -> str | None:
             if shown and entry.name.startswith(start) and entry.name != start:
                 return text + entry.name[len(start) :] + ("/" if entry.is_dir() else "")
     except (OSError, ValueError, RuntimeError):
-        return None
-    return None
+        pass
+    return next((name for name in corpora.NAMES if text and name.startswith(text) and name != text), None)

@@ -24,7 +24,7 @@ from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.corpus_check import complete, corpus_size
+from tui_llm.tui.corpus_check import complete, corpus_size, kind
 
 FIELDS = ("steps", "batch_size", "block_size", "learning_rate", "seed")
 LABELS = {
@@ -145,7 +145,7 @@ class NewRunScreen(ModalScreen[Run | None]):
                         yield Static(Content(LABELS["corpus"]), classes="label")
                         yield Field(
                             self._corpus,
-                            placeholder="a text file or a folder of them (→ completes)",
+                            placeholder="a text file, a folder, stories … (→ completes)",
                             id="corpus",
                             compact=True,
                             suggester=PathSuggester(),
@@ -250,7 +250,7 @@ class NewRunScreen(ModalScreen[Run | None]):
     def _check_corpus(self, text: str) -> None:
         try:
             size = corpus_size(text)
-            problem, fact = "", "a folder" if size is None else f"{fmt.count(size)} bytes of text"
+            problem, fact = "", f"{fmt.count(size)} bytes of text" if size is not None else kind(text)
         except UserError as error:
             problem, fact = str(error), ""
         self.app.call_from_thread(self._corpus_checked, text, problem, fact)
