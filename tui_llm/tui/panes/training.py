@@ -99,16 +99,20 @@ def progress_line(snapshot: RunSnapshot, width: int) -> Content:
     return Content.assemble(head, *bar, tail)
 
 
-def numbers_line(snapshot: RunSnapshot) -> Content:
+def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     last = snapshot.last
     if last is None:
         return Content()
     parts: list[tuple[str, str]] = [("loss", fmt.number(last.loss, 3))]
     if snapshot.last_validation is not None:
         parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
+    if snapshot.perplexity is not None and width >= 100:
+        parts.append(("perplexity", fmt.compact(snapshot.perplexity)))
     parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    if snapshot.epoch is not None and width >= 90:
+        parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
     return Content("  ").join(
         [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
     )
@@ -137,11 +141,17 @@ def sample_text(snapshot: RunSnapshot) -> Content:
 
 
 def curves(snapshot: RunSnapshot) -> Curves:
-    levels = [("ln V", snapshot.uniform_loss), ("unigrams", snapshot.unigram_loss)]
+    levels = [
+        ("ln V", snapshot.uniform_loss),
+        ("unigrams", snapshot.unigram_loss),
+        ("bigrams", snapshot.bigram_loss),
+        ("floor", snapshot.floor_loss),
+    ]
     return Curves(
         snapshot.train,
         snapshot.validation,
         tuple((name, value) for name, value in levels if value is not None),
+        snapshot.averages,
     )
 
 
@@ -212,7 +222,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
                 self._put("#run-message", Content())
                 return
             width, height = self.content_size
-            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot)]
+            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot, width)]
             if height >= 14:
                 lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
@@ -320,6 +330,15 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
+
+    def action_smooth(self) -> None:
+        self.query_one(LossChart).smooth()
+
+    def action_zoom_steps(self, direction: int) -> None:
+        self.query_one(LossChart).zoom(direction)
+
+    def action_pan_steps(self, direction: int) -> None:
+        self.query_one(LossChart).pan(direction)
 
     def look(self) -> None:
         self.watcher.look()
