@@ -110,6 +110,7 @@ class RunReader:
         self.run = run
         self.tail = MetricsTail(run.metrics_path)
         self.busy = False  # a thread is at it
+        self.snapshot: RunSnapshot | None = None  # what a watcher that compares runs has last read
         self._restart()
         self._samples_mark: tuple[int, int] | None = None
         self._sample: Sample | None = None
@@ -236,16 +237,16 @@ def last_validation(path: Path) -> float | None:
 
 
 class RunWatcher(Widget):
-    """Posts `Seen` for the watched run: at once, then twice a second while it is alive. While nothing is alive it
-    does nothing at all; `look` takes another look."""
+    """Posts `Seen` for the watched run and those compared with it: at once, then twice a second while one of them is
+    alive. While nothing is alive it does nothing at all; `look` takes another look."""
 
     DEFAULT_CSS = "RunWatcher { display: none; }"
 
     class Seen(Message):
-        """`snapshot` is None where there is no run at all."""
+        """`snapshot` is None where there is no run at all; `others` are the runs compared with it."""
 
-        def __init__(self, snapshot: RunSnapshot | None) -> None:
-            self.snapshot = snapshot
+        def __init__(self, snapshot: RunSnapshot | None, others: tuple[RunSnapshot, ...] = ()) -> None:
+            self.snapshot, self.others = snapshot, others
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
@@ -257,8 +258,8 @@ class RunWatcher(Widget):
             super().__init__()
 
     class Looked(Message):
-        def __init__(self, reader: RunReader, snapshot: RunSnapshot) -> None:
-            self.reader, self.snapshot = reader, snapshot
+        def __init__(self, reader: RunReader, snapshot: RunSnapshot, compared: tuple[RunReader, ...]) -> None:
+            self.reader, self.snapshot, self.compared = reader, snapshot, compared
             super().__init__()
 
     def __init__(self) -> None:
@@ -266,6 +267,8 @@ class RunWatcher(Widget):
         self._reader: RunReader | None = None
         self._timer: Timer | None = None
         self._snapshot: RunSnapshot | None = None
+        self._compared: tuple[RunReader, ...] = ()
+        self._others: tuple[RunSnapshot, ...] = ()
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(INTERVAL, self.look, pause=True)
@@ -283,6 +286,17 @@ class RunWatcher(Widget):
         else:
             self._rest()
             self.post_message(self.Seen(None))
+
+    @property
+    def compared(self) -> list[str]:
+        return [reader.run.name for reader in self._compared]
+
+    def compare(self, others: Sequence[Run]) -> None:
+        """Reads `others` too from now on."""
+        before = {reader.run.name: reader for reader in self._compared}
+        if [run.name for run in others] != list(before):
+            self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
+            self.look()
 
     @work(thread=True, exclusive=True, group="find", exit_on_error=False)
     def find(self) -> None:
@@ -307,10 +321,10 @@ class RunWatcher(Widget):
         reader = self._reader
         if reader and not reader.busy:
             reader.busy = True
-            self._look(reader)
+            self._look(reader, self._compared)
 
     @work(thread=True, group="look", exit_on_error=False)
-    def _look(self, reader: RunReader) -> None:
+    def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
             shown = time.monotonic()
@@ -318,26 +332,34 @@ class RunWatcher(Widget):
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    self.post_message(self.Looked(reader, snapshot))
+                    self.post_message(self.Looked(reader, snapshot, compared))
                 snapshot = reader.read()
+            for other in compared:
+                other.snapshot = other.read()
+                while other.snapshot.reading and self.is_running:
+                    other.snapshot = other.read()
         finally:
             reader.busy = False
-        self.post_message(self.Looked(reader, snapshot))
+        self.post_message(self.Looked(reader, snapshot, compared))
 
     def on_run_watcher_looked(self, message: Looked) -> None:
         message.stop()
         snapshot = message.snapshot
         if message.reader is not self._reader:
             return
-        if snapshot.status.alive and self._timer:
+        compared = [other for other in message.compared if other in self._compared]
+        others = tuple(other.snapshot for other in compared if other.snapshot and other.snapshot.name != snapshot.name)
+        if message.compared is not self._compared:
+            self.look()  # other runs were chosen while this look was taken
+        if self._timer and any(seen.status.alive for seen in (snapshot, *others)):
             self._timer.resume()
         else:
             self._rest()
             if self._snapshot and self._snapshot.status.alive:
                 self.set_timer(2 * INTERVAL, self.look)  # its process ends only now: once more, to reap it
-        if snapshot != self._snapshot:
-            self._snapshot = snapshot
-            self.post_message(self.Seen(snapshot))
+        if (snapshot, others) != (self._snapshot, self._others):
+            self._snapshot, self._others = snapshot, others
+            self.post_message(self.Seen(snapshot, others))
 
     def _rest(self) -> None:
         if self._timer:

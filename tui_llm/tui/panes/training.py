@@ -19,7 +19,7 @@ from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
-from tui_llm.tui.widgets.loss_chart import Curves, LossChart
+from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
 
 WIDE = 96  # columns from which the sample stands beside the chart
 SAMPLE = 2000  # characters of a sample that are shown at most
@@ -140,7 +140,8 @@ def sample_text(snapshot: RunSnapshot) -> Content:
     )
 
 
-def curves(snapshot: RunSnapshot) -> Curves:
+def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
+    """What the chart shows of a run, and of those that are laid over it."""
     levels = [
         ("ln V", snapshot.uniform_loss),
         ("unigrams", snapshot.unigram_loss),
@@ -152,6 +153,7 @@ def curves(snapshot: RunSnapshot) -> Curves:
         snapshot.validation,
         tuple((name, value) for name, value in levels if value is not None),
         snapshot.averages,
+        tuple(Other(other.name, other.train, other.averages) for other in others),
     )
 
 
@@ -185,6 +187,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         super().__init__(id="training", classes="pane")
         self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
         self.snapshot: RunSnapshot | None = None
+        self.others: tuple[RunSnapshot, ...] = ()
         self._shown: dict[str, object] = {}
 
     def compose(self) -> ComposeResult:
@@ -200,7 +203,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
     def on_run_watcher_seen(self, message: RunWatcher.Seen) -> None:
         message.stop()
         before, now = self.snapshot, message.snapshot
-        self.snapshot = now
+        self.snapshot, self.others = now, message.others
         self._show()
         if before and now and before.name == now.name and now.checkpoint not in (None, before.checkpoint):
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
@@ -228,7 +231,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
             self._put("#run-message", message_line(snapshot))
             self._put("#run-sample", sample_text(snapshot))
-            self.query_one(LossChart).show(curves(snapshot))
+            self.query_one(LossChart).show(curves(snapshot, self.others))
 
     def _put(self, selector: str, content: Content) -> None:
         """Updates a part, if there is anything new: an equal one would be laid out and painted again."""
@@ -285,7 +288,13 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         """Opens the table of all runs."""
         from tui_llm.tui.screens.runs import RunsScreen
 
-        self.app.push_screen(RunsScreen(), self._chosen)
+        screen = RunsScreen(self.watcher.compared)
+
+        def left(choice: tuple[str, Run | None] | None) -> None:
+            self.watcher.compare(screen.marked_runs)
+            self._chosen(choice)
+
+        self.app.push_screen(screen, left)
 
     def _chosen(self, choice: tuple[str, Run | None] | None) -> None:
         """What the runs screen was left with: (`watch`, `open` or `new`, the run), or None."""

@@ -223,7 +223,7 @@ class LossChart(PlotextPlot):
             away = "" if axis is None or axis[0] <= value <= axis[1] else " ↑" if value > axis[1] else " ↓"
             if name not in beside:
                 words.append((f"{mark} {name} {compact(value)}{away}", f"rgb({red},{green},{blue})"))
-        lines, most = [Text(no_wrap=True)], 1 if height < 10 else 2 if height < 20 else 3
+        lines, most = [Text(no_wrap=True)], 1 if height < 8 else 2 if height < 20 else 3
         for word, style in words:
             if lines[-1].plain and lines[-1].cell_len + len(word) > width and len(lines) < most:
                 lines.append(Text(no_wrap=True))
