@@ -8,8 +8,15 @@ from typing import Literal
 from textual import work
 from textual.widget import Widget
 
+from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.training.run import Run
+
+
+def model_of(run: Run) -> str:
+    """How to ask for the run's newest checkpoint as a model: a shipped model may have the run's name."""
+    return str(run.path) if (paths.shipped_models_dir() / run.name).exists() else run.name
 
 
 class ActsOnRuns(Widget):

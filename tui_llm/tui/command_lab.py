@@ -310,6 +310,16 @@ LAB_COMMANDS: tuple[Command, ...] = (
         ("training",),
     ),
     Command(
+        "follow",
+        "f",
+        "follow",
+        "Follow the watched run: open each new checkpoint, and read all panes anew; or stay with this one",
+        "Training",
+        "lab",
+        "follow",
+        ("training",),
+    ),
+    Command(
         "smooth",
         "a",
         "average",

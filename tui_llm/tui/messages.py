@@ -86,7 +86,7 @@ class TokensAccepted(Message):
 
 
 class CheckpointSaved(Message):
-    """The watched run has a new checkpoint: whoever has it open may read on with newer weights."""
+    """The watched run has a checkpoint that was not seen before: a model that follows it opens it."""
 
     def __init__(self, run: str, step: int) -> None:
         self.run = run

@@ -15,7 +15,7 @@ from tui_llm.display import truncate, visible
 from tui_llm.training import launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
-from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.acting import ActsOnRuns, model_of
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
@@ -205,7 +205,8 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         before, now = self.snapshot, message.snapshot
         self.snapshot, self.others = now, message.others
         self._show()
-        if before and now and before.name == now.name and now.checkpoint not in (None, before.checkpoint):
+        seen = (before.name, before.checkpoint) if before else None
+        if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
 
     def on_resize(self, _event: events.Resize) -> None:
@@ -305,7 +306,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
             self.watcher.find()  # the watched one may have been deleted there
         else:
             if what == "open":
-                self.post_message(ModelChosen(run.name))
+                self.post_message(ModelChosen(model_of(run)))
             self._come_forward(run)
 
     def action_pause_run(self) -> None:
@@ -332,10 +333,11 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
             self.act(lambda: launch.start(run))
 
     def action_open_run(self) -> None:
-        if self.snapshot is None or self.snapshot.checkpoint is None:
+        run = self.watcher.run_watched
+        if run is None or self.snapshot is None or self.snapshot.checkpoint is None:
             self.say("no checkpoint to open yet", "warning")
         else:
-            self.post_message(ModelChosen(self.snapshot.name))
+            self.post_message(ModelChosen(model_of(run)))
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
