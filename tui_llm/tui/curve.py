@@ -34,6 +34,10 @@ class _Bucket:
     count: int
 
 
+def _loss(point: Point) -> float:
+    return point[1]
+
+
 class Envelope:
     """A curve of any length in bounded memory: for each bucket of neighbouring steps, its lowest and its highest
     point, and the sum. Buckets double in width as the curve grows, so a spike is never lost. What is no finite number
@@ -47,22 +51,35 @@ class Envelope:
     def add(self, step: int, value: float) -> None:
         if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
             return
-        if step // self._width >= self._most:
+        at = step // self._width
+        if at >= self._most:
             while step // self._width >= self._most:
                 self._width *= 2
-            before, self._buckets = self._buckets.values(), {}
-            for bucket in before:
-                self._put(bucket)
-        self._put(_Bucket((step, value), (step, value), step, value, 1))
+            self._merge()
+            at = step // self._width
+        bucket = self._buckets.get(at)
+        if bucket is None:
+            self._buckets[at] = _Bucket((step, value), (step, value), step, value, 1)
+            return
+        if value < bucket.low[1]:
+            bucket.low = (step, value)
+        elif value > bucket.high[1]:
+            bucket.high = (step, value)
+        bucket.last = max(bucket.last, step)
+        bucket.total += value
+        bucket.count += 1
 
-    def _put(self, new: _Bucket) -> None:
-        old = self._buckets.setdefault(new.last // self._width, new)
-        if old is not new:
-            old.low = new.low if new.low[1] < old.low[1] else old.low
-            old.high = new.high if new.high[1] > old.high[1] else old.high
-            old.last = max(old.last, new.last)
-            old.total += new.total
-            old.count += new.count
+    def _merge(self) -> None:
+        """Puts the buckets into wider ones."""
+        before, self._buckets = self._buckets.values(), {}
+        for new in before:
+            old = self._buckets.setdefault(new.last // self._width, new)
+            if old is not new:
+                old.low = min(old.low, new.low, key=_loss)
+                old.high = max(old.high, new.high, key=_loss)
+                old.last = max(old.last, new.last)
+                old.total += new.total
+                old.count += new.count
 
     def points(self) -> tuple[Point, ...]:
         """In the order of their steps, at most two a bucket."""

@@ -155,7 +155,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        window.border_subtitle = Content(" · ".join(f"{c.key_text} {c.label}" for c in footer("runs")[:8]))
+        window.border_subtitle = Content(" · ".join(f"{c.key_text} {c.label}" for c in footer("runs")[1:9]))
         table = self.query_one(DataTable)
         for name in COLUMNS:
             table.add_column(Text(name), key=name)
