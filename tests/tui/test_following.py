@@ -111,6 +111,8 @@ async def test_the_model_goes_along_to_another_watched_run() -> None:
         await until(pilot, lambda: "first at step 10, following" in top(app))
         pane.follow(Run(paths.runs_dir() / "second"))
         await until(pilot, lambda: "second at step 20, following" in top(app))
+        pane.follow(fake_run.make("third", done=3))
+        await until(pilot, lambda: "second at step 20, waiting for a checkpoint of third" in top(app))
 
 
 async def test_another_model_ends_following_and_without_a_run_there_is_none() -> None:

@@ -94,6 +94,14 @@ class CheckpointSaved(Message):
         super().__init__()
 
 
+class RunWatched(Message):
+    """Another run is watched from now on."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__()
+
+
 class ModelChosen(Message):
     """Open this model: a shipped model's name, a run's name or a folder."""
 

@@ -17,7 +17,7 @@ from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
 from tui_llm.tui.acting import ActsOnRuns, model_of
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
-from tui_llm.tui.messages import CheckpointSaved, ModelChosen
+from tui_llm.tui.messages import CheckpointSaved, ModelChosen, RunWatched
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
 from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
 
@@ -208,6 +208,8 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         seen = (before.name, before.checkpoint) if before else None
         if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
+        if now and before and now.name != before.name:
+            self.post_message(RunWatched(now.name))
 
     def on_resize(self, _event: events.Resize) -> None:
         width, height = self.content_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual import on
 
 from tui_llm.tui.acting import model_of
-from tui_llm.tui.messages import CheckpointSaved
+from tui_llm.tui.messages import CheckpointSaved, RunWatched
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.lab_base import LabBase
 
@@ -39,6 +39,10 @@ class Following(LabBase):
             self._followed = run.name
             self.stop_stream()
             self.asker.open(model_of(run))
+
+    @on(RunWatched)
+    def _another_is_watched(self) -> None:
+        self.show_top()
 
     def _open_is(self, run: str) -> bool:
         return self.weights is not None and self.weights.step is not None and self.weights.name == run
