@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from tui_llm.tui.run_watch import Envelope, decimate
-from tui_llm.tui.widgets.loss_chart import Curves, LossChart, log_ticks, nice_ticks
+from tui_llm.tui.curve import Average, Envelope, decimate, moving_average
+from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
+from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks
 
 CURVES = Curves(
     [(step, 1 + 7 * math.exp(-step / 300)) for step in range(1, 2001)],
@@ -56,6 +58,34 @@ def test_what_is_no_finite_number_stays_out_of_an_envelope() -> None:
     for step, value in ((1, math.nan), (2, math.inf), (3, 2.0), (-1, 1.0), (10**400, 1.0)):
         envelope.add(step, value)
     assert envelope.points() == ((3, 2.0),)
+
+
+@given(st.lists(losses, min_size=1, max_size=300), st.integers(1, 50))
+def test_a_moving_average_is_the_plain_mean_of_the_last_steps(values: list[float], window: int) -> None:
+    envelope = Envelope()
+    for step, value in enumerate(values, 1):
+        envelope.add(step, value)
+    plain = [values[max(0, at + 1 - window) : at + 1] for at in range(len(values))]
+    wanted = [(step, pytest.approx(sum(part) / len(part), abs=1e-6)) for step, part in enumerate(plain, 1)]
+    assert list(moving_average(envelope.sums(), window)) == wanted
+
+
+def test_the_average_of_a_curve_longer_than_its_buckets_is_exact_where_the_window_ends_between_them() -> None:
+    values = [math.sin(step / 50) + step % 7 for step in range(1024)]
+    envelope = Envelope(128)
+    for step, value in enumerate(values):
+        envelope.add(step, value)
+    points = moving_average(envelope.sums(), 64)  # 8 buckets of 8 steps
+    assert len(points) == 128
+    for step, mean in points[8:]:
+        assert mean == pytest.approx(sum(values[step - 63 : step + 1]) / 64)
+
+
+def test_an_average_forgets_a_spike_that_has_left_its_window() -> None:
+    envelope = Envelope()
+    for step in range(1, 101):
+        envelope.add(step, 1e17 if step == 20 else 2.0)
+    assert [mean for step, mean in moving_average(envelope.sums(), 10) if step >= 30] == [2.0] * 71
 
 
 @given(st.lists(losses, min_size=1, max_size=300), st.integers(1, 40))
@@ -107,9 +137,93 @@ async def test_a_spike_of_one_step_is_seen() -> None:
     spiked = [(step, 9.0 if step == 13_000 else 2.0) for step, _ in flat]
     app = ChartApp(Curves(spiked))
     async with app.run_test(size=(60, 20)):
-        rows = app.query_one(LossChart).render().plain.split("\n")
-        curve = [any("⠁" <= character <= "⣿" for character in row) for row in rows[1:]]  # below the legend
-        assert sum(curve) > 10
+        chart = app.query_one(LossChart)
+
+        def height() -> int:
+            rows = chart.render().plain.split("\n")[1:]  # below the legend
+            return sum(any("⠁" <= character <= "⣿" for character in row) for row in rows)
+
+        assert height() > 10
+        chart.zoom(1)
+        assert height() > 10  # steps 10,000 to 20,000
+        chart.zoom(1)
+        assert height() == 1  # 18,000 to 20,000: no spike there
+        for _ in range(6):
+            chart.pan(-1)
+        assert height() > 10  # 12,000 to 14,000
+
+
+async def test_a_zoomed_chart_shows_its_steps_names_them_and_says_which_lines_are_out_of_sight() -> None:
+    app = ChartApp(CURVES)
+    async with app.run_test(size=(80, 24)):
+        chart = app.query_one(LossChart)
+        assert chart.range() == (1, 2000)
+        chart.zoom(1)
+        assert chart.range() == (1000.5, 2000) and "last half" in chart.render().plain
+        chart.zoom(1)
+        chart.zoom(1)  # no further
+        text = chart.render().plain
+        assert chart.range() == (pytest.approx(1800.1), 2000)
+        assert "last tenth" in text and "1,900" in text and "1,000" not in text
+        assert "ln V 8 ↑" in text and "unigrams 6 ↑" in text and "ln V =" not in text
+        chart.pan(1)
+        assert "last tenth" in chart.render().plain
+        chart.pan(-1)
+        assert "steps 1,700 to 1,900" in chart.render().plain
+        for _ in range(50):
+            chart.pan(-1)
+        assert chart.range() == (1, pytest.approx(200.9)) and "last tenth" not in chart.render().plain
+        chart.zoom(-1)
+        chart.zoom(-1)
+        assert chart.range() == (1, 2000) and "last" not in chart.render().plain
+
+
+async def test_a_range_without_a_loss_says_so() -> None:
+    app = ChartApp(Curves([(1, 2.0), (2, 3.0), (100, math.nan)]))
+    async with app.run_test(size=(60, 12)):
+        chart = app.query_one(LossChart)
+        chart.zoom(1)
+        assert "no loss was noted in these steps" in chart.render().plain
+
+
+async def test_an_average_is_drawn_over_the_points_with_marks_of_its_own() -> None:
+    average = Average(0.05, 100, tuple((step, 4.0) for step in range(1, 2001)))
+    app = ChartApp(dataclasses.replace(CURVES, averages=(average,)))
+    async with app.run_test(size=(80, 24)):
+        chart = app.query_one(LossChart)
+        blocks = set("▀▄▌▐▖▗▘▝▞▚")
+        assert not blocks & set(chart.render().plain)
+        chart.smooth()
+        text = chart.render().plain
+        assert "mean of 100 steps (5 %) 4" in text
+        assert sum(character in blocks for character in text) > 60
+        assert any("⠁" <= character <= "⣿" for character in "".join(text.split("\n")[2:]))
+        chart.smooth()
+        assert not blocks & set(chart.render().plain)
+
+
+async def test_all_four_lines_to_beat_are_told_apart_and_no_name_covers_another() -> None:
+    levels = [("ln V", 8.0), ("unigrams", 6.0), ("bigrams", 4.0), ("floor", 0.5)]
+    app = ChartApp(dataclasses.replace(CURVES, levels=levels))
+    async with app.run_test(size=(80, 30)):
+        text = app.query_one(LossChart).render().plain
+        for wanted in ("╌╌ ln V = 8.00", "┈┈ unigrams = 6.00", "── bigrams = 4.00", "══ floor = 0.50"):
+            assert wanted in text
+    near = [("ln V", 8.0), ("unigrams", 7.9)]
+    app = ChartApp(dataclasses.replace(CURVES, levels=near))
+    async with app.run_test(size=(80, 30)):
+        text = app.query_one(LossChart).render().plain
+        assert "ln V = 8.00" in text and "┈ unigrams 7.9" in text  # in the legend, where there is no room beside it
+
+
+async def test_other_runs_have_marks_and_names_of_their_own() -> None:
+    others = [Other(name, [(step, loss) for step in range(1, 2001)]) for name, loss in (("one", 3.0), ("two", 5.0))]
+    app = ChartApp(dataclasses.replace(CURVES, others=others))
+    async with app.run_test(size=(80, 24)):
+        text = app.query_one(LossChart).render().plain
+        assert "+ one 3" in text and "o two 5" in text
+        body = "\n".join(text.split("\n")[2:])
+        assert body.count("+") > 10 and body.count("o") > 10
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from helpers import drawn, make_app, unsafe, until
 from textual.app import App
 from textual.widgets import DataTable, Select
 
+from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
 from tui_llm.training import launch
@@ -94,6 +95,55 @@ async def test_the_run_under_the_cursor_is_chosen(key: str, what: str) -> None:
         await pilot.press("down", key)
         await until(pilot, lambda: app.answer is not UNSET)
         assert app.answer[0] == what and app.answer[1].name == "second"
+
+
+async def test_space_marks_runs_and_takes_the_mark_off_again() -> None:
+    for at in range(5):
+        fake_run.made_at(fake_run.make(f"run{at}", done=3), 10 * at + 10)
+    app = ScreenApp(RunsScreen(["run1", "gone"]))
+    async with app.run_test(size=(120, 24), notifications=True) as pilot:
+        await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 5)
+        await until(pilot, lambda: "◆ run1" in app.text)
+        await pilot.press("space")
+        await until(pilot, lambda: "◆ run0" in app.text)
+        await pilot.press("down", "space")
+        await until(pilot, lambda: "◆ run1" not in app.text)
+        await pilot.press("space", "down", "space", "down", "space")
+        await until(pilot, lambda: app.text.count("◆") == 4)
+        await pilot.press("down", "space")
+        await until(pilot, lambda: "4 runs are marked already" in app.text)
+        assert [run.name for run in app.shown.marked_runs] == ["run0", "run1", "run2", "run3"]  # type: ignore[union-attr]
+
+
+async def test_marked_runs_are_laid_over_the_watched_one_and_grow_with_it() -> None:
+    for name, age in (("first", 10), ("second", 20), ("third", 30)):
+        fake_run.made_at(fake_run.make(name, done=3), age)
+    second = Run(paths.runs_dir() / "second")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        pane = lab.query_one(TrainingPane)
+
+        def screen() -> str:
+            return "\n".join(drawn(app))
+
+        await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "first")
+        await pilot.press("escape", "4", "z", "R")
+        await until(pilot, lambda: app.screen is not lab and len(app.screen.query_one(DataTable).rows) == 3)
+        await pilot.press("space", "down", "space", "escape")  # the watched one is not laid over itself
+        await until(pilot, lambda: "+ second 5.85" in screen())
+        assert "+ first" not in screen() and "third" not in screen()
+        with fake_run.alive(second):  # the compared one is trained, the watched one rests
+            fake_run.add(second, 4, 4, loss=1.25)
+            second.write_status("running")
+            pane.look()
+            await until(pilot, lambda: "+ second 1.25" in screen())
+            fake_run.add(second, 5, 5, loss=7.5)
+            await until(pilot, lambda: "+ second 7.5" in screen())
+        await pilot.press("R")
+        await until(pilot, lambda: app.screen is not lab and "◆ second" in screen())
+        await pilot.press("space", "escape")  # it wrote last: the first row
+        await until(pilot, lambda: app.screen is lab and "+ second" not in screen())
 
 
 async def test_a_run_without_a_checkpoint_is_not_opened() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import signal
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from textual.widgets import Static
 
 from tui_llm.training import launch
 from tui_llm.training.run import Metric
+from tui_llm.tui.curve import BUCKETS
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.panes.training import TrainingPane, duration
-from tui_llm.tui.run_watch import BUCKETS, CHUNK, RunReader, RunWatcher, loss_glimpse, seconds_left, speed
+from tui_llm.tui.run_watch import CHUNK, RunReader, RunWatcher, loss_glimpse, seconds_left, speed
 from tui_llm.tui.widgets.loss_chart import LossChart
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07"
@@ -257,6 +260,62 @@ async def test_l_makes_the_loss_axis_logarithmic_and_back() -> None:
         await until(pilot, lambda: "log axis" in app.text)
         await pilot.press("l")
         await until(pilot, lambda: "log axis" not in app.text)
+
+
+async def test_a_cycles_through_the_averages_and_back() -> None:
+    fake_run.make("tales", steps=400, done=100)
+    app = PaneApp()
+    async with app.run_test(size=(80, 30)) as pilot:
+        await until(pilot, lambda: app.state == "stopped")
+        for named in ("mean of 4 steps (1 %)", "mean of 20 steps (5 %)"):
+            await pilot.press("a")
+            await until(pilot, lambda named=named: named in app.text)
+        await pilot.press("a")
+        await until(pilot, lambda: "mean of" not in app.text)
+
+
+async def test_plus_and_minus_zoom_the_steps_and_arrows_move_them() -> None:
+    fake_run.make("tales", steps=1001, done=1001)
+    app = PaneApp()
+    async with app.run_test(size=(80, 30)) as pilot:
+        await until(pilot, lambda: app.state == "stopped")
+        for key, named in (("+", "last half"), ("=", "last tenth"), ("left", "steps 851 to 951"), ("right", "last tenth"),
+                           ("-", "last half")):  # fmt: skip
+            await pilot.press(key)
+            await until(pilot, lambda named=named: named in app.text)
+        await pilot.press("-")
+        await until(pilot, lambda: "last half" not in app.text)
+
+
+async def test_the_lines_to_beat_come_from_what_the_worker_said() -> None:
+    fake_run.make("tales", done=20, unigram_entropy=4.5, bigram_entropy=2.5, floor=0.25)
+    app = PaneApp()
+    async with app.run_test(size=(80, 40)) as pilot:
+        wanted = ("ln V = 5.55", "unigrams = 4.50", "bigrams = 2.50", "floor = 0.25")
+        await until(pilot, lambda: all(words in app.text for words in wanted))
+
+
+async def test_epoch_and_perplexity_are_shown_where_there_is_room() -> None:
+    run = fake_run.make("tales", steps=100, done=20, train_tokens=10_000)
+    settings = run.config().settings
+    seen = 20 * settings.batch_size * settings.block_size / 10_000
+    app = PaneApp()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: app.pane.snapshot)
+        assert app.pane.snapshot and app.pane.snapshot.epoch == pytest.approx(seen)
+        assert app.pane.snapshot.perplexity == pytest.approx(math.exp(3.0))
+        wanted = (f"epoch {seen:.2f}", "perplexity 20.1")
+        await until(pilot, lambda: all(words in app.text.replace("\N{NO-BREAK SPACE}", " ") for words in wanted))
+
+
+@pytest.mark.parametrize("value", [None, "x", [], 10**400, float("nan"), float("inf")])
+async def test_facts_that_are_no_numbers_are_left_out(value: object) -> None:
+    run = fake_run.make("tales", done=10)
+    keys = ("unigram_entropy", "bigram_entropy", "floor", "train_tokens")
+    (run.path / "status.json").write_text(json.dumps({"state": "stopped", **dict.fromkeys(keys, value)}))
+    snapshot = RunReader(run).read()
+    facts = (snapshot.unigram_loss, snapshot.bigram_loss, snapshot.floor_loss, snapshot.epoch)
+    assert facts == (None,) * 4
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command
+from tui_llm.tui.command_training import TRAINING_COMMANDS
 
 LAB_COMMANDS: tuple[Command, ...] = (
     # Prompt
@@ -248,67 +249,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "accept",
         ("generate",),
     ),
-    # Training
-    Command(
-        "new_run",
-        "n",
-        "new run",
-        "Train a model on a text of yours",
-        "Training",
-        "training",
-        "new_run",
-        ("training",),
-    ),
-    Command(
-        "pause_run",
-        "p",
-        "pause/go on",
-        "Pause the watched run (it saves first), or let it go on",
-        "Training",
-        "training",
-        "pause_run",
-        ("training",),
-    ),
-    Command(
-        "stop_run",
-        "S",
-        "stop",
-        "Stop the watched run: it saves, then leaves",
-        "Training",
-        "training",
-        "stop_run",
-        ("training",),
-    ),
-    Command(
-        "resume_run",
-        "e",
-        "resume",
-        "Resume a stopped or died run from its last checkpoint",
-        "Training",
-        "training",
-        "resume_run",
-        ("training",),
-    ),
-    Command(
-        "open_run",
-        "O",
-        "open model",
-        "Open the watched run's newest checkpoint as the model of all panes",
-        "Training",
-        "training",
-        "open_run",
-        ("training",),
-    ),
-    Command(
-        "log_axis",
-        "l",
-        "log axis",
-        "Make the loss axis logarithmic, or linear again",
-        "Training",
-        "training",
-        "log_axis",
-        ("training",),
-    ),
+    *TRAINING_COMMANDS,
     # Everything else
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),

@@ -86,11 +86,19 @@ class TokensAccepted(Message):
 
 
 class CheckpointSaved(Message):
-    """The watched run has a new checkpoint: whoever has it open may read on with newer weights."""
+    """The watched run has a checkpoint that was not seen before: a model that follows it opens it."""
 
     def __init__(self, run: str, step: int) -> None:
         self.run = run
         self.step = step
+        super().__init__()
+
+
+class RunWatched(Message):
+    """Another run is watched from now on."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
         super().__init__()
 
 

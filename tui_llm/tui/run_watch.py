@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -24,59 +25,12 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 from tui_llm.training import launch
 from tui_llm.training.run import Metric, MetricsTail, Run, RunConfig, Sample, Status, runs
+from tui_llm.tui.curve import Average, Envelope, Point, moving_average
 
 CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
-BUCKETS = 2048  # of a curve: more than any terminal has columns
-LARGEST_STEP = 10**12
+SHARES = (0.01, 0.05)  # of a run's steps, that its training loss is averaged over
 RECENT = 50  # steps that speed and time left are estimated from
 INTERVAL = 0.5  # seconds between two looks
-
-Point = tuple[int, float]
-"""(step, loss in nats per token)"""
-
-
-class Envelope:
-    """A curve of any length in bounded memory: for each bucket of neighbouring steps, its lowest and its highest
-    point. Buckets double in width as the curve grows, so a spike is never lost. What is no finite number is left out."""
-
-    def __init__(self, buckets: int = BUCKETS) -> None:
-        self._most = buckets
-        self._width = 1
-        self._buckets: dict[int, tuple[Point, Point]] = {}
-
-    def add(self, step: int, value: float) -> None:
-        if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
-            return
-        if step // self._width >= self._most:
-            while step // self._width >= self._most:
-                self._width *= 2
-            pairs, self._buckets = self._buckets.values(), {}
-            for pair in pairs:
-                for point in pair:
-                    self._put(point)
-        self._put((step, value))
-
-    def _put(self, point: Point) -> None:
-        at = point[0] // self._width
-        low, high = self._buckets.get(at, (point, point))
-        self._buckets[at] = (point if point[1] < low[1] else low, point if point[1] > high[1] else high)
-
-    def points(self) -> tuple[Point, ...]:
-        """In the order of their steps, at most two a bucket."""
-        return tuple(sorted({point for pair in self._buckets.values() for point in pair}))
-
-
-def decimate(points: Sequence[Point], columns: int) -> list[Point]:
-    """At most two points for each of `columns` columns of a chart: the lowest and the highest there."""
-    if len(points) <= 2 or columns < 1:
-        return list(points)
-    first, span = points[0][0], points[-1][0] - points[0][0] + 1
-    kept: dict[int, tuple[Point, Point]] = {}
-    for point in points:
-        column = (point[0] - first) * columns // span
-        low, high = kept.get(column, (point, point))
-        kept[column] = (point if point[1] < low[1] else low, point if point[1] > high[1] else high)
-    return sorted({point for pair in kept.values() for point in pair})
 
 
 def speed(recent: Iterable[Metric]) -> float | None:
@@ -97,10 +51,30 @@ def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
     return max(0, steps - recent[-1].step) * sum(gaps) / len(gaps)
 
 
+def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> float | None:
+    """Tokens trained on up to `step`, as a multiple of the corpus's training tokens."""
+    if config is None or train_tokens is None or train_tokens <= 0:
+        return None
+    settings = config.settings
+    return step * settings.batch_size * settings.block_size * settings.accumulation / train_tokens
+
+
+def perplexity(validation: Point | None) -> float | None:
+    """e^loss, as unsure as a guess among that many tokens; ∞ where it is larger than any number."""
+    if validation is None:
+        return None
+    try:
+        return math.exp(validation[1])
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
     """What a run's directory said at one moment. `train` and `validation` are curves of bounded length (see
-    `Envelope`); `uniform_loss` is ln V and `unigram_loss` the corpus's unigram entropy, in nats per token;
+    `Envelope`), `averages` the moving averages of `train`, the narrowest first; `uniform_loss` is ln V, `unigram_loss`
+    and `bigram_loss` the corpus's entropies and `floor_loss` its known floor, in nats per token; `epoch` counts how
+    often the corpus was seen (tokens trained on ÷ its training tokens), `perplexity` is e^(last validation loss);
     `reading` is true while older metrics are still being read."""
 
     name: str
@@ -108,6 +82,7 @@ class RunSnapshot:
     config: RunConfig | None = None
     train: tuple[Point, ...] = ()
     validation: tuple[Point, ...] = ()
+    averages: tuple[Average, ...] = ()
     last: Metric | None = None
     last_validation: Point | None = None
     sample: Sample | None = None
@@ -115,6 +90,10 @@ class RunSnapshot:
     seconds_left: float | None = None
     uniform_loss: float | None = None
     unigram_loss: float | None = None
+    bigram_loss: float | None = None
+    floor_loss: float | None = None
+    epoch: float | None = None
+    perplexity: float | None = None
     checkpoint: int | None = None
     pause_asked: bool = False
     reading: bool = False
@@ -131,6 +110,7 @@ class RunReader:
         self.run = run
         self.tail = MetricsTail(run.metrics_path)
         self.busy = False  # a thread is at it
+        self.snapshot: RunSnapshot | None = None  # what a watcher that compares runs has last read
         self._restart()
         self._samples_mark: tuple[int, int] | None = None
         self._sample: Sample | None = None
@@ -140,6 +120,7 @@ class RunReader:
         self.last: Metric | None = None
         self.last_validation: Point | None = None
         self.recent: deque[Metric] = deque(maxlen=RECENT)
+        self._averages: tuple[Average, ...] = ()
 
     def read(self) -> RunSnapshot:
         """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
@@ -159,7 +140,9 @@ class RunReader:
         except UserError:
             config = None
         recent = list(self.recent)
-        vocabulary = status.vocabulary
+        vocabulary, facts = status.vocabulary, self._facts()
+        if metrics and not self.tail.more:
+            self._averages = self._averaged(status.steps)
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
@@ -167,13 +150,18 @@ class RunReader:
             config=config,
             train=self.train.points(),
             validation=self.validation.points(),
+            averages=self._averages,
             last=self.last,
             last_validation=self.last_validation,
             sample=self._newest_sample(),
             tokens_per_second=speed(recent),
             seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
             uniform_loss=math.log(vocabulary) if vocabulary and vocabulary > 0 else None,
-            unigram_loss=self._unigram(),
+            unigram_loss=facts.get("unigram_entropy"),
+            bigram_loss=facts.get("bigram_entropy"),
+            floor_loss=facts.get("floor"),
+            epoch=epoch(config, status.step, facts.get("train_tokens")),
+            perplexity=perplexity(self.last_validation),
             checkpoint=checkpoints[-1][0] if checkpoints else None,
             pause_asked=bool(self.run.control().get("paused")),
             reading=self.tail.more,
@@ -190,12 +178,24 @@ class RunReader:
             self._samples_mark, self._sample = mark, samples[-1] if samples else None
         return self._sample
 
-    def _unigram(self) -> float | None:
+    def _averaged(self, steps: int) -> tuple[Average, ...]:
+        sums = self.train.sums()
+        steps = max(steps, self.last.step if self.last else 0)
+        windows = [(share, max(2, round(share * steps))) for share in SHARES]
+        return tuple(Average(share, window, moving_average(sums, window)) for share, window in windows)
+
+    def _facts(self) -> dict[str, float]:
+        """The finite numbers that the worker wrote into its status.json."""
         try:
-            value = float(read_json(self.run.path / "status.json")["unigram_entropy"])
-        except (UserError, KeyError, TypeError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
+            said = read_json(self.run.path / "status.json")
+        except UserError:
+            return {}
+        found = said.items() if isinstance(said, dict) else ()
+        return {
+            key: float(value)
+            for key, value in found
+            if isinstance(value, int | float) and abs(value) < sys.float_info.max
+        }
 
 
 def last_sign(run: Run) -> float:
@@ -237,16 +237,16 @@ def last_validation(path: Path) -> float | None:
 
 
 class RunWatcher(Widget):
-    """Posts `Seen` for the watched run: at once, then twice a second while it is alive. While nothing is alive it
-    does nothing at all; `look` takes another look."""
+    """Posts `Seen` for the watched run and those compared with it: at once, then twice a second while one of them is
+    alive. While nothing is alive it does nothing at all; `look` takes another look."""
 
     DEFAULT_CSS = "RunWatcher { display: none; }"
 
     class Seen(Message):
-        """`snapshot` is None where there is no run at all."""
+        """`snapshot` is None where there is no run at all; `others` are the runs compared with it."""
 
-        def __init__(self, snapshot: RunSnapshot | None) -> None:
-            self.snapshot = snapshot
+        def __init__(self, snapshot: RunSnapshot | None, others: tuple[RunSnapshot, ...] = ()) -> None:
+            self.snapshot, self.others = snapshot, others
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
@@ -258,8 +258,8 @@ class RunWatcher(Widget):
             super().__init__()
 
     class Looked(Message):
-        def __init__(self, reader: RunReader, snapshot: RunSnapshot) -> None:
-            self.reader, self.snapshot = reader, snapshot
+        def __init__(self, reader: RunReader, snapshot: RunSnapshot, compared: tuple[RunReader, ...]) -> None:
+            self.reader, self.snapshot, self.compared = reader, snapshot, compared
             super().__init__()
 
     def __init__(self) -> None:
@@ -267,6 +267,8 @@ class RunWatcher(Widget):
         self._reader: RunReader | None = None
         self._timer: Timer | None = None
         self._snapshot: RunSnapshot | None = None
+        self._compared: tuple[RunReader, ...] = ()
+        self._others: tuple[RunSnapshot, ...] = ()
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(INTERVAL, self.look, pause=True)
@@ -284,6 +286,17 @@ class RunWatcher(Widget):
         else:
             self._rest()
             self.post_message(self.Seen(None))
+
+    @property
+    def compared(self) -> list[str]:
+        return [reader.run.name for reader in self._compared]
+
+    def compare(self, others: Sequence[Run]) -> None:
+        """Reads `others` too from now on."""
+        before = {reader.run.name: reader for reader in self._compared}
+        if [run.name for run in others] != list(before):
+            self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
+            self.look()
 
     @work(thread=True, exclusive=True, group="find", exit_on_error=False)
     def find(self) -> None:
@@ -308,10 +321,10 @@ class RunWatcher(Widget):
         reader = self._reader
         if reader and not reader.busy:
             reader.busy = True
-            self._look(reader)
+            self._look(reader, self._compared)
 
     @work(thread=True, group="look", exit_on_error=False)
-    def _look(self, reader: RunReader) -> None:
+    def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
             shown = time.monotonic()
@@ -319,26 +332,34 @@ class RunWatcher(Widget):
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    self.post_message(self.Looked(reader, snapshot))
+                    self.post_message(self.Looked(reader, snapshot, compared))
                 snapshot = reader.read()
+            for other in compared:
+                other.snapshot = other.read()
+                while other.snapshot.reading and self.is_running:
+                    other.snapshot = other.read()
         finally:
             reader.busy = False
-        self.post_message(self.Looked(reader, snapshot))
+        self.post_message(self.Looked(reader, snapshot, compared))
 
     def on_run_watcher_looked(self, message: Looked) -> None:
         message.stop()
         snapshot = message.snapshot
         if message.reader is not self._reader:
             return
-        if snapshot.status.alive and self._timer:
+        compared = [other for other in message.compared if other in self._compared]
+        others = tuple(other.snapshot for other in compared if other.snapshot and other.snapshot.name != snapshot.name)
+        if message.compared is not self._compared:
+            self.look()  # other runs were chosen while this look was taken
+        if self._timer and any(seen.status.alive for seen in (snapshot, *others)):
             self._timer.resume()
         else:
             self._rest()
             if self._snapshot and self._snapshot.status.alive:
                 self.set_timer(2 * INTERVAL, self.look)  # its process ends only now: once more, to reap it
-        if snapshot != self._snapshot:
-            self._snapshot = snapshot
-            self.post_message(self.Seen(snapshot))
+        if (snapshot, others) != (self._snapshot, self._others):
+            self._snapshot, self._others = snapshot, others
+            self.post_message(self.Seen(snapshot, others))
 
     def _rest(self) -> None:
         if self._timer:

@@ -18,9 +18,9 @@ from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
 from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
-from tui_llm.tui.messages import CheckpointSaved, ModelChosen
+from tui_llm.tui.messages import CheckpointSaved, ModelChosen, RunWatched
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
-from tui_llm.tui.widgets.loss_chart import Curves, LossChart
+from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
 
 WIDE = 96  # columns from which the sample stands beside the chart
 SAMPLE = 2000  # characters of a sample that are shown at most
@@ -100,16 +100,20 @@ def progress_line(snapshot: RunSnapshot, width: int) -> Content:
     return Content.assemble(head, *bar, tail)
 
 
-def numbers_line(snapshot: RunSnapshot) -> Content:
+def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     last = snapshot.last
     if last is None:
         return Content()
     parts: list[tuple[str, str]] = [("loss", fmt.number(last.loss, 3))]
     if snapshot.last_validation is not None:
         parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
+    if snapshot.perplexity is not None and width >= 100:
+        parts.append(("perplexity", fmt.compact(snapshot.perplexity)))
     parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    if snapshot.epoch is not None and width >= 90:
+        parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
     return Content("  ").join(
         [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
     )
@@ -137,12 +141,20 @@ def sample_text(snapshot: RunSnapshot) -> Content:
     )
 
 
-def curves(snapshot: RunSnapshot) -> Curves:
-    levels = [("ln V", snapshot.uniform_loss), ("unigrams", snapshot.unigram_loss)]
+def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
+    """What the chart shows of a run, and of those that are laid over it."""
+    levels = [
+        ("ln V", snapshot.uniform_loss),
+        ("unigrams", snapshot.unigram_loss),
+        ("bigrams", snapshot.bigram_loss),
+        ("floor", snapshot.floor_loss),
+    ]
     return Curves(
         snapshot.train,
         snapshot.validation,
         tuple((name, value) for name, value in levels if value is not None),
+        snapshot.averages,
+        tuple(Other(other.name, other.train, other.averages) for other in others),
     )
 
 
@@ -176,6 +188,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         super().__init__(id="training", classes="pane")
         self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
         self.snapshot: RunSnapshot | None = None
+        self.others: tuple[RunSnapshot, ...] = ()
         self._shown: dict[str, object] = {}
 
     def compose(self) -> ComposeResult:
@@ -191,10 +204,13 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
     def on_run_watcher_seen(self, message: RunWatcher.Seen) -> None:
         message.stop()
         before, now = self.snapshot, message.snapshot
-        self.snapshot = now
+        self.snapshot, self.others = now, message.others
         self._show()
-        if before and now and before.name == now.name and now.checkpoint not in (None, before.checkpoint):
+        seen = (before.name, before.checkpoint) if before else None
+        if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
             self.post_message(CheckpointSaved(now.name, now.checkpoint))
+        if now and before and now.name != before.name:
+            self.post_message(RunWatched(now.name))
 
     def on_resize(self, _event: events.Resize) -> None:
         width, height = self.content_size
@@ -213,13 +229,13 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
                 self._put("#run-message", Content())
                 return
             width, height = self.content_size
-            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot)]
+            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot, width)]
             if height >= 14:
                 lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
             self._put("#run-message", message_line(snapshot))
             self._put("#run-sample", sample_text(snapshot))
-            self.query_one(LossChart).show(curves(snapshot))
+            self.query_one(LossChart).show(curves(snapshot, self.others))
 
     def _put(self, selector: str, content: Content) -> None:
         """Updates a part, if there is anything new: an equal one would be laid out and painted again."""
@@ -276,7 +292,13 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         """Opens the table of all runs."""
         from tui_llm.tui.screens.runs import RunsScreen
 
-        self.app.push_screen(RunsScreen(), self._chosen)
+        screen = RunsScreen(self.watcher.compared)
+
+        def left(choice: tuple[str, Run | None] | None) -> None:
+            self.watcher.compare(screen.marked_runs)
+            self._chosen(choice)
+
+        self.app.push_screen(screen, left)
 
     def _chosen(self, choice: tuple[str, Run | None] | None) -> None:
         """What the runs screen was left with: (`watch`, `open` or `new`, the run), or None."""
@@ -314,13 +336,23 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
             self.act(lambda: launch.start(run))
 
     def action_open_run(self) -> None:
-        if self.snapshot is None or self.snapshot.checkpoint is None:
+        run = self.watcher.run_watched
+        if run is None or self.snapshot is None or self.snapshot.checkpoint is None:
             self.say("no checkpoint to open yet", "warning")
         else:
-            self.post_message(ModelChosen(run_model(self.snapshot.name)))
+            self.post_message(ModelChosen(run_model(run.name)))
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
+
+    def action_smooth(self) -> None:
+        self.query_one(LossChart).smooth()
+
+    def action_zoom_steps(self, direction: int) -> None:
+        self.query_one(LossChart).zoom(direction)
+
+    def action_pan_steps(self, direction: int) -> None:
+        self.query_one(LossChart).pan(direction)
 
     def look(self) -> None:
         self.watcher.look()

@@ -22,6 +22,13 @@ WORDS = (
     ("bits", "the loss divided by ln 2"),
     ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),
     ("ln V", "the loss of a model that knows nothing of its V tokens: the line to beat"),
+    (
+        "unigrams, bigrams",
+        "the training text's entropy by token counts alone, and by counts after each token: lines to beat",
+    ),
+    ("floor", "the entropy of a text whose source is known: no model gets below it on new text"),
+    ("epoch", "how often the training text was seen: tokens trained on, divided by its tokens"),
+    ("mean of 60 steps", "the plain mean of the training losses of the last so many steps"),
     ("u", "the random number from 0 to 1 that picked the token on the cumulative probabilities"),
     ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all was cached), and the time it took"),
     ("rank", "1 + how many tokens have a larger logit"),

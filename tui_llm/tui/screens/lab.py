@@ -15,7 +15,6 @@ from textual.widget import Widget
 from tui_llm.reading import Engine, Reading, Target
 from tui_llm.tui.commands import PANES, bindings
 from tui_llm.tui.messages import (
-    CheckpointSaved,
     Failed,
     ModelChosen,
     ModelsListed,
@@ -30,6 +29,7 @@ from tui_llm.tui.panes.loss import LossPane
 from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.drawing import Drawing
+from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.keep import Keeping
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
@@ -39,7 +39,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Drawing, Keeping):
+class LabScreen(Drawing, Following, Keeping):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -206,13 +206,13 @@ class LabScreen(Drawing, Keeping):
                 if current:
                     pane.mark_stale(False)
             self._problem = ""
-            self._show_top()
+            self.show_top()
         if not self._target_proposed and reading.distribution is not None:
             self._target_proposed = True
             if self.lab.propose_target(reading.distribution.candidates):
                 self.ask()
 
-    def _show_top(self) -> None:
+    def show_top(self) -> None:
         top = self.query_one(TopBar)
         if self._problem:
             top.show_problem(self._problem)
@@ -226,7 +226,7 @@ class LabScreen(Drawing, Keeping):
                 "Esc cancels" if can_cancel else "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "",
             )
         elif self.weights is not None:
-            top.show_model(self.weights, self.reading)
+            top.show_model(self.weights, self.reading, self.following_words)
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,8 +238,8 @@ class LabScreen(Drawing, Keeping):
         self._busy = (message.text, time.monotonic()) if message.text else None
         if self._busy is not None:
             self._problem = ""
-            self._busy_timer = self.set_interval(0.5, self._show_top)
-        self._show_top()
+            self._busy_timer = self.set_interval(0.5, self.show_top)
+        self.show_top()
 
     @on(Opened)
     def _opened(self, message: Opened) -> None:
@@ -247,7 +247,7 @@ class LabScreen(Drawing, Keeping):
         if message.fresh and self.lab.steps:
             self.lab.clear("another model: the continuation was dropped")
         self._problem = ""
-        self._show_top()
+        self.show_top()
         self.ask()
 
     @on(Failed)
@@ -259,7 +259,7 @@ class LabScreen(Drawing, Keeping):
             self.warn(message.line)
             return
         self._problem = message.line
-        self._show_top()
+        self.show_top()
 
     @on(ReadingReady)
     def _reading_ready(self, message: ReadingReady) -> None:
@@ -338,17 +338,9 @@ class LabScreen(Drawing, Keeping):
         self.open_model(message.model)
 
     def open_model(self, model: str) -> None:
+        self.stop_following()
         self.stop_stream()
         self.asker.open(model)
-
-    def refresh_weights(self) -> None:
-        """The open run may have a newer checkpoint: look, and read again if so."""
-        self.asker.refresh()
-
-    @on(CheckpointSaved)
-    def _checkpoint_saved(self, message: CheckpointSaved) -> None:
-        if self.weights is not None and self.weights.name == message.run:
-            self.refresh_weights()
 
     def action_runs(self) -> None:
         self.query_one(TrainingPane).choose_run()
@@ -357,6 +349,7 @@ class LabScreen(Drawing, Keeping):
         if self._job is not None:
             self.stop_stream()
         elif self._busy is not None and self.weights is not None:
+            self.stop_following()
             self.asker.abandon()
             self.say("stays with the model that is open")
         elif self.zoomed:

@@ -33,6 +33,14 @@ class LabBase(Screen[None]):
     def show(self, reading: Reading) -> None:
         """Hands a reading to the panes."""
 
+    @abstractmethod
+    def show_top(self) -> None:
+        """Says in the top line what is open."""
+
+    @abstractmethod
+    def stop_stream(self) -> None:
+        """Draws no further token."""
+
     @property
     def prompt(self) -> PromptEditor:
         return self.query_one("#prompt", PromptEditor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,10 +24,12 @@ from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import bindings, footer
 from tui_llm.tui.panes.training import state_words
 from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse
+from tui_llm.tui.widgets.loss_chart import OTHERS
 
 REFRESH = 2.0  # seconds, while a run is alive
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # cells of a sparkline
+MARK = "◆"  # before the name of a run that the chart shows too
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
 
@@ -80,10 +83,10 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
-def cells(row: RunRow) -> tuple[Text, ...]:
+def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
     words, _style = state_words(row.state)
     return (
-        Text(visible(row.name)),
+        Text(f"{MARK} {visible(row.name)}" if marked else visible(row.name)),
         Text(words),
         Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
         Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),
@@ -123,7 +126,8 @@ class ConfirmScreen(ModalScreen[bool]):
 
 
 class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
-    """Dismissed with (`watch`, `open` or `new`, the run), or with None."""
+    """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
+    watched one, at first the `marked` ones."""
 
     BINDINGS = bindings("runs")
     DEFAULT_CSS = """
@@ -135,8 +139,9 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
     RunsScreen .-hidden { display: none; }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marked: Iterable[str] = ()) -> None:
         super().__init__()
+        self.marked = list(marked)
         self.rows: tuple[RunRow, ...] = ()
         self._runs: dict[str, Run] = {}
         self._timer: Timer | None = None
@@ -150,7 +155,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        window.border_subtitle = Content(" · ".join(f"{c.key_text} {c.label}" for c in footer("runs")[:7]))
+        window.border_subtitle = Content(" · ".join(f"{c.key_text} {c.label}" for c in footer("runs")[1:9]))
         table = self.query_one(DataTable)
         for name in COLUMNS:
             table.add_column(Text(name), key=name)
@@ -190,13 +195,13 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
                 selected = self.selected
                 table.clear()
                 for row in rows:
-                    table.add_row(*cells(row), key=row.name)
+                    table.add_row(*cells(row, row.name in self.marked), key=row.name)
                 if selected is not None and selected.name in found:
                     table.move_cursor(row=table.get_row_index(selected.name))
             else:
                 for row, before in zip(rows, self.rows, strict=True):
                     if row != before:
-                        for column, cell in zip(COLUMNS, cells(row), strict=True):
+                        for column, cell in zip(COLUMNS, cells(row, row.name in self.marked), strict=True):
                             table.update_cell(row.name, column, cell, update_width=True)
             self.rows = rows
             table.set_class(not rows, "-hidden")
@@ -212,6 +217,11 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
             return None
         return self._runs.get(self.rows[table.cursor_row].name)
 
+    @property
+    def marked_runs(self) -> list[Run]:
+        """In the order in which they were marked; those that are gone are left out."""
+        return [self._runs[name] for name in self.marked if name in self._runs]
+
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
@@ -221,6 +231,23 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
     def action_watch_run(self) -> None:
         if self.selected is not None:
             self.dismiss(("watch", self.selected))
+
+    def action_mark_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        self.marked = [name for name in self.marked if name in self._runs]
+        if run.name in self.marked:
+            self.marked.remove(run.name)
+        elif len(self.marked) == len(OTHERS):
+            self.say(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
+            return
+        else:
+            self.marked.append(run.name)
+        row = next(row for row in self.rows if row.name == run.name)
+        self.query_one(DataTable).update_cell(
+            run.name, "run", cells(row, run.name in self.marked)[0], update_width=True
+        )
 
     def action_open_run(self) -> None:
         run = self.selected

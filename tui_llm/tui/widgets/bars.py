@@ -29,7 +29,7 @@ class Bar(Static):
 class TopBar(Bar):
     """Whose numbers these are and what they took; or what the engine is busy with; or what went wrong."""
 
-    def show_model(self, weights: Weights, reading: Reading | None) -> None:
+    def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
         facts = (
             f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
@@ -39,7 +39,11 @@ class TopBar(Bar):
         took = ""
         if reading is not None:
             took = f"   fed {reading.forward_tokens} in {reading.milliseconds:.1f} ms"
-        self.put(Content.assemble((visible(weights.name) + step, "bold"), "  ", (facts, "dim"), (took, "dim")))
+        self.put(
+            Content.assemble(
+                (visible(weights.name) + step + visible(following), "bold"), "  ", (facts, "dim"), (took, "dim")
+            )
+        )
 
     def show_busy(self, text: str, seconds: float, hint: str) -> None:
         elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""

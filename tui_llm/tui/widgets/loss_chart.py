@@ -1,4 +1,4 @@
-"""The loss over the steps: training, validation, and the lines that a loss must beat.
+"""The loss over the steps: training, validation, moving averages, other runs, and the lines that a loss must beat.
 
 The lines differ by their marks, not only by colour. A chart is at most two points a column (`decimate`), and is
 painted at most twice a second.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
@@ -16,18 +16,33 @@ from textual.color import Color, ColorParseError
 from textual.timer import Timer
 from textual_plotext import PlotextPlot
 
-from tui_llm.display import truncate
+from tui_llm.display import truncate, visible
+from tui_llm.tui.curve import Average, Point, decimate, within
 from tui_llm.tui.format import compact
-from tui_llm.tui.run_watch import Point, decimate
+from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks, step_label
 
 REPAINT = 0.5  # seconds
-TRAIN, VALIDATION = "braille", "×"
-LINES = "╌┈"  # ln V, the corpus's unigram entropy
+TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
+LINES = "╌┈─═"  # ln V, the corpus's unigram and bigram entropies, the known floor
+OTHERS = "+o*#"  # other runs laid over this one
+OTHERS_COLOURS = ("success", "error", "secondary", "accent")
 NAMED_FROM = 30  # columns from which a horizontal line carries its name
 SMALLEST = 1e-9  # where a logarithmic axis begins
+ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
 Level = tuple[str, float]
 """A horizontal line: its name, and the loss that it stands at."""
+
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another run's training loss; its `averages` are over the same shares of its steps as this run's."""
+
+    name: str
+    train: Sequence[Point] = ()
+    averages: Sequence[Average] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,52 +50,21 @@ class Curves:
     train: Sequence[Point] = ()
     validation: Sequence[Point] = ()
     levels: Sequence[Level] = field(default=())  # at most one for each of `LINES`
+    averages: Sequence[Average] = ()  # of `train`
+    others: Sequence[Other] = ()  # at most one for each of `OTHERS`
 
-
-def nice_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` (2 or more) round numbers in low…high: multiples of 1, 2 or 5 times a power of ten. The two ends
-    where no two round ones lie between."""
-    span = high - low
-    if not (math.isfinite(span) and span > 0):
-        return [low]
-    power = 10.0 ** math.floor(math.log10(span / most))
-    for factor in (1, 2, 5, 10, 20, 50):
-        unit = factor * power
-        first, last = math.ceil(low / unit - 1e-9), math.floor(high / unit + 1e-9)
-        if last - first + 1 <= most:
-            break
-    ticks = [round(i * unit, 12) for i in range(first, last + 1)]
-    return ticks if len(ticks) >= 2 else [low, high]
-
-
-def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round numbers in low…high that suit a logarithmic axis (both above 0)."""
-    for factors in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
-        ticks = [
-            factor * 10.0**power
-            for power in range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-            for factor in factors
-            if low <= factor * 10.0**power <= high
-        ]
-        if len(ticks) <= most:
-            break
-    if len(ticks) > most:
-        ticks = ticks[:: -(-len(ticks) // most)]
-    return ticks if len(ticks) >= 2 else nice_ticks(low, high, most)
+    def lines(self) -> Iterable[Sequence[Point]]:
+        """Everything that has steps."""
+        return (self.train, self.validation, *(other.train for other in self.others))
 
 
 def _log10(value: float) -> float:
     return math.log10(max(value, SMALLEST))
 
 
-def step_label(step: float) -> str:
-    if step >= 1e6:
-        return f"{step / 1e6:g}M"
-    return f"{step / 1e3:g}k" if step >= 10_000 and step % 100 == 0 else f"{step:,.0f}"
-
-
 class LossChart(PlotextPlot):
-    """Shows `Curves`. `log_axis` makes the loss axis logarithmic."""
+    """Shows `Curves`: a view of them that keys change. `log_axis` makes the loss axis logarithmic, `smoothing` says
+    which of the averages is drawn (0: none), `zoomed` and `panned` which of the steps."""
 
     DEFAULT_CSS = """
     LossChart { width: 1fr; height: 1fr; }
@@ -91,6 +75,9 @@ class LossChart(PlotextPlot):
         self.theme = "textual-clear"  # no background of its own; the colours are taken from the app's theme
         self.curves = Curves()
         self.log_axis = False
+        self.smoothing = 0
+        self.zoomed = 0  # at which of ZOOMS
+        self.panned = 0  # halves of the range in sight, back from the newest step
         self._painted = -math.inf
         self._pending: Timer | None = None
 
@@ -112,14 +99,46 @@ class LossChart(PlotextPlot):
         self._painted, self._pending = time.monotonic(), None
         self.refresh()
 
-    def toggle_log(self) -> bool:
+    # ── the view ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def toggle_log(self) -> None:
         self.log_axis = not self.log_axis
         self.refresh()
-        return self.log_axis
+
+    def smooth(self) -> None:
+        """The next wider average; after the widest, none."""
+        self.smoothing = (self.smoothing + 1) % (len(self.curves.averages) + 1)
+        self.refresh()
+
+    def zoom(self, direction: int) -> None:
+        """Fewer steps (+1) or more (−1), up to the newest one."""
+        self.zoomed = min(len(ZOOMS) - 1, max(0, self.zoomed + direction))
+        self.panned = 0
+        self.refresh()
+
+    def pan(self, direction: int) -> None:
+        """Half a range on (+1) or back (−1), as far as there are steps."""
+        furthest = math.ceil(2 / ZOOMS[self.zoomed][0]) - 2
+        self.panned = min(furthest, max(0, self.panned - direction))
+        self.refresh()
+
+    def _average(self, averages: Sequence[Average]) -> Average | None:
+        return averages[self.smoothing - 1] if 0 < self.smoothing <= len(averages) else None
+
+    def range(self) -> tuple[float, float]:
+        """The first and the last step in sight."""
+        steps = [line[end][0] for line in self.curves.lines() if line for end in (0, -1)]
+        first, last = min(steps), max(steps)
+        span = (last - first) * ZOOMS[self.zoomed][0]
+        left = max(float(first), last - span - self.panned * span / 2)
+        return left, left + span if span > 0 else left + 1
+
+    def _scale(self) -> Callable[[float], float]:
+        return _log10 if self.log_axis else float
 
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _colour(self, name: str, otherwise: str = "foreground") -> tuple[int, int, int]:
+    def _colour(self, name: str, otherwise: str = "foreground") -> RGB:
         variables = self.app.theme_variables
         for key in (name, otherwise):
             try:
@@ -128,53 +147,106 @@ class LossChart(PlotextPlot):
                 continue
         return (128, 128, 128)
 
+    def _faint(self, colour: RGB, how: float) -> RGB:
+        return Color(*colour).blend(Color(*self._colour("surface")), how).rgb
+
     def render(self) -> Text:
         width, height = self.size
         if width < 1 or height < 1:
             return Text()
         curves = self.curves
-        if not any(math.isfinite(value) for _, value in [*curves.train, *curves.validation]):
+        if not any(math.isfinite(value) for line in curves.lines() for _, value in line):
             return Text(truncate("no step has been made yet", width), style="dim", no_wrap=True)
-        legend = self._legend(width) if height >= 7 else None
-        plot = self._plotted(width, height - (legend is not None))
-        return Text("\n").join([legend, plot]) if legend is not None else plot
+        left, right = self.range()
+        axis = self._axis(left, right)
+        legend = self._legend(width, height, left, right, axis) if height >= 7 else []
+        if axis is None:
+            return Text("\n").join([*legend, Text(truncate("no loss was noted in these steps", width), style="dim")])
+        return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])
 
-    def _legend(self, width: int) -> Text:
-        curves, parts = self.curves, []
-        if curves.train:
-            parts.append(("⣀⡠", "training", curves.train[-1][1], self._colour("text-primary", "primary")))
-        if curves.validation:
-            value = curves.validation[-1][1]
-            parts.append((VALIDATION, "validation", value, self._colour("text-warning", "warning")))
-        if width < NAMED_FROM:
-            grey = self._level_colour()
-            parts += [(mark, name, v, grey) for mark, (name, v) in zip(LINES, curves.levels, strict=False)]
-        text = Text(no_wrap=True)
-        for mark, name, value, (red, green, blue) in parts:
-            text.append(f"{mark} {name} {compact(value)}  ", style=f"rgb({red},{green},{blue})")
-        text.append("log axis" if self.log_axis else "", style="dim")
-        text.truncate(width, overflow="ellipsis")
-        return text
-
-    def _level_colour(self) -> tuple[int, int, int]:
-        return Color(*self._colour("foreground")).blend(Color(*self._colour("surface")), 0.35).rgb
-
-    def _plotted(self, width: int, height: int) -> Text:
-        scale = _log10 if self.log_axis else float
-        curves, plot = self.curves, self.plt
-        points = [p for p in (*curves.train, *curves.validation) if math.isfinite(p[1])]
-        levels = [level for level in curves.levels[: len(LINES)] if math.isfinite(level[1])]
-        left, right = min(p[0] for p in points), max(p[0] for p in points)
-        right = right if right > left else left + 1
-        values = [v for _, v in points] + [v for _, v in levels]
+    def _axis(self, left: float, right: float) -> tuple[float, float] | None:
+        """The lowest and the highest loss in sight, with some room; None where there is none."""
+        values = [value for line in self.curves.lines() for _, value in within(line, left, right)]
+        if not values:
+            return None
+        if not self.zoomed:  # a line far above what is zoomed into would leave it no room
+            values += [value for _, value in self._levels() if math.isfinite(value)]
         if self.log_axis:
             values = [max(v, SMALLEST) for v in values]
         low, high = min(values), max(values)
         if high - low < 1e-9 * max(1.0, abs(high)):  # all equal: some room around it
-            low, high = low / 1.1 - (not self.log_axis) * 0.1, high * 1.1 + (not self.log_axis) * 0.1
-        elif not self.log_axis:
-            low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
+            return low / 1.1 - (not self.log_axis) * 0.1, high * 1.1 + (not self.log_axis) * 0.1
+        room = 0.0 if self.log_axis else 0.04 * (high - low)
+        return low - room, high + room
 
+    def _levels(self) -> Sequence[Level]:
+        return self.curves.levels[: len(LINES)]
+
+    def _beside(self, width: int, height: int, axis: tuple[float, float]) -> list[Level]:
+        """The levels whose names stand on their lines: where two would share a row, the first."""
+        scale, (low, high) = self._scale(), axis
+        found: list[Level] = []
+        for name, value in self._levels():
+            apart = [abs(scale(value) - scale(v)) / (scale(high) - scale(low)) * height for _, v in found]
+            if width >= NAMED_FROM and low <= value <= high and all(rows > 2 for rows in apart):
+                found.append((name, value))
+        return found
+
+    def _legend(
+        self, width: int, height: int, left: float, right: float, axis: tuple[float, float] | None
+    ) -> list[Text]:
+        """The names of what is drawn, on one line or, where there is room, two or three."""
+        curves, parts = self.curves, []
+        if curves.train:
+            parts.append(("⣀⡠", "training", curves.train[-1][1], self._train_colour()))
+        if curves.validation:
+            value = curves.validation[-1][1]
+            parts.append((VALIDATION, "validation", value, self._colour("text-warning", "warning")))
+        average = self._average(curves.averages)
+        if average is not None and average.points:
+            name = f"mean of {average.window:,} steps ({100 * average.share:g} %)"
+            parts.append(("▀▄", name, average.points[-1][1], self._train_colour()))
+        for mark, colour, other in self._others():
+            line = self._other_line(other)
+            parts += [(mark, truncate(visible(other.name), 24), line[-1][1], colour)] if line else []
+        words = [
+            (f"{mark} {name} {compact(value)}", f"rgb({red},{green},{blue})")
+            for mark, name, value, (red, green, blue) in parts
+        ]
+        if self.zoomed:
+            named = ZOOMS[self.zoomed][1] if not self.panned else f"steps {left:,.0f} to {right:,.0f}"
+            words.insert(0, (named, "bold"))
+        words += [("log axis", "dim")] if self.log_axis else []
+        red, green, blue = self._faint(self._colour("foreground"), 0.35)
+        beside = {name for name, _ in self._beside(width, height, axis)} if axis is not None else set()
+        for mark, (name, value) in zip(LINES, self._levels(), strict=False):
+            away = "" if axis is None or axis[0] <= value <= axis[1] else " ↑" if value > axis[1] else " ↓"
+            if name not in beside:
+                words.append((f"{mark} {name} {compact(value)}{away}", f"rgb({red},{green},{blue})"))
+        lines, most = [Text(no_wrap=True)], 1 if height < 8 else 2 if height < 20 else 3
+        for word, style in words:
+            if lines[-1].plain and lines[-1].cell_len + len(word) > width and len(lines) < most:
+                lines.append(Text(no_wrap=True))
+            lines[-1].append(f"{word}  ", style=style)
+        for row in lines:
+            row.rstrip()
+            row.truncate(width, overflow="ellipsis")
+        return lines
+
+    def _train_colour(self) -> RGB:
+        return self._colour("text-primary", "primary")
+
+    def _others(self) -> list[tuple[str, RGB, Other]]:
+        """Mark, colour and curve of each other run."""
+        colours = [self._colour(f"text-{name}", name) for name in OTHERS_COLOURS]
+        return list(zip(OTHERS, colours, self.curves.others, strict=False))
+
+    def _other_line(self, other: Other) -> Sequence[Point]:
+        average = self._average(other.averages)
+        return average.points if average is not None else other.train
+
+    def _plotted(self, width: int, height: int, left: float, right: float, axis: tuple[float, float]) -> Text:
+        scale, curves, plot, (low, high) = self._scale(), self.curves, self.plt, axis
         plot.clear_figure()
         plot.plotsize(width, height)
         plot._set_size(width, height)  # what PlotextPlot.render does too: plotsize alone keeps to the terminal's size
@@ -187,30 +259,25 @@ class LossChart(PlotextPlot):
         plot.yticks([scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks))
         steps = [float(t) for t in nice_ticks(left, right, max(2, width // 14)) if t == int(t)]
         plot.xticks(*(([], []) if height < 5 else (steps, [step_label(t) for t in steps])))
-        grey = self._level_colour()
-        for mark, (_, value) in zip(LINES, levels, strict=False):
+        grey = self._faint(self._colour("foreground"), 0.35)
+        levels = [(m, *level) for m, level in zip(LINES, self._levels(), strict=False) if low <= level[1] <= high]
+        for mark, _, value in levels:
             plot.plot([left, right], [scale(value)] * 2, marker=mark, color=grey)
-        self._draw(plot.plot, curves.train, scale, 2 * width, TRAIN, self._colour("text-primary", "primary"))
-        self._draw(plot.scatter, curves.validation, scale, width // 2, VALIDATION,
-                   self._colour("text-warning", "warning"))  # fmt: skip
-        if width >= NAMED_FROM:
-            for at, (name, value) in enumerate(levels):
-                apart = abs(scale(value) - scale(levels[0][1])) / (scale(high) - scale(low)) * height
-                if at == 0 or apart > 2:  # where two names would share a row, ln V's stays
-                    plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
+
+        def draw(how: Callable[..., None], points: Sequence[Point], columns: int, marker: str, colour: RGB) -> None:
+            points = decimate(within(points, left, right), max(1, columns))
+            if points:
+                how([p[0] for p in points], [scale(p[1]) for p in points], marker=marker, color=colour)
+
+        average, blue = self._average(curves.averages), self._train_colour()
+        draw(plot.plot, curves.train, 2 * width, TRAIN, self._faint(blue, 0.55) if average else blue)
+        if average is not None:
+            draw(plot.plot, average.points, 2 * width, AVERAGE, blue)
+        for mark, colour, other in self._others():
+            draw(plot.scatter, self._other_line(other), width // 3, mark, colour)
+        draw(plot.scatter, curves.validation, width // 2, VALIDATION, self._colour("text-warning", "warning"))
+        for name, value in self._beside(width, height, axis):
+            plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
         text = Text.from_ansi(plot.build().rstrip("\n"))
         text.no_wrap = True
         return text
-
-    @staticmethod
-    def _draw(
-        how: Callable[..., None],
-        points: Sequence[Point],
-        scale: Callable[[float], float],
-        columns: int,
-        marker: str,
-        colour: tuple[int, int, int],
-    ) -> None:
-        points = decimate([p for p in points if math.isfinite(p[1])], max(1, columns))
-        if points:
-            how([p[0] for p in points], [scale(p[1]) for p in points], marker=marker, color=colour)
