@@ -23,7 +23,6 @@ CORPUS = (
     "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
     "(from a grammar whose entropy is known) or tinyshakespeare (downloaded); a file or folder of that name in the current folder goes first"
 )
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 TRAINING_OPTIONS = {
@@ -236,12 +235,12 @@ def _app(options: argparse.Namespace) -> int:
     # Textual looks for changes to paint so many times a second (it paints nothing where nothing changed). At its 60, an
     # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
     os.environ.setdefault("TEXTUAL_FPS", "120")
+    from tui_llm.llm.device_names import check_device
     from tui_llm.reading import Engine
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
 
-    if options.device.partition(":")[0] not in DEVICES:
-        raise UserError(f"there is no device {options.device!r}; there are: {', '.join(DEVICES)}")
+    check_device(options.device)
 
     def open_engine() -> Engine:
         from tui_llm.engine import PipelineEngine

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 import torch
 
 from tui_llm.errors import UserError
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from tui_llm.llm.device_names import check_device
 
 
 def choose(name: str = "auto") -> torch.device:
     """`auto` takes CUDA, else MPS, else the CPU. Raises `UserError` where the one asked for isn't there."""
-    kind, _, index = name.partition(":")
-    if kind not in DEVICES or (index and not index.isdigit()):
-        raise UserError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}")
+    kind, _, index = check_device(name).partition(":")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if kind == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from tui_llm.errors import UserError
 from tui_llm.llm.model import GPT
+from tui_llm.llm.units import perplexity
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tui_llm.errors import UserError
 from tui_llm.llm.distribution import check, log_softmax
+from tui_llm.llm.units import perplexity
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,6 @@ def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
     total = math.fsum(token.loss for token in losses)
     mean = total / len(losses)
     return LossSummary(total, mean, mean / math.log(2), perplexity(mean), math.log(vocabulary))
-
-
-def perplexity(mean: float) -> float:
-    """e^mean of a mean loss in nats: of how many equally likely tokens the choice was, as it were."""
-    try:
-        return math.exp(mean)
-    except OverflowError:
-        return math.inf
 
 
 def gradient(logits: Tensor, target: int) -> Tensor:

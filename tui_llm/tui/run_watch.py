@@ -23,6 +23,7 @@ from textual.widget import Widget
 
 from tui_llm.errors import UserError
 from tui_llm.files import read_json
+from tui_llm.llm.units import perplexity
 from tui_llm.training import launch
 from tui_llm.training.run import Metric, MetricsTail, Run, RunConfig, Sample, Status, runs
 from tui_llm.tui.curve import Average, Envelope, Point, moving_average
@@ -57,16 +58,6 @@ def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> fl
         return None
     settings = config.settings
     return step * settings.batch_size * settings.block_size * settings.accumulation / train_tokens
-
-
-def perplexity(validation: Point | None) -> float | None:
-    """e^loss, as unsure as a guess among that many tokens; ∞ where it is larger than any number."""
-    if validation is None:
-        return None
-    try:
-        return math.exp(validation[1])
-    except OverflowError:
-        return math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +152,7 @@ class RunReader:
             bigram_loss=facts.get("bigram_entropy"),
             floor_loss=facts.get("floor"),
             epoch=epoch(config, status.step, facts.get("train_tokens")),
-            perplexity=perplexity(self.last_validation),
+            perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
             pause_asked=bool(self.run.control().get("paused")),
             reading=self.tail.more,

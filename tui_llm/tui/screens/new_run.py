@@ -19,6 +19,7 @@ from textual.widgets import Button, Input, Select, Static
 from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.llm.device_names import DEVICES
 from tui_llm.training import launch
 from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
@@ -38,7 +39,6 @@ LABELS = {
     "seed": "seed",
     "device": "device",
 }
-DEVICES = ("auto", "cpu", "cuda", "mps")
 SETTLE = 0.15  # seconds without a key before the corpus is looked at
 
 
