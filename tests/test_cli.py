@@ -312,7 +312,7 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
         (["loss", "a", "--target", ""], "target is empty"),
         (["loss", "", "--target", "b"], "nothing to predict from"),
         (["loss", "a"], "--target"),
-        (["generate", ""], "nothing to go on from"),
+        (["generate", ""], "nothing to predict from"),
         (["generate", "a", "--max-tokens", "-1"], "--max-tokens is -1"),
         (["train", "--run", "x"], "name a text file"),
         (["train", "/no/such.txt", "--run", "x"], "no file or folder"),

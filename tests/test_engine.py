@@ -234,7 +234,7 @@ def test_generation_stops_when_told(engine: PipelineEngine) -> None:
     ):
         seen.append(step.id)
     assert len(seen) == 5
-    with pytest.raises(UserError, match="nothing to go on from"):
+    with pytest.raises(UserError, match="nothing to predict from"):
         list(engine.generate(Request(), seed=1, count=1))
 
 

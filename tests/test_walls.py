@@ -34,9 +34,10 @@ def test_help_imports_neither() -> None:
 
 def test_the_screen_imports_no_torch() -> None:
     code = (
-        "import pkgutil, importlib, tui_llm.tui as package\n"
-        "for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "    importlib.import_module(found.name)"
+        "import pkgutil, importlib, tui_llm.tui, tui_llm.facts\n"
+        "for package in (tui_llm.tui, tui_llm.facts):\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(found.name)"
     )
     seen = modules_after(code)
     assert "tui_llm.tui.app" in seen

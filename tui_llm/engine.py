@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tui_llm import instruments
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
@@ -25,17 +27,20 @@ from tui_llm.reading import (
     GeneratedToken,
     LossReading,
     ModelInfo,
+    Question,
     Reading,
     Request,
     Target,
     TargetToken,
+    Token,
     Tokenization,
     Weights,
 )
-from tui_llm.tokenization import bytes_of, tokenization
+from tui_llm.tokenization import bytes_of, token_of, tokenization
 
 _CHUNK = 256  # tokens fed between two looks at whether the request is still wanted
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
+NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 
 
 def never() -> bool:
@@ -53,6 +58,7 @@ class _Open:
     fed: list[int]  # the ids whose keys and values the cache holds
     logits: Tensor | None = None  # (V,), after the last of `fed`
     order: distribution.Sorted | None = None  # of `logits`
+    remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
 
 
 class PipelineEngine:
@@ -119,13 +125,40 @@ class PipelineEngine:
             raise UserError("no model is open; choose one")
         return self._open
 
+    # ── what the instruments use (`instruments.desk.Desk`) ──
+
+    @property
+    def model(self) -> GPT:
+        return self._current().model
+
+    @property
+    def remembered(self) -> dict[str, Any]:
+        return self._current().remembered
+
+    def token(self, id: int) -> Token:
+        return token_of(self.tokenizer, id)
+
+    def ids(self, request: Request) -> list[int]:
+        return self._encode(request) + list(request.continuation)
+
+    def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Tensor:
+        ids = self.ids(request)
+        if not ids:
+            raise UserError(NOTHING)
+        self._feed(ids, overtaken)
+        logits = self._current().logits
+        assert logits is not None
+        return logits
+
+    def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
+        return instruments.answer(self, question, overtaken)
+
     # ── reading ──
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
         """Everything about one moment. Raises `Overtaken` as soon as the answer is no longer wanted."""
         began, open = time.perf_counter(), self._current()
-        prompt = self._encode(request)
-        ids = prompt + list(request.continuation)
+        ids = self.ids(request)
         tokens = self._tokens(request, ids)
         fed = min(len(ids), open.model.config.context)
         run, spread, lossy, problem = 0, None, None, None
@@ -136,7 +169,7 @@ class PipelineEngine:
                     spread = self._distribution(request)
                 lossy = self._loss(request.target, ids, request, overtaken)
             else:
-                problem = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
+                problem = NOTHING
         except UserError as error:
             problem = str(error)
         return Reading(
@@ -309,9 +342,9 @@ class PipelineEngine:
 
         Token number `start + i` is fixed by the seed and its number alone. Raises `UserError` on an empty prompt.
         """
-        ids = self._encode(request) + list(request.continuation)
+        ids = self.ids(request)
         if not ids:
-            raise UserError("there is nothing to go on from: type some text, or put <|endoftext|> in front")
+            raise UserError(NOTHING)
         stream = TextStream()
         stream.feed(b"".join(bytes_of(self.tokenizer, id) for id in request.continuation))
 

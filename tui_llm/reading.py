@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tui_llm.llm.sampler import SamplerSettings
 
@@ -38,6 +38,13 @@ class Request:
     tokenizer: str | None = None  # vocabulary that the Tokens pane shows; None is the model's own
     top: int = 200  # how many candidates to carry
     token_window: int = 4096  # how many of the last tokens to carry
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one of the `instruments` is asked about a moment, beyond its Reading. Each kind is a subclass in `facts/`."""
+
+    request: Request
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,6 +245,10 @@ class Engine(Protocol):
     ) -> Iterator[GeneratedToken]:
         """Draws up to `count` tokens after the request's prompt and continuation. The draw of token number
         `start + i` is fixed by (seed, start + i) alone, so one at a time equals all at once."""
+        ...
+
+    def answer(self, question: Question, overtaken: Callable[[], bool] = ...) -> Any:
+        """What the question's instrument answers (see `facts/`). Raises `Overtaken` as `read` does."""
         ...
 
     def refresh(self) -> Weights | None:

@@ -14,9 +14,8 @@ def tokenization(
 ) -> Tokenization:
     """The tokens of `ids` as plain facts, only the last `window` of them where that is given."""
     shown = list(ids if window is None else ids[-window:])
-    data = [bytes_of(vocabulary, id) for id in shown]
-    tokens = tuple(Token(id, d, token_text(d), vocabulary.is_special(id)) for id, d in zip(shown, data, strict=True))
-    joined = tuple(Piece(start, stop, text) for start, stop, text in pieces(data))
+    tokens = tuple(token_of(vocabulary, id) for id in shown)
+    joined = tuple(Piece(start, stop, text) for start, stop, text in pieces([token.bytes for token in tokens]))
     return Tokenization(
         vocabulary.name,
         vocabulary.size,
@@ -26,6 +25,11 @@ def tokenization(
         joined,
         min(continuation, len(shown)),
     )
+
+
+def token_of(vocabulary: Tokenizer, id: int) -> Token:
+    data = bytes_of(vocabulary, id)
+    return Token(id, data, token_text(data), vocabulary.is_special(id))
 
 
 def bytes_of(vocabulary: Tokenizer, id: int) -> bytes:

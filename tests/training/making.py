@@ -87,9 +87,9 @@ def _kill() -> None:
 
 
 def _half_a_line(now: _Countdown) -> None:
-    from tui_llm.training import worker
+    from tui_llm.training import jsonl
 
-    whole = worker.append
+    whole = jsonl.append
 
     def append(file: Any, value: dict[str, Any]) -> None:
         if now():
@@ -97,7 +97,7 @@ def _half_a_line(now: _Countdown) -> None:
             _kill()
         whole(file, value)
 
-    worker.append = append
+    jsonl.append = append
 
 
 def _half_the_weights(now: _Countdown) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.training.making import TINY, contents, leftovers, losses, make, words
 from tui_llm.cli import main
 from tui_llm.errors import UserError
-from tui_llm.training import changes, launch, worker
+from tui_llm.training import changes, jsonl, launch, worker
 from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import from_fields, learning_rate
 from tui_llm.training.run import Run
@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 def work(run: Run, at: dict[int, Any] | None = None) -> None:
     """A worker in this process; `at` says what to do once step number such-and-such is written down."""
-    whole = worker.append
+    whole = jsonl.append
 
     def append(file: Any, value: dict[str, Any]) -> None:
         whole(file, value)
@@ -38,7 +38,7 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
             at.pop(value["step"])()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "append", append)
+        patch.setattr(jsonl, "append", append)
         with run.held(1):
             worker.Worker(run).work()
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.making import contents, leftovers, lines, losses, make, words, work
 from tui_llm.errors import UserError
-from tui_llm.training import worker
+from tui_llm.training import jsonl
 from tui_llm.training.run import Run
 
 
@@ -135,7 +135,7 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n')
     with _NearlyFull(path, "ab") as file, pytest.raises(OSError) as told:
-        worker.append(file, {"step": 2, "loss": 1.5})
+        jsonl.append(file, {"step": 2, "loss": 1.5})
     assert told.value.errno == errno.ENOSPC
     assert path.read_bytes() == b'{"step": 1}\n'
 

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm.sampler import SamplerSettings
@@ -18,6 +19,7 @@ from tui_llm.reading import (
     LossReading,
     ModelInfo,
     Piece,
+    Question,
     Reading,
     Request,
     Rest,
@@ -84,6 +86,8 @@ class FakeEngine:
         self.fail: Exception | None = None
         self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
         self.weights: Weights | None = None
+        self.answers: dict[type[Question], Callable[[Any], Any]] = {}  # what instruments answer, by kind of question
+        self.questions: list[Question] = []
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +97,10 @@ class FakeEngine:
         self.opened.append(model)
         self.weights = Weights(model, None, 2_600_000, 4, 4, 128, CONTEXT, VOCABULARY, "cpu")
         return self.weights
+
+    def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        self.questions.append(question)
+        return self.answers[type(question)](question)
 
     def refresh(self) -> Weights | None:
         return None

@@ -14,7 +14,7 @@ from textual.app import App, ComposeResult
 from textual.widgets import Static
 
 from tui_llm.training import launch
-from tui_llm.training.run import Metric
+from tui_llm.training.metrics import Metric
 from tui_llm.tui.curve import BUCKETS
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.panes.training import TrainingPane, duration

@@ -13,7 +13,8 @@ from types import FrameType
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.training import launch
-from tui_llm.training.run import Metric, MetricsTail, Run
+from tui_llm.training.metrics import Metric, MetricsTail
+from tui_llm.training.run import Run
 
 _EVERY = 2.0  # seconds between lines for people
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import re
 import shutil
 import time
@@ -33,6 +32,8 @@ from filelock import FileLock, Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
+from tui_llm.training import jsonl
+from tui_llm.training.metrics import Metric, parse_metric
 from tui_llm.training.presets import TrainingSettings, from_fields
 
 try:
@@ -53,19 +54,6 @@ class RunConfig:
     preset: str
     device: str
     settings: TrainingSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One step. Losses in nats per token; `lr` the learning rate used; `val_loss` where it was measured."""
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_second: float
-    val_loss: float | None = None
-    time: float = 0.0  # seconds since the epoch, when the step ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,24 +236,15 @@ class Run:
         except OSError:
             return None
         for line in reversed(lines[:-1]):
-            metric = _metric(line)
+            metric = parse_metric(line)
             if metric:
                 return metric
         return None
 
     def samples(self) -> list[Sample]:
-        try:
-            raw = self.samples_path.read_bytes().split(b"\n")[:-1]
-        except OSError:
-            return []
-        found = []
-        for line in raw:
-            try:
-                value = json.loads(line)
-                found.append(Sample(int(value["step"]), str(value["prompt"]), str(value["text"])))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                continue
-        return found
+        return jsonl.read(
+            self.samples_path, lambda value: Sample(int(value["step"]), str(value["prompt"]), str(value["text"]))
+        )
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """Whole checkpoints, oldest first, as (step, folder)."""
@@ -294,63 +273,6 @@ class Run:
             shutil.rmtree(self.path)
         except OSError as error:
             raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
-
-
-class MetricsTail:
-    """Reads a metrics.jsonl as it grows: each `new()` gives the lines added since. Starts again where a resumed run
-    has cut the file back (`restarted` is then True for that call). Damaged lines are passed over."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        self.restarted = False
-        self.more = False  # whether `limit` left something unread
-        self._identity: tuple[int, int] | None = None
-
-    def skip(self) -> None:
-        """Passes over the lines that are there already."""
-        self.new(1 << 20)
-        while self.more:
-            self.new(1 << 20)
-
-    def new(self, limit: int = -1) -> list[Metric]:
-        """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
-        there is more to read."""
-        self.restarted = self.more = False
-        try:
-            with self.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                identity = (stat.st_dev, stat.st_ino)
-                if stat.st_size < self.offset or (self._identity is not None and identity != self._identity):
-                    self.offset, self.restarted = 0, True
-                self._identity = identity
-                file.seek(self.offset)
-                data = file.read(limit)
-        except OSError:
-            return []
-        end = data.rfind(b"\n") + 1  # a half-written last line waits for its end
-        self.more = len(data) == limit
-        if self.more and not end:
-            end = len(data)  # no such line is a metric
-        self.offset += end
-        return [metric for line in data[:end].split(b"\n") if (metric := _metric(line))]
-
-
-def _metric(line: bytes) -> Metric | None:
-    try:
-        value = json.loads(line)
-        val_loss = value.get("val_loss")
-        return Metric(
-            int(value["step"]),
-            float(value["loss"]),
-            float(value["lr"]),
-            float(value["grad_norm"]),
-            float(value["tokens_per_second"]),
-            None if val_loss is None else float(val_loss),
-            float(value.get("time", 0.0)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
 
 
 def _int_or_none(value: Any) -> int | None:

@@ -7,9 +7,6 @@ Whatever it has to say goes into the run directory; stdout and stderr are the ru
 from __future__ import annotations
 
 import dataclasses
-import errno
-import io
-import json
 import os
 import signal
 import sys
@@ -27,12 +24,10 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
 from tui_llm.llm import checkpoint, corpus, device, hub
-from tui_llm.llm.generate import generate
 from tui_llm.llm.model import GPT
-from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
-from tui_llm.training import changes, checkpoints, cost
-from tui_llm.training.loop import Diverged, Step, Trainer
+from tui_llm.training import changes, checkpoints, cost, evaluations, jsonl
+from tui_llm.training.loop import Diverged, Trainer
 from tui_llm.training.run import Run
 from tui_llm.training.start import FOLDER
 
@@ -103,7 +98,7 @@ class Worker:
         if state is not None:
             checkpoints.restore(trainer, state)
         trainer.changes = changes.read(run)
-        cut_back(run, done)
+        jsonl.cut_back(run.path, done)
         self.say("running", told)
         step = done
         with run.metrics_path.open("ab", buffering=0) as metrics:
@@ -113,9 +108,10 @@ class Worker:
                 if record is None:
                     break
                 step = record.step
-                append(metrics, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
+                jsonl.append(metrics, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
                 if record.val_loss is not None:
-                    self._sample(trainer, tokenizer, record)
+                    for look in evaluations.LOOKS:
+                        look(run, trainer, tokenizer, record)
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
                     self.save(trainer, tokenizer, step)
@@ -171,65 +167,11 @@ class Worker:
                 self.say("running", f"learning rate {changed[-1].learning_rate:g} at most, from step {step + 1:,} on")
         return True
 
-    def _sample(self, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
-        """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
-        s, model = self.settings, trainer.model
-        ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
-        model.eval()
-
-        @torch.no_grad()
-        def next_logits(ids: list[int]) -> torch.Tensor:
-            window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
-            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
-            return logits.float().cpu()
-
-        made = [
-            step.id
-            for step in generate(
-                next_logits,
-                ids,
-                SamplerSettings(0.8, top_p=0.95),
-                seed=s.seed,
-                start=0,
-                count=s.sample_tokens,
-            )
-        ]
-        line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
-        with self.run.samples_path.open("ab", buffering=0) as file:
-            append(file, line)
-
-
-def append(file: io.FileIO, value: dict[str, Any]) -> None:
-    """One JSON line in one write, so that a reader never sees two halves mixed. Raises OSError where the disk is full;
-    no half line is left then."""
-    line = json.dumps({k: v for k, v in value.items() if v is not None}, allow_nan=False).encode() + b"\n"
-    written = file.write(line)
-    if written != len(line):  # the disk has taken the first part only
-        file.truncate(file.seek(0, os.SEEK_END) - (written or 0))
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-
 
 def log(line: str) -> None:
     """A line on stdout, which is the run's log; what it quotes (a file's name) can't steer the terminal that shows it."""
     with suppress(OSError):  # a full disk: the status says it
         os.write(1, f"{time.strftime('%F %T')} {visible(line, newlines=True)}\n".encode())
-
-
-def cut_back(run: Run, step: int) -> None:
-    """Drops what was logged after `step` (steps that a killed worker had made but not saved) and half lines."""
-    for path in (run.metrics_path, run.samples_path):
-        if not path.exists():
-            continue
-        kept = []
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            try:
-                if int(json.loads(line)["step"]) <= step:
-                    kept.append(line + b"\n")
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                continue
-        data = b"".join(kept)
-        if data != path.read_bytes():
-            write_aside(path, lambda part, data=data: part.write_bytes(data) and None)  # type: ignore[misc]
 
 
 def main(arguments: list[str]) -> int:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from textual.message import Message
 
 from tui_llm.errors import Overtaken, UserError
-from tui_llm.reading import Engine, GeneratedToken, Reading, Request
+from tui_llm.reading import Engine, GeneratedToken, Question, Reading, Request
 from tui_llm.tui.messages import (
+    Answered,
     Drawn,
     Failed,
     GenerationEnded,
@@ -81,6 +82,7 @@ class Asker:
         self._model: str | None = None
         self._abandoned = False  # the model that is being opened is not wanted any more
         self._opened: str | None = None
+        self._questions: dict[type[Question], Question] = {}  # the newest of each kind
         self._want_models = False
         self._want_refresh = False
         self._generation: Generation | None = None
@@ -131,6 +133,17 @@ class Asker:
             self._want_models = True
             self._wake.notify()
 
+    def inquire(self, question: Question) -> None:
+        """Asks an instrument. Replaces a question of the same kind that has not been answered yet."""
+        with self._wake:
+            self._questions[type(question)] = question
+            self._wake.notify()
+
+    def forget(self, kind: type[Question]) -> None:
+        """The question of that kind is not wanted any more, not even where it is being answered."""
+        with self._wake:
+            self._questions.pop(kind, None)
+
     def generate(self, request: Request, seed: int, count: int) -> int:
         """Draws up to `count` tokens after the request's continuation; returns the number that `Drawn` carries."""
         with self._wake:
@@ -178,6 +191,8 @@ class Asker:
             return self._list
         if self._slot is not None:
             return self._read
+        if self._questions:
+            return self._answer
         if self._generation is not None:
             return self._draw
         if self._want_refresh:
@@ -242,6 +257,30 @@ class Asker:
         settle_collector()  # the first reading has brought the last of what stays
         if reading is not None:
             self._post(ReadingReady(reading))
+
+    def _answer(self) -> None:
+        """An answer may take long, so it gives way to a reading, and starts again after it."""
+        assert self._engine is not None
+        with self._wake:
+            kind, question = next(iter(self._questions.items()), (Question, None))
+        if question is None:
+            return
+        answer, problem = None, ""
+        try:
+            answer = self._engine.answer(
+                question, lambda: self._slot is not None or self._closing or self._questions.get(kind) is not question
+            )
+        except Overtaken:
+            return
+        except BaseException as error:
+            if not isinstance(error, UserError):
+                log.error("asking an instrument failed", exc_info=error)
+            problem = one_line(error)
+        with self._wake:
+            if self._questions.get(kind) is not question:
+                return
+            del self._questions[kind]
+        self._post(Answered(question, answer, problem))
 
     def _ask(self, request: Request) -> Reading | None:
         assert self._engine is not None

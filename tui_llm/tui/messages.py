@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from textual.message import Message
 
-from tui_llm.reading import GeneratedToken, ModelInfo, Reading, Target, Weights
+from tui_llm.reading import GeneratedToken, ModelInfo, Question, Reading, Target, Weights
 
 # ── from the asker ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -44,6 +46,16 @@ class Failed(Message):
     def __init__(self, what: str, line: str) -> None:
         self.what = what  # engine, open, read, generate, models
         self.line = line
+        super().__init__()
+
+
+class Answered(Message):
+    """What the question's instrument answered, or why it couldn't, in one line of foreign text."""
+
+    def __init__(self, question: Question, answer: Any, problem: str = "") -> None:
+        self.question = question
+        self.answer = answer
+        self.problem = problem
         super().__init__()
 
 

@@ -25,7 +25,8 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 from tui_llm.llm.units import perplexity
 from tui_llm.training import launch
-from tui_llm.training.run import Metric, MetricsTail, Run, RunConfig, Sample, Status, runs
+from tui_llm.training.metrics import Metric, MetricsTail
+from tui_llm.training.run import Run, RunConfig, Sample, Status, runs
 from tui_llm.tui.curve import Average, Envelope, Point, moving_average
 
 CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from textual.screen import Screen
 from textual.widget import Widget
 
 from tui_llm.display import visible
-from tui_llm.reading import Engine, Reading, Weights
+from tui_llm.reading import Engine, Question, Reading, Weights
 from tui_llm.tui.asker import Asker
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.prompt import PromptEditor
@@ -23,6 +24,7 @@ class LabBase(Screen[None]):
         self.reading: Reading | None = None
         self.asker = Asker(open_engine, self.post_message)
         self.current = "logits"  # the pane that has, or last had, the focus
+        self._takers: dict[type[Question], tuple[Question, Callable[[Any], object], Callable[[str], object]]] = {}
         self._job: int | None = None  # the generation whose tokens are taken
 
     @abstractmethod

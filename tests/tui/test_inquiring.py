@@ -1,0 +1,53 @@
+"""Questions to instruments: answered between readings, the newest of a kind wins, a failure is a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fake_engine import FakeEngine
+from helpers import answered, make_app, until
+
+from tui_llm.errors import UserError
+from tui_llm.reading import Question, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Riddle(Question):
+    text: str = ""
+
+
+async def test_the_newest_question_of_a_kind_is_answered() -> None:
+    engine = FakeEngine()
+    engine.answers[Riddle] = lambda question: question.text.upper()
+    app = make_app(engine)
+    got: list[str] = []
+    async with app.run_test() as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        engine.gate.clear()
+        lab.ask()  # holds the thread, so that both questions wait
+        lab.inquire(Riddle(Request(), "old"), got.append)
+        lab.inquire(Riddle(Request(), "new"), got.append)
+        engine.gate.set()
+        await until(pilot, lambda: got)
+        lab.inquire(Riddle(Request(), "next"), got.append)
+        await until(pilot, lambda: len(got) == 2)
+        assert got == ["NEW", "NEXT"]
+        assert [q.text for q in engine.questions] == ["new", "next"]
+
+
+async def test_a_problem_is_one_line() -> None:
+    engine = FakeEngine()
+
+    def fail(_question: Riddle) -> str:
+        raise UserError("there is\nno answer")
+
+    engine.answers[Riddle] = fail
+    app = make_app(engine)
+    problems: list[str] = []
+    got: list[str] = []
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        app.lab_screen.inquire(Riddle(Request()), got.append, problems.append)
+        await until(pilot, lambda: problems)
+        assert problems == ["there is no answer"] and not got

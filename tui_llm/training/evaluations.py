@@ -1,0 +1,48 @@
+"""What is looked at whenever a run is evaluated, beside its validation loss. Each look writes a line into the run's
+directory; the next evaluation does not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tui_llm.llm.generate import generate
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.llm.tokenizer import BPETokenizer
+from tui_llm.training import jsonl
+from tui_llm.training.loop import Step, Trainer
+from tui_llm.training.run import Run
+
+Look = Callable[[Run, Trainer, BPETokenizer, Step], None]
+
+
+def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+    """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
+    s, model = trainer.settings, trainer.model
+    ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
+    model.eval()
+
+    @torch.no_grad()
+    def next_logits(ids: list[int]) -> torch.Tensor:
+        window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
+        logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+        return logits.float().cpu()
+
+    made = [
+        step.id
+        for step in generate(
+            next_logits,
+            ids,
+            SamplerSettings(0.8, top_p=0.95),
+            seed=s.seed,
+            start=0,
+            count=s.sample_tokens,
+        )
+    ]
+    line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
+    with run.samples_path.open("ab", buffering=0) as file:
+        jsonl.append(file, line)
+
+
+LOOKS: tuple[Look, ...] = (sample,)
