@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from tui_llm.training import launch
 from tui_llm.training.metrics import Metric
+from tui_llm.tui import run_watch
 from tui_llm.tui.curve import BUCKETS
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
 from tui_llm.tui.panes.training import TrainingPane, duration
@@ -150,6 +151,21 @@ def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
     assert reader.tail.offset - before < 300  # only what was new
     glimpse = loss_glimpse(run.metrics_path, 12)
     assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
+
+
+def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_watch, "LONG", CHUNK)
+    run = fake_run.make("very-long", steps=10**6)
+    with run.metrics_path.open("wb") as file:
+        file.writelines(fake_run.metric_line(s, loss=60_000 / (s + 10_000)) for s in range(1, 30_001))
+    first = (reader := RunReader(run)).read()
+    assert first.reading and first.train[0][0] < 300 and first.train[-1][0] > 29_900
+    assert all(loss == 60_000 / (step + 10_000) for step, loss in first.train)  # real points, none made up
+    while (snapshot := reader.read()).reading:
+        assert snapshot.train == first.train  # the picture stays until the whole is known
+    assert snapshot.train[0] == (1, 60_000 / 10_001) and snapshot.train[-1][0] == 30_000
+    fake_run.add(run, 30_001, 30_001)
+    assert reader.read().train[-1][0] == 30_001
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (20, 5), (40, 9), (80, 24), (120, 40), (500, 150)])

@@ -30,6 +30,8 @@ from tui_llm.training.run import Run, RunConfig, Sample, Status, runs
 from tui_llm.tui.curve import Average, Envelope, Point, moving_average
 
 CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
+LONG = 16 * CHUNK  # bytes of metrics that take so long to read that a glimpse of them comes first
+GLIMPSES = 256  # places where such a file is looked at
 SHARES = (0.01, 0.05)  # of a run's steps, that its training loss is averaged over
 RECENT = 50  # steps that speed and time left are estimated from
 INTERVAL = 0.5  # seconds between two looks
@@ -67,7 +69,8 @@ class RunSnapshot:
     `Envelope`), `averages` the moving averages of `train`, the narrowest first; `uniform_loss` is ln V, `unigram_loss`
     and `bigram_loss` the corpus's entropies and `floor_loss` its known floor, in nats per token; `epoch` counts how
     often the corpus was seen (tokens trained on ÷ its training tokens), `perplexity` is e^(last validation loss);
-    `reading` is true while older metrics are still being read."""
+    `reading` is true while older metrics are still being read: the curves of a very long run are then drawn from a
+    glimpse of it, a few steps from each of `GLIMPSES` places."""
 
     name: str
     status: Status
@@ -113,6 +116,7 @@ class RunReader:
         self.last_validation: Point | None = None
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
+        self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
         """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
@@ -135,13 +139,16 @@ class RunReader:
         vocabulary, facts = status.vocabulary, self._facts()
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
+        if not self.tail.more:
+            self._glimpse = None
+        train, validation = self._glimpse or (self.train, self.validation)
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
             status=status,
             config=config,
-            train=self.train.points(),
-            validation=self.validation.points(),
+            train=train.points(),
+            validation=validation.points(),
             averages=self._averages,
             last=self.last,
             last_validation=self.last_validation,
@@ -188,6 +195,21 @@ class RunReader:
             for key, value in found
             if isinstance(value, int | float) and abs(value) < sys.float_info.max
         }
+
+
+def _glimpse(path: Path) -> tuple[Envelope, Envelope] | None:
+    """Training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= LONG:
+        return None
+    tail, train, validation = MetricsTail(path), Envelope(), Envelope()
+    for i in range(GLIMPSES):
+        tail.offset = i * (size - 8192) // (GLIMPSES - 1)
+        for metric in tail.new(8192)[1:]:
+            train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                validation.add(metric.step, metric.val_loss)
+    return train, validation
 
 
 def last_sign(run: Run) -> float:
