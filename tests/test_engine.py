@@ -121,7 +121,7 @@ def test_what_runs_the_model(engine: PipelineEngine) -> None:
     assert engine.forwards == passes, "temperature, cuts and a target of one token run nothing"
     assert engine.read(Request(prompt="abcdefg")).forward_tokens == 1, "appending feeds the new ids only"
     assert engine.read(Request(prompt="abcdXY")).forward_tokens == 2, "a changed end feeds the changed end"
-    assert engine.read(Request(prompt="abc")).forward_tokens == 1, "cutting runs the last token for its logits"
+    assert engine.read(Request(prompt="abc")).forward_tokens == 0, "cutting runs nothing: the features are there"
 
 
 def test_several_target_tokens_run_once(engine: PipelineEngine) -> None:
@@ -293,3 +293,58 @@ def test_other_vocabularies_for_comparison(engine: PipelineEngine, monkeypatch: 
     offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))
     assert "vocabulary add" in (offline.tokens.problem or "")
     assert offline.distribution is not None, "the prediction goes on without it"
+
+
+# ── positions and scores ──
+
+
+@pytest.mark.parametrize("prompt", ["abcdef", "abcdefghijklmnopqrstuvwxyz" * 2])
+def test_every_position_is_read_as_transformers_predicts_there(
+    engine: PipelineEngine, reference: GPT2LMHeadModel, prompt: str
+) -> None:
+    whole = engine.read(Request(prompt=prompt, scores=True))
+    ids, passes = list(whole.prompt_ids), engine.forwards
+    first = len(ids) - whole.fed
+    with torch.no_grad():
+        rows = reference(torch.tensor([ids[first:]])).logits[0, :, :257].double().log_softmax(-1)
+    assert [score is None for score in whole.scores] == [at <= first for at in range(len(ids))]
+    for at in range(len(ids)):
+        reading = engine.read(Request(prompt=prompt, position=at, target=Target(own=True), top=3))
+        assert reading.position == at and reading.following is not None and reading.following.id == ids[at]
+        if at <= first:
+            assert reading.distribution is None and reading.problem
+            continue
+        row, score = rows[at - first - 1], whole.scores[at]
+        assert reading.loss is not None and reading.distribution is not None and score is not None
+        assert reading.loss.sum == pytest.approx(-float(row[ids[at]]), abs=2e-4)
+        assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-5)
+        assert score.probability == pytest.approx(math.exp(-score.surprisal), rel=1e-4)
+        assert score.rank == reading.loss.tokens[0].rank == 1 + int((row > row[ids[at]]).sum())
+        entropy = -float((row.exp() * row).sum())
+        assert score.entropy == pytest.approx(entropy, abs=1e-4)
+        assert reading.distribution.entropy == pytest.approx(entropy, abs=1e-4)
+    assert engine.forwards == passes, "moving the cursor runs nothing"
+
+
+def test_targets_in_the_midst_of_a_text(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
+    """A longer target at a position is forced from there on, and the text is read as before after it."""
+    at_three = engine.read(Request(prompt="abcdef", position=3, target=Target(text="xyz"))).loss
+    alone = engine.read(Request(prompt="abc", target=Target(text="xyz"))).loss
+    assert at_three is not None and alone is not None
+    assert [t.loss for t in at_three.tokens] == pytest.approx([t.loss for t in alone.tokens], abs=1e-5)
+    whole = engine.read(Request(prompt="abcdef", top=3))
+    wanted = last_logits(reference, list(whole.prompt_ids))
+    assert whole.distribution is not None
+    assert whole.distribution.candidates[0].logit == pytest.approx(float(wanted.max()), abs=1e-4)
+    end = engine.read(Request(prompt="abc", target=Target(own=True))).loss
+    assert end is not None and "no next token" in str(end.problem)
+    assert engine.read(Request(prompt="abc", position=99)).position == 3
+
+
+def test_scores_are_kept_as_the_text_grows(engine: PipelineEngine) -> None:
+    before = engine.read(Request(prompt="abcdef", scores=True)).scores
+    after = engine.read(Request(prompt="abcdXY", scores=True)).scores
+    assert after[:4] == before[:4] and after[4:] != before[4:] and len(after) == 6
+    assert engine.read(Request(prompt="abcdXY", scores=True, token_window=2)).scores == after[-2:]
+    assert engine.read(Request(prompt="a", scores=True)).scores == (None,)
+    assert engine.read(Request(prompt="", scores=True)).scores == ()

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tui_llm import instruments
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
+from tui_llm.errors import UserError
+from tui_llm.llm import checkpoint, device, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
-from tui_llm.llm.model import GPT, KVCache
+from tui_llm.llm.model import GPT
 from tui_llm.llm.token_bytes import TextStream, token_text
+from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
     Distribution,
@@ -34,12 +34,14 @@ from tui_llm.reading import (
     TargetToken,
     Token,
     Tokenization,
+    TokenScore,
     Weights,
 )
 from tui_llm.tokenization import bytes_of, token_of, tokenization
 
-_CHUNK = 256  # tokens fed between two looks at whether the request is still wanted
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
+FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
+NOT_FED = "only the last {} tokens were fed, the model's context: nothing predicts the first of them, nor any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 
 
@@ -54,10 +56,7 @@ class _Open:
     found: hub.Found
     model: GPT
     tokenizer: tokenizer.BPETokenizer
-    cache: KVCache
-    fed: list[int]  # the ids whose keys and values the cache holds
-    logits: Tensor | None = None  # (V,), after the last of `fed`
-    order: distribution.Sorted | None = None  # of `logits`
+    window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
 
 
@@ -83,7 +82,7 @@ class PipelineEngine:
                 f"{found.folder}: its vocabulary has {vocabulary.size} tokens, its model only {gpt.config.vocabulary}; "
                 "they are of different models"
             )
-        self._open = _Open(found, gpt, vocabulary, KVCache(gpt.config, self.device), [])
+        self._open = _Open(found, gpt, vocabulary, Window(gpt, vocabulary.size))
         self._encoded = None
         self._targets.clear()
         return self.weights()
@@ -146,9 +145,7 @@ class PipelineEngine:
         if not ids:
             raise UserError(NOTHING)
         self._feed(ids, overtaken)
-        logits = self._current().logits
-        assert logits is not None
-        return logits
+        return self._current().window.logits()
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
         return instruments.answer(self, question, overtaken)
@@ -161,13 +158,20 @@ class PipelineEngine:
         ids = self.ids(request)
         tokens = self._tokens(request, ids)
         fed = min(len(ids), open.model.config.context)
+        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
         run, spread, lossy, problem = 0, None, None, None
+        scores: tuple[TokenScore | None, ...] = ()
         try:
             if ids:
                 run = self._feed(ids, overtaken)
+                if request.scores:
+                    scores = self._scores(ids, request.token_window, overtaken)
+                fed_before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
+                if fed_before < 1:
+                    raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
                 with device.threads(self.tokenizer.size):
-                    spread = self._distribution(request)
-                lossy = self._loss(request.target, ids, request, overtaken)
+                    spread = self._distribution(request, fed_before)
+                lossy = self._loss(request, ids[position:], fed_before, overtaken)
             else:
                 problem = NOTHING
         except UserError as error:
@@ -181,6 +185,9 @@ class PipelineEngine:
             spread,
             lossy,
             problem,
+            position,
+            self.token(ids[position]) if position < len(ids) else None,
+            scores,
             (time.perf_counter() - began) * 1000,
             run,
         )
@@ -210,52 +217,38 @@ class PipelineEngine:
         return tokenization(other, typed + made, request.token_window, len(made))
 
     def _feed(self, ids: list[int], overtaken: Callable[[], bool] = never) -> int:
-        """Makes `logits` those after the last of `ids` (of its last `context` ones); says how many tokens that took."""
-        open = self._current()
-        window = ids[-open.model.config.context :]
-        same = 0
-        for old, new in zip(open.fed, window, strict=False):
-            if old != new:
-                break
-            same += 1
-        if same == len(window) == len(open.fed) and open.logits is not None:
-            return 0
-        same = min(same, len(window) - 1)  # at least one token has to be run to have its logits
-        open.cache.crop(same)
-        del open.fed[same:]
-        open.logits = open.order = None
-        for start in range(same, len(window), _CHUNK):
-            if overtaken():
-                raise Overtaken
-            part = window[start : start + _CHUNK]
-            open.logits = self._forward(part, 1)[-1]
-            open.fed += part
-        return len(window) - same
+        """Makes the window that of `ids` (of its last `context` ones); says how many tokens were run for it."""
+        window = self._current().window
+        before = window.forwards
+        try:
+            return window.feed(ids[-window.context :], overtaken)
+        finally:
+            self.forwards += window.forwards - before
 
-    def _forward(self, ids: Sequence[int], last: int) -> Tensor:
-        """Runs `ids` after the cache's; the logits (last, V) on the CPU, without ids that only pad the embedding."""
-        open = self._current()
-        self.forwards += 1
-        with torch.inference_mode(), device.threads(open.model.config.parameters() * len(ids)):
-            logits = open.model(torch.tensor([ids], device=self.device), open.cache, last=last)[0]
-            return logits[:, : open.tokenizer.size].float().cpu()
+    def _scores(self, ids: list[int], count: int, overtaken: Callable[[], bool]) -> tuple[TokenScore | None, ...]:
+        scores = [TokenScore(s.loss.loss, s.loss.probability, s.loss.rank, s.entropy)
+                  for s in self._current().window.scores(overtaken)]  # fmt: skip
+        unpredicted: list[TokenScore | None] = [None] * (len(ids) - len(scores))
+        return tuple((unpredicted + scores)[-count:])
 
-    def _sorted(self) -> distribution.Sorted:
-        open = self._current()
-        assert open.logits is not None
-        if open.order is None:
-            open.order = distribution.Sorted.of(open.logits)
-        return open.order
-
-    def _distribution(self, request: Request) -> Distribution:
+    def _distribution(self, request: Request, position: int) -> Distribution:
         return distribution_reading(
-            self._sorted(), request.sampler, request.top, lambda id: bytes_of(self.tokenizer, id)
+            self._current().window.sorted(position),
+            request.sampler,
+            request.top,
+            lambda id: bytes_of(self.tokenizer, id),
         )
 
     # ── loss ──
 
-    def target_ids(self, target: Target, request: Request) -> list[int]:
-        """Raises `UserError` where the target is empty or no token of the vocabulary."""
+    def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
+        """Raises `UserError` where the target is empty or no token of the vocabulary, or nothing follows."""
+        if target.own:
+            if not following:
+                raise UserError(
+                    "the text ends here, so it has no next token: move the token cursor back, or choose a target"
+                )
+            return [following[0]]
         if target.id is not None:
             if not 0 <= target.id < self.tokenizer.size:
                 raise UserError(f"there is no token {target.id}; ids go from 0 to {self.tokenizer.size - 1}")
@@ -266,14 +259,15 @@ class PipelineEngine:
         return ids
 
     def _loss(
-        self, target: Target | None, ids: list[int], request: Request, overtaken: Callable[[], bool]
+        self, request: Request, following: list[int], position: int, overtaken: Callable[[], bool]
     ) -> LossReading | None:
+        target = request.target
         if target is None:
             return None
         uniform = math.log(self.tokenizer.size)
         try:
-            wanted = self.target_ids(target, request)
-            losses = self._target_losses(ids, wanted, overtaken)
+            wanted = self.target_ids(target, request, following)
+            losses = self._target_losses(wanted, position, overtaken)
         except UserError as error:
             return LossReading(target.text or "", (), 0.0, 0.0, 0.0, 1.0, uniform, str(error))
         total = loss.summary(losses, self.tokenizer.size)
@@ -296,35 +290,18 @@ class PipelineEngine:
         text = target.text if target.text is not None else tokens[0].text
         return LossReading(text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss)
 
-    def _target_losses(self, ids: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
-        """Teacher forcing: each target token's loss given the true ones before it. The first needs no forward pass."""
-        open = self._current()
-        assert open.logits is not None
-        key = (tuple(open.fed), tuple(wanted))
-        if key in self._targets:
-            return self._targets[key]
-        rows = [open.logits]
-        room = open.model.config.context - len(open.fed)
-        if len(wanted) > 1 and room:
-            length = len(open.fed)
-            rows += self._forward(wanted[: min(room, len(wanted) - 1)], min(room, len(wanted) - 1)).unbind()
-            open.cache.crop(length)  # the prompt's cache goes on as if nothing had been tried
-        if len(rows) < len(wanted):  # the context is full: the window slides with each further token
-            open.fed.clear()
-            for count in range(len(rows), len(wanted)):
-                if overtaken():
-                    open.logits = open.order = None
-                    raise Overtaken
-                open.cache.crop(0)
-                rows.append(self._forward((ids + wanted[:count])[-open.model.config.context :], 1)[-1])
-            open.logits = open.order = None
-            self._feed(ids)
-        with device.threads(self.tokenizer.size * len(wanted)):
-            losses = loss.token_losses(torch.stack(rows), torch.tensor(wanted))
-        while len(self._targets) >= 64:
-            self._targets.pop(next(iter(self._targets)))
-        self._targets[key] = losses
-        return losses
+    def _target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
+        """Teacher forcing, remembered."""
+        window = self._current().window
+        key = (tuple(window.ids[:position]), tuple(wanted))
+        if key not in self._targets:
+            before = window.forwards
+            losses = window.target_losses(wanted, position, overtaken)
+            self.forwards += window.forwards - before
+            while len(self._targets) >= 64:
+                self._targets.pop(next(iter(self._targets)))
+            self._targets[key] = losses
+        return self._targets[key]
 
     # ── generation ──
 
@@ -350,9 +327,7 @@ class PipelineEngine:
 
         def next_logits(sofar: list[int]) -> Tensor:
             self._feed(sofar)
-            logits = self._current().logits
-            assert logits is not None
-            return logits
+            return self._current().window.logits()
 
         steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
         while True:

@@ -18,10 +18,12 @@ from tui_llm.llm.sampler import SamplerSettings
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the loss asks for: one token chosen by id, or text that is encoded on its own and teacher-forced."""
+    """What the loss asks for: one token chosen by id, text that is encoded on its own and teacher-forced, or (`own`) the
+    token that the text itself goes on with at the request's position."""
 
     text: str | None = None
     id: int | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Request:
     tokenizer: str | None = None  # vocabulary that the Tokens pane shows; None is the model's own
     top: int = 200  # how many candidates to carry
     token_window: int = 4096  # how many of the last tokens to carry
+    position: int | None = None  # read the prediction after so many tokens of the text; None: after all of them
+    scores: bool = False  # how each token of the text was predicted, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +185,23 @@ class LossReading:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenScore:
+    """How a token of the text was predicted from those before it. surprisal = −ln p in nats; `entropy` is the
+    prediction's, in nats; `rank` as in `Candidate`."""
+
+    surprisal: float
+    probability: float
+    rank: int
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """Everything that the panes show for one `Request`. `distribution` is None where there is nothing to predict
     from, and `problem` then says why. `fed` of the prompt's `prompt_ids` were fed to the model: the last ones, where
-    the prompt is longer than the context."""
+    the prompt is longer than the context. The prediction is for the token after the first `position` of `prompt_ids`;
+    `following` is the text's own token there. `scores` are of the last of `prompt_ids`, where they were asked for: None
+    for a token that nothing predicts (the first that was fed, and those before it)."""
 
     request: Request
     weights: Weights
@@ -194,6 +211,9 @@ class Reading:
     distribution: Distribution | None
     loss: LossReading | None
     problem: str | None = None
+    position: int = 0
+    following: Token | None = None
+    scores: tuple[TokenScore | None, ...] = ()
     milliseconds: float = 0.0  # what the answer took, forward pass included
     forward_tokens: int = 0  # how many tokens had to be run through the model for it (0: all from the cache)
 

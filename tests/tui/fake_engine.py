@@ -26,6 +26,7 @@ from tui_llm.reading import (
     TargetToken,
     Token,
     Tokenization,
+    TokenScore,
     Weights,
 )
 
@@ -131,7 +132,9 @@ class FakeEngine:
         ids = self.encode(request.prompt) + list(request.continuation)
         if request.start_token:
             ids.insert(0, 999)
-        distribution = self.distribution(ids, request) if ids else None
+        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        before, after = ids[:position], ids[position:]
+        distribution = self.distribution(before, request) if before else None
         return Reading(
             request=request,
             weights=self.weights,
@@ -139,8 +142,13 @@ class FakeEngine:
             prompt_ids=tuple(ids),
             fed=min(len(ids), CONTEXT),
             distribution=distribution,
-            loss=self.loss(ids, request) if ids and request.target else None,
-            problem=None if ids else "the first token has no prediction: type something, or press o for a start token",
+            loss=self.loss(before, request, after) if before and request.target else None,
+            position=position,
+            following=self.token(after[0]) if after else None,
+            scores=self.scores(ids) if request.scores else (),
+            problem=None
+            if before
+            else "the first token has no prediction: type something, or press o for a start token",
             milliseconds=1.5,
             forward_tokens=1,
         )
@@ -254,10 +262,21 @@ class FakeEngine:
             ),
         )
 
-    def loss(self, ids: list[int], request: Request) -> LossReading:
+    def scores(self, ids: list[int]) -> tuple[TokenScore | None, ...]:
+        found: list[TokenScore | None] = [None] if ids else []
+        for at in range(1, len(ids)):
+            logits = self.logits(ids[:at])
+            total, own = logsumexp(logits), logits[ids[at]]
+            entropy = -sum(math.exp(x - total) * (x - total) for x in logits)
+            found.append(TokenScore(total - own, math.exp(own - total), 1 + sum(x > own for x in logits), entropy))
+        return tuple(found)
+
+    def loss(self, ids: list[int], request: Request, after: list[int]) -> LossReading:
         assert request.target is not None
         uniform = math.log(VOCABULARY)
-        if request.target.id is not None:
+        if request.target.own:
+            targets, text = after[:1], self.texts[after[0]] if after else ""
+        elif request.target.id is not None:
             targets, text = [request.target.id], self.texts[request.target.id]
         else:
             text = request.target.text or ""

@@ -100,10 +100,20 @@ def entropy(logits: Tensor) -> float:
     return _entropy(log_softmax(logits))
 
 
-def _entropy(log_p: Tensor) -> float:
+def entropies(logits: Tensor) -> Tensor:
+    """The entropy of each row of logits (T, V), in nats: float64 (T,). Raises `UserError` as `check` does."""
+    check(logits)
+    return _entropies(logits.float().log_softmax(-1))
+
+
+def _entropies(log_p: Tensor) -> Tensor:
     log_p = log_p.double()
     terms = (log_p.exp() * log_p).nan_to_num(nan=0.0)  # 0 × −inf is NaN
-    return 0.0 - float(terms.sum())  # not a bare minus, which makes −0 of 0
+    return 0.0 - terms.sum(-1)  # not a bare minus, which makes −0 of 0
+
+
+def _entropy(log_p: Tensor) -> float:
+    return float(_entropies(log_p))
 
 
 @dataclass(frozen=True, slots=True)
