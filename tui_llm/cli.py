@@ -7,12 +7,19 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from tui_llm import __version__
 from tui_llm.errors import UserError
+from tui_llm.options import PARTS
+from tui_llm.options.shared import (
+    DEFAULT_MODEL,
+    Parser,
+    json_option,
+    model_options,
+    prompt_options,
+    sampler_options,
+)
 
-DEFAULT_MODEL = "nano"
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
@@ -45,60 +52,6 @@ TRAINING_OPTIONS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with errors in one line that says what to do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
-
-
-def _sampler_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="divides the logits; 0 is greedy (default 1)",
-    )
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
-    parser.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="keep the fewest tokens that reach P together (default 1)",
-    )
-    parser.add_argument(
-        "--min-p",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="keep tokens at least P times as likely as the likeliest",
-    )
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="M",
-        help="a shipped model, a run, or a model folder (default nano)",
-    )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
-
-
-def _prompt_options(parser: argparse.ArgumentParser) -> None:
-    _model_options(parser)
-    parser.add_argument("--bos", action="store_true", help="put an explicit <|endoftext|> in front")
-    parser.add_argument(
-        "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
-    )
-
-
-def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tui-llm",
@@ -107,13 +60,15 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Runs, models and caches live in your data and cache folders, or under TUI_LLM_HOME when it is set.",
     )
     parser.add_argument("--version", action="version", version=f"tui-llm {__version__}")
-    _model_options(parser)
+    model_options(parser)
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the text to begin with")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    def command(name: str, help: str, module: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        made.set_defaults(module=module or MODULES[name])
+        return made
 
     tokens = command("tokens", "text → tokens: ids, bytes and pieces")
     tokens.add_argument("text", metavar="TEXT")
@@ -128,13 +83,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     logits = command("logits", "prompt → logits and probabilities of the next token")
     logits.add_argument("prompt", metavar="PROMPT")
-    _prompt_options(logits)
+    prompt_options(logits)
     logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
-    _sampler_options(logits)
+    sampler_options(logits)
 
     softmax = command("softmax", "the same table for logits that you type: TOKEN=LOGIT …")
     softmax.add_argument("logits", nargs="+", metavar="TOKEN=LOGIT")
-    _sampler_options(softmax)
+    sampler_options(softmax)
 
     loss = command("loss", "prompt and target → cross-entropy loss, token by token")
     loss.add_argument("prompt", metavar="PROMPT")
@@ -144,17 +99,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="what comes next; mind the leading space, as in ' mat'",
     )
-    _prompt_options(loss)
+    prompt_options(loss)
 
     generate = command("generate", "prompt → sampled text")
     generate.add_argument("prompt", metavar="PROMPT")
-    _prompt_options(generate)
+    prompt_options(generate)
     generate.add_argument("--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)")
     generate.add_argument(
         "--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)"
     )
     generate.add_argument("--ignore-end", action="store_true", help="go on after <|endoftext|>")
-    _sampler_options(generate)
+    sampler_options(generate)
 
     train = command("train", "train a model on text, in a process of its own")
     train.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
@@ -173,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
     evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
-    _model_options(evaluate)
+    model_options(evaluate)
 
     runs = command("runs", "list the training runs on this machine")
     control = command("control", "ask something of a run while it is trained")
@@ -203,7 +158,9 @@ def build_parser() -> argparse.ArgumentParser:
     add.add_argument("file", metavar="FILE")
 
     for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
-        _json_option(sub)
+        json_option(sub)
+    for part in PARTS:
+        importlib.import_module(f"tui_llm.options.{part}").add(command)
     return parser
 
 
@@ -213,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         if options.command is None:
             return _app(options)
-        module = importlib.import_module(f"tui_llm.commands.{MODULES[options.command]}")
+        module = importlib.import_module(f"tui_llm.commands.{options.module}")
         run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
         code = run(options)
         sys.stdout.flush()

@@ -1,0 +1,64 @@
+"""What several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from tui_llm.errors import UserError
+
+DEFAULT_MODEL = "nano"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors in one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
+
+
+def sampler_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="divides the logits; 0 is greedy (default 1)",
+    )
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="keep the fewest tokens that reach P together (default 1)",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="keep tokens at least P times as likely as the likeliest",
+    )
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help="a shipped model, a run, or a model folder (default nano)",
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
+
+
+def prompt_options(parser: argparse.ArgumentParser) -> None:
+    model_options(parser)
+    parser.add_argument("--bos", action="store_true", help="put an explicit <|endoftext|> in front")
+    parser.add_argument(
+        "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
+    )
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
