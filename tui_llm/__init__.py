@@ -1,3 +1,21 @@
 """See how a language model is pre-trained, live, in the terminal. Importing this package imports no torch."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tui_llm.api import OpenModel as OpenModel
+    from tui_llm.api import open_model as open_model
+
 __version__ = "0.1.0"
+__all__ = ["OpenModel", "__version__", "open_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """torch is imported when a model is asked for, not before."""
+    if name in ("OpenModel", "open_model"):
+        from tui_llm import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

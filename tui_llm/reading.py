@@ -195,7 +195,7 @@ class TokenScore:
     entropy: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reading:
     """Everything that the panes show for one `Request`. `distribution` is None where there is nothing to predict
     from, and `problem` then says why. `fed` of the prompt's `prompt_ids` were fed to the model: the last ones, where
@@ -216,6 +216,23 @@ class Reading:
     scores: tuple[TokenScore | None, ...] = ()
     milliseconds: float = 0.0  # what the answer took, forward pass included
     forward_tokens: int = 0  # how many tokens had to be run through the model for it (0: all from the cache)
+
+    # Its fields are for programs; people in a notebook or at Python's prompt see it as the command line prints it.
+
+    def __repr__(self) -> str:
+        from tui_llm.report import reading_text
+
+        return reading_text(self)
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(repr(self), no_wrap=True)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 @dataclass(frozen=True, slots=True)

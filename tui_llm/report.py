@@ -215,6 +215,22 @@ def heading(reading: Reading) -> str:
     return "\n".join(lines)
 
 
+def reading_text(reading: Reading) -> str:
+    """A whole reading: whose it is, the tokens, the prediction and the loss."""
+    tokens = reading.tokens
+    shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
+    parts = [heading(reading), f"{tokens.count:,} tokens: {shown}"]
+    if reading.position < len(reading.prompt_ids):
+        parts.append(f"after the first {reading.position:,} of them:")
+    if reading.problem:
+        parts.append(visible(reading.problem))
+    if reading.distribution is not None:
+        parts.append(distribution_text(reading.distribution))
+    if reading.loss is not None:
+        parts.append(visible(reading.loss.problem) if reading.loss.problem else loss_text(reading.loss))
+    return "\n".join(parts)
+
+
 def loss_text(lossy: LossReading) -> str:
     rows = [
         (

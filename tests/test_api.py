@@ -1,0 +1,81 @@
+"""The Python API: what a notebook sees is what the command line prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tui_llm import OpenModel, open_model
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.facts.neighbours import NeighboursQuestion
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Request
+
+
+@pytest.fixture(scope="module")
+def lab() -> OpenModel:
+    return open_model("nano", "cpu")
+
+
+def test_a_reading_is_the_command_lines(lab: OpenModel, capsys: pytest.CaptureFixture[str]) -> None:
+    reading = lab.read("The cat sat on the", target=" mat", top=5)
+    assert main(["logits", "The cat sat on the", "--top", "5", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert reading.distribution is not None and reading.loss is not None
+    assert [c.id for c in reading.distribution.candidates] == [c["id"] for c in printed["candidates"]]
+    assert reading.distribution.logsumexp == pytest.approx(printed["logsumexp"])
+    assert reading.loss.perplexity == pytest.approx(math.exp(reading.loss.mean))
+    assert lab.read("The cat", target=5).loss is not None
+
+
+def test_it_shows_itself(lab: OpenModel) -> None:
+    reading = lab.read("The [red]cat\x1b", target=" mat", top=3)
+    text = repr(reading)
+    assert "parameters" in text and "raw p" in text and "nats" in text and "\x1b" not in text
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as seen:
+        console.print(reading)
+    assert seen.get().rstrip() == text and "[│red│]" in text
+    assert reading._repr_html_().startswith("<pre>") and "<red" not in reading._repr_html_()
+    assert "nano" in repr(lab) and "cpu" in repr(lab)
+    assert "after the first 1" in repr(lab.read("The cat sat", position=1))
+
+
+def test_writing(lab: OpenModel) -> None:
+    made = list(lab.generate("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)))
+    assert lab.write("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)) == "".join(t.text for t in made)
+    assert lab.ask(NeighboursQuestion(Request(), made[0].id, 3)).nearest
+    assert [t.bytes for t in lab.tokens("ab c").tokens] and lab.weights.name == "nano"
+
+
+@given(st.text(max_size=30))
+@settings(deadline=None, max_examples=30)
+def test_any_text_is_read_or_refused_in_a_line(lab: OpenModel, text: str) -> None:
+    try:
+        assert repr(lab.read(text, top=2))
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_refusals(lab: OpenModel) -> None:
+    for bad in (lambda: lab.read(""), lambda: lab.read("a", target=""), lambda: open_model("no such model")):
+        with pytest.raises(UserError):
+            bad()
+
+
+def test_importing_the_package_is_free_and_typed() -> None:
+    code = "import sys, tui_llm; assert 'torch' not in sys.modules; from tui_llm import open_model; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="has no attribute"):
+        import tui_llm
+
+        tui_llm.nonsense  # noqa: B018

@@ -1,0 +1,102 @@
+"""The same numbers from Python, as in a notebook:
+
+from tui_llm import open_model
+lab = open_model("nano")
+lab.read("The cat sat on the", target=" mat")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import UserError
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import GeneratedToken, Question, Reading, Request, Target, Tokenization, Weights
+from tui_llm.tokenization import tokenization
+
+
+class OpenModel:
+    """A model that stands open. Every method raises `UserError`, with a line that says what to do, on bad input.
+
+    `engine` is what the app itself asks (`tui_llm.reading.Engine`)."""
+
+    def __init__(self, name: str, device: str = "auto") -> None:
+        self.engine = PipelineEngine(device)
+        self.engine.open(name)
+
+    @property
+    def weights(self) -> Weights:
+        return self.engine.weights()
+
+    def tokens(self, text: str, *, allow_special: bool = False) -> Tokenization:
+        """The text's tokens in the model's vocabulary."""
+        vocabulary = self.engine.tokenizer
+        return tokenization(vocabulary, vocabulary.encode(text, allow_special=allow_special))
+
+    def read(
+        self,
+        prompt: str,
+        *,
+        target: str | int | None = None,
+        sampler: SamplerSettings | None = None,
+        position: int | None = None,
+        scores: bool = False,
+        top: int = 20,
+        start_token: bool = False,
+        allow_special: bool = False,
+    ) -> Reading:
+        """The prediction for the token after `prompt` (after its first `position` tokens, where given), with the `top`
+        likeliest tokens; the loss on `target`, a text or an id; and with `scores` how each token was predicted.
+
+        Raises `UserError` where nothing can be predicted: the reading's `problem`."""
+        wanted = None
+        if target is not None:
+            wanted = Target(id=target) if isinstance(target, int) else Target(text=target)
+        reading = self.engine.read(
+            Request(
+                prompt=prompt,
+                sampler=sampler or SamplerSettings(),
+                target=wanted,
+                position=position,
+                scores=scores,
+                top=top,
+                start_token=start_token,
+                allow_special=allow_special,
+            )
+        )
+        problem = reading.problem or (reading.loss.problem if reading.loss else None)
+        if problem:
+            raise UserError(problem)
+        return reading
+
+    def generate(
+        self, prompt: str, *, max_tokens: int = 100, seed: int = 1, sampler: SamplerSettings | None = None
+    ) -> Iterator[GeneratedToken]:
+        """Tokens drawn after `prompt`, each as soon as it is there; the same seed gives the same ones."""
+        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        return self.engine.generate(request, seed=seed, count=max_tokens)
+
+    def write(
+        self, prompt: str, *, max_tokens: int = 100, seed: int = 1, sampler: SamplerSettings | None = None
+    ) -> str:
+        """What `generate` draws, as text, the prompt not included."""
+        made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler)
+        return self.engine.tokenizer.decode([token.id for token in made])
+
+    def ask(self, question: Question) -> Any:
+        """What an instrument answers: a question of `tui_llm.facts`."""
+        return self.engine.answer(question)
+
+    def __repr__(self) -> str:
+        w = self.weights
+        step = "" if w.step is None else f", step {w.step:,}"
+        return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}, on {w.device}>"
+
+
+def open_model(name: str = "nano", device: str = "auto") -> OpenModel:
+    """Opens a shipped model, a run's newest checkpoint or a model folder. `device`: auto, cpu, cuda or mps.
+
+    Raises `UserError` where there is none, or it is damaged."""
+    return OpenModel(name, device)
