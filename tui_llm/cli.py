@@ -18,6 +18,7 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
     **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
+    "probes": "probes",
 }
 CORPUS = (
     "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
@@ -43,6 +44,9 @@ TRAINING_OPTIONS = {
     "checkpoint-every": ("N", "steps between two checkpoints"),
     "sample-prompt": ("TEXT", "what samples begin with"),
 }
+
+
+PIN = "PROMPT, or PROMPT=>TARGET with the text that should come next (split at the last =>; mind its leading space)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -169,6 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
+    train.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; may be given again")  # fmt: skip
     train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
@@ -180,9 +185,17 @@ def build_parser() -> argparse.ArgumentParser:
     control.add_argument("run", metavar="RUN")
     control.add_argument("--save", action="store_true", help="write a checkpoint now")
     control.add_argument("--learning-rate", metavar="R", help="scale the schedule so that it peaks at R, from the next step on")  # fmt: skip
+    control.add_argument("--pin", action="append", metavar="PIN", help=f"from the next evaluation on, read {PIN}")
+    control.add_argument("--unpin", action="append", metavar="PIN", help="read it no more; what was read stays")
     pausing = control.add_mutually_exclusive_group()
     pausing.add_argument("--pause", action="store_true", help="save, then wait")
     pausing.add_argument("--go-on", action="store_true", help="after a pause")
+    probes = command("probes", "what a run made of its pinned prompts, evaluation after evaluation")
+    probes.add_argument("run", metavar="RUN")
+    probes.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
+    moment = probes.add_mutually_exclusive_group()
+    moment.add_argument("--at", type=int, metavar="STEP", help="the candidates at the last evaluation up to this step")
+    moment.add_argument("--between", type=int, nargs=2, metavar=("A", "B"), help="what changed from step A to step B")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
     models = command("models", "list the models that can be opened")
@@ -202,7 +215,21 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
+    for sub in (
+        tokens,
+        examples,
+        logits,
+        softmax,
+        loss,
+        generate,
+        train,
+        evaluate,
+        runs,
+        control,
+        probes,
+        stop,
+        models,
+    ):
         _json_option(sub)
     return parser
 
