@@ -105,3 +105,14 @@ def meant(words: str, pins: Sequence[Pin]) -> list[Pin]:
 def said(pin: Pin) -> str:
     """As a person would type it: raw text."""
     return f"{pin.prompt}{ARROW}{pin.target}" if pin.target else pin.prompt
+
+
+def toggle(pin: Pin, run: Run | None = None) -> bool:
+    """Pins for the user and for `run`; where it is pinned for one of them, takes it off both. Returns whether it is pinned
+    now. Raises `UserError` where the pin is no use, or a file can't be read or written."""
+    pin = check(pin)
+    places = [paths.pins_path(), *([run.pins_path] if run is not None else [])]
+    pinned = any(pin in read(place) for place in places)
+    for place in places:
+        change(place, *(((), (pin,)) if pinned else ((pin,), ())))
+    return not pinned

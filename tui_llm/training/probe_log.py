@@ -208,3 +208,26 @@ def difference(before: Probe, after: Probe) -> list[Change]:
         most = before.least if a is None else a, after.least if b is None else b
         changes.append(Change(id, data, a, b, *most))
     return sorted(changes, key=lambda change: (-abs(change.change), -max(change.before or 0, change.after or 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A probability over the steps: of the whole target (`bytes` is then None), or of one next token."""
+
+    bytes: bytes | None
+    points: tuple[tuple[int, float], ...]
+
+
+def lines(saved: Sequence[tuple[int, Probe]], most: int = 4) -> tuple[Line, ...]:
+    """What a chart shows of a pin: its target's probability or, where it has none, those of the tokens that are likeliest
+    at the last moment, at each moment at which they are known."""
+    target = tuple((step, p) for step, probe in saved if (p := probe.probability) is not None)
+    if target:
+        return (Line(None, target),)
+    last = next((probe for _, probe in reversed(saved) if probe.guesses), None)
+    if last is None:
+        return ()
+    return tuple(
+        Line(guess.bytes, tuple((step, p) for step, probe in saved if (p := probe.of(guess.id)) is not None))
+        for guess in last.guesses[:most]
+    )

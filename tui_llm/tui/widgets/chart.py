@@ -14,8 +14,13 @@ from textual_plotext import PlotextPlot
 from tui_llm.tui.widgets.ticks import nice_ticks, step_label
 
 REPAINT = 0.5  # seconds
+SMALLEST = 1e-9  # where a logarithmic axis begins
 
 RGB = tuple[int, int, int]
+
+
+def log10(value: float) -> float:
+    return math.log10(max(value, SMALLEST))
 
 
 class Chart(PlotextPlot):

@@ -15,7 +15,7 @@ from rich.text import Text
 from tui_llm.display import truncate, visible
 from tui_llm.tui.curve import Average, Point, decimate, within
 from tui_llm.tui.format import compact
-from tui_llm.tui.widgets.chart import RGB, Chart
+from tui_llm.tui.widgets.chart import RGB, SMALLEST, Chart, log10
 from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks
 
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
@@ -23,7 +23,6 @@ LINES = "╌┈─═"  # ln V, the corpus's unigram and bigram entropies, the k
 OTHERS = "+o*#"  # other runs laid over this one
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
 NAMED_FROM = 30  # columns from which a horizontal line carries its name
-SMALLEST = 1e-9  # where a logarithmic axis begins
 ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
 Level = tuple[str, float]
@@ -50,10 +49,6 @@ class Curves:
     def lines(self) -> Iterable[Sequence[Point]]:
         """Everything that has steps."""
         return (self.train, self.validation, *(other.train for other in self.others))
-
-
-def _log10(value: float) -> float:
-    return math.log10(max(value, SMALLEST))
 
 
 class LossChart(Chart):
@@ -114,7 +109,7 @@ class LossChart(Chart):
         return left, left + span if span > 0 else left + 1
 
     def _scale(self) -> Callable[[float], float]:
-        return _log10 if self.log_axis else float
+        return log10 if self.log_axis else float
 
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
