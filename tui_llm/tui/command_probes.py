@@ -13,17 +13,7 @@ def _learned(
     return Command(id, keys, label, tooltip, GROUP, "learned", action, ("learned",) if foot else (), together=together)
 
 
-PROBE_COMMANDS: tuple[Command, ...] = (
-    Command(
-        "pin",
-        "P",
-        "pin",
-        "Pin the prompt and target shown now, or unpin them: runs read pinned prompts at every evaluation",
-        "Training",
-        "lab",
-        "pin",
-        ("loss", "training"),
-    ),
+PINNING_COMMANDS: tuple[Command, ...] = (
     Command(
         "how_it_learned",
         "h",
@@ -34,6 +24,19 @@ PROBE_COMMANDS: tuple[Command, ...] = (
         "how_it_learned",
         ("training",),
     ),
+    Command(
+        "pin",
+        "P",
+        "pin",
+        "Pin the prompt and target shown now, or unpin them: runs read pinned prompts at every evaluation",
+        "Training",
+        "lab",
+        "pin",
+        ("loss", "training"),
+    ),
+)
+
+PROBE_COMMANDS: tuple[Command, ...] = (
     _learned("leave_learned", "escape,q,h", "back", "Back to the five panes", "leave"),
     _learned("earlier_moment", "left", "earlier", "Go to the evaluation before", "scrub(-1)", "moment"),
     _learned("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", "moment"),

@@ -15,7 +15,7 @@ def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
     name = truncate(visible(pins.said(pin)), 60)
     if not pinned:
         return f"unpinned: {name}"
-    return f"pinned: {name}\n" + (f"{run} reads it from its next evaluation on" if run else "the next run reads it")
+    return f"pinned: {name}; " + (f"{run} reads it from its next evaluation on" if run else "the next run reads it")
 
 
 class Pinning(LabBase):

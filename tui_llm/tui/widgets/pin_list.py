@@ -58,7 +58,7 @@ class PinList(Lines, can_focus=False):
         pin = self.pins[index]
         here = pin == self.chosen
         tail = self.says.get(pin, "")
-        line = Text("▸" if here else " ", self.style("accent"), no_wrap=True)
+        line = Text(no_wrap=True).append("▸" if here else " ", self.style("accent"))
         line.append("★ " if pin in self.mine else "  ", self.style("accent"))
         room = max(1, width - 3 - len(tail) - 2)
         target = f" → {visible_token(pin.target)}" if pin.target else ""

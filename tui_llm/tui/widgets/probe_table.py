@@ -93,7 +93,7 @@ class ProbeTable(Lines, can_focus=False):
             line = Text(f"  {fit('target', self._room(width))} {'id':>7} {'raw p':>9} {'loss':>8} {'rank':>8}", self.style("muted"))  # fmt: skip
         else:
             token = probe.tokens[index - len(probe.guesses) - 1]
-            line = Text("◆ ", self.style("accent"))
+            line = Text().append("◆ ", self.style("accent"))
             line.append(fit(visible_token(token.text), self._room(width)), self.style("strong"))
             line.append(f" {token.id:>7}", self.style("muted"))
             line.append(f" {fmt.percent(token.probability):>9} {fmt.number(token.loss, 3):>8} {fmt.count(token.rank):>8}")  # fmt: skip
@@ -109,7 +109,7 @@ class ProbeTable(Lines, can_focus=False):
     def _guess(self, index: int, width: int) -> Text:
         assert self.here is not None
         guess, room = self.here[1].guesses[index], self._room(width)
-        line = Text("◆ " if self._is_target(guess.id) else "  ", self.style("accent"))
+        line = Text().append("◆ " if self._is_target(guess.id) else "  ", self.style("accent"))
         line.append(fit(visible_token(guess.text), room), self.style("strong"))
         line.append(f" {guess.id:>7}", self.style("muted"))
         line.append(f" {fmt.percent(guess.probability):>9} ")
@@ -117,7 +117,7 @@ class ProbeTable(Lines, can_focus=False):
 
     def _change(self, change: Change, width: int) -> Text:
         room = self._room(width)
-        line = Text("◆ " if self._is_target(change.id) else "  ", self.style("accent"))
+        line = Text().append("◆ " if self._is_target(change.id) else "  ", self.style("accent"))
         line.append(fit(visible_token(change.text), room), self.style("strong"))
         line.append(
             f" {at_most(change.before, change.before_most):>14} {at_most(change.after, change.after_most):>14} "
