@@ -25,6 +25,7 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
     **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
+    "probes": "probes",
 }
 CORPUS = (
     "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
@@ -50,6 +51,9 @@ TRAINING_OPTIONS = {
     "checkpoint-every": ("N", "steps between two checkpoints"),
     "sample-prompt": ("TEXT", "what samples begin with"),
 }
+
+
+PIN = "PROMPT, or PROMPT=>TARGET with the text that should come next (split at the last =>; mind its leading space)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
+    train.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; may be given again")  # fmt: skip
     train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
@@ -135,9 +140,17 @@ def build_parser() -> argparse.ArgumentParser:
     control.add_argument("run", metavar="RUN")
     control.add_argument("--save", action="store_true", help="write a checkpoint now")
     control.add_argument("--learning-rate", metavar="R", help="scale the schedule so that it peaks at R, from the next step on")  # fmt: skip
+    control.add_argument("--pin", action="append", metavar="PIN", help=f"from the next evaluation on, read {PIN}")
+    control.add_argument("--unpin", action="append", metavar="PIN", help="read it no more; what was read stays")
     pausing = control.add_mutually_exclusive_group()
     pausing.add_argument("--pause", action="store_true", help="save, then wait")
     pausing.add_argument("--go-on", action="store_true", help="after a pause")
+    probes = command("probes", "what a run made of its pinned prompts, evaluation after evaluation")
+    probes.add_argument("run", metavar="RUN")
+    probes.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
+    moment = probes.add_mutually_exclusive_group()
+    moment.add_argument("--at", type=int, metavar="STEP", help="the candidates at the last evaluation up to this step")
+    moment.add_argument("--between", type=int, nargs=2, metavar=("A", "B"), help="what changed from step A to step B")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
     models = command("models", "list the models that can be opened")
@@ -161,6 +174,22 @@ def build_parser() -> argparse.ArgumentParser:
         json_option(sub)
     for part in PARTS:
         importlib.import_module(f"tui_llm.options.{part}").add(command)
+    for sub in (
+        tokens,
+        examples,
+        logits,
+        softmax,
+        loss,
+        generate,
+        train,
+        evaluate,
+        runs,
+        control,
+        probes,
+        stop,
+        models,
+    ):
+        json_option(sub)
     return parser
 
 

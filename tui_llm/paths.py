@@ -37,6 +37,11 @@ def runs_dir() -> Path:
     return data_dir() / "runs"
 
 
+def pins_path() -> Path:
+    """The prompts that the user pinned."""
+    return data_dir() / "pins.json"
+
+
 def models_dir() -> Path:
     """Models that the user pulled or made."""
     return data_dir() / "models"

@@ -14,12 +14,13 @@ from tui_llm.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.llm.shape import GPTConfig
+    from tui_llm.training.pins import Pin
     from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import Run
 
 
 def train(options: argparse.Namespace) -> int:
-    from tui_llm.training import launch
+    from tui_llm.training import launch, pins
     from tui_llm.training.follow import follow
     from tui_llm.training.presets import TrainingSettings, from_fields
     from tui_llm.training.run import find
@@ -31,6 +32,7 @@ def train(options: argparse.Namespace) -> int:
         return 0
     if options.run is None:
         raise UserError("name the run: --run NAME")
+    pinned = list(map(pins.parse, options.pin or ()))
     if options.resume:
         run = find(options.run)
         if options.cost:
@@ -38,8 +40,9 @@ def train(options: argparse.Namespace) -> int:
             _show_cost(settings, _shape(settings, run), as_json=options.json)
             return 0
         _prepare_resume(run, options, given)
+        pins.change(run.pins_path, pinned)
     else:
-        run = _new_run(options, given)
+        run = _new_run(options, given, pinned)
     launch.start(run)
     if options.detach:
         held = launch.wait_until_held(run)
@@ -96,7 +99,7 @@ def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
     return cost.shape(settings, vocabulary)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
+def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
     from tui_llm.llm import hub
     from tui_llm.training import launch
     from tui_llm.training.cost import cost
@@ -106,7 +109,13 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None
     run = launch.create(
-        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model
+        options.run,
+        options.corpus,
+        settings,
+        preset=name,
+        device=options.device or "auto",
+        model=model,
+        pinned=pinned,
     )
     if not options.json:
         found = cost(settings, shape)
@@ -190,12 +199,18 @@ def runs(options: argparse.Namespace) -> None:
 
 
 def control(options: argparse.Namespace) -> None:
-    from tui_llm.training import launch
+    from tui_llm.training import launch, pins
     from tui_llm.training.run import find
 
     run, asked = find(options.run), []
-    if not (options.save or options.pause or options.go_on or options.learning_rate is not None):
-        raise UserError("say what to ask of the run: --save, --learning-rate R, --pause or --go-on")
+    pinning = options.pin or options.unpin
+    if not (options.save or options.pause or options.go_on or pinning or options.learning_rate is not None):
+        raise UserError("say what to ask of the run: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
+    if pinning:
+        before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
+        old = [pin for words in options.unpin or () for pin in pins.meant(words, before)]
+        pins.change(run.pins_path, new, old)
+        asked += [f"{'pin' if pin in new else 'unpin'} {pins.said(pin)!r}" for pin in (*new, *old)]
     if options.learning_rate is not None:
         try:
             peak = float(options.learning_rate)
@@ -212,7 +227,7 @@ def control(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "asked": asked, "alive": run.alive()})
     else:
-        put(f"asked of run {run.name}: {', '.join(asked)}")
+        put(visible(f"asked of run {run.name}: {', '.join(asked)}"))
 
 
 def stop(options: argparse.Namespace) -> int:

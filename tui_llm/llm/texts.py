@@ -29,6 +29,15 @@ _SUFFIXES = {
 }
 
 
+def clean(text: str) -> str:
+    """`text` with each lone surrogate (half a character, which UTF-8 can't carry) replaced by U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def files(places: list[Path]) -> list[Path]:
     """The text files of `places`, folders walked in order. Raises `UserError` where there is nothing to read."""
     found: list[Path] = []

@@ -22,6 +22,7 @@ import tiktoken
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_aside, write_json
 from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
+from tui_llm.llm.texts import clean as clean
 
 # How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -51,15 +52,6 @@ class Tokenizer(ABC):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-
-def clean(text: str) -> str:
-    """`text` with each lone surrogate (half a character, which UTF-8 can't carry) replaced by U+FFFD."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 # Longer runs of white space are cut before the pattern sees them: its look-ahead overflows the regex engine's stack.

@@ -10,7 +10,7 @@ import torch
 from tui_llm.llm.generate import generate
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.training import jsonl
+from tui_llm.training import jsonl, probes
 from tui_llm.training.loop import Step, Trainer
 from tui_llm.training.run import Run
 
@@ -45,4 +45,9 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
         jsonl.append(file, line)
 
 
-LOOKS: tuple[Look, ...] = (sample,)
+def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+    """Writes down what the model makes of the pinned prompts."""
+    probes.write(run, trainer, tokenizer, record.step)
+
+
+LOOKS: tuple[Look, ...] = (sample, probe)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import Timeout
@@ -20,8 +21,9 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
-from tui_llm.training import changes
+from tui_llm.training import changes, pins
 from tui_llm.training import start as start_from
+from tui_llm.training.pins import Pin
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
 
@@ -41,9 +43,11 @@ def create(
     preset: str,
     device: str = "auto",
     model: Path | None = None,
+    pinned: Sequence[Pin] = (),
 ) -> Run:
-    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names. Raises
-    `UserError` where the name is taken, or the corpus isn't there or isn't text as far as a look at its beginning can tell.
+    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names, and
+    `pinned` are the prompts to read at each evaluation. Raises `UserError` where the name is taken, or the corpus isn't
+    there or isn't text as far as a look at its beginning can tell.
 
     A run that failed before its first step holds nothing: its name is free.
     """
@@ -62,6 +66,8 @@ def create(
         run.path.mkdir(parents=True, exist_ok=True)
         if model is not None:
             _copy_model(model, run)
+        if pinned:
+            pins.write(run.pins_path, pinned)
         run.write_config(RunConfig(places, preset, device, settings))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from tui_llm.training.jsonl import Tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,44 +22,11 @@ class Metric:
     time: float = 0.0  # seconds since the epoch, when the step ended
 
 
-class MetricsTail:
-    """Reads a metrics.jsonl as it grows: each `new()` gives the lines added since. Starts again where a resumed run
-    has cut the file back (`restarted` is then True for that call). Damaged lines are passed over."""
+class MetricsTail(Tail[Metric]):
+    """The lines of a metrics.jsonl as it grows."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        self.restarted = False
-        self.more = False  # whether `limit` left something unread
-        self._identity: tuple[int, int] | None = None
-
-    def skip(self) -> None:
-        """Passes over the lines that are there already."""
-        self.new(1 << 20)
-        while self.more:
-            self.new(1 << 20)
-
-    def new(self, limit: int = -1) -> list[Metric]:
-        """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
-        there is more to read."""
-        self.restarted = self.more = False
-        try:
-            with self.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                identity = (stat.st_dev, stat.st_ino)
-                if stat.st_size < self.offset or (self._identity is not None and identity != self._identity):
-                    self.offset, self.restarted = 0, True
-                self._identity = identity
-                file.seek(self.offset)
-                data = file.read(limit)
-        except OSError:
-            return []
-        end = data.rfind(b"\n") + 1  # a half-written last line waits for its end
-        self.more = len(data) == limit
-        if self.more and not end:
-            end = len(data)  # no such line is a metric
-        self.offset += end
-        return [metric for line in data[:end].split(b"\n") if (metric := parse_metric(line))]
+        super().__init__(path, parse_metric)
 
 
 def parse_metric(line: bytes) -> Metric | None:

@@ -6,6 +6,8 @@ control.json       what a person asks of the worker: paused, stop, save, learnin
 changes.json       what was changed on the way, and at which step
 metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
 samples.jsonl      a text that the model wrote at each evaluation
+pins.json          the prompts that are read at each evaluation; may change while it runs
+probes.jsonl       what the model made of them then
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
 start/             the model that it started from, where it was not from random weights
 worker.log         what the worker printed
@@ -99,6 +101,8 @@ class Run:
         self.name = path.name
         self.metrics_path = path / "metrics.jsonl"
         self.samples_path = path / "samples.jsonl"
+        self.pins_path = path / "pins.json"
+        self.probes_path = path / "probes.jsonl"
         self.lock_path = path / "lock"
         self.log_path = path / "worker.log"
 

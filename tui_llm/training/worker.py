@@ -26,7 +26,7 @@ from tui_llm.files import read_json, write_aside, write_json
 from tui_llm.llm import checkpoint, corpus, device, hub
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
-from tui_llm.training import changes, checkpoints, cost, evaluations, jsonl
+from tui_llm.training import changes, checkpoints, cost, evaluations, jsonl, probes
 from tui_llm.training.loop import Diverged, Trainer
 from tui_llm.training.run import Run
 from tui_llm.training.start import FOLDER
@@ -99,6 +99,8 @@ class Worker:
             checkpoints.restore(trainer, state)
         trainer.changes = changes.read(run)
         jsonl.cut_back(run.path, done)
+        if not done:
+            probes.begin(run, trainer, tokenizer)
         self.say("running", told)
         step = done
         with run.metrics_path.open("ab", buffering=0) as metrics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command
+from tui_llm.tui.command_probes import PINNING_COMMANDS
 from tui_llm.tui.command_training import TRAINING_COMMANDS
 
 LAB_COMMANDS: tuple[Command, ...] = (
@@ -249,6 +250,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "accept",
         ("generate",),
     ),
+    *PINNING_COMMANDS,
     *TRAINING_COMMANDS,
     # Everything else
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),

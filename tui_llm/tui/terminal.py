@@ -29,7 +29,8 @@ NEEDS_TERMINAL = (
 def run_app(app: LabApp, mouse: bool = True) -> int:
     """Runs the app until it ends; returns the exit status. Raises `UserError` without a terminal, or where the app
     itself failed (its traceback is in the log, never on the screen)."""
-    terminal = _terminal_descriptor()
+    browser = os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")  # `tui-llm serve` draws on a pipe
+    terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
     app.driver_class = safe(app.driver_class)
     with _terminal_only_for_driver(terminal, log):

@@ -342,6 +342,11 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         else:
             self.post_message(ModelChosen(run_model(run.name)))
 
+    def action_how_it_learned(self) -> None:
+        from tui_llm.tui.screens.learned import LearnedScreen
+
+        self.app.push_screen(LearnedScreen(self.watcher.run_watched))
+
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
 

@@ -20,7 +20,7 @@ from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.device_names import DEVICES
-from tui_llm.training import launch
+from tui_llm.training import launch, pins
 from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
 from tui_llm.tui import format as fmt
@@ -298,7 +298,8 @@ class NewRunScreen(ModalScreen[Run | None]):
     def _start(self, name: str, corpus: str, settings: TrainingSettings, preset: str, device: str) -> None:
         run = None
         try:
-            run = launch.create(name, [corpus], settings, preset=preset, device=device)
+            pinned = pins.of_user()
+            run = launch.create(name, [corpus], settings, preset=preset, device=device, pinned=pinned)
             launch.start(run)
         except (UserError, OSError) as error:
             if run is not None and not run.checkpoints() and not run.alive():

@@ -7,33 +7,26 @@ painted at most twice a second.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
-from textual.color import Color, ColorParseError
-from textual.timer import Timer
-from textual_plotext import PlotextPlot
 
 from tui_llm.display import truncate, visible
 from tui_llm.tui.curve import Average, Point, decimate, within
 from tui_llm.tui.format import compact
-from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks, step_label
+from tui_llm.tui.widgets.chart import RGB, SMALLEST, Chart, log10
+from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks
 
-REPAINT = 0.5  # seconds
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
 LINES = "╌┈─═"  # ln V, the corpus's unigram and bigram entropies, the known floor
 OTHERS = "+o*#"  # other runs laid over this one
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
 NAMED_FROM = 30  # columns from which a horizontal line carries its name
-SMALLEST = 1e-9  # where a logarithmic axis begins
 ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
 Level = tuple[str, float]
 """A horizontal line: its name, and the loss that it stands at."""
-
-RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +51,7 @@ class Curves:
         return (self.train, self.validation, *(other.train for other in self.others))
 
 
-def _log10(value: float) -> float:
-    return math.log10(max(value, SMALLEST))
-
-
-class LossChart(PlotextPlot):
+class LossChart(Chart):
     """Shows `Curves`: a view of them that keys change. `log_axis` makes the loss axis logarithmic, `smoothing` says
     which of the averages is drawn (0: none), `zoomed` and `panned` which of the steps."""
 
@@ -72,32 +61,18 @@ class LossChart(PlotextPlot):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.theme = "textual-clear"  # no background of its own; the colours are taken from the app's theme
         self.curves = Curves()
         self.log_axis = False
         self.smoothing = 0
         self.zoomed = 0  # at which of ZOOMS
         self.panned = 0  # halves of the range in sight, back from the newest step
-        self._painted = -math.inf
-        self._pending: Timer | None = None
-
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.refresh())
 
     def show(self, curves: Curves) -> None:
         """Shows `curves`, now or, where the last repaint was just now, half a second after it."""
         if curves == self.curves:
             return
         self.curves = curves
-        wait = self._painted + REPAINT - time.monotonic()
-        if wait <= 0:
-            self._paint()
-        elif self._pending is None:
-            self._pending = self.set_timer(wait, self._paint)
-
-    def _paint(self) -> None:
-        self._painted, self._pending = time.monotonic(), None
-        self.refresh()
+        self.repaint_soon()
 
     # ── the view ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,21 +109,9 @@ class LossChart(PlotextPlot):
         return left, left + span if span > 0 else left + 1
 
     def _scale(self) -> Callable[[float], float]:
-        return _log10 if self.log_axis else float
+        return log10 if self.log_axis else float
 
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _colour(self, name: str, otherwise: str = "foreground") -> RGB:
-        variables = self.app.theme_variables
-        for key in (name, otherwise):
-            try:
-                return Color.parse(variables[key]).rgb
-            except (KeyError, ColorParseError):
-                continue
-        return (128, 128, 128)
-
-    def _faint(self, colour: RGB, how: float) -> RGB:
-        return Color(*colour).blend(Color(*self._colour("surface")), how).rgb
 
     def render(self) -> Text:
         width, height = self.size
@@ -246,19 +209,11 @@ class LossChart(PlotextPlot):
         return average.points if average is not None else other.train
 
     def _plotted(self, width: int, height: int, left: float, right: float, axis: tuple[float, float]) -> Text:
-        scale, curves, plot, (low, high) = self._scale(), self.curves, self.plt, axis
-        plot.clear_figure()
-        plot.plotsize(width, height)
-        plot._set_size(width, height)  # what PlotextPlot.render does too: plotsize alone keeps to the terminal's size
-        plot.theme("textual-clear")
-        plot.xaxes(height >= 4, False)
-        plot.yaxes(width >= 8, False)
-        plot.xlim(left, right)
+        scale, curves, (low, high) = self._scale(), self.curves, axis
+        plot = self.blank(width, height, left, right)
         plot.ylim(scale(low), scale(high))
         ticks = (log_ticks if self.log_axis else nice_ticks)(low, high, min(8, max(2, height // 2)))
         plot.yticks([scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks))
-        steps = [float(t) for t in nice_ticks(left, right, max(2, width // 14)) if t == int(t)]
-        plot.xticks(*(([], []) if height < 5 else (steps, [step_label(t) for t in steps])))
         grey = self._faint(self._colour("foreground"), 0.35)
         levels = [(m, *level) for m, level in zip(LINES, self._levels(), strict=False) if low <= level[1] <= high]
         for mark, _, value in levels:
@@ -278,6 +233,4 @@ class LossChart(PlotextPlot):
         draw(plot.scatter, curves.validation, width // 2, VALIDATION, self._colour("text-warning", "warning"))
         for name, value in self._beside(width, height, axis):
             plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
-        text = Text.from_ansi(plot.build().rstrip("\n"))
-        text.no_wrap = True
-        return text
+        return self.built()

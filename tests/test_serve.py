@@ -1,0 +1,137 @@
+"""The app in a browser: refused where others could reach it, closed to other pages, and used in a real one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tui_llm.cli import main
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+ESCAPES = re.compile(r"\x1b\[[0-9;?>]*[A-Za-z]")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("textual_serve")
+    port = free_port()
+    environment = {**os.environ, "TUI_LLM_HOME": str(tmp_path_factory.mktemp("home"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tui_llm", "serve", "--port", str(port), "--prompt", "The cat sat on the"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and f"http://127.0.0.1:{port}" in process.stdout.readline()
+    url = f"http://127.0.0.1:{port}"
+    while True:  # the line comes just before it listens; the test's own timeout ends a wait in vain
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+            break
+        except OSError:
+            assert process.poll() is None
+    yield url
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--host", "example.org"], "can be reached from other machines"),
+        (["--port", "0"], "give a number from 1"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_refused(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == 1
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert "is in use" in capsys.readouterr().err
+
+
+def test_only_its_own_page_may_connect(server: str) -> None:
+    """Any page that a browser has open may try to connect to this machine, under any name."""
+
+    port = int(server.rpartition(":")[2])
+    own = f"127.0.0.1:{port}"
+
+    def status(path: str, host: str = own, *headers: str) -> int:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall("\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode())
+            return int(connection.recv(100).split()[1])
+
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 22 + "==")  # fmt: skip
+    assert status("/") == 200
+    assert status("/", "evil.example") == 403
+    assert status("/ws", own, "Origin: http://evil.example", *upgrade) == 403
+    assert status("/ws", own, *upgrade) == 403
+    assert status("/ws", own, f"Origin: {server}", *upgrade) == 101
+
+
+@pytest.fixture
+def page(server: str, tmp_path: Path) -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 800})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        yield page
+        browser.close()
+        assert asked and all(url.startswith((server, "data:")) for url in asked), "it works without a network"
+
+
+@pytest.mark.timeout(120)
+def test_opened_and_typed_in_a_real_browser(page: Any, server: str) -> None:
+    """The page draws on a canvas: what it was sent to draw is read instead."""
+    drawn: list[bytes] = []
+    closed: list[bool] = []
+
+    def connected(socket: Any) -> None:
+        socket.on("framereceived", lambda data: drawn.append(data) if isinstance(data, bytes) else None)
+        socket.on("close", lambda _: closed.append(True))
+
+    def wait_for(words: str) -> None:
+        while words not in ESCAPES.sub("", b"".join(drawn).decode(errors="replace")):
+            page.wait_for_timeout(50)  # lets frames come; the test's own timeout ends a wait in vain
+        drawn.clear()
+
+    page.on("websocket", connected)
+    page.goto(server)
+    wait_for("5 tokens of nano")
+    page.focus(".xterm-helper-textarea")
+    page.keyboard.type(" table")
+    wait_for("6 tokens of nano")
+    page.keyboard.press("Escape")
+    page.keyboard.press("q")
+    while not closed:
+        page.wait_for_timeout(50)

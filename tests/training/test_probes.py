@@ -1,0 +1,252 @@
+"""The pinned prompts of a run: what the worker writes down of them is what the engine reads of that checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training.making import begin, contents, lines, losses, make, wait, words, work
+from tui_llm.cli import main
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import UserError
+from tui_llm.reading import Request, Target
+from tui_llm.training import launch, pins, probe_log
+from tui_llm.training.pins import Pin
+from tui_llm.training.probe_log import Change, Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run import Run
+
+HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301"
+PINS = [
+    Pin("the cat sat on ", "a mat"),
+    Pin("the cat"),
+    Pin("x" * 40, "the slept and sat"),  # fills the context of 16: the window slides
+    Pin("the cat sat ", "on the mat"),  # the context has room for a part
+    Pin(HOSTILE, HOSTILE),
+]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+def probed(run: Run) -> list[Moment]:
+    return probe_log.moments(run)
+
+
+def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
+    run = make("run", text, layers=2, steps=20)
+    pins.write(run.pins_path, PINS)
+    assert work(run) == 0, run.log_path.read_text()
+    found = probed(run)
+    assert [moment.step for moment in found] == [0, 1, 10, 20]
+    assert [probe.pin for probe in found[0].probes] == PINS
+    untrained = found[0].probes[0]  # small random weights: nearly no idea
+    assert untrained.entropy == pytest.approx(math.log(257), abs=0.05)
+    engine = PipelineEngine("cpu")
+    engine.open(str(run.path))
+    for probe in found[-1].probes:
+        target = Target(text=probe.pin.target) if probe.pin.target else None
+        reading = engine.read(Request(prompt=probe.pin.prompt, target=target))
+        spread = reading.distribution
+        assert spread is not None and probe.entropy == pytest.approx(spread.entropy, abs=1e-5)
+        known = {row.id: row.raw_probability for row in spread.candidates}
+        assert len(probe.guesses) == 10
+        for guess, row in zip(probe.guesses, spread.candidates, strict=False):
+            assert guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
+            assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)
+        if reading.loss is None:
+            assert probe.tokens == () and probe.loss is None
+            continue
+        assert [t.id for t in probe.tokens] == [t.id for t in reading.loss.tokens]
+        for mine, theirs in zip(probe.tokens, reading.loss.tokens, strict=True):
+            assert mine.loss == pytest.approx(theirs.loss, abs=1e-4, rel=1e-5)
+            assert mine.probability == pytest.approx(theirs.probability, abs=1e-5)
+            assert mine.rank == theirs.rank and mine.bytes == theirs.bytes
+        assert probe.loss == pytest.approx(reading.loss.sum, abs=1e-3)
+        assert probe.probability == pytest.approx(math.exp(-reading.loss.sum), abs=1e-5)
+    assert "it sees the last 16 of the prompt's 40" in found[-1].probes[2].problem
+
+
+def test_pins_change_nothing_and_a_killed_run_has_no_line_twice(text: Path) -> None:
+    plain = make("plain", text)
+    assert work(plain) == 0
+    assert [p.pin for p in probed(plain)[-1].probes] == [
+        Pin("Once upon a time")
+    ]  # nothing is pinned: the samples' prompt
+    unbroken, broken = make("unbroken", text), make("broken", text)
+    for run in (unbroken, broken):
+        pins.write(run.pins_path, PINS)
+    assert work(unbroken) == 0
+    assert losses(unbroken) == losses(plain)
+    weights = [contents(run.checkpoints()[-1][1])["model.safetensors"] for run in (unbroken, plain)]
+    assert weights[0] == weights[1]
+    for moment in (("half a line", 1), ("half a line", 3), ("half a line", 8), ("half a line", 22)):
+        assert work(broken, moment) == -9
+    assert work(broken) == 0
+    assert lines(broken.probes_path) == lines(unbroken.probes_path)
+    assert [line["step"] for line in lines(broken.probes_path)] == [0, 1, 10, 20, 30]
+
+
+def test_a_pin_that_is_added_while_it_runs_is_read_from_then_on(text: Path) -> None:
+    run = make("run", text, steps=100_000, eval_every=5, checkpoint_every=1000)
+    process = begin(run)
+    try:
+        wait(lambda: len(probed(run)) > 2)
+        assert main(["control", "run", "--pin", "the cat=> sat", "--pin", "a "]) == 0
+        wait(lambda: probed(run)[-1].of(Pin("the cat", " sat")))
+        assert main(["control", "run", "--unpin", "a "]) == 0
+        wait(lambda: len(probed(run)[-1].probes) == 1)
+        run.pins_path.write_text("{")
+        wait(lambda: "pins.json is not valid JSON" in probed(run)[-1].probes[0].problem)
+    finally:
+        launch.stop(run)
+        process.join()
+    assert process.exitcode == 0 and run.status().state == "stopped"
+    saved = probe_log.of_pin(probed(run), Pin("the cat", " sat"))
+    assert saved[0][0] > 1 and all(len(probe.tokens) == 4 for _, probe in saved)
+
+
+def test_pins_that_can_not_be_read_say_why_and_end_nothing(text: Path) -> None:
+    run = make("run", text, steps=2)
+    bad = [{"prompt": ""}, {"prompt": "a" * 5000, "target": "b"}, {"prompt": "the", "target": "c" * 100},
+           {"prompt": "\ud800", "target": "\udfff"}, {"prompt": "the"}]  # fmt: skip
+    run.pins_path.write_text(json.dumps({"version": 1, "pins": bad}))
+    assert work(run) == 0, run.log_path.read_text()
+    empty, long, target, surrogate, good = probed(run)[-1].probes
+    assert "needs a prompt" in empty.problem and empty.guesses == ()
+    assert "5,000 characters" in long.problem and len(long.pin.prompt) == pins.LONGEST
+    assert "the target has 100 tokens" in target.problem and target.tokens == () and len(target.guesses) == 10
+    assert surrogate.problem == "" and [t.bytes for t in surrogate.tokens] == [b"\xef", b"\xbf", b"\xbd"]
+    assert good.problem == "" and good.guesses
+
+
+# ── lists of pins ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.text(max_size=9), st.none() | st.text(max_size=9)), max_size=20))
+def test_any_pins_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("pins") / "pins.json"
+    wanted = []
+    for prompt, target in texts:
+        try:
+            wanted.append(pins.check(Pin(prompt, target)))
+        except UserError:
+            assert not prompt
+    wanted = list(dict.fromkeys(wanted))
+    if len(wanted) > pins.MOST:
+        with pytest.raises(UserError, match="16 prompts can be pinned"):
+            pins.write(path, wanted)
+        assert not path.exists()
+        return
+    pins.write(path, wanted)
+    assert pins.read(path) == wanted
+    for pin in wanted:
+        assert pin in pins.meant(pins.said(pin) if pin.target else pin.prompt + "=>", wanted)
+        assert pin not in pins.change(path, unpin=[pin])
+
+
+@pytest.mark.parametrize(
+    ("words", "pin"),
+    [("a", Pin("a")), ("a=> b", Pin("a", " b")), ("x => y=>z", Pin("x => y", "z")), ("x => y=>", Pin("x => y"))],
+)
+def test_a_pin_in_words(words: str, pin: Pin) -> None:
+    assert pins.parse(words) == pin
+
+
+# ── what the log tells ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def probe(*p: float, first: int = 0, target: float | None = None) -> Probe:
+    guesses = tuple(Guess(first + at, b"%d" % (first + at), value) for at, value in enumerate(p))
+    tokens = () if target is None else (ProbeToken(99, b"t", -math.log(target), target, 3),)
+    return Probe(Pin("p", "t" if tokens else None), 1.0, guesses, tokens)
+
+
+def test_the_difference_says_only_what_is_known() -> None:
+    found = probe_log.difference(probe(0.5, 0.1, target=0.01), probe(0.6, 0.2, first=1, target=0.15))
+    assert [(c.id, c.before, c.after, c.exact) for c in found] == [
+        (1, 0.1, 0.6, True),
+        (0, 0.5, None, False),
+        (99, 0.01, 0.15, True),
+        (2, None, 0.2, False),
+    ]
+    assert found[0].change == pytest.approx(0.5) and found[2].change == pytest.approx(0.14)
+    assert found[1].change == pytest.approx(-0.3)  # 0 is at most as likely as the last one listed: 0.2
+    assert found[3].change == pytest.approx(0.1)
+    assert Change(1, b"", None, 0.1, 0.2, 0.1).change == 0  # it may have risen or fallen
+
+
+finite = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=4), finite), max_size=4), st.text(), st.text())
+def test_a_line_is_read_back_as_it_was(tops: list[tuple[int, bytes, float]], prompt: str, problem: str) -> None:
+    one = Probe(Pin(prompt, "x"), 0.5, tuple(Guess(*top) for top in tops), (ProbeToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
+    moment = Moment(3, (one, Probe(Pin("y"), problem="no")))
+    assert probe_log.parse(json.dumps(probe_log.line(moment), allow_nan=False).encode()) == moment
+
+
+@given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["step", "probes", "top", "tokens", "prompt"]), x)).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_damage_is_passed_over(data: bytes) -> None:
+    assert isinstance(probe_log.parse(data), Moment | None)
+
+
+# ── the command line ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_shows_what_was_learned(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("run", text)
+    assert main(["control", "run", "--pin", "the cat=> sat", "--pin", HOSTILE]) == 0
+    assert pins.read(run.pins_path) == [Pin("the cat", " sat"), Pin(HOSTILE)]
+    code, _, err = said(capsys, "probes", "run")
+    assert code == 2 and "has read no pinned prompt yet" in err
+    assert work(run) == 0
+    code, out, _ = said(capsys, "probes", "run")
+    assert code == 0 and "the cat → ·sat" in out and not set(out) & set("\x1b\x9b\x07\u202e")
+    assert [row.split()[0] for row in out.split("\n")[2:7]] == ["0", "1", "10", "20", "30"]
+    last = probed(run)[-1].probes[0]
+    code, out, _ = said(capsys, "probes", "run", "--pin", "the cat", "--at", "29")
+    assert "at step 20" in out and "the whole target" in out
+    code, out, _ = said(capsys, "probes", "run", "--pin", "the cat", "--at", "99", "--json")
+    (pin,) = json.loads(out)["pins"]
+    assert pin["step"] == 30 and pin["loss"] == last.loss and len(pin["candidates"]) == 10
+    assert [t["rank"] for t in pin["target_tokens"]] == [t.rank for t in last.tokens]
+    code, out, _ = said(capsys, "probes", "run", "--between", "0", "30")
+    assert "the target's loss:" in out and "step 0" in out and "≤" in out
+    code, out, _ = said(capsys, "probes", "run", "--between", "0", "30", "--json")
+    changes = [abs(c["change"]) for c in json.loads(out)["pins"][0]["candidates"] if c["change"] is not None]
+    assert changes == sorted(changes, reverse=True)
+    assert said(capsys, "probes", "run", "--at", "-1")[0] == 2
+    code, _, err = said(capsys, "probes", "run", "--pin", "dog")
+    assert code == 2 and "'dog' is not pinned" in err and err.count("\n") == 1
+    code, _, err = said(capsys, "control", "run", "--unpin", "dog")
+    assert code == 2 and "is not pinned" in err
+    code, _, err = said(capsys, "control", "run", "--pin", "")
+    assert code == 2 and "needs a prompt" in err
+
+
+def test_train_takes_pins(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ["--preset", "toy", "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--steps", "1", "--device", "cpu"]  # fmt: skip
+    code, _, err = said(capsys, "train", str(text), "--run", "no", *shape, "--pin", "=> mat")
+    assert code == 2 and "needs a prompt" in err
+    assert main(["train", str(text), "--run", "r", *shape, "--pin", "the cat=> sat", "--pin", "a"]) == 0
+    code, out, _ = said(capsys, "probes", "r", "--json")
+    found = json.loads(out[out.index("{") :])["pins"]
+    assert [(p["prompt"], p["target"], len(p["moments"])) for p in found] == [("the cat", " sat", 2), ("a", None, 2)]

@@ -1,0 +1,63 @@
+"""The app in a browser, through textual-serve: a process of its own for every tab."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import ipaddress
+import shlex
+import socket
+import sys
+
+from tui_llm.commands.output import put
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+from tui_llm.llm.device_names import check_device
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Until Ctrl+C. Raises `UserError` for an address that it won't or can't listen on."""
+    check_device(options.device)
+    if not 1 <= options.port <= 65535:
+        raise UserError(f"--port is {options.port}; give a number from 1 to 65535, such as 8000")
+    if not options.expose and not _loopback(options.host):
+        raise UserError(
+            f"{options.host} can be reached from other machines, and whoever opens the page can train, read and delete as you;"
+            " leave --host out and use an SSH tunnel (ssh -L 8000:localhost:8000), or add --expose"
+        )
+    _check_free(options.host, options.port)
+    try:
+        from tui_llm.commands import serving
+    except ImportError as error:
+        raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
+    command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]
+    if options.prompt is not None:
+        command += ["--prompt", options.prompt]
+    server = serving.Server(shlex.join(command), options.host, options.port)
+    put(
+        f"open {visible(server.public_url)} in a browser; every tab runs an app and a model of its own; Ctrl+C ends them all"
+    )
+    sys.stdout.flush()
+    server.serve()
+    return 0
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: it may be anything
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is in use; give another one, such as --port {port % 65535 + 1}") from error
+        raise UserError(f"can't listen on {host} port {port}: {error.strerror or error}") from error
