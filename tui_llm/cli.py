@@ -170,10 +170,6 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
-        json_option(sub)
-    for part in PARTS:
-        importlib.import_module(f"tui_llm.options.{part}").add(command)
     for sub in (
         tokens,
         examples,
@@ -190,6 +186,8 @@ def build_parser() -> argparse.ArgumentParser:
         models,
     ):
         json_option(sub)
+    for part in PARTS:
+        importlib.import_module(f"tui_llm.options.{part}").add(command)
     return parser
 
 
