@@ -88,6 +88,19 @@ def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text:
         assert losses(other) == wanted and contents(other.checkpoints()[-1][1]) == whole and not leftovers(other.path)
 
 
+def test_what_is_exported_is_intact_too(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("run", text, steps=14)
+    assert work(run) == 0
+    (_, older), (_, newer) = run.checkpoints()
+    flip(newer / "model.safetensors")
+    assert cli.main(["export", "run", str(tmp_path / "one")]) == 0
+    said = capsys.readouterr()
+    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was passed over" in said.err
+    (older / "vocab.json").unlink()
+    assert cli.main(["export", "run", str(tmp_path / "two")]) == 2
+    assert "no checkpoint that is whole" in capsys.readouterr().err and not (tmp_path / "two").exists()
+
+
 def test_a_checkpoint_from_before_digests_were_noted_down_is_taken_at_its_word(text: Path) -> None:
     run = make("run", text)
     assert work(run) == 0

@@ -7,6 +7,7 @@ run that went on with them would no longer be the run it claims to be.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,15 @@ def check(folder: Path) -> dict[str, Any]:
         if found != digest:
             raise UserError(f"its {file.name} is not what was saved")
     return record
+
+
+def newest(checkpoints: Sequence[tuple[int, Path]], tell: Callable[[str], None]) -> tuple[int, Path] | None:
+    """The newest of `checkpoints` (oldest first) that is intact; `tell` hears of those that were passed over."""
+    for step, folder in reversed(checkpoints):
+        try:
+            check(folder)
+        except UserError as error:
+            tell(f"checkpoint-{step} is damaged and was passed over ({error})")
+        else:
+            return step, folder
+    return None
