@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,13 +249,21 @@ def stop(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> None:
     import torch
 
-    from tui_llm.llm import checkpoint, hub, tokenizer
+    from tui_llm.llm import checkpoint, tokenizer
+    from tui_llm.training import intact
     from tui_llm.training.run import find
 
     run = find(options.run)
-    newest = hub.newest_checkpoint(run.path)
+    damaged: list[str] = []
+    newest = intact.newest(run.saved(), damaged.append)
+    for one in damaged:
+        print(f"tui-llm: {visible(one)}", file=sys.stderr)
     if newest is None:
-        raise UserError(f"run {run.name} has no checkpoint yet; wait for its first one")
+        raise UserError(
+            f"run {run.name} has no checkpoint that is whole; resume it to make one"
+            if damaged
+            else f"run {run.name} has no checkpoint yet; wait for its first one"
+        )
     step, source = newest
     folder = Path(options.folder).expanduser()
     vocabulary = tokenizer.load_folder(source, run.name)

@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import remedy, write_json
 from tui_llm.llm import checkpoint
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, save_folder
+from tui_llm.training import intact
 from tui_llm.training.loop import Trainer
 from tui_llm.training.run import Run
 
@@ -41,15 +42,17 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         }
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # The data order and dropout's noise follow from the seed and the step (see loop.py): this is all RNG state.
-        write_json(aside / "training.json", {"step": step, "seed": trainer.settings.seed})
+        record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
+        write_json(aside / intact.RECORD, record)
         _sync(aside)
         if final.exists():  # a damaged one that was passed over, and has now been reached again
             _drop(final)
         aside.replace(final)
         _sync(run.path)
     except (UserError, OSError) as error:
-        why = error.strerror or error if isinstance(error, OSError) else _cause(error)
-        raise UserError(f"can't write a checkpoint in {run.path}: {why}; free some space there, then resume") from error
+        cause = error if isinstance(error, OSError) else error.__cause__
+        why = (isinstance(cause, OSError) and cause.strerror) or cause or error
+        raise UserError(f"can't write a checkpoint in {run.path}: {why}; {remedy(cause)}, then resume") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for _, old in run.checkpoints()[:-KEEP]:
@@ -57,9 +60,14 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
     return final
 
 
-def _cause(error: UserError) -> str:
-    cause = error.__cause__
-    return str((isinstance(cause, OSError) and cause.strerror) or cause or error)
+def drop_bad(run: Run, last: int) -> bool:
+    """Deletes the checkpoint of step `last`, whose weights turned out to be no good, where an older one is left to go on
+    from; says whether it did."""
+    steps = [step for step, _ in run.checkpoints()]
+    if last not in steps or min(steps) >= last:
+        return False
+    _drop(run.path / f"checkpoint-{last}")
+    return True
 
 
 def _drop(folder: Path) -> None:
@@ -98,11 +106,12 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     A damaged one is passed over for the one before, and the text says so.
     """
     told = ""
-    for step, folder in reversed(run.checkpoints()):
+    for step, folder in reversed(run.saved()):
         try:
+            record = intact.check(folder)
             saved = checkpoint.load(folder)
             state = load_file(folder / "optimizer.safetensors")
-            if int(read_json(folder / "training.json")["step"]) != step:
+            if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
             _check_state(model, state, run.config().settings.optimiser)
             # Copied, not taken over: the saved ones lie in the file's own memory, aligned as it happens to be, and the

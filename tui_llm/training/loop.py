@@ -20,9 +20,15 @@ from tui_llm.llm.model import GPT
 from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
 
+EXPLODED = 10.0  # × ln V, the loss of a model that knows nothing: no spike that a run comes back from is so high
+
 
 class Diverged(Exception):
-    """The loss or the gradient stopped being a number."""
+    """The loss or the gradient stopped being a number, or the loss exploded. `bad` is the step whose weights gave it."""
+
+    def __init__(self, message: str, bad: int) -> None:
+        self.bad = bad
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,15 @@ class Trainer:
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.bfloat16 = trains_in_bfloat16(device)
+        self.limit = EXPLODED * math.log(model.config.vocabulary)  # nats per token
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 matrix products where the device has them; weights, LayerNorms and the loss stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
 
     def steps(self, done: int = 0) -> Iterator[Step]:
-        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more; the
-        weights are then still those of the step before."""
+        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more, or above
+        `limit`; the weights are then still those of the step before."""
         s = self.settings
         tokens = s.batch_size * s.block_size * s.accumulation
         for number in range(done + 1, s.steps + 1):
@@ -90,8 +97,8 @@ class Trainer:
             seconds = time.perf_counter() - began
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
             val_loss = self.validate() if evaluate else None
-            if val_loss is not None and not math.isfinite(val_loss):
-                raise Diverged(f"the validation loss became {val_loss} after step {number}; {_advice(lr)}")
+            if val_loss is not None and not val_loss < self.limit:
+                raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {_advice(lr)}", number)
             yield Step(number, loss, lr, norm, tokens / seconds, val_loss)
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
@@ -106,8 +113,10 @@ class Trainer:
             loss.backward()
             total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); {_advice(lr)}")
+        if not (total < self.limit and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1
+            )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -120,7 +129,8 @@ class Trainer:
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}"
+                    f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}",
+                    step,
                 )
 
     @torch.no_grad()

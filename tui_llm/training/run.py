@@ -25,7 +25,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,14 @@ except ImportError:  # no flock on Windows
     fcntl = None  # type: ignore[assignment]
 
 STARTING_GRACE = 20.0  # seconds that a new worker has to take its lock
+VERSION = 1  # of what config.json says; a later tui-llm may count on
+DAMAGED = 1 << 25
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+class NewerRun(UserError):
+    """A later tui-llm made this run: it is listed, and left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """state: starting, running, paused, finished, stopped, failed, died, or new (never started). `message` says what
-    is going on or went wrong, in one line of raw text; steps is how many were asked for; vocabulary and parameters
+    """state: starting, running, paused, finished, stopped, failed, died, new (never started), or newer (made by a later
+    tui-llm, which alone can tell). `message` says what is going on or went wrong, in one line of raw text; steps is how many were asked for; vocabulary and parameters
     are known once the model is built."""
 
     state: str
@@ -115,8 +121,9 @@ class Run:
         return (self.path / "config.json").is_file()
 
     def config(self) -> RunConfig:
-        """Raises `UserError` where it is missing or damaged."""
+        """Raises `UserError` where it is missing or damaged, `NewerRun` where it says what this version can't know."""
         raw = read_json(self.path / "config.json")
+        self._check_version(raw)
         try:
             return RunConfig(
                 tuple(map(str, raw["corpus"])),
@@ -127,8 +134,16 @@ class Run:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
 
+    def _check_version(self, raw: Any) -> None:
+        version, settings = (raw.get("version", 1), raw.get("settings")) if isinstance(raw, dict) else (1, None)
+        known = {field.name for field in fields(TrainingSettings)}
+        unknown = sorted(set(settings) - known) if isinstance(settings, dict) else []
+        if unknown or (isinstance(version, int | float) and version > VERSION):
+            why = f" (its setting {unknown[0][:40]!r} is unknown here)" if unknown else ""
+            raise NewerRun(f"run {self.name} was made by a newer tui-llm{why}; update tui-llm to use it")
+
     def write_config(self, config: RunConfig) -> None:
-        write_json(self.path / "config.json", {"version": 1, **asdict(config)})
+        write_json(self.path / "config.json", {"version": VERSION, **asdict(config)})
 
     def control(self) -> dict[str, Any]:
         try:
@@ -137,8 +152,15 @@ class Run:
             return {}
         return value if isinstance(value, dict) else {}
 
-    def write_control(self, **fields: Any) -> None:
-        write_json(self.path / "control.json", {**self.control(), **fields})
+    def write_control(self, **asked: Any) -> None:
+        """Raises `UserError` where nothing can be asked of the run: it can only be read, or a later tui-llm made it."""
+        try:
+            self.config()
+        except NewerRun:
+            raise
+        except UserError:
+            pass  # a damaged config: a worker that has read it before can still be asked
+        write_json(self.path / "control.json", {**self.control(), **asked})
 
     # ── what happened ──
 
@@ -185,7 +207,7 @@ class Run:
             return error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
 
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
-        value = {"state": state, "message": message, "time": time.time(), **more}
+        value = {"state": state, "message": message, "time": time.time(), "monotonic": time.monotonic(), **more}
         try:
             write_json(self.path / "status.json", value)
         except UserError:
@@ -203,16 +225,18 @@ class Run:
     def status(self) -> Status:
         alive = self.alive()  # before the file: a worker that ends between the two looks has said so
         raw = self._said()
+        last = self.last_metric()
         try:
             steps = self.config().settings.steps
+        except NewerRun as error:
+            return Status("newer", str(error), last.step if last else 0)
         except UserError as error:
             return Status("failed", str(error))
-        last = self.last_metric()
-        state, said = str(raw.get("state", "new")), _float(raw.get("time"))
+        state = str(raw.get("state", "new"))
         if alive:
             if state in ("new", "died"):
                 state = "starting"
-        elif state == "starting" and abs(time.time() - said) < STARTING_GRACE:
+        elif state == "starting" and _just_said(raw):
             pass  # the worker is on its way to its lock
         elif state in ("starting", "running", "paused"):
             state = "died"
@@ -230,20 +254,21 @@ class Run:
         )
 
     def last_metric(self) -> Metric | None:
-        """The last whole line of metrics.jsonl, found from the file's end."""
+        """The last whole line of metrics.jsonl, found from the file's end, past damage of up to `DAMAGED` bytes."""
+        span = 8192
         try:
             with self.metrics_path.open("rb") as file:
-                file.seek(0, 2)
-                size = file.tell()
-                file.seek(max(0, size - 8192))
-                lines = file.read().split(b"\n")
+                size = file.seek(0, 2)
+                while True:
+                    file.seek(max(0, size - span))
+                    for line in reversed(file.read(min(span, size)).split(b"\n")[:-1]):
+                        if metric := parse_metric(line):
+                            return metric
+                    if span >= min(size, DAMAGED):
+                        return None
+                    span *= 16
         except OSError:
             return None
-        for line in reversed(lines[:-1]):
-            metric = parse_metric(line)
-            if metric:
-                return metric
-        return None
 
     def samples(self) -> list[Sample]:
         return jsonl.read(
@@ -252,14 +277,16 @@ class Run:
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """Whole checkpoints, oldest first, as (step, folder)."""
-        if not self.path.is_dir():
+        names = ("config.json", "training.json")
+        return [(step, folder) for step, folder in self.saved() if all((folder / name).is_file() for name in names)]
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """Every checkpoint that was ever whole, oldest first: one that lost a file since is among them."""
+        try:
+            children = list(self.path.iterdir())
+        except OSError:
             return []
-        found = []
-        for child in self.path.iterdir():
-            match = CHECKPOINT.fullmatch(child.name)
-            if match and (child / "config.json").is_file() and (child / "training.json").is_file():
-                found.append((int(match[1]), child))
-        return sorted(found)
+        return sorted((int(match[1]), child) for child in children if (match := CHECKPOINT.fullmatch(child.name)))
 
     def size(self) -> int:
         """Bytes on the disk."""
@@ -277,6 +304,13 @@ class Run:
             shutil.rmtree(self.path)
         except OSError as error:
             raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
+
+
+def _just_said(raw: dict[str, Any]) -> bool:
+    """Whether a status was written a moment ago. By either clock: one jumps when someone sets it, the other begins anew
+    with the machine."""
+    spans = (time.time() - _float(raw.get("time")), time.monotonic() - _float(raw.get("monotonic", -math.inf)))
+    return any(abs(span) < STARTING_GRACE for span in spans)
 
 
 def _int_or_none(value: Any) -> int | None:

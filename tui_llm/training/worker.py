@@ -22,13 +22,13 @@ from filelock import Timeout
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_aside, write_json
+from tui_llm.files import read_json, remedy, write_aside, write_json
 from tui_llm.llm import checkpoint, corpus, device, hub
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
 from tui_llm.training import changes, checkpoints, cost, evaluations, jsonl, probes
 from tui_llm.training.loop import Diverged, Trainer
-from tui_llm.training.run import Run
+from tui_llm.training.run import NewerRun, Run
 from tui_llm.training.start import FOLDER
 
 PATIENCE = 5.0  # seconds that another worker has to give the lock back
@@ -187,8 +187,9 @@ def main(arguments: list[str]) -> int:
         worker = Worker(run)
     except UserError as error:
         log(f"failed {error}")
-        with suppress(UserError):
-            run.write_status("failed", str(error))
+        if not isinstance(error, NewerRun):  # a later version's run is left as it is
+            with suppress(UserError):
+                run.write_status("failed", str(error))
         return 2
     for name in (signal.SIGTERM, signal.SIGINT):  # before the lock: who sees it held may send one
         signal.signal(name, worker.stop)
@@ -199,6 +200,9 @@ def main(arguments: list[str]) -> int:
     except Timeout:
         log(f"run {run.name} is being trained by another process")
         return 3
+    except OSError as error:  # the lock can't even be made
+        log(f"failed {_cannot_write(error, run)}")
+        return 1
 
 
 def work(worker: Worker) -> int:
@@ -212,12 +216,16 @@ def work(worker: Worker) -> int:
     except Stopped:
         worker.say("stopped", "stopped before the first step")
         return 0
-    except (UserError, Diverged) as error:
+    except UserError as error:
         message = str(error)
+    except Diverged as error:
+        message = str(error)
+        if checkpoints.drop_bad(run, error.bad):  # saved before its weights were found out
+            message += f". Checkpoint {error.bad:,} was made of those weights: it is deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
         message = OUT_OF_MEMORY
     except OSError as error:
-        message = f"{error.strerror or error} ({error.filename or run.path}); free some space, then resume"
+        message = _cannot_write(error, run)
     except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
         log(traceback.format_exc())
         # torch's CPU allocator has no exception of its own.
@@ -231,6 +239,10 @@ def work(worker: Worker) -> int:
     except UserError as error:
         log(f"and: {error}")
     return 1
+
+
+def _cannot_write(error: OSError, run: Run) -> str:
+    return f"{error.strerror or error} ({error.filename or run.path}); {remedy(error)}, then resume"
 
 
 def _write(path: Path, text: str) -> None:

@@ -34,6 +34,7 @@ STATES = {
     "stopped": ("■", "stopped"),
     "failed": ("✗", "failed"),
     "died": ("✗", "died"),
+    "newer": ("?", "newer"),
 }
 COLOURS = {
     "running": "$text-success",
@@ -122,7 +123,7 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
 def message_line(snapshot: RunSnapshot) -> Content:
     """What the worker said, where that is news: nothing while all goes well."""
     status = snapshot.status
-    if status.state == "running" or not (status.message or status.state in RESUMABLE):
+    if not (status.message or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
     style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
