@@ -31,6 +31,10 @@ def train(options: argparse.Namespace) -> int:
         return 0
     if options.run is None:
         raise UserError("name the run: --run NAME")
+    if options.tensorboard:
+        from tui_llm.training import tensorboard
+
+        tensorboard.check_installed()
     if options.resume:
         run = find(options.run)
         if options.cost:
@@ -38,6 +42,8 @@ def train(options: argparse.Namespace) -> int:
             _show_cost(settings, _shape(settings, run), as_json=options.json)
             return 0
         _prepare_resume(run, options, given)
+        if options.tensorboard and not run.config().tensorboard:
+            launch.write_tensorboard(run)
     else:
         run = _new_run(options, given)
     launch.start(run)
@@ -106,7 +112,13 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None
     run = launch.create(
-        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model
+        options.run,
+        options.corpus,
+        settings,
+        preset=name,
+        device=options.device or "auto",
+        model=model,
+        tensorboard=options.tensorboard,
     )
     if not options.json:
         found = cost(settings, shape)
@@ -139,7 +151,8 @@ def _bytes(count: int) -> str:
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more."""
+    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more, the same
+    step may be made in smaller batches, and it may be compiled or not."""
     from tui_llm.llm import corpora
     from tui_llm.training import launch
     from tui_llm.training.presets import from_fields
@@ -148,7 +161,11 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if Path(given.get("from_model", "")).expanduser().resolve() == Path(config.settings.from_model):
         given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
     asked = from_fields(given, config.settings)
-    changed = [n for n in given if n != "steps" and getattr(asked, n) != getattr(config.settings, n)]
+    rows = config.settings.batch_size * config.settings.accumulation
+    if "batch_size" in given and "accumulation" not in given and rows % asked.batch_size == 0:
+        asked = dataclasses.replace(asked, accumulation=rows // asked.batch_size)
+    free = ("steps", "batch_size", "accumulation", "compile")
+    changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if asked.steps < config.settings.steps:
         changed.append("steps (fewer; `tui-llm stop` ends a run early)")
     if changed:
@@ -156,6 +173,9 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+    launch.refit(run, asked.batch_size, asked.accumulation)
+    if asked.compile != config.settings.compile:
+        launch.change_compile(run, asked.compile)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:
@@ -165,14 +185,16 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
 
 def runs(options: argparse.Namespace) -> None:
     from tui_llm import paths
+    from tui_llm.training import gauges
     from tui_llm.training.run import runs as every
 
     rows: list[dict[str, Any]] = []
     for run in every():
         status, last = run.status(), run.last_metric()
+        rate = last.tokens_per_second if last else None
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": last.tokens_per_second if last else None,
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
              "message": status.message, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
@@ -183,10 +205,11 @@ def runs(options: argparse.Namespace) -> None:
         return
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
-         "–" if r["loss"] is None else f"{r['loss']:.4f}", visible(r["message"]))
+         "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
+         visible(r["message"]))
         for r in rows
     ]  # fmt: skip
-    put(report.table(("run", "state", "step", "loss (nats)", ""), cells, left=(0, 1, 4)))
+    put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
 
 
 def control(options: argparse.Namespace) -> None:
@@ -237,6 +260,9 @@ def export(options: argparse.Namespace) -> None:
     from tui_llm.training.run import find
 
     run = find(options.run)
+    if options.tensorboard:
+        _export_events(run, Path(options.folder).expanduser())
+        return
     newest = hub.newest_checkpoint(run.path)
     if newest is None:
         raise UserError(f"run {run.name} has no checkpoint yet; wait for its first one")
@@ -251,3 +277,15 @@ def export(options: argparse.Namespace) -> None:
     )
     tokenizer.save_folder(vocabulary, folder)
     put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
+
+
+def _export_events(run: Run, folder: Path) -> None:
+    from tui_llm.training import tensorboard
+
+    tensorboard.check_installed()
+    if run.last_metric() is None:
+        raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
+    if any(folder.glob("events.out.tfevents.*")):
+        raise UserError(f"there are event files in {folder} already; name another folder")
+    count = tensorboard.export(run.metrics_path, folder)
+    put(f"{count:,} steps of run {run.name} are now event files in {visible(str(folder))}: tensorboard --logdir FOLDER")

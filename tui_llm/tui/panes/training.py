@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from tui_llm.display import truncate, visible
 from tui_llm.paths import run_model
-from tui_llm.training import launch
+from tui_llm.training import gauges, launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
 from tui_llm.tui.acting import ActsOnRuns
@@ -112,8 +112,14 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    if snapshot.mfu is not None:
+        parts.append(("MFU", fmt.percent(snapshot.mfu).replace(" ", "\N{NO-BREAK SPACE}")))
     if snapshot.epoch is not None and width >= 90:
         parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
+    if snapshot.memory_bytes is not None:
+        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes).replace(" ", "\N{NO-BREAK SPACE}")))
+    if snapshot.gpu_use is not None:
+        parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f}\N{NO-BREAK SPACE}%"))
     return Content("  ").join(
         [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
     )
@@ -125,6 +131,8 @@ def message_line(snapshot: RunSnapshot) -> Content:
     if status.state == "running" or not (status.message or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
+    if hint and status.fits:
+        hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
     style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
     return Content.assemble((hint, "bold $text-accent"), (visible(" ".join(status.message.split())), style))
 
@@ -148,6 +156,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
         ("unigrams", snapshot.unigram_loss),
         ("bigrams", snapshot.bigram_loss),
         ("floor", snapshot.floor_loss),
+        *([] if snapshot.shipped is None else [(truncate(visible(snapshot.shipped[0]), 24), snapshot.shipped[1])]),
     ]
     return Curves(
         snapshot.train,
@@ -333,7 +342,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         elif self.snapshot.status.state == "finished":
             self.say("this run is finished; n makes a new one", "warning")
         else:
-            self.act(lambda: launch.start(run))
+            self.act(lambda: launch.resume(run))
 
     def action_open_run(self) -> None:
         run = self.watcher.run_watched
