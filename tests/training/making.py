@@ -143,9 +143,25 @@ def _half_deleted(now: _Countdown) -> None:
     checkpoints.shutil.rmtree = rmtree  # in this forked process only
 
 
+def _out_of_memory(now: _Countdown) -> None:
+    """Not a moment to die at: batches of more rows than the number don't fit. The failure is the CPU allocator's own."""
+    import torch
+
+    from tui_llm.training.loop import Trainer
+
+    whole = Trainer._update
+
+    def update(self: Trainer, number: int, lr: float) -> tuple[float, float]:
+        if self.settings.batch_size > now.left and number > 3:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return whole(self, number, lr)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
 MOMENTS: dict[str, Callable[[_Countdown], None]] = {
     function.__name__.strip("_").replace("_", " "): function
-    for function in (_half_a_line, _half_the_weights, _around_the_rename, _half_deleted)
+    for function in (_half_a_line, _half_the_weights, _around_the_rename, _half_deleted, _out_of_memory)
 }
 
 

@@ -102,7 +102,8 @@ def measure(device: torch.device) -> Machine:
             max((rate for rate in pair if rate is not None), default=None) for pair in zip(rates, old, strict=True)
         ]
         quiet = quiet or before.quiet
-    found = Machine(*_key(device), *rates, quiet=quiet)
+    fp32, bf16, read, copy = rates
+    found = Machine(*_key(device), fp32, bf16, read, copy, quiet)
     with suppress(UserError):  # no room: it is measured again next time
         write_json(_path(device), asdict(found))
     return found

@@ -101,10 +101,10 @@ def refit(run: Run, batch_size: int, accumulation: int) -> None:
     them: where the product stays, every step sees the rows that it would have seen, and the losses are the same but for
     rounding (and dropout's noise). The held-out rows stay too. Raises `UserError` where that can't be had, or a worker is at it.
     """
-    _check_at_rest(run)
     s = run.config().settings
     if (batch_size, accumulation) == (s.batch_size, s.accumulation):
         return
+    _check_at_rest(run)
     rows, held_out = s.batch_size * s.accumulation, s.eval_batches * s.batch_size
     settings = from_fields({"batch_size": batch_size, "accumulation": accumulation}, s)
     if batch_size * accumulation != rows:
