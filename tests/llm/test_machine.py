@@ -13,6 +13,7 @@ from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.llm import machine
 from tui_llm.llm.machine import Machine
+from tui_llm.training.gauges import resident_bytes
 
 CPU = torch.device("cpu")
 
@@ -115,3 +116,13 @@ def test_as_typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert json.loads(capsys.readouterr().out)["machine"]["fp32"] == 1.0
     assert main(["bench", "--device", "tpu"]) == 2
     assert "no device 'tpu'" in capsys.readouterr().err
+
+
+def test_measured_in_a_process_of_its_own_it_takes_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resident_bytes()
+    found = machine.measure_apart(CPU)
+    after = resident_bytes()
+    assert found and found.fp32 and found.threads == torch.get_num_threads() and found == machine.known(CPU)
+    assert before and after and after - before < 50e6
+    monkeypatch.setattr("sys.executable", "/no/python")
+    assert machine.measure_apart(CPU) is None

@@ -107,7 +107,7 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
         return machine.Machine("x", "y", 1, 1e11, 2e11, 1e9, 1e9, True)
 
     monkeypatch.setattr(Run, "write_status", written)
-    monkeypatch.setattr(machine, "measure", measure)
+    monkeypatch.setattr(machine, "measure_apart", measure)
     assert here(make("short", text, steps=3)) == 0
     assert not measured  # a short run never asks
     monkeypatch.setattr(measuring, "PEAK_AFTER", 0.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -107,6 +109,18 @@ def measure(device: torch.device) -> Machine:
     with suppress(UserError):  # no room: it is measured again next time
         write_json(_path(device), asdict(found))
     return found
+
+
+def measure_apart(device: torch.device) -> Machine | None:
+    """As `measure`, in a process of its own: what it takes of memory is given back, and counts for nobody here. None
+    where that fails."""
+    command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]
+    threads = str(torch.get_num_threads())
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+        return known(device)
+    return None
 
 
 def machine(device: torch.device) -> Machine:

@@ -113,16 +113,27 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
     if snapshot.mfu is not None:
-        parts.append(("MFU", fmt.percent(snapshot.mfu).replace(" ", "\N{NO-BREAK SPACE}")))
+        parts.append(("MFU", fmt.percent(snapshot.mfu)))
     if snapshot.epoch is not None and width >= 90:
         parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
     if snapshot.memory_bytes is not None:
-        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes).replace(" ", "\N{NO-BREAK SPACE}")))
+        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes)))
     if snapshot.gpu_use is not None:
-        parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f}\N{NO-BREAK SPACE}%"))
-    return Content("  ").join(
-        [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
-    )
+        parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
+    return _flowed(parts, width)
+
+
+def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
+    """Names with their values, as many on a line as it has room for: never one here and the other there."""
+    lines: list[list[Content]] = [[]]
+    room = 0
+    for name, value in parts:
+        part = Content.assemble((f"{name} ", "$text-muted"), (value, "bold"))
+        if lines[-1] and part.cell_length + 2 > room:
+            lines.append([])
+        room = (room if lines[-1] else width + 2) - part.cell_length - 2
+        lines[-1].append(part)
+    return Content("\n").join([Content("  ").join(line) for line in lines])
 
 
 def message_line(snapshot: RunSnapshot) -> Content:
