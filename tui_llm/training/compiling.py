@@ -10,8 +10,8 @@ from tui_llm.training.loop import Trainer
 
 
 def wanted(choice: str, device: torch.device) -> bool:
-    """`auto` compiles for CUDA where triton is there: elsewhere it takes longer than it saves on models of this size
-    (measured on a CPU: docs/performance.md)."""
+    """`auto` compiles for CUDA where triton is there: elsewhere nobody has measured
+    that it pays, and on a CPU compiling alone can take minutes."""
     if choice == "auto":
         return device.type == "cuda" and importlib.util.find_spec("triton") is not None
     return choice == "on"
