@@ -172,6 +172,22 @@ def _a_clock_that_jumps(hours: _Countdown) -> None:
     jsonl.append = append
 
 
+def _out_of_memory(now: _Countdown) -> None:
+    """Not a moment to die at: batches of more rows than the number don't fit. The failure is the CPU allocator's own."""
+    import torch
+
+    from tui_llm.training.loop import Trainer
+
+    whole = Trainer._update
+
+    def update(self: Trainer, number: int, lr: float) -> tuple[float, float]:
+        if self.settings.batch_size > now.left and number > 3:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return whole(self, number, lr)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
 MOMENTS: dict[str, Callable[[_Countdown], None]] = {
     function.__name__.strip("_").replace("_", " "): function
     for function in (
@@ -181,6 +197,7 @@ MOMENTS: dict[str, Callable[[_Countdown], None]] = {
         _half_deleted,
         _a_disk_turned_read_only,
         _a_clock_that_jumps,
+        _out_of_memory,
     )
 }
 

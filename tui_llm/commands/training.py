@@ -34,6 +34,10 @@ def train(options: argparse.Namespace) -> int:
     if options.run is None:
         raise UserError("name the run: --run NAME")
     pinned = list(map(pins.parse, options.pin or ()))
+    if options.tensorboard:
+        from tui_llm.training import tensorboard
+
+        tensorboard.check_installed()
     if options.resume:
         run = find(options.run)
         if options.cost:
@@ -42,6 +46,8 @@ def train(options: argparse.Namespace) -> int:
             return 0
         _prepare_resume(run, options, given)
         pins.change(run.pins_path, pinned)
+        if options.tensorboard and not run.config().tensorboard:
+            launch.write_tensorboard(run)
     else:
         run = _new_run(options, given, pinned)
     launch.start(run)
@@ -117,6 +123,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         device=options.device or "auto",
         model=model,
         pinned=pinned,
+        tensorboard=options.tensorboard,
     )
     if not options.json:
         found = cost(settings, shape)
@@ -149,7 +156,8 @@ def _bytes(count: int) -> str:
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more."""
+    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more, the same
+    step may be made in smaller batches, and it may be compiled or not."""
     from tui_llm.llm import corpora
     from tui_llm.training import launch
     from tui_llm.training.presets import from_fields
@@ -158,7 +166,11 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if Path(given.get("from_model", "")).expanduser().resolve() == Path(config.settings.from_model):
         given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
     asked = from_fields(given, config.settings)
-    changed = [n for n in given if n != "steps" and getattr(asked, n) != getattr(config.settings, n)]
+    rows = config.settings.batch_size * config.settings.accumulation
+    if "batch_size" in given and "accumulation" not in given and rows % asked.batch_size == 0:
+        asked = dataclasses.replace(asked, accumulation=rows // asked.batch_size)
+    free = ("steps", "batch_size", "accumulation", "compile")
+    changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if asked.steps < config.settings.steps:
         changed.append("steps (fewer; `tui-llm stop` ends a run early)")
     if changed:
@@ -166,6 +178,9 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+    launch.refit(run, asked.batch_size, asked.accumulation)
+    if asked.compile != config.settings.compile:
+        launch.change_compile(run, asked.compile)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:
@@ -175,14 +190,16 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
 
 def runs(options: argparse.Namespace) -> None:
     from tui_llm import paths
+    from tui_llm.training import gauges
     from tui_llm.training.run import runs as every
 
     rows: list[dict[str, Any]] = []
     for run in every():
         status, last = run.status(), run.last_metric()
+        rate = last.tokens_per_second if last else None
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": last.tokens_per_second if last else None,
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
              "message": status.message, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
@@ -193,10 +210,11 @@ def runs(options: argparse.Namespace) -> None:
         return
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
-         "–" if r["loss"] is None else f"{r['loss']:.4f}", visible(r["message"]))
+         "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
+         visible(r["message"]))
         for r in rows
     ]  # fmt: skip
-    put(report.table(("run", "state", "step", "loss (nats)", ""), cells, left=(0, 1, 4)))
+    put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
 
 
 def control(options: argparse.Namespace) -> None:
@@ -254,6 +272,9 @@ def export(options: argparse.Namespace) -> None:
     from tui_llm.training.run import find
 
     run = find(options.run)
+    if options.tensorboard:
+        _export_events(run, Path(options.folder).expanduser())
+        return
     damaged: list[str] = []
     newest = intact.newest(run.saved(), damaged.append)
     for one in damaged:
@@ -275,3 +296,15 @@ def export(options: argparse.Namespace) -> None:
     )
     tokenizer.save_folder(vocabulary, folder)
     put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
+
+
+def _export_events(run: Run, folder: Path) -> None:
+    from tui_llm.training import tensorboard
+
+    tensorboard.check_installed()
+    if run.last_metric() is None:
+        raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
+    if any(folder.glob("events.out.tfevents.*")):
+        raise UserError(f"there are event files in {folder} already; name another folder")
+    count = tensorboard.export(run.metrics_path, folder)
+    put(f"{count:,} steps of run {run.name} are now event files in {visible(str(folder))}: tensorboard --logdir FOLDER")

@@ -24,7 +24,7 @@ from tui_llm.llm import corpora
 from tui_llm.training import changes, pins
 from tui_llm.training import start as start_from
 from tui_llm.training.pins import Pin
-from tui_llm.training.presets import TrainingSettings
+from tui_llm.training.presets import TrainingSettings, from_fields
 from tui_llm.training.run import Run, RunConfig, check_name
 
 ALLOCATOR = {
@@ -44,6 +44,7 @@ def create(
     device: str = "auto",
     model: Path | None = None,
     pinned: Sequence[Pin] = (),
+    tensorboard: bool = False,
 ) -> Run:
     """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names, and
     `pinned` are the prompts to read at each evaluation. Raises `UserError` where the name is taken, or the corpus isn't
@@ -68,7 +69,7 @@ def create(
             _copy_model(model, run)
         if pinned:
             pins.write(run.pins_path, pinned)
-        run.write_config(RunConfig(places, preset, device, settings))
+        run.write_config(RunConfig(places, preset, device, settings, tensorboard))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
@@ -92,13 +93,58 @@ def extend(run: Run, steps: int) -> None:
 
     Raises `UserError` where a worker is at it, or those are no more steps than it has.
     """
-    config = run.config()
+    settings = run.config().settings
+    _check_at_rest(run)
+    if steps <= settings.steps:
+        raise UserError(f"run {run.name} has {settings.steps:,} steps; give more than that")
+    _rewrite(run, dataclasses.replace(settings, steps=steps))
+
+
+def refit(run: Run, batch_size: int, accumulation: int) -> None:
+    """Makes the same steps from now on in batches of another size: fewer rows at once, more often, need less memory.
+
+    Row number k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `accumulation` of
+    them: where the product stays, every step sees the rows that it would have seen, and the losses are the same but for
+    rounding (and dropout's noise). The held-out rows stay too. Raises `UserError` where that can't be had, or a worker is at it.
+    """
+    s = run.config().settings
+    if (batch_size, accumulation) == (s.batch_size, s.accumulation):
+        return
+    _check_at_rest(run)
+    rows, held_out = s.batch_size * s.accumulation, s.eval_batches * s.batch_size
+    settings = from_fields({"batch_size": batch_size, "accumulation": accumulation}, s)
+    if batch_size * accumulation != rows:
+        raise UserError(
+            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.accumulation} rows "
+            f"(batch size × accumulation); give two numbers whose product is {rows}, or start a new run"
+        )
+    if held_out % batch_size:
+        raise UserError(
+            f"the {held_out} held-out rows of run {run.name} can't be dealt in batches of {batch_size}; give a batch size "
+            f"that divides {s.batch_size}"
+        )
+    _rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
+
+
+def change_compile(run: Run, choice: str) -> None:
+    """Whether the worker compiles the model from now on. Raises `UserError` where a worker is at it."""
+    _rewrite(run, from_fields({"compile": choice}, run.config().settings))
+
+
+def write_tensorboard(run: Run) -> None:
+    """Has the next worker write event files too. Raises `UserError` where one is at it now."""
+    _check_at_rest(run)
+    run.write_config(dataclasses.replace(run.config(), tensorboard=True))
+
+
+def _rewrite(run: Run, settings: TrainingSettings) -> None:
+    _check_at_rest(run)
+    run.write_config(dataclasses.replace(run.config(), settings=settings))
+
+
+def _check_at_rest(run: Run) -> None:
     if run.alive():
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
-    if steps <= config.settings.steps:
-        raise UserError(f"run {run.name} has {config.settings.steps:,} steps; give more than that")
-    settings = dataclasses.replace(config.settings, steps=steps)
-    run.write_config(dataclasses.replace(config, settings=settings))
 
 
 def start(run: Run) -> None:
@@ -142,6 +188,14 @@ def start(run: Run) -> None:
         run.write_status("failed", f"the worker can't be started: {error}")
         raise UserError(f"can't start the worker of run {run.name}: {error}") from error
     _children.append((run, process))
+
+
+def resume(run: Run) -> None:
+    """As `start`; a run that failed for want of memory goes on with the batch that was offered then, in the same steps."""
+    fits = run.status().fits
+    if fits is not None:
+        refit(run, *fits)
+    start(run)
 
 
 def _python_path() -> str:

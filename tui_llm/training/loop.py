@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,9 @@ class Trainer:
     def __init__(self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device) -> None:
         self.model, self.settings, self.device = model.to(device), settings, device
         self.optimizers = optimizers(model, settings, device)
+        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = (
+            model.loss
+        )  # what a step calls: compiled where that pays (compiling.py)
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
@@ -109,7 +112,7 @@ class Trainer:
         for part in range(s.accumulation):
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
             with self.autocast():
-                loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
+                loss = self.loss(x.to(self.device), y.to(self.device)) / s.accumulation
             loss.backward()
             total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))

@@ -3,6 +3,8 @@
 config.json        what was asked (corpus, settings), written once
 status.json        what the worker says it is doing; whether it is alive says the lock alone
 control.json       what a person asks of the worker: paused, stop, save, learning_rate
+shipped.json       the loss of a shipped model of the same vocabulary on the held-out rows, measured once
+tensorboard/       event files of the metrics, where they were asked for
 changes.json       what was changed on the way, and at which step
 metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
 samples.jsonl      a text that the model wrote at each evaluation
@@ -56,12 +58,14 @@ class NewerRun(UserError):
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the settings, the device."""
+    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the
+    settings, the device, and whether TensorBoard's event files are written too."""
 
     corpus: tuple[str, ...]
     preset: str
     device: str
     settings: TrainingSettings
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,9 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Status:
     """state: starting, running, paused, finished, stopped, failed, died, new (never started), or newer (made by a later
-    tui-llm, which alone can tell). `message` says what is going on or went wrong, in one line of raw text; steps is how many were asked for; vocabulary and parameters
-    are known once the model is built."""
+    tui-llm, which alone can tell). `message` says what is going on or went wrong, in one line of raw text; steps is how
+    many were asked for; vocabulary and parameters are known once the model is built; fits is (batch size, accumulation)
+    for a run that failed for want of memory."""
 
     state: str
     message: str = ""
@@ -84,6 +89,7 @@ class Status:
     vocabulary: int | None = None
     parameters: int | None = None
     device: str | None = None
+    fits: tuple[int, int] | None = None
 
     @property
     def alive(self) -> bool:
@@ -130,6 +136,7 @@ class Run:
                 str(raw["preset"]),
                 str(raw["device"]),
                 from_fields(raw["settings"]),
+                raw.get("tensorboard") is True,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
@@ -215,6 +222,10 @@ class Run:
             if state != "failed" or not _overwrite(self.path / "status.json", json.dumps(value).encode()):
                 raise
 
+    def facts(self) -> dict[str, Any]:
+        """What the worker noted in status.json beside its state: entropies, the machine's peak …; nothing is checked."""
+        return self._said()
+
     def _said(self) -> dict[str, Any]:
         try:
             value = read_json(self.path / "status.json")
@@ -251,6 +262,7 @@ class Run:
             _int_or_none(raw.get("vocabulary")),
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
+            _fits(raw.get("fits")) if state == "failed" else None,
         )
 
     def last_metric(self) -> Metric | None:
@@ -315,6 +327,12 @@ def _just_said(raw: dict[str, Any]) -> bool:
 
 def _int_or_none(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _fits(value: Any) -> tuple[int, int] | None:
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)):
+        return None
+    return value[0], value[1]
 
 
 def _float(value: Any) -> float:

@@ -24,15 +24,25 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, remedy, write_aside, write_json
 from tui_llm.llm import checkpoint, corpus, device, hub
-from tui_llm.llm.model import GPT
+from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
-from tui_llm.training import changes, checkpoints, cost, evaluations, jsonl, probes
+from tui_llm.training import (
+    changes,
+    checkpoints,
+    compiling,
+    cost,
+    evaluations,
+    jsonl,
+    measuring,
+    probes,
+    tensorboard,
+)
 from tui_llm.training.loop import Diverged, Trainer
 from tui_llm.training.run import NewerRun, Run
 from tui_llm.training.start import FOLDER
 
 PATIENCE = 5.0  # seconds that another worker has to give the lock back
-OUT_OF_MEMORY = "out of memory; try a smaller batch size, block size or model"
+OUT_OF_MEMORY = "out of memory; not even one row at a time fits: start a new run with a smaller block size or model"
 
 
 class Stopped(Exception):
@@ -46,6 +56,8 @@ class Worker:
         self.settings = self.config.settings
         self.told_to_stop = False
         self.facts: dict[str, Any] = {}
+        self.shape: GPTConfig | None = None  # once it is known
+        self.events: tensorboard.Events | None = None
         self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
         self._last_look = 0.0
         self._save_asked: object = None  # the last request to save that was met
@@ -83,7 +95,8 @@ class Worker:
         self._check_corpus(text.digest)
         torch.manual_seed(s.seed)
         shape = checkpoint.read_config(start) if start else cost.shape(s, tokenizer.size)
-        model = GPT(dataclasses.replace(shape, dropout=s.dropout))
+        self.shape = dataclasses.replace(shape, dropout=s.dropout)
+        model = GPT(self.shape)
         found = checkpoints.load_newest(run, model)
         if start and not found:
             model.load_state_dict(checkpoint.load(start).state_dict())
@@ -101,6 +114,13 @@ class Worker:
         jsonl.cut_back(run.path, done)
         if not done:
             probes.begin(run, trainer, tokenizer)
+        if self.config.tensorboard:
+            told += self._begin_events(done)
+        gauges = measuring.Gauges(trainer)
+        self.facts |= gauges.facts | measuring.shipped_loss(run, trainer, tokenizer, self.prepare)
+        if done < s.steps and compiling.wanted(s.compile, place):
+            self.say("starting", "compiling the training step; this takes a minute the first time")
+            told += compiling.compile_step(trainer, done + 1)
         self.say("running", told)
         step = done
         with run.metrics_path.open("ab", buffering=0) as metrics:
@@ -110,14 +130,24 @@ class Worker:
                 if record is None:
                     break
                 step = record.step
-                jsonl.append(metrics, {**dataclasses.asdict(record), "time": round(time.time(), 3)})
+                line = {**dataclasses.asdict(record), "time": round(time.time(), 3), **gauges.line(record)}
+                jsonl.append(metrics, line)
+                if self.events is not None:
+                    self.events.add(line)
                 if record.val_loss is not None:
                     for look in evaluations.LOOKS:
                         look(run, trainer, tokenizer, record)
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
                     self.save(trainer, tokenizer, step)
+                if gauges.due():
+                    self.say("running", "measuring what this machine can do, once")
+                    gauges.measure()
+                    self.facts |= gauges.facts
+                    self.say("running", told)
         self.save(trainer, tokenizer, step)
+        if self.events is not None:
+            self.events.close()
         if step >= s.steps:
             self.say("finished", f"all {s.steps:,} steps are done")
         else:
@@ -129,8 +159,31 @@ class Worker:
     def save(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
         """Saves what is worth it: the seed alone gives step 0 again, and nothing is saved twice."""
         if step and step != self.saved:
+            if self.events is not None:
+                self.events.flush()
             checkpoints.save(self.run, trainer, tokenizer, step)
             self.saved = step
+
+    def _begin_events(self, done: int) -> str:
+        """Opens TensorBoard's event files; what to tell where that can't be done, which no run should fail for."""
+        try:
+            self.events = tensorboard.begin(self.run, done)
+            return ""
+        except (UserError, OSError) as error:
+            return f"no event files: {error}. "
+
+    def out_of_memory(self) -> str:
+        """What to tell of a run that ran out of memory: the batch that would fit, which goes into the status too."""
+        s, fits = self.settings, None
+        if self.shape is not None:
+            fits = cost.fitting(s, self.shape, measuring.available(device.choose(self.config.device)))
+        if fits is None:
+            return OUT_OF_MEMORY
+        self.facts["fits"] = fits
+        return (
+            f"out of memory at batch {s.batch_size}: try --batch-size {fits[0]} --accumulation {fits[1]} "
+            "(the same global batch)"
+        )
 
     def _check_corpus(self, digest: str) -> None:
         """A run that goes on must go on with the text it began with."""
@@ -223,14 +276,14 @@ def work(worker: Worker) -> int:
         if checkpoints.drop_bad(run, error.bad):  # saved before its weights were found out
             message += f". Checkpoint {error.bad:,} was made of those weights: it is deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
-        message = OUT_OF_MEMORY
+        message = worker.out_of_memory()
     except OSError as error:
         message = _cannot_write(error, run)
     except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
         log(traceback.format_exc())
         # torch's CPU allocator has no exception of its own.
         message = (
-            OUT_OF_MEMORY
+            worker.out_of_memory()
             if "can't allocate memory" in str(error)
             else f"{type(error).__name__}: {error} (see {run.log_path})"
         )

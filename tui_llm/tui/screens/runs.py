@@ -262,7 +262,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
             if run.status().state == "finished":
                 self.say(f"{run.name} is finished", "warning")
             else:
-                self.act(lambda: launch.start(run))
+                self.act(lambda: launch.resume(run))
 
     def action_stop_run(self) -> None:
         run = self.selected
