@@ -40,6 +40,9 @@ def train(options: argparse.Namespace) -> int:
         _prepare_resume(run, options, given)
     else:
         run = _new_run(options, given)
+    if options.no_start:
+        put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
+        return 0
     launch.start(run)
     if options.detach:
         held = launch.wait_until_held(run)
@@ -106,9 +109,10 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None
     run = launch.create(
-        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model
-    )
-    if not options.json:
+        options.run, options.corpus, settings, preset=name, device=options.device or "auto", model=model,
+        nproc=1 if options.nproc is None else options.nproc, shard=bool(options.shard),
+    )  # fmt: skip
+    if not options.json and not options.no_start:
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
@@ -156,6 +160,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+    launch.use(run, nproc=options.nproc, shard=options.shard)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:

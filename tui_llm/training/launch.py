@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
-from tui_llm.training import changes
+from tui_llm.training import changes, processes
 from tui_llm.training import start as start_from
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run, RunConfig, check_name
@@ -41,6 +40,8 @@ def create(
     preset: str,
     device: str = "auto",
     model: Path | None = None,
+    nproc: int = 1,
+    shard: bool = False,
 ) -> Run:
     """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names. Raises
     `UserError` where the name is taken, or the corpus isn't there or isn't text as far as a look at its beginning can tell.
@@ -49,6 +50,7 @@ def create(
     """
     if (model is None) == bool(settings.from_model):
         raise ValueError("from_model and the folder of that model go together")
+    processes.check(settings, nproc, shard=shard)
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
@@ -62,7 +64,7 @@ def create(
         run.path.mkdir(parents=True, exist_ok=True)
         if model is not None:
             _copy_model(model, run)
-        run.write_config(RunConfig(places, preset, device, settings))
+        run.write_config(RunConfig(places, preset, device, settings, nproc, shard))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
@@ -95,6 +97,23 @@ def extend(run: Run, steps: int) -> None:
     run.write_config(dataclasses.replace(config, settings=settings))
 
 
+def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
+    """Has a run trained by so many processes from now on; None leaves what is. Raises `UserError` where that can't be, or
+    a worker is at it."""
+    config = run.config()
+    wanted = dataclasses.replace(
+        config,
+        nproc=config.nproc if nproc is None else nproc,
+        shard=config.shard if shard is None else shard,
+    )
+    if wanted == config:
+        return
+    processes.check(config.settings, wanted.nproc, shard=wanted.shard)
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    run.write_config(wanted)
+
+
 def start(run: Run) -> None:
     """Starts (or resumes, where there are checkpoints) the worker of `run`, detached. Returns at once.
 
@@ -114,10 +133,10 @@ def start(run: Run) -> None:
     except OSError as error:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
     niceness = os.environ.get("TUI_LLM_NICE")
-    command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
+    command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": _python_path()}
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": _python_path()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:

@@ -48,12 +48,17 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the settings, the device."""
+    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the settings, the device.
+
+    `nproc` processes train it on this machine; `shard` gives each a part of the weights instead of a copy (FSDP).
+    """
 
     corpus: tuple[str, ...]
     preset: str
     device: str
     settings: TrainingSettings
+    nproc: int = 1
+    shard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +124,10 @@ class Run:
                 str(raw["preset"]),
                 str(raw["device"]),
                 from_fields(raw["settings"]),
+                max(1, int(raw.get("nproc", 1))),  # a run of an earlier version has one
+                raw.get("shard", False) is True,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
 
     def write_config(self, config: RunConfig) -> None:
@@ -200,7 +207,7 @@ class Run:
         alive = self.alive()  # before the file: a worker that ends between the two looks has said so
         raw = self._said()
         try:
-            steps = self.config().settings.steps
+            config = self.config()
         except UserError as error:
             return Status("failed", str(error))
         last = self.last_metric()
@@ -208,7 +215,7 @@ class Run:
         if alive:
             if state in ("new", "died"):
                 state = "starting"
-        elif state == "starting" and abs(time.time() - said) < STARTING_GRACE:
+        elif state == "starting" and abs(time.time() - said) < STARTING_GRACE * (2 if config.nproc > 1 else 1):
             pass  # the worker is on its way to its lock
         elif state in ("starting", "running", "paused"):
             state = "died"
@@ -219,7 +226,7 @@ class Run:
             state,
             message,
             last.step if last else 0,
-            steps,
+            config.settings.steps,
             _int_or_none(raw.get("vocabulary")),
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
