@@ -149,7 +149,6 @@ class Torchrun(Ranks):
             self._wrapped = nn.parallel.DistributedDataParallel(
                 whole,
                 device_ids=[device.index] if device.type == "cuda" else None,
-                broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 init_sync=False,
             )

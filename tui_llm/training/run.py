@@ -127,7 +127,7 @@ class Run:
                 max(1, int(raw.get("nproc", 1))),  # a run of an earlier version has one
                 raw.get("shard", False) is True,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
 
     def write_config(self, config: RunConfig) -> None:
