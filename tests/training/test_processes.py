@@ -54,6 +54,8 @@ def test_what_cannot_be_is_said_before_there_is_a_run(
     ):  # fmt: skip
         assert main([*command, *words_]) == 2
         assert why in capsys.readouterr().err
+    assert main([*command[:-1], "--shard"]) == 2
+    assert "--nproc N" in capsys.readouterr().err
     assert not (home / "runs" / "r").exists()
 
 

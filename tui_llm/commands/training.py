@@ -105,6 +105,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> Run:
     from tui_llm.training.cost import cost
 
     name, settings, shape = _settings(options, given)
+    if options.shard and options.nproc in (None, 1) and not options.no_start:
+        raise UserError("--shard cuts the model up between processes; say how many: --nproc N")
     if not settings.from_model:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None

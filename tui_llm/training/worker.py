@@ -1,7 +1,9 @@
 """`python -m tui_llm.training.worker RUN`: trains one run, from its last checkpoint on, until it is done or told to stop.
 
-Alone, or as one of several under torchrun (see ranks.py); rank 0 is then the worker that the rest of this is about. It holds the run's lock as long as it lives. SIGTERM: save, then leave. SIGHUP is ignored: the terminal may go.
+It holds the run's lock as long as it lives. SIGTERM: save, then leave. SIGHUP is ignored: the terminal may go.
 Whatever it has to say goes into the run directory; stdout and stderr are the run's log.
+
+Under torchrun it is one of several (see ranks.py): rank 0 holds the lock, decides and writes, the others follow it.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Worker:
         shape = checkpoint.read_config(start) if start else cost.shape(s, tokenizer.size)
         model = GPT(dataclasses.replace(shape, dropout=s.dropout))
         found = checkpoints.load_newest(run, model) if self.ranks.first else None  # the others hear of it
-        if start and not found:
+        if start and not found and self.ranks.first:
             model.load_state_dict(checkpoint.load(start).state_dict())
         _, state, told = found or (0, None, "")
         done = self.ranks.number(found[0] if found else 0)
@@ -274,4 +276,7 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status and "LOCAL_RANK" in os.environ:
+        os._exit(status)  # taking down connections in good order may wait for ever for a peer that is gone
+    raise SystemExit(status)
