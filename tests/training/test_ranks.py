@@ -43,8 +43,8 @@ def nothing_stays() -> Iterator[None]:
 _begun: list[BaseProcess] = []
 
 
-def ranks(run: Run, world: int, spoiled: int | None = None) -> list[BaseProcess]:
-    """Starts the processes of `run`, as torchrun would. `spoiled` can't read the corpus."""
+def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus") -> list[BaseProcess]:
+    """Starts the processes of `run`, as torchrun would. `spoiled` can't read the corpus, or has no memory for a step."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,14 +52,14 @@ def ranks(run: Run, world: int, spoiled: int | None = None) -> list[BaseProcess]
     for rank in range(world):
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {"OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}}
-        made.append(_context.Process(target=_rank, args=(str(run.path), os.environ["TUI_LLM_HOME"], environment, rank == spoiled)))  # fmt: skip
+        made.append(_context.Process(target=_rank, args=(str(run.path), os.environ["TUI_LLM_HOME"], environment, how if rank == spoiled else "")))  # fmt: skip
     for process in made:
         process.start()
     _begun.extend(made)
     return made
 
 
-def _rank(path: str, home: str, environment: dict[str, str], spoiled: bool) -> None:
+def _rank(path: str, home: str, environment: dict[str, str], spoiled: str) -> None:
     from tui_llm.errors import UserError
     from tui_llm.llm import corpus
     from tui_llm.training import loop
@@ -72,8 +72,13 @@ def _rank(path: str, home: str, environment: dict[str, str], spoiled: bool) -> N
     def load(*_: Any, **__: Any) -> None:
         raise UserError("this [red]node has no such file")
 
-    if spoiled:
+    def update(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    if spoiled == "corpus":
         corpus.load = load  # type: ignore[assignment]
+    elif spoiled:
+        loop.Trainer._update = update  # type: ignore[assignment, method-assign]
     _work(path, home, None, 5.0)
 
 
@@ -187,6 +192,8 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
     assert run.status().message == "process 1: this [red]node has no such file"
     assert ended(ranks(run, 2, spoiled=0)) == [1, 1]
     assert run.status().message == "this [red]node has no such file"
+    assert ended(ranks(run, 2, spoiled=1, how="memory")) == [1, 1]
+    assert run.status().message.startswith("process 1 of 2: out of memory; try a smaller batch size")
     run.write_control(stop=True)
     assert ended(ranks(run, 2)) == [0, 0]
     assert run.status().state == "stopped"
