@@ -128,6 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files into the run's folder too")  # fmt: skip
+    train.add_argument("--nproc", type=int, metavar="N", help="processes that share each batch, on a GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
+    train.add_argument("--shard", action=argparse.BooleanOptionalAction, help="with several processes: a part of the weights and optimiser in each, for models that don't fit (FSDP)")  # fmt: skip
+    train.add_argument("--no-start", action="store_true", help="only make the run and print its folder, for a torchrun of your own")  # fmt: skip
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 

@@ -50,6 +50,9 @@ def train(options: argparse.Namespace) -> int:
             launch.write_tensorboard(run)
     else:
         run = _new_run(options, given, pinned)
+    if options.no_start:
+        put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
+        return 0
     launch.start(run)
     if options.detach:
         held = launch.wait_until_held(run)
@@ -112,6 +115,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     from tui_llm.training.cost import cost
 
     name, settings, shape = _settings(options, given)
+    if options.shard and options.nproc in (None, 1) and not options.no_start:
+        raise UserError("--shard cuts the model up between processes; say how many: --nproc N")
     if not settings.from_model:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None
@@ -124,8 +129,10 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         model=model,
         pinned=pinned,
         tensorboard=options.tensorboard,
+        nproc=1 if options.nproc is None else options.nproc,
+        shard=bool(options.shard),
     )
-    if not options.json:
+    if not options.json and not options.no_start:
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
@@ -181,6 +188,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     launch.refit(run, asked.batch_size, asked.accumulation)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
+    launch.use(run, nproc=options.nproc, shard=options.shard)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:
