@@ -26,6 +26,7 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
     "probes": "probes",
+    "bench": "bench",
 }
 CORPUS = (
     "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
@@ -48,6 +49,7 @@ TRAINING_OPTIONS = {
     "tokenizer": ("NAME", "byte, gpt2, or the model whose vocabulary to use"),
     "accumulation": ("N", "batches whose gradients make one step"),
     "eval-every": ("N", "steps between two looks at held-out text, each with a sample"),
+    "compile": ("HOW", "auto, on or off: torch.compile for the training step; auto is on for CUDA"),
     "checkpoint-every": ("N", "steps between two checkpoints"),
     "sample-prompt": ("TEXT", "what samples begin with"),
 }
@@ -125,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
+    train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files into the run's folder too")  # fmt: skip
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
@@ -157,7 +160,13 @@ def build_parser() -> argparse.ArgumentParser:
     export = command("export", "copy a run's newest checkpoint as a model folder")
     export.add_argument("run", metavar="RUN")
     export.add_argument("folder", metavar="FOLDER")
+    export.add_argument("--tensorboard", action="store_true", help="its metrics as TensorBoard's event files instead")
     export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+
+    bench = command("bench", "measure how fast this machine is")
+    bench.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
+    bench.add_argument("--again", action="store_true", help="measure anew what is known from before")
+    bench.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
 
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
@@ -170,10 +179,6 @@ def build_parser() -> argparse.ArgumentParser:
     add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
     add.add_argument("file", metavar="FILE")
 
-    for sub in (tokens, examples, logits, softmax, loss, generate, train, evaluate, runs, control, stop, models):
-        json_option(sub)
-    for part in PARTS:
-        importlib.import_module(f"tui_llm.options.{part}").add(command)
     for sub in (
         tokens,
         examples,
@@ -188,8 +193,11 @@ def build_parser() -> argparse.ArgumentParser:
         probes,
         stop,
         models,
+        bench,
     ):
         json_option(sub)
+    for part in PARTS:
+        importlib.import_module(f"tui_llm.options.{part}").add(command)
     return parser
 
 
