@@ -193,7 +193,9 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
     assert ended(ranks(run, 2, spoiled=0)) == [1, 1]
     assert run.status().message == "this [red]node has no such file"
     assert ended(ranks(run, 2, spoiled=1, how="memory")) == [1, 1]
-    assert run.status().message.startswith("process 1 of 2: out of memory at batch 4: try --batch-size 2 --accumulation 2")
+    assert run.status().message.startswith(
+        "process 1 of 2: out of memory at batch 4: try --batch-size 2 --accumulation 2"
+    )
     run.write_control(stop=True)
     assert ended(ranks(run, 2)) == [0, 0]
     assert run.status().state == "stopped"

@@ -226,7 +226,7 @@ def runs(options: argparse.Namespace) -> None:
 
 
 def control(options: argparse.Namespace) -> None:
-    from tui_llm.training import launch, pins
+    from tui_llm.training import changes, launch, pins
     from tui_llm.training.run import find
 
     run, asked = find(options.run), []
@@ -239,10 +239,7 @@ def control(options: argparse.Namespace) -> None:
         pins.change(run.pins_path, new, old)
         asked += [f"{'pin' if pin in new else 'unpin'} {pins.said(pin)!r}" for pin in (*new, *old)]
     if options.learning_rate is not None:
-        try:
-            peak = float(options.learning_rate)
-        except ValueError as error:
-            raise UserError(f"the learning rate {options.learning_rate!r} is no number; give 3e-4, say") from error
+        peak = changes.parse_learning_rate(options.learning_rate)
         launch.change_learning_rate(run, peak)
         asked.append(f"learning rate {peak:g} at most from the next step on")
     if options.save:

@@ -98,7 +98,7 @@ def clean(run: Run) -> None:
     """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
     for folder in run.path.glob(".checkpoint-*"):
         shutil.rmtree(folder, ignore_errors=True)
-    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "pid"):
+    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "batch.json", "pid"):
         for part in run.path.glob(f".{mine}.*.part"):
             part.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
-from tui_llm.training import changes, pins, processes
+from tui_llm.training import batch, changes, pins, processes
 from tui_llm.training import start as start_from
 from tui_llm.training.pins import Pin
 from tui_llm.training.presets import TrainingSettings, from_fields
@@ -178,7 +178,7 @@ def start(run: Run) -> None:
     try:
         with run.held(patience=1):
             (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
-            run.write_control(paused=False, stop=False, save=None)
+            run.write_control(paused=False, stop=False, save=None, batch=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
         raise taken from None
@@ -285,12 +285,29 @@ def save(run: Run) -> None:
     changes.ask_to_save(run)
 
 
+def show_batch(run: Run) -> int:
+    """Asks for the batch of the next step (see `batch.newest`); returns the request's number. Raises `UserError` where
+    no worker is at work."""
+    _check_at_work(run)
+    return batch.ask(run)
+
+
 def change_learning_rate(run: Run, peak: float) -> None:
     """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
     worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
     if run.status().state == "finished":
         raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
     changes.ask_for_learning_rate(run, peak)
+
+
+def peak_learning_rate(run: Run) -> float:
+    """What the schedule peaks at from the next step on, changes that were made or asked for included. Raises `UserError`
+    where the run's files are damaged."""
+    made = changes.read(run)
+    step = run.status().step + 1
+    asked = changes.asked(step, run.control())
+    settings = run.config().settings
+    return changes.settings_at(settings, [*made, *asked], step).learning_rate
 
 
 def _check_at_work(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 config.json        what was asked (corpus, settings), written once
 status.json        what the worker says it is doing; whether it is alive says the lock alone
-control.json       what a person asks of the worker: paused, stop, save, learning_rate
+control.json       what a person asks of the worker: paused, stop, save, learning_rate, batch
 shipped.json       the loss of a shipped model of the same vocabulary on the held-out rows, measured once
 tensorboard/       event files of the metrics, where they were asked for
 changes.json       what was changed on the way, and at which step
@@ -10,6 +10,7 @@ metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_s
 samples.jsonl      a text that the model wrote at each evaluation
 pins.json          the prompts that are read at each evaluation; may change while it runs
 probes.jsonl       what the model made of them then
+batch.json         the batch that comes next, with the model's loss on each token of it (see batch.py); the newest only
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
 start/             the model that it started from, where it was not from random weights
 worker.log         what the worker printed

@@ -29,6 +29,7 @@ from tui_llm.llm import checkpoint, corpus, hub
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
 from tui_llm.training import (
+    batch_loss,
     changes,
     checkpoints,
     compiling,
@@ -63,6 +64,7 @@ class Worker:
         self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
         self._last_look = 0.0
         self._save_asked: object = None  # the last request to save that was met
+        self._batch_asked: object = None  # and the last one to show the batch
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
@@ -241,12 +243,14 @@ class Worker:
             self.save(trainer, tokenizer, step)
             self.say("paused", f"paused at step {step:,}")
             while control.get("paused") and not control.get("stop") and not self.told_to_stop:
+                self._show_batch(trainer, tokenizer, step, control)
                 time.sleep(0.1)
                 control = self.run.control()
             if not control.get("stop") and not self.told_to_stop:
                 self.say("running")
         if control.get("stop") or self.told_to_stop:
             return False
+        self._show_batch(trainer, tokenizer, step, control)
         if control.get("save") not in (None, self._save_asked):
             self._save_asked = control["save"]
             self.ranks.tell(ranks.SAVE)
@@ -259,6 +263,11 @@ class Worker:
                 self.ranks.tell(ranks.CHANGE, changed[-1].step, changed[-1].learning_rate)
                 self.say("running", f"learning rate {changed[-1].learning_rate:g} at most, from step {step + 1:,} on")
         return True
+
+    def _show_batch(self, trainer: Trainer, tokenizer: BPETokenizer, step: int, control: dict[str, Any]) -> None:
+        if self.ranks.shard:
+            return  # one process alone has no whole model: only evaluations, in which all take part, show the batch
+        self._batch_asked = batch_loss.answer(self.run, trainer, tokenizer, step, control, self._batch_asked)
 
 
 def log(line: str) -> None:
