@@ -121,4 +121,4 @@ def complete_last(text: str) -> str | None:
     head, comma, last = text.rpartition(",")
     blank = last[: len(last) - len(last.lstrip())]
     found = None if '"' in last else complete(last.lstrip())
-    return None if found is None else head + comma + blank + found
+    return None if found is None or "," in found else head + comma + blank + found  # it would need quotes

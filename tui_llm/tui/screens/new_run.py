@@ -96,6 +96,7 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
         self._model: GPTConfig | None = None  # the shape of the model to start from
         self._wrong: dict[str, str] = {"corpus": "?"}
         self._unfit: dict[str, str] = {}  # what only a look at the disk has shown
+        self._said: dict[str, tuple[str, bool]] = {}  # what stands beside each field
         self._settle: Timer | None = None
         self._look: Timer | None = None
         self._starting = False
@@ -230,6 +231,9 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
         self._says(name, problem or otherwise, wrong=bool(problem))
 
     def _says(self, name: str, line: str, wrong: bool = False) -> None:
+        if self._said.get(name) == (line, wrong):
+            return  # a form of thirty lines is not laid out anew for one
+        self._said[name] = (line, wrong)
         says = self.query_one(f"#{name}-says", Static)
         says.update(Content(("✗ " if wrong else "") + visible(line)))
         says.set_class(wrong, "-wrong")
