@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.text import Text
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -34,6 +34,7 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
         border: round $primary; background: $surface; }
     RunsScreen DataTable { height: auto; max-height: 100%; background: $surface; }
     RunsScreen #runs-none { padding: 0 1; }
+    RunsScreen #runs-keys { padding: 0 1; color: $text-muted; height: auto; dock: bottom; }
     RunsScreen .-hidden { display: none; }
     """
 
@@ -50,27 +51,20 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
             yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
+            own = [command for command in footer("runs") if "runs" in command.footer]
+            # A key and its word stay together where the line breaks.
+            keys = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own)
+            yield Static(Content(keys), id="runs-keys")
 
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        window.border_subtitle = Content(self._keys(106))
         table = self.query_one(DataTable)
         for name in COLUMNS:
             table.add_column(Text(name), key=name)
         table.set_class(True, "-hidden")
         self._timer = self.set_interval(REFRESH, self.look, pause=True)
         self.look()
-
-    def on_resize(self, event: events.Resize) -> None:
-        self.query_one("#runs-window").border_subtitle = Content(self._keys(min(110, event.size.width) - 6))
-
-    def _keys(self, width: int) -> str:
-        """The keys of this screen, as many as fit."""
-        own = [f"{command.key_text} {command.label}" for command in footer("runs") if "runs" in command.footer]
-        while own and len(" · ".join(own)) > width:
-            own.pop()
-        return " · ".join(own)
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
