@@ -217,6 +217,11 @@ def resume(run: Run) -> None:
     start(run)
 
 
+def environment() -> dict[str, str]:
+    """That of a process of ours, as wherever it stands it must import this same package."""
+    return {**os.environ, "PYTHONPATH": _python_path()}
+
+
 def _python_path() -> str:
     """So that the worker, whose working directory is the run's, imports this same package."""
     places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
