@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import groupby
 
 from textual.content import Content
@@ -71,8 +72,11 @@ class KeyBar(Bar):
     """The keys that matter where the focus is; each can be clicked."""
 
     def show(self, place: str) -> None:
+        self.show_commands(footer(place))
+
+    def show_commands(self, shown: Iterable[Command]) -> None:
         parts: list[Content] = []
-        for label, group in groupby(footer(place), key=lambda command: command.together or command.label):
+        for label, group in groupby(shown, key=lambda command: command.together or command.label):
             commands = list(group)
             keys = [_key(command) for command in commands]
             parts.append(Content(" ").join([*keys, Content(label).stylize(press(_action(commands[-1])))]))
@@ -84,5 +88,5 @@ def _key(command: Command) -> Content:
 
 
 def _action(command: Command) -> str:
-    node = {"app": "app.", "lab": "screen."}.get(command.scope, "focused.")
+    node = "app." if command.scope == "app" else "focused." if command.scope in (*PANES, "prompt") else "screen."
     return command.action if "." in command.action.partition("(")[0] else node + command.action
