@@ -57,6 +57,7 @@ NAMES = {
     "escape": "Esc",
     "enter": "Enter",
     "space": "Space",
+    "backspace": "Bksp",
     "tab": "Tab",
     "shift+tab": "Shift+Tab",
     "alt+enter": "Alt+Enter",

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
 from tui_llm.tui.command_batch import BATCH_COMMANDS
+from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
@@ -17,7 +18,14 @@ from tui_llm.tui.command_screens import SCREEN_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
-COMMANDS = (*LAB_COMMANDS, *BATCH_COMMANDS, *PROBE_COMMANDS, *SCREEN_COMMANDS, *RUN_COMMANDS)
+COMMANDS = (
+    *LAB_COMMANDS,
+    *INSIDE_COMMANDS,
+    *BATCH_COMMANDS,
+    *PROBE_COMMANDS,
+    *SCREEN_COMMANDS,
+    *RUN_COMMANDS,
+)
 BY_ID = {command.id: command for command in COMMANDS}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from textual import events
@@ -74,25 +74,28 @@ class TabBar(Bar):
 class KeyBar(Bar):
     """The keys that matter where the focus is, as many as there is room for; each can be clicked."""
 
-    _place = ""
-    _shown: tuple[str, int] | None = None
+    _commands: tuple[Command, ...] = ()
+    _shown: tuple[tuple[Command, ...], int] | None = None
 
     def show(self, place: str) -> None:
-        self._place = place
+        self.show_commands(footer(place))
+
+    def show_commands(self, shown: Iterable[Command]) -> None:
+        self._commands = tuple(shown)
         width = self.content_size.width
-        if width <= 0 or self._shown == (place, width):
+        if width <= 0 or self._shown == (self._commands, width):
             return
-        self._shown = place, width
+        self._shown = self._commands, width
         entries = [
             (Content(" ").join([*map(_key, commands), Content(label).stylize(press(_action(commands[-1])))]),
              max(command.importance for command in commands))
-            for label, group in groupby(footer(place), key=lambda command: command.together or command.label)
+            for label, group in groupby(self._commands, key=lambda command: command.together or command.label)
             if (commands := list(group))
         ]  # fmt: skip
         self.put(Content(GAP).join(fitting(entries, width)))
 
     def on_resize(self, _event: events.Resize) -> None:
-        self.show(self._place)
+        self.show_commands(self._commands)
 
 
 def fitting(entries: Sequence[tuple[Content, int]], width: int) -> list[Content]:
