@@ -72,11 +72,22 @@ class Trainer:
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
-        self.bfloat16 = trains_in_bfloat16(device)
+        self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
+        # On a CPU the arithmetic of llm/fast.py, which has no dropout; else autocast. Both keep float32 weights.
+        self.products = torch.bfloat16 if self.bfloat16 and device.type == "cpu" and not settings.dropout else None
 
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bf16 matrix products where the device has them; weights, LayerNorms and the loss stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+    @property
+    def precision(self) -> str:
+        """In words: what the matrix products and the weights are kept in."""
+        return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch, through the model's own call, so that whatever wraps it sees it. Where products are in
+        bf16, weights, LayerNorms, the residual stream and the loss stay float32."""
+        autocast = self.bfloat16 and self.products is None
+        with torch.autocast(self.device.type, torch.bfloat16) if autocast else contextlib.nullcontext():
+            loss: torch.Tensor = self.model(x.to(self.device), targets=y.to(self.device), products=self.products)
+        return loss
 
     def steps(self, done: int = 0) -> Iterator[Step]:
         """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more; the
@@ -101,8 +112,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         for part in range(s.accumulation):
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
-            with self.autocast():
-                loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
+            loss = self.loss(x, y) / s.accumulation
             loss.backward()
             total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
@@ -130,7 +140,5 @@ class Trainer:
         total, (x, y) = 0.0, self.validation
         for i in range(0, len(x), self.settings.batch_size):
             rows = slice(i, i + self.settings.batch_size)
-            with self.autocast():
-                loss = self.model.loss(x[rows].to(self.device), y[rows].to(self.device))
-            total += float(loss) * len(x[rows])
+            total += float(self.loss(x[rows], y[rows])) * len(x[rows])
         return total / len(x)

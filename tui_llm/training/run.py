@@ -76,6 +76,7 @@ class Status:
     vocabulary: int | None = None
     parameters: int | None = None
     device: str | None = None
+    precision: str | None = None  # of the arithmetic, in words
 
     @property
     def alive(self) -> bool:
@@ -223,6 +224,7 @@ class Run:
             _int_or_none(raw.get("vocabulary")),
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
+            str(raw["precision"]) if raw.get("precision") else None,
         )
 
     def last_metric(self) -> Metric | None:
