@@ -41,6 +41,10 @@ TRAINING_OPTIONS = {
     "block-size": ("T", "tokens in a row: the model's context"),
     "learning-rate": ("R", "the highest, after warm-up"),
     "optimiser": ("NAME", "adamw, or muon: Muon for the blocks' matrices, AdamW for the rest"),
+    "precision": (
+        "NAME",
+        "auto, bf16 (bf16 matmuls, fp32 weights), or fp32; auto is bf16 where the device multiplies faster in it",
+    ),
     "schedule": ("NAME", "cosine, or wsd: stable after warm-up, then a straight line down"),
     "decay-fraction": ("F", "of the steps go down in wsd"),
     "seed": ("S", "of the first weights and the order of the data"),
