@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tui_llm.llm.distribution import Processed
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
 from tui_llm.reading import Request, Token, Weights
@@ -40,4 +41,9 @@ class Desk(Protocol):
     def logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> Tensor:
         """(V,): the logits after the request's last token, from the cache where they are there already; float32, on the
         CPU, without ids that only pad the embedding. Raises `UserError` where there is no token."""
+        ...
+
+    def prediction(self, request: Request, overtaken: Callable[[], bool] = ...) -> Processed:
+        """The distribution that the request reads: at its position, what-if, repetition penalty and sampler included.
+        Raises `UserError` where nothing is predicted."""
         ...
