@@ -108,6 +108,9 @@ class SamplerScreen(ModalScreen[SamplerSettings | None]):
         first = ""
         for setting in SETTINGS:
             problem = ""
+            box = self.query_one(f"#{setting.name}-on", Checkbox)
+            box.BUTTON_INNER = "X" if box.value else " "  # else colour alone would tell
+            box.refresh()
             if self._on(setting):
                 try:
                     parsed(setting, self._text(setting))
