@@ -11,6 +11,7 @@ from torch import Tensor
 from tui_llm.errors import UserError
 from tui_llm.facts.vocabulary import ORDERS, FindQuestion, Found, VocabularyPage, VocabularyQuestion
 from tui_llm.instruments.desk import Desk
+from tui_llm.llm import device
 from tui_llm.llm.distribution import Processed
 from tui_llm.prediction import candidates_of
 from tui_llm.reading import Candidate
@@ -36,8 +37,14 @@ def answer(
     """Raises `UserError` where nothing is predicted, there is no such order, or nothing to look for."""
     if question.order not in ORDERS:
         raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
-    processed = desk.prediction(question.request, overtaken)
     known = _known(desk)
+    with device.threads(desk.tokenizer.size):
+        return _answer(desk, known, desk.prediction(question.request, overtaken), question)
+
+
+def _answer(
+    desk: Desk, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
+) -> VocabularyPage | Found:
     if isinstance(question, FindQuestion):
         return _find(known, processed, question)
     ids = _ids(known, processed, question.order)

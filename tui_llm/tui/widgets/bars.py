@@ -72,11 +72,18 @@ class KeyBar(Bar):
 
     def show(self, place: str) -> None:
         parts: list[Content] = []
-        for label, group in groupby(footer(place), key=lambda command: command.together or command.label):
+        for label, group in groupby(_shown(place), key=lambda command: command.together or command.label):
             commands = list(group)
             keys = [_key(command) for command in commands]
             parts.append(Content(" ").join([*keys, Content(label).stylize(press(_action(commands[-1])))]))
         self.put(Content("  ").join(parts))
+
+
+def _shown(place: str) -> list[Command]:
+    """A screen over the lab has its own way back, and not the lab's keys."""
+    if place in (*PANES, "prompt"):
+        return footer(place)
+    return [command for command in footer(place) if place in command.footer]
 
 
 def _key(command: Command) -> Content:
@@ -84,5 +91,5 @@ def _key(command: Command) -> Content:
 
 
 def _action(command: Command) -> str:
-    node = {"app": "app.", "lab": "screen."}.get(command.scope, "focused.")
+    node = "app." if command.scope == "app" else "focused." if command.scope in (*PANES, "prompt") else "screen."
     return command.action if "." in command.action.partition("(")[0] else node + command.action
