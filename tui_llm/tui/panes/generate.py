@@ -119,7 +119,7 @@ class GeneratePane(ReadingPane, Lines):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        u = "greedy" if step.u is None else f"{step.u:.4f}"
+        u = "by hand" if step.by_hand else "greedy" if step.u is None else f"{step.u:.4f}"
         cells = step_cells(
             width,
             f"{step.index + 1}",
