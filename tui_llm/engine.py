@@ -37,7 +37,7 @@ from tui_llm.reading import (
     TokenScore,
     Weights,
 )
-from tui_llm.tokenization import bytes_of, token_of, tokenization
+from tui_llm.tokenization import bytes_of, span, token_of, tokenization
 
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
 FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
@@ -159,7 +159,7 @@ class PipelineEngine:
         tokens = self._tokens(request, ids)
         fed = min(len(ids), open.model.config.context)
         position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
-        run, spread, lossy, problem = 0, None, None, None
+        run, spread, lossy, problem, followed = 0, None, None, None, None
         scores: tuple[TokenScore | None, ...] = ()
         try:
             if ids:
@@ -172,6 +172,9 @@ class PipelineEngine:
                 with device.threads(self.tokenizer.size):
                     spread = self._distribution(request, fed_before)
                 lossy = self._loss(request, ids[position:], fed_before, overtaken)
+                if position < len(ids):
+                    (one,) = self._target_losses([ids[position]], fed_before, overtaken)
+                    followed = TokenScore(one.loss, one.probability, one.rank, spread.entropy)
             else:
                 problem = NOTHING
         except UserError as error:
@@ -190,6 +193,8 @@ class PipelineEngine:
             scores,
             (time.perf_counter() - began) * 1000,
             run,
+            followed,
+            span(self.tokenizer, ids, position, int(request.start_token), len(request.continuation), request.prompt),
         )
 
     def _encode(self, request: Request) -> list[int]:

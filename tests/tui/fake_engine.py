@@ -146,6 +146,8 @@ class FakeEngine:
             position=position,
             following=self.token(after[0]) if after else None,
             scores=self.scores(ids) if request.scores else (),
+            following_score=self.scores(ids)[position] if after else None,
+            span=self.span(request, position),
             problem=None
             if before
             else "the first token has no prediction: type something, or press o for a start token",
@@ -182,6 +184,11 @@ class FakeEngine:
                 chosen.rank,
                 rows[:10],
             )
+
+    def span(self, request: Request, position: int) -> tuple[int, int] | None:
+        at = position - request.start_token
+        found = [match.span() for match in re.finditer(r" ?\w+|\s|[^\w\s]", request.prompt)]
+        return found[at] if 0 <= at < len(found) else None
 
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 

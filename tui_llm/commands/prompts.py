@@ -25,7 +25,7 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 # ── text → tokens ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tokenizer(name: str) -> Tokenizer:
+def tokenizer_of(name: str) -> Tokenizer:
     from tui_llm.llm import hub, named
     from tui_llm.llm import tokenizer as tk
 
@@ -37,19 +37,29 @@ def _tokenizer(name: str) -> Tokenizer:
 def tokens(options: argparse.Namespace) -> None:
     from tui_llm.tokenization import tokenization
 
-    vocabulary = _tokenizer(options.tokenizer)
+    if options.compare:
+        from tui_llm.commands.tokens import compared
+
+        compared(options)
+        return
+    vocabulary = tokenizer_of(options.tokenizer)
     ids = vocabulary.encode(options.text, allow_special=options.allow_special)
     made = tokenization(vocabulary, ids)
     put_json(report.tokens_json(made)) if options.json else put(report.tokens_text(made))
 
 
 def examples(options: argparse.Namespace) -> None:
+    if options.loss:
+        from tui_llm.commands.tokens import examples_with_loss
+
+        examples_with_loss(options)
+        return
     from tui_llm.display import visible_token
     from tui_llm.llm.examples import pairs
     from tui_llm.llm.token_bytes import token_text
     from tui_llm.tokenization import bytes_of
 
-    vocabulary = _tokenizer(options.tokenizer)
+    vocabulary = tokenizer_of(options.tokenizer)
     ids = vocabulary.encode(options.text, allow_special=options.allow_special)
 
     def text(*ids: int) -> str:
@@ -70,17 +80,17 @@ def examples(options: argparse.Namespace) -> None:
         put(f"{visible_token(text(*seen))}  →  {visible_token(text(target))}")
 
 
-def _engine(options: argparse.Namespace) -> PipelineEngine:
+def engine_of(model: str, device: str) -> PipelineEngine:
     from tui_llm.engine import PipelineEngine
 
-    engine = PipelineEngine(options.device)
-    engine.open(options.model)
+    engine = PipelineEngine(device)
+    engine.open(model)
     return engine
 
 
 def _read(options: argparse.Namespace, **more: Any) -> Reading:
     request = Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, **more)
-    reading = _engine(options).read(request)
+    reading = engine_of(options.model, options.device).read(request)
     if reading.problem:
         hint = " (--bos)" if not reading.prompt_ids else ""
         raise UserError(reading.problem + hint)
@@ -148,7 +158,7 @@ def generate(options: argparse.Namespace) -> None:
     )
     from tui_llm.llm.token_bytes import token_text
 
-    engine = _engine(options)
+    engine = engine_of(options.model, options.device)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
         sys.stdout.write(visible(options.prompt, newlines=True))

@@ -42,6 +42,8 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "comma": ",",
+    "full_stop": ".",
     "left": "←",
     "right": "→",
     "up": "↑",

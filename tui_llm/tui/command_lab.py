@@ -101,7 +101,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "Tokens",
         "lab",
         "special",
-        ("tokens",),
     ),
     Command(
         "start_token",
@@ -111,7 +110,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "Tokens",
         "lab",
         "start_token",
-        ("tokens",),
     ),
     # Logits and loss
     Command(

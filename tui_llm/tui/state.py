@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Candidate, GeneratedToken, Request, Target
+from tui_llm.tui.token_shades import PLAIN
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (
@@ -45,6 +46,16 @@ def step(values: tuple[float, ...], now: float, direction: int) -> float:
     return next((value for value in reversed(values) if value < now - 1e-9), now)
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The token cursor: on token number `position` (from 0) of the text that it was placed in. `target` is what the loss
+    asked for then: another one chosen since goes before the text's own next token."""
+
+    position: int
+    text: tuple[object, ...]
+    target: Target | None
+
+
 @dataclass(slots=True)
 class Lab:
     prompt: str
@@ -58,6 +69,8 @@ class Lab:
     streaming: bool = False
     note: str = ""  # why the last generation stopped, or what became of its tokens
     number: int = 0  # of the newest request
+    colour: str = PLAIN  # what the tokens are coloured by (`shades.KINDS`)
+    cursor: Cursor | None = None
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -66,6 +79,36 @@ class Lab:
     @property
     def generated_text(self) -> str:
         return "".join(step.text for step in self.steps)
+
+    # ── the token cursor ──
+
+    @property
+    def _text(self) -> tuple[object, ...]:
+        return self.prompt, self.continuation, self.allow_special, self.start_token
+
+    @property
+    def position(self) -> int | None:
+        """The reading is after so many tokens; None is after all of them, and so it is as soon as the text changes."""
+        return self.cursor.position if self.cursor is not None and self.cursor.text == self._text else None
+
+    def place(self, position: int | None) -> None:
+        """Puts the cursor on token number `position`; None is the end."""
+        if position is None:
+            self.cursor = None
+            return
+        target = self.cursor.target if self.cursor is not None and self.position is not None else self.target
+        self.cursor = Cursor(position, self._text, target)
+
+    @property
+    def asked_target(self) -> Target | None:
+        """What the loss asks for: inside the text its own next token, unless another was chosen there."""
+        if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
+            return Target(own=True)
+        return self.target
+
+    def rewrite(self, prompt: str, steps: tuple[GeneratedToken, ...], note: str = "") -> None:
+        """Another text, ids and all."""
+        self.prompt, self.steps, self.note = prompt, steps, note
 
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
@@ -77,9 +120,11 @@ class Lab:
             allow_special=self.allow_special,
             start_token=self.start_token,
             sampler=self.sampler,
-            target=self.target,
+            target=self.asked_target,
             tokenizer=self.tokenizer,
             top=top,
+            position=self.position,
+            scores=self.colour != PLAIN,
         )
 
     def warm(self, direction: int) -> None:

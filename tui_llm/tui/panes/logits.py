@@ -43,9 +43,13 @@ class LogitsPane(ReadingPane, VocabTable):
             why = visible(reading.problem or "there is nothing to predict from")
             return wrapped(Text(why, style=self.style("bad")), width)
         line = Text("next token", self.style("strong"))
-        if reading.prompt_ids and reading.tokens.tokens and self.lab.tokenizer is None:
-            line.append(" after ")
-            line.append(visible_token(reading.tokens.tokens[-1].text), self.style("accent"))
+        before = reading.position - reading.tokens.first - 1
+        inside = reading.following is not None
+        if inside:
+            line.append(f" after {fmt.count(reading.position)} of {fmt.count(len(reading.prompt_ids))} tokens")
+        if 0 <= before < len(reading.tokens.tokens) and reading.request.tokenizer is None:
+            line.append(", " if inside else " after ")
+            line.append(visible_token(reading.tokens.tokens[before].text), self.style("accent"))
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
             line.append(f" ({fmt.percent(distribution.kept_mass)})")

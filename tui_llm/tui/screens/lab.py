@@ -33,6 +33,7 @@ from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.inquiring import Inquiring
 from tui_llm.tui.screens.keep import Keeping
 from tui_llm.tui.screens.pinning import Pinning
+from tui_llm.tui.screens.token_tools import TokenTools
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -41,7 +42,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Drawing, Following, Inquiring, Keeping, Pinning):
+class LabScreen(TokenTools, Drawing, Following, Inquiring, Keeping, Pinning):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -203,6 +204,7 @@ class LabScreen(Drawing, Following, Inquiring, Keeping, Pinning):
             self._stale_timer.stop()
             self._stale_timer = None
         with self.app.batch_update():
+            self.prompt.mark(reading.span if current and self.lab.position is not None else None)
             for pane in self.reading_panes:
                 pane.show(reading)
                 if current:
@@ -354,5 +356,7 @@ class LabScreen(Drawing, Following, Inquiring, Keeping, Pinning):
             self.stop_following()
             self.asker.abandon()
             self.say("stays with the model that is open")
+        elif self.lab.position is not None:
+            self.action_token_cursor_to(-1)
         elif self.zoomed:
             self.action_zoom()
