@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -30,11 +31,17 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"can't write {path}: {error.strerror or error}; free some space there or set TUI_LLM_HOME to another folder"
+            f"can't write {path}: {error.strerror or error}; {remedy(error)} or set TUI_LLM_HOME to another folder"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remedy(error: BaseException | None) -> str:
+    """What to do where a file can't be written."""
+    sealed = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return "make it writable" if sealed else "free some space there"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -143,9 +144,61 @@ def _half_deleted(now: _Countdown) -> None:
     checkpoints.shutil.rmtree = rmtree  # in this forked process only
 
 
+def _a_disk_turned_read_only(now: _Countdown) -> None:
+    from tui_llm.training import jsonl
+
+    whole = jsonl.append
+
+    def append(file: Any, value: dict[str, Any]) -> None:
+        if now():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(file.name))
+        whole(file, value)
+
+    jsonl.append = append
+
+
+def _a_clock_that_jumps(hours: _Countdown) -> None:
+    """By so many hours, after twelve lines."""
+    from tui_llm.training import jsonl
+
+    whole, clock, written = jsonl.append, time.time, 0
+    time.time = lambda: clock() + (3600 * hours.left if written >= 12 else 0)  # in this forked process only
+
+    def append(file: Any, value: dict[str, Any]) -> None:
+        nonlocal written
+        written += 1
+        whole(file, value)
+
+    jsonl.append = append
+
+
+def _out_of_memory(now: _Countdown) -> None:
+    """Not a moment to die at: batches of more rows than the number don't fit. The failure is the CPU allocator's own."""
+    import torch
+
+    from tui_llm.training.loop import Trainer
+
+    whole = Trainer._update
+
+    def update(self: Trainer, number: int, lr: float) -> tuple[float, float]:
+        if self.settings.batch_size > now.left and number > 3:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return whole(self, number, lr)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
 MOMENTS: dict[str, Callable[[_Countdown], None]] = {
     function.__name__.strip("_").replace("_", " "): function
-    for function in (_half_a_line, _half_the_weights, _around_the_rename, _half_deleted)
+    for function in (
+        _half_a_line,
+        _half_the_weights,
+        _around_the_rename,
+        _half_deleted,
+        _a_disk_turned_read_only,
+        _a_clock_that_jumps,
+        _out_of_memory,
+    )
 }
 
 

@@ -311,6 +311,41 @@ async def test_the_lines_to_beat_come_from_what_the_worker_said() -> None:
         await until(pilot, lambda: all(words in app.text for words in wanted))
 
 
+@pytest.mark.parametrize("name", ["nano", HOSTILE])
+async def test_a_shipped_models_loss_is_a_line_too(name: str) -> None:
+    fake_run.make("tales", done=20, unigram_entropy=4.5, bigram_entropy=2.5, shipped_model=name, shipped_loss=1.25)
+    app = PaneApp()
+    async with app.run_test(size=(110, 40)) as pilot:
+        wanted = "nano = 1.25" if name == "nano" else "a␛[31m[red]b"
+        await until(pilot, lambda: wanted in app.text and "bigrams = 2.50" in app.text)
+        assert not unsafe(drawn(app))  # type: ignore[arg-type]
+
+
+async def test_mfu_and_memory_are_shown_once_they_are_known() -> None:
+    run = fake_run.make("tales", state="running", done=20, flops_per_token=1e6, peak_flops=4e9)
+    fake_run.add(run, 21, 21, memory_bytes=312.4e6, gpu_use=0.87)
+    fake_run.add(run, 22, 25)
+    app = PaneApp()
+    with fake_run.alive(run):
+        async with app.run_test(size=(78, 24)) as pilot:
+            for wanted in ("MFU 25.0 %", "memory 312 MB", "GPU 87 %"):
+                await until(pilot, lambda w=wanted: w in app.text.replace("\N{NO-BREAK SPACE}", " "))
+            run.write_status("running", flops_per_token="[/]", peak_flops=None)
+            await until(pilot, lambda: "MFU" not in app.text and "memory" in app.text)
+
+
+async def test_e_takes_the_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(launch, "start", lambda run: started.append(run.name))
+    run = fake_run.make("tales", state="failed", message="out of memory at batch 16: try …", fits=[4, 4])
+    app = PaneApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "e resumes it at batch 4 × 4  out of memory" in app.text)
+        await pilot.press("e")
+        await until(pilot, lambda: started == ["tales"])
+    assert (run.config().settings.batch_size, run.config().settings.accumulation) == (4, 4)
+
+
 async def test_epoch_and_perplexity_are_shown_where_there_is_room() -> None:
     run = fake_run.make("tales", steps=100, done=20, train_tokens=10_000)
     settings = run.config().settings

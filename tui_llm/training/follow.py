@@ -12,7 +12,7 @@ from types import FrameType
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.training import launch
+from tui_llm.training import gauges, launch
 from tui_llm.training.metrics import Metric, MetricsTail
 from tui_llm.training.run import Run
 
@@ -101,10 +101,13 @@ def progress(run: Run, metric: Metric) -> str:
     settings = run.config().settings
     tokens = settings.batch_size * settings.block_size * settings.accumulation
     left = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
+    share = gauges.mfu(run.facts(), metric.tokens_per_second)
+    used = "" if share is None else f"  MFU {100 * share:.1f} %"
+    used += "" if metric.memory_bytes is None else f"  memory {gauges.bytes_text(metric.memory_bytes)}"
     held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
     return (
         f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}{held_out}  lr {metric.lr:.2e}  "
-        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s  {duration(left)} left"
+        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}  {duration(left)} left"
     )
 
 

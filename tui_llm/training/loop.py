@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,18 @@ from tui_llm.llm.examples import Batches, spread
 from tui_llm.llm.model import GPT
 from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
+from tui_llm.training.processes import share
+from tui_llm.training.ranks import Ranks, whole
+
+EXPLODED = 10.0  # × ln V, the loss of a model that knows nothing: no spike that a run comes back from is so high
 
 
 class Diverged(Exception):
-    """The loss or the gradient stopped being a number."""
+    """The loss or the gradient stopped being a number, or the loss exploded. `bad` is the step whose weights gave it."""
+
+    def __init__(self, message: str, bad: int) -> None:
+        self.bad = bad
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +74,28 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
 class Trainer:
     """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
 
-    def __init__(self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device) -> None:
-        self.model, self.settings, self.device = model.to(device), settings, device
+    def __init__(
+        self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
+        self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
+        # What a step calls: the model's loss, shared over processes, compiled where that pays (compiling.py). Before the
+        # optimisers: it may cut the parameters up.
+        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device)
+        self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # of each step, this process's
         self.optimizers = optimizers(model, settings, device)
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.bfloat16 = trains_in_bfloat16(device)
+        self.limit = EXPLODED * math.log(model.config.vocabulary)  # nats per token
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 matrix products where the device has them; weights, LayerNorms and the loss stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
 
     def steps(self, done: int = 0) -> Iterator[Step]:
-        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more; the
-        weights are then still those of the step before."""
+        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more, or above
+        `limit`; the weights are then still those of the step before."""
         s = self.settings
         tokens = s.batch_size * s.block_size * s.accumulation
         for number in range(done + 1, s.steps + 1):
@@ -90,24 +105,29 @@ class Trainer:
             seconds = time.perf_counter() - began
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
             val_loss = self.validate() if evaluate else None
-            if val_loss is not None and not math.isfinite(val_loss):
-                raise Diverged(f"the validation loss became {val_loss} after step {number}; {_advice(lr)}")
+            if val_loss is not None and not val_loss < self.limit:
+                raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {_advice(lr)}", number)
             yield Step(number, loss, lr, norm, tokens / seconds, val_loss)
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
         self.model.train()
-        torch.manual_seed(s.seed * 1_000_003 + number)  # dropout's noise depends on the step alone
+        # Dropout's noise depends on the step (and the process) alone.
+        torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         self.model.zero_grad(set_to_none=True)
-        for part in range(s.accumulation):
+        for part in self.parts:
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
-            with self.autocast():
-                loss = self.model.loss(x.to(self.device), y.to(self.device)) / s.accumulation
-            loss.backward()
+            with self.ranks.gradients(shared=part == self.parts[-1]):
+                with self.autocast():
+                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
+                loss.backward()
             total += float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise Diverged(f"the loss became {total} at step {number} (gradient norm {norm}); {_advice(lr)}")
+        total = self.ranks.mean(total)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf)))
+        if not (total < self.limit and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1
+            )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -120,17 +140,22 @@ class Trainer:
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}"
+                    f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}",
+                    step,
                 )
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss on the held-out rows, in nats per token."""
+        """Mean loss on the held-out rows, in nats per token. Each process reads its share of them."""
         self.model.eval()
-        total, (x, y) = 0.0, self.validation
-        for i in range(0, len(x), self.settings.batch_size):
+        total, (rank, world) = 0.0, (self.ranks.rank, self.ranks.world)
+        x, y = (side[rank::world] for side in self.validation)
+        for i in range(0, math.ceil(len(self.validation[0]) / world), self.settings.batch_size):
             rows = slice(i, i + self.settings.batch_size)
+            count = len(x[rows])
+            if not count:  # all processes take equally many turns: who has no row left reads any, which doesn't count
+                x, y, rows = self.validation[0], self.validation[1], slice(0, 1)
             with self.autocast():
-                loss = self.model.loss(x[rows].to(self.device), y[rows].to(self.device))
-            total += float(loss) * len(x[rows])
-        return total / len(x)
+                loss = self.loss(x[rows].to(self.device), y[rows].to(self.device))
+            total += float(loss) * count
+        return self.ranks.total(total) / len(self.validation[0])

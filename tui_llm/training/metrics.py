@@ -11,7 +11,8 @@ from tui_llm.training.jsonl import Tail
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One step. Losses in nats per token; `lr` the learning rate used; `val_loss` where it was measured."""
+    """One step. Losses in nats per token; `lr` the learning rate used; `val_loss` where it was measured; so are
+    `memory_bytes`, what the worker held (on a GPU: the most of the GPU's memory), and `gpu_use`, the GPU's busy share."""
 
     step: int
     loss: float
@@ -20,6 +21,8 @@ class Metric:
     tokens_per_second: float
     val_loss: float | None = None
     time: float = 0.0  # seconds since the epoch, when the step ended
+    memory_bytes: float | None = None
+    gpu_use: float | None = None
 
 
 class MetricsTail(Tail[Metric]):
@@ -41,6 +44,7 @@ def parse_metric(line: bytes) -> Metric | None:
             float(value["tokens_per_second"]),
             None if val_loss is None else float(val_loss),
             float(value.get("time", 0.0)),
+            *(None if value.get(name) is None else float(value[name]) for name in ("memory_bytes", "gpu_use")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -11,6 +11,7 @@ from tui_llm.errors import UserError
 
 SCHEDULES = ("cosine", "wsd")
 OPTIMISERS = ("adamw", "muon")
+COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class TrainingSettings:
     schedule: str = "cosine"  # or `wsd`
     decay_fraction: float = 0.2  # of `wsd`
     optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
+    compile: str = "auto"  # torch.compile: `auto` is on where it pays, a CUDA card; or `on`, `off`
     from_model: str = ""  # a model to start from: its weights, vocabulary and shape
 
     def __post_init__(self) -> None:
@@ -94,6 +96,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
     if settings.optimiser not in OPTIMISERS:
         found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
+    if settings.compile not in COMPILE:
+        found["compile"] = f"compile is {settings.compile!r}; give one of {', '.join(COMPILE)}"
     if not 0 <= settings.decay_fraction <= 1:
         found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
     if settings.warmup_steps < 0:

@@ -18,7 +18,17 @@ def _tokens(
 def _full(
     scope: str, group: str, id: str, keys: str, label: str, tooltip: str, action: str, foot: bool = True
 ) -> Command:
-    return Command(f"{scope}_{id}", keys, label, tooltip, group, scope, action, (scope,) if foot else ())
+    return Command(
+        f"{scope}_{id}",
+        keys,
+        label,
+        tooltip,
+        group,
+        scope,
+        action,
+        (scope,) if foot else (),
+        importance=9 if id == "leave" else 0,
+    )
 
 
 def _common(scope: str, group: str, key: str) -> tuple[Command, ...]:
@@ -37,11 +47,11 @@ TOKEN_COMMANDS: tuple[Command, ...] = (
     _tokens("cursor_first", "home", "first", "Put the token cursor on the first token", "token_cursor_to(0)", foot=False),
     _tokens("cursor_end", "end", "end", "Put the token cursor at the end again (Esc does too)", "token_cursor_to(-1)", foot=False),
     _tokens("colour_by", "k", "colour", "Colour the tokens by surprisal, rank, probability or entropy, or only apart", "colour_by"),
-    _tokens("swap", "S", "swap", "Put another token in the place of the one at the cursor", "swap", foot=False),
+    _tokens("swap", "S", "swap", "Put another token in the place of the one at the cursor", "swap"),
     _tokens("merges", "M", "merges", "See the word at the cursor become tokens, merge by merge", "merges"),
     _tokens("vocabularies", "C", "compare", "See the text in several vocabularies side by side", "vocabularies"),
-    _tokens("letters", "L", "letters", "Count a letter across the tokens that hide it", "letters", foot=False),
-    _tokens("pairs", "E", "examples", "See the training pairs of the text, each with the model's loss", "pairs", foot=False),
+    _tokens("letters", "L", "letters", "Count a letter across the tokens that hide it", "letters"),
+    _tokens("pairs", "E", "examples", "See the training pairs of the text, each with the model's loss", "pairs"),
     # The full screens
     _full(MERGES, "Merges", "back", "left", "undo a merge", "Go one merge back", "step(-1)"),
     _full(MERGES, "Merges", "on", "right", "next merge", "Make the next merge", "step(1)"),

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from textual import work
 from textual.message import Message
@@ -22,9 +23,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
 from tui_llm.llm.units import perplexity
-from tui_llm.training import launch
+from tui_llm.training import gauges, launch
 from tui_llm.training.metrics import Metric, MetricsTail
 from tui_llm.training.run import Run, RunConfig, Sample, Status, runs
 from tui_llm.tui.curve import Average, Envelope, Point, moving_average
@@ -67,7 +67,9 @@ def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> fl
 class RunSnapshot:
     """What a run's directory said at one moment. `train` and `validation` are curves of bounded length (see
     `Envelope`), `averages` the moving averages of `train`, the narrowest first; `uniform_loss` is ln V, `unigram_loss`
-    and `bigram_loss` the corpus's entropies and `floor_loss` its known floor, in nats per token; `epoch` counts how
+    and `bigram_loss` the corpus's entropies, `floor_loss` its known floor and `shipped` a shipped model's name and loss
+    on the run's held-out rows, in nats per token; `mfu` is the share of the machine's peak that the run uses (None until
+    that is measured), `memory_bytes` what it last held, `gpu_use` the GPU's busy share; `epoch` counts how
     often the corpus was seen (tokens trained on ÷ its training tokens), `perplexity` is e^(last validation loss);
     `reading` is true while older metrics are still being read: the curves of a very long run are then drawn from a
     glimpse of it, a few steps from each of `GLIMPSES` places."""
@@ -87,6 +89,10 @@ class RunSnapshot:
     unigram_loss: float | None = None
     bigram_loss: float | None = None
     floor_loss: float | None = None
+    shipped: tuple[str, float] | None = None
+    mfu: float | None = None
+    memory_bytes: float | None = None
+    gpu_use: float | None = None
     epoch: float | None = None
     perplexity: float | None = None
     checkpoint: int | None = None
@@ -114,6 +120,7 @@ class RunReader:
         self.train, self.validation = Envelope(), Envelope()
         self.last: Metric | None = None
         self.last_validation: Point | None = None
+        self.memory: tuple[float | None, float | None] = (None, None)  # bytes held, the GPU's busy share
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
         self._glimpse = _glimpse(self.run.metrics_path)
@@ -128,6 +135,8 @@ class RunReader:
             if metric.val_loss is not None:
                 self.validation.add(metric.step, metric.val_loss)
                 self.last_validation = (metric.step, metric.val_loss)
+            if metric.memory_bytes is not None:
+                self.memory = (metric.memory_bytes, metric.gpu_use)
             self.recent.append(metric)
             self.last = metric
         status = self.run.status()
@@ -136,7 +145,9 @@ class RunReader:
         except UserError:
             config = None
         recent = list(self.recent)
-        vocabulary, facts = status.vocabulary, self._facts()
+        said = self.run.facts()
+        vocabulary, facts, rate = status.vocabulary, _numbers(said), speed(recent)
+        shipped = (str(said.get("shipped_model")), facts["shipped_loss"]) if "shipped_loss" in facts else None
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
         if not self.tail.more:
@@ -153,12 +164,16 @@ class RunReader:
             last=self.last,
             last_validation=self.last_validation,
             sample=self._newest_sample(),
-            tokens_per_second=speed(recent),
+            tokens_per_second=rate,
             seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
             uniform_loss=math.log(vocabulary) if vocabulary and vocabulary > 0 else None,
             unigram_loss=facts.get("unigram_entropy"),
             bigram_loss=facts.get("bigram_entropy"),
             floor_loss=facts.get("floor"),
+            shipped=shipped,
+            mfu=gauges.mfu(said, rate),
+            memory_bytes=self.memory[0],
+            gpu_use=self.memory[1],
             epoch=epoch(config, status.step, facts.get("train_tokens")),
             perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
@@ -183,18 +198,14 @@ class RunReader:
         windows = [(share, max(2, round(share * steps))) for share in SHARES]
         return tuple(Average(share, window, moving_average(sums, window)) for share, window in windows)
 
-    def _facts(self) -> dict[str, float]:
-        """The finite numbers that the worker wrote into its status.json."""
-        try:
-            said = read_json(self.run.path / "status.json")
-        except UserError:
-            return {}
-        found = said.items() if isinstance(said, dict) else ()
-        return {
-            key: float(value)
-            for key, value in found
-            if isinstance(value, int | float) and abs(value) < sys.float_info.max
-        }
+
+def _numbers(said: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers in what the worker wrote into its status.json."""
+    return {
+        key: float(value)
+        for key, value in said.items()
+        if isinstance(value, int | float) and abs(value) < sys.float_info.max
+    }
 
 
 def _glimpse(path: Path) -> tuple[Envelope, Envelope] | None:

@@ -13,12 +13,12 @@ from textual.widgets import Static
 
 from tui_llm.display import truncate, visible
 from tui_llm.paths import run_model
-from tui_llm.training import launch
+from tui_llm.training import gauges, launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
-from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen, RunWatched
+from tui_llm.tui.panes.steering import SteersRun
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
 from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
 
@@ -34,6 +34,7 @@ STATES = {
     "stopped": ("■", "stopped"),
     "failed": ("✗", "failed"),
     "died": ("✗", "died"),
+    "newer": ("?", "newer"),
 }
 COLOURS = {
     "running": "$text-success",
@@ -112,19 +113,38 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
     if snapshot.tokens_per_second is not None:
         parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    if snapshot.mfu is not None:
+        parts.append(("MFU", fmt.percent(snapshot.mfu)))
     if snapshot.epoch is not None and width >= 90:
         parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
-    return Content("  ").join(
-        [Content.assemble((f"{name}\N{NO-BREAK SPACE}", "$text-muted"), (value, "bold")) for name, value in parts]
-    )
+    if snapshot.memory_bytes is not None:
+        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes)))
+    if snapshot.gpu_use is not None:
+        parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
+    return _flowed(parts, width)
+
+
+def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
+    """Names with their values, as many on a line as it has room for: never one here and the other there."""
+    lines: list[list[Content]] = [[]]
+    room = 0
+    for name, value in parts:
+        part = Content.assemble((f"{name} ", "$text-muted"), (value, "bold"))
+        if lines[-1] and part.cell_length + 2 > room:
+            lines.append([])
+        room = (room if lines[-1] else width + 2) - part.cell_length - 2
+        lines[-1].append(part)
+    return Content("\n").join([Content("  ").join(line) for line in lines])
 
 
 def message_line(snapshot: RunSnapshot) -> Content:
     """What the worker said, where that is news: nothing while all goes well."""
     status = snapshot.status
-    if status.state == "running" or not (status.message or status.state in RESUMABLE):
+    if not (status.message or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
+    if hint and status.fits:
+        hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
     style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
     return Content.assemble((hint, "bold $text-accent"), (visible(" ".join(status.message.split())), style))
 
@@ -148,6 +168,7 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
         ("unigrams", snapshot.unigram_loss),
         ("bigrams", snapshot.bigram_loss),
         ("floor", snapshot.floor_loss),
+        *([] if snapshot.shipped is None else [(truncate(visible(snapshot.shipped[0]), 24), snapshot.shipped[1])]),
     ]
     return Curves(
         snapshot.train,
@@ -166,7 +187,7 @@ NOTHING = Content.assemble(
 )
 
 
-class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
+class TrainingPane(SteersRun, Vertical, can_focus=True):
     BINDINGS = bindings("training")
     DEFAULT_CSS = """
     TrainingPane { overflow: hidden; }
@@ -264,6 +285,10 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
     def watcher(self) -> RunWatcher:
         return self.query_one(RunWatcher)
 
+    @property
+    def run_watched(self) -> Run | None:
+        return self.watcher.run_watched
+
     def follow(self, run: Run) -> None:
         """Shows `run` from now on."""
         self.watcher.follow(run)
@@ -333,7 +358,7 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
         elif self.snapshot.status.state == "finished":
             self.say("this run is finished; n makes a new one", "warning")
         else:
-            self.act(lambda: launch.start(run))
+            self.act(lambda: launch.resume(run))
 
     def action_open_run(self) -> None:
         run = self.watcher.run_watched

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any, ClassVar
 
 from rich.style import Style
@@ -14,7 +13,7 @@ from textual.screen import Screen
 
 from tui_llm.display import visible
 from tui_llm.tui.commands import COMMANDS
-from tui_llm.tui.widgets.bars import Bar, press
+from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
 Row = tuple[str, ...]
@@ -64,7 +63,7 @@ class FullScreen(Screen[None]):
     TITLE_WORDS: ClassVar[str]
     DEFAULT_CSS = """
     FullScreen { layout: vertical; overflow: hidden; }
-    FullScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
+    FullScreen > Bar, FullScreen > KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
         link-style: none; link-background: $panel; link-color: $text; }
     FullScreen Listing { height: 1fr; padding: 0 1; background: $background; }
     """
@@ -72,16 +71,10 @@ class FullScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Bar(id="full-top")
         yield Listing()
-        yield Bar(id="full-keys")
+        yield KeyBar(id="full-keys")
 
     def on_mount(self) -> None:
-        parts = []
-        commands = [command for command in COMMANDS if self.SCOPE in command.footer]
-        for label, group in groupby(commands, key=lambda command: command.together or command.label):
-            keys = [(c.key_text, press(f"screen.{c.action}")) for c in group]
-            words = [Content(key).stylize("bold $footer-key-foreground").stylize(style) for key, style in keys]
-            parts.append(Content(" ").join([*words, Content(label).stylize(keys[-1][1])]))
-        self.query_one("#full-keys", Bar).put(Content("  ").join(parts))
+        self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
         self.listing.focus()
         self.refill()
 

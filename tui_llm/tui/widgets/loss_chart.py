@@ -19,7 +19,7 @@ from tui_llm.tui.widgets.chart import RGB, SMALLEST, Chart, log10
 from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks
 
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
-LINES = "╌┈─═"  # ln V, the corpus's unigram and bigram entropies, the known floor
+LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, the known floor, a shipped model
 OTHERS = "+o*#"  # other runs laid over this one
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
 NAMED_FROM = 30  # columns from which a horizontal line carries its name

@@ -1,0 +1,193 @@
+"""MFU, memory and a shipped model's line: what a worker measures beside its losses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.making import TINY, lines, make, words, work
+from tui_llm import paths
+from tui_llm.cli import main
+from tui_llm.files import read_json
+from tui_llm.llm import checkpoint, corpus, hub, machine
+from tui_llm.llm.examples import spread
+from tui_llm.training import gauges, measuring, worker
+from tui_llm.training.cost import ROOM, cost, fitting, flops_per_token, shape
+from tui_llm.training.metrics import parse_metric
+from tui_llm.training.presets import PRESETS, from_fields
+from tui_llm.training.run import Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(words(2000))
+    return path
+
+
+def here(run: Run) -> int:
+    """A worker in this process."""
+    return worker.work(worker.Worker(run))
+
+
+# ── MFU ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_mfu_of_gpt2_on_an_a100_is_what_nanogpt_says() -> None:
+    """nanoGPT's estimate_mfu: 6 N + 12 L H Q T a token, N without the position embedding, of 312 TFLOP/s."""
+    config = shape(PRESETS["gpt2"], 50257)
+    n = config.parameters() - 1024 * 768
+    per_token = 6 * n + 12 * 12 * 12 * 64 * 1024
+    assert flops_per_token(config, 1024) == per_token
+    rate = 480 * 1024 / 2.5
+    facts = {"flops_per_token": per_token, "peak_flops": 312e12}
+    assert gauges.mfu(facts, rate) == pytest.approx(per_token * 1024 * 480 / 2.5 / 312e12)
+    assert gauges.mfu({**facts, "processes": 8}, rate) == pytest.approx(gauges.mfu(facts, rate / 8))
+
+
+def test_the_cost_of_a_run_is_that_of_its_tokens() -> None:
+    config = shape(TINY, 300)
+    found = cost(TINY, config)
+    assert found.flops == found.tokens * flops_per_token(config, TINY.block_size)
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.integers(), st.text(), st.lists(st.integers(), max_size=2)
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(("flops_per_token", "peak_flops", "processes")), anything),
+    st.one_of(st.none(), st.floats()),
+)
+def test_a_damaged_status_gives_none_or_a_positive_number(facts: dict[str, Any], rate: float | None) -> None:
+    found = gauges.mfu(facts, rate)
+    assert found is None or found >= 0
+
+
+def test_a_known_peak_is_read_and_shown_everywhere(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make("run", text, steps=3)
+    found = machine.Machine(*machine._key(CPU), fp32=1e12, bf16=2e12, read=1e9, copy=1e9, quiet=True)
+    machine._path(CPU).parent.mkdir(parents=True)
+    machine._path(CPU).write_text(json.dumps({k: getattr(found, k) for k in found.__dataclass_fields__}))
+    assert here(run) == 0
+    facts = read_json(run.path / "status.json")
+    assert facts["peak_flops"] == found.peak(facts["precision"]) and facts["precision"] in ("fp32", "bf16")
+    rate = lines(run.metrics_path)[-1]["tokens_per_second"]
+    expected = rate * flops_per_token(shape(TINY, 257), 16) / facts["peak_flops"]
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["mfu"] == pytest.approx(expected)
+    assert main(["runs"]) == 0
+    assert "MFU" in (out := capsys.readouterr().out) and f"{100 * expected:.1f} %" in out
+    from tui_llm.training.follow import progress
+
+    metric = parse_metric(run.metrics_path.read_bytes().split(b"\n")[-2])
+    assert metric and f"MFU {100 * expected:.1f} %  memory " in progress(run, metric)
+
+
+def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, measured = [], []
+    write = Run.write_status
+
+    def written(self: Run, state: str, message: str = "", **more: Any) -> None:
+        said.append((state, message, "peak_flops" in more))
+        write(self, state, message, **more)
+
+    def measure(device: torch.device) -> machine.Machine:
+        measured.append(device)
+        return machine.Machine("x", "y", 1, 1e11, 2e11, 1e9, 1e9, True)
+
+    monkeypatch.setattr(Run, "write_status", written)
+    monkeypatch.setattr(machine, "measure_apart", measure)
+    assert here(make("short", text, steps=3)) == 0
+    assert not measured  # a short run never asks
+    monkeypatch.setattr(measuring, "PEAK_AFTER", 0.0)
+    assert here(make("run", text, steps=3)) == 0
+    assert len(measured) == 1
+    at = [(state, has) for state, message, has in said if "measuring what this machine" in message]
+    assert at == [("running", False)] and said[-1][2]
+    assert machine.known(CPU) is None and "peak_flops" in read_json(paths.runs_dir() / "run" / "status.json")
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_memory_is_logged_at_evaluations(text: Path) -> None:
+    run = make("run", text, steps=21, eval_every=10)
+    assert work(run) == 0
+    noted = {line["step"]: line["memory_bytes"] for line in lines(run.metrics_path) if "memory_bytes" in line}
+    assert list(noted) == [1, 10, 20, 21] and all(50e6 < value < 100e9 for value in noted.values())
+    assert run.last_metric().memory_bytes == noted[21]  # type: ignore[union-attr]
+    assert parse_metric(b'{"step":1,"loss":1,"lr":1,"grad_norm":1,"tokens_per_second":1,"memory_bytes":"x"}') is None
+
+
+def test_resident_memory_grows_with_what_is_held() -> None:
+    before = gauges.resident_bytes()
+    held = torch.ones(1 << 25)  # 128 MiB
+    after = gauges.resident_bytes()
+    assert before and after and len(held) and after - before > 100e6
+    limit = gauges.memory_limit()
+    assert limit is None or limit > after / 2
+    assert measuring.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measuring.gpu_use(CPU) is None
+
+
+def test_words_for_sizes() -> None:
+    assert gauges.bytes_text(312.4e6) == "312 MB" and gauges.bytes_text(1.44e9) == "1.4 GB"
+    assert gauges.bytes_text(float("nan")) == "–" and gauges.flops_text(97.6e9) == "97.6 GFLOP/s"
+    assert gauges.flops_text(2.5e12) == "2.5 TFLOP/s"
+
+
+@given(st.integers(1, 600), st.integers(1, 4), st.one_of(st.none(), st.integers(0, 1 << 34)))
+def test_the_batch_that_fits_makes_the_same_step(batch: int, accumulation: int, available: int | None) -> None:
+    s = from_fields({"batch_size": batch, "accumulation": accumulation, "block_size": 64})
+    config = shape(s, 4096)
+    found = fitting(s, config, available)
+    fits = [
+        size for size in range(1, batch // 2 + 1) if batch % size == 0 and (available is None or ROOM * available >=
+        cost(from_fields({"batch_size": size}, s), config).memory_bytes)
+    ]  # fmt: skip
+    assert found == ((max(fits), accumulation * batch // max(fits)) if fits else None)
+
+
+# ── a shipped model's line ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make("run", text, steps=2, tokenizer="nano")
+    assert here(run) == 0
+    facts = read_json(run.path / "status.json")
+    data = corpus.load([str(text)], hub.training_tokenizer("nano"), TINY.validation_fraction, block_size=16)
+    x, y = spread(data.validation, 16, TINY.eval_batches * TINY.batch_size)
+    with torch.no_grad():
+        logits = checkpoint.load(paths.shipped_models_dir() / "nano").eval()(x)
+        loss = float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))
+    assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(loss, rel=0.01)  # bf16 perhaps
+
+    monkeypatch.setattr(measuring, "_loss", lambda *_: pytest.fail("measured again"))
+    run.write_config(
+        type(run.config())(run.config().corpus, "toy", "cpu", from_fields({"steps": 4}, run.config().settings))
+    )
+    assert here(run) == 0 and read_json(run.path / "status.json")["shipped_loss"] == facts["shipped_loss"]
+    (run.path / "shipped.json").write_text('{"model": "nano", "loss": "\\u001b[31m", "rows": 8}')
+    monkeypatch.setattr(measuring, "_loss", lambda *_: None)  # it takes too long
+    run.write_config(
+        type(run.config())(run.config().corpus, "toy", "cpu", from_fields({"steps": 5}, run.config().settings))
+    )
+    assert here(run) == 0 and "shipped_loss" not in read_json(run.path / "status.json")
+
+
+def test_another_vocabulary_or_longer_rows_have_no_such_line(text: Path) -> None:
+    other = make("byte", text, steps=1)
+    assert here(other) == 0 and "shipped_loss" not in read_json(other.path / "status.json")
+    text.write_text(words(20_000))
+    longer = make("long", text, steps=1, tokenizer="nano", block_size=257, batch_size=1, eval_batches=1)
+    assert here(longer) == 0 and "shipped_loss" not in read_json(longer.path / "status.json")

@@ -1,0 +1,49 @@
+"""kill -9 from outside, at moments that nobody chose: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+from tests.training.making import begin, contents, leftovers, lines, losses, make, wait, words, work
+
+KILLS, STEPS = 20, 320
+
+
+def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(words(2000))
+    # Dropout's noise and batches of several parts have to be found again; saved often, so that many kills hit that.
+    fields = {"steps": STEPS, "checkpoint_every": 7, "eval_every": 20, "dropout": 0.1, "accumulation": 2}
+    unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
+    assert work(unbroken) == 0, unbroken.log_path.read_text()
+
+    draw = random.Random(2024)
+    reached = []
+    for kill in range(KILLS):
+        worker = begin(broken)
+        if kill % 4 == 0:  # while it begins: before its lock, while it reads the checkpoint, in its first steps
+            time.sleep(draw.uniform(0, 0.4))
+        else:  # while it trains, some steps further each time
+            goal = broken.status().step + draw.randint(1, 16)
+            wait(lambda goal=goal, worker=worker: broken.status().step >= goal or not worker.is_alive())  # type: ignore[misc]
+            time.sleep(draw.uniform(0, 0.02))
+        worker.kill()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL, broken.log_path.read_text()
+        assert not broken.alive() and broken.status().state in ("died", "new", "starting")
+        reached.append(broken.status().step)
+    assert len(set(reached)) > KILLS // 2 and max(reached) < STEPS  # they were different moments, all before its end
+    assert work(broken) == 0, broken.log_path.read_text()
+
+    assert broken.status().state == "finished" and "damaged" not in broken.log_path.read_text()
+    assert losses(broken) == losses(unbroken)
+    assert [row[0] for row in losses(broken)] == list(range(1, STEPS + 1))
+    assert lines(broken.samples_path) == lines(unbroken.samples_path)
+    ended = [(step, contents(folder)) for step, folder in broken.checkpoints()]
+    assert ended == [
+        (step, contents(folder)) for step, folder in unbroken.checkpoints()
+    ]  # weights and optimisers' state
+    assert leftovers(broken.path) == []

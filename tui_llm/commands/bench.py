@@ -1,0 +1,65 @@
+"""How fast things are on this machine: `tui-llm bench`, in parts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import visible
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`name` is its option (`--name`) and its key in the JSON; `measure` gives what is in it, `show` prints that."""
+
+    name: str
+    measure: Callable[[argparse.Namespace], dict[str, Any]]
+    show: Callable[[dict[str, Any]], None]
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measures the parts that were asked for, or all."""
+    chosen = [part for part in PARTS if getattr(options, part.name, False)] or PARTS
+    found: dict[str, Any] = {}
+    for part in chosen:
+        found[part.name] = part.measure(options)
+        if not options.json:
+            part.show(found[part.name])
+    if options.json:
+        put_json(found)
+
+
+def measure_machine(options: argparse.Namespace) -> dict[str, Any]:
+    from tui_llm.llm import device, machine
+
+    place = device.choose(options.device)
+    return dataclasses.asdict(machine.measure(place) if options.again else machine.machine(place))
+
+
+def show_machine(found: dict[str, Any]) -> None:
+    from tui_llm.training.gauges import flops_text
+
+    def rate(value: float | None, text: Callable[[float], str]) -> str:
+        return "–" if value is None else text(value)
+
+    def moved(value: float) -> str:
+        return f"{value / 1e9:.3g} GB/s"
+
+    rows = [
+        ("matrix products, fp32", rate(found["fp32"], flops_text)),
+        ("matrix products, bf16", rate(found["bf16"], flops_text)),
+        ("memory, reading", rate(found["read"], moved)),
+        ("memory, copying", rate(found["copy"], moved)),
+    ]
+    put(f"{visible(found['device'])}, {found['threads']} threads, torch {found['torch']}")
+    put(report.table(("machine", "at best"), rows, left=(0,)))
+    if not found["quiet"]:
+        put("something else was at work meanwhile: this machine can do more; it is measured again next time")
+
+
+PARTS = (Part("machine", measure_machine, show_machine),)
