@@ -7,12 +7,25 @@ from tui_llm.tui.command import Command
 GROUP = "Tokens"
 MERGES, VOCABULARIES, LETTERS, PAIRS, SWAP = "merges", "vocabularies", "letters", "pairs", "swap"  # full screens
 
+LESS = ("swap", "vocabularies", "letters", "pairs")  # in a narrow footer they give way
+
 
 def _tokens(
     id: str, keys: str, label: str, tooltip: str, action: str, together: str = "", foot: bool = True
 ) -> Command:
     place = ("tokens",) if foot else ()
-    return Command(id, keys, label, tooltip, GROUP, "tokens", f"screen.{action}", place, together=together)
+    return Command(
+        id,
+        keys,
+        label,
+        tooltip,
+        GROUP,
+        "tokens",
+        f"screen.{action}",
+        place,
+        importance=-1 if id in LESS else 0,
+        together=together,
+    )
 
 
 def _full(

@@ -113,6 +113,10 @@ class Lab:
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
         self.number += 1
+        return self.moment(top)
+
+    def moment(self, top: int = 200) -> Request:
+        """The same for an instrument: no reading is waited for."""
         return Request(
             number=self.number,
             prompt=self.prompt,

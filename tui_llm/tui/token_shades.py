@@ -5,6 +5,7 @@ Each grade has a mark as well as a colour, and the number stands beside it: colo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -27,7 +28,7 @@ _UNITS = {"surprisal": "nats: −ln p of the token", "rank": "among all tokens; 
           "probability": "that the model gave to the token", "entropy": "nats: how undecided the model was before it"}  # fmt: skip
 _SHOWN: dict[str, Callable[[float], str]] = {
     "surprisal": lambda value: fmt.number(value, 1),
-    "rank": lambda value: fmt.count(int(value)),
+    "rank": lambda value: fmt.count(int(value)) if math.isfinite(value) else fmt.number(value),
     "probability": fmt.percent,
     "entropy": lambda value: fmt.number(value, 1),
 }

@@ -60,7 +60,7 @@ class MergesScreen(FullScreen):
         self._ask(None)
 
     def _ask(self, first: int | None) -> None:
-        request = self.lab.lab.request()
+        request = self.lab.lab.moment()
         self.lab.inquire(MergesQuestion(request, self.text, first), self._take, self._fail)
 
     def _take(self, merges: Merges) -> None:

@@ -30,7 +30,7 @@ class SwapScreen(FullScreen):
         self.lab = lab
         self.keep = True
         self.problem = ""
-        self.request = lab.lab.request()  # the moment that it is about, and that its candidates must be of
+        self.request = lab.lab.moment()  # the moment that it is about, and that its candidates must be of
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:
