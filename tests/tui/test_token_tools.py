@@ -215,6 +215,7 @@ async def test_letters_pairs_and_vocabularies() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot, app, "1", "L")
         await until(pilot, lambda: isinstance(app.screen, LettersScreen))
+        await until(pilot, lambda: "Letters  in 5 tokens of nano" in drawn(app)[0])
         await pilot.press("t", "t", "enter")
         await pilot.pause()
         assert "the letter t is there 4 times, inside 4 of 5 tokens" in "\n".join(drawn(app))

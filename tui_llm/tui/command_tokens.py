@@ -7,6 +7,7 @@ from tui_llm.tui.command import Command
 GROUP = "Tokens"
 MERGES, VOCABULARIES, LETTERS, PAIRS, SWAP = "merges", "vocabularies", "letters", "pairs", "swap"  # full screens
 
+TOGETHER = {"merges_back": "merge", "merges_on": "merge", "merges_word_back": "word", "merges_word_on": "word"}
 LESS = ("swap", "vocabularies", "letters", "pairs")  # in a narrow footer they give way
 
 

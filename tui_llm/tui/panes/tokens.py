@@ -92,10 +92,10 @@ class TokensPane(ReadingPane, Lines):
         line.append(" · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted"))
         lines = wrapped(line, width)
         lines += self._cursor_lines(reading, width)
-        for text, style in self._warnings(reading):
-            lines += wrapped(Text(text, style=self.style(style)), width)
         if self.shaded:
             lines += self._legend(width)
+        for text, style in self._warnings(reading):
+            lines += wrapped(Text(text, style=self.style(style)), width)
         self._segments = self._layout(tokens, width)
         room = max(1, self.size.height // 2)
         return lines[:room]
@@ -131,15 +131,15 @@ class TokensPane(ReadingPane, Lines):
             return []
         strong, muted = self.style("strong"), self.style("muted")
         line = Text(f"token {fmt.count(reading.position + 1)} of {fmt.count(len(reading.prompt_ids))}: ")
-        line.append(visible_token(token.text) or "∅", self.style("accent"))
-        line.append(f"  id {token.id}", strong)
-        line.append(f" of {fmt.count(reading.weights.vocabulary)} · bytes {token.bytes[:16].hex(' ')}", muted)
-        line.append("…" if len(token.bytes) > 16 else "", muted)
+        line.append(truncate(visible_token(token.text), max(1, width // 3)) or "∅", self.style("accent"))
+        line.append(f" · id {token.id}", strong)
+        line.append(f" · bytes {token.bytes[:8].hex(' ')}{'…' if len(token.bytes) > 8 else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
-        said = Text(f"surprisal {fmt.number(score.surprisal)} nats", strong)
-        said.append(f" · p {fmt.percent(score.probability)} · rank {fmt.count(score.rank)}", "not bold")
-        said.append(f" · entropy {fmt.number(score.entropy)}", "not bold")
+        said = Text(f"surprisal {fmt.number(score.surprisal)} nats · p {fmt.percent(score.probability)}", strong)
+        said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
+        if width >= 66:
+            said.append(f" · entropy {fmt.number(score.entropy)}", "not bold")
         return [*wrapped(line, width), *wrapped(said, width)]
 
     def _legend(self, width: int) -> list[Text]:

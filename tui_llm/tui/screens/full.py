@@ -76,7 +76,7 @@ class FullScreen(Screen[None]):
     def on_mount(self) -> None:
         self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
         self.listing.focus()
-        self.refill()
+        self.call_after_refresh(self.refill)
 
     @property
     def listing(self) -> Listing:

@@ -27,11 +27,19 @@ def label(data: bytes) -> str:
     return visible_token(token_text(data)) or "∅"
 
 
-def why(replay: Replay, step: int) -> str:
-    """Why merge number `step` (from 1) is the one that was made: raw text, past `display`."""
+def what(replay: Replay, step: int) -> str:
+    """Merge number `step` (from 1), past `display`."""
     state = replay.states[step - 1]
     assert state.best is not None
-    left, right, rank = state.parts[state.best], state.parts[state.best + 1], state.ranks[state.best]
+    left, right = state.parts[state.best : state.best + 2]
+    return f"{label(left)} + {label(right)} → {label(left + right)}   rank {state.ranks[state.best]:,}"
+
+
+def why(replay: Replay, step: int) -> str:
+    """Why that merge is the one that was made."""
+    state = replay.states[step - 1]
+    assert state.best is not None
+    rank = state.ranks[state.best]
     others = [r for at, r in enumerate(state.ranks) if r is not None and at != state.best]
     if not others:
         reason = "the only pair here that is a token"
@@ -39,7 +47,7 @@ def why(replay: Replay, step: int) -> str:
         reason = "the lowest rank; it stands here more than once, so the leftmost goes first"
     else:
         reason = f"the lowest rank of {len(others) + 1} pairs that are tokens; the next is {min(others):,}"
-    return f"{label(left)} + {label(right)} → {label(left + right)}   rank {rank:,}: {reason}"
+    return reason
 
 
 class MergesScreen(FullScreen):
@@ -101,7 +109,7 @@ class MergesScreen(FullScreen):
         name.append(f"  {len(word.text.encode()):,} bytes → {len(word.tokens):,} tokens", muted)
         head = [*wrapped(name, width)[:2], Text(f"merge {step} of {last}", style=strong)]
         if step:
-            head += wrapped(Text(why(replay, step)), width)
+            head += wrapped(Text(f"{what(replay, step)}: {why(replay, step)}"), width)
         else:
             head += wrapped(Text("before any merge: each byte is a part"), width)
         head += [Text(), *self._state(replay, step, width)]
@@ -111,7 +119,7 @@ class MergesScreen(FullScreen):
         for at in range(1, last + 1):
             line = Text(no_wrap=True)
             line.append("▸ " if at == step else "  ", self.style("accent"))
-            line.append(truncate(f"{at}  {why(replay, at)}", max(1, width - 2)), strong if at == step else muted)
+            line.append(truncate(f"{at}  {what(replay, at)}", max(1, width - 2)), strong if at == step else muted)
             lines.append(line)
         return [], [*head, *lines]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.cells import cell_len
 from rich.text import Text
 
-from tui_llm.display import fit, truncate, visible, visible_token
+from tui_llm.display import fit, visible, visible_token
 from tui_llm.facts.pairs import Pairs, PairsQuestion
+from tui_llm.llm.token_bytes import token_text
 from tui_llm.tui import format as fmt
 from tui_llm.tui import token_shades as shades
 from tui_llm.tui.command_tokens import PAIRS
@@ -77,19 +78,17 @@ class PairsScreen(FullScreen):
     def _row(self, at: int, room: int, into: int) -> Text:
         assert self.pairs is not None
         tokens, score = self.pairs.tokens, self.pairs.scores[at]
-        # The end of the input, as much as there is room for; its last token stands out.
-        last = truncate(visible_token(tokens[at].text) or "∅", room)
-        before, back = "", at - 1
-        while (
-            back >= 0
-            and cell_len(last) + cell_len(label := visible_token(tokens[back].text)) + cell_len(before) <= room - 1
-        ):
-            before, back = label + before, back - 1
-        more = "…" if back >= 0 or self.pairs.first else ""
-        more = more if cell_len(more + before + last) <= room else ""
-        line = Text(no_wrap=True)
-        line.append(" " * (room - cell_len(more + before + last))).append(more + before, self.style("muted"))
-        line.append(last, self.style("strong")).append(" → ", self.style("muted"))
+        # The end of the input, as much as there is room for, split characters joined; its last token stands out.
+        begin = max(0, at + 1 - room)
+        text = visible_token(token_text(b"".join(token.bytes for token in tokens[begin : at + 1])))
+        more = "…" if begin or self.pairs.first or cell_len(text) > room else ""
+        while text and cell_len(text) + len(more) > room:
+            text = text[max(1, (cell_len(text) + len(more) - room) // 2) :]
+        last = visible_token(tokens[at].text)
+        last = last if text.endswith(last) else ""
+        line = Text(" " * (room - cell_len(more + text)), no_wrap=True)
+        line.append(more + text[: len(text) - len(last)], self.style("muted")).append(last, self.style("strong"))
+        line.append(" → ", self.style("muted"))
         line.append(fit(visible_token(tokens[at + 1].text) or "∅", into), self.style("accent"))
         if score is None:
             return line.append("–".rjust(NUMBERS[0][1]), self.style("muted"))
