@@ -103,6 +103,11 @@ def build_parser() -> argparse.ArgumentParser:
             "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
         )
 
+    tokens.add_argument("--compare", action="store_true", help="in words, characters, bytes and every vocabulary at hand, side by side")  # fmt: skip
+    examples.add_argument(
+        "--loss", action="store_true", help="with the loss on each, of the model whose vocabulary it is"
+    )
+
     logits = command("logits", "prompt → logits and probabilities of the next token")
     logits.add_argument("prompt", metavar="PROMPT")
     prompt_options(logits)

@@ -36,7 +36,7 @@ from tui_llm.reading import (
     TokenScore,
     Weights,
 )
-from tui_llm.tokenization import bytes_of, token_of, tokenization
+from tui_llm.tokenization import bytes_of, span, token_of, tokenization
 
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
 FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
@@ -174,7 +174,7 @@ class PipelineEngine:
         tokens = self._tokens(request, ids)
         fed = min(len(ids), open.model.config.context)
         position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
-        run, spread, lossy, problem = 0, None, None, None
+        run, spread, lossy, problem, followed = 0, None, None, None, None
         scores: tuple[TokenScore | None, ...] = ()
         try:
             if ids:
@@ -187,7 +187,12 @@ class PipelineEngine:
                         request.top,
                         lambda id: bytes_of(self.tokenizer, id),
                     )
-                lossy = self._loss(request, ids[position:], position - (len(ids) - fed), overtaken)
+                before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
+                lossy = self._loss(request, ids[position:], before, overtaken)
+                if position < len(ids):
+                    (one,) = self._target_losses([ids[position]], before, overtaken)
+                    entropy = open.window.sorted(before).entropy  # the model's own, whatever is changed by hand
+                    followed = TokenScore(one.loss, one.probability, one.rank, entropy)
             else:
                 problem = NOTHING
         except UserError as error:
@@ -206,6 +211,8 @@ class PipelineEngine:
             scores,
             (time.perf_counter() - began) * 1000,
             run,
+            followed,
+            span(self.tokenizer, ids, position, int(request.start_token), len(request.continuation), request.prompt),
         )
 
     def _encode(self, request: Request) -> list[int]:

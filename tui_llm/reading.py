@@ -213,7 +213,8 @@ class Reading:
     from, and `problem` then says why. `fed` of the prompt's `prompt_ids` were fed to the model: the last ones, where
     the prompt is longer than the context. The prediction is for the token after the first `position` of `prompt_ids`;
     `following` is the text's own token there. `scores` are of the last of `prompt_ids`, where they were asked for: None
-    for a token that nothing predicts (the first that was fed, and those before it)."""
+    for a token that nothing predicts (the first that was fed, and those before it). `following_score` is how `following` was
+    predicted; `span` is where it stands in the prompt: the characters that it makes, or is a part of."""
 
     request: Request
     weights: Weights
@@ -228,6 +229,8 @@ class Reading:
     scores: tuple[TokenScore | None, ...] = ()
     milliseconds: float = 0.0  # what the answer took, forward pass included
     forward_tokens: int = 0  # how many tokens had to be run through the model for it (0: all from the cache)
+    following_score: TokenScore | None = None
+    span: tuple[int, int] | None = None  # prompt[start:end]; None at the end, and in the continuation
 
     # Its fields are for programs; people in a notebook or at Python's prompt see it as the command line prints it.
 

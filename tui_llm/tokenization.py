@@ -27,6 +27,24 @@ def tokenization(
     )
 
 
+def span(
+    vocabulary: Tokenizer, ids: Sequence[int], index: int, front: int, continuation: int, prompt: str
+) -> tuple[int, int] | None:
+    """Which characters of `prompt` token number `index` of `ids` makes, or holds a part of: (start, end). None where it is
+    none of the prompt's: one of the `front` first, or of the `continuation` last."""
+    typed_end = len(ids) - continuation
+    if not front <= index < typed_end:
+        return None
+    own = bytes_of(vocabulary, ids[index])
+    # Counted from the end, where the cursor mostly is. A character is as many bytes as it likes, but one that begins it.
+    end = len(prompt) - sum(_beginnings(bytes_of(vocabulary, id)) for id in ids[index + 1 : typed_end])
+    return max(0, end - _beginnings(own) - (own[:1] > b"\x7f" and own[0] & 0xC0 == 0x80)), end
+
+
+def _beginnings(data: bytes) -> int:
+    return sum(byte & 0xC0 != 0x80 for byte in data)
+
+
 def token_of(vocabulary: Tokenizer, id: int) -> Token:
     data = bytes_of(vocabulary, id)
     return Token(id, data, token_text(data), vocabulary.is_special(id))

@@ -150,6 +150,8 @@ class FakeEngine:
             position=position,
             following=self.token(after[0]) if after else None,
             scores=self.scores(ids) if request.scores else (),
+            following_score=self.scores(ids)[position] if after else None,
+            span=self.span(request, position),
             problem=None
             if before
             else "the first token has no prediction: type something, or press o for a start token",
@@ -204,6 +206,11 @@ class FakeEngine:
             return Found(question, 0)
         at = next((at for at, place in enumerate(hits) if place > question.after), 0)
         return Found(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
+
+    def span(self, request: Request, position: int) -> tuple[int, int] | None:
+        at = position - request.start_token
+        found = [match.span() for match in re.finditer(r" ?\w+|\s|[^\w\s]", request.prompt)]
+        return found[at] if 0 <= at < len(found) else None
 
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 

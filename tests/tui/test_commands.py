@@ -40,7 +40,9 @@ async def test_every_action_exists() -> None:
             if command.scope not in nodes:
                 continue
             name = command.action.split("(")[0]
-            node, name = (app, name[4:]) if name.startswith("app.") else (nodes[command.scope], name)
+            node = nodes[command.scope]
+            if "." in name:
+                node, name = {"app": app, "screen": lab}[name.split(".")[0]], name.split(".")[1]
             assert hasattr(node, f"action_{name}"), command
             assert command.id in {binding.id for _, binding in nodes[command.scope]._bindings}, command
 

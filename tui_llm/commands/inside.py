@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm import report
+from tui_llm.commands.opening import engine_of
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible, visible_token
 from tui_llm.errors import UserError
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
 
 BAR = 30  # cells of a bar that stands for 100 %
-
-
-def _engine(options: argparse.Namespace) -> PipelineEngine:
-    from tui_llm.engine import PipelineEngine
-
-    engine = PipelineEngine(options.device)
-    engine.open(options.model)
-    return engine
 
 
 def _request(options: argparse.Namespace, target: Target | None = None) -> Request:
@@ -70,7 +63,7 @@ def _cut_off(place: Place, weights: Weights) -> list[str]:
 
 
 def attention(options: argparse.Namespace) -> None:
-    engine = _engine(options)
+    engine = engine_of(options)
     weights = engine.weights()
     for name, value, most in (("--layer", options.layer, weights.layers), ("--head", options.head, weights.heads)):
         if value is not None and not 1 <= value <= most:
@@ -139,7 +132,7 @@ def _heads_text(found: Attention) -> str:
 def lens(options: argparse.Namespace) -> None:
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
-    engine = _engine(options)
+    engine = engine_of(options)
     target = None if options.target is None else Target(text=options.target)
     found: Lens = engine.answer(LensQuestion(_request(options, target), _number(options, engine), options.top))
     put_json(_lens_json(found)) if options.json else put(_lens_text(found))
@@ -199,7 +192,9 @@ def _lens_text(found: Lens) -> str:
 def neighbours(options: argparse.Namespace) -> None:
     if options.count < 1:
         raise UserError(f"--count is {options.count}; give 1 or more")
-    found: Neighbours = _engine(options).answer(NeighboursQuestion(Request(), count=options.count, text=options.token))
+    found: Neighbours = engine_of(options).answer(
+        NeighboursQuestion(Request(), count=options.count, text=options.token)
+    )
     put_json(_neighbours_json(found)) if options.json else put(_neighbours_text(found))
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tui_llm import report
+from tui_llm.commands.opening import engine_of
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
 from tui_llm.errors import UserError
@@ -14,7 +15,6 @@ from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Reading, Request, Target
 
 if TYPE_CHECKING:
-    from tui_llm.engine import PipelineEngine
     from tui_llm.llm.tokenizer import Tokenizer
 
 
@@ -25,7 +25,7 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 # ── text → tokens ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tokenizer(name: str) -> Tokenizer:
+def tokenizer_of(name: str) -> Tokenizer:
     from tui_llm.llm import hub, named
     from tui_llm.llm import tokenizer as tk
 
@@ -37,19 +37,29 @@ def _tokenizer(name: str) -> Tokenizer:
 def tokens(options: argparse.Namespace) -> None:
     from tui_llm.tokenization import tokenization
 
-    vocabulary = _tokenizer(options.tokenizer)
+    if options.compare:
+        from tui_llm.commands.tokens import compared
+
+        compared(options)
+        return
+    vocabulary = tokenizer_of(options.tokenizer)
     ids = vocabulary.encode(options.text, allow_special=options.allow_special)
     made = tokenization(vocabulary, ids)
     put_json(report.tokens_json(made)) if options.json else put(report.tokens_text(made))
 
 
 def examples(options: argparse.Namespace) -> None:
+    if options.loss:
+        from tui_llm.commands.tokens import examples_with_loss
+
+        examples_with_loss(options)
+        return
     from tui_llm.display import visible_token
     from tui_llm.llm.examples import pairs
     from tui_llm.llm.token_bytes import token_text
     from tui_llm.tokenization import bytes_of
 
-    vocabulary = _tokenizer(options.tokenizer)
+    vocabulary = tokenizer_of(options.tokenizer)
     ids = vocabulary.encode(options.text, allow_special=options.allow_special)
 
     def text(*ids: int) -> str:
@@ -70,17 +80,9 @@ def examples(options: argparse.Namespace) -> None:
         put(f"{visible_token(text(*seen))}  →  {visible_token(text(target))}")
 
 
-def _engine(options: argparse.Namespace) -> PipelineEngine:
-    from tui_llm.engine import PipelineEngine
-
-    engine = PipelineEngine(options.device)
-    engine.open(options.model)
-    return engine
-
-
 def _read(options: argparse.Namespace, **more: Any) -> Reading:
     request = Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, **more)
-    reading = _engine(options).read(request)
+    reading = engine_of(options).read(request)
     if reading.problem:
         hint = " (--bos)" if not reading.prompt_ids else ""
         raise UserError(reading.problem + hint)
@@ -90,7 +92,7 @@ def _read(options: argparse.Namespace, **more: Any) -> Reading:
 def logits(options: argparse.Namespace) -> None:
     from tui_llm.commands import tables
 
-    tables.logits(options, _engine, _settings(options))
+    tables.logits(options, _settings(options))
 
 
 def softmax(options: argparse.Namespace) -> None:
@@ -122,7 +124,7 @@ def generate(options: argparse.Namespace) -> None:
     )
     from tui_llm.llm.token_bytes import token_text
 
-    engine = _engine(options)
+    engine = engine_of(options)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
         sys.stdout.write(visible(options.prompt, newlines=True))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tui_llm import report, report_stages
+from tui_llm.commands.opening import engine_of
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
 from tui_llm.errors import UserError
@@ -19,7 +19,7 @@ from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Request
 
 if TYPE_CHECKING:
-    from tui_llm.engine import PipelineEngine
+    pass
 
 
 def overrides(words: list[str]) -> tuple[tuple[int, float], ...]:
@@ -36,9 +36,7 @@ def overrides(words: list[str]) -> tuple[tuple[int, float], ...]:
     return tuple(sorted(found.items()))
 
 
-def logits(
-    options: argparse.Namespace, engine: Callable[[argparse.Namespace], PipelineEngine], settings: SamplerSettings
-) -> None:
+def logits(options: argparse.Namespace, settings: SamplerSettings) -> None:
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
     asked = warm.parse(options.temperatures) if options.temperatures is not None else ()
@@ -50,7 +48,7 @@ def logits(
         top=options.top,
         overrides=overrides(options.set),
     )
-    desk = engine(options)
+    desk = engine_of(options)
     reading = desk.read(request)
     if reading.problem:
         raise UserError(reading.problem + ("" if reading.prompt_ids else " (--bos)"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from tui_llm.llm.distribution import Processed
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.reading import Request, Target, Token, Weights
+from tui_llm.reading import Reading, Request, Target, Token, Weights
 
 
 class Desk(Protocol):
@@ -37,6 +37,8 @@ class Desk(Protocol):
     def ids(self, request: Request) -> list[int]:
         """All that stands before the prediction: start token, prompt, continuation."""
         ...
+
+    def read(self, request: Request, overtaken: Callable[[], bool] = ...) -> Reading: ...
 
     def logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> Tensor:
         """(V,): the logits after the request's last token, from the cache where they are there already; float32, on the

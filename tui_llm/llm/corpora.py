@@ -94,9 +94,7 @@ def _host(address: str) -> str | None:
 def named(name: str, progress: Progress = lambda _: None) -> Path:
     """The file of a corpus of `NAMES`, or at an address, in the user's cache; made where it isn't there or isn't what it should be."""
     if name in _DOWNLOADS or is_address(name):
-        address, digest = _DOWNLOADS.get(name, (name, None))
-        kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-        path = paths.cache_dir() / "texts" / f"{kept}.txt"
+        path, address, digest = _download(name)
         if not downloads.whole(path, digest):
             downloads.fetch(address, path, digest, progress)
         return path
@@ -106,6 +104,18 @@ def named(name: str, progress: Progress = lambda _: None) -> Path:
         return _cached(name, digest, lambda: "".join(stories.text(seed, size)).encode())
     data = python_reference().encode()
     return _cached(name, hashlib.sha256(data).hexdigest(), lambda: data)
+
+
+def at_hand(place: str) -> bool:
+    """Whether `place` can be read without a network."""
+    return not (place in _DOWNLOADS or is_address(place)) or _download(place)[0].is_file()
+
+
+def _download(name: str) -> tuple[Path, str, str | None]:
+    """Where a text from the network is kept, its address, its SHA-256 where that is known."""
+    address, digest = _DOWNLOADS.get(name, (name, None))
+    kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return paths.cache_dir() / "texts" / f"{kept}.txt", address, digest
 
 
 def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:

@@ -45,6 +45,11 @@ def vocabulary_file(name: str) -> Path:
     return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
 
 
+def at_hand(name: str) -> bool:
+    """Whether a named vocabulary can be had without a network."""
+    return name not in _SOURCES or vocabulary_file(name).is_file()
+
+
 @lru_cache(8)
 def load_named(name: str) -> Tokenizer:
     """`gpt2`, `cl100k_base`, `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`, `byte`.

@@ -105,6 +105,35 @@ class BPETokenizer(Tokenizer):
         except OverflowError:
             raise KeyError(id) from None
 
+    # ── the steps of the encoding, one by one (`bpe`) ──
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression that cuts text into words."""
+        return self.encoding._pat_str
+
+    @property
+    def merge_count(self) -> int:
+        return len(self.encoding._mergeable_ranks) - 256
+
+    def words(self, text: str) -> list[str]:
+        """The pieces of `text` that are merged each for itself: no token reaches over their ends."""
+        words: list[str] = []
+        for part in _without_long_runs(clean(text)):
+            words += _compiled(self.pattern).findall(part)
+        return words
+
+    def rank(self, token: bytes) -> int | None:
+        """When the merges made this token: 0 is the first merge. None where they make no such token; single bytes, which
+        are there before any merge, rank below 0."""
+        rank = self.encoding._mergeable_ranks.get(token)
+        return None if rank is None else rank - 256
+
+
+@lru_cache(8)
+def _compiled(pattern: str) -> Any:
+    return regex.compile(pattern)
+
 
 def _without_long_runs(text: str) -> list[str]:
     """`text` cut where white space runs on for over 4,096 characters (no such run: not cut)."""
@@ -184,6 +213,11 @@ class WordTokenizer(Tokenizer):
         if not 0 <= id < len(self._words):
             raise KeyError(id)
         return self._words[id].encode()
+
+
+def words(text: str) -> list[str]:
+    """The words and numbers of `text`, as `WordTokenizer` has them, without white space and signs."""
+    return [word for word in _WORD.findall(clean(text)) if word[0].isalnum()]
 
 
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")

@@ -47,6 +47,8 @@ NAMES = {
     "right_parenthesis": ")",
     "less_than_sign": "<",
     "greater_than_sign": ">",
+    "comma": ",",
+    "full_stop": ".",
     "left": "←",
     "right": "→",
     "up": "↑",

@@ -112,7 +112,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "Tokens",
         "lab",
         "special",
-        ("tokens",),
     ),
     Command(
         "start_token",
@@ -122,7 +121,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "Tokens",
         "lab",
         "start_token",
-        ("tokens",),
     ),
     # Logits and loss
     Command(

@@ -11,6 +11,7 @@ from tui_llm.facts.scratch import EXAMPLE
 from tui_llm.facts.temperatures import USUAL
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Candidate, GeneratedToken, Request, Target
+from tui_llm.tui.token_shades import PLAIN
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (
@@ -56,9 +57,19 @@ def further(top_k: int, direction: int) -> int:
     return 0 if math.isinf(value) else int(value)
 
 
-def moment(request: Request) -> tuple[object, ...]:
+def where(request: Request) -> tuple[object, ...]:
     """What a prediction depends on besides the model: the text before it."""
     return request.prompt, request.continuation, request.allow_special, request.start_token, request.position
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The token cursor: on token number `position` (from 0) of the text that it was placed in. `target` is what the loss
+    asked for then: another one chosen since goes before the text's own next token."""
+
+    position: int
+    text: tuple[object, ...]
+    target: Target | None
 
 
 @dataclass(slots=True)
@@ -80,6 +91,8 @@ class Lab:
     set_aside: dict[str, float] = field(default_factory=dict)  # sampler settings that are switched off, as they were
     scratch: str = EXAMPLE  # tokens and logits of the user's own
     temperatures: tuple[float, ...] = USUAL  # to show side by side
+    colour: str = PLAIN  # what the tokens are coloured by (`shades.KINDS`)
+    cursor: Cursor | None = None
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -89,9 +102,46 @@ class Lab:
     def generated_text(self) -> str:
         return "".join(step.text for step in self.steps)
 
+    # ── the token cursor ──
+
+    @property
+    def _text(self) -> tuple[object, ...]:
+        return self.prompt, self.continuation, self.allow_special, self.start_token
+
+    @property
+    def position(self) -> int | None:
+        """The reading is after so many tokens; None is after all of them, and so it is as soon as the text changes."""
+        return self.cursor.position if self.cursor is not None and self.cursor.text == self._text else None
+
+    def place(self, position: int | None) -> None:
+        """Puts the cursor on token number `position`; None is the end."""
+        if position is None:
+            self.cursor = None
+            return
+        target = self.cursor.target if self.cursor is not None and self.position is not None else self.target
+        self.cursor = Cursor(position, self._text, target)
+
+    @property
+    def asked_target(self) -> Target | None:
+        """What the loss asks for: inside the text its own next token, unless another was chosen there."""
+        if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
+            return Target(own=True)
+        return self.target
+
+    def rewrite(self, prompt: str, steps: tuple[GeneratedToken, ...], note: str = "") -> None:
+        """Another text, ids and all."""
+        self.prompt, self.steps, self.note = prompt, steps, note
+
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
         self.number += 1
+        made = self.moment(top)
+        if self.overrides and not made.overrides:
+            self.drop_changes()
+        return made
+
+    def moment(self, top: int = 200) -> Request:
+        """The same for an instrument: no reading is waited for."""
         made = Request(
             number=self.number,
             prompt=self.prompt,
@@ -99,18 +149,18 @@ class Lab:
             allow_special=self.allow_special,
             start_token=self.start_token,
             sampler=self.sampler,
-            target=self.target,
+            target=self.asked_target,
             tokenizer=self.tokenizer,
             top=top,
+            position=self.position,
+            scores=self.colour != PLAIN,
         )
-        if self.overrides and moment(made) != self.changed_at:
-            self.drop_changes()
-        return dataclasses.replace(made, overrides=self.overrides)
+        return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
     def change_logit(self, id: int, value: float, seen: Request) -> None:
         """What if: `id` had this logit in the moment that `seen` reads."""
-        if moment(seen) != self.changed_at:
-            self.overrides, self.changed_at = (), moment(seen)
+        if where(seen) != self.changed_at:
+            self.overrides, self.changed_at = (), where(seen)
         self.overrides = (*((other, was) for other, was in self.overrides if other != id), (id, value))
 
     def undo_changes(self) -> bool:

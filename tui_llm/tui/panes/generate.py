@@ -119,7 +119,16 @@ class GeneratePane(ReadingPane, Lines):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        u = "by hand" if step.by_hand else "greedy" if step.u is None else f"{step.u:.4f}"
+        # A token that stood in the text already, or was put there by hand, was not chosen from anything.
+        u = (
+            f"{step.u:.4f}"
+            if step.u is not None
+            else "by hand"
+            if step.by_hand
+            else "greedy"
+            if step.candidates
+            else "given"
+        )
         cells = step_cells(
             width,
             f"{step.index + 1}",

@@ -62,12 +62,13 @@ class LogitsPane(ReadingPane, VocabTable):
         if self.size.height <= 6:
             return header
         line = Text("next token", self.style("strong"))
-        if reading.prompt_ids and reading.tokens.tokens and self.lab.tokenizer is None:
-            line.append(" after ")
-            at = reading.position - 1 - reading.tokens.first
-            shown = reading.tokens.tokens
-            if 0 <= at < len(shown):
-                line.append(visible_token(shown[at].text), self.style("accent"))
+        before = reading.position - reading.tokens.first - 1
+        inside = reading.following is not None
+        if inside:
+            line.append(f" after {fmt.count(reading.position)} of {fmt.count(len(reading.prompt_ids))} tokens")
+        if 0 <= before < len(reading.tokens.tokens) and reading.request.tokenizer is None:
+            line.append(", " if inside else " after ")
+            line.append(visible_token(reading.tokens.tokens[before].text), self.style("accent"))
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
             line.append(f" ({fmt.percent(distribution.kept_mass)})")

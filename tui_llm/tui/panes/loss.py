@@ -66,8 +66,10 @@ class LossPane(ReadingPane, Lines):
     def _target_line(self, loss: LossReading) -> Text:
         line = Text("target ")
         line.append(visible_token(loss.text) or "∅", self.style("accent"))
-        target = self.lab.target
-        if target is not None and target.text is not None:
+        target = self.reading.request.target if self.reading is not None else None
+        if target is not None and target.own:
+            line.append("  the text's own next token", self.style("muted"))
+        elif target is not None and target.text is not None:
             spaced = target.text.startswith(" ")
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", self.style("muted"))
         else:

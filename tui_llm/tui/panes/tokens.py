@@ -13,11 +13,14 @@ from rich.text import Text
 from tui_llm.display import truncate, visible, visible_token
 from tui_llm.reading import Piece, Reading, Token, Tokenization
 from tui_llm.tui import format as fmt
+from tui_llm.tui import token_shades as shades
+from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import ReadingPane, wrapped
 from tui_llm.tui.state import END_OF_TEXT, Lab
 from tui_llm.tui.widgets.lines import PALETTE, Lines
 
 VIEWS = ("ids", "bytes", "text")
+_HERE = Style(reverse=True, bold=True)
 
 
 def under(tokens: tuple[Token, ...], piece: Piece, view: str) -> str:
@@ -35,6 +38,8 @@ class Segment(NamedTuple):
     colour: int
     generated: bool
     special: bool
+    shade: int | None = None  # the grade of what the tokens are coloured by
+    here: bool = False  # the token cursor is on it
 
 
 @lru_cache(maxsize=1 << 15)
@@ -46,6 +51,7 @@ def labelled(text: str) -> tuple[str, int]:
 
 class TokensPane(ReadingPane, Lines):
     NAME = "tokens"
+    BINDINGS = bindings("tokens")
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="tokens", classes="pane")
@@ -58,9 +64,13 @@ class TokensPane(ReadingPane, Lines):
 
     def show(self, reading: Reading) -> None:
         at_end = self.scroll_offset.y >= self.max_scroll_y
+        moved = self.reading is None or self.reading.position != reading.position
         self.reading = reading
         self.rebuild()
-        if at_end:
+        if self._here is not None:
+            if moved:
+                self.call_after_refresh(self._show_here)
+        elif at_end or moved:
             self.call_after_refresh(self.scroll_end, animate=False)
 
     def next_view(self) -> None:
@@ -81,11 +91,75 @@ class TokensPane(ReadingPane, Lines):
             line.append(f", vocabulary {fmt.count(tokens.vocabulary)}")
         line.append(" · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted"))
         lines = wrapped(line, width)
+        lines += self._cursor_lines(reading, width)
+        if self.shaded:
+            lines += self._legend(width)
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
         self._segments = self._layout(tokens, width)
         room = max(1, self.size.height // 2)
         return lines[:room]
+
+    @property
+    def shaded(self) -> bool:
+        """The scores are of the model's own tokens; another vocabulary's are only told apart."""
+        return self.reading is not None and bool(self.reading.scores) and self.reading.request.tokenizer is None
+
+    @property
+    def _here(self) -> int | None:
+        """Which of the tokens shown the cursor is on."""
+        reading = self.reading
+        if reading is None or reading.following is None or reading.request.tokenizer is not None:
+            return None
+        at = reading.position - reading.tokens.first
+        return at if 0 <= at < len(reading.tokens.tokens) else None
+
+    def _show_here(self) -> None:
+        """Scrolls the row with the cursor into sight."""
+        lines = 2 if self.two else 1
+        for number, row in enumerate(self._segments):
+            if any(segment.here for segment in row):
+                top, room = number * lines, max(1, self.size.height - len(self._head))
+                if not self.scroll_offset.y <= top <= self.scroll_offset.y + room - lines:
+                    self.scroll_to(y=max(0, top - room // 2), animate=False)
+                return
+
+    def _cursor_lines(self, reading: Reading, width: int) -> list[Text]:
+        """What there is to say of the token at the cursor."""
+        token, score = reading.following, reading.following_score
+        if token is None:
+            return []
+        strong, muted = self.style("strong"), self.style("muted")
+        line = Text(f"token {fmt.count(reading.position + 1)} of {fmt.count(len(reading.prompt_ids))}: ")
+        line.append(truncate(visible_token(token.text), max(1, width // 3)) or "∅", self.style("accent"))
+        line.append(f" · id {token.id}", strong)
+        line.append(f" · bytes {token.bytes[:8].hex(' ')}{'…' if len(token.bytes) > 8 else ''}", muted)
+        if score is None:
+            return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
+        said = Text(f"surprisal {fmt.number(score.surprisal)} nats · p {fmt.percent(score.probability)}", strong)
+        said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
+        if width >= 66:
+            said.append(f" · entropy {fmt.number(score.entropy)}", "not bold")
+        return [*wrapped(line, width), *wrapped(said, width)]
+
+    def _legend(self, width: int) -> list[Text]:
+        kind = self.lab.colour
+        if kind == shades.PLAIN:
+            return []
+        lines = wrapped(Text(f"{kind}, {shades.unit(kind)}", style=self.style("strong")), width)[:1]
+        line = Text(no_wrap=True)
+        for shade, name in shades.legend(kind):
+            word = f"{shade.mark} {name}"
+            if line.plain and line.cell_len + 1 + cell_len(word) > width:
+                lines.append(line)
+                line = Text(no_wrap=True)
+            line.append(" " if line.plain else "").append(word, self.style(f"token-shade-{shade.level}"))
+        return [*lines, line]
+
+    @property
+    def two(self) -> bool:
+        """Whether each row of segments has a line below it."""
+        return self.view != "text" or (self.shaded and self.lab.colour != shades.PLAIN)
 
     def _warnings(self, reading: Reading) -> Iterable[tuple[str, str]]:
         tokens, weights = reading.tokens, reading.weights
@@ -110,11 +184,11 @@ class TokensPane(ReadingPane, Lines):
             yield f"⋯ {fmt.count(tokens.first)} tokens before these are not shown", "muted"
 
     def row_count(self, width: int) -> int:
-        return len(self._segments) * (2 if self.view != "text" else 1)
+        return len(self._segments) * (2 if self.two else 1)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         """A row of segments is one line, or two with ids or bytes below."""
-        two = self.view != "text"
+        two = self.two
         segments = self._segments[index // 2 if two else index]
         gap = "│" if self.plain else " " if two else ""
         line, muted = Text(no_wrap=True), self.style("muted")
@@ -122,7 +196,7 @@ class TokensPane(ReadingPane, Lines):
             if at and gap:
                 line.append(gap, muted)
             if two and index % 2:
-                line.append(segment.note.ljust(segment.cells), muted)
+                line.append(segment.note.ljust(segment.cells), _HERE if segment.here else muted)
             else:
                 padding = " " * (segment.cells - cell_len(segment.label))
                 line.append(segment.label + padding, self._segment_style(segment))
@@ -130,6 +204,10 @@ class TokensPane(ReadingPane, Lines):
 
     def _segment_style(self, segment: Segment) -> Style:
         style = self.style(f"token-{segment.colour}")
+        if self.shaded and self.lab.colour != shades.PLAIN:
+            style = self.style("strong") if segment.shade is None else self.style(f"token-shade-{segment.shade}")
+        if segment.here:
+            style = style + _HERE
         if segment.generated:
             style = style + self.style("generated")
         return style + self.style("accent") if segment.special else style
@@ -137,13 +215,13 @@ class TokensPane(ReadingPane, Lines):
     def _layout(self, tokens: Tokenization, width: int) -> list[list[Segment]]:
         """The segments in rows of at most `width` cells. What they look like is left to the rows in sight."""
         generated_from = len(tokens.tokens) - tokens.continuation
-        two = self.view != "text"
+        two, here = self.two, self._here
         gap = 1 if self.plain or two else 0
         rows: list[list[Segment]] = [[]]
         used = 0
         for number, piece in enumerate(tokens.pieces):
             label, cells = labelled(piece.text)
-            note = under(tokens.tokens, piece, self.view) if two else ""
+            note, level = self._note(tokens, piece) if two else ("", None)
             cells = max(cells, len(note))
             if cells > width:
                 label, note = truncate(label, width), truncate(note, width)
@@ -159,6 +237,8 @@ class TokensPane(ReadingPane, Lines):
                     (tokens.first + number) % PALETTE,
                     piece.start >= generated_from,
                     piece.stop - piece.start == 1 and tokens.tokens[piece.start].special,
+                    level,
+                    here is not None and piece.start <= here < piece.stop,
                 )
             )
             used += cells + (gap if used else 0)
@@ -167,9 +247,23 @@ class TokensPane(ReadingPane, Lines):
                 used = 0
         return [row for row in rows if row]
 
+    def _note(self, tokens: Tokenization, piece: Piece) -> tuple[str, int | None]:
+        """What stands below a piece, and the worst grade among its tokens."""
+        kind, reading = self.lab.colour, self.reading
+        if kind == shades.PLAIN or not self.shaded or reading is None:
+            return under(tokens.tokens, piece, self.view), None
+        scores = reading.scores[piece.start : piece.stop]
+        found = [shades.shade(kind, score) if score is not None else None for score in scores]
+        words = "+".join(f"{shade.mark}{shade.text}" if shade else shades.UNPREDICTED for shade in found)
+        return words, max((shade.level for shade in found if shade), default=None)
+
     def table(self) -> Iterable[tuple[str, ...]]:
-        yield "number", "id", "bytes", "text"
-        if self.reading is not None:
-            tokens = self.reading.tokens
-            for at, token in enumerate(tokens.tokens, tokens.first):
-                yield str(at), str(token.id), token.bytes.hex(), visible(token.text)
+        reading = self.reading
+        scored = self.shaded
+        yield "number", "id", "bytes", "text", *(shades.KINDS[1:] if scored else ())
+        if reading is not None:
+            tokens = reading.tokens
+            for at, token in enumerate(tokens.tokens):
+                row = (str(tokens.first + at), str(token.id), token.bytes.hex(), visible(token.text))
+                kinds, score = (shades.KINDS[1:], reading.scores[at]) if scored else ((), None)
+                yield *row, *("" if score is None else repr(shades.value(kind, score)) for kind in kinds)

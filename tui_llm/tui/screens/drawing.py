@@ -46,6 +46,7 @@ class Drawing(LabBase):
             self.say("the model is not open yet")
             return
         self.lab.note = ""
+        self.lab.place(None)  # tokens are drawn at the end, and seen there
         self.lab.streaming = count > 1
         self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
 

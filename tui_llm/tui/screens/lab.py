@@ -35,6 +35,7 @@ from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.screens.sampling import Sampling
 from tui_llm.tui.screens.tabling import Tabling
+from tui_llm.tui.screens.token_tools import TokenTools
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -43,7 +44,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling):
+class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -206,6 +207,7 @@ class LabScreen(Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling
             self._stale_timer.stop()
             self._stale_timer = None
         with self.app.batch_update():
+            self.prompt.mark(reading.span if current and self.lab.position is not None else None)
             for pane in self.reading_panes:
                 pane.show(reading)
                 if current:
@@ -358,5 +360,7 @@ class LabScreen(Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling
             self.stop_following()
             self.asker.abandon()
             self.say("stays with the model that is open")
+        elif self.lab.position is not None:
+            self.action_token_cursor_to(-1)
         elif self.zoomed:
             self.action_zoom()

@@ -16,6 +16,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+SHADES = 6  # steps of a quantity
 PALETTE = 6  # how many colours neighbouring tokens go through
 
 
@@ -30,6 +31,7 @@ class Lines(ScrollView, can_focus=True):
         "lines--cursor",
         "lines--generated",
         *(f"lines--token-{index}" for index in range(PALETTE)),
+        *(f"lines--token-shade-{level}" for level in range(SHADES)),
     }
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:

@@ -29,6 +29,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
 _STAND_INS = re.compile("[\U000f0000-\U0010fffd]+")
 _REVERSE = Style(reverse=True)
+_MARK = Style(reverse=True, underline=True, bold=True)
 
 
 class StandIns(dict[int, int]):
@@ -94,6 +95,7 @@ class PromptEditor(TextArea):
         self.cursor_blink = False  # no timer while nothing happens
         self.match_cursor_bracket = False
         self.folded = ""
+        self._mark: tuple[int, int] | None = None
         self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
         self.set_text(text)
 
@@ -198,12 +200,34 @@ class PromptEditor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         line = self.document.get_line(line_index)
+        marked = self._marked(line_index, len(line))
         if not (runs := [match.span() for match in _STAND_INS.finditer(line)]):
-            return Text(line, end="", no_wrap=True)
+            text = Text(line, end="", no_wrap=True)
+            if marked:
+                text.stylize(_MARK, *marked)
+            return text
         text = Text(_STAND_INS.sub(_signs, line), end="", no_wrap=True)
         for start, end in runs:
             text.stylize(_REVERSE, start, end)
+        if marked:
+            text.stylize(_MARK, *marked)
         return text
+
+    def mark(self, span: tuple[int, int] | None) -> None:
+        """Marks the characters from `start` to before `end` of the prompt's text: where the token cursor is."""
+        if span != self._mark:
+            self._mark = span
+            self._line_cache.clear()
+            self.refresh()
+
+    def _marked(self, line_index: int, length: int) -> tuple[int, int] | None:
+        """Which part of a line is marked. A line break that is marked shows on its last character."""
+        if self._mark is None:
+            return None
+        begin = len(self.folded) + sum(len(line) + 1 for line in self.document.lines[:line_index])
+        start, end = (max(0, at - begin) for at in self._mark)
+        start, end = min(start, length), min(end, length)
+        return (start, end) if start < end else None
 
 
 def _signs(run: re.Match[str]) -> str:

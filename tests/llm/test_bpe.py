@@ -1,0 +1,105 @@
+"""BPE watched step by step gives what tiktoken gives, whatever the text; each step merges the lowest rank."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tui_llm.instruments.merges import merges
+from tui_llm.llm import bpe, hub
+from tui_llm.llm.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.vocabulary import train
+
+# cl100k_base's way to cut text (tiktoken_ext/openai_public.py): possessive, and blind to case.
+CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+
+
+@cache
+def nano() -> BPETokenizer:
+    return load_folder(hub.find("nano").folder, "nano")
+
+
+@cache
+def odd() -> BPETokenizer:
+    """Ranks that no merges lead to: some words are tokens only as a whole, as cl100k_base has them."""
+    ranks = {bytes([b]): b for b in range(256)}
+    chance = random.Random(7)
+    for _ in range(400):
+        ranks.setdefault(bytes(chance.choices(b"abcde 'LL12\r\n", k=chance.randint(2, 6))), len(ranks))
+    return BPETokenizer(
+        "odd", tiktoken.Encoding("odd", pat_str=CL100K, mergeable_ranks=ranks, special_tokens={}), 0, None
+    )
+
+
+TEXT = (
+    st.text(max_size=60) | st.text("abcde 'LL12\r\n\t", max_size=60) | st.text("the cat’sé漢👩‍👧 \u0301", max_size=40)
+)
+
+
+@pytest.mark.parametrize("vocabulary", [nano, odd])
+@given(text=TEXT)
+@settings(max_examples=150)
+def test_it_gives_the_tokenizers_ids(vocabulary: object, text: str) -> None:
+    own: BPETokenizer = vocabulary()  # type: ignore[operator]
+    parts = own.words(text)
+    assert "".join(parts).encode() == b"".join(own.token_bytes(id) for id in own.encode(text))
+    found = merges(own, text)
+    assert [token.id for word in found.words for token in word.tokens] == own.encode(text)
+    for word in found.words:
+        assert word.replay is not None
+        assert list(word.replay.tokens) == [token.bytes for token in word.tokens]
+
+
+@given(TEXT)
+def test_each_step_merges_the_lowest_rank_and_nothing_else(text: str) -> None:
+    for word in merges(nano(), text).words:
+        assert word.replay is not None
+        for before, after in pairwise(word.replay.states):
+            assert before.best is not None
+            known = [rank for rank in before.ranks if rank is not None]
+            assert before.ranks[before.best] == min(known) == before.ranks[before.ranks.index(min(known))]
+            assert before.ranks.index(min(known)) == before.best  # the leftmost of equal ones
+            assert len(after.parts) == len(before.parts) - 1
+            assert b"".join(after.parts) == b"".join(before.parts) == word.text.encode()
+        assert word.replay.states[-1].best is None
+
+
+def test_ranks_are_the_places_in_merges_txt() -> None:
+    own = nano()
+    assert own.merges is not None
+    for place in (0, 1, 500, len(own.merges) - 1):
+        assert own.rank(b"".join(own.merges[place])) == place
+    assert own.rank(b"<|endoftext|>") is None and own.rank(b"\xff\xfe\xfd") is None
+
+
+def test_a_word_that_only_is_a_token_as_a_whole() -> None:
+    ranks = {bytes([b]): b for b in range(256)} | {b"abc": 256}
+    own = BPETokenizer(
+        "whole", tiktoken.Encoding("w", pat_str=CL100K, mergeable_ranks=ranks, special_tokens={}), 257, None
+    )
+    (word,) = merges(own, "abc").words
+    assert word.replay is not None and word.replay.whole and word.replay.tokens == (b"abc",)
+    assert [token.id for token in word.tokens] == [256]
+
+
+def test_a_very_long_word_is_not_watched() -> None:
+    with pytest.raises(ValueError, match="too long to watch"):
+        bpe.replay(b"x" * (bpe.LONGEST + 1), nano().rank)
+    (word,) = merges(nano(), "x" * 5000).words
+    assert word.replay is None and "too long" in word.problem and word.tokens
+
+
+def test_a_learned_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, the cat\n" * 50)
+    own = train([tmp_path / "text.txt"], 265, "own")
+    assert own.merges is not None
+    found = merges(own, "the cat")
+    assert found.merges == len(own.merges)
+    assert [token.id for word in found.words for token in word.tokens] == own.encode("the cat")

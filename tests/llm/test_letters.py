@@ -1,0 +1,45 @@
+"""Letters counted across tokens: the sum is the text's own count, wherever the tokens are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui_llm.errors import UserError
+from tui_llm.llm.letters import count, one_letter
+
+
+def test_strawberry() -> None:
+    found = count([b"st", b"raw", b"berry"], "r")
+    assert (found.total, found.inside, found.split) == (3, (0, 1, 2), 0)
+    assert count([b"St", b"RAW", b"berry"], "R").total == 3
+
+
+def test_a_letter_that_is_cut() -> None:
+    found = count([b"caf\xc3", b"\xa9 e\xcc", b"\x81"], "é")  # é, and e with an accent of its own
+    assert (found.total, found.inside, found.split) == (2, (1, 1, 0), 2)
+    assert count(["👩\u200d👧".encode()], "👩").total == 0  # a family is one character
+
+
+@given(st.text("abRr é漢\u0301", max_size=40).map(str.encode), st.lists(st.integers(0, 80), max_size=8))
+def test_cuts_change_nothing_but_where_it_is(data: bytes, cuts: list[int]) -> None:
+    ends = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    tokens = [data[a:b] for a, b in pairwise(ends)]
+    for letter in ("r", "é", "漢"):
+        found = count(tokens, letter)
+        assert found.total == sum(found.inside) == count([data], letter).total
+        assert len(found.inside) == len(tokens) and found.split <= found.total
+
+
+@pytest.mark.parametrize("text", ["", "rr", "ab"])
+def test_one_letter(text: str) -> None:
+    with pytest.raises(UserError, match="one letter"):
+        one_letter(text)
+
+
+def test_bytes_that_are_no_text() -> None:
+    assert count([b"\xff", b"r\xc3"], "r").inside == (0, 1)
+    assert one_letter("e\u0301") == "e\u0301"

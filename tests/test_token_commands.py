@@ -1,0 +1,75 @@
+"""merges, letters, surprisal, tokens --compare, examples --loss: for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tui_llm.cli import main
+from tui_llm.llm import hub
+from tui_llm.llm.tokenizer import load_folder
+
+HOSTILE = "[red]x \x1b]0;x\x07 \u202eabc é"
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert not {char for char in out if not char.isprintable()} - {"\n"}
+    return out
+
+
+def test_merges(capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "merges", " strawberry " + HOSTILE)
+    assert "·straw|ber|ry" in out and "rank" in out
+    found = json.loads(said(capsys, "merges", " strawberry", "--json"))
+    (word,) = found["words"]
+    own = load_folder(hub.find("nano").folder)
+    assert [token["id"] for token in word["tokens"]] == own.encode(" strawberry")
+    assert [len(step["parts"]) for step in word["steps"]] == list(range(11, 2, -1))
+    assert word["steps"][1]["rank"] < word["steps"][-1]["rank"]
+
+
+def test_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "r is there 3 times, inside 3 of 3 tokens" in said(capsys, "letters", " strawberry", "--letter", "r")
+    found = json.loads(said(capsys, "letters", HOSTILE, "--letter", "é", "--json"))
+    assert found["count"] == 1 == sum(token["letters"] for token in found["tokens"])
+
+
+def test_surprisal_and_pairs_with_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "Once upon a time " + HOSTILE
+    assert "nothing predicts it" in said(capsys, "surprisal", text)
+    tokens = json.loads(said(capsys, "surprisal", text, "--json"))["tokens"]
+    assert tokens[0]["surprisal"] is None
+    pairs = json.loads(said(capsys, "examples", text, "--loss", "--json"))["pairs"]
+    assert [pair["loss"] for pair in pairs] == pytest.approx([token["surprisal"] for token in tokens[1:]])
+    assert [pair["target"] for pair in pairs] == [token["id"] for token in tokens[1:]]
+    assert "mean" in said(capsys, "examples", text, "--loss")
+    started = json.loads(said(capsys, "surprisal", text, "--bos", "--json"))["tokens"]
+    assert started[1]["surprisal"] > 0
+
+
+def test_vocabularies_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "vocabulary add FILE" in said(capsys, "tokens", HOSTILE, "--compare")
+    found = json.loads(said(capsys, "tokens", "a Zyxw", "--compare", "--json"))
+    counts = {side["name"]: side["count"] for side in found["vocabularies"]}
+    assert counts["char"] == counts["byte"] == 6 and counts["word"] == 3 and counts["gpt2"] is None
+    assert "Zyxw" in found["words"]["missing"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("merges", ""), "nothing to merge"),
+        (("merges", "x", "--tokenizer", "char"), "merges nothing"),
+        (("letters", "x", "--letter", "ab"), "one letter"),
+        (("surprisal", ""), "nothing to predict"),
+        (("examples", "x", "--loss", "--tokenizer", "char"), "without a model"),
+        (("merges", "x", "--tokenizer", "no such"), "there is no model"),
+    ],
+)
+def test_wrong_input_is_one_line(words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.err.count("\n") == 1 and not captured.out

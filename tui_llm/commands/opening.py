@@ -1,0 +1,23 @@
+"""The engine that a command asks, with the model that it names."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tui_llm.engine import PipelineEngine
+
+
+def open_engine(model: str, device: str = "auto") -> PipelineEngine:
+    """Raises `UserError`. torch is imported here, not before."""
+    from tui_llm.engine import PipelineEngine
+
+    engine = PipelineEngine(device)
+    engine.open(model)
+    return engine
+
+
+def engine_of(options: argparse.Namespace) -> PipelineEngine:
+    """`options.model` opened on `options.device`."""
+    return open_engine(options.model, options.device)

@@ -1,0 +1,116 @@
+"""A full screen over the lab: a line that says what it is, lines to scroll, its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.screen import Screen
+
+from tui_llm.display import visible
+from tui_llm.tui.commands import COMMANDS
+from tui_llm.tui.widgets.bars import Bar, KeyBar
+from tui_llm.tui.widgets.lines import Lines
+
+Row = tuple[str, ...]
+
+
+class Lazy(Sequence[Text]):
+    """Lines that are made when they come in sight."""
+
+    def __init__(self, count: int, make: Callable[[int], Text]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(index)
+
+
+class Listing(Lines):
+    """Asks its screen for the lines, and again whenever there is other room for them."""
+
+    def __init__(self) -> None:
+        super().__init__(id="listing")
+        self.lines: Sequence[Text] = []
+        self.fixed: list[Text] = []
+        self.can_select = False
+
+    def head(self, width: int) -> list[Text]:
+        assert isinstance(self.screen, FullScreen)
+        self.fixed, self.lines = self.screen.content(width)
+        return self.fixed[: max(0, self.size.height - 1)]
+
+    def row_count(self, width: int) -> int:
+        return len(self.lines)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return self.lines[index].copy()
+
+    def selectable(self, index: int) -> bool:
+        return self.can_select
+
+
+class FullScreen(Screen[None]):
+    """A subclass gives `SCOPE` (its commands'), `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
+
+    SCOPE: ClassVar[str]
+    TITLE_WORDS: ClassVar[str]
+    DEFAULT_CSS = """
+    FullScreen { layout: vertical; overflow: hidden; }
+    FullScreen > Bar, FullScreen > KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
+        link-style: none; link-background: $panel; link-color: $text; }
+    FullScreen Listing { height: 1fr; padding: 0 1; background: $background; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="full-top")
+        yield Listing()
+        yield KeyBar(id="full-keys")
+
+    def on_mount(self) -> None:
+        self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
+        self.listing.focus()
+        self.call_after_refresh(self.refill)
+
+    @property
+    def listing(self) -> Listing:
+        return self.query_one(Listing)
+
+    def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
+        """The lines that stay, and those that scroll, each at most `width` cells."""
+        raise NotImplementedError
+
+    def subject(self) -> str:
+        """What stands after the title: raw text."""
+        return ""
+
+    def table(self) -> Iterable[Row]:
+        """What is shown as rows of cells, the header first."""
+        return ()
+
+    def refill(self) -> None:
+        if self.is_mounted:
+            self.query_one("#full-top", Bar).put(
+                Content.assemble((self.TITLE_WORDS, "bold"), "  ", (visible(self.subject()), "$text-muted"))
+            )
+            self.listing.rebuild()
+
+    def style(self, name: str) -> Style:
+        return self.listing.style(name)
+
+    def action_copy(self) -> None:
+        rows = list(self.table())
+        if len(rows) < 2:
+            self.notify("there is nothing to copy yet", markup=False)
+            return
+        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
+        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
