@@ -31,6 +31,14 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
     return [_written(unit, digits) for unit in units], _written(whole, digits)
 
 
+def difference(minuend: float, subtrahend: float, rest: float, digits: int = 2) -> tuple[str, str, str]:
+    """minuend − subtrahend = rest, as `adding` rounds them; a negative subtrahend in brackets."""
+    (first, second), whole = adding([minuend, -subtrahend], rest, digits)
+    if second.startswith("−"):
+        return first, second[1:], whole
+    return first, second if second.strip("0.") in ("", "NaN") else f"(−{second})", whole
+
+
 def _units(value: float, places: int) -> int:
     """How many units of the last digit: −0.77 is −77 hundredths. Whole numbers, so that sums of any size are exact."""
     return int(f"{value:.{places}f}".replace(".", ""))

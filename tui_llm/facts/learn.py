@@ -89,10 +89,11 @@ class WatchedChange:
 @dataclass(frozen=True, slots=True)
 class Learned:
     """The open model (before) and its copy (after `steps`). `copy_bytes` is what a copy with gradients and optimiser
-    takes; `kept` states, in `kept_bytes`, can be gone back to at once, others are worked out again from the first one."""
+    takes; `prompt` is the end of the text before the target, raw; `kept` states, in `kept_bytes`, can be gone back to at once, others are worked out again from the first one."""
 
     question: LearnQuestion
     weights: Weights
+    prompt: str
     target: tuple[Token, ...]
     before: TargetState
     after: TargetState

@@ -32,6 +32,7 @@ from tui_llm.llm.learner import Learner
 from tui_llm.llm.loss import TokenLoss, token_losses
 from tui_llm.llm.model import GPT
 from tui_llm.llm.recipe import check as check_recipe
+from tui_llm.llm.token_bytes import token_text
 from tui_llm.reading import Request, Token
 
 EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|> in front"
@@ -106,6 +107,7 @@ def _told(desk: Desk, question: LearnQuestion, session: _Session, overtaken: Cal
     return Learned(
         question,
         desk.weights(),
+        token_text(b"".join(desk.token(id).bytes for id in session.ids[-200:])),
         tuple(desk.token(id) for id in session.wanted),
         _state(before),
         _state(after),
