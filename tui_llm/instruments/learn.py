@@ -26,6 +26,7 @@ from tui_llm.facts.learn import (
 )
 from tui_llm.instruments.desk import Desk
 from tui_llm.instruments.learned_folder import write_folder
+from tui_llm.llm import device
 from tui_llm.llm.distribution import check, log_softmax
 from tui_llm.llm.forced import forced_logits
 from tui_llm.llm.learner import Learner
@@ -121,9 +122,10 @@ def _told(desk: Desk, question: LearnQuestion, session: _Session, overtaken: Cal
 
 @torch.no_grad()
 def _seen(model: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> _Seen:
-    rows = forced_logits(model, ids, wanted, size).cpu()
-    check(rows)
-    return _Seen(log_softmax(rows[0]), token_losses(rows, wanted) if wanted else [])
+    with device.threads(model.config.parameters() * (len(ids) + len(wanted))):
+        rows = forced_logits(model, ids, wanted, size).cpu()
+        check(rows)
+        return _Seen(log_softmax(rows[0]), token_losses(rows, wanted) if wanted else [])
 
 
 def _state(seen: _Seen) -> TargetState:

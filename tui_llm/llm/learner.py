@@ -105,7 +105,7 @@ class Learner:
         if self._copy is None:
             self._copy = copy.deepcopy(self.origin).requires_grad_(True)
         model = self._copy
-        with device.threads(3 * self.origin.config.parameters() * (len(self.ids) + len(self.wanted))):
+        with device.threads(self.origin.config.parameters() * (len(self.ids) + len(self.wanted))):
             model.zero_grad(set_to_none=True)
             logits = forced_logits(model, self.ids, self.wanted, self.size)
             F.cross_entropy(logits, torch.tensor(self.wanted, device=logits.device)).backward()

@@ -165,11 +165,12 @@ class LossPane(ReadingPane, Lines):
     # ── the gradient ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_own_target(self) -> None:
-        if self.lab.target is not None and self.lab.target.own:
-            self.post_message(TargetChosen(self._before_own or Target(text=" ")))
-        else:
-            self._before_own = self.lab.target
+        target = self.lab.target
+        if target is None or not target.own:
+            self._before_own = target
             self.post_message(TargetChosen(Target(own=True)))
+        elif self._before_own is not None:
+            self.post_message(TargetChosen(self._before_own))
 
     def action_learn(self) -> None:
         self.post_message(LearnWanted())
