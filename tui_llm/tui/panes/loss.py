@@ -28,6 +28,7 @@ class LossPane(ReadingPane, Lines):
         self.index: int | None = None  # the target's token whose gradient is shown
         self._gradient: Gradient | None = None
         self._no_gradient = ""
+        self._reveal = False  # bars that were just asked for are scrolled to
         self._before_own: Target | None = None
         self._lines: list[Text] = []
 
@@ -186,8 +187,7 @@ class LossPane(ReadingPane, Lines):
         else:
             self._ask_gradient()
         self.rebuild()
-        if self.index is not None:
-            self.call_after_refresh(self.scroll_end, animate=False)
+        self._reveal = self.index is not None
 
     def _ask_gradient(self) -> None:
         reading = self.reading
@@ -202,6 +202,9 @@ class LossPane(ReadingPane, Lines):
     def show_gradient(self, gradient: Gradient) -> None:
         self._gradient, self._no_gradient = gradient, ""
         self.rebuild()
+        if self._reveal:
+            self._reveal = False
+            self.call_after_refresh(self.scroll_end, animate=False)
 
     def no_gradient(self, problem: str) -> None:
         self._gradient, self._no_gradient = None, problem

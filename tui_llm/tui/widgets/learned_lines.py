@@ -9,6 +9,7 @@ from rich.text import Text
 from tui_llm.display import fit, truncate, visible, visible_token
 from tui_llm.facts.learn import Learned, Watched, WatchedChange
 from tui_llm.llm.recipe import OPTIMISERS
+from tui_llm.rounding import adding
 from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.base import wrapped
 from tui_llm.tui.widgets.lines import Lines
@@ -61,12 +62,10 @@ class LearnedLines(Lines):
         before, after = learned.before, learned.after
         rows = [line]
         change = after.loss - before.loss
-        losses = f"{fmt.number(before.loss, 3)} → {fmt.number(after.loss, 3)}"
-        text = Text(f"loss {losses} nats{each}  ")
+        (later, earlier), moved = adding([after.loss, -before.loss], change, 3)
+        text = Text(f"loss {earlier.removeprefix('−')} → {later} nats{each}  ")
         if learned.steps:
-            text.append(
-                f"({'+' if change > 0 else ''}{fmt.number(change, 3)})", self.style("bad" if change > 0 else "good")
-            )
+            text.append(f"({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
         text.append(
             f"   p {fmt.percent(before.probability)} → {fmt.percent(after.probability)}"
             f"   rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
@@ -103,7 +102,7 @@ class LearnedLines(Lines):
         rows = [
             self._title("what comes next: the likeliest before and after, and the target ◆", width),
             Text(
-                truncate(f"  {fit('token', room)}{'before':>9}{'after':>9}{'change':>10}", width),
+                truncate(f"  {fit('token', room)}{'before':>9}{'after':>9}{'points':>10}", width),
                 style=self.style("muted"),
                 no_wrap=True,
             ),
