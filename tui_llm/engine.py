@@ -6,7 +6,6 @@ temperature, a cut or the target re-reads logits that are there already; new wei
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, toke
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
 from tui_llm.llm.token_bytes import TextStream, token_text
+from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
@@ -161,6 +161,20 @@ class PipelineEngine:
             raise UserError(NOTHING)
         self._feed(ids, overtaken)
         return self._prediction(request, ids, position)
+
+    def target(self, request: Request) -> tuple[list[int], list[int]]:
+        ids = self.ids(request)
+        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
+
+    def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
+        before, wanted = self.target(request)
+        ids, window = self.ids(request), self._current().window
+        self._feed(ids, overtaken)
+        position = len(before) - max(0, len(ids) - window.context)
+        if position < 1:
+            raise UserError(FIRST if len(ids) <= window.context else NOT_FED.format(window.context))
+        return wanted, window.target_logits(wanted, position, overtaken)
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
         return instruments.answer(self, question, overtaken)
@@ -307,7 +321,7 @@ class PipelineEngine:
         target = request.target
         if target is None:
             return None
-        uniform = math.log(self.tokenizer.size)
+        uniform = uniform_loss(self.tokenizer.size)
         try:
             wanted = self.target_ids(target, request, following)
             losses = self._target_losses(wanted, position, overtaken)

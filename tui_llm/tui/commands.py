@@ -13,6 +13,7 @@ from tui_llm.tui.command_batch import BATCH_COMMANDS
 from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_logits import LOGITS_COMMANDS
+from tui_llm.tui.command_loss import LOSS_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
@@ -29,6 +30,7 @@ COMMANDS = (
     *SCREEN_COMMANDS,
     *RUN_COMMANDS,
     *LOGITS_COMMANDS,
+    *LOSS_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from textual.message import Message
 
+from tui_llm.facts.gradient import GradientQuestion
 from tui_llm.reading import GeneratedToken, ModelInfo, Question, Reading, Target, Weights
 
 # ── from the asker ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,3 +137,15 @@ class ModelChosen(Message):
     def __init__(self, model: str) -> None:
         self.model = model
         super().__init__()
+
+
+class GradientWanted(Message):
+    """Ask for the loss's gradient; None: not any more."""
+
+    def __init__(self, question: GradientQuestion | None) -> None:
+        self.question = question
+        super().__init__()
+
+
+class LearnWanted(Message):
+    """Let a copy of the weights learn the prompt and target that are shown."""

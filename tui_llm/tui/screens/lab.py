@@ -31,6 +31,7 @@ from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.drawing import Drawing
 from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.keep import Keeping
+from tui_llm.tui.screens.measuring import Measuring
 from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.screens.sampling import Sampling
@@ -44,7 +45,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling):
+class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -320,7 +321,7 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
         if self.lab.toggle_leading_space():
             self.ask()
         else:
-            self.say("the target is a row of the table; press t to type one")
+            self.say("the target is a token of the model's; press t to type one")
 
     # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
 
