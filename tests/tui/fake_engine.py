@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tui_llm.errors import Overtaken, UserError
+from tui_llm.facts.ghost import Ghost, GhostQuestion
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import (
     Candidate,
@@ -88,7 +89,8 @@ class FakeEngine:
         self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
         self.weights: Weights | None = None
         self.answers: dict[type[Question], Callable[[Any], Any]] = {}  # what instruments answer, by kind of question
-        self.questions: list[Question] = []
+        self.questions: list[Question] = []  # all but those for ghost text, which come by themselves
+        self.ghosts: list[GhostQuestion] = []
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,6 +102,9 @@ class FakeEngine:
         return self.weights
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        if isinstance(question, GhostQuestion):
+            self.ghosts.append(question)
+            return self.answers.get(GhostQuestion, self.ghost)(question)
         self.questions.append(question)
         return self.answers[type(question)](question)
 
@@ -181,7 +186,18 @@ class FakeEngine:
                 chosen.raw_probability,
                 chosen.rank,
                 rows[:10],
+                request.sampler,
+                seed,
+                sum(row.kept for row in rows),
             )
+
+    def ghost(self, question: GhostQuestion) -> Ghost:
+        assert self.weights is not None
+        ids, made = self.encode(question.request.prompt), []
+        for _ in range(question.count):
+            logits = self.logits([*ids, *made])
+            made.append(logits.index(max(logits)))
+        return Ghost(self.weights, tuple(self.texts[id] for id in made))
 
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -59,6 +59,7 @@ NAMES = {
     "tab": "Tab",
     "shift+tab": "Shift+Tab",
     "alt+enter": "Alt+Enter",
+    "alt+right": "Alt+→",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command
+from tui_llm.tui.command_draws import GENERATE_COMMANDS, GHOST_COMMANDS, UNDO_COMMANDS
 from tui_llm.tui.command_probes import PINNING_COMMANDS
 from tui_llm.tui.command_training import TRAINING_COMMANDS
 
@@ -47,6 +48,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "prompt",
         "drop_folded",
     ),
+    *GHOST_COMMANDS,
     # Panes
     *(
         Command(
@@ -210,16 +212,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "stream",
         ("generate",),
     ),
-    Command(
-        "undo",
-        "u",
-        "undo",
-        "Take the last generated token back",
-        "Generate",
-        "lab",
-        "undo_token",
-        ("generate",),
-    ),
+    *UNDO_COMMANDS,
     Command(
         "clear",
         "c",
@@ -250,6 +243,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "accept",
         ("generate",),
     ),
+    *GENERATE_COMMANDS,
     *PINNING_COMMANDS,
     *TRAINING_COMMANDS,
     # Everything else

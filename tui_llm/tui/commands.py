@@ -9,13 +9,14 @@ from __future__ import annotations
 from textual.binding import Binding, BindingType
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
+from tui_llm.tui.command_draws import DRAW_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
-COMMANDS = (*LAB_COMMANDS, *PROBE_COMMANDS, *SCREEN_COMMANDS)
+COMMANDS = (*LAB_COMMANDS, *DRAW_COMMANDS, *PROBE_COMMANDS, *SCREEN_COMMANDS)
 BY_ID = {command.id: command for command in COMMANDS}
 
 

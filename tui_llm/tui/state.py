@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Candidate, GeneratedToken, Request, Target
+from tui_llm.tui.history import Change, History
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (
@@ -58,6 +59,11 @@ class Lab:
     streaming: bool = False
     note: str = ""  # why the last generation stopped, or what became of its tokens
     number: int = 0  # of the newest request
+    speed: float | None = None  # tokens a second, of the newest generation
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.prompt, self.steps)
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -70,6 +76,7 @@ class Lab:
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
         self.number += 1
+        self.history.note(self.prompt, self.steps)
         return Request(
             number=self.number,
             prompt=self.prompt,
@@ -113,11 +120,30 @@ class Lab:
         self.target = Target(text=text[1:] if text.startswith(" ") else " " + text)
         return True
 
-    def undo(self) -> bool:
-        if not self.steps:
-            return False
-        self.steps = self.steps[:-1]
-        return True
+    def before_step(self, index: int) -> Request:
+        """The moment in which drawn token number `index` was, or is to be, drawn; no new question."""
+        return Request(
+            prompt=self.prompt,
+            continuation=self.continuation[:index],
+            allow_special=self.allow_special,
+            start_token=self.start_token,
+            sampler=self.steps[index].sampler if index < len(self.steps) else self.sampler,
+        )
+
+    def undo(self) -> Change | None:
+        """Takes the last change of the text back and says which it was; None where there is none."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.undo())
+
+    def redo(self) -> Change | None:
+        """Makes the change again that was taken back last."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.redo())
+
+    def _moved(self, change: Change | None) -> Change | None:
+        if change is not None:
+            self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
+        return change
 
     def clear(self, note: str = "") -> bool:
         had, self.steps, self.note = bool(self.steps), (), note
