@@ -6,7 +6,7 @@ from tui_llm.tui.command import Command
 
 UNDO_COMMANDS: tuple[Command, ...] = (
     Command("undo", "u", "undo", "Take back the last change of the text, typed or drawn: the line under the prompt says what goes (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
-    Command("redo", "U", "redo", "Make the change again that was taken back (ctrl+y while typing)", "Text", "lab", "redo_text", ("generate",)),
+    Command("redo", "U", "redo", "Make the change again that was taken back (ctrl+y while typing)", "Text", "lab", "redo_text"),
 )  # fmt: skip
 
 GHOST_COMMANDS: tuple[Command, ...] = (
@@ -17,8 +17,8 @@ GHOST_COMMANDS: tuple[Command, ...] = (
 )  # fmt: skip
 
 GENERATE_COMMANDS: tuple[Command, ...] = (
-    Command("earlier_step", "left", "earlier", "See how the token before was chosen", "Generate", "generate", "step(-1)", ("generate",), together="how it was chosen"),
-    Command("later_step", "right", "later", "See how the next token was chosen", "Generate", "generate", "step(1)", ("generate",), together="how it was chosen"),
+    Command("earlier_step", "left", "earlier", "See how the token before was chosen", "Generate", "generate", "step(-1)", ("generate",), together="step"),
+    Command("later_step", "right", "later", "See how the next token was chosen", "Generate", "generate", "step(1)", ("generate",), together="step"),
     Command("the_draw", "D", "the draw", "See u land on the cumulative distribution, and what it picks under other settings", "Generate", "generate", "the_draw", ("generate",)),
     Command("draw_many", "H", "draw many", "Draw the next token many times: how often each comes, beside how often it should", "Generate", "generate", "draw_many", ("generate",)),
 )  # fmt: skip

@@ -212,6 +212,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "stream",
         ("generate",),
     ),
+    *GENERATE_COMMANDS,
     *UNDO_COMMANDS,
     Command(
         "clear",
@@ -243,7 +244,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "accept",
         ("generate",),
     ),
-    *GENERATE_COMMANDS,
     *PINNING_COMMANDS,
     *TRAINING_COMMANDS,
     # Everything else

@@ -6,6 +6,7 @@ at once: `note` compares with what was last seen, so no way to change it is left
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -84,18 +85,25 @@ def common_end(a: str, b: str, most: int) -> int:
 def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, burst: object = None) -> Change:
     at = common_start(prompt, new_prompt)
     end = common_end(prompt, new_prompt, min(len(prompt), len(new_prompt)) - at)
-    kept = next(
-        (i for i, (a, b) in enumerate(zip(steps, new_steps, strict=False)) if a != b), min(len(steps), len(new_steps))
-    )
-    return Change(
-        at,
-        prompt[at : len(prompt) - end],
-        new_prompt[at : len(new_prompt) - end],
-        kept,
-        steps[kept:],
-        new_steps[kept:],
-        burst,
-    )
+    removed, inserted = prompt[at : len(prompt) - end], new_prompt[at : len(new_prompt) - end]
+    if end and not (removed and inserted):
+        back = _to_a_space(prompt[:at], inserted or removed)
+        at -= back
+        removed, inserted = prompt[at : len(prompt) - end - back], new_prompt[at : len(new_prompt) - end - back]
+    shared = zip(steps, new_steps, strict=False)
+    kept = next((i for i, (old, new) in enumerate(shared) if old != new), min(len(steps), len(new_steps)))
+    return Change(at, removed, inserted, kept, steps[kept:], new_steps[kept:], burst)
+
+
+def _to_a_space(before: str, text: str) -> int:
+    """How far back `text`, put in behind `before`, can be said to begin so that it begins with a space: "o tw" put into
+    "one t|hree" is the same as " two" put in before the space."""
+    for back in range(min(len(before), len(text), BURST_LENGTH)):
+        if (text[len(text) - back :] + text)[:1].isspace():
+            return back
+        if before[len(before) - 1 - back] != text[len(text) - 1 - back]:
+            break
+    return 0
 
 
 class History:
@@ -105,7 +113,8 @@ class History:
         self._undo: list[Change] = []
         self._redo: list[Change] = []
         self._size = 0
-        self._noted_at = -BURST_SECONDS
+        self._noted_at = 0.0
+        self._before: tuple[str, Steps] | None = None  # the text before the last change; None where no other joins it
 
     # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,17 +125,18 @@ class History:
             return False
         now = time.monotonic() if now is None else now
         change = difference(self.prompt, self.steps, prompt, steps, burst)
-        self.prompt, self.steps = prompt, steps
         for gone in self._redo:
             self._size -= gone.size
         self._redo.clear()
         before = self._undo[-1] if self._undo else None
-        if before is not None and self._noted_at is not None:
-            together = _together(before, change, now - self._noted_at < BURST_SECONDS)
+        start, self._before = self._before, (self.prompt, self.steps)
+        if before is not None and start is not None:
+            whole = difference(*start, prompt, steps)
+            together = _together(before, change, whole, now - self._noted_at < BURST_SECONDS)
             if together is not None:
                 self._size -= self._undo.pop().size
-                change = together
-        self._noted_at = now
+                change, self._before = together, start
+        self.prompt, self.steps, self._noted_at = prompt, steps, now
         self._undo.append(change)
         self._size += change.size
         while len(self._undo) > 1 and (len(self._undo) > MOST_CHANGES or self._size > MOST_SIZE):
@@ -135,7 +145,7 @@ class History:
 
     def forget_steps(self) -> None:
         """The drawn tokens were another model's: their ids mean nothing now. What was typed can still be undone."""
-        self.steps = ()
+        self.steps, self._before = (), None
         for kept in (self._undo, self._redo):
             kept[:] = [
                 Change(change.at, change.removed, change.inserted, 0, (), ())
@@ -163,7 +173,7 @@ class History:
         change = self._undo.pop()
         self._redo.append(change)
         self.prompt, self.steps = change.undone().apply(self.prompt, self.steps)
-        self._noted_at = -BURST_SECONDS  # what is typed next is a change of its own
+        self._before = None  # what is typed next is a change of its own
         return change
 
     def redo(self) -> Change | None:
@@ -173,32 +183,23 @@ class History:
         change = self._redo.pop()
         self._undo.append(change)
         self.prompt, self.steps = change.apply(self.prompt, self.steps)
-        self._noted_at = -BURST_SECONDS
+        self._before = None
         return change
 
 
-def _together(before: Change, change: Change, soon: bool) -> Change | None:
-    """Both as one change, or None where they are two."""
+def _together(before: Change, change: Change, whole: Change, soon: bool) -> Change | None:
+    """Both as one change, or None where they are two. `whole` leads from before the first to behind the second."""
     if before.burst is not None or change.burst is not None:
-        plain = not (change.removed or change.inserted or change.lost or before.lost)
-        if before.burst != change.burst or not plain:
-            return None
-        return Change(
-            before.at, before.removed, before.inserted, before.kept, (), (*before.gained, *change.gained), before.burst
-        )
+        drawn = not (change.removed or change.inserted or change.lost or before.lost)
+        return dataclasses.replace(whole, burst=before.burst) if drawn and before.burst == change.burst else None
     if not soon or change.lost or change.gained or before.gained:
         return None
-    # One letter behind the last one, not after the end of a word: a burst is a word at most.
-    typed = len(change.inserted) == 1 and not change.removed and change.at == before.at + len(before.inserted)
-    ended = before.inserted[-1:].isspace() and not change.inserted.isspace()
-    if typed and before.inserted and not ended and len(before.inserted) < BURST_LENGTH:
-        inserted = before.inserted + change.inserted
-        return Change(before.at, before.removed, inserted, before.kept, before.lost, before.gained)
-    # One letter before the last one that was deleted, or behind it.
-    deleted = len(change.removed) == 1 and not change.inserted and not before.inserted and before.removed
-    if deleted and len(before.removed) < BURST_LENGTH:
-        if change.at == before.at - 1:
-            return Change(change.at, change.removed + before.removed, "", before.kept, before.lost, before.gained)
-        if change.at == before.at:
-            return Change(before.at, before.removed + change.removed, "", before.kept, before.lost, before.gained)
+    grown, shrunk = len(whole.inserted) - len(before.inserted), len(whole.removed) - len(before.removed)
+    if len(change.inserted) == 1 and not change.removed:
+        # A letter beside the last one. A burst is a word at most, with the space before it, as tokens have it.
+        ended = change.inserted.isspace() and not before.inserted[-1:].isspace()
+        beside = (grown, shrunk) == (1, 0) and 0 < len(before.inserted) < BURST_LENGTH
+        return whole if beside and not ended else None
+    if len(change.removed) == 1 and not change.inserted and not before.inserted:
+        return whole if shrunk == 1 and not whole.inserted and 0 < len(before.removed) < BURST_LENGTH else None
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.base import wrapped
 from tui_llm.tui.widgets.lines import PALETTE, Lines
 
+NAMED = 3  # cells that a segment needs for a part of its token
 REST = "┈"  # tokens beyond those that are listed
 
 
@@ -43,7 +45,9 @@ class DrawLines(Lines):
         by_id = [{s.candidate.id: s for s in (*one.segments, one.hit)} for one in draw.landings]
         ids = list(dict.fromkeys(id for known in by_id for id in known))
         self._segments = [tuple(known.get(id) for known in by_id) for id in ids]
+        self.cursor = ids.index(draw.landings[0].hit.candidate.id)
         self.rebuild()
+        self._show_cursor()
 
     # ── the bars ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -60,7 +64,12 @@ class DrawLines(Lines):
                 line.append(f" · {fmt.count(landing.kept)} of {fmt.count(draw.vocabulary)} tokens can come", muted)
                 lines.append(line)
             lines += [self._bar(landing, draw.u, width), self._mark(landing, draw.u, width)]
-        lines.append(Text(self._cells(width, " ", "token", ["p", "from – to"] * len(draw.landings)), style=muted))
+        lines.append(
+            Text(
+                self._cells(width, " ", "token", [word for name in self.names for word in (f"{name} p", "from – to")]),
+                style=muted,
+            )
+        )
         for line in lines:
             line.no_wrap = True
         return lines
@@ -91,6 +100,8 @@ class DrawLines(Lines):
                 style = self.style(f"token-{place % PALETTE}")
                 if place == landing.hit.place:
                     style += Style(bold=True, reverse=not self.plain, underline=True)
+                if end - at < NAMED and cell_len(label) > end - at:
+                    label = label[0] if self.plain else ""
                 text.append(fit(label, end - at), style)
             at = end
         return text

@@ -260,6 +260,9 @@ class PromptEditor(TextArea):
             self.action_copy()
             self._delete_via_keyboard(*self.selection)
 
+    def on_text_area_selection_changed(self, event: TextArea.SelectionChanged) -> None:
+        self.update_suggestion()
+
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
         self.post_message(self.Edited())
