@@ -60,7 +60,7 @@ class DrawLines(Lines):
         small = self.size.height < 12
         for name, landing in zip(self.names, draw.landings, strict=True):
             if not small:
-                line = Text(f"{name}: ", style=self.style("strong")).append(fmt.sampler(landing.sampler), "not bold")
+                line = Text().append(f"{name}: ", self.style("strong")).append(fmt.sampler(landing.sampler))
                 line.append(f" · {fmt.count(landing.kept)} of {fmt.count(draw.vocabulary)} tokens can come", muted)
                 lines.append(line)
             lines += [self._bar(landing, draw.u, width), self._mark(landing, draw.u, width)]
