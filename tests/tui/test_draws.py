@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
@@ -306,7 +308,7 @@ async def test_the_speed_is_measured() -> None:
 
     clock = iter([10.0, *(10.0 + 0.5 * (at + 1) for at in range(40))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tui_llm.tui.asker.time.perf_counter", lambda: next(clock))
+        patch.setattr("tui_llm.tui.asker.time", SimpleNamespace(perf_counter=lambda: next(clock)))
         generation = Generation(1, Request(), 1, 9)
         assert generation.speed is None
         generation.begin()
