@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from tui_llm import instruments
-from tui_llm.errors import UserError
+from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
+from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.window import Window
@@ -377,7 +378,8 @@ class PipelineEngine:
     ) -> Iterator[GeneratedToken]:
         """Draws up to `count` tokens after the request's prompt and continuation; ends after `<|endoftext|>`.
 
-        Token number `start + i` is fixed by the seed and its number alone. Raises `UserError` on an empty prompt.
+        Token number `start + i` is fixed by the seed and its number alone. `stop` ends it within a token, the reading of a
+        long prompt included. Raises `UserError` on an empty prompt.
         """
         ids = self.ids(request)
         if not ids:
@@ -386,22 +388,25 @@ class PipelineEngine:
         stream.feed(b"".join(bytes_of(self.tokenizer, id) for id in request.continuation))
 
         def next_logits(sofar: list[int]) -> Tensor:
-            self._feed(sofar)
+            self._feed(sofar, stop)
             logits = self._current().window.logits()
             # A what-if is of the one prediction that the request reads.
             return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
         steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
         while True:
-            with device.threads(self.tokenizer.size):
-                step = next(steps, None)
+            try:
+                with device.threads(self.tokenizer.size):
+                    step = next(steps, None)
+            except Overtaken:  # stopped in the midst of a token
+                return
             if step is None:
                 return
-            yield self._generated(step, stream)
+            yield self._generated(step, stream, request.sampler, seed)
             if stop_at_end and step.id == self.tokenizer.end_of_text:
                 return
 
-    def _generated(self, step: Step, stream: TextStream) -> GeneratedToken:
+    def _generated(self, step: Step, stream: TextStream, sampler: SamplerSettings, seed: int) -> GeneratedToken:
         data = bytes_of(self.tokenizer, step.id)
         return GeneratedToken(
             step.index,
@@ -413,6 +418,9 @@ class PipelineEngine:
             step.raw_probability,
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
+            sampler,
+            seed,
+            step.processed.kept_count,
         )
 
 

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
 from tui_llm.tui.command_batch import BATCH_COMMANDS
+from tui_llm.tui.command_draws import DRAW_COMMANDS
 from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_logits import LOGITS_COMMANDS
@@ -31,6 +32,7 @@ COMMANDS = (
     *RUN_COMMANDS,
     *LOGITS_COMMANDS,
     *LOSS_COMMANDS,
+    *DRAW_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

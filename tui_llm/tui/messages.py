@@ -63,10 +63,13 @@ class Answered(Message):
 class Drawn(Message):
     """Tokens that a generation drew since the last such message, and where known the moment after them."""
 
-    def __init__(self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None) -> None:
+    def __init__(
+        self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None, speed: float | None = None
+    ) -> None:
         self.job = job
         self.tokens = tokens
         self.reading = reading
+        self.speed = speed  # tokens a second, measured over the last ones
         super().__init__()
 
 
@@ -112,6 +115,15 @@ class TableAsked(Message):
 
 class TokensAccepted(Message):
     """Put the generated text into the prompt."""
+
+
+class StepShown(Message):
+    """See how drawn token number `index` was chosen (or would be, where it is still to come): once, or `many` times."""
+
+    def __init__(self, index: int, many: bool = False) -> None:
+        self.index = index
+        self.many = many
+        super().__init__()
 
 
 class CheckpointSaved(Message):
