@@ -250,6 +250,7 @@ class GeneratedToken:
     raw_probability: float
     rank: int
     candidates: tuple[Candidate, ...]
+    by_hand: bool = False  # a person chose it: there was no draw
 
 
 @dataclass(frozen=True, slots=True)
