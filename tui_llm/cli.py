@@ -23,7 +23,8 @@ from tui_llm.options.shared import (
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
-    **dict.fromkeys(("train", "runs", "control", "stop", "export"), "training"),
+    **dict.fromkeys(("train", "control", "stop", "export"), "training"),
+    "runs": "runs",
     **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
     "probes": "probes",
     "bench": "bench",
@@ -52,6 +53,16 @@ TRAINING_OPTIONS = {
     "compile": ("HOW", "auto, on or off: torch.compile for the training step; auto is on for CUDA"),
     "checkpoint-every": ("N", "steps between two checkpoints"),
     "sample-prompt": ("TEXT", "what samples begin with"),
+    "sample-tokens": ("N", "tokens of a sample"),
+    "min-learning-rate": ("R", "the lowest, at the end of the schedule"),
+    "warmup-steps": ("N", "steps until the learning rate is at its highest"),
+    "weight-decay": ("F", "pulls the matrices towards zero"),
+    "beta1": ("F", "of the gradient's moving average in AdamW"),
+    "beta2": ("F", "of its square's moving average"),
+    "clip": ("F", "the longest that a gradient may be; 0 leaves it as it is"),
+    "dropout": ("F", "share of activations that are left out at random"),
+    "eval-batches": ("N", "batches of held-out text in an evaluation"),
+    "validation-fraction": ("F", "share of the text that is held out"),
 }
 
 
@@ -128,17 +139,32 @@ def build_parser() -> argparse.ArgumentParser:
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files into the run's folder too")  # fmt: skip
+    train.add_argument("--nproc", type=int, metavar="N", help="processes that share each batch, on a GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
+    train.add_argument("--shard", action=argparse.BooleanOptionalAction, help="with several processes: a part of the weights and optimiser in each, for models that don't fit (FSDP)")  # fmt: skip
+    train.add_argument("--no-start", action="store_true", help="only make the run and print its folder, for a torchrun of your own")  # fmt: skip
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
     train.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; may be given again")  # fmt: skip
     train.add_argument("--cost", action="store_true", help="only say what it would cost: parameters, memory, tokens, operations")  # fmt: skip
+    train.add_argument("--measure", action="store_true", help="with --cost: a few real steps too (at most 20 s), for the expected time")  # fmt: skip
 
     evaluate = command("evaluate", "text that a model has not seen → its loss and bits per byte")
     evaluate.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
     model_options(evaluate)
 
-    runs = command("runs", "list the training runs on this machine")
+    runs = command("runs", "list the training runs on this machine; rename, delete or compare them")
+    doing = runs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    rename = doing.add_parser("rename", help="give a run that nobody trains another name")
+    rename.add_argument("old", metavar="OLD")
+    rename.add_argument("new", metavar="NEW")
+    delete = doing.add_parser("delete", help="delete a run and its checkpoints; asks first")
+    delete.add_argument("run", metavar="RUN")
+    delete.add_argument("--yes", action="store_true", help="don't ask")
+    compare = doing.add_parser("compare", help="runs side by side: what differs, and what came of it")
+    compare.add_argument("run", nargs="+", metavar="RUN")
+    for action in (rename, delete, compare):  # said before the action or after it
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
     control = command("control", "ask something of a run while it is trained")
     control.add_argument("run", metavar="RUN")
     control.add_argument("--save", action="store_true", help="write a checkpoint now")

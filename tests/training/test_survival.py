@@ -252,7 +252,7 @@ def test_a_disk_that_turns_read_only_under_a_run_ends_it_with_a_word(text: Path)
     status = run.status()
     assert status.state == "failed" and "Read-only file system" in status.message
     assert "make it writable, then resume" in status.message and "\n" not in status.message
-    assert status.step == 10 and [step for step, _ in run.checkpoints()] == [7]
+    assert 7 < status.step < 12 and [step for step, _ in run.checkpoints()] == [7]
 
 
 # ── another filesystem ───────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Training runs: train, runs, control, stop, export."""
+"""Training runs: train, control, stop, export."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tui_llm.training.pins import Pin
     from tui_llm.training.presets import TrainingSettings
     from tui_llm.training.run import Run
+    from tui_llm.training.timing import Rate
 
 
 def train(options: argparse.Namespace) -> int:
@@ -28,8 +29,10 @@ def train(options: argparse.Namespace) -> int:
 
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    if options.measure:
+        options.cost = True
     if options.cost and not options.resume:
-        _show_cost(*_settings(options, given)[1:], as_json=options.json)
+        _show_cost(*_settings(options, given)[1:], options)
         return 0
     if options.run is None:
         raise UserError("name the run: --run NAME")
@@ -42,7 +45,7 @@ def train(options: argparse.Namespace) -> int:
         run = find(options.run)
         if options.cost:
             settings = from_fields(given, run.config().settings)
-            _show_cost(settings, _shape(settings, run), as_json=options.json)
+            _show_cost(settings, _shape(settings, run), options)
             return 0
         _prepare_resume(run, options, given)
         pins.change(run.pins_path, pinned)
@@ -50,6 +53,9 @@ def train(options: argparse.Namespace) -> int:
             launch.write_tensorboard(run)
     else:
         run = _new_run(options, given, pinned)
+    if options.no_start:
+        put_json({"run": run.name, "path": str(run.path)}) if options.json else put(str(run.path))
+        return 0
     launch.start(run)
     if options.detach:
         held = launch.wait_until_held(run)
@@ -66,44 +72,28 @@ def train(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
     """The preset's name, what a new run is asked to do, its model's shape."""
-    from tui_llm.training.presets import from_fields, preset
+    from tui_llm.training.fields import settle
+    from tui_llm.training.presets import preset
 
     name = options.preset or "small"
-    base = preset(name)
-    if "steps" in given and "learning_rate" not in given:
-        # A shorter run needs its warm-up and its evaluations within reach.
-        steps = from_fields({"steps": given["steps"]}).steps
-        base = dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
-    if "from_model" not in given:
-        settings = from_fields(given, base)
-        return name, settings, _shape(settings)
-    from tui_llm.llm import checkpoint, hub
-    from tui_llm.llm.tokenizer import load_folder
-    from tui_llm.training import start
+    settings, shape, found = settle(given, preset(name))
+    if found:
+        from tui_llm.llm.tokenizer import load_folder
 
-    found = hub.find(given["from_model"])
-    config = checkpoint.read_config(found.folder)
-    if load_folder(found.folder).size > config.vocabulary:
-        raise UserError(
-            f"the vocabulary of {found.folder} has more tokens than its model knows; they don't belong together"
-        )
-    # A folder's path is kept whole: whoever reads the config may be elsewhere.
-    given = {**given, "from_model": str(found.folder) if found.kind == "folder" else found.name}
-    return name, start.fit(given, base, config), config
+        load_folder(found.folder)  # one that can't be opened is told now, not in the worker's log
+    return name, settings, shape
 
 
 def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
     """The shape of the model of a run with these settings; of `run` itself where that has begun from a model."""
-    from tui_llm.llm.hub import training_tokenizer
+    from tui_llm.llm.finding import vocabulary_size
     from tui_llm.training import cost, start
 
     if run and settings.from_model:
-        from tui_llm.llm import checkpoint
+        from tui_llm.llm.model_config import read_config
 
-        return checkpoint.read_config(run.path / start.FOLDER)
-    # GPT-2's size is known, and need not be downloaded to say what a run costs.
-    vocabulary = 50257 if settings.tokenizer == "gpt2" else training_tokenizer(settings.tokenizer).size
-    return cost.shape(settings, vocabulary)
+        return read_config(run.path / start.FOLDER)
+    return cost.shape(settings, vocabulary_size(settings.tokenizer))
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
@@ -112,6 +102,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     from tui_llm.training.cost import cost
 
     name, settings, shape = _settings(options, given)
+    if options.shard and options.nproc in (None, 1) and not options.no_start:
+        raise UserError("--shard cuts the model up between processes; say how many: --nproc N")
     if not settings.from_model:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
     model = hub.find(settings.from_model).folder if settings.from_model else None
@@ -124,8 +116,10 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         model=model,
         pinned=pinned,
         tensorboard=options.tensorboard,
+        nproc=1 if options.nproc is None else options.nproc,
+        shard=bool(options.shard),
     )
-    if not options.json:
+    if not options.json and not options.no_start:
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
@@ -134,12 +128,15 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     return run
 
 
-def _show_cost(settings: TrainingSettings, shape: GPTConfig, *, as_json: bool) -> None:
+def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
     from tui_llm.training.cost import cost
 
     found = cost(settings, shape)
-    if as_json:
-        put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes})
+    rate = _measure(settings, shape, options) if options.measure else None
+    seconds = rate.seconds(found.tokens) if rate else None
+    if options.json:
+        measured = {"measured": {**dataclasses.asdict(rate), "seconds": seconds}} if rate else {}
+        put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes, **measured})
         return
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
@@ -148,7 +145,24 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, *, as_json: bool) -
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
     ]  # fmt: skip
+    if rate and seconds is not None:
+        from tui_llm.training.follow import duration
+
+        fewer = f", with {rate.rows} rows at once" if rate.rows < settings.batch_size else ""
+        rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
+        rows.append(("time", duration(seconds), "for all steps; evaluations and checkpoints come on top"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
+
+
+def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> Rate:
+    """A few real steps, in a process that is gone afterwards, Ctrl+C included."""
+    from tui_llm.training.timing import Measurement
+
+    measurement = Measurement(settings, shape, options.device or "auto")
+    try:
+        return measurement.take()
+    finally:
+        measurement.cancel()
 
 
 def _bytes(count: int) -> str:
@@ -181,6 +195,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     launch.refit(run, asked.batch_size, asked.accumulation)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
+    launch.use(run, nproc=options.nproc, shard=options.shard)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:
@@ -188,37 +203,8 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
                 "schedule of the new number")  # fmt: skip
 
 
-def runs(options: argparse.Namespace) -> None:
-    from tui_llm import paths
-    from tui_llm.training import gauges
-    from tui_llm.training.run import runs as every
-
-    rows: list[dict[str, Any]] = []
-    for run in every():
-        status, last = run.status(), run.last_metric()
-        rate = last.tokens_per_second if last else None
-        rows.append(
-            {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
-             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "message": status.message, "path": str(run.path)}
-        )  # fmt: skip
-    if options.json:
-        put_json({"runs": rows})
-        return
-    if not rows:
-        put(f"no runs in {paths.runs_dir()} yet; start one: tui-llm train TEXT.txt --run NAME")
-        return
-    cells = [
-        (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
-         "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
-         visible(r["message"]))
-        for r in rows
-    ]  # fmt: skip
-    put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
-
-
 def control(options: argparse.Namespace) -> None:
-    from tui_llm.training import launch, pins
+    from tui_llm.training import changes, launch, pins
     from tui_llm.training.run import find
 
     run, asked = find(options.run), []
@@ -231,10 +217,7 @@ def control(options: argparse.Namespace) -> None:
         pins.change(run.pins_path, new, old)
         asked += [f"{'pin' if pin in new else 'unpin'} {pins.said(pin)!r}" for pin in (*new, *old)]
     if options.learning_rate is not None:
-        try:
-            peak = float(options.learning_rate)
-        except ValueError as error:
-            raise UserError(f"the learning rate {options.learning_rate!r} is no number; give 3e-4, say") from error
+        peak = changes.parse_learning_rate(options.learning_rate)
         launch.change_learning_rate(run, peak)
         asked.append(f"learning rate {peak:g} at most from the next step on")
     if options.save:
@@ -265,36 +248,20 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> None:
-    import torch
-
-    from tui_llm.llm import checkpoint, tokenizer
-    from tui_llm.training import intact
+    from tui_llm.training.export import export as write
     from tui_llm.training.run import find
 
     run = find(options.run)
+    try:
+        folder = Path(options.folder).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise UserError(f"can't write {options.folder}: {error}; give another folder") from error
+    if not options.folder.strip():
+        raise UserError("name the folder to write")
     if options.tensorboard:
-        _export_events(run, Path(options.folder).expanduser())
+        _export_events(run, folder)
         return
-    damaged: list[str] = []
-    newest = intact.newest(run.saved(), damaged.append)
-    for one in damaged:
-        print(f"tui-llm: {visible(one)}", file=sys.stderr)
-    if newest is None:
-        raise UserError(
-            f"run {run.name} has no checkpoint that is whole; resume it to make one"
-            if damaged
-            else f"run {run.name} has no checkpoint yet; wait for its first one"
-        )
-    step, source = newest
-    folder = Path(options.folder).expanduser()
-    vocabulary = tokenizer.load_folder(source, run.name)
-    checkpoint.save(
-        checkpoint.load(source),
-        folder,
-        end_of_text=vocabulary.end_of_text,
-        dtype=getattr(torch, options.dtype),
-    )
-    tokenizer.save_folder(vocabulary, folder)
+    step = write(run, folder, options.dtype, damaged=lambda line: print(f"tui-llm: {visible(line)}", file=sys.stderr))
     put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
 
 

@@ -9,10 +9,12 @@ from tui_llm.reading import Question, Token, Weights
 
 @dataclass(frozen=True, slots=True)
 class NeighboursQuestion(Question):
-    """The `count` tokens nearest to token `id`, by the cosine of the angle between their embeddings."""
+    """The `count` tokens nearest to token `id`, by the cosine of the angle between their embeddings. `text`, where it is
+    given, names the token instead: as the vocabulary encodes it, or `#464` for an id."""
 
     id: int = 0
     count: int = 20
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

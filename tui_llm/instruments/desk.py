@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.reading import Request, Token, Weights
+from tui_llm.reading import Request, Target, Token, Weights
 
 
 class Desk(Protocol):
@@ -40,4 +40,8 @@ class Desk(Protocol):
     def logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> Tensor:
         """(V,): the logits after the request's last token, from the cache where they are there already; float32, on the
         CPU, without ids that only pad the embedding. Raises `UserError` where there is no token."""
+        ...
+
+    def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
+        """The target's tokens; `following` are the text's own after the position. Raises `UserError` where it has none."""
         ...

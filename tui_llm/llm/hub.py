@@ -1,111 +1,14 @@
-"""Finding models by name: those that ship, the user's runs and models, folders.
-
-A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
-a folder. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these.
-"""
+"""Opening the vocabulary that a run uses, and finding models by name (see `finding`)."""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
-from pathlib import Path
-
-from tui_llm import paths
-from tui_llm.errors import UserError
+from tui_llm.llm.finding import Found as Found
+from tui_llm.llm.finding import every as every
+from tui_llm.llm.finding import find as find
+from tui_llm.llm.finding import newest_checkpoint as newest_checkpoint
+from tui_llm.llm.finding import vocabulary_folder
 from tui_llm.llm.named import load_named
 from tui_llm.llm.tokenizer import BPETokenizer, byte_level, load_folder
-
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A model's folder: `kind` is shipped, run, model or folder; `step` is a run's checkpoint's."""
-
-    name: str
-    kind: str
-    folder: Path
-    step: int | None = None
-
-
-def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
-    """(step, folder) of a run directory's newest whole checkpoint."""
-    found = [
-        (int(match[1]), child)
-        for child in (run.iterdir() if run.is_dir() else ())
-        if (match := _CHECKPOINT.fullmatch(child.name)) and (child / "training.json").is_file()
-    ]
-    return max(found, default=None)
-
-
-def find(name: str) -> Found:
-    """The model that `name` means. Raises `UserError` where there is none, with the names that there are."""
-    if not name or "\0" in name or len(name) > 1000:
-        raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
-    looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
-    try:
-        found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
-    except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
-        found = None
-    if found is not None:
-        return found
-    if looks_like_path:
-        raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
-    known = ", ".join(found.name for found in every()) or "none"
-    raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
-
-
-def _named(name: str) -> Found | None:
-    """A shipped model, a run or a model of the user's."""
-    if name.startswith(paths.RUN):
-        run = paths.runs_dir() / name.removeprefix(paths.RUN)
-        return _run(run.name, run) if (run / "config.json").is_file() else None
-    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
-    if (shipped / "config.json").is_file():
-        return Found(name, "shipped", shipped)
-    if (run / "config.json").is_file():
-        return _run(name, run)
-    return Found(name, "model", own) if (own / "config.json").is_file() else None
-
-
-def _folder(folder: Path) -> Found | None:
-    """A model folder, a run directory, or one of its checkpoints."""
-    if not folder.is_dir():
-        return None
-    folder = folder.resolve()
-    if match := _CHECKPOINT.fullmatch(folder.name):
-        return Found(folder.parent.name, "folder", folder, int(match[1]))
-    if newest_checkpoint(folder) is not None:
-        return _run(folder.name, folder)
-    return Found(folder.name, "folder", folder)
-
-
-def _run(name: str, run: Path) -> Found:
-    newest = newest_checkpoint(run)
-    if newest is None:
-        raise UserError(f"run {name} has no checkpoint yet; wait for its first one")
-    return Found(name, "run", newest[1], newest[0])
-
-
-def every() -> list[Found]:
-    """What can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
-    found = []
-    for kind, top in (
-        ("shipped", paths.shipped_models_dir()),
-        ("run", paths.runs_dir()),
-        ("model", paths.models_dir()),
-    ):
-        for child in sorted(top.iterdir()) if top.is_dir() else ():
-            if not (child / "config.json").is_file():
-                continue
-            if kind == "run":
-                newest = newest_checkpoint(child)
-                if newest:
-                    found.append(Found(child.name, kind, newest[1], newest[0]))
-            else:
-                found.append(Found(child.name, kind, child))
-    return found
 
 
 def training_tokenizer(name: str) -> BPETokenizer:
@@ -119,7 +22,5 @@ def training_tokenizer(name: str) -> BPETokenizer:
         tokenizer = load_named(name)
         assert isinstance(tokenizer, BPETokenizer)
         return tokenizer
-    for folder in (paths.shipped_models_dir() / name, Path(name).expanduser()):
-        if (folder / "vocab.json").is_file():
-            return load_folder(folder.resolve())
-    return load_folder(find(name).folder, name)
+    folder, its_name = vocabulary_folder(name)
+    return load_folder(folder, its_name)

@@ -42,10 +42,24 @@ def read(run: Run) -> list[Change]:
         ) from error
 
 
-def ask_for_learning_rate(run: Run, peak: float) -> None:
-    """Asks for a schedule that peaks at `peak` from the next step on. Raises `UserError` where that is no rate."""
+def parse_learning_rate(text: str) -> float:
+    """A rate as a person types it: 3e-4. Raises `UserError` where that is none."""
+    try:
+        peak = float(text)
+    except ValueError as error:
+        raise UserError(f"the learning rate {text.strip()[:40]!r} is no number; give 3e-4, say") from error
+    _check(peak)
+    return peak
+
+
+def _check(peak: float) -> None:
     if not (math.isfinite(peak) and peak >= 0):
         raise UserError(f"the learning rate {peak} can't be used; give a number from 0 up")
+
+
+def ask_for_learning_rate(run: Run, peak: float) -> None:
+    """Asks for a schedule that peaks at `peak` from the next step on. Raises `UserError` where that is no rate."""
+    _check(peak)
     run.write_control(learning_rate={"peak": peak, "asked": time.time_ns()})
 
 
@@ -54,19 +68,23 @@ def ask_to_save(run: Run) -> None:
     run.write_control(save=time.time_ns())
 
 
-def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> list[Change]:
-    """The changes with the one that `control` asks for from `step` on, which is on the disk then; `made` itself where it
-    asks for none, or for one that was made already (before a crash, say)."""
+def asked(step: int, control: dict[str, Any]) -> list[Change]:
+    """The change that `control` asks for, from `step` on; none where it asks for none that can be made."""
     asked = control.get("learning_rate")
     try:
         change = Change(step, float(asked["peak"]), int(asked["asked"])) if isinstance(asked, dict) else None
     except (KeyError, TypeError, ValueError, OverflowError):
+        return []
+    return [change] if change and math.isfinite(change.learning_rate) and change.learning_rate >= 0 else []
+
+
+def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> list[Change]:
+    """The changes with the one that `control` asks for from `step` on, which is on the disk then; `made` itself where it
+    asks for none, or for one that was made already (before a crash, say)."""
+    new = [change for change in asked(step, control) if change.asked not in {c.asked for c in made}]
+    if not new:
         return made
-    if change is None or change.asked in {c.asked for c in made}:
-        return made
-    if not (math.isfinite(change.learning_rate) and change.learning_rate >= 0):
-        return made
-    changed = [*made, change]
+    changed = [*made, *new]
     write_json(_path(run), [dataclasses.asdict(c) for c in changed])
     return changed
 

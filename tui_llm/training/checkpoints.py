@@ -17,6 +17,7 @@ from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, save_folder
 from tui_llm.training import intact
 from tui_llm.training.loop import Trainer
+from tui_llm.training.ranks import gathered, part_like, whole
 from tui_llm.training.run import Run
 
 KEEP = 2  # the newest ones; a resumed run needs one, a damaged one leaves one
@@ -24,22 +25,21 @@ KEEP = 2  # the newest ones; a resumed run needs one, a damaged one leaves one
 
 def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path:
     """Writes `checkpoint-STEP/`. Raises `UserError` where the disk is full and `Diverged` where the weights are no
-    numbers; older checkpoints are then untouched and nothing is left of this one."""
-    trainer.check(step)
+    numbers; older checkpoints are then untouched and nothing is left of this one.
+
+    All processes have to call it where the model is in parts; rank 0 writes.
+    """
     final = run.path / f"checkpoint-{step}"
     aside = run.path / f".checkpoint-{step}.part"
+    view, tensors = gathered(trainer), _state(trainer)
+    if not trainer.ranks.first:
+        return final
+    view.check(step)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
-        checkpoint.save(trainer.model, aside, end_of_text=tokenizer.end_of_text)
+        checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_folder(tokenizer, aside)
-        names = {id(p): name for name, p in trainer.model.weights()}
-        tensors = {
-            f"{names[id(p)]}.{key}": value.detach().cpu().contiguous()
-            for optimizer in trainer.optimizers
-            for p, state in optimizer.state.items()
-            for key, value in state.items()
-        }
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # The data order and dropout's noise follow from the seed and the step (see loop.py): this is all RNG state.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
@@ -70,6 +70,19 @@ def drop_bad(run: Run, last: int) -> bool:
     return True
 
 
+def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What the optimisers remember, whole, on the CPU (nothing where another process has it and writes)."""
+    if not (trainer.ranks.first or trainer.ranks.shard):
+        return {}
+    names = {id(p): name for name, p in trainer.model.weights()}
+    return {
+        f"{names[id(p)]}.{key}": whole(value.detach()).cpu().contiguous()
+        for optimizer in trainer.optimizers
+        for p, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
 def _drop(folder: Path) -> None:
     """Deletes a checkpoint. Renamed first: one that is half deleted must not be taken for a whole one."""
     old = folder.with_name(f".{folder.name}.old")
@@ -85,7 +98,7 @@ def clean(run: Run) -> None:
     """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
     for folder in run.path.glob(".checkpoint-*"):
         shutil.rmtree(folder, ignore_errors=True)
-    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "pid"):
+    for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "batch.json", "pid"):
         for part in run.path.glob(f".{mine}.*.part"):
             part.unlink(missing_ok=True)
 
@@ -143,18 +156,18 @@ def _check_state(model: GPT, state: dict[str, torch.Tensor], optimiser: str) -> 
                 raise UserError(f"its optimiser state lacks {name}.{key}, or has another shape")
 
 
-def restore(trainer: Trainer, state: dict[str, torch.Tensor]) -> None:
-    """Puts the optimisers' saved state, as `load_newest` gives it, back."""
+def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
+    """Puts the optimisers' saved state, as `load_newest` gives it, back. Only rank 0 needs to have it."""
     kept = _kept(trainer.model, trainer.settings.optimiser)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             for p in group["params"]:
                 name = names[id(p)]
-                optimizer.state[p] = {
+                optimizer.state[p] = {}
+                for key in kept[name]:
+                    blank = torch.empty(() if key == "step" else p.shape)
+                    value = trainer.ranks.tensor(state[f"{name}.{key}"] if state else blank)
                     # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
-                    key: state[f"{name}.{key}"].to(
-                        "cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device
-                    )
-                    for key in kept[name]
-                }
+                    value = value.to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
+                    optimizer.state[p][key] = part_like(value, p)

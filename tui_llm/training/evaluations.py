@@ -10,7 +10,7 @@ import torch
 from tui_llm.llm.generate import generate
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.tokenizer import BPETokenizer
-from tui_llm.training import jsonl, probes
+from tui_llm.training import batch_loss, jsonl, probes
 from tui_llm.training.loop import Step, Trainer
 from tui_llm.training.run import Run
 
@@ -50,4 +50,4 @@ def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> 
     probes.write(run, trainer, tokenizer, record.step)
 
 
-LOOKS: tuple[Look, ...] = (sample, probe)
+LOOKS: tuple[Look, ...] = (sample, probe, batch_loss.look)

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from filelock import Timeout
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
-from tui_llm.training import changes, pins
+from tui_llm.training import batch, changes, pins, processes
 from tui_llm.training import start as start_from
 from tui_llm.training.pins import Pin
 from tui_llm.training.presets import TrainingSettings, from_fields
@@ -45,6 +44,8 @@ def create(
     model: Path | None = None,
     pinned: Sequence[Pin] = (),
     tensorboard: bool = False,
+    nproc: int = 1,
+    shard: bool = False,
 ) -> Run:
     """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names, and
     `pinned` are the prompts to read at each evaluation. Raises `UserError` where the name is taken, or the corpus isn't
@@ -54,6 +55,7 @@ def create(
     """
     if (model is None) == bool(settings.from_model):
         raise ValueError("from_model and the folder of that model go together")
+    processes.check(settings, nproc, shard=shard)
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
         raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
@@ -69,7 +71,7 @@ def create(
             _copy_model(model, run)
         if pinned:
             pins.write(run.pins_path, pinned)
-        run.write_config(RunConfig(places, preset, device, settings, tensorboard))
+        run.write_config(RunConfig(places, preset, device, settings, tensorboard, nproc, shard))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
@@ -147,6 +149,23 @@ def _check_at_rest(run: Run) -> None:
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
 
+def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
+    """Has a run trained by so many processes from now on; None leaves what is. Raises `UserError` where that can't be, or
+    a worker is at it."""
+    config = run.config()
+    wanted = dataclasses.replace(
+        config,
+        nproc=config.nproc if nproc is None else nproc,
+        shard=config.shard if shard is None else shard,
+    )
+    if wanted == config:
+        return
+    processes.check(config.settings, wanted.nproc, shard=wanted.shard)
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    run.write_config(wanted)
+
+
 def start(run: Run) -> None:
     """Starts (or resumes, where there are checkpoints) the worker of `run`, detached. Returns at once.
 
@@ -159,17 +178,17 @@ def start(run: Run) -> None:
     try:
         with run.held(patience=1):
             (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
-            run.write_control(paused=False, stop=False, save=None)
+            run.write_control(paused=False, stop=False, save=None, batch=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
         raise taken from None
     except OSError as error:
         raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
     niceness = os.environ.get("TUI_LLM_NICE")
-    command = [sys.executable, "-m", "tui_llm.training.worker", str(run.path)]
+    command = processes.command(run.path, config.nproc)
     if niceness and niceness.isdigit():
         command = ["nice", "-n", niceness, *command]
-    environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": _python_path()}
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": _python_path()}
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -196,6 +215,11 @@ def resume(run: Run) -> None:
     if fits is not None:
         refit(run, *fits)
     start(run)
+
+
+def environment() -> dict[str, str]:
+    """That of a process of ours, as wherever it stands it must import this same package."""
+    return {**os.environ, "PYTHONPATH": _python_path()}
 
 
 def _python_path() -> str:
@@ -266,12 +290,29 @@ def save(run: Run) -> None:
     changes.ask_to_save(run)
 
 
+def show_batch(run: Run) -> int:
+    """Asks for the batch of the next step (see `batch.newest`); returns the request's number. Raises `UserError` where
+    no worker is at work."""
+    _check_at_work(run)
+    return batch.ask(run)
+
+
 def change_learning_rate(run: Run, peak: float) -> None:
     """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
     worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
     if run.status().state == "finished":
         raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
     changes.ask_for_learning_rate(run, peak)
+
+
+def peak_learning_rate(run: Run) -> float:
+    """What the schedule peaks at from the next step on, changes that were made or asked for included. Raises `UserError`
+    where the run's files are damaged."""
+    made = changes.read(run)
+    step = run.status().step + 1
+    asked = changes.asked(step, run.control())
+    settings = run.config().settings
+    return changes.settings_at(settings, [*made, *asked], step).learning_rate
 
 
 def _check_at_work(run: Run) -> None:

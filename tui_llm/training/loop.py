@@ -19,6 +19,8 @@ from tui_llm.llm.examples import Batches, spread
 from tui_llm.llm.model import GPT
 from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
+from tui_llm.training.processes import share
+from tui_llm.training.ranks import Ranks, whole
 
 EXPLODED = 10.0  # × ln V, the loss of a model that knows nothing: no spike that a run comes back from is so high
 
@@ -72,12 +74,15 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
 class Trainer:
     """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
 
-    def __init__(self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device) -> None:
-        self.model, self.settings, self.device = model.to(device), settings, device
+    def __init__(
+        self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
+        self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
+        # What a step calls: the model's loss, shared over processes, compiled where that pays (compiling.py). Before the
+        # optimisers: it may cut the parameters up.
+        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device)
+        self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # of each step, this process's
         self.optimizers = optimizers(model, settings, device)
-        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = (
-            model.loss
-        )  # what a step calls: compiled where that pays (compiling.py)
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
@@ -107,15 +112,18 @@ class Trainer:
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
         self.model.train()
-        torch.manual_seed(s.seed * 1_000_003 + number)  # dropout's noise depends on the step alone
+        # Dropout's noise depends on the step (and the process) alone.
+        torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         self.model.zero_grad(set_to_none=True)
-        for part in range(s.accumulation):
+        for part in self.parts:
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
-            with self.autocast():
-                loss = self.loss(x.to(self.device), y.to(self.device)) / s.accumulation
-            loss.backward()
+            with self.ranks.gradients(shared=part == self.parts[-1]):
+                with self.autocast():
+                    loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)
+                loss.backward()
             total += float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf))
+        total = self.ranks.mean(total)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf)))
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1
@@ -138,12 +146,16 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss on the held-out rows, in nats per token."""
+        """Mean loss on the held-out rows, in nats per token. Each process reads its share of them."""
         self.model.eval()
-        total, (x, y) = 0.0, self.validation
-        for i in range(0, len(x), self.settings.batch_size):
+        total, (rank, world) = 0.0, (self.ranks.rank, self.ranks.world)
+        x, y = (side[rank::world] for side in self.validation)
+        for i in range(0, math.ceil(len(self.validation[0]) / world), self.settings.batch_size):
             rows = slice(i, i + self.settings.batch_size)
+            count = len(x[rows])
+            if not count:  # all processes take equally many turns: who has no row left reads any, which doesn't count
+                x, y, rows = self.validation[0], self.validation[1], slice(0, 1)
             with self.autocast():
-                loss = self.model.loss(x[rows].to(self.device), y[rows].to(self.device))
-            total += float(loss) * len(x[rows])
-        return total / len(x)
+                loss = self.loss(x[rows].to(self.device), y[rows].to(self.device))
+            total += float(loss) * count
+        return self.ranks.total(total) / len(self.validation[0])

@@ -2,7 +2,7 @@
 
 config.json        what was asked (corpus, settings), written once
 status.json        what the worker says it is doing; whether it is alive says the lock alone
-control.json       what a person asks of the worker: paused, stop, save, learning_rate
+control.json       what a person asks of the worker: paused, stop, save, learning_rate, batch
 shipped.json       the loss of a shipped model of the same vocabulary on the held-out rows, measured once
 tensorboard/       event files of the metrics, where they were asked for
 changes.json       what was changed on the way, and at which step
@@ -10,6 +10,7 @@ metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_s
 samples.jsonl      a text that the model wrote at each evaluation
 pins.json          the prompts that are read at each evaluation; may change while it runs
 probes.jsonl       what the model made of them then
+batch.json         the batch that comes next, with the model's loss on each token of it (see batch.py); the newest only
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
 start/             the model that it started from, where it was not from random weights
 worker.log         what the worker printed
@@ -59,13 +60,16 @@ class NewerRun(UserError):
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the
-    settings, the device, and whether TensorBoard's event files are written too."""
+    settings, the device, and whether TensorBoard's event files are written too. `nproc` processes train it on this machine;
+    `shard` gives each a part of the weights instead of a copy (FSDP)."""
 
     corpus: tuple[str, ...]
     preset: str
     device: str
     settings: TrainingSettings
     tensorboard: bool = False
+    nproc: int = 1
+    shard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +141,10 @@ class Run:
                 str(raw["device"]),
                 from_fields(raw["settings"]),
                 raw.get("tensorboard") is True,
+                max(1, int(raw.get("nproc", 1))),  # a run of an earlier version has one
+                raw.get("shard", False) is True,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error!r}); delete the run") from error
 
     def _check_version(self, raw: Any) -> None:
@@ -238,7 +244,7 @@ class Run:
         raw = self._said()
         last = self.last_metric()
         try:
-            steps = self.config().settings.steps
+            config = self.config()
         except NewerRun as error:
             return Status("newer", str(error), last.step if last else 0)
         except UserError as error:
@@ -247,7 +253,7 @@ class Run:
         if alive:
             if state in ("new", "died"):
                 state = "starting"
-        elif state == "starting" and _just_said(raw):
+        elif state == "starting" and _just_said(raw, config.nproc):
             pass  # the worker is on its way to its lock
         elif state in ("starting", "running", "paused"):
             state = "died"
@@ -258,7 +264,7 @@ class Run:
             state,
             message,
             last.step if last else 0,
-            steps,
+            config.settings.steps,
             _int_or_none(raw.get("vocabulary")),
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
@@ -318,11 +324,12 @@ class Run:
             raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
 
 
-def _just_said(raw: dict[str, Any]) -> bool:
+def _just_said(raw: dict[str, Any], processes: int) -> bool:
     """Whether a status was written a moment ago. By either clock: one jumps when someone sets it, the other begins anew
-    with the machine."""
+    with the machine. Several processes find each other before they take the lock."""
+    grace = STARTING_GRACE * (2 if processes > 1 else 1)
     spans = (time.time() - _float(raw.get("time")), time.monotonic() - _float(raw.get("monotonic", -math.inf)))
-    return any(abs(span) < STARTING_GRACE for span in spans)
+    return any(abs(span) < grace for span in spans)
 
 
 def _int_or_none(value: Any) -> int | None:

@@ -2,6 +2,8 @@
 
 It holds the run's lock as long as it lives. SIGTERM: save, then leave. SIGHUP is ignored: the terminal may go.
 Whatever it has to say goes into the run directory; stdout and stderr are the run's log.
+
+Under torchrun it is one of several (see ranks.py): rank 0 holds the lock, decides and writes, the others follow it.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from filelock import Timeout
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, remedy, write_aside, write_json
-from tui_llm.llm import checkpoint, corpus, device, hub
+from tui_llm.llm import checkpoint, corpus, hub
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
 from tui_llm.training import (
+    batch_loss,
     changes,
     checkpoints,
     compiling,
@@ -35,9 +38,12 @@ from tui_llm.training import (
     jsonl,
     measuring,
     probes,
+    processes,
+    ranks,
     tensorboard,
 )
 from tui_llm.training.loop import Diverged, Trainer
+from tui_llm.training.ranks import Stopped
 from tui_llm.training.run import NewerRun, Run
 from tui_llm.training.start import FOLDER
 
@@ -45,15 +51,12 @@ PATIENCE = 5.0  # seconds that another worker has to give the lock back
 OUT_OF_MEMORY = "out of memory; not even one row at a time fits: start a new run with a smaller block size or model"
 
 
-class Stopped(Exception):
-    """Told to stop before the first step."""
-
-
 class Worker:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config = run.config()
         self.settings = self.config.settings
+        self.ranks = ranks.of_this_process(self.config.shard)
         self.told_to_stop = False
         self.facts: dict[str, Any] = {}
         self.shape: GPTConfig | None = None  # once it is known
@@ -61,11 +64,14 @@ class Worker:
         self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
         self._last_look = 0.0
         self._save_asked: object = None  # the last request to save that was met
+        self._batch_asked: object = None  # and the last one to show the batch
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
 
     def say(self, state: str, message: str = "") -> None:
+        if not self.ranks.first:
+            return
         log(f"{state} {message}")  # first: a full disk may refuse the other
         self.run.write_status(state, message, **self.facts)
 
@@ -73,59 +79,66 @@ class Worker:
         """Says how the preparation goes, a few times a second. Raises `Stopped` where it is told to stop."""
         if self.told_to_stop or self.run.control().get("stop"):
             raise Stopped
-        if time.monotonic() - self._last_look > 0.5:
+        if self.ranks.first and time.monotonic() - self._last_look > 0.5:
             self._last_look = time.monotonic()
             self.run.write_status("starting", message, **self.facts)
 
     def work(self) -> None:
         """Everything, from reading the corpus to the last checkpoint. Raises `UserError`, `Diverged` or `Stopped`."""
         run, s = self.run, self.settings
-        place = device.choose(self.config.device)
-        self.facts["device"] = str(place)
-        self.say("starting", "opening the vocabulary")
-        start = run.path / FOLDER if s.from_model else None
-        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
-        text = corpus.load(
-            self.config.corpus,
-            tokenizer,
-            s.validation_fraction,
-            block_size=s.block_size,
-            progress=self.prepare,
-        )
-        self._check_corpus(text.digest)
+        processes.check(s, self.ranks.world, shard=self.ranks.shard)
+        self.ranks.connect(self.config.device)
+        with self.ranks.in_turn():
+            place = self.ranks.choose(self.config.device)
+            self.facts |= {"device": str(place), "processes": self.ranks.world}
+            self.say("starting", "opening the vocabulary")
+            start = run.path / FOLDER if s.from_model else None
+            tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
+            text = corpus.load(
+                self.config.corpus,
+                tokenizer,
+                s.validation_fraction,
+                block_size=s.block_size,
+                progress=self.prepare,
+            )
+            self._check_corpus(text.digest)
         torch.manual_seed(s.seed)
         shape = checkpoint.read_config(start) if start else cost.shape(s, tokenizer.size)
         self.shape = dataclasses.replace(shape, dropout=s.dropout)
         model = GPT(self.shape)
-        found = checkpoints.load_newest(run, model)
-        if start and not found:
+        found = checkpoints.load_newest(run, model) if self.ranks.first else None  # the others hear of it
+        if start and not found and self.ranks.first:
             model.load_state_dict(checkpoint.load(start).state_dict())
-        done, state, told = found or (0, None, "")
-        self.saved = done if found else None
+        _, state, told = found or (0, None, "")
+        done = self.ranks.number(found[0] if found else 0)
+        self.saved = done or None
         self.facts |= {"vocabulary": tokenizer.size, "parameters": model.config.parameters(),
                        "unigram_entropy": text.unigram_entropy, "bigram_entropy": text.bigram_entropy,
                        "train_tokens": len(text.train)}  # fmt: skip
         if text.floor is not None:
             self.facts["floor"] = text.floor
-        trainer = Trainer(model, text, s, place)
-        if state is not None:
+        trainer = Trainer(model, text, s, place, self.ranks)
+        if done:
             checkpoints.restore(trainer, state)
         trainer.changes = changes.read(run)
-        jsonl.cut_back(run.path, done)
-        if not done:
-            probes.begin(run, trainer, tokenizer)
-        if self.config.tensorboard:
-            told += self._begin_events(done)
         gauges = measuring.Gauges(trainer)
-        self.facts |= gauges.facts | measuring.shipped_loss(run, trainer, tokenizer, self.prepare)
-        if done < s.steps and compiling.wanted(s.compile, place):
+        if self.ranks.first:
+            jsonl.cut_back(run.path, done)
+            if self.config.tensorboard:
+                told += self._begin_events(done)
+            self.facts |= gauges.facts | measuring.shipped_loss(run, trainer, tokenizer, self.prepare)
+        if not done:
+            view = ranks.gathered(trainer)
+            if self.ranks.first:
+                probes.begin(run, view, tokenizer)
+        if done < s.steps and self.ranks.world == 1 and compiling.wanted(s.compile, place):
             self.say("starting", "compiling the training step; this takes a minute the first time")
             told += compiling.compile_step(trainer, done + 1)
         self.say("running", told)
         step = done
-        with run.metrics_path.open("ab", buffering=0) as metrics:
+        with Path(run.metrics_path if self.ranks.first else os.devnull).open("ab", buffering=0) as metrics:
             steps = trainer.steps(done)
-            while not self.told_to_stop and self._obey(trainer, tokenizer, step):
+            while self._obey(trainer, tokenizer, step):
                 record = next(steps, None)
                 if record is None:
                     break
@@ -135,12 +148,14 @@ class Worker:
                 if self.events is not None:
                     self.events.add(line)
                 if record.val_loss is not None:
-                    for look in evaluations.LOOKS:
-                        look(run, trainer, tokenizer, record)
+                    view = ranks.gathered(trainer)
+                    for look in evaluations.LOOKS if self.ranks.first else ():
+                        look(run, view, tokenizer, record)
                 if step % s.checkpoint_every == 0 or step == s.steps:
-                    os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
+                    if self.ranks.first:
+                        os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
                     self.save(trainer, tokenizer, step)
-                if gauges.due():
+                if self.ranks.first and not self.ranks.shard and gauges.due():
                     self.say("running", "measuring what this machine can do, once")
                     gauges.measure()
                     self.facts |= gauges.facts
@@ -148,6 +163,7 @@ class Worker:
         self.save(trainer, tokenizer, step)
         if self.events is not None:
             self.events.close()
+        self.ranks.leave()
         if step >= s.steps:
             self.say("finished", f"all {s.steps:,} steps are done")
         else:
@@ -176,7 +192,7 @@ class Worker:
         """What to tell of a run that ran out of memory: the batch that would fit, which goes into the status too."""
         s, fits = self.settings, None
         if self.shape is not None:
-            fits = cost.fitting(s, self.shape, measuring.available(device.choose(self.config.device)))
+            fits = cost.fitting(s, self.shape, measuring.available(self.ranks.choose(self.config.device)))
         if fits is None:
             return OUT_OF_MEMORY
         self.facts["fits"] = fits
@@ -199,28 +215,59 @@ class Worker:
 
     def _obey(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
         """Does what control.json asks for between `step` and the next: saves, sleeps as long as it asks for a pause
-        (saving first), changes the learning rate. False where it asks for a stop instead."""
+        (saving first), changes the learning rate. False where it asks for a stop instead.
+
+        Rank 0 does so; the others do as they hear from it, so that all do it at the same step.
+        """
+        if not self.ranks.first:
+            return self._follow(trainer, tokenizer, step)
+        go = self._decide(trainer, tokenizer, step)
+        self.ranks.tell(ranks.GO if go else ranks.STOP)
+        return go
+
+    def _follow(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
+        """What `_obey` does where rank 0 decides."""
+        while True:
+            order, since, rate = self.ranks.tell(ranks.GO)
+            if order == ranks.SAVE:
+                self.save(trainer, tokenizer, step)
+            elif order == ranks.CHANGE:
+                trainer.changes = [*trainer.changes, changes.Change(since, rate, 0)]
+            else:
+                return order == ranks.GO
+
+    def _decide(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
         control = self.run.control()
         if control.get("paused") and not self.told_to_stop:
+            self.ranks.tell(ranks.SAVE)
             self.save(trainer, tokenizer, step)
             self.say("paused", f"paused at step {step:,}")
             while control.get("paused") and not control.get("stop") and not self.told_to_stop:
+                self._show_batch(trainer, tokenizer, step, control)
                 time.sleep(0.1)
                 control = self.run.control()
             if not control.get("stop") and not self.told_to_stop:
                 self.say("running")
         if control.get("stop") or self.told_to_stop:
             return False
+        self._show_batch(trainer, tokenizer, step, control)
         if control.get("save") not in (None, self._save_asked):
             self._save_asked = control["save"]
+            self.ranks.tell(ranks.SAVE)
             self.save(trainer, tokenizer, step)
             self.say("running", f"saved at step {step:,}, as asked")
         if step < self.settings.steps:
             changed = changes.take(self.run, trainer.changes, step + 1, control)
             if changed is not trainer.changes:
                 trainer.changes = changed
+                self.ranks.tell(ranks.CHANGE, changed[-1].step, changed[-1].learning_rate)
                 self.say("running", f"learning rate {changed[-1].learning_rate:g} at most, from step {step + 1:,} on")
         return True
+
+    def _show_batch(self, trainer: Trainer, tokenizer: BPETokenizer, step: int, control: dict[str, Any]) -> None:
+        if self.ranks.shard:
+            return  # one process alone has no whole model: only evaluations, in which all take part, show the batch
+        self._batch_asked = batch_loss.answer(self.run, trainer, tokenizer, step, control, self._batch_asked)
 
 
 def log(line: str) -> None:
@@ -247,6 +294,8 @@ def main(arguments: list[str]) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):  # before the lock: who sees it held may send one
         signal.signal(name, worker.stop)
     torch.set_flush_denormal(True)
+    if not worker.ranks.first:
+        return work(worker)
     try:
         with run.held(PATIENCE):
             return work(worker)
@@ -259,11 +308,12 @@ def main(arguments: list[str]) -> int:
 
 
 def work(worker: Worker) -> int:
-    """Trains, under the lock; however that ends, the status says it."""
+    """Trains, under rank 0's lock; however that ends, the status says it."""
     run = worker.run
     try:
-        write_aside(run.path / "pid", lambda part: _write(part, str(os.getpid())))
-        checkpoints.clean(run)
+        if worker.ranks.first:
+            write_aside(run.path / "pid", lambda part: _write(part, str(os.getpid())))
+            checkpoints.clean(run)
         worker.work()
         return 0
     except Stopped:
@@ -282,12 +332,15 @@ def work(worker: Worker) -> int:
     except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
         log(traceback.format_exc())
         # torch's CPU allocator has no exception of its own.
-        message = (
+        message = worker.ranks.lost(error) or (
             worker.out_of_memory()
             if "can't allocate memory" in str(error)
             else f"{type(error).__name__}: {error} (see {run.log_path})"
         )
     try:
+        if not worker.ranks.first:
+            log(f"process {worker.ranks.rank}: {message}")
+            worker.ranks.fail(message)
         worker.say("failed", " ".join(message.split()))
     except UserError as error:
         log(f"and: {error}")
@@ -303,4 +356,7 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status and "LOCAL_RANK" in os.environ:
+        os._exit(status)  # taking down connections in good order may wait for ever for a peer that is gone
+    raise SystemExit(status)

@@ -26,8 +26,9 @@ class CommandProvider(Provider):
 
     def _commands(self) -> Iterable[tuple[Command, Callable[[], object]]]:
         lab = self.app.lab_screen if isinstance(self.app, LabApp) else None
+        scopes = ("app", "lab", *PANES) if self.screen is lab else ("app", getattr(self.screen, "SCOPE", "app"))
         for command in COMMANDS:
-            if command.scope in ("app", "lab", *PANES) and self.screen is lab:
+            if command.scope in scopes:
                 yield command, self._runner(command)
 
     def _runner(self, command: Command) -> Callable[[], object]:

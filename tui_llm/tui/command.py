@@ -26,6 +26,7 @@ class Command:
     footer: tuple[str, ...] = ()  # where the footer shows it: `prompt`, panes' names, or `*` for every pane
     priority: bool = False  # before the focused widget sees the key
     together: str = ""  # neighbours in the footer with the same word here share it as their label
+    importance: int = 0  # in the footer: where there is no room for all, the least important stay away
 
     @property
     def key_text(self) -> str:
@@ -56,6 +57,7 @@ NAMES = {
     "escape": "Esc",
     "enter": "Enter",
     "space": "Space",
+    "backspace": "Bksp",
     "tab": "Tab",
     "shift+tab": "Shift+Tab",
     "alt+enter": "Alt+Enter",

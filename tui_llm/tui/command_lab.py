@@ -8,7 +8,17 @@ from tui_llm.tui.command_training import TRAINING_COMMANDS
 
 LAB_COMMANDS: tuple[Command, ...] = (
     # Prompt
-    Command("type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",)),
+    Command(
+        "type",
+        "i,slash",
+        "prompt",
+        "Type in the prompt: every pane follows",
+        "Prompt",
+        "lab",
+        "type",
+        ("*",),
+        importance=1,
+    ),
     Command(
         "leave",
         "escape",
@@ -18,6 +28,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "prompt",
         "leave(False)",
         ("prompt",),
+        importance=8,
     ),
     Command(
         "leave_enter",
@@ -257,7 +268,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
     Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
-    Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",)),
+    Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",), importance=2),
     Command(
         "theme",
         "d",
@@ -286,6 +297,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "app",
         "show_help",
         ("prompt",),
+        importance=9,
     ),
     Command(
         "help_key",
@@ -296,8 +308,9 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "lab",
         "app.show_help",
         ("*",),
+        importance=9,
     ),
-    Command("quit", "q", "quit", "Leave (training goes on by itself)", "App", "lab", "app.quit", ("*",)),
+    Command("quit", "q", "quit", "Leave (training goes on by itself)", "App", "lab", "app.quit", ("*",), importance=4),
     Command(
         "quit_anywhere",
         "ctrl+q",
@@ -308,5 +321,6 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "quit",
         ("prompt",),
         priority=True,
+        importance=4,
     ),
 )

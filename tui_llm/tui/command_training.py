@@ -14,6 +14,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "training",
         "new_run",
         ("training",),
+        importance=3,
     ),
     Command(
         "pause_run",
@@ -24,6 +25,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "training",
         "pause_run",
         ("training",),
+        importance=3,
     ),
     Command(
         "stop_run",
@@ -34,6 +36,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "training",
         "stop_run",
         ("training",),
+        importance=3,
     ),
     Command(
         "resume_run",
@@ -44,6 +47,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "training",
         "resume_run",
         ("training",),
+        importance=1,
     ),
     Command(
         "open_run",
@@ -54,6 +58,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "training",
         "open_run",
         ("training",),
+        importance=1,
     ),
     Command(
         "log_axis",
@@ -74,6 +79,7 @@ TRAINING_COMMANDS: tuple[Command, ...] = (
         "lab",
         "follow",
         ("training",),
+        importance=2,
     ),
     Command(
         "smooth",

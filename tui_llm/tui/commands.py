@@ -9,13 +9,23 @@ from __future__ import annotations
 from textual.binding import Binding, BindingType
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
+from tui_llm.tui.command_batch import BATCH_COMMANDS
+from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
+from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
-COMMANDS = (*LAB_COMMANDS, *PROBE_COMMANDS, *SCREEN_COMMANDS)
+COMMANDS = (
+    *LAB_COMMANDS,
+    *INSIDE_COMMANDS,
+    *BATCH_COMMANDS,
+    *PROBE_COMMANDS,
+    *SCREEN_COMMANDS,
+    *RUN_COMMANDS,
+)
 BY_ID = {command.id: command for command in COMMANDS}
 
 
@@ -37,10 +47,10 @@ def bindings(scope: str) -> list[BindingType]:
 
 
 def footer(place: str) -> list[Command]:
-    """What the footer shows where `place` (`prompt` or a pane's name) has the focus: help first, so that it is never
-    cut off, then the place's own."""
+    """What the footer may show where `place` (`prompt`, a pane's or a screen's name) has the focus: help first, then the
+    place's own."""
     own = [command for command in COMMANDS if place in command.footer]
-    if place == "prompt":
+    if place in ("prompt", "batch", "samples"):
         return own
     return [
         BY_ID["help_key"],

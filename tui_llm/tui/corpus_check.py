@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import os
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -71,3 +73,52 @@ def complete(text: str) -> str | None:
     except (OSError, ValueError, RuntimeError):
         pass
     return next((name for name in corpora.NAMES if text and name.startswith(text) and name != text), None)
+
+
+def several(text: str) -> list[str]:
+    """The corpora in `text`: separated by commas, one with a comma in its name in double quotes (two of them inside are
+    one). A path that exists just as it is written is taken whole.
+
+    Raises `UserError` where a quotation mark is not closed.
+    """
+    text = text.strip()
+    with suppress(OSError, ValueError, RuntimeError):
+        if Path(text).expanduser().exists():
+            return [text] if text else []
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        raise UserError('a quotation mark is not closed; write "a, b.txt", c.txt') from None
+    return [item.strip() for row in rows for item in row if item.strip()]
+
+
+def quoted(corpus: str) -> str:
+    """`corpus` as `several` reads it back."""
+    return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
+
+
+def corpora_said(text: str) -> str:
+    """What the corpora in `text` are, in a line. Raises `UserError` where one can't be trained on, and says which."""
+    items = several(text)
+    if len(items) <= 1:
+        size = corpus_size(items[0] if items else "")
+        return f"{size:,} bytes of text" if size is not None else kind(items[0])
+    known, others = 0, []
+    for item in items:
+        try:
+            size = corpus_size(item)
+        except UserError as error:
+            raise UserError(f"{item}: {error}") from None
+        known += size or 0
+        if size is None:
+            others.append(item if corpora.is_named(corpora.place(item)) else f"the folder {item}")
+    parts = ([f"{known:,} bytes of text"] if known or not others else []) + others
+    return f"{len(items)} texts: {', '.join(parts)}"
+
+
+def complete_last(text: str) -> str | None:
+    """As `complete`, for the last of several corpora."""
+    head, comma, last = text.rpartition(",")
+    blank = last[: len(last) - len(last.lstrip())]
+    found = None if '"' in last else complete(last.lstrip())
+    return None if found is None or "," in found else head + comma + blank + found  # it would need quotes

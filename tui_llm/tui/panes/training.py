@@ -16,9 +16,9 @@ from tui_llm.paths import run_model
 from tui_llm.training import gauges, launch
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
-from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import PANE_TITLES, PANES, bindings
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen, RunWatched
+from tui_llm.tui.panes.steering import SteersRun
 from tui_llm.tui.run_watch import RunSnapshot, RunWatcher
 from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
 
@@ -187,7 +187,7 @@ NOTHING = Content.assemble(
 )
 
 
-class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
+class TrainingPane(SteersRun, Vertical, can_focus=True):
     BINDINGS = bindings("training")
     DEFAULT_CSS = """
     TrainingPane { overflow: hidden; }
@@ -284,6 +284,10 @@ class TrainingPane(ActsOnRuns, Vertical, can_focus=True):
     @property
     def watcher(self) -> RunWatcher:
         return self.query_one(RunWatcher)
+
+    @property
+    def run_watched(self) -> Run | None:
+        return self.watcher.run_watched
 
     def follow(self, run: Run) -> None:
         """Shows `run` from now on."""

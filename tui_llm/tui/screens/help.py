@@ -31,6 +31,14 @@ WORDS = (
     ("mean of 60 steps", "the plain mean of the training losses of the last so many steps"),
     ("u", "the random number from 0 to 1 that picked the token on the cumulative probabilities"),
     ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all was cached), and the time it took"),
+    ("attention", "how one token's head spreads a weight of 1 over the tokens up to itself: softmax(q · k ÷ √D)"),
+    ("spread", "e^entropy of a head's weights: as if it had looked at so many tokens evenly"),
+    (
+        "logit lens",
+        "the prediction if the model ended after a layer: the final LayerNorm and the head on what it hands on",
+    ),
+    ("KL", "nats by which a layer's prediction q is off the whole model's p: the sum of p ln(p ÷ q)"),
+    ("cosine", "of the angle between two embeddings: 1 is the same direction, 0 a right angle"),
     ("rank", "1 + how many tokens have a larger logit"),
 )
 

@@ -30,8 +30,8 @@ from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.drawing import Drawing
 from tui_llm.tui.screens.following import Following
-from tui_llm.tui.screens.inquiring import Inquiring
 from tui_llm.tui.screens.keep import Keeping
+from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
@@ -41,7 +41,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Drawing, Following, Inquiring, Keeping, Pinning):
+class LabScreen(Drawing, Following, Keeping, Opening, Pinning):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:

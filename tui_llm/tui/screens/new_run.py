@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from textual import events, work
@@ -11,40 +11,33 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.suggester import Suggester
 from textual.timer import Timer
-from textual.widget import Widget
 from textual.widgets import Button, Input, Select, Static
 
 from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.llm.device_names import DEVICES
+from tui_llm.llm.shape import GPTConfig
 from tui_llm.training import launch, pins
-from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
+from tui_llm.training.fields import NAMES, for_steps, judge, settle, starting_model, text_of
+from tui_llm.training.presets import PRESETS, TrainingSettings
 from tui_llm.training.run import Run, check_name
-from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.corpus_check import complete, corpus_size, kind
+from tui_llm.tui.corpus_check import corpora_said, several
+from tui_llm.tui.screens.estimating import Estimating
+from tui_llm.tui.screens.new_run_fields import GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
 
-FIELDS = ("steps", "batch_size", "block_size", "learning_rate", "seed")
-LABELS = {
-    "corpus": "corpus",
-    "name": "name",
-    "preset": "preset",
-    "steps": "steps",
-    "batch_size": "batch size",
-    "block_size": "block size",
-    "learning_rate": "learning rate",
-    "seed": "seed",
-    "device": "device",
-}
-SETTLE = 0.15  # seconds without a key before the corpus is looked at
+SETTLE = 0.15  # seconds without a key before files are looked at
+SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 
 
 def free_name(corpus: str, preset: str) -> str:
     """A name that no run has yet, such as `tales-toy` or `tales-toy-2`."""
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(corpus.rstrip("/")).stem)[:40].strip("-").lower()
+    try:
+        first = next(iter(several(corpus)), "")
+    except UserError:
+        first = corpus
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
     base = f"{stem}-{preset}" if stem else preset
     name, at = base, 1
     while (paths.runs_dir() / name).exists():
@@ -62,66 +55,33 @@ def name_problem(name: str) -> str:
     return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""
 
 
-def field_problem(field: str, text: str, base: TrainingSettings) -> str:
-    """Why `text` can't be the setting `field`, everything else being as in `base`; empty where it can."""
-    try:
-        from_fields({field: text.strip()}, base)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 def shape(settings: TrainingSettings) -> str:
-    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer} vocabulary"
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
-def row(name: str, widget: Widget) -> Horizontal:
-    """A label, what is put in, and what is said about that."""
-    return Horizontal(
-        Static(Content(LABELS[name]), classes="label"),
-        widget,
-        Static(id=f"{name}-says", classes="says"),
-        classes="row",
-    )
-
-
-class PathSuggester(Suggester):
-    """Completes a path from what lies in its folder."""
-
-    def __init__(self) -> None:
-        super().__init__(use_cache=False, case_sensitive=True)
-
-    async def get_suggestion(self, value: str) -> str | None:
-        return await asyncio.to_thread(complete, value) if value else None
-
-
-class Field(Input):
-    """One line of text. What could not be seen in it can't be typed or pasted into it either."""
-
-    def validate_value(self, value: str) -> str:
-        return value if value.isprintable() else "".join(c for c in value if c.isprintable())
-
-
-class NewRunScreen(ModalScreen[Run | None]):
+class NewRunScreen(Estimating, ModalScreen[Run | None]):
     """Dismissed with the run, whose worker is started, or with None."""
 
     BINDINGS = bindings("new_run")
     DEFAULT_CSS = """
     NewRunScreen { align: center middle; }
-    NewRunScreen #form { width: 92; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
+    NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
         background: $surface; padding: 0 1; }
     NewRunScreen #rows { height: auto; max-height: 100%; }
+    NewRunScreen .group { color: $text-accent; text-style: bold; }
     NewRunScreen .row { height: auto; min-height: 1; }
-    NewRunScreen .label { width: 15; }
-    NewRunScreen Field { width: 30; }
+    NewRunScreen .label { width: 17; }
+    NewRunScreen Field { width: 34; }
     NewRunScreen #corpus-line Field { width: 1fr; }
-    NewRunScreen Select { width: 30; }
-    NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 14; }
+    NewRunScreen Select { width: 34; }
+    NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 20; }
     NewRunScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
     NewRunScreen .says.-wrong { color: $text-error; }
-    NewRunScreen #corpus-row .says { width: 100%; padding-left: 15; }
+    NewRunScreen #corpus-row .says { width: 100%; padding-left: 17; }
     NewRunScreen #corpus-row { layout: vertical; }
     NewRunScreen #corpus-line { height: 1; }
+    NewRunScreen #cost { height: auto; margin-top: 1; }
+    NewRunScreen #estimate { height: auto; color: $text-muted; }
     NewRunScreen #buttons { height: 1; margin-top: 1; }
     NewRunScreen Button { margin-right: 2; }
     NewRunScreen #trouble { color: $text-error; height: auto; display: none; }
@@ -132,101 +92,136 @@ class NewRunScreen(ModalScreen[Run | None]):
         super().__init__()
         self._corpus = corpus
         self._suggested = ""  # the name that the form chose itself
+        self._filled: dict[str, str] = {}  # what the preset, or the model to start from, says of each field
+        self._model: GPTConfig | None = None  # the shape of the model to start from
         self._wrong: dict[str, str] = {"corpus": "?"}
+        self._unfit: dict[str, str] = {}  # what only a look at the disk has shown
+        self._said: dict[str, tuple[str, bool]] = {}  # what stands beside each field
         self._settle: Timer | None = None
+        self._look: Timer | None = None
         self._starting = False
 
     def compose(self) -> ComposeResult:
-        first = next(iter(PRESETS))
         with Vertical(id="form"):
             with VerticalScroll(id="rows", can_focus=False):
                 with Vertical(id="corpus-row", classes="row"):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield Field(
+                        yield CorpusField(
                             self._corpus,
                             placeholder="a text file, a folder, stories … (→ completes)",
                             id="corpus",
                             compact=True,
-                            suggester=PathSuggester(),
+                            suggester=CorpusSuggester(),
                         )
                     yield Static(id="corpus-says", classes="says")
-                yield row("preset", Select([(name, name) for name in PRESETS], value=first, allow_blank=False,
-                                           id="preset", compact=True))  # fmt: skip
-                for name in ("name", *FIELDS):
-                    yield row(name, Field(id=name, compact=True))
-                yield row("device", Select([(name, name) for name in DEVICES], value="auto", allow_blank=False,
-                                           id="device", compact=True))  # fmt: skip
+                for at, (title, names) in enumerate(GROUPS.items()):
+                    if at:
+                        yield Static(Content(title), classes="group")
+                    for name in names:
+                        yield row(name)
+            yield Static(id="cost")
+            yield Static(id="estimate")
             yield Static(id="trouble")
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
+                yield Button("Estimate (ctrl+e)", id="measure", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content("New training run")
-        self._fill(next(iter(PRESETS)))
-        self._suggest_name()
-        self._check_all()
+        self._changed()
         self._check_corpus_soon()
-        self.query_one("#corpus", Field).focus()
+        self.query_one("#corpus", CorpusField).focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.width < 76, "-narrow")
-        # Whatever scrolls, the buttons and what went wrong stay in sight.
-        self.query_one("#rows").styles.max_height = max(1, event.size.height - 5)
+        self.set_class(event.size.width < 100, "-narrow")
+        # Whatever scrolls, the cost, the buttons and what went wrong stay in sight.
+        self.query_one("#rows").styles.max_height = max(1, event.size.height - 9)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def text(self, name: str) -> str:
-        return self.query_one(f"#{name}", Field).value
+        field = self.query_one(f"#{name}")
+        return str(field.value) if isinstance(field, Input | Select) else ""
 
     @property
     def preset(self) -> str:
-        return str(self.query_one("#preset", Select).value)
+        return self.text("preset")
 
     @property
-    def base(self) -> TrainingSettings:
-        return PRESETS[self.preset]
+    def given(self) -> dict[str, str]:
+        """The fields that the user has changed."""
+        own = MODELS_OWN if self.text("from_model").strip() else ()
+        return {
+            name: self.text(name) if name == "sample_prompt" else self.text(name).strip()
+            for name in NAMES
+            if name not in own and self.text(name) != self._filled.get(name)
+        }
 
-    def _fill(self, preset: str) -> None:
-        for name in FIELDS:
-            self.query_one(f"#{name}", Field).value = (
-                f"{getattr(PRESETS[preset], name):g}"
-                if (name == "learning_rate")
-                else str(getattr(PRESETS[preset], name))
-            )
+    def _baseline(self, given: dict[str, str]) -> dict[str, str]:
+        """What each field says where the user has not changed it."""
+        base = PRESETS[self.preset]
+        with suppress(UserError):  # the steps are no number: that is said beside them
+            base = for_steps(base, given)
+        texts = {name: text_of(base, name) for name in NAMES}
+        if self._model is not None:
+            m = self._model
+            texts |= {"layers": str(m.layers), "heads": str(m.heads), "width": str(m.width),
+                      "block_size": str(m.context), "tokenizer": self.text("from_model").strip()}  # fmt: skip
+        return texts
+
+    def _refill(self) -> None:
+        """Lets the fields that the user has not changed follow the preset and the model."""
+        given = self.given if self._filled else {}
+        before, self._filled = self._filled, self._baseline(given)
+        for name, text in self._filled.items():
+            field = self.query_one(f"#{name}")
+            if name in given or not isinstance(field, Input | Select):
+                continue
+            if field.value != text and (not before or field.value == before[name] or name in MODELS_OWN):
+                field.value = text
+        for name in MODELS_OWN:
+            self.query_one(f"#{name}").disabled = self._model is not None
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
-        if event.select.id == "preset":
-            self._fill(self.preset)
-            self._suggest_name()
-            self._check_all()
+        self._changed()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if event.input.id == "corpus":
-            self._suggest_name()
             self._check_corpus_soon()
-        self._check_all()
+        self._changed(settings=event.input.id not in ("corpus", "name"))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self.focus_next()
 
+    def _changed(self, settings: bool = True) -> None:
+        self._suggest_name()
+        if settings:
+            self._refill()
+            self._unfit.clear()
+            self._examine_soon()
+        self._check_all()
+
     def _suggest_name(self) -> None:
         """Keeps the name in step with corpus and preset until the user types one."""
         if self.text("name") in ("", self._suggested):
             self._suggested = free_name(self.text("corpus"), self.preset)
-            self.query_one("#name", Field).value = self._suggested
+            self.query_one("#name", Input).value = self._suggested
 
     # ── what is wrong ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_all(self) -> None:
-        self._says("preset", shape(self.base))
+        self._says("preset", shape(PRESETS[self.preset]))
         self._judge("name", name_problem(self.text("name")))
-        for name in FIELDS:
-            self._judge(name, field_problem(name, self.text(name), self.base))
+        wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        wrong = {**self._unfit, **wrong}
+        for name in NAMES:
+            own = self._model is not None and name in MODELS_OWN
+            self._judge(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
 
     def _judge(self, name: str, problem: str, otherwise: str = "") -> None:
         if problem:
@@ -236,6 +231,9 @@ class NewRunScreen(ModalScreen[Run | None]):
         self._says(name, problem or otherwise, wrong=bool(problem))
 
     def _says(self, name: str, line: str, wrong: bool = False) -> None:
+        if self._said.get(name) == (line, wrong):
+            return  # a form of thirty lines is not laid out anew for one
+        self._said[name] = (line, wrong)
         says = self.query_one(f"#{name}-says", Static)
         says.update(Content(("✗ " if wrong else "") + visible(line)))
         says.set_class(wrong, "-wrong")
@@ -249,61 +247,97 @@ class NewRunScreen(ModalScreen[Run | None]):
     @work(thread=True, exclusive=True, group="corpus", exit_on_error=False)
     def _check_corpus(self, text: str) -> None:
         try:
-            size = corpus_size(text)
-            problem, fact = "", f"{fmt.count(size)} bytes of text" if size is not None else kind(text)
+            problem, fact = "", corpora_said(text)
         except UserError as error:
             problem, fact = str(error), ""
         self.app.call_from_thread(self._corpus_checked, text, problem, fact)
 
     def _corpus_checked(self, text: str, problem: str, fact: str) -> None:
         if self.is_mounted and text == self.text("corpus"):
-            self._judge("corpus", problem, fact)
+            self._judge("corpus", problem or "", f"{fact} ({SEVERAL})")
+
+    def _examine_soon(self) -> None:
+        """Looks at the model, the vocabulary and the cost, off the screen's thread."""
+        self.forget_estimate()
+        if self._look is not None:
+            self._look.stop()
+        self._look = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
+
+    @work(thread=True, exclusive=True, group="examine", exit_on_error=False)
+    def _examine(self, given: dict[str, str], preset: str) -> None:
+        unfit: dict[str, str] = {}
+        model, settled, field = None, None, "from_model"
+        try:
+            if given.get("from_model"):
+                model, field = starting_model(given["from_model"])[1], "block_size"
+            else:
+                field = "tokenizer"
+            settled = settle(given, PRESETS[preset])[:2]
+        except UserError as error:
+            unfit[field] = str(error)
+        self.app.call_from_thread(self._examined, given, preset, model, settled, unfit)
+
+    def _examined(
+        self,
+        given: dict[str, str],
+        preset: str,
+        model: GPTConfig | None,
+        settled: tuple[TrainingSettings, GPTConfig] | None,
+        unfit: dict[str, str],
+    ) -> None:
+        if not self.is_mounted or (given, preset) != (self.given, self.preset):
+            return
+        if model != self._model:
+            self._model = model
+            self._refill()
+        wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        self._unfit = {} if wrong else unfit
+        self._check_all()
+        self.show_cost(settled)
 
     # ── what is done ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        if event.button.id == "start":
-            self.action_start()
-        else:
-            self.action_leave()
+        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_leave)()
 
     def action_leave(self) -> None:
         self.dismiss(None)
 
+    def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
+        """Goes to the first wrong field and says why it is; False where all are right."""
+        for name in (name for name in ("corpus", *LABELS) if name in self._wrong and name not in without):
+            self.trouble(f"{LABELS[name]}: {self._wrong[name]}")
+            self.query_one(f"#{name}").focus()
+            return True
+        return False
+
     def action_start(self) -> None:
-        if self._starting:
-            return
-        for name in LABELS:
-            if name in self._wrong:
-                self._trouble(f"{LABELS[name]}: {self._wrong[name]}")
-                self.query_one(f"#{name}").focus()
-                return
-        try:
-            settings = from_fields({name: self.text(name).strip() for name in FIELDS}, self.base)
-        except UserError as error:
-            self._trouble(str(error))
+        if self._starting or self.first_wrong():
             return
         self._starting = True
-        device = str(self.query_one("#device", Select).value)
-        self._start(self.text("name"), self.text("corpus").strip(), settings, self.preset, device)
+        corpora = several(self.text("corpus"))
+        self._start(self.text("name"), corpora, self.given, self.preset, self.text("device"))
 
-    def _trouble(self, line: str) -> None:
+    def trouble(self, line: str) -> None:
         self._starting = False
         trouble = self.query_one("#trouble", Static)
         trouble.update(Content(visible(line)))
         trouble.set_class(bool(line), "-some")
 
     @work(thread=True, group="start", exit_on_error=False)
-    def _start(self, name: str, corpus: str, settings: TrainingSettings, preset: str, device: str) -> None:
+    def _start(self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str) -> None:
         run = None
         try:
-            pinned = pins.of_user()
-            run = launch.create(name, [corpus], settings, preset=preset, device=device, pinned=pinned)
+            settings, _, found = settle(given, PRESETS[preset])
+            folder = found.folder if found else None
+            run = launch.create(
+                name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user()
+            )
             launch.start(run)
         except (UserError, OSError) as error:
             if run is not None and not run.checkpoints() and not run.alive():
                 run.delete()  # so that the same name can be tried again
-            self.app.call_from_thread(self._trouble, " ".join(str(error).split()))
+            self.app.call_from_thread(self.trouble, " ".join(str(error).split()))
         else:
             self.app.call_from_thread(self.dismiss, run)

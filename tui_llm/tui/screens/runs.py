@@ -1,131 +1,29 @@
-"""Every training run on this machine, as a table: watch, open, resume, stop, delete."""
+"""Every training run on this machine, as a table. What can be done to one is in `run_actions`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.timer import Timer
-from textual.widgets import Button, DataTable, Static
+from textual.widgets import DataTable, Static
 
-from tui_llm.display import visible
-from tui_llm.errors import UserError
 from tui_llm.training import launch
 from tui_llm.training.run import Run, runs
-from tui_llm.tui import format as fmt
-from tui_llm.tui.acting import ActsOnRuns
 from tui_llm.tui.commands import bindings, footer
-from tui_llm.tui.panes.training import state_words
-from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse
+from tui_llm.tui.screens.run_actions import RunActions
+from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
 from tui_llm.tui.widgets.loss_chart import OTHERS
 
 REFRESH = 2.0  # seconds, while a run is alive
-BLOCKS = "▁▂▃▄▅▆▇█"
-SPARK = 12  # cells of a sparkline
-MARK = "◆"  # before the name of a run that the chart shows too
-COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One run's line, all of it plain numbers and words."""
-
-    name: str
-    state: str
-    step: int
-    steps: int
-    loss: float | None
-    val_loss: float | None
-    losses: tuple[float, ...]
-    size: int
-    preset: str
-    changed: float
-    alive: bool
-
-
-def row_of(run: Run) -> RunRow:
-    """Reads what the table shows of `run`; never raises on what it finds."""
-    status, last = run.status(), run.last_metric()
-    try:
-        preset = run.config().preset
-    except UserError:
-        preset = "?"
-    try:
-        size = run.size()
-    except OSError:  # a checkpoint went away just now
-        size = 0
-    return RunRow(
-        run.name, status.state, status.step, status.steps, last.loss if last else None, last_validation(run.metrics_path),
-        tuple(loss_glimpse(run.metrics_path, SPARK)), size, preset, last_sign(run), status.alive,
-    )  # fmt: skip
-
-
-def spark(values: tuple[float, ...]) -> str:
-    """Heights of `values` as block characters, from the lowest to the highest."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    span = high - low or 1.0
-    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((v - low) / span * len(BLOCKS)))] for v in values)
-
-
-def size_text(size: int) -> str:
-    for unit, letters in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {letters}"
-    return f"{size} B"
-
-
-def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
-    words, _style = state_words(row.state)
-    return (
-        Text(f"{MARK} {visible(row.name)}" if marked else visible(row.name)),
-        Text(words),
-        Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
-        Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),
-        Text("" if row.val_loss is None else fmt.number(row.val_loss, 3), justify="right"),
-        Text(spark(row.losses)),
-        Text(size_text(row.size), justify="right"),
-        Text(visible(row.preset)),
-    )
-
-
-class ConfirmScreen(ModalScreen[bool]):
-    """Asks before something is lost. Dismissed with whether it was agreed to."""
-
-    BINDINGS: ClassVar = [("y", "dismiss(True)", "Yes"), ("n,escape,q", "dismiss(False)", "No")]
-    DEFAULT_CSS = """
-    ConfirmScreen { align: center middle; }
-    ConfirmScreen > Vertical { width: 60; max-width: 100%; height: auto; border: round $error; background: $surface;
-        padding: 0 1; }
-    ConfirmScreen Horizontal { height: 1; margin-top: 1; }
-    ConfirmScreen Button { margin-right: 2; }
-    """
-
-    def __init__(self, question: str, agree: str) -> None:
-        super().__init__()
-        self._question, self._agree = question, agree
-
-    def compose(self) -> ComposeResult:
-        with Vertical():
-            yield Static(Content(visible(self._question)))
-            with Horizontal():
-                yield Button("No, keep it (n)", id="no", compact=True)
-                yield Button(Content(f"{self._agree} (y)"), id="yes", variant="error", compact=True)
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        event.stop()
-        self.dismiss(event.button.id == "yes")
-
-
-class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
+class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
     watched one, at first the `marked` ones."""
 
@@ -136,6 +34,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
         border: round $primary; background: $surface; }
     RunsScreen DataTable { height: auto; max-height: 100%; background: $surface; }
     RunsScreen #runs-none { padding: 0 1; }
+    RunsScreen #runs-keys { padding: 0 1; color: $text-muted; height: auto; dock: bottom; }
     RunsScreen .-hidden { display: none; }
     """
 
@@ -144,6 +43,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
         self.marked = list(marked)
         self.rows: tuple[RunRow, ...] = ()
         self._runs: dict[str, Run] = {}
+        self._reader = RowReader()
         self._timer: Timer | None = None
         self._busy = False
 
@@ -151,11 +51,14 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
             yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
+            own = [command for command in footer("runs") if "runs" in command.footer]
+            # A key and its word stay together where the line breaks.
+            keys = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own)
+            yield Static(Content(keys), id="runs-keys")
 
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        window.border_subtitle = Content(" · ".join(f"{c.key_text} {c.label}" for c in footer("runs")[1:9]))
         table = self.query_one(DataTable)
         for name in COLUMNS:
             table.add_column(Text(name), key=name)
@@ -176,7 +79,7 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
         try:
             launch.reap()
             found = {run.name: run for run in runs()}
-            rows = sorted(map(row_of, found.values()), key=lambda row: (not row.alive, -row.changed))
+            rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
         finally:
             self._busy = False
         self.app.call_from_thread(self._show, found, tuple(rows))
@@ -255,33 +158,6 @@ class RunsScreen(ActsOnRuns, ModalScreen[tuple[str, Run | None] | None]):
             self.dismiss(("open", run))
         elif run is not None:
             self.say(f"{run.name} has no checkpoint yet", "warning")
-
-    def action_resume_run(self) -> None:
-        run = self.selected
-        if run is not None:
-            if run.status().state == "finished":
-                self.say(f"{run.name} is finished", "warning")
-            else:
-                self.act(lambda: launch.resume(run))
-
-    def action_stop_run(self) -> None:
-        run = self.selected
-        if run is not None:
-            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
-
-    def action_delete_run(self) -> None:
-        run = self.selected
-        if run is None:
-            return
-        if run.alive():
-            self.say(f"{run.name} is being trained; stop it first", "warning")
-            return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.act(run.delete, f"{run.name} is deleted")
-
-        self.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
 
     def action_new_run(self) -> None:
         self.dismiss(("new", None))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from textual import events
 from textual.content import Content
 from textual.style import Style
 from textual.widgets import Static
@@ -12,6 +14,8 @@ from tui_llm.display import visible
 from tui_llm.reading import Reading, Weights
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import PANE_TITLES, PANES, Command, footer
+
+GAP = "  "  # between two keys
 
 
 def press(action: str) -> Style:
@@ -68,15 +72,43 @@ class TabBar(Bar):
 
 
 class KeyBar(Bar):
-    """The keys that matter where the focus is; each can be clicked."""
+    """The keys that matter where the focus is, as many as there is room for; each can be clicked."""
+
+    _commands: tuple[Command, ...] = ()
+    _shown: tuple[tuple[Command, ...], int] | None = None
 
     def show(self, place: str) -> None:
-        parts: list[Content] = []
-        for label, group in groupby(footer(place), key=lambda command: command.together or command.label):
-            commands = list(group)
-            keys = [_key(command) for command in commands]
-            parts.append(Content(" ").join([*keys, Content(label).stylize(press(_action(commands[-1])))]))
-        self.put(Content("  ").join(parts))
+        self.show_commands(footer(place))
+
+    def show_commands(self, shown: Iterable[Command]) -> None:
+        self._commands = tuple(shown)
+        width = self.content_size.width
+        if width <= 0 or self._shown == (self._commands, width):
+            return
+        self._shown = self._commands, width
+        entries = [
+            (Content(" ").join([*map(_key, commands), Content(label).stylize(press(_action(commands[-1])))]),
+             max(command.importance for command in commands))
+            for label, group in groupby(self._commands, key=lambda command: command.together or command.label)
+            if (commands := list(group))
+        ]  # fmt: skip
+        self.put(Content(GAP).join(fitting(entries, width)))
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self.show_commands(self._commands)
+
+
+def fitting(entries: Sequence[tuple[Content, int]], width: int) -> list[Content]:
+    """Those of `entries` (content, importance) that stand in `width` cells beside each other, in their order: the least
+    important are left out first, of equal ones the last. None is cut."""
+    kept = list(range(len(entries)))
+
+    def room() -> int:
+        return sum(entries[at][0].cell_length for at in kept) + len(GAP) * (len(kept) - 1)
+
+    while kept and room() > width:
+        kept.remove(min(kept, key=lambda at: (entries[at][1], -at)))
+    return [entries[at][0] for at in kept]
 
 
 def _key(command: Command) -> Content:
@@ -84,5 +116,5 @@ def _key(command: Command) -> Content:
 
 
 def _action(command: Command) -> str:
-    node = {"app": "app.", "lab": "screen."}.get(command.scope, "focused.")
+    node = "app." if command.scope == "app" else "focused." if command.scope in (*PANES, "prompt") else "screen."
     return command.action if "." in command.action.partition("(")[0] else node + command.action

@@ -1,0 +1,71 @@
+"""attention, lens, neighbours on the command line: JSON as promised, text that people can read, one line for bad input."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.test_cli import refused, run_json
+from tui_llm.cli import main
+
+TEXT = "The cat sat on the"
+
+
+def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "attention", TEXT)
+    assert list(made) == ["model", "step", "token", "first", "tokens", "mean", "layers"]
+    assert made["token"] == 4 and len(made["tokens"]) == 5
+    assert [len(layer["heads"]) for layer in made["layers"]] == [4] * 4
+    for layer in made["layers"]:
+        assert sum(layer["mean"]["weights"]) == pytest.approx(1, abs=1e-5)
+    assert run_json(capsys, "attention", TEXT, "--token", "-2")["token"] == 3
+    assert main(["attention", TEXT, "--token", "2", "--layer", "1", "--head", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "from token 2, ·sat; layer 1, head 3" in out and "as if it had looked at" in out
+    assert main(["attention", TEXT]) == 0
+    assert "mean over all heads" in (out := capsys.readouterr().out) and "head 4" in out
+
+
+def test_lens(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "lens", TEXT, "--target", " mat", "--top", "2")
+    assert made["target"]["text"] == " mat" and made["target_is"] == "asked"
+    assert [row["layer"] for row in made["rows"]] == [0, 1, 2, 3, 4] and len(made["rows"][0]["top"]) == 2
+    logits = run_json(capsys, "logits", TEXT, "--top", "2")
+    last = made["rows"][-1]
+    assert [row["id"] for row in last["top"]] == [row["id"] for row in logits["candidates"]]
+    assert last["entropy"] == pytest.approx(logits["entropy"], abs=1e-4) and last["divergence"] == 0
+    assert main(["lens", TEXT, "--token", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "target ·cat, the text's own next token" in out and "embedding" in out
+
+
+def test_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "neighbours", " king", "--count", "3")
+    assert made["token"]["text"] == " king" and len(made["neighbours"]) == 3
+    assert made == run_json(capsys, "neighbours", f"#{made['token']['id']}", "--count", "3")
+    assert main(["neighbours", " king", "--count", "2"]) == 0
+    assert "·queen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("attention", ""), "type some text first"),
+        (("attention", TEXT, "--layer", "5"), "nano has 1 to 4"),
+        (("attention", TEXT, "--head", "1"), "--head needs --layer"),
+        (("attention", TEXT, "--token", "-9"), "this text has tokens -5 to 4"),
+        (("lens", TEXT, "--token", "5"), "go from 0 to 4"),
+        (("lens", TEXT, "--target", ""), "the target is empty"),
+        (("lens", TEXT, "--top", "0"), "give 1 or more"),
+        (("neighbours", "\x1b]0;x\x07 of"), "tokens:"),
+        (("neighbours", "#4096"), "there is no token 4096"),
+        (("neighbours", " king", "--count", "-1"), "give 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], what: str) -> None:
+    assert what in refused(capsys, *arguments)
+
+
+def test_hostile_text_is_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("attention", "lens"):
+        assert main([command, "[/]\x1b[31m \u202e[red]"]) == 0
+        assert not {"\x1b", "\u202e"} & set(capsys.readouterr().out)

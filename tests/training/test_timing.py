@@ -1,0 +1,58 @@
+"""Measured steps: a few real ones, in a process that leaves nothing behind and can be killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tui_llm import paths
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.llm.shape import GPTConfig
+from tui_llm.training import cost
+from tui_llm.training.presets import PRESETS
+from tui_llm.training.timing import Measurement, Rate
+
+TOY = PRESETS["toy"]
+
+
+def test_a_rate_of_the_toy_preset_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset", "toy", "--cost", "--measure", "--device", "cpu", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    found = said["measured"]
+    assert math.isfinite(found["tokens_per_second"]) and found["tokens_per_second"] > 0
+    assert 1 <= found["steps"] <= 8 and 1 <= found["rows"] <= TOY.batch_size and found["device"] == "cpu"
+    assert found["seconds"] == pytest.approx(said["tokens"] / found["tokens_per_second"])
+    assert not paths.runs_dir().exists()
+
+
+def test_cancelling_kills_the_process() -> None:
+    measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu")
+    measurement.cancel()
+    with pytest.raises(UserError, match="it was stopped"):
+        measurement.take()
+    assert measurement.process.returncode == -9
+
+
+def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui_llm.training.timing.STARTING", 0.05)
+    measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu", seconds=0.05)
+    with pytest.raises(UserError, match="not one step"):
+        measurement.take()
+    assert measurement.process.returncode == -9
+
+
+def test_a_model_that_fits_no_memory_is_refused(tmp_path: Path) -> None:
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("the free memory can't be told here")
+    huge = GPTConfig(50257, 64, 4000, 16, 16384)
+    with pytest.raises(UserError, match="GB of memory"):
+        Measurement(dataclasses.replace(TOY, width=16384, heads=16, layers=4000), huge, "cpu").take()
+
+
+def test_the_time_is_that_of_all_tokens() -> None:
+    assert Rate(200.0, 3, 8, "cpu").seconds(1000) == 5.0

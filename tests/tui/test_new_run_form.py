@@ -1,0 +1,223 @@
+"""The form for a new run: every setting can be overridden, each wrong one says why, and the cost is told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import fake_run
+import pytest
+from helpers import drawn, unsafe, until
+from hypothesis import given
+from hypothesis import strategies as st
+from test_runs_screen import UNSET, ScreenApp, says, set_field
+from textual import events
+from textual.widgets import Input, Select
+
+from tui_llm.errors import UserError
+from tui_llm.training import launch
+from tui_llm.training.fields import NAMES, judge, text_of
+from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
+from tui_llm.training.timing import Rate
+from tui_llm.tui.corpus_check import complete_last, corpora_said, quoted, several
+from tui_llm.tui.screens import estimating
+from tui_llm.tui.screens.new_run import NewRunScreen
+from tui_llm.tui.screens.new_run_fields import CHOICES, GROUPS, CorpusField
+
+WRONG = {
+    "layers": ("0", "1 or more"), "heads": ("0", "1 or more"), "width": ("0", "1 or more"), "block_size": ("1", "2 or more"),
+    "dropout": ("1", "below 1"), "tokenizer": ("no-such", "no model 'no-such'"), "batch_size": ("-1", "1 or more"),
+    "accumulation": ("0", "1 or more"), "steps": ("1.5", "whole number"), "learning_rate": ("inf", "from 0 up"),
+    "min_learning_rate": ("x", "a number"), "warmup_steps": ("-1", "0 or more"), "weight_decay": ("nan", "from 0 up"),
+    "beta1": ("1", "below 1"), "beta2": ("-0.1", "below 1"), "clip": ("-1", "from 0 up"), "seed": ("-1", "whole number from 0"),
+    "eval_every": ("0", "1 or more"), "eval_batches": ("0", "1 or more"), "checkpoint_every": ("0", "1 or more"),
+    "validation_fraction": ("1", "0.05, say"), "sample_tokens": ("-1", "0 or more"), "decay_fraction": ("2", "from 0 to 1"),
+    "from_model": ("[/]", "no model folder [/]"),
+}  # fmt: skip
+
+
+ON_DISK = ("tokenizer", "from_model")
+
+
+def value(app: ScreenApp, name: str) -> str:
+    return str(app.shown.query_one(f"#{name}").value)  # type: ignore[attr-defined]
+
+
+def cost(app: ScreenApp) -> str:
+    return str(app.shown.query_one("#cost").render())  # type: ignore[attr-defined]
+
+
+def estimate(app: ScreenApp) -> str:
+    return str(app.shown.query_one("#estimate").render())  # type: ignore[attr-defined]
+
+
+def test_every_setting_stands_in_the_form_once() -> None:
+    placed = [name for names in GROUPS.values() for name in names]
+    assert sorted(placed) == sorted({*NAMES, "preset", "name", "device"})
+    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
+
+
+async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "create", lambda *_, **__: pytest.fail("it must not start"))
+    app = ScreenApp(NewRunScreen("stories"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "grammar" in says(app, "corpus"))
+        for name in ON_DISK:  # what takes a look at the disk, one by one
+            right, (wrong, why) = value(app, name), WRONG[name]
+            set_field(app, name, wrong)
+            await until(pilot, lambda name=name, why=why: why in says(app, name))
+            await pilot.press("ctrl+s")
+            await pilot.pause()
+            assert app.answer is UNSET and says(app, name).startswith("✗")
+            set_field(app, name, right)
+        set_field(app, "heads", "3")
+        await until(pilot, lambda: "width 64 is not a multiple of 3 heads" in says(app, "width"))
+        for name in set(WRONG) - set(ON_DISK):
+            set_field(app, name, WRONG[name][0])
+        for name in set(WRONG) - set(ON_DISK):
+            await until(pilot, lambda name=name: WRONG[name][1] in says(app, name))
+            assert says(app, name).startswith("✗"), name
+        assert not unsafe(drawn(app))  # type: ignore[arg-type]
+        await pilot.press("ctrl+s")
+        await pilot.pause()
+        assert app.answer is UNSET and "validation" in app.text  # the first of them is told
+
+
+@pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))
+def test_a_wrong_setting_is_wrong_alone(name: str) -> None:
+    assert WRONG[name][1] in judge({name: WRONG[name][0]}, PRESETS["toy"])[name]
+
+
+async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> None:
+    app = ScreenApp(NewRunScreen())
+    async with app.run_test(size=(80, 24)) as pilot:
+        set_field(app, "batch_size", "5")
+        app.shown.query_one("#schedule", Select).value = "wsd"
+        await pilot.pause()
+        app.shown.query_one("#preset", Select).value = "gpt2"
+        await until(pilot, lambda: value(app, "width") == "768")
+        assert (value(app, "batch_size"), value(app, "schedule"), value(app, "accumulation")) == ("5", "wsd", "60")
+        for name in set(NAMES) - {"batch_size", "schedule"}:
+            assert value(app, name) == text_of(PRESETS["gpt2"], name), name
+        await until(pilot, lambda: "124 M parameters" in cost(app) and "FLOPs" in cost(app))
+        set_field(app, "steps", "100")  # a warm-up within reach
+        await until(pilot, lambda: value(app, "warmup_steps") == "10")
+
+
+async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def create(name: str, corpora: list[str], settings: TrainingSettings, **more: Any) -> Any:
+        made.append({"corpora": corpora, "settings": settings, **more})
+        return fake_run.make(name)
+
+    monkeypatch.setattr(launch, "create", create)
+    monkeypatch.setattr(launch, "start", lambda run: None)
+    app = ScreenApp(NewRunScreen("stories, python-reference"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        set_field(app, "from_model", "nano")
+        await until(pilot, lambda: value(app, "width") == "256" and app.shown.query_one("#width").disabled)
+        assert says(app, "layers") == "the model's own"
+        set_field(app, "from_model", "")
+        await until(pilot, lambda: value(app, "width") == "64" and not app.shown.query_one("#width").disabled)
+        set_field(app, "from_model", "nano")
+        set_field(app, "block_size", "100000")
+        await until(pilot, lambda: "positions of the model nano" in says(app, "block_size"))
+        set_field(app, "block_size", "32")
+        await until(pilot, lambda: "parameters" in cost(app) and "2 texts" in says(app, "corpus"))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.answer is not UNSET)
+    (run,) = made
+    s = run["settings"]
+    assert (s.from_model, s.tokenizer, s.width, s.block_size) == ("nano", "nano", 256, 32)
+    assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
+
+
+class Slow:
+    """A measurement that ends when it is told to."""
+
+    made: list[Slow] = []
+
+    def __init__(self, *_: Any) -> None:
+        import threading
+
+        self.cancelled, self.go = False, threading.Event()
+        Slow.made.append(self)
+
+    def take(self) -> Rate:
+        self.go.wait()
+        if self.cancelled:
+            raise UserError("not measured: it was stopped")
+        return Rate(4096.0, 5, 16, "cpu")
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.go.set()
+
+
+async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "Measurement", Slow)
+    Slow.made = []
+    app = ScreenApp(NewRunScreen())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "120,640" in cost(app) or "121 K" in cost(app))
+        await pilot.press("ctrl+e")
+        await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
+        assert "measuring" in estimate(app)
+        Slow.made[-1].go.set()
+        await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
+        set_field(app, "steps", "800")  # another run's time
+        await until(pilot, lambda: "ctrl+e measures" in estimate(app))
+        for stop in ("ctrl+e", "escape"):
+            await pilot.press("ctrl+e")
+            await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
+            await pilot.press(stop)
+            await until(pilot, lambda: Slow.made[-1].cancelled)
+        assert app.answer is None
+
+
+async def test_a_pasted_list_becomes_several_corpora() -> None:
+    app = ScreenApp(NewRunScreen())
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.shown.query_one(CorpusField).focus()
+        app.shown.query_one(CorpusField).post_message(events.Paste("stories\n/x/a, b.txt\n\n\x1b[31m\n"))
+        await until(pilot, lambda: value(app, "corpus") == 'stories, "/x/a, b.txt", [31m')
+        await until(pilot, lambda: says(app, "corpus").startswith("✗ /x/a, b.txt: there is no such"))
+        assert isinstance(app.shown.query_one("#corpus"), Input)
+
+
+# ── without a screen ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a, b.txt").write_text("12345")
+    (tmp_path / "c.txt").write_text("1")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "e.txt").write_text("2")
+    assert several("a, b.txt") == ["a, b.txt"] and several('"a, b.txt", c.txt ,') == ["a, b.txt", "c.txt"]
+    assert corpora_said('"a, b.txt", c.txt, docs, stories') == "4 texts: 6 bytes of text, the folder docs, stories"
+    with pytest.raises(UserError, match="not closed"):
+        several('"a, b')
+    with pytest.raises(UserError, match="none: there is no such"):
+        corpora_said("c.txt, none")
+    assert complete_last("c.txt, st") == "c.txt, stories" and complete_last("c.txt, do") == "c.txt, docs/"
+    assert complete_last("a") is None  # it would be two
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=2).map(lambda t: t + "!?"), min_size=2))
+def test_what_is_quoted_is_read_back(names: list[str]) -> None:
+    assert several(", ".join(map(quoted, names))) == names
+
+
+@given(st.sampled_from(sorted(set(NAMES) - set(CHOICES))), st.text() | st.integers().map(str) | st.floats().map(str))
+def test_a_text_is_judged_as_the_worker_would(name: str, text: str) -> None:
+    wrong = judge({name: text}, PRESETS["toy"])
+    try:
+        settings = from_fields({name: text}, PRESETS["toy"])
+    except UserError:
+        # heads and width are judged together, and the form shows both
+        assert wrong or name == "heads"
+    else:
+        assert not wrong and (not isinstance(getattr(settings, name), float) or math.isfinite(getattr(settings, name)))

@@ -1,0 +1,158 @@
+"""What can be done to a run in the Runs screen: rename, continue, compare, export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import fake_run
+import pytest
+from helpers import drawn, unsafe, until
+from test_runs_screen import ScreenApp
+from textual.pilot import Pilot
+from textual.widgets import DataTable
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.training import launch
+from tui_llm.training.run import Run, find
+from tui_llm.tui.screens import run_actions
+from tui_llm.tui.screens.ask import AskScreen
+from tui_llm.tui.screens.compare_runs import CompareScreen
+from tui_llm.tui.screens.runs import RunsScreen
+from tui_llm.tui.widgets.prompt import PromptEditor
+
+HOSTILE = ["../up", "a/b", "", "[/]", "\x1b[31m", "x\u202ey", "名前", ".hidden", "e\u0301", "x" * 65, "taken"]
+
+
+def listed(app: ScreenApp, count: int) -> bool:
+    return len(app.shown.query_one(DataTable).rows) == count
+
+
+async def answer(app: ScreenApp, pilot: Pilot[None], key: str, text: str) -> None:
+    """Presses `key` and answers the question that it asks."""
+    await pilot.press(key)
+    await until(pilot, lambda: isinstance(app.screen, AskScreen))
+    app.screen.query_one(PromptEditor).set_text(text)
+    await pilot.press("enter")
+    await until(pilot, lambda: app.screen is app.shown)
+
+
+async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
+    run = fake_run.make("tales", done=3)
+    fake_run.made_at(fake_run.make("other", done=3), 100)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: listed(app, 2))
+        await pilot.press("space")
+        await answer(app, pilot, "r", "legends")
+        await until(pilot, lambda: "◆ legends" in app.text)
+        assert not run.path.exists() and find("legends").status().step == 3
+        assert "tales" not in app.text.replace("/texts/tales", "")
+
+
+async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(RunsScreen, "say", lambda self, line, severity="": said.append(line))
+    run, taken = fake_run.make("tales", done=3), fake_run.make("taken")
+    fake_run.made_at(taken, 100)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: listed(app, 2))
+        for name in HOSTILE:
+            before = len(said)
+            await answer(app, pilot, "r", name)
+            if name:
+                await until(pilot, lambda before=before: len(said) > before)
+            assert run.exists() and taken.exists() and not unsafe(drawn(app))  # type: ignore[arg-type]
+        assert "there is a run or folder 'taken'" in said[-1]
+    assert sorted(path.name for path in paths.runs_dir().iterdir()) == ["taken", "tales"]
+
+
+@pytest.mark.parametrize("key", ["r", "plus"])
+async def test_a_living_run_is_neither_renamed_nor_continued(key: str) -> None:
+    run = fake_run.make("tales", done=3, state="running")
+    app = ScreenApp(RunsScreen())
+    with fake_run.alive(run):
+        async with app.run_test(size=(120, 24), notifications=True) as pilot:
+            await until(pilot, lambda: listed(app, 1))
+            await pilot.press(key)
+            await until(pilot, lambda: "stop it first" in app.text)
+            assert app.screen is app.shown
+
+
+async def test_more_steps_go_on_from_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, int]] = []
+    monkeypatch.setattr(launch, "start", lambda run: started.append((run.name, run.config().settings.steps)))
+    run = fake_run.make("tales", done=100, state="finished")
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        for wrong, why in (("many", "no number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is no")):
+            await answer(app, pilot, "plus", wrong)
+            await until(pilot, lambda why=why: any(why in note.message for note in app._notifications))
+        assert run.config().settings.steps == 100 and not started
+        await answer(app, pilot, "plus", "1,250")
+        await until(pilot, lambda: started == [("tales", 1250)])
+
+
+async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def export(run: Run, folder: str) -> None:
+        asked.append((run.name, folder))
+        if len(asked) > 1:
+            raise UserError("there is something at [/] already")
+
+    monkeypatch.setattr(run_actions, "export", export)
+    run = fake_run.make("tales", done=3)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        await pilot.press("x")
+        await until(pilot, lambda: "no checkpoint yet" in app.text)
+        fake_run.checkpoint(run, 3)
+        await answer(app, pilot, "x", "made")
+        await until(pilot, lambda: "tales is now the model folder made" in app.text)
+        await answer(app, pilot, "x", "made")
+        await until(pilot, lambda: "there is something at [/] already" in app.text)
+    assert asked == [("tales", "made")] * 2
+
+
+def test_export_runs_the_command_and_never_writes_over(tmp_path: Path) -> None:
+    run = fake_run.make("tales", done=3)
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        run_actions.export(run, str(tmp_path / "made"))
+
+
+async def test_marked_runs_and_the_one_under_the_cursor_stand_side_by_side() -> None:
+    for at, name in enumerate(("first", "second", "third")):
+        run = fake_run.make(name, done=20 + 10 * at, corpus="/texts/[red]\x1b[31m.txt")
+        settings = dataclasses.replace(run.config().settings, seed=at + 1)
+        run.write_config(dataclasses.replace(run.config(), settings=settings))
+        fake_run.made_at(run, 10 + at)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 3))
+        await pilot.press("c")
+        await until(pilot, lambda: "one run alone" in app.text)
+        await pilot.press("space", "down", "down", "c")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and "at step" in app.text)
+        assert not unsafe(drawn(app))  # type: ignore[arg-type]
+        await pilot.press("y")
+        copied = [line.split("\t") for line in app.clipboard.splitlines()]
+        assert copied[0] == ["run", "first", "third"]
+        assert ["steps", "20 / 100", "40 / 100"] in copied and ["seed", "1", "3"] in copied
+        assert not any(row[0] == "corpus" for row in copied)  # the same in both
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.shown)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 5)])
+async def test_the_comparison_fits_any_terminal(size: tuple[int, int]) -> None:
+    runs = [fake_run.make(name, done=3) for name in ("first", "second")]
+    (runs[1].path / "config.json").write_bytes(b'"\x1b]0;x\x07')
+    app = ScreenApp(CompareScreen(runs))  # type: ignore[arg-type]
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.shown.query_one(DataTable).row_count)
+        assert not unsafe(drawn(app))  # type: ignore[arg-type]

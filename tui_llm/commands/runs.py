@@ -1,0 +1,101 @@
+"""`tui-llm runs`: list, rename, delete and compare the training runs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+
+
+def runs(options: argparse.Namespace) -> None:
+    if options.action is not None:
+        ACTIONS[options.action](options)
+        return
+    from tui_llm import paths
+    from tui_llm.training import gauges
+    from tui_llm.training.run import runs as every
+
+    rows: list[dict[str, Any]] = []
+    for run in every():
+        status, last = run.status(), run.last_metric()
+        rate = last.tokens_per_second if last else None
+        rows.append(
+            {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
+             "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
+             "message": status.message, "path": str(run.path)}
+        )  # fmt: skip
+    if options.json:
+        put_json({"runs": rows})
+        return
+    if not rows:
+        put(f"no runs in {paths.runs_dir()} yet; start one: tui-llm train TEXT.txt --run NAME")
+        return
+    cells = [
+        (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
+         "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
+         visible(r["message"]))
+        for r in rows
+    ]  # fmt: skip
+    put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def rename(options: argparse.Namespace) -> None:
+    from tui_llm.training.renaming import rename
+    from tui_llm.training.run import find
+
+    run = rename(find(options.old), options.new)
+    if options.json:
+        put_json({"run": run.name, "before": options.old, "path": str(run.path)})
+    else:
+        put(f"run {options.old} is now run {run.name}")
+
+
+def delete(options: argparse.Namespace) -> None:
+    """Asks where someone is there to answer; where nobody is, only --yes deletes."""
+    from tui_llm.training.run import find
+
+    run = find(options.run)
+    if not options.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UserError(f"this deletes run {run.name} and all its checkpoints; say --yes if that is meant")
+        if run.alive():
+            raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+        print(f"Delete run {run.name} and all its checkpoints, {run.size() / 1e6:,.1f} MB? [y/N] ", end="",
+              file=sys.stderr, flush=True)  # fmt: skip
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UserError(f"run {run.name} is kept")
+    run.delete()
+    if options.json:
+        put_json({"run": run.name, "deleted": True})
+    else:
+        put(f"run {run.name} is deleted")
+
+
+def compare(options: argparse.Namespace) -> None:
+    from tui_llm.training import comparing
+    from tui_llm.training.run import find
+
+    names = list(dict.fromkeys(options.run))
+    if len(names) < 2:
+        raise UserError("name two runs or more to compare; `tui-llm runs` lists them")
+    found = comparing.compare([find(name) for name in names])
+    if options.json:
+        outcomes = [{k: _plain(v) for k, v in dataclasses.asdict(outcome).items()} for outcome in found.outcomes]
+        differing = {name: dict(zip(names, map(_plain, values), strict=True)) for name, values in found.differing}
+        put_json({"runs": outcomes, "differing": differing})
+    else:
+        head, *rows = ([visible(cell) for cell in row] for row in comparing.table(found))
+        put(report.table(head, rows, left=(0,)))
+
+
+def _plain(value: Any) -> Any:
+    return report.finite(value) if isinstance(value, float) else value
+
+
+ACTIONS = {"rename": rename, "delete": delete, "compare": compare}

@@ -1,0 +1,142 @@
+"""Finding models by name: those that ship, the user's runs and models, folders.
+
+A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
+a folder. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
+and no tokenizer here: the screen looks models up with this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.files import read_json
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's folder: `kind` is shipped, run, model or folder; `step` is a run's checkpoint's."""
+
+    name: str
+    kind: str
+    folder: Path
+    step: int | None = None
+
+
+def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
+    """(step, folder) of a run directory's newest whole checkpoint."""
+    found = [
+        (int(match[1]), child)
+        for child in (run.iterdir() if run.is_dir() else ())
+        if (match := _CHECKPOINT.fullmatch(child.name)) and (child / "training.json").is_file()
+    ]
+    return max(found, default=None)
+
+
+def find(name: str) -> Found:
+    """The model that `name` means. Raises `UserError` where there is none, with the names that there are."""
+    if not name or "\0" in name or len(name) > 1000:
+        raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
+    looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
+    try:
+        found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
+    except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
+        found = None
+    if found is not None:
+        return found
+    if looks_like_path:
+        raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
+    known = ", ".join(found.name for found in every()) or "none"
+    raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
+
+
+def _named(name: str) -> Found | None:
+    """A shipped model, a run or a model of the user's."""
+    if name.startswith(paths.RUN):
+        run = paths.runs_dir() / name.removeprefix(paths.RUN)
+        return _run(run.name, run) if (run / "config.json").is_file() else None
+    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
+    if (shipped / "config.json").is_file():
+        return Found(name, "shipped", shipped)
+    if (run / "config.json").is_file():
+        return _run(name, run)
+    return Found(name, "model", own) if (own / "config.json").is_file() else None
+
+
+def _folder(folder: Path) -> Found | None:
+    """A model folder, a run directory, or one of its checkpoints."""
+    if not folder.is_dir():
+        return None
+    folder = folder.resolve()
+    if match := _CHECKPOINT.fullmatch(folder.name):
+        return Found(folder.parent.name, "folder", folder, int(match[1]))
+    if newest_checkpoint(folder) is not None:
+        return _run(folder.name, folder)
+    return Found(folder.name, "folder", folder)
+
+
+def _run(name: str, run: Path) -> Found:
+    newest = newest_checkpoint(run)
+    if newest is None:
+        raise UserError(f"run {name} has no checkpoint yet; wait for its first one")
+    return Found(name, "run", newest[1], newest[0])
+
+
+def every() -> list[Found]:
+    """What can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
+    found = []
+    for kind, top in (
+        ("shipped", paths.shipped_models_dir()),
+        ("run", paths.runs_dir()),
+        ("model", paths.models_dir()),
+    ):
+        for child in sorted(top.iterdir()) if top.is_dir() else ():
+            if not (child / "config.json").is_file():
+                continue
+            if kind == "run":
+                newest = newest_checkpoint(child)
+                if newest:
+                    found.append(Found(child.name, kind, newest[1], newest[0]))
+            else:
+                found.append(Found(child.name, kind, child))
+    return found
+
+
+def vocabulary_folder(name: str) -> tuple[Path, str | None]:
+    """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
+    for folder in (paths.shipped_models_dir() / name, Path(name).expanduser()):
+        if (folder / "vocab.json").is_file():
+            return folder.resolve(), None
+    return find(name).folder, name
+
+
+def vocabulary_size(name: str) -> int:
+    """How many tokens the vocabulary has that a run calls `name`: nothing is downloaded or built for that.
+
+    Raises `UserError` where there is none.
+    """
+    known = {"byte": 257, "gpt2": 50257}
+    if name in known:
+        return known[name]
+    try:
+        return size_of_vocabulary(vocabulary_folder(name)[0])
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a home that can't be told
+        raise UserError(f"there is no vocabulary {name!r} ({error}); give byte, gpt2 or a model's name") from error
+
+
+def size_of_vocabulary(folder: Path) -> int:
+    """How many ids the vocab.json in `folder` has. Raises `UserError` where it has none."""
+    path = folder / "vocab.json"
+    if not path.is_file():
+        raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
+    vocab = read_json(path)
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    if not ids or not all(isinstance(id, int) and id >= 0 for id in ids):
+        raise UserError(f"{path} is not a vocabulary: a JSON object of token → id is needed")
+    return max(ids) + 1

@@ -1,0 +1,50 @@
+"""Giving a run another name: its directory gets it, at once or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from filelock import Timeout
+
+from tui_llm.errors import UserError
+from tui_llm.training.run import Run, check_name
+
+
+def rename(run: Run, name: str) -> Run:
+    """The run under its new name. Raises `UserError` where that can name no run, is taken, or a worker is at the run."""
+    to = Run(run.path.parent / check_name(name))
+    if to.name == run.name:
+        raise UserError(f"{name} is its name already; give another one")
+    busy = UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name}), then rename it")
+    if run.status().alive:
+        raise busy
+    try:
+        with run.held(patience=1):  # no worker can begin meanwhile
+            _move(run, to)
+    except Timeout:
+        raise busy from None
+    except OSError as error:
+        raise UserError(f"can't rename the run {run.name} to {name}: {error.strerror or error}") from error
+    return to
+
+
+def _move(run: Run, to: Run) -> None:
+    taken = UserError(f"there is a run or folder {to.name!r} already; choose another name")
+    if os.name == "nt":  # never over what is there
+        try:
+            run.path.rename(to.path)
+        except FileExistsError:
+            raise taken from None
+        return
+    # Elsewhere an empty directory may be renamed over: one of our own holds the name, so that nothing else does.
+    try:
+        to.path.mkdir()
+    except FileExistsError:
+        raise taken from None
+    try:
+        run.path.rename(to.path)
+    except OSError:
+        with suppress(OSError):
+            to.path.rmdir()
+        raise

@@ -1,0 +1,134 @@
+"""The form's fields: in which group each stands, what it is called, what is said about it, and what its choices are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual import events
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.suggester import Suggester
+from textual.widget import Widget
+from textual.widgets import Input, Select, Static
+
+from tui_llm.llm import finding
+from tui_llm.llm.device_names import DEVICES
+from tui_llm.training.fields import NAMES
+from tui_llm.training.presets import OPTIMISERS, PRESETS, SCHEDULES
+from tui_llm.tui.corpus_check import complete, complete_last, quoted
+
+CHOICES = {"preset": tuple(PRESETS), "device": DEVICES, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
+MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # which a model to start from brings with it
+_GROUPS = {
+    "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
+    "Shape": ("layers", "heads", "width", "block_size", "dropout"),
+    "Optimiser and schedule": ("steps", "batch_size", "accumulation", "optimiser", "learning_rate", "schedule",
+        "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
+    "Running": ("device", "seed", "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
+}  # fmt: skip
+_PLACED = {name for names in _GROUPS.values() for name in names}
+# A setting that has no place above stands at the end: there is none that can't be overridden.
+GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES if name not in _PLACED))}
+
+LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
+    "corpus": "corpus",
+    "from_model": "start from",
+    "validation_fraction": "held-out share",
+    "min_learning_rate": "lowest rate",
+    "warmup_steps": "warm-up steps",
+    "tokenizer": "vocabulary",
+}
+HINTS = {
+    "from_model": "a model; empty: random weights",
+    "tokenizer": "byte, gpt2 or a model's",
+    "validation_fraction": "never learned from, 0 to 1",
+    "layers": "blocks",
+    "heads": "in each block",
+    "width": "a multiple of the heads",
+    "block_size": "tokens in a row: the context",
+    "dropout": "share left out at random",
+    "batch_size": "rows at once",
+    "accumulation": "batches that make one step",
+    "steps": "updates of the weights, in all",
+    "optimiser": "muon: for the blocks' matrices",
+    "learning_rate": "the highest, after warm-up",
+    "schedule": "wsd: stable, then a line down",
+    "min_learning_rate": "at the end of the schedule",
+    "warmup_steps": "until the rate is at its highest",
+    "decay_fraction": "of the steps go down, in wsd",
+    "weight_decay": "pulls matrices towards zero",
+    "beta1": "average of the gradient",
+    "beta2": "average of its square",
+    "clip": "longest gradient; 0: any",
+    "seed": "of weights and order",
+    "eval_every": "steps between looks at held-out text",
+    "eval_batches": "of held-out text in each",
+    "checkpoint_every": "steps between checkpoints",
+    "sample_prompt": "what samples begin with",
+    "sample_tokens": "in each sample",
+}
+
+
+class Field(Input):
+    """One line of text. What could not be seen in it can't be typed or pasted into it either."""
+
+    def validate_value(self, value: str) -> str:
+        return value if value.isprintable() else "".join(c for c in value if c.isprintable())
+
+
+class CorpusField(Field):
+    """Several corpora, separated by commas. A list with one on each line can be pasted."""
+
+    def _on_paste(self, event: events.Paste) -> None:  # `Input` has its own after this, which takes the first line
+        lines = [line.strip() for line in event.text.splitlines() if line.strip()]
+        if len(lines) > 1:
+            event.text = ", ".join(map(quoted, lines))
+
+
+class CorpusSuggester(Suggester):
+    """Completes the last corpus from what lies in its folder."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        return await asyncio.to_thread(complete_last, value) if value else None
+
+
+class ModelSuggester(Suggester):
+    """Completes the name of a model or run, or a path."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        return await asyncio.to_thread(_model, value) if value else None
+
+
+def _model(text: str) -> str | None:
+    if "/" in text or text.startswith((".", "~")):
+        return complete(text)
+    try:
+        return next((m.name for m in finding.every() if m.name.startswith(text) and m.name.isprintable()), None)
+    except OSError:
+        return None
+
+
+def entry(name: str) -> Widget:
+    if name in CHOICES:
+        choices = CHOICES[name]
+        return Select(
+            [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
+        )
+    suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    return Field(id=name, compact=True, suggester=suggester)
+
+
+def row(name: str) -> Horizontal:
+    """A label, what is put in, and what is said about that."""
+    return Horizontal(
+        Static(Content(LABELS[name]), classes="label"),
+        entry(name),
+        Static(Content(HINTS.get(name, "")), id=f"{name}-says", classes="says"),
+        classes="row",
+    )

@@ -1,0 +1,44 @@
+"""The lab opens the black box: a screen over it, about the moment at which it was opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import on
+
+from tui_llm.reading import Request
+from tui_llm.tui.messages import Opened
+from tui_llm.tui.screens.inquiring import Inquiring
+
+if TYPE_CHECKING:
+    from tui_llm.tui.screens.inside import InsideScreen
+
+
+class Opening(Inquiring):
+    _inside: InsideScreen | None = None
+
+    def action_inside(self) -> None:
+        from tui_llm.tui.screens.inside import InsideScreen
+
+        if self.weights is None:
+            self.say("the model is not open yet")
+            return
+        self.stop_stream()
+        lab = self.lab
+        request = Request(
+            prompt=lab.prompt,
+            continuation=lab.continuation,
+            allow_special=lab.allow_special,
+            start_token=lab.start_token,
+        )
+        self._inside = InsideScreen(self, request, lab.target)
+
+        def left(_nothing: None) -> None:
+            self._inside = None
+
+        self.app.push_screen(self._inside, left)
+
+    @on(Opened)
+    def _other_weights_inside(self, message: Opened) -> None:
+        if self._inside is not None:
+            self._inside.reopened(message.weights)
