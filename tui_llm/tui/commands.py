@@ -15,11 +15,13 @@ from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
+from tui_llm.tui.command_tree import TREE_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
 COMMANDS = (
     *LAB_COMMANDS,
+    *TREE_COMMANDS,
     *INSIDE_COMMANDS,
     *BATCH_COMMANDS,
     *PROBE_COMMANDS,

@@ -10,7 +10,7 @@ from tui_llm.display import fit, visible, visible_token
 from tui_llm.reading import GeneratedToken, Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.messages import TokensAccepted
+from tui_llm.tui.messages import TokensAccepted, TreeWanted
 from tui_llm.tui.panes.base import ReadingPane, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
@@ -136,6 +136,9 @@ class GeneratePane(ReadingPane, Lines):
 
     def cursor_moved(self) -> None:
         self.rebuild()
+
+    def action_tree(self) -> None:
+        self.post_message(TreeWanted())
 
     def action_accept(self) -> None:
         if self.lab.steps:
