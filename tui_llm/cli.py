@@ -18,6 +18,7 @@ from tui_llm.options.shared import (
     model_options,
     prompt_options,
     sampler_options,
+    table_options,
 )
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
@@ -41,6 +42,10 @@ TRAINING_OPTIONS = {
     "block-size": ("T", "tokens in a row: the model's context"),
     "learning-rate": ("R", "the highest, after warm-up"),
     "optimiser": ("NAME", "adamw, or muon: Muon for the blocks' matrices, AdamW for the rest"),
+    "precision": (
+        "NAME",
+        "auto, bf16 (bf16 matmuls, fp32 weights), or fp32; auto is bf16 where the device multiplies faster in it",
+    ),
     "schedule": ("NAME", "cosine, or wsd: stable after warm-up, then a straight line down"),
     "decay-fraction": ("F", "of the steps go down in wsd"),
     "seed": ("S", "of the first weights and the order of the data"),
@@ -102,11 +107,32 @@ def build_parser() -> argparse.ArgumentParser:
     logits.add_argument("prompt", metavar="PROMPT")
     prompt_options(logits)
     logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
+    logits.add_argument(
+        "--find",
+        metavar="TEXT",
+        help="list the tokens of the whole vocabulary with TEXT in them; =TEXT: exactly it; #262: an id",
+    )
+    logits.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="ID=LOGIT",
+        help="what if: this token had this logit; can be given several times",
+    )
     sampler_options(logits)
+    table_options(logits)
 
     softmax = command("softmax", "the same table for logits that you type: TOKEN=LOGIT …")
     softmax.add_argument("logits", nargs="+", metavar="TOKEN=LOGIT")
+    softmax.add_argument(
+        "--seen",
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="a token that is in the text already, for the repetition penalty; can be given several times",
+    )
     sampler_options(softmax)
+    table_options(softmax)
 
     loss = command("loss", "prompt and target → cross-entropy loss, token by token")
     loss.add_argument("prompt", metavar="PROMPT")

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from tui_llm import instruments
 from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, device, hub, loss, named, tokenizer
+from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
 from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
-    Distribution,
     GeneratedToken,
     LossReading,
     ModelInfo,
@@ -58,6 +57,14 @@ class _Open:
     tokenizer: tokenizer.BPETokenizer
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
+    sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
+    processed: dict[Any, distribution.Processed] = field(default_factory=dict)
+
+
+def _keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
+    while len(known) >= most:
+        known.pop(next(iter(known)))
+    known[key] = value
 
 
 class PipelineEngine:
@@ -147,6 +154,14 @@ class PipelineEngine:
         self._feed(ids, overtaken)
         return self._current().window.logits()
 
+    def prediction(self, request: Request, overtaken: Callable[[], bool] = never) -> distribution.Processed:
+        ids = self.ids(request)
+        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        if not ids:
+            raise UserError(NOTHING)
+        self._feed(ids, overtaken)
+        return self._prediction(request, ids, position)
+
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
         return instruments.answer(self, question, overtaken)
 
@@ -166,12 +181,13 @@ class PipelineEngine:
                 run = self._feed(ids, overtaken)
                 if request.scores:
                     scores = self._scores(ids, request.token_window, overtaken)
-                fed_before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
-                if fed_before < 1:
-                    raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
                 with device.threads(self.tokenizer.size):
-                    spread = self._distribution(request, fed_before)
-                lossy = self._loss(request, ids[position:], fed_before, overtaken)
+                    spread = distribution_reading(
+                        self._prediction(request, ids, position),
+                        request.top,
+                        lambda id: bytes_of(self.tokenizer, id),
+                    )
+                lossy = self._loss(request, ids[position:], position - (len(ids) - fed), overtaken)
             else:
                 problem = NOTHING
         except UserError as error:
@@ -231,13 +247,33 @@ class PipelineEngine:
         unpredicted: list[TokenScore | None] = [None] * (len(ids) - len(scores))
         return tuple((unpredicted + scores)[-count:])
 
-    def _distribution(self, request: Request, position: int) -> Distribution:
-        return distribution_reading(
-            self._current().window.sorted(position),
-            request.sampler,
-            request.top,
-            lambda id: bytes_of(self.tokenizer, id),
-        )
+    def _prediction(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
+        """What comes after the first `position` of `ids`, which have been fed. The last few are kept: who asks for the
+        table's rows asks many times."""
+        open = self._current()
+        fed = min(len(ids), open.window.context)
+        before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
+        if before < 1:
+            raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
+        sampler, penalty = request.sampler, request.sampler.repetition_penalty
+        seen = tuple(ids[:position]) if penalty != 1 else tuple(open.window.ids[:before])
+        key = (seen, penalty, request.overrides)
+        if (logits := open.sorted.get(key)) is None:
+            if penalty == 1 and not request.overrides:
+                logits = open.window.sorted(before)
+            else:
+                logits = distribution.Sorted.of(
+                    distribution.change(open.window.logits(before), request.overrides),
+                    "the logits",
+                    "leave at least one token possible",
+                    seen=seen,
+                    penalty=penalty,
+                )
+            _keep(open.sorted, key, logits)
+        if (processed := open.processed.get((key, sampler))) is None:
+            processed = logits.process(sampler)
+            _keep(open.processed, (key, sampler), processed)
+        return processed
 
     # ── loss ──
 
@@ -268,6 +304,9 @@ class PipelineEngine:
         try:
             wanted = self.target_ids(target, request, following)
             losses = self._target_losses(wanted, position, overtaken)
+            if request.overrides:  # the first token's prediction is the changed one
+                changed = distribution.change(self._current().window.logits(position), request.overrides)
+                losses = [*loss.token_losses(changed[None], wanted[:1]), *losses[1:]]
         except UserError as error:
             return LossReading(target.text or "", (), 0.0, 0.0, 0.0, 1.0, uniform, str(error))
         total = loss.summary(losses, self.tokenizer.size)
@@ -327,7 +366,9 @@ class PipelineEngine:
 
         def next_logits(sofar: list[int]) -> Tensor:
             self._feed(sofar)
-            return self._current().window.logits()
+            logits = self._current().window.logits()
+            # A what-if is of the one prediction that the request reads.
+            return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
         steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
         while True:

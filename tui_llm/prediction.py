@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+
+import torch
 
 from tui_llm.llm import distribution
-from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import token_text
 from tui_llm.reading import Candidate, Distribution, Rest
 
 
 def distribution_reading(
-    logits: distribution.Sorted, settings: SamplerSettings, top: int, bytes_of_id: Callable[[int], bytes]
+    processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
 ) -> Distribution:
-    """The table's facts for sorted logits: `top` rows and one for the rest."""
-    processed = logits.process(settings)
+    """The table's facts: `top` rows and one for the rest."""
+    logits, settings = processed.sorted, processed.settings
+    peak, total = processed.peak, processed.total
     rest = processed.rest(top)
     return Distribution(
         settings,
@@ -25,6 +28,11 @@ def distribution_reading(
         processed.kept_mass,
         candidates(processed, top, bytes_of_id),
         Rest(rest.count, rest.raw_probability, rest.tempered, rest.probability, rest.kept),
+        math.exp(logits.entropy),
+        peak,
+        total,
+        peak + math.log(total),
+        float(torch.tensor(logits.logsumexp, dtype=torch.float64).exp()),
     )
 
 
@@ -32,8 +40,13 @@ def candidates(
     processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
 ) -> tuple[Candidate, ...]:
     """The table's first rows as plain facts."""
+    return candidates_of(processed.rows(top), bytes_of_id)
+
+
+def candidates_of(given: Iterable[distribution.Row], bytes_of_id: Callable[[int], bytes]) -> tuple[Candidate, ...]:
+    """Rows as plain facts."""
     rows = []
-    for row in processed.rows(top):
+    for row in given:
         data = bytes_of_id(row.id)
         rows.append(
             Candidate(
@@ -48,6 +61,9 @@ def candidates(
                 row.cumulative,
                 row.probability,
                 row.kept,
+                row.score,
+                row.scaled,
+                row.numerator,
             )
         )
     return tuple(rows)

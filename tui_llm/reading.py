@@ -42,6 +42,7 @@ class Request:
     token_window: int = 4096  # how many of the last tokens to carry
     position: int | None = None  # read the prediction after so many tokens of the text; None: after all of them
     scores: bool = False  # how each token of the text was predicted, too
+    overrides: tuple[tuple[int, float], ...] = ()  # what if: (id, logit) set by hand, in this one prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ class Candidate:
     logit: the model's own; exp_logit: e^logit, the softmax numerator; raw_probability: softmax of the logits alone.
     tempered: after temperature, before any cut; cumulative: running sum of `tempered` down the table, this row included
     (what top-p is compared with); probability: after temperature, cuts and renormalising (what is drawn from);
-    kept: whether it survived the cuts.
+    kept: whether it survived the cuts. The stages between: score, the logit after the repetition penalty; scaled,
+    score ÷ T (just the score where T = 0); numerator, e^(scaled − `Distribution.peak`), which ÷ `Distribution.total` is `tempered`.
     """
 
     rank: int
@@ -126,6 +128,9 @@ class Candidate:
     cumulative: float
     probability: float
     kept: bool
+    score: float = 0.0
+    scaled: float = 0.0
+    numerator: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,9 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The prediction for the next token. `entropy` is of the raw probabilities, in nats; `logsumexp` of the logits."""
+    """The prediction for the next token. `entropy` is of the raw probabilities, in nats, and
+    `choices` = e^entropy, the effective number of choices; `logsumexp` of the logits. `peak` is the largest logit after
+    penalty and ÷ T, taken off before e^x; `total` is Σ e^(x − peak), so that ln Σ e^x = peak + ln total = `log_total`."""
 
     sampler: SamplerSettings
     vocabulary: int
@@ -151,6 +158,11 @@ class Distribution:
     kept_mass: float  # their probability after temperature, before renormalising
     candidates: tuple[Candidate, ...]
     rest: Rest
+    choices: float = 0.0
+    peak: float = 0.0
+    total: float = 0.0
+    log_total: float = 0.0
+    exp_total: float = 0.0  # Σ e^logit, not shifted: ∞ where that is beyond a float
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ def candidate_json(row: Candidate) -> dict[str, Any]:
         "probability": row.probability,
         "cumulative": row.cumulative,
         "kept": row.kept,
+        "score": finite(row.score),
+        "scaled": finite(row.scaled),
+        "numerator": finite(row.numerator),
     }
 
 
@@ -62,6 +65,11 @@ def distribution_json(spread: Distribution) -> dict[str, Any]:
         "vocabulary": spread.vocabulary,
         "logsumexp": spread.logsumexp,
         "entropy": spread.entropy,
+        "effective_choices": spread.choices,
+        "largest_scaled": finite(spread.peak),
+        "sum_of_numerators": spread.total,
+        "logsumexp_scaled": finite(spread.log_total),
+        "kept_mass": spread.kept_mass,
         "kept": spread.kept,
         "candidates": [candidate_json(row) for row in spread.candidates],
         "rest": rest_json(spread.rest),
@@ -157,6 +165,7 @@ def settings_text(settings: SamplerSettings) -> str:
     parts += [f"top-k {settings.top_k}"] if settings.top_k else []
     parts += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
     parts += [f"min-p {settings.min_p:g}"] if settings.min_p else []
+    parts += [f"repetition penalty {settings.repetition_penalty:g}"] if settings.repetition_penalty != 1 else []
     return ", ".join(parts)
 
 
@@ -168,17 +177,26 @@ def tokens_text(tokens: Tokenization) -> str:
     return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
 
 
-def distribution_text(spread: Distribution) -> str:
+def rows_text(spread: Distribution, candidates: Sequence[Candidate]) -> str:
+    """Some rows of the table."""
+    return table(_header(spread), _cells(candidates), left=(1, 8))
+
+
+def _header(spread: Distribution) -> tuple[str, ...]:
     processed = f"p ({settings_text(spread.sampler)})"
-    rows = []
-    cut = False
-    for row in spread.candidates:
-        mark = "" if row.kept else "cut"
-        cut = cut or not row.kept
-        rows.append(
-            (str(row.rank), visible_token(row.text), str(row.id), f"{row.logit:.3f}", f"{row.exp_logit:.4g}",
-             percent(row.raw_probability), percent(row.probability), percent(row.cumulative), mark)
-        )  # fmt: skip
+    return ("rank", "token", "id", "logit", "e^logit", "raw p", processed, "cumulative", "")
+
+
+def _cells(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
+    return [
+        (str(row.rank), visible_token(row.text), str(row.id), f"{row.logit:.3f}", f"{row.exp_logit:.4g}",
+         percent(row.raw_probability), percent(row.probability), percent(row.cumulative), "" if row.kept else "cut")
+        for row in candidates
+    ]  # fmt: skip
+
+
+def distribution_text(spread: Distribution) -> str:
+    rows = _cells(spread.candidates)
     if spread.rest.count:
         rest = spread.rest
         mark = "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
@@ -195,10 +213,9 @@ def distribution_text(spread: Distribution) -> str:
                 mark,
             )
         )
-    header = ("rank", "token", "id", "logit", "e^logit", "raw p", processed, "cumulative", "")
     lines = [
-        table(header, rows, left=(1, 8)),
-        f"logsumexp {spread.logsumexp:.4f}   entropy {spread.entropy:.4f} nats   "
+        table(_header(spread), rows, left=(1, 8)),
+        f"logsumexp {spread.logsumexp:.4f}   entropy {spread.entropy:.4f} nats = {spread.choices:.4g} effective choices   "
         f"kept {spread.kept:,} of {spread.vocabulary:,} tokens, which hold {percent(spread.kept_mass)} after temperature",
     ]
     return "\n".join(lines)

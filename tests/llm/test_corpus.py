@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
-from tui_llm.llm import corpus, texts
+from tui_llm.llm import corpus, hub, texts
 from tui_llm.llm.tokenizer import byte_level
 
 BYTE = byte_level()
@@ -71,6 +72,67 @@ def test_reading_in_pieces_changes_nothing(
     assert [d.rstrip("\n") for d in documents if d.strip("\n")] == [d for d in wanted if d.strip("\n")]
 
 
+@pytest.mark.parametrize("name", ["byte", "nano"])
+def test_tokenised_side_by_side_or_in_turn_it_is_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = hub.training_tokenizer(name)
+    monkeypatch.setattr(corpus, "_CHUNK", 500)
+    monkeypatch.setattr(corpus, "cores", lambda: 3)
+    text = "".join(f"Story {i}: once upon a time.\n" * (i % 40) + "<|endoftext|>" * (i % 3) for i in range(120))
+    a, b = write(tmp_path / "a.txt", text + " " * 9000 + "é😀"), write(tmp_path / "b.txt", text[::-1])
+    cut = [list(corpus._chunks(texts.blocks(path))) for path in (a, b)]
+    serial = [
+        i for c in cut for piece in c for i in ([tokenizer.end_of_text] if piece is None else tokenizer.encode(piece))
+    ]
+
+    threads = set()
+
+    def encode(self: object, piece: str) -> object:
+        threads.add(threading.get_ident())
+        return whole(self, piece)
+
+    whole = type(tokenizer).encode_array
+    monkeypatch.setattr(type(tokenizer), "encode_array", encode)
+    made = corpus.load([a, b], tokenizer, 0.25, block_size=4)
+    halves = [(len(made.train), made.train.tolist()), (len(made.validation), made.validation.tolist())]
+    first = sum(1 if p is None else len(tokenizer.encode(p)) for p in cut[0])
+    held = [max(1, round(n * 0.25)) for n in (first, len(serial) - first)]
+    wanted_train = serial[: first - held[0]] + serial[first : len(serial) - held[1]]
+    wanted_held = serial[first - held[0] : first] + serial[len(serial) - held[1] :]
+    assert halves == [(len(wanted_train), wanted_train), (len(wanted_held), wanted_held)]
+    assert threading.get_ident() not in threads
+
+
+def test_no_more_is_read_ahead_than_the_threads_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_CHUNK", 100)
+    monkeypatch.setattr(corpus, "cores", lambda: 2)
+    made = corpus._Tokeniser(tmp_path, BYTE, 0.1, lambda _: None)
+    read = 0
+
+    def chunks() -> Iterator[str | None]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield "a" * 100
+
+    for written, _ in enumerate(made._encoded(chunks())):
+        assert read <= written + 4
+
+
+def test_what_stops_the_work_stops_the_threads(tmp_path: Path) -> None:
+    path = write(tmp_path / "text.txt", "word " * 100_000 + "\n")
+
+    def stop(message: str) -> None:
+        if message.startswith("tokenising"):
+            raise LookupError
+
+    before = threading.active_count()
+    with pytest.raises(LookupError):
+        corpus.load([path], BYTE, 0.1, block_size=4, progress=stop)
+    assert threading.active_count() == before
+
+
 def _split(chunks: list[str | None]) -> list[list[str | None]]:
     documents: list[list[str | None]] = [[]]
     for piece in chunks:
@@ -85,8 +147,8 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(texts, "BLOCK", 4096)
     monkeypatch.setattr(corpus, "_CHUNK", 4096)
     longest = []
-    encode = BYTE.encode
-    monkeypatch.setattr(BYTE, "encode", lambda text: longest.append(len(text)) or encode(text))
+    encode = BYTE.encode_array
+    monkeypatch.setattr(BYTE, "encode_array", lambda text: longest.append(len(text)) or encode(text))
     made = load(path)
     assert max(longest) <= 3 * 4096
     whole = [*encode(line * 20_000)[:-1], END]  # less the last line's end, and a separator

@@ -96,6 +96,21 @@ def _is_not_utf8(data: bytes) -> bool:
     return False
 
 
+def test_much_text_at_once_gives_the_same_ids(nano: tk.BPETokenizer, tmp_path: Path) -> None:
+    text = mixed_text() + "\ud800 half" + "\n \t" * 3000 + "end"
+    for tokenizer in (nano, tk.byte_level(), tk.ByteTokenizer(), tk.CharTokenizer()):
+        assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text), tokenizer.name
+        assert tokenizer.encode_array("").tolist() == []
+
+
+@given(st.integers(0, 5000), st.integers(4000, 4200), st.integers(0, 5000))
+def test_every_long_run_of_white_space_is_found(before: int, run: int, after: int) -> None:
+    text = "a" * before + " " * run + "b" * after
+    parts = tk._without_long_runs(text)
+    assert "".join(parts) == text
+    assert max(part.count(" ") for part in parts) <= 4096 and (len(parts) > 1) == (run > 4096)
+
+
 @given(st.text(st.characters(exclude_categories=[])))
 @settings(deadline=None)
 @pytest.mark.parametrize("name", ["nano", "byte", "char", "word", "byte level"])
@@ -137,6 +152,7 @@ def test_ids_that_differ_from_ranks(tmp_path: Path, nano: tk.BPETokenizer) -> No
     other = tk.load_folder(tmp_path)
     text = "Once upon a time, 🙂 there was"
     assert other.encode(text) == [(id + 1) % len(vocab) for id in nano.encode(text)]
+    assert other.encode_array(text).tolist() == other.encode(text)
     assert other.decode(other.encode(text)) == text
     assert other.end_of_text == 0
     assert other.encode("<|endoftext|>", allow_special=True) == [0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2LMHeadModel
 
 from tests.training.making import TINY, words
@@ -19,7 +20,15 @@ from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import byte_level
 from tui_llm.training import loop
 from tui_llm.training.loop import Diverged, Trainer
-from tui_llm.training.presets import PRESETS, SCHEDULES, TrainingSettings, from_fields, learning_rate, problems
+from tui_llm.training.presets import (
+    PRECISIONS,
+    PRESETS,
+    SCHEDULES,
+    TrainingSettings,
+    from_fields,
+    learning_rate,
+    problems,
+)
 
 CPU = torch.device("cpu")
 
@@ -190,26 +199,43 @@ def test_an_exploding_update_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("can", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
-    can: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    can: bool, precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: can, raising=False)
     monkeypatch.setattr(loop, "trains_in_bfloat16", device.trains_in_bfloat16)
-    ours = trainer(tmp_path)
-    with ours.autocast():
-        product = ours.model.blocks[0].mlp.up(torch.zeros(1, 1, 16))
-    assert product.dtype == (torch.bfloat16 if can else torch.float32)
-    step = next(ours.steps())
+    ours = trainer(tmp_path, precision=precision, dropout=dropout)
+    bfloat16 = precision == "bf16" or (can and precision == "auto")
+    assert ours.precision == ("bf16 matmuls, fp32 weights" if bfloat16 else "fp32")
+
+    products = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                products.add(args[-1].dtype)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        step = next(ours.steps())
+    assert products == {torch.bfloat16 if bfloat16 else torch.float32}
     assert step.loss == pytest.approx(math.log(257), abs=0.1)
     assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in ours.model.parameters())
     assert not device.trains_in_bfloat16(torch.device("mps"))
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
+    low, exact = ([s.loss for s in trainer(tmp_path, precision=p, layers=2).steps()] for p in ("bf16", "fp32"))
+    assert low != exact and np.allclose(low, exact, rtol=0.02)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("steps", 0), ("layers", -1), ("seed", -1), ("seed", 2**64), ("learning_rate", math.nan), ("learning_rate", -1),
      ("dropout", 1.0), ("validation_fraction", 1), ("validation_fraction", 0), ("beta1", 1.0), ("warmup_steps", -1), ("width", 15),
-     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimiser", "sgd"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
+     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimiser", "sgd"), ("precision", "fp16"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field.replace("_", " ").replace("warmup", "warm-up")):

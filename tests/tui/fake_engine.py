@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tui_llm.errors import Overtaken, UserError
+from tui_llm.facts.vocabulary import FindQuestion, Found, VocabularyPage, VocabularyQuestion
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import (
     Candidate,
@@ -101,6 +103,8 @@ class FakeEngine:
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
         self.questions.append(question)
+        if isinstance(question, (VocabularyQuestion, FindQuestion)) and type(question) not in self.answers:
+            return self.vocabulary(question)
         return self.answers[type(question)](question)
 
     def refresh(self) -> Weights | None:
@@ -183,6 +187,24 @@ class FakeEngine:
                 rows[:10],
             )
 
+    def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | Found:
+        """The whole table, by probability, id, text or length."""
+        assert self.weights is not None
+        whole = dataclasses.replace(question.request, top=VOCABULARY)
+        read = self.encode(whole.prompt) + list(whole.continuation)
+        rows = list(self.distribution(read[: whole.position], whole).candidates)
+        if question.order != "probability":
+            rows.sort(key={"id": lambda row: row.id, "text": lambda row: row.bytes}.get(
+                question.order, lambda row: -len(row.bytes)))  # fmt: skip
+        hits = [at for at, row in enumerate(rows) if question.find in row.text or question.find == f"#{row.id}"]
+        if isinstance(question, VocabularyQuestion):
+            shown = tuple(rows[question.start : question.stop])
+            return VocabularyPage(question, self.weights, VOCABULARY, question.start, shown)
+        if not hits:
+            return Found(question, 0)
+        at = next((at for at, place in enumerate(hits) if place > question.after), 0)
+        return Found(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
+
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def encode(self, text: str) -> list[int]:
@@ -216,6 +238,8 @@ class FakeEngine:
 
     def distribution(self, ids: list[int], request: Request) -> Distribution:
         logits = self.logits(ids)
+        for id, value in request.overrides:
+            logits[id] = value
         order = sorted(range(VOCABULARY), key=lambda id: (-logits[id], id))
         raw, tempered = softmax(logits, 1), softmax(logits, request.sampler.temperature)
         settings: SamplerSettings = request.sampler
@@ -242,14 +266,19 @@ class FakeEngine:
                     cumulative,
                     tempered[id] / mass if place < kept else 0.0,
                     place < kept,
+                    logits[id],
+                    logits[id] / (settings.temperature or 1),
+                    tempered[id] / tempered[order[0]],
                 )
             )
         rest = order[request.top :]
+        entropy = -sum(p * math.log(p) for p in raw if p)
+        peak, total = logits[order[0]] / (settings.temperature or 1), 1 / tempered[order[0]]
         return Distribution(
             settings,
             VOCABULARY,
             logsumexp(logits),
-            -sum(p * math.log(p) for p in raw),
+            entropy,
             kept,
             mass,
             tuple(rows),
@@ -260,6 +289,11 @@ class FakeEngine:
                 0.0,
                 max(0, kept - len(rows)),
             ),
+            math.exp(entropy),
+            peak,
+            total,
+            peak + math.log(total),
+            math.exp(logsumexp(logits)),
         )
 
     def scores(self, ids: list[int]) -> tuple[TokenScore | None, ...]:
@@ -284,6 +318,8 @@ class FakeEngine:
         rows, given = [], list(ids)
         for id in targets:
             logits = self.logits(given)
+            for override, value in request.overrides if not rows else ():
+                logits[override] = value
             total = logsumexp(logits)
             p = math.exp(logits[id] - total)
             rows.append(

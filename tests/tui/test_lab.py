@@ -389,7 +389,7 @@ async def test_copy_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         await answered(pilot, lab)
         await pilot.press("escape", "2", "y")
         rows = [line.split("\t") for line in app.clipboard.splitlines()]
-        assert rows[0][:4] == ["rank", "id", "bytes", "text"] and {len(row) for row in rows} == {10}
+        assert rows[0][:4] == ["rank", "id", "bytes", "text"] and {len(row) for row in rows} == {15}
         assert not unsafe(["".join(row) for row in rows])
         await pilot.press("w", "w")
         saved = json.loads((tmp_path / "reading-1.json").read_text(encoding="utf-8"))

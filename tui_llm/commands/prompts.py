@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _settings(options: argparse.Namespace) -> SamplerSettings:
-    return SamplerSettings(options.temperature, options.top_k, options.top_p, options.min_p)
+    return SamplerSettings(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
 
 
 # ── text → tokens ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,41 +88,15 @@ def _read(options: argparse.Namespace, **more: Any) -> Reading:
 
 
 def logits(options: argparse.Namespace) -> None:
-    if options.top < 1:
-        raise UserError(f"--top is {options.top}; give 1 or more")
-    reading = _read(options, sampler=_settings(options), top=options.top)
-    if options.json:
-        put_json(report.logits_json(reading))
-        return
-    assert reading.distribution is not None
-    put(report.heading(reading))
-    put(report.distribution_text(reading.distribution))
+    from tui_llm.commands import tables
+
+    tables.logits(options, _engine, _settings(options))
 
 
 def softmax(options: argparse.Namespace) -> None:
-    """The table for logits typed by hand; a token's id is its place on the command line."""
-    import torch
+    from tui_llm.commands import tables
 
-    from tui_llm.llm.distribution import Sorted
-    from tui_llm.prediction import distribution_reading
-
-    typed = []
-    for word in options.logits:
-        name, equals, number = word.rpartition("=")
-        try:
-            typed.append((name, float(number)))
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise UserError(f"{word!r} is not TOKEN=LOGIT, such as mat=3.2")
-    values = torch.tensor([value for _, value in typed], dtype=torch.float32)
-    spread = distribution_reading(
-        Sorted.of(values, "the logits", "give finite numbers, or -inf for a token that can't be"),
-        _settings(options),
-        len(typed),
-        lambda id: typed[id][0].encode(errors="replace"),
-    )
-    put_json(report.distribution_json(spread)) if options.json else put(report.distribution_text(spread))
+    tables.softmax(options, _settings(options))
 
 
 def loss(options: argparse.Namespace) -> None:

@@ -22,7 +22,9 @@ def tree(options: argparse.Namespace) -> None:
             raise UserError(f"{name} is {value}; give 1 or more")
     if not 0 <= options.min_probability <= 1:
         raise UserError(f"--min-probability is {options.min_probability}; give a number from 0 to 1, such as 0.001")
-    sampler = SamplerSettings(options.temperature, options.top_k, options.top_p, options.min_p)
+    sampler = SamplerSettings(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
+    )
     request = Request(
         prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, sampler=sampler
     )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tui_llm.llm.distribution import Processed
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
 from tui_llm.reading import Request, Target, Token, Weights
@@ -44,4 +45,9 @@ class Desk(Protocol):
 
     def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
         """The target's tokens; `following` are the text's own after the position. Raises `UserError` where it has none."""
+        ...
+
+    def prediction(self, request: Request, overtaken: Callable[[], bool] = ...) -> Processed:
+        """The distribution that the request reads: at its position, what-if, repetition penalty and sampler included.
+        Raises `UserError` where nothing is predicted."""
         ...

@@ -117,7 +117,7 @@ class _Asked:
             logits = self.desk.logits(request, self.overtaken)
             self.run += self.desk.model.config.context
         with device.threads(self.desk.tokenizer.size):
-            return process(logits, self.request.sampler)
+            return process(logits, self.request.sampler, [*self.text, *path])
 
     def _together(self, paths: Sequence[Path]) -> list[Tensor]:
         """Logits (V,) after each path; the context has room for all of them."""

@@ -5,7 +5,7 @@ keyed by content and vocabulary. Validation tokens are the end of every file, ne
 `<|endoftext|>` in a corpus separates documents, as does the end of a file: both become the special token.
 
 A file that is named several times is trained on as often, but held out once. Memory stays bounded: text is read,
-tokenised and written a million characters at a time.
+tokenised and written a million characters at a time, a few such pieces side by side where there are cores for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import math
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,12 +237,8 @@ class _Tokeniser:
         hashed = hashlib.sha256()
         with tempfile.TemporaryFile(dir=self.folder) as aside:
             count = 0
-            for chunk in _chunks(blocks(path, lambda data: self._saw(data, hashed))):
-                if chunk is None:
-                    ids = [] if self.tokenizer.end_of_text is None else [self.tokenizer.end_of_text]
-                else:
-                    ids = self.tokenizer.encode(chunk)
-                aside.write(np.array(ids, dtype=self.dtype).tobytes())
+            for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
+                aside.write(ids.astype(self.dtype).tobytes())
                 count += len(ids)
             if hashed.digest() != digest:
                 raise UserError(f"{path} was changed while it was being read; start again when it is whole")
@@ -250,6 +248,27 @@ class _Tokeniser:
             self._copy(aside, validation, cut, count, "validation")
             self.seen[digest] = begin, begin + cut
             self.tokens += count
+
+    def _encoded(self, chunks: Iterator[str | None]) -> Iterator[npt.NDArray[np.uint32]]:
+        """The ids of all chunks, in order. A thread for each core tokenises, where the tokeniser allows; no more text
+        is read ahead than keeps them busy."""
+        threads = cores() if self.tokenizer.parallel else 1
+        waiting: deque[Future[npt.NDArray[np.uint32]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for portion in _portions(chunks):
+                    waiting.append(pool.submit(self._ids, portion))
+                    if len(waiting) > threads + 1:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # told to stop, or a file that turned out to be no text: what is begun ends, the rest is not begun
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ids(self, portion: list[str | None]) -> npt.NDArray[np.uint32]:
+        end = self.tokenizer.end_of_text
+        separator = np.array([] if end is None else [end], np.uint32)
+        return np.concatenate([separator if c is None else self.tokenizer.encode_array(c) for c in portion])
 
     def _saw(self, data: bytes, hashed: Any) -> None:
         hashed.update(data)
@@ -271,6 +290,25 @@ class _Tokeniser:
                 self.counts += np.bincount(ids, minlength=len(self.counts))
             self.sizes[part] += len(ids)
             start += len(ids)
+
+
+def _portions(chunks: Iterator[str | None]) -> Iterator[list[str | None]]:
+    """Short documents together, about a million characters of them: each portion is worth a thread's while."""
+    portion: list[str | None] = []
+    size = 0
+    for chunk in chunks:
+        portion.append(chunk)
+        size += len(chunk or "")
+        if size >= _CHUNK:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[str | None]:

@@ -7,7 +7,9 @@ one:
 
 The second form is the one computed, with the largest logit subtracted first: no e^z overflows. The
 temperature T sharpens (T < 1) or flattens (T > 1); T = 0 is its limit, all probability on the largest logit.
-Then the tail is cut, in this order, and what is left is renormalised once:
+Before it comes the repetition penalty θ, where there is one (Keskar et al. 2019, CTRL, arXiv:1909.05858): the logits of
+tokens that stand in the text already are divided by θ where positive and multiplied by θ where negative, once, however
+often they stand there. Then the tail is cut, in this order, and what is left is renormalised once:
 
     top-k   keep the k likeliest tokens
     top-p   keep the smallest set whose cumulative probability reaches p (the nucleus: Holtzman et al. 2019,
@@ -21,7 +23,7 @@ sums of probabilities in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +61,19 @@ def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
     masked = logits.clone()
     masked[..., vocabulary:] = -torch.inf
     return masked
+
+
+def penalise(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
+    """Logits (V,) with the repetition penalty laid on the ids `seen`: z ÷ θ where z > 0, z · θ where z < 0. Ids beyond V
+    are left alone. `logits` itself stays as it is."""
+    ids = torch.tensor(
+        sorted({id for id in seen if 0 <= id < logits.shape[-1]}), dtype=torch.int64, device=logits.device
+    )
+    if penalty == 1 or not len(ids):
+        return logits
+    penalised, own = logits.clone(), logits[ids]
+    penalised[ids] = torch.where(own < 0, own * penalty, own / penalty)
+    return penalised
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -120,8 +135,9 @@ def _entropy(log_p: Tensor) -> float:
 class Row:
     """One token of the table, in plain numbers.
 
-    rank: 1 + strictly greater logits. exp_logit: e^logit (inf where that's beyond a float). raw_probability:
-    softmax of the logits alone. tempered: after temperature. cumulative: Σ tempered down to this row, which
+    rank: 1 + strictly greater logits, before any penalty. exp_logit: e^logit (inf where that's beyond a float). raw_probability:
+    softmax of the logits alone. score: the logit after the repetition penalty; scaled: score ÷ T (just the score where T = 0);
+    numerator: e^(scaled − the largest of them), softmax's numerator. tempered: after temperature. cumulative: Σ tempered down to this row, which
     top-p looks at. probability: after cuts and renormalising, what is drawn from. kept: whether it can be
     drawn.
     """
@@ -135,6 +151,9 @@ class Row:
     cumulative: float
     probability: float
     kept: bool
+    score: float
+    scaled: float
+    numerator: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,34 +172,54 @@ class Sorted:
     """Logits, likeliest first: what all sampler settings share. Make it once, `process` it as settings
     change.
 
-    order: ids (V,) int64 by descending logit, ties by lower id; logits, raw: float32 (V,), the logits and
-    their plain softmax in that order; logsumexp of the logits, and entropy of `raw`, in nats.
+    order: ids (V,) int64 by descending score, ties by lower id; scores, logits, raw: float32 (V,), the logits after and
+    before the repetition penalty (the same where there is none) and the logits' plain softmax, in that order; ranked: the
+    logits by their own size; logsumexp of the logits, and entropy of `raw`, in nats.
     """
 
     order: Tensor
+    scores: Tensor
     logits: Tensor
+    ranked: Tensor
     raw: Tensor
     logsumexp: float
     entropy: float
 
     @classmethod
-    def of(cls, logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> Sorted:
-        """From logits (V,) of any float type on any device. Raises `UserError` as `check` does."""
+    def of(
+        cls,
+        logits: Tensor,
+        whose: str = "the model's logits",
+        cure: str = _DIVERGED,
+        *,
+        seen: Iterable[int] = (),
+        penalty: float = 1.0,
+    ) -> Sorted:
+        """From logits (V,) of any float type on any device, with the repetition penalty on the ids `seen`. Raises
+        `UserError` as `check` does."""
         logits = logits.detach().float().cpu()
         check(logits, whose, cure)
-        values, order = torch.sort(logits, descending=True, stable=True)
-        log_p = _log_softmax(values, 1.0)
-        return cls(order, values, log_p.exp(), float(values.logsumexp(-1)), _entropy(log_p))
+        penalised = penalise(logits, seen, penalty)
+        scores, order = torch.sort(penalised, descending=True, stable=True)
+        own = ranked = scores
+        if penalised is not logits:
+            own, ranked = logits[order], logits.sort(descending=True).values
+        log_p = _log_softmax(own, 1.0)
+        return cls(order, scores, own, ranked, log_p.exp(), float(own.logsumexp(-1)), _entropy(log_p))
+
+    def tempered(self, temperature: float) -> Tensor:
+        """float32 (V,): softmax of the scores at a temperature from 0 up, in `order`."""
+        if temperature == 0:
+            one_hot = torch.zeros_like(self.raw)
+            one_hot[0] = 1.0
+            return one_hot
+        if temperature == 1 and self.scores is self.logits:
+            return self.raw
+        return _log_softmax(self.scores, temperature).exp()
 
     def process(self, settings: SamplerSettings) -> Processed:
         """Temperature, softmax, top-k, top-p, min-p, renormalise."""
-        if settings.greedy:
-            tempered = torch.zeros_like(self.raw)
-            tempered[0] = 1.0
-        elif settings.temperature == 1:
-            tempered = self.raw
-        else:
-            tempered = _log_softmax(self.logits, settings.temperature).exp()
+        tempered = self.tempered(settings.temperature)
         cumulative = tempered.cumsum(-1, dtype=torch.float64)
 
         # How many each rule keeps from the top. What has probability 0 can't be drawn, so it's never kept.
@@ -233,11 +272,27 @@ class Processed:
 
     def rows(self, top: int) -> list[Row]:
         """The table's first `top` rows (fewer where the vocabulary is smaller)."""
-        return self._rows(0, max(top, 0))
+        return self.at(slice(0, max(top, 0)))
 
     def row(self, place: int) -> Row:
         """The row at `place` (from 0) in the table."""
-        return self._rows(place, place + 1)[0]
+        return self.at(slice(place, place + 1))[0]
+
+    @property
+    def peak(self) -> float:
+        """The largest score ÷ T: what softmax takes off every score ÷ T before e^x, so that nothing overflows."""
+        return float(self.sorted.scores[0]) / (self.settings.temperature or 1)
+
+    @property
+    def total(self) -> float:
+        """Σ of all numerators e^(score ÷ T − peak), softmax's denominator: from 1 to V."""
+        return float(self._numerators(slice(None)).sum())
+
+    def _numerators(self, places: slice | Tensor) -> Tensor:
+        if self.settings.greedy:
+            return self.tempered[places].double()
+        scores = self.sorted.scores.double()
+        return ((scores[places] - scores[0]) / self.settings.temperature).exp()
 
     def rest(self, top: int) -> Rest:
         """All that `rows(top)` leaves out."""
@@ -259,28 +314,42 @@ class Processed:
         found = int(torch.searchsorted(steps, u, right=True))
         return min(found, self.kept_count - 1)  # the sum may round to a little under u
 
-    def _rows(self, start: int, stop: int) -> list[Row]:
-        logits = self.sorted.logits
-        part = logits[start:stop]
-        greater = torch.searchsorted(-logits, -part)  # the first equal logit's place counts those before it
+    def at(self, places: slice | Tensor) -> list[Row]:
+        """The rows at those places (from 0), in their order."""
+        part, scores = self.sorted.logits[places], self.sorted.scores[places].double()
+        greater = torch.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's place counts those before it
         columns = (
             1 + greater,
-            self.order[start:stop],
+            self.order[places],
             part,
             part.double().exp(),
-            self.raw[start:stop],
-            self.tempered[start:stop],
-            self.cumulative[start:stop],
-            self.probability[start:stop],
-            self.kept[start:stop],
+            self.raw[places],
+            self.tempered[places],
+            self.cumulative[places],
+            self.probability[places],
+            self.kept[places],
+            scores,
+            scores / (self.settings.temperature or 1),
+            self._numerators(places),
         )
         return [Row(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def process(logits: Tensor, settings: SamplerSettings) -> Processed:
-    """Logits (V,) through temperature, softmax, top-k, top-p, min-p and renormalising. Raises `UserError` as
-    `check` does. Keep `Sorted.of(logits)` instead where the settings change and the logits don't."""
-    return Sorted.of(logits).process(settings)
+def process(logits: Tensor, settings: SamplerSettings, seen: Iterable[int] = ()) -> Processed:
+    """Logits (V,) through repetition penalty (on the ids `seen`), temperature, softmax, top-k, top-p, min-p and
+    renormalising. Raises `UserError` as `check` does. Keep `Sorted.of(logits)` instead where the settings change and the
+    logits don't."""
+    return Sorted.of(logits, seen=seen, penalty=settings.repetition_penalty).process(settings)
+
+
+def change(logits: Tensor, overrides: Sequence[tuple[int, float]]) -> Tensor:
+    """Logits (V,) with some set by hand, (id, logit) each. Raises `UserError` for an id that there is not."""
+    changed = logits.clone()
+    for id, value in overrides:
+        if not 0 <= id < logits.shape[-1]:
+            raise UserError(f"there is no token {id}; ids go from 0 to {logits.shape[-1] - 1}")
+        changed[id] = value
+    return changed
 
 
 def draw(processed: Processed, u: float) -> int:

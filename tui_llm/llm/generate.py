@@ -60,7 +60,7 @@ def generate(
     for index in range(start, start + count):
         if stop():
             return
-        processed = process(next_logits(list(so_far)), settings)
+        processed = process(next_logits(list(so_far)), settings, so_far)
         u = None if settings.greedy else uniform(seed, index)
         row = processed.row(0 if u is None else processed.place(u))
         so_far.append(row.id)

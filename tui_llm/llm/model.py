@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tui_llm.llm import fast
 from tui_llm.llm.shape import GPTConfig as GPTConfig
 
 
@@ -123,7 +124,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
+        if products is not None:
+            return fast.block(self, x, products)
         x = x + self.attention(self.norm1(x), cache)
         return x + self.mlp(self.norm2(x))
 
@@ -135,6 +138,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.used = config.vocabulary  # rows of the embedding that stand for tokens; those after them only pad it
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -156,10 +160,11 @@ class GPT(nn.Module):
     def device(self) -> torch.device:
         return self.tokens.weight.device
 
-    def features(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
         """ids (B, T) → what the head reads, after the last LayerNorm (B, T, C).
 
         With a cache (B = 1), `ids` are the new tokens only: they stand after the cache's and are added to it.
+        `products` takes the fast path for training, with matrix products in that dtype: no cache there, no dropout.
         Raises ValueError where they would stand past the context.
         """
         T = ids.size(1)
@@ -170,20 +175,37 @@ class GPT(nn.Module):
         x = self.tokens(ids) + self.positions(where)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
-            x = block(x, cache)
+            x = block(x, cache, products)
         if cache is not None:
             cache.length += T  # after the blocks: each of them writes at the same place
         return self.norm(x)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None, last: int | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        last: int | None = None,
+        *,
+        targets: Tensor | None = None,
+        products: torch.dtype | None = None,
+    ) -> Tensor:
         """ids (B, T) → logits (B, T, V): at each position, for the token that comes next. `last` asks for the
-        logits at the last so many positions only, (B, last, V)."""
+        logits at the last so many positions only, (B, last, V); `targets` for the `loss` instead of logits."""
+        if targets is not None:
+            return self.loss(ids, targets, products)
         x = self.features(ids, cache)
         return self.head(x if last is None else x[:, -last:])
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets one token further on."""
-        logits = self(inputs)
+    def loss(self, inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> Tensor:
+        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets one token further on. Ids from
+        `used` on are no tokens and get no probability. `products`: as for `features`."""
+        x = self.features(inputs, products=products)
+        if products is not None:
+            weight = self.head.weight
+            return fast.head_loss(x, weight[: self.used] if self.used < len(weight) else weight, targets, products)
+        logits = self.head(x)
+        if self.used < logits.size(-1):
+            logits = logits[..., : self.used]
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def matrices(self) -> list[nn.Parameter]:

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import regex
 import tiktoken
 
@@ -34,11 +36,16 @@ class Tokenizer(ABC):
     name: str
     size: int
     end_of_text: int | None = None
+    parallel = False  # whether several threads may encode at once, and gain by it
 
     @abstractmethod
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """The ids of `text`. Special tokens written in it are text, unless `allow_special`. Lone surrogates
         become U+FFFD, since no UTF-8 stands for them."""
+
+    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
+        """As `encode`, for much text."""
+        return np.array(self.encode(text), dtype=np.uint32)
 
     @abstractmethod
     def token_bytes(self, id: int) -> bytes:
@@ -61,6 +68,8 @@ _LONGEST_RUN = 4096
 class BPETokenizer(Tokenizer):
     """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids where they differ."""
 
+    parallel = True  # tiktoken works without Python's lock
+
     def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
                  ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None) -> None:  # fmt: skip
         self.name = name
@@ -70,6 +79,10 @@ class BPETokenizer(Tokenizer):
         self.merges = merges
         self._ids = ids
         self._ranks = {id: rank for rank, id in ids.items()} if ids is not None else None
+        self._table: npt.NDArray[np.uint32] | None = None  # `_ids` as an array
+        if ids is not None:
+            self._table = np.zeros(max(ids) + 1, np.uint32)
+            self._table[list(ids)] = list(ids.values())
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         text = clean(text)
@@ -78,6 +91,11 @@ class BPETokenizer(Tokenizer):
         for part in _without_long_runs(text):
             ids += self.encoding.encode(part, allowed_special=allowed, disallowed_special=())
         return ids if self._ids is None else [self._ids[rank] for rank in ids]
+
+    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
+        parts = _without_long_runs(clean(text))
+        ids = np.concatenate([self.encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
+        return ids if self._table is None else self._table[ids]
 
     def token_bytes(self, id: int) -> bytes:
         if self._ranks is not None:
@@ -90,7 +108,7 @@ class BPETokenizer(Tokenizer):
 
 def _without_long_runs(text: str) -> list[str]:
     """`text` cut where white space runs on for over 4,096 characters (no such run: not cut)."""
-    if len(text) <= _LONGEST_RUN:
+    if _RUN_SAMPLED.search(text[::_SAMPLE]) is None:  # a run that long shows in the samples, which are read at once
         return [text]
     parts, start = [], 0
     for run in _RUN.finditer(text):
@@ -102,6 +120,8 @@ def _without_long_runs(text: str) -> list[str]:
 
 
 _RUN = regex.compile(rf"\s{{{_LONGEST_RUN + 1},}}+")
+_SAMPLE = 512
+_RUN_SAMPLED = regex.compile(rf"\s{{{_LONGEST_RUN // _SAMPLE}}}")
 
 
 class ByteTokenizer(Tokenizer):

@@ -40,6 +40,25 @@ def sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="keep tokens at least P times as likely as the likeliest",
     )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="divide the logits of tokens that are in the text already by R, or multiply them where negative (default 1)",
+    )
+
+
+def table_options(parser: argparse.ArgumentParser) -> None:
+    """What a table of logits can show besides."""
+    parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="show the way from logit to probability: after the penalty, divided by T, e^x, divided by the sum, cut, renormalised",
+    )
+    parser.add_argument(
+        "--temperatures", metavar="T,T,…", help="show softmax at these temperatures side by side, such as 0.5,1,2"
+    )
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:

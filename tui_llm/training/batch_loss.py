@@ -54,11 +54,8 @@ def measure(trainer: Trainer, updates: int) -> dict[str, Any]:
     model.eval()
     for part in range(s.accumulation):
         x, y = trainer.batches.batch(updates * s.accumulation + part)  # (B, T) each
-        with trainer.autocast():
-            logits = model(x.to(device))  # (B, T, V)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten(), reduction="none").view_as(
-            y
-        )  # (B, T)
+        logits = trainer.logits(x.to(device))  # (B, T, V)
+        losses = F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="none").view_as(y)  # (B, T)
         total += float(losses.double().mean() if device.type != "mps" else losses.mean()) / s.accumulation
         for row in range(min(len(x), ROWS - len(shown))):
             ids = [int(x[row, 0]), *y[row, :TOKENS].tolist()]

@@ -78,20 +78,37 @@ class Trainer:
         self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
     ) -> None:
         self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
+        self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
+        # On a CPU the arithmetic of llm/fast.py, which has no dropout and wants whole weights; else autocast. Both keep
+        # float32 weights.
+        fast = self.bfloat16 and device.type == "cpu" and not settings.dropout and not self.ranks.shard
+        self.products = torch.bfloat16 if fast else None
         # What a step calls: the model's loss, shared over processes, compiled where that pays (compiling.py). Before the
         # optimisers: it may cut the parameters up.
-        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device)
+        self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # of each step, this process's
         self.optimizers = optimizers(model, settings, device)
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
-        self.bfloat16 = trains_in_bfloat16(device)
         self.limit = EXPLODED * math.log(model.config.vocabulary)  # nats per token
 
+    @property
+    def precision(self) -> str:
+        """In words: what the matrix products and the weights are kept in."""
+        return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bf16 matrix products where the device has them; weights, LayerNorms and the loss stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+        """bf16 matrix products where llm/fast.py doesn't make them; weights, LayerNorms and the loss stay float32."""
+        casts = self.bfloat16 and self.products is None
+        return torch.autocast(self.device.type, torch.bfloat16) if casts else contextlib.nullcontext()
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, T) → float32 (B, T, V), in the arithmetic of `loss`."""
+        with self.autocast():
+            features = self.model.features(x, products=self.products)
+            dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
+            return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
 
     def steps(self, done: int = 0) -> Iterator[Step]:
         """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more, or above

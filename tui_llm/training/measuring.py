@@ -136,6 +136,6 @@ def _loss(model: GPT, trainer: Trainer, progress: Callable[[str], None], name: s
         progress(f"measuring {name}'s loss on the held-out rows: {i} of {len(x)}")
         rows = slice(i, i + trainer.settings.batch_size)
         with trainer.autocast():
-            loss = model.loss(x[rows].to(trainer.device), y[rows].to(trainer.device))
+            loss = model.loss(x[rows].to(trainer.device), y[rows].to(trainer.device), trainer.products)
         total += float(loss) * len(x[rows])
     return total / len(x)

@@ -12,6 +12,7 @@ from tui_llm.errors import UserError
 SCHEDULES = ("cosine", "wsd")
 OPTIMISERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class TrainingSettings:
     decay_fraction: float = 0.2  # of `wsd`
     optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
     compile: str = "auto"  # torch.compile: `auto` is on where it pays, a CUDA card; or `on`, `off`
+    precision: str = "auto"  # of the matrix products: `bf16`, `fp32`, or bf16 where the device multiplies faster in it
     from_model: str = ""  # a model to start from: its weights, vocabulary and shape
 
     def __post_init__(self) -> None:
@@ -98,6 +100,8 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
     if settings.compile not in COMPILE:
         found["compile"] = f"compile is {settings.compile!r}; give one of {', '.join(COMPILE)}"
+    if settings.precision not in PRECISIONS:
+        found["precision"] = f"there is no precision {settings.precision!r}; there are: {', '.join(PRECISIONS)}"
     if not 0 <= settings.decay_fraction <= 1:
         found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
     if settings.warmup_steps < 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -54,10 +55,11 @@ class Ranks:
     def leave(self) -> None:
         """The orderly end."""
 
-    def place(self, model: GPT, device: torch.device) -> Loss:
-        """Moves `model` to `device`; returns its loss of inputs and targets, whose gradients `gradients` can share."""
+    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
+        """Moves `model` to `device`; returns its loss of inputs and targets, whose gradients `gradients` can share.
+        `products` is how it multiplies (see `GPT.features`)."""
         model.to(device)
-        return model.loss
+        return functools.partial(model.loss, products=products)
 
     @contextlib.contextmanager
     def gradients(self, *, shared: bool) -> Iterator[None]:
@@ -130,10 +132,10 @@ class Torchrun(Ranks):
         self.mean(0.0)  # all have come this far, or it raises
         dist.destroy_process_group()
 
-    def place(self, model: GPT, device: torch.device) -> Loss:
+    def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
         for _, parameter in model.weights():
             self.tensor(parameter.detach())
-        whole = _Loss(model)
+        whole = _Loss(model, products)
         if self.shard:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -232,12 +234,12 @@ class Torchrun(Ranks):
 class _Loss(nn.Module):
     """The loss as a module: what it calls of the model, DDP and FSDP need not know."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, products: torch.dtype | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.products = model, products
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self.model.loss(inputs, targets)
+        return self.model.loss(inputs, targets, self.products)
 
 
 def of_this_process(shard: bool) -> Ranks:
@@ -283,5 +285,6 @@ def gathered(trainer: Trainer) -> Trainer:
         view.model.head.weight = view.model.tokens.weight
     view.device = torch.device("cpu")
     view.bfloat16 = devices.trains_in_bfloat16(view.device)
+    view.model.used = model.used
     view.loss = view.model.loss
     return view

@@ -46,7 +46,7 @@ try:
 except ImportError:  # no flock on Windows
     fcntl = None  # type: ignore[assignment]
 
-STARTING_GRACE = 20.0  # seconds that a new worker has to take its lock
+STARTING_GRACE = 60.0  # seconds that a new worker has to take its lock: importing torch takes long on a busy machine
 VERSION = 1  # of what config.json says; a later tui-llm may count on
 DAMAGED = 1 << 25
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -94,6 +94,7 @@ class Status:
     parameters: int | None = None
     device: str | None = None
     fits: tuple[int, int] | None = None
+    precision: str | None = None  # of the arithmetic, in words
 
     @property
     def alive(self) -> bool:
@@ -269,6 +270,7 @@ class Run:
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
             _fits(raw.get("fits")) if state == "failed" else None,
+            str(raw["precision"]) if raw.get("precision") else None,
         )
 
     def last_metric(self) -> Metric | None:

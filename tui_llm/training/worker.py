@@ -117,7 +117,9 @@ class Worker:
                        "train_tokens": len(text.train)}  # fmt: skip
         if text.floor is not None:
             self.facts["floor"] = text.floor
+        model.used = tokenizer.size  # what pads a started-from model's embedding is no token
         trainer = Trainer(model, text, s, place, self.ranks)
+        self.facts["precision"] = trainer.precision
         if done:
             checkpoints.restore(trainer, state)
         trainer.changes = changes.read(run)

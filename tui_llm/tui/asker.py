@@ -250,7 +250,12 @@ class Asker:
         assert request is not None
         if generation is not None and request.prompt == generation.request.prompt:
             # What was asked in the midst of a stream is answered for the stream's own last token.
-            generation.request = dataclasses.replace(request, continuation=generation.request.continuation)
+            same = request.continuation == generation.request.continuation
+            generation.request = dataclasses.replace(
+                request,
+                continuation=generation.request.continuation,
+                overrides=request.overrides if same else (),
+            )
             request = generation.request
             self._show(generation, None)
         reading = self._ask(request)
@@ -319,6 +324,7 @@ class Asker:
             generation.request = dataclasses.replace(
                 generation.request,
                 continuation=(*generation.request.continuation, *(token.id for token in tokens)),
+                overrides=() if tokens else generation.request.overrides,  # they were of the one prediction
             )
             if not reason:
                 if not tokens:

@@ -43,6 +43,8 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "left_parenthesis": "(",
+    "right_parenthesis": ")",
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "left": "←",

@@ -12,6 +12,7 @@ from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
 from tui_llm.tui.command_batch import BATCH_COMMANDS
 from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
+from tui_llm.tui.command_logits import LOGITS_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
@@ -27,6 +28,7 @@ COMMANDS = (
     *PROBE_COMMANDS,
     *SCREEN_COMMANDS,
     *RUN_COMMANDS,
+    *LOGITS_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

@@ -97,6 +97,22 @@ class TargetChosen(Message):
         super().__init__()
 
 
+class RowsWanted(Message):
+    """The table shows these places of the vocabulary in this order, and has not got their rows."""
+
+    def __init__(self, order: str, places: range) -> None:
+        self.order, self.places = order, places
+        super().__init__()
+
+
+class TableAsked(Message):
+    """Something is to be done with the table or the row under its cursor: what a `Tabling` method is named."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__()
+
+
 class TokensAccepted(Message):
     """Put the generated text into the prompt."""
 

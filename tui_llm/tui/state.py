@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tui_llm.facts.scratch import EXAMPLE
+from tui_llm.facts.temperatures import USUAL
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Candidate, GeneratedToken, Request, Target
 
@@ -34,6 +37,8 @@ TEMPERATURES = (
     2.0,
 )
 TOP_PS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
+TOP_KS = (1, 2, 3, 5, 10, 20, 40, 50, 100, 200, 500, 1000, math.inf)  # ∞: off
+MIN_PS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 LARGEST_SEED = 9999
 END_OF_TEXT = "<|endoftext|>"
 
@@ -70,6 +75,17 @@ class Growing:
         self.budget = BUDGETS[(BUDGETS.index(self.budget) + 1) % len(BUDGETS)]
 
 
+def further(top_k: int, direction: int) -> int:
+    """The next top-k: fewer tokens (−1) or more (+1), and 0, which is all, in the end."""
+    value = step(TOP_KS, top_k or math.inf, direction)
+    return 0 if math.isinf(value) else int(value)
+
+
+def moment(request: Request) -> tuple[object, ...]:
+    """What a prediction depends on besides the model: the text before it."""
+    return request.prompt, request.continuation, request.allow_special, request.start_token, request.position
+
+
 @dataclass(slots=True)
 class Lab:
     prompt: str
@@ -83,6 +99,12 @@ class Lab:
     streaming: bool = False
     note: str = ""  # why the last generation stopped, or what became of its tokens
     number: int = 0  # of the newest request
+    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, in the one moment `changed_at`
+    changed_at: tuple[object, ...] = ()
+    dropped: int = 0  # changed logits that the last request left behind, because it is of another moment
+    set_aside: dict[str, float] = field(default_factory=dict)  # sampler settings that are switched off, as they were
+    scratch: str = EXAMPLE  # tokens and logits of the user's own
+    temperatures: tuple[float, ...] = USUAL  # to show side by side
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -95,7 +117,7 @@ class Lab:
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
         self.number += 1
-        return Request(
+        made = Request(
             number=self.number,
             prompt=self.prompt,
             continuation=self.continuation,
@@ -106,6 +128,30 @@ class Lab:
             tokenizer=self.tokenizer,
             top=top,
         )
+        if self.overrides and moment(made) != self.changed_at:
+            self.drop_changes()
+        return dataclasses.replace(made, overrides=self.overrides)
+
+    def change_logit(self, id: int, value: float, seen: Request) -> None:
+        """What if: `id` had this logit in the moment that `seen` reads."""
+        if moment(seen) != self.changed_at:
+            self.overrides, self.changed_at = (), moment(seen)
+        self.overrides = (*((other, was) for other, was in self.overrides if other != id), (id, value))
+
+    def undo_changes(self) -> bool:
+        had, self.overrides = bool(self.overrides), ()
+        return had
+
+    def drop_changes(self) -> None:
+        """Changed logits are of another moment, or another model's."""
+        self.dropped, self.overrides = len(self.overrides), ()
+
+    def narrow(self, direction: int) -> None:
+        """Top-k: fewer tokens (−1) or more (+1), up to all."""
+        self.sampler = dataclasses.replace(self.sampler, top_k=further(self.sampler.top_k, direction))
+
+    def raise_floor(self, direction: int) -> None:
+        self.sampler = dataclasses.replace(self.sampler, min_p=step(MIN_PS, self.sampler.min_p, direction))
 
     def warm(self, direction: int) -> None:
         temperature = step(TEMPERATURES, self.sampler.temperature, direction)

@@ -94,7 +94,7 @@ class GeneratePane(ReadingPane, Lines):
     def _candidate_lines(self, width: int) -> list[Text]:
         """What the step under the cursor chose from: its likeliest candidates, and the interval where u fell."""
         step = self._selected_step()
-        if step is None:
+        if step is None or not step.candidates:
             return []
         line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
         for candidate in step.candidates[:12]:
@@ -119,7 +119,7 @@ class GeneratePane(ReadingPane, Lines):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        u = "greedy" if step.u is None else f"{step.u:.4f}"
+        u = "by hand" if step.by_hand else "greedy" if step.u is None else f"{step.u:.4f}"
         cells = step_cells(
             width,
             f"{step.index + 1}",

@@ -7,13 +7,26 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from tui_llm.display import visible, visible_token
-from tui_llm.reading import Reading, Target
+from tui_llm.facts.vocabulary import ORDERS
+from tui_llm.reading import Candidate, Reading, Target
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.messages import TargetChosen
+from tui_llm.tui.messages import RowsWanted, TableAsked, TargetChosen
 from tui_llm.tui.panes.base import ReadingPane, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.vocab_table import VocabTable
+
+
+def what_if_words(reading: Reading | None) -> str:
+    """How many logits of a reading were set by hand; empty where none."""
+    count = len(reading.request.overrides) if reading is not None else 0
+    return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
+
+
+COLUMNS = (  # as they are copied
+    "rank", "id", "bytes", "text", "logit", "e^logit", "raw_probability", "probability", "cumulative", "kept",
+    "penalised", "scaled", "numerator", "tempered", "changed",
+)  # fmt: skip
 
 
 class LogitsPane(ReadingPane, VocabTable):
@@ -23,6 +36,8 @@ class LogitsPane(ReadingPane, VocabTable):
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="logits", classes="pane")
         self.lab = lab
+        self.search = ""  # what was looked for last
+        self.search_words = ""  # what came of it
 
     def on_mount(self) -> None:
         self.put_title()
@@ -32,7 +47,8 @@ class LogitsPane(ReadingPane, VocabTable):
         target = None
         if reading.loss is not None and len(reading.loss.tokens) >= 1:
             target = reading.loss.tokens[0].id
-        self.show_distribution(reading.distribution, target)
+        self.search_words = ""
+        self.show_distribution(reading.distribution, target, (id for id, _ in reading.request.overrides))
 
     def head(self, width: int) -> list[Text]:
         reading = self.reading
@@ -42,49 +58,79 @@ class LogitsPane(ReadingPane, VocabTable):
         if distribution is None:
             why = visible(reading.problem or "there is nothing to predict from")
             return wrapped(Text(why, style=self.style("bad")), width)
+        header = self.header(width)
+        if self.size.height <= 6:
+            return header
         line = Text("next token", self.style("strong"))
         if reading.prompt_ids and reading.tokens.tokens and self.lab.tokenizer is None:
             line.append(" after ")
-            line.append(visible_token(reading.tokens.tokens[-1].text), self.style("accent"))
+            at = reading.position - 1 - reading.tokens.first
+            shown = reading.tokens.tokens
+            if 0 <= at < len(shown):
+                line.append(visible_token(shown[at].text), self.style("accent"))
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
             line.append(f" ({fmt.percent(distribution.kept_mass)})")
-        facts = Text(style=self.style("muted"))
-        facts.append(
-            f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
-            f" · logsumexp {fmt.number(distribution.logsumexp)}"
-        )
-        lines = [*wrapped(line, width)[:1], *wrapped(facts, width)[:1]] if self.size.height > 6 else []
-        return [*lines, *self.header(width)]
+        lines = wrapped(line, width)[:1]
+        if changed := what_if_words(reading):
+            lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]
+        if self.stage:
+            facts = self.shift_words()
+        else:
+            facts = (
+                f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
+                f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
+            )
+        lines += wrapped(Text(facts, style=self.style("muted")), width)[: 2 if self.size.height >= 12 else 1]
+        said = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
+        said += [self.search_words] if self.search_words else []
+        if said:
+            lines += wrapped(Text(" · ".join(said), style=self.style("accent")), width)[:1]
+        return [*lines, *header]
+
+    def want_rows(self, start: int, stop: int) -> None:
+        self.post_message(RowsWanted(self.order, range(start, stop)))
+
+    def show_search(self, words: str) -> None:
+        self.search_words = visible(words)
+        self.rebuild()
+
+    # ── what the user wants ──────────────────────────────────────────────────────────────────────────────────────
 
     def action_pick(self) -> None:
         if self.selected is not None:
             self.post_message(TargetChosen(Target(id=self.selected.id)))
 
+    def action_stages(self) -> None:
+        self.next_stage()
+
+    def action_table(self, what: str) -> None:
+        self.post_message(TableAsked(what))
+
     def table(self) -> Iterable[tuple[str, ...]]:
-        yield (
-            "rank",
-            "id",
-            "bytes",
-            "text",
-            "logit",
-            "e^logit",
-            "raw_probability",
-            "probability",
-            "cumulative",
-            "kept",
-        )
+        """The overview's columns and all stages, of the rows that are there."""
+        yield COLUMNS
         if self.distribution is not None:
-            for row in self.distribution.candidates:
-                yield (
-                    str(row.rank),
-                    str(row.id),
-                    row.bytes.hex(),
-                    visible(row.text),
-                    repr(row.logit),
-                    repr(row.exp_logit),
-                    repr(row.raw_probability),
-                    repr(row.probability),
-                    repr(row.cumulative),
-                    str(row.kept).lower(),
-                )
+            for place in sorted(self._held):
+                yield cells(self._held[place], self._held[place].id in self.changed)
+
+
+def cells(row: Candidate, changed: bool) -> tuple[str, ...]:
+    """A row as it is copied."""
+    return (
+        str(row.rank),
+        str(row.id),
+        row.bytes.hex(),
+        visible(row.text),
+        repr(row.logit),
+        repr(row.exp_logit),
+        repr(row.raw_probability),
+        repr(row.probability),
+        repr(row.cumulative),
+        str(row.kept).lower(),
+        repr(row.score),
+        repr(row.scaled),
+        repr(row.numerator),
+        repr(row.tempered),
+        str(changed).lower(),
+    )

@@ -73,7 +73,7 @@ def state_line(snapshot: RunSnapshot) -> Content:
 
 
 def facts_line(snapshot: RunSnapshot) -> Content:
-    """Corpus, preset, device, size."""
+    """Corpus, preset, device, precision, size."""
     config, status = snapshot.config, snapshot.status
     parts = []
     if config is not None:
@@ -84,6 +84,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
     device = status.device or (config.device if config else None)
     if device:
         parts.append(visible(device))
+    if status.precision:
+        parts.append(visible(status.precision))
     if status.parameters:
         parts.append(f"{fmt.parameters(status.parameters)} parameters")
     if status.vocabulary:

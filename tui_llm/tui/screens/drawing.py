@@ -59,6 +59,8 @@ class Drawing(LabBase):
         if message.job != self._job:
             return
         self.lab.steps = (*self.lab.steps, *message.tokens)
+        self.lab.drop_changes()
+        self.tell_dropped()
         if message.reading is not None:
             self.show(message.reading)
 

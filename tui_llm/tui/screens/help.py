@@ -18,6 +18,20 @@ WORDS = (
     ("p(T=…, top-p …)", "probability after temperature and cuts: what is drawn from"),
     ("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm"),
     ("entropy", "how undecided the prediction is, in nats: 0 is certain, ln V is no idea at all"),
+    (
+        "choices",
+        "e^entropy, the effective number of choices: as undecided as a guess among so many equally likely tokens",
+    ),
+    (
+        "x, e^x",
+        "in the stages, x is logit ÷ T less the largest of them: no e^x overflows, and the probabilities are the same",
+    ),
+    (
+        "penalised",
+        "the logit after the repetition penalty: tokens of the text are divided by it, or multiplied below 0",
+    ),
+    ("renorm.", "what the cuts leave, divided by its sum: what is drawn from"),
+    ("◆  *", "in the table: the loss's target; a logit that was changed by hand (what if)"),
     ("loss", "−ln p of the target, in nats: 0 would be a sure hit; lower is better"),
     ("bits", "the loss divided by ln 2"),
     ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),

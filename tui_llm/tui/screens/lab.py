@@ -34,6 +34,8 @@ from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.keep import Keeping
 from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
+from tui_llm.tui.screens.sampling import Sampling
+from tui_llm.tui.screens.tabling import Tabling
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -42,7 +44,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Branching, Drawing, Following, Keeping, Opening, Pinning):
+class LabScreen(Branching, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -185,6 +187,7 @@ class LabScreen(Branching, Drawing, Following, Keeping, Opening, Pinning):
         if self.weights is None:
             return
         self.asker.read(self.lab.request())
+        self.tell_dropped()
         self._await_answer()
 
     def _await_answer(self) -> None:
@@ -229,7 +232,7 @@ class LabScreen(Branching, Drawing, Following, Keeping, Opening, Pinning):
                 "Esc cancels" if can_cancel else "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "",
             )
         elif self.weights is not None:
-            top.show_model(self.weights, self.reading, self.following_words)
+            top.show_model(self.weights, self.reading, self.following_words + self.what_if_words)
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -247,6 +250,7 @@ class LabScreen(Branching, Drawing, Following, Keeping, Opening, Pinning):
     @on(Opened)
     def _opened(self, message: Opened) -> None:
         self.weights = message.weights
+        self.lab.drop_changes()
         if message.fresh and self.lab.steps:
             self.lab.clear("another model: the continuation was dropped")
         self._problem = ""

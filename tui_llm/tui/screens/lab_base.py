@@ -32,6 +32,16 @@ class LabBase(Screen[None]):
         """Asks for the reading of this moment."""
 
     @abstractmethod
+    def tell_dropped(self) -> None:
+        """Says so, where logits that were changed by hand have been left behind."""
+
+    @abstractmethod
+    def inquire(
+        self, question: Question, take: Callable[[Any], object], problem: Callable[[str], object] | None = None
+    ) -> None:
+        """Asks an instrument (see `Inquiring`)."""
+
+    @abstractmethod
     def show(self, reading: Reading) -> None:
         """Hands a reading to the panes."""
 

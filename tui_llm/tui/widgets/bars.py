@@ -78,7 +78,7 @@ class KeyBar(Bar):
     _shown: tuple[tuple[Command, ...], int] | None = None
 
     def show(self, place: str) -> None:
-        self.show_commands(footer(place))
+        self.show_commands(_of(place))
 
     def show_commands(self, shown: Iterable[Command]) -> None:
         self._commands = tuple(shown)
@@ -109,6 +109,13 @@ def fitting(entries: Sequence[tuple[Content, int]], width: int) -> list[Content]
     while kept and room() > width:
         kept.remove(min(kept, key=lambda at: (entries[at][1], -at)))
     return [entries[at][0] for at in kept]
+
+
+def _of(place: str) -> list[Command]:
+    """A screen over the lab has its own way back, and not the lab's keys."""
+    if place in (*PANES, "prompt"):
+        return footer(place)
+    return [command for command in footer(place) if place in command.footer]
 
 
 def _key(command: Command) -> Content:

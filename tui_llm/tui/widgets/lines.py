@@ -6,6 +6,7 @@ Subclasses say what the lines are: `head`, `row_count`, `row`, `selectable`. Lin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 from rich.style import Style
@@ -35,12 +36,17 @@ class Lines(ScrollView, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.cursor: int | None = None
         self._head: list[Text] = []
+        self._foot = 0  # how many lines
         self._rows = 0
         self._styles: dict[str, Style] = {}
 
     # ── what a subclass says ─────────────────────────────────────────────────────────────────────────────────────
 
     def head(self, width: int) -> Sequence[Text]:
+        return ()
+
+    def foot(self, width: int) -> Sequence[Text]:
+        """Lines that stay below the rows. Asked for at every drawing: they may tell of the rows in sight."""
         return ()
 
     def row_count(self, width: int) -> int:
@@ -94,10 +100,17 @@ class Lines(ScrollView, can_focus=True):
             return
         self._head = list(self.head(width))
         self._rows = self.row_count(width)
+        self._foot = len(self.foot(width))
         if self.cursor is not None:
             self._place_cursor(min(self.cursor, self._rows - 1), quiet=True)
-        self.virtual_size = Size(width, len(self._head) + self._rows)
+        self.virtual_size = Size(width, len(self._head) + self._rows + self._foot)
         self.refresh()
+
+    @property
+    def in_sight(self) -> range:
+        """The rows that there is room for."""
+        top = self.scroll_offset.y
+        return range(top, min(self._rows, top + max(0, self.size.height - len(self._head) - self._foot)))
 
     def on_resize(self, event: events.Resize) -> None:
         self.rebuild()
@@ -116,9 +129,15 @@ class Lines(ScrollView, can_focus=True):
             text = self._head[y]
         else:
             index = y - head + self.scroll_offset.y
-            if not 0 <= index < self._rows:
+            below = y - head - len(self.in_sight)
+            if self._foot and below >= 0:
+                foot = self.foot(width)
+                text = foot[below] if below < len(foot) else Text()
+                index = -1
+            elif not 0 <= index < self._rows:
                 return Strip.blank(self.size.width, base)
-            text = self.row(index, width, selected=index == self.cursor and self.has_focus)
+            else:
+                text = self.row(index, width, selected=index == self.cursor and self.has_focus)
             if index == self.cursor and self.has_focus:
                 text = text.copy()
                 text.stylize_before(self.style("cursor"))
@@ -131,9 +150,9 @@ class Lines(ScrollView, can_focus=True):
 
     def _place_cursor(self, index: int, quiet: bool = False, direction: int = 1) -> None:
         index = max(0, min(index, self._rows - 1))
-        for candidate in (
-            *range(index, self._rows if direction > 0 else -1, direction),
-            *range(index, -1 if direction > 0 else self._rows, -direction),
+        for candidate in chain(
+            range(index, self._rows if direction > 0 else -1, direction),
+            range(index, -1 if direction > 0 else self._rows, -direction),
         ):
             if self.selectable(candidate):
                 break
@@ -151,7 +170,7 @@ class Lines(ScrollView, can_focus=True):
     def _show_cursor(self) -> None:
         if self.cursor is None:
             return
-        height = max(1, self.size.height - len(self._head))
+        height = max(1, self.size.height - len(self._head) - self._foot)
         top = self.scroll_offset.y
         if self.cursor < top:
             self.scroll_to(y=self.cursor, animate=False)
@@ -166,7 +185,7 @@ class Lines(ScrollView, can_focus=True):
 
     @property
     def _page(self) -> int:
-        return max(1, self.size.height - len(self._head) - 1)
+        return max(1, self.size.height - len(self._head) - self._foot - 1)
 
     def on_focus(self) -> None:
         if self.cursor is None and self._rows:
@@ -205,5 +224,5 @@ class Lines(ScrollView, can_focus=True):
         if offset is None:
             return
         index = offset.y - len(self._head) + self.scroll_offset.y
-        if offset.y >= len(self._head) and 0 <= index < self._rows and self.selectable(index):
+        if offset.y >= len(self._head) and index in self.in_sight and self.selectable(index):
             self._place_cursor(index)

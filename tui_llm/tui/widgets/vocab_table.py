@@ -1,10 +1,12 @@
-"""The table of candidates: one line each, drawn only where in sight, with the line where the sampler cuts."""
+"""The table of candidates: one line each, drawn only where in sight, with the line where the sampler cuts.
+
+It shows the whole vocabulary, of which it holds the rows that it was given; others show as `…` until they arrive.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from rich.text import Text
 
@@ -12,103 +14,130 @@ from tui_llm.display import fit, visible_token
 from tui_llm.reading import Candidate, Distribution
 from tui_llm.tui import format as fmt
 from tui_llm.tui.widgets.lines import Lines
+from tui_llm.tui.widgets.vocab_columns import GAP, Column, columns_for, stage_pages
 
-GAP = " "
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    name: str
-    width: int
-    importance: int  # the least important columns go first where there is no room
-    right: bool = True
-
-
-def columns_for(width: int, processed: str) -> list[Column]:
-    """The columns that fit into `width` cells. `processed` names the sampler's settings for the last number; a name
-    of several words may take two lines.
-
-    Room that is left over goes to the token, then to the bar.
-    """
-    name = f"p({processed})"
-    if len(name) > max(8, width // 4):
-        first, comma, rest = name.partition(", ")
-        name = (
-            f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
-        )
-    all_columns = [
-        Column("rank", 5, 4),
-        Column("token", 12, 9, right=False),
-        Column("id", 6, 1),
-        Column("logit", 6, 6),
-        Column("e^logit", 8, 3),
-        Column("raw p", 8, 8),
-        Column(name, max(8, *map(len, name.split("\n"))), 7),
-        Column("bar", 5, 2, right=False),
-    ]
-
-    def total(columns: Sequence[Column]) -> int:
-        return 2 + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
-
-    kept = list(all_columns)
-    while len(kept) > 1 and total(kept) > width:
-        kept.remove(min(kept, key=lambda column: column.importance))
-    spare = max(0, width - total(kept))
-    widened = []
-    for column in kept:
-        extra = min(spare, 12) if column.name == "token" else min(spare, 60) if column.name == "bar" else 0
-        spare -= extra
-        widened.append(Column(column.name, max(1, column.width + extra), column.importance, column.right))
-    return widened
+AROUND = 256  # rows that are asked for before and behind those in sight
+NEAR = 64  # rows around those in sight that should be there before they are scrolled to
+HELD = 4096  # rows that are kept
 
 
 class VocabTable(Lines):
-    """Shows a `Distribution`. Rows: candidates, the cut after the last that is kept, and one row for the rest."""
+    """Shows a `Distribution`: the vocabulary in `order`, the cut after the last that is kept, and each column's sum."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.distribution: Distribution | None = None
         self.target_id: int | None = None
+        self.changed: frozenset[int] = frozenset()  # ids whose logit was set by hand
+        self.order = "probability"
+        self.stage = 0  # 0: the overview; from 1: pages of stages
+        self.missing = ""  # why rows that are not there don't come
+        self._held: dict[int, Candidate] = {}  # by place
+        self._asked = range(0)
         self._cut: int | None = None  # row of the cut line
         self._columns: list[Column] = []
 
-    def show_distribution(self, distribution: Distribution | None, target_id: int | None = None) -> None:
-        self.distribution = distribution
-        self.target_id = target_id
-        self._cut = None
-        if distribution is not None and 0 < distribution.kept < distribution.vocabulary:
-            kept = sum(candidate.kept for candidate in distribution.candidates)
-            if kept and not distribution.rest.kept:
-                self._cut = kept
+    def show_distribution(
+        self,
+        distribution: Distribution | None,
+        target_id: int | None = None,
+        changed: Iterable[int] = (),
+    ) -> None:
+        self.distribution, self.target_id, self.changed = distribution, target_id, frozenset(changed)
+        self._reorder()
         self.rebuild()
+
+    def show_order(self, order: str) -> None:
+        self.order = order
+        self._reorder()
+        self.rebuild()
+
+    def _reorder(self) -> None:
+        distribution, likeliest_first = self.distribution, self.order == "probability"
+        self._held, self._asked, self._cut, self.missing = {}, range(0), None, ""
+        if distribution is not None and likeliest_first:
+            self._held = dict(enumerate(distribution.candidates))
+            if 0 < distribution.kept < distribution.vocabulary:
+                self._cut = distribution.kept
+
+    def next_stage(self) -> None:
+        """The next page of stages, or back to the overview."""
+        self.stage += 1
+        self.rebuild()
+
+    # ── rows that are not there yet ──────────────────────────────────────────────────────────────────────────────
+
+    def take_rows(self, start: int, rows: Iterable[Candidate]) -> None:
+        if len(self._held) > HELD:
+            self._held.clear()
+        self._held.update(enumerate(rows, start))
+        self.refresh()
+
+    def say_missing(self, line: str) -> None:
+        self.missing = line
+        self.refresh()
+
+    def want_rows(self, start: int, stop: int) -> None:
+        """Rows at these places are to be taken, as soon as may be."""
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        self._look_ahead()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        sight, distribution = self.in_sight, self.distribution
+        if distribution is None or not len(sight):
+            return
+        count = distribution.vocabulary
+        first, last = max(0, min(sight.start - NEAR, count - 1)), min(count, sight.stop + NEAR) - 1
+        if all(place in self._held for place in (first, self.place(sight.start), self.place(sight.stop - 1), last)):
+            return
+        if first in self._asked and last in self._asked:
+            return
+        self._asked = range(max(0, sight.start - AROUND), min(count, sight.stop + AROUND))
+        self.want_rows(self._asked.start, self._asked.stop)
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def place(self, index: int) -> int:
+        """The place in the order of the row at `index`."""
+        return index if self._cut is None or index < self._cut else index - 1
+
+    def index(self, place: int) -> int:
+        """The row of a place."""
+        return place if self._cut is None or place < self._cut else place + 1
+
     def candidate_at(self, index: int | None) -> Candidate | None:
-        distribution = self.distribution
-        if distribution is None or index is None or index == self._cut:
+        if self.distribution is None or index is None or index == self._cut:
             return None
-        if self._cut is not None and index > self._cut:
-            index -= 1
-        return distribution.candidates[index] if 0 <= index < len(distribution.candidates) else None
+        return self._held.get(self.place(index))
 
     @property
     def selected(self) -> Candidate | None:
         return self.candidate_at(self.cursor)
 
     def selectable(self, index: int) -> bool:
-        return self.candidate_at(index) is not None
+        return self.distribution is not None and index != self._cut and self.place(index) < self.distribution.vocabulary
+
+    def go_to(self, place: int) -> None:
+        self._place_cursor(self.index(place))
+        self._look_ahead()
 
     def row_count(self, width: int) -> int:
-        if self.distribution is None:
-            return 0
-        rest = 1 if self.distribution.rest.count else 0
-        return len(self.distribution.candidates) + (self._cut is not None) + rest
+        return 0 if self.distribution is None else self.distribution.vocabulary + (self._cut is not None)
 
     def header(self, width: int) -> list[Text]:
         """The column names. Call it from `head`: it also decides which columns there are."""
         assert self.distribution is not None
-        self._columns = columns_for(width, fmt.sampler(self.distribution.sampler))
+        sampler = self.distribution.sampler
+        pages = stage_pages(width, sampler) if self.stage else []
+        if self.stage > len(pages):
+            self.stage = 0
+        self._columns = pages[self.stage - 1] if self.stage else columns_for(width, fmt.sampler(sampler))
         names = [("" if column.name == "bar" else column.name).split("\n") for column in self._columns]
         height = max(len(parts) for parts in names)
         lines = []
@@ -121,23 +150,41 @@ class VocabTable(Lines):
             lines.append(Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True))
         return lines
 
+    def shift_words(self) -> str:
+        """What softmax takes off before e^x, and what the sum would be without that."""
+        distribution = self.distribution
+        if distribution is None or distribution.sampler.greedy:
+            return "greedy: the largest logit has it all, there is nothing to divide by"
+        return (
+            f"x = logit ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows;"
+            f" ln Σ e^(logit ÷ T) = logsumexp = {fmt.number(distribution.log_total)}"
+        )
+
     def row(self, index: int, width: int, selected: bool) -> Text:
         if index == self._cut:
             return self._cut_row(width)
         candidate = self.candidate_at(index)
-        return self._rest_row() if candidate is None else self._candidate_row(candidate, selected)
+        if candidate is None:
+            said = f" … {self.missing}" if self.missing else " …"
+            return Text(("▸" if selected else " ") + said, style=self.style("muted"), no_wrap=True)
+        return self._candidate_row(candidate, selected)
+
+    @property
+    def _greedy(self) -> bool:
+        return self.distribution is not None and self.distribution.sampler.greedy
 
     def _candidate_row(self, candidate: Candidate, selected: bool) -> Text:
         out = not candidate.kept
         line = Text(no_wrap=True)
-        mark = ("▸" if selected else " ") + ("◆" if candidate.id == self.target_id else " ")
-        line.append(mark, self.style("accent"))
+        target, changed = candidate.id == self.target_id, candidate.id in self.changed
+        mark = "◈" if target and changed else "◆" if target else "*" if changed else " "
+        line.append(("▸" if selected else " ") + mark, self.style("accent"))
         muted, strong = self.style("muted"), self.style("strong")
         for at, column in enumerate(self._columns):
             if at:
                 line.append(GAP)
             style = muted if out else None
-            match column.name:
+            match column.what:
                 case "rank":
                     text = fmt.count(candidate.rank)
                 case "token":
@@ -150,10 +197,20 @@ class VocabTable(Lines):
                     text, style = str(candidate.id), muted
                 case "logit":
                     text = fmt.number(candidate.logit)
+                case "score":
+                    text = fmt.number(candidate.score)
+                case "scaled":
+                    text = "—" if self._greedy else fmt.number(candidate.scaled)
                 case "e^logit":
                     text = fmt.compact(candidate.exp_logit)
+                case "numerator":
+                    text = fmt.compact(candidate.numerator)
                 case "raw p":
                     text, style = fmt.percent(candidate.raw_probability), None
+                case "tempered":
+                    text, style = fmt.percent(candidate.tempered), None
+                case "cut":
+                    text = "cut" if out else fmt.percent(candidate.tempered)
                 case "bar":
                     line.append(
                         fmt.bar(candidate.raw_probability if out else candidate.probability, column.width),
@@ -169,36 +226,56 @@ class VocabTable(Lines):
     def _cut_row(self, width: int) -> Text:
         distribution = self.distribution
         assert distribution is not None and self._cut is not None
-        last = distribution.candidates[self._cut - 1]
         settings = distribution.sampler
         many = "the 1 token" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens"
         if settings.greedy:
             said = " greedy: the largest logit has it all; out below "
         else:
-            total = last.cumulative if math.isfinite(last.cumulative) else distribution.kept_mass
-            reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if total + 1e-9 >= settings.top_p < 1 else ""
-            said = f" cut: {many} above sum to {fmt.percent(total)}{reach} "
+            mass = distribution.kept_mass
+            reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
+            said = f" cut: {many} above sum to {fmt.percent(mass)}{reach} "
         said = said if len(said) + 4 <= width else " cut "
         return Text(("──" + said).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
 
-    def _rest_row(self) -> Text:
-        assert self.distribution is not None
-        rest = self.distribution.rest
-        line = Text(no_wrap=True, style=self.style("muted"))
-        name = f"{fmt.count(rest.count)} others"
-        if rest.kept:
-            name += f", {fmt.count(rest.kept)} kept"
-        cells = {column.name: column for column in self._columns}
-        line.append("  ")
-        before = [column for column in self._columns if column.name in ("rank", "token", "id", "logit", "e^logit")]
-        room = sum(column.width for column in before) + len(GAP) * (len(before) - 1)
-        line.append(fit(name, max(0, room)))
-        for column in self._columns[len(before) :]:
-            line.append(GAP)
-            if column.name == "raw p":
-                line.append(fmt.percent(rest.raw_probability).rjust(column.width))
-            elif column.name == "bar":
-                line.append(fmt.bar(rest.probability if rest.kept else rest.raw_probability, column.width))
-            else:
-                line.append((fmt.percent(rest.probability) if rest.kept else "—").rjust(column.width))
-        return line if cells else Text(name)
+    # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def foot(self, width: int) -> list[Text]:
+        distribution = self.distribution
+        if distribution is None or self.size.height < 8:
+            return []
+        rows = [self.candidate_at(index) for index in self.in_sight if index != self._cut]
+        there = [row for row in rows if row is not None]
+
+        def seen(value: Callable[[Candidate], float], shown: Callable[[float], str]) -> str:
+            return shown(math.fsum(map(value, there))) if len(there) == len(rows) else "…"
+
+        whole = {
+            "e^logit": fmt.compact(distribution.exp_total),
+            "numerator": fmt.compact(distribution.total),
+            "raw p": fmt.percent(1),
+            "tempered": fmt.percent(1),
+            "cut": fmt.percent(distribution.kept_mass),
+            "p": fmt.percent(1),
+        }
+        sums = [self._sums(f"Σ all {fmt.count(distribution.vocabulary)}", whole)]
+        if self.size.height < 12:
+            return sums
+        sight = {
+            "e^logit": seen(lambda row: min(row.exp_logit, 1e300), fmt.compact),
+            "numerator": seen(lambda row: row.numerator, fmt.compact),
+            "raw p": seen(lambda row: row.raw_probability, fmt.percent),
+            "tempered": seen(lambda row: row.tempered, fmt.percent),
+            "cut": seen(lambda row: row.tempered if row.kept else 0.0, fmt.percent),
+            "p": seen(lambda row: row.probability, fmt.percent),
+        }
+        return [self._sums(f"Σ {len(rows)} in sight", sight), *sums]
+
+    def _sums(self, name: str, sums: dict[str, str]) -> Text:
+        """The name over the columns that have no sum, the sums below the others."""
+        line = Text("  ", style=self.style("muted"), no_wrap=True)
+        first = next((at for at, column in enumerate(self._columns) if column.what in sums), len(self._columns))
+        before = self._columns[:first]
+        line.append(fit(name, max(0, sum(column.width for column in before) + len(GAP) * (len(before) - 1))))
+        for column in self._columns[first:]:
+            line.append(GAP if line.cell_len > 2 else "").append(sums.get(column.what, "").rjust(column.width))
+        return line

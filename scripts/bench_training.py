@@ -1,0 +1,41 @@
+"""Training throughput, peak memory and loss beside nanoGPT's own model and recipe, in turn in one process.
+
+    git clone https://github.com/karpathy/nanoGPT
+    python scripts/bench_training.py --nanogpt nanoGPT --memory mid-50k --losses 500
+
+Figures of a machine that does other things at the same time are noisy: more --rounds help, and --threads 1 --cpu-time
+measures what others hardly disturb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tui_llm.training.launch import ALLOCATOR
+
+SHAPES = ("baby", "mid-4k", "mid-50k")
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", required=True, metavar="PATH", help="a clone of nanoGPT, or its model.py")
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=3, help="of each side in a round")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of the clock's")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for nanoGPT in bf16, its best setting")
+    parser.add_argument("--memory", choices=SHAPES, help="measure peak memory of this shape too")
+    parser.add_argument("--losses", type=int, default=0, metavar="STEPS", help="compare the loss over so many steps")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if any(os.environ.get(name) is None for name in ALLOCATOR):  # read when the process starts: start it again
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
+    from tui_llm.errors import UserError
+    from tui_llm.training import versus
+
+    try:
+        versus.main(options)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

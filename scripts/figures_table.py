@@ -1,0 +1,162 @@
+"""Measures how quick the table of logits is on this machine, and prints each figure beside its goal.
+
+    python scripts/figures_table.py
+
+The real app without a terminal, 120×40 for repaints and 100×66 (60 rows in sight) for scrolling: with the shipped model,
+and with random weights over a vocabulary of 50,257 tokens. A repaint is everything from the key to the panes that show
+its answer; a frame is the drawing of the table's lines. The figures are this machine's: quote them with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+VOCABULARY = 50257
+KEYS = {
+    "temperature": ("left_square_bracket", "right_square_bracket"),
+    "top-p": ("left_curly_bracket", "right_curly_bracket"),
+    "top-k": ("left_parenthesis", "right_parenthesis"),
+    "min-p": ("greater_than_sign", "less_than_sign"),
+}
+
+
+def random_model(folder: Path) -> str:
+    """A small GPT-2 with random weights, over 50,257 tokens: the shipped ones, and as many merges of them as it takes."""
+    import torch
+
+    from tui_llm.llm import checkpoint, hub
+    from tui_llm.llm.model import GPT
+    from tui_llm.llm.shape import GPTConfig
+
+    shipped = hub.find("nano").folder
+    known = json.loads((shipped / "vocab.json").read_text("utf-8"))
+    merges = (shipped / "merges.txt").read_text("utf-8").rstrip("\n").split("\n")
+    end = "<|endoftext|>"
+    tokens = [token for token in sorted(known, key=known.__getitem__) if token != end]
+    there, letters = set(tokens), [token for token in tokens if len(token) <= 3]
+    for left in letters:
+        for right in letters:
+            if len(tokens) < VOCABULARY - 1 and left + right not in there:
+                there.add(left + right)
+                tokens.append(left + right)
+                merges.append(f"{left} {right}")
+    vocabulary = {token: id for id, token in enumerate([*tokens, end])}
+    assert len(vocabulary) == VOCABULARY, len(vocabulary)
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(VOCABULARY, 128, 2, 2, 64))
+    checkpoint.save(model, folder, end_of_text=vocabulary[end])
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+    return str(folder)
+
+
+async def measure(model: str, row: Callable[[str, list[float], float], None]) -> None:
+    from textual.geometry import Region
+
+    from tui_llm.engine import PipelineEngine
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.panes.logits import LogitsPane
+
+    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat sat on the mat and the dog sat on the")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+
+        async def answered() -> None:
+            while lab.reading is None or lab.reading.request.number != lab.lab.number:
+                await asyncio.sleep(0.0003)  # a bare 0 would keep the engine's thread from its work
+
+        while lab.reading is None or lab.reading.loss is None:
+            await pilot.pause(0.02)
+        await pilot.press("escape", "2")
+        pane = lab.query_one(LogitsPane)
+        for what, keys in KEYS.items():
+            actions = [binding.action for key in keys for binding in lab._bindings.key_to_bindings[key]]
+            times, work = [], []
+            for turn in range(40):
+                await pilot.pause()
+                began, cpu = time.perf_counter(), time.process_time()
+                await lab.run_action(actions[turn % 2])
+                await answered()
+                app.screen._compositor.render_strips()
+                times.append(time.perf_counter() - began)
+                work.append(time.process_time() - cpu)
+            row(f"{what}: key to repainted panes", times, 0.016)
+            print(f"{'  of it work, all threads, median':58} {statistics.median(work) * 1000:13.3g} ms", flush=True)
+        times = []
+        for turn in range(60):
+            began = time.perf_counter()
+            pane.refresh()
+            pane.action_scroll_down() if turn % 20 < 15 else pane.action_scroll_up()
+            pane.render_lines(Region(0, 0, pane.size.width, pane.size.height))
+            times.append(time.perf_counter() - began)
+        row("cursor: key to repainted table", times, 0.016)
+
+    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat sat on the mat and the dog sat on the")
+    async with app.run_test(size=(100, 72)) as pilot:
+        lab = app.lab_screen
+        while lab.reading is None or lab.reading.loss is None:
+            await pilot.pause(0.02)
+        await pilot.press("escape", "2", "z")
+        await pilot.pause()
+        pane = lab.query_one(LogitsPane)
+        rows = len(pane.in_sight)
+        frames, work, waits, gaps, last = [], [], [], [], time.perf_counter()
+        for at in range(0, pane.row_count(100) - rows, max(1, pane.row_count(100) // 150)):
+            began, cpu = time.perf_counter(), time.thread_time()
+            pane.scroll_to(y=at, animate=False, force=True)
+            pane.refresh()
+            pane.render_lines(Region(0, 0, pane.size.width, pane.size.height))
+            frames.append(time.perf_counter() - began)
+            work.append(time.thread_time() - cpu)
+            while any(pane.candidate_at(index) is None for index in pane.in_sight if pane.selectable(index)):
+                last = time.perf_counter()
+                await asyncio.sleep(0.0005)
+                gaps.append(time.perf_counter() - last)
+            waits.append(time.perf_counter() - began)
+        row(f"scrolling: a frame of {rows} rows", frames, 0.030)
+        print(
+            f"{'  of it work, median and longest':58} {statistics.median(work) * 1000:13.3g} {max(work) * 1000:13.3g} ms",
+            flush=True,
+        )
+        row("scrolling: longest the screen's thread stood still", gaps or [0.0], 0.030)
+        print(
+            f"{'  jump to any place until its rows are there, median':58} {statistics.median(waits) * 1000:9.3g} ms",
+            flush=True,
+        )
+
+
+def main() -> None:
+    os.environ.setdefault("TUI_LLM_HOME", tempfile.mkdtemp(prefix="tui-llm-figures-"))
+    import torch
+
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+    def row(what: str, seconds: list[float], goal: float) -> None:
+        ordered = sorted(seconds)
+        median, high = statistics.median(ordered), ordered[int(len(ordered) * 0.95)]
+        mark = "met" if median < goal else "NOT MET"
+        print(
+            f"{what:58} median {median * 1000:6.3g}  95th {high * 1000:6.3g}  longest {ordered[-1] * 1000:6.3g} ms"
+            f"  goal < {goal * 1000:g} ms  {mark}",
+            flush=True,
+        )
+
+    print("nano, 4,096 tokens")
+    asyncio.run(measure("nano", row))
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"random weights, {VOCABULARY:,} tokens")
+        asyncio.run(measure(random_model(Path(folder)), row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The comparison with nanoGPT, against a stand-in that has its interface: nobody's code is fetched for a test."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tui_llm.errors import UserError
+from tui_llm.training import versus
+
+STAND_IN = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+@dataclass
+class GPTConfig:
+    block_size: int; vocab_size: int; n_layer: int; n_head: int; n_embd: int; dropout: float; bias: bool
+
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c_attn, self.c_proj, self.h = nn.Linear(c.n_embd, 3 * c.n_embd), nn.Linear(c.n_embd, c.n_embd), c.n_head
+    def forward(self, x):
+        q, k, v = (p.unflatten(2, (self.h, -1)).transpose(1, 2) for p in self.c_attn(x).chunk(3, 2))
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+class MLP(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c_fc, self.c_proj = nn.Linear(c.n_embd, 4 * c.n_embd), nn.Linear(4 * c.n_embd, c.n_embd)
+    def forward(self, x):
+        return self.c_proj(F.gelu(self.c_fc(x)))
+
+class Block(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.ln_1, self.attn, self.ln_2, self.mlp = nn.LayerNorm(c.n_embd), Attention(c), nn.LayerNorm(c.n_embd), MLP(c)
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+class GPT(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        print("number of parameters")
+        self.transformer = nn.ModuleDict(dict(
+            wte=nn.Embedding(c.vocab_size, c.n_embd), wpe=nn.Embedding(c.block_size, c.n_embd),
+            h=nn.ModuleList(Block(c) for _ in range(c.n_layer)), ln_f=nn.LayerNorm(c.n_embd)))
+    def forward(self, x, y):
+        t = self.transformer
+        h = t.wte(x) + t.wpe.weight[: x.size(1)]
+        for block in t.h:
+            h = block(h)
+        logits = t.ln_f(h) @ t.wte.weight.t()
+        return logits, F.cross_entropy(logits.flatten(0, 1), y.flatten())
+    def configure_optimizers(self, decay, lr, betas, device):
+        groups = [dict(params=[p for p in self.parameters() if p.dim() > 1], weight_decay=decay),
+                  dict(params=[p for p in self.parameters() if p.dim() < 2], weight_decay=0.0)]
+        return torch.optim.AdamW(groups, lr=lr, betas=betas)
+"""
+TINY = versus.Shape(2, 2, 16, 8, 4, 65)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "model.py").write_text(STAND_IN)
+    monkeypatch.setitem(versus.SHAPES, "baby", TINY)
+    return tmp_path
+
+
+def test_every_side_is_measured_in_turn(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = versus.compare("baby", stand_in, count=3, each=1)
+    assert found["tokens_per_second"].keys() == set(versus.SIDES) and all(found["tokens_per_second"].values())
+    assert set(found["ratio"]) == {"nanogpt", "nanogpt-bf16"}
+    assert "ours ÷ nanoGPT's recipe" in versus.table(found) and capsys.readouterr().out == ""
+
+
+def test_rounds_take_turns_and_ratios_are_within_a_round() -> None:
+    now, order = 0.0, []
+
+    def step(name: str, seconds: float) -> float:
+        nonlocal now
+        order.append(name)
+        now += seconds
+        return 0.0
+
+    steps = {"a": lambda: step("a", 1.0), "b": lambda: step("b", 3.0)}
+    assert list(versus.rounds(steps, 2, 2, lambda: now)) == [{"a": 1.0, "b": 3.0}] * 2
+    assert "".join(order) == "aabb" + "aabb" + "bbaa"
+
+
+def test_at_equal_steps_the_losses_are_equal(stand_in: Path) -> None:
+    curve = versus.losses(stand_in, 30)
+    assert curve["ours"] == pytest.approx(curve["nanogpt"], rel=5e-3)
+    assert curve["ours"][0] == pytest.approx(math.log(65), rel=0.03) and curve["ours"][-1] < curve["ours"][0]
+
+
+def test_text_fits_the_vocabulary() -> None:
+    for vocabulary in (65, 4096):
+        ids = versus.text_ids(vocabulary, 5000)
+        assert len(ids) == 5000 and ids.max() < vocabulary and len(set(ids.tolist())) > 30
+
+
+def test_what_is_not_nanogpt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"clone of github\.com/karpathy/nanoGPT"):
+        versus.load(tmp_path / "nowhere")

@@ -1,0 +1,31 @@
+"""The lab's sampler beyond temperature and top-p: top-k, min-p, and the form with all settings."""
+
+from __future__ import annotations
+
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.tui.panes.generate import GeneratePane
+from tui_llm.tui.screens.lab_base import LabBase
+
+
+class Sampling(LabBase):
+    def action_top_k(self, direction: int) -> None:
+        self.lab.narrow(direction)
+        self._sampler_set()
+
+    def action_min_p(self, direction: int) -> None:
+        self.lab.raise_floor(direction)
+        self._sampler_set()
+
+    def action_sampler_form(self) -> None:
+        from tui_llm.tui.screens.sampler import SamplerScreen
+
+        def chosen(settings: SamplerSettings | None) -> None:
+            if settings is not None:
+                self.lab.sampler = settings
+                self._sampler_set()
+
+        self.app.push_screen(SamplerScreen(self.lab.sampler, self.lab.set_aside), chosen)
+
+    def _sampler_set(self) -> None:
+        self.query_one(GeneratePane).show(None)
+        self.ask()
