@@ -52,6 +52,21 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def end(self, count: int) -> int:
+        """How many positions are taken once the next `count` tokens are in."""
+        return self.length + count
+
+    def positions(self, count: int) -> Tensor:
+        """Where the next `count` tokens stand, (T,)."""
+        return torch.arange(self.length, self.length + count, device=self.keys.device)
+
+    def mask(self, count: int) -> Tensor | None:
+        """Which tokens each of the next `count` ones looks back at, bool (T, P + T): all P old ones, and the new ones up
+        to itself. None where that is all of them, or where nothing stands before (plain causal attention)."""
+        if not self.length or count == 1:
+            return None
+        return torch.ones(count, self.length + count, dtype=torch.bool, device=self.keys.device).tril(self.length)
+
 
 class Attention(nn.Module):
     """Every token looks back at the tokens before it: softmax(q · k ÷ √D) weights their values."""
@@ -72,10 +87,8 @@ class Attention(nn.Module):
         )
         mask = None
         if cache is not None:
-            past = cache.length
             k, v = cache.update(self.layer, k, v)  # (1, H, P + T, D)
-            if past and T > 1:  # new token i sees the P old ones and the new ones up to itself
-                mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+            mask = cache.mask(T)
         y = F.scaled_dot_product_attention(
             q,
             k,
@@ -154,11 +167,11 @@ class GPT(nn.Module):
         `products` takes the fast path for training, with matrix products in that dtype: no cache there, no dropout.
         Raises ValueError where they would stand past the context.
         """
-        past = cache.length if cache is not None else 0
         T = ids.size(1)
-        if past + T > self.config.context:
-            raise ValueError(f"{past + T} tokens in a context of {self.config.context}")
-        where = torch.arange(past, past + T, device=ids.device)
+        end = cache.end(T) if cache is not None else T
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens in a context of {self.config.context}")
+        where = cache.positions(T) if cache is not None else torch.arange(T, device=ids.device)
         x = self.tokens(ids) + self.positions(where)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:

@@ -19,12 +19,14 @@ from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
 from tui_llm.tui.command_tokens import TOKEN_COMMANDS
+from tui_llm.tui.command_tree import TREE_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
 COMMANDS = (
     *LAB_COMMANDS,
     *TOKEN_COMMANDS,
+    *TREE_COMMANDS,
     *INSIDE_COMMANDS,
     *BATCH_COMMANDS,
     *PROBE_COMMANDS,

@@ -23,6 +23,10 @@ class Progress(Message):
         return isinstance(message, Progress)
 
 
+class TreeWanted(Message):
+    """Open the tree of continuations."""
+
+
 class Opened(Message):
     """A model stands open. `fresh` is false where the same run moved on to a newer checkpoint."""
 

@@ -52,6 +52,31 @@ def step(values: tuple[float, ...], now: float, direction: int) -> float:
     return next((value for value in reversed(values) if value < now - 1e-9), now)
 
 
+LEASTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+BUDGETS = (100, 1_000, 10_000, 100_000)
+DEEPEST = 64
+
+
+@dataclass(slots=True)
+class Growing:
+    """How a tree of continuations is grown: see `tree.Growth`."""
+
+    count: int = 3
+    depth: int = 4
+    least: float = 1e-3
+    budget: int = 1_000
+
+    def deepen(self, by: int) -> None:
+        self.depth = max(1, min(DEEPEST, self.depth + by))
+
+    def bound(self, direction: int) -> None:
+        at = min(range(len(LEASTS)), key=lambda at: abs(LEASTS[at] - self.least)) + direction
+        self.least = LEASTS[max(0, min(len(LEASTS) - 1, at))]
+
+    def next_budget(self) -> None:
+        self.budget = BUDGETS[(BUDGETS.index(self.budget) + 1) % len(BUDGETS)]
+
+
 def further(top_k: int, direction: int) -> int:
     """The next top-k: fewer tokens (−1) or more (+1), and 0, which is all, in the end."""
     value = step(TOP_KS, top_k or math.inf, direction)

@@ -10,7 +10,7 @@ from tui_llm.display import fit, visible, visible_token
 from tui_llm.reading import GeneratedToken, Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.messages import StepShown, TokensAccepted
+from tui_llm.tui.messages import StepShown, TokensAccepted, TreeWanted
 from tui_llm.tui.panes.base import ReadingPane, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
@@ -96,7 +96,7 @@ class GeneratePane(ReadingPane, Lines):
     def _candidate_lines(self, width: int) -> list[Text]:
         """What the step under the cursor chose from: its likeliest candidates, and the interval where u fell."""
         step = self._selected_step()
-        if step is None:
+        if step is None or not step.candidates:
             return []
         by = "" if step.u is None else f", u = {step.u:.4f}"
         line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
@@ -164,6 +164,9 @@ class GeneratePane(ReadingPane, Lines):
 
     def action_draw_many(self) -> None:
         self.post_message(StepShown(len(self.lab.steps), many=True))
+
+    def action_tree(self) -> None:
+        self.post_message(TreeWanted())
 
     def action_accept(self) -> None:
         if self.lab.steps:

@@ -28,6 +28,7 @@ from tui_llm.tui.panes.logits import LogitsPane
 from tui_llm.tui.panes.loss import LossPane
 from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.screens.branching import Branching
 from tui_llm.tui.screens.drawing import Drawing
 from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.ghosting import Ghosting
@@ -46,7 +47,9 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring, Ghosting):
+class LabScreen(
+    TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring, Ghosting, Branching
+):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:

@@ -1,0 +1,69 @@
+"""A tree of continuations: grown, printed, saved."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import truncate, visible, visible_token
+from tui_llm.errors import UserError
+from tui_llm.facts.tree import BranchQuestion, KnownQuestion
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Request
+from tui_llm.report import percent
+from tui_llm.tree import Growth, Node, Tree
+from tui_llm.tree_file import model_words, save, tree_json
+
+
+def tree(options: argparse.Namespace) -> None:
+    for name, value in (("--branch", options.branch), ("--depth", options.depth), ("--max-nodes", options.max_nodes)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; give 1 or more")
+    if not 0 <= options.min_probability <= 1:
+        raise UserError(f"--min-probability is {options.min_probability}; give a number from 0 to 1, such as 0.001")
+    sampler = SamplerSettings(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
+    )
+    request = Request(
+        prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, sampler=sampler
+    )
+
+    from tui_llm.engine import PipelineEngine
+
+    engine = PipelineEngine(options.device)
+    engine.open(options.model)
+    made = Tree(request, engine.weights(), text_ids=engine.answer(KnownQuestion(request)).text)
+    growth = Growth(made, made.root, options.branch, options.depth, options.min_probability, options.max_nodes)
+    while not growth.done:
+        growth.take(engine.answer(BranchQuestion(request, growth.batch(), options.branch)))
+    if options.out:
+        save(made, Path(options.out).expanduser())
+    if options.json:
+        put_json(tree_json(made))
+        return
+    for line in lines(made):
+        put(line)
+    if growth.full:
+        put(f"stopped at {len(made):,} tokens: less likely ways are left out (--max-nodes)")
+    if options.out:
+        put(f"saved {visible(str(options.out))}")
+
+
+def lines(tree: Tree) -> list[str]:
+    """The tree as people read it, its numbers named in the first lines."""
+    text = visible(tree.request.prompt)
+    return [
+        f"{visible(model_words(tree.weights))} · {len(tree.text_ids):,} tokens of text, {len(tree):,} in the tree",
+        "p: the model's probability of the token after the way to it · path p: of all the way, the product of its p",
+        "−ln p: surprisal in nats · total: of all the way, its sum · drawn: with the sampler's settings (0 where cut)",
+        f"{'p':>9} {'drawn':>9} {'−ln p':>7} {'path p':>9} {'total':>7}  tokens",
+        f"{'':45}  {truncate(text, 72)}",
+        *(_line(node) for node in tree.nodes() if node.token is not None),
+    ]
+
+
+def _line(node: Node) -> str:
+    assert node.token is not None
+    numbers = f"{percent(node.probability):>9} {percent(node.drawn):>9} {node.surprisal:>7.3f} {percent(node.path_probability):>9} {node.total:>7.3f}"
+    return f"{numbers}  {'  ' * node.depth}{visible_token(node.token.text)}"
