@@ -249,6 +249,8 @@ class LabScreen(Drawing, Following, Keeping, Opening, Pinning):
         if message.fresh and self.lab.steps:
             self.lab.clear("another model: the continuation was dropped")
         self._problem = ""
+        if message.weights.note:
+            self.warn(message.weights.note)
         self.show_top()
         self.ask()
 
