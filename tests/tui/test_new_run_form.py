@@ -16,7 +16,7 @@ from textual import events
 from textual.widgets import Input, Select
 
 from tui_llm.errors import UserError
-from tui_llm.training import launch, tensorboard
+from tui_llm.training import extras, launch
 from tui_llm.training.fields import NAMES, judge, text_of
 from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.timing import Rate
@@ -146,7 +146,7 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
 
     monkeypatch.setattr(launch, "create", create)
     monkeypatch.setattr(launch, "start", lambda run: None)
-    monkeypatch.setattr(tensorboard, "check_installed", missing)
+    monkeypatch.setattr(extras, "check_tensorboard", missing)
     app = ScreenApp(NewRunScreen("stories"))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "grammar" in says(app, "corpus"))
@@ -178,7 +178,7 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
         choose("optimiser", "adamw")
         choose("tensorboard", "on")
         await said("tensorboard", "pip install")
-        monkeypatch.setattr(tensorboard, "check_installed", lambda: None)
+        monkeypatch.setattr(extras, "check_tensorboard", lambda: None)
         choose("compile", "off")
         await until(pilot, lambda: not says(app, "tensorboard").startswith("✗"))
         await pilot.press("ctrl+s")

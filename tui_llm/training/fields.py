@@ -10,7 +10,7 @@ from tui_llm.errors import UserError
 from tui_llm.llm.finding import Found, find, size_of_vocabulary, vocabulary_size
 from tui_llm.llm.model_config import read_config
 from tui_llm.llm.shape import GPTConfig
-from tui_llm.training import cost, processes, start, tensorboard
+from tui_llm.training import cost, extras, processes, start
 from tui_llm.training.presets import TrainingSettings, from_fields, problems
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
@@ -62,7 +62,7 @@ def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSet
                 wrong["shard"] = str(error)
     if events:
         try:
-            tensorboard.check_installed()
+            extras.check_tensorboard()
         except UserError as error:
             wrong["tensorboard"] = str(error)
     return wrong

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tui_llm.errors import UserError
 from tui_llm.llm import distribution
+from tui_llm.llm.device import threads
 from tui_llm.llm.loss import token_losses
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
@@ -87,8 +88,13 @@ def _rows(model: GPT, ids: Sequence[int], wanted: Sequence[int], device: torch.d
     context = model.config.context
     window = list(ids[-context:])
     fits = max(0, min(context - len(window), len(wanted) - 1))
-    rows = [model(torch.tensor([window + list(wanted[:fits])], device=device), last=fits + 1)[0]]
+    rows = [_pass(model, window + list(wanted[:fits]), fits + 1, device)]
     for count in range(fits + 1, len(wanted)):
-        window = [*ids, *wanted[:count]][-context:]
-        rows.append(model(torch.tensor([window], device=device), last=1)[0])
+        rows.append(_pass(model, [*ids, *wanted[:count]][-context:], 1, device))
     return torch.cat(rows)
+
+
+def _pass(model: GPT, ids: list[int], last: int, device: torch.device) -> Tensor:
+    with threads(model.config.parameters() * len(ids)):  # a prompt is little work: threads would wait more than work
+        logits: Tensor = model(torch.tensor([ids], device=device), last=last)[0]
+        return logits

@@ -123,7 +123,9 @@ class RunReader:
         self.memory: tuple[float | None, float | None] = (None, None)  # bytes held, the GPU's busy share
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
-        self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = None  # of `train` and `validation`, once made
+        self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
+            None  # of `train` and `validation`, once made
+        )
         self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
@@ -357,7 +359,7 @@ class RunWatcher(Widget):
     def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
-            shown = time.monotonic()
+            shown = -math.inf  # what was read first is shown at once: of a long run, a glimpse
             snapshot = reader.read()
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
