@@ -100,10 +100,12 @@ class PipelineEngine:
         found = self._current().found
         if found.kind != "run":
             return None
-        newest = hub.newest_checkpoint(found.folder.parent)
-        if newest is None or newest[0] == found.step:
-            return None
-        return self.open(str(found.folder.parent))
+        run = str(found.folder.parent)
+        try:
+            newest = hub.find(run)
+        except UserError:
+            return None  # none is left that is whole: what stands open is
+        return None if newest.step == found.step else self.open(run)
 
     def weights(self) -> Weights:
         open, config = self._current(), self._current().model.config
@@ -117,6 +119,7 @@ class PipelineEngine:
             config.context,
             open.tokenizer.size,
             str(self.device),
+            open.found.note,
         )
 
     def models(self) -> Sequence[ModelInfo]:

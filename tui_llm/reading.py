@@ -104,6 +104,7 @@ class Weights:
     context: int  # tokens that the model can see at once
     vocabulary: int  # tokens that it can predict (padding ids not counted)
     device: str
+    note: str = ""  # which newer checkpoints of the run were passed over, and why
 
 
 @dataclass(frozen=True, slots=True)
