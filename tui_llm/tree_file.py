@@ -112,7 +112,7 @@ def load(path: Path) -> Tree:
 
 def _tree(value: dict[str, Any]) -> Tree:
     model, text = _table(value["model"], "model"), _table(value["text"], "text")
-    sizes = {name: _whole(model[name], name, 1) for name in _MODEL[2:]}
+    sizes: dict[str, Any] = {name: _whole(model[name], name, 1) for name in _MODEL[2:]}
     step = None if model["step"] is None else _whole(model["step"], "step")
     weights = Weights(_string(model["name"], "the model's name"), step, **sizes, device="")
     vocabulary = weights.vocabulary
