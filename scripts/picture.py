@@ -1,49 +1,88 @@
-"""Draws docs/app.svg: the real app on the shipped model, after a short training run and a few drawn tokens.
+"""Draws the pictures of README and docs: the real app on the shipped model, keys typed as a user would.
 
-python scripts/picture.py
+python scripts/picture.py [NAME …]
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PROMPT = "Once upon a time, there was a little"
 
 
-async def draw(path: Path) -> None:
-    from tui_llm.engine import PipelineEngine
-    from tui_llm.training import launch
+@dataclass(frozen=True)
+class Picture:
+    """docs/NAME.svg: what stands on a screen of `size` after `keys` (a number waits so many seconds)."""
+
+    name: str
+    keys: Sequence[str | float]
+    size: tuple[int, int] = (100, 30)
+    prompt: str = PROMPT
+
+
+DRAWN: tuple[str | float, ...] = ("g", 0.6) * 12
+PICTURES = (
+    Picture("app", ("escape", 0.5, *DRAWN, 1.0), (128, 42)),
+    Picture("tokens", ("escape", "1", "z", "k", 0.8, "comma", 0.3, "comma", 0.8), (80, 24)),
+    Picture("stages", ("escape", "2", "z", "C", "C", 1.0), (110, 30)),
+    Picture("learn", ("escape", "3", "L", 1.5, "space", 2.0, "space", 2.0), (100, 30)),
+    Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
+    Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),
+    Picture("training", ("escape", "4", 1.0), (128, 42)),
+    Picture("batch", ("escape", "4", "B", 1.5), (100, 30)),
+    Picture("learned", ("escape", "4", "h", 1.5), (100, 30)),
+)
+
+
+async def train() -> None:
+    """A short run on Python's own language reference, with two pinned prompts."""
+    from tui_llm.training import launch, pins
     from tui_llm.training.presets import from_fields, preset
-    from tui_llm.tui.app import LabApp
 
-    run = launch.create(
-        "readme", [str(REPOSITORY / "tui_llm")], from_fields({"steps": 150}, preset("toy")), preset="toy"
-    )
+    settings = from_fields({"steps": 150, "eval_every": 15, "tokenizer": "nano"}, preset("toy"))
+    pinned = [pins.parse("The value of=> the"), pins.parse("the object is")]
+    run = launch.create("readme", ["python-reference"], settings, preset="toy", pinned=pinned)
     launch.start(run)
     while run.status().state not in ("finished", "failed"):
         await asyncio.sleep(0.2)
-    app = LabApp(lambda: PipelineEngine("cpu"), prompt="Once upon a time, there was a little")
-    async with app.run_test(size=(128, 42)) as pilot:
-        lab = app.lab_screen
-        while lab.reading is None:
+
+
+async def draw(picture: Picture) -> None:
+    from tui_llm.engine import PipelineEngine
+    from tui_llm.tui.app import LabApp
+
+    app: Any = LabApp(lambda: PipelineEngine("cpu"), prompt=picture.prompt)
+    async with app.run_test(size=picture.size) as pilot:
+        while app.lab_screen.reading is None:
             await pilot.pause(0.05)
-        await pilot.press("escape")
-        for number in range(12):
-            await pilot.press("g")
-            while lab.reading.tokens.continuation <= number:
-                await pilot.pause(0.05)
-        await pilot.pause(1.0)
-        path.parent.mkdir(exist_ok=True)
+        for key in picture.keys:
+            if isinstance(key, str):
+                await pilot.press(key)
+            else:
+                await pilot.pause(key)
+        path = REPOSITORY / "docs" / f"{picture.name}.svg"
         path.write_text(app.export_screenshot(title="tui-llm"), encoding="utf-8")
+
+
+async def draw_all(names: Sequence[str]) -> None:
+    await train()
+    for picture in PICTURES:
+        if not names or picture.name in names:
+            await draw(picture)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["TUI_LLM_HOME"] = home
-        asyncio.run(draw(REPOSITORY / "docs" / "app.svg"))
+        asyncio.run(draw_all(sys.argv[1:]))
 
 
 if __name__ == "__main__":

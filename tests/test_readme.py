@@ -55,6 +55,28 @@ def test_every_example_runs(
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
 
 
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_the_docs_say_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `sh` block, line by line; `console` blocks hold what needs hours, several machines or another shell."""
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["tui-llm"]:
+                assert main(words[1:]) == 0, line
+            elif words[:1] == ["printf"]:
+                subprocess.run(["bash", "-c", line], check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_the_docs_link_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).is_file(), target
+
+
 def test_every_command_is_mentioned() -> None:
     (commands,) = (action.choices for action in build_parser()._actions if action.dest == "command")
     for name in commands or ():

@@ -37,7 +37,6 @@ WORDS = (
     ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),
     ("one in N", "the loss said as a chance: as surprising as one outcome of N equally likely ones"),
     ("p − y", "the loss's gradient on the logits (y: 1 for the target, 0 elsewhere); a step goes the other way"),
-    ("KL", "how far a prediction moved, in nats: Σ p ln(p ÷ q), p before and q after; 0 is not at all"),
     ("ln V", "the loss of a model that knows nothing of its V tokens: the line to beat"),
     (
         "unigrams, bigrams",
@@ -54,7 +53,7 @@ WORDS = (
         "logit lens",
         "the prediction if the model ended after a layer: the final LayerNorm and the head on what it hands on",
     ),
-    ("KL", "nats by which a layer's prediction q is off the whole model's p: the sum of p ln(p ÷ q)"),
+    ("KL", "how far a prediction q is off another one, p, in nats: the sum of p ln(p ÷ q); 0 is not at all"),
     ("cosine", "of the angle between two embeddings: 1 is the same direction, 0 a right angle"),
     ("rank", "1 + how many tokens have a larger logit"),
 )
