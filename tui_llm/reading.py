@@ -42,6 +42,7 @@ class Request:
     token_window: int = 4096  # how many of the last tokens to carry
     position: int | None = None  # read the prediction after so many tokens of the text; None: after all of them
     scores: bool = False  # how each token of the text was predicted, too
+    chat: bool = False  # the prompt is a message: feed it as the model's chat template writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class Weights:
     context: int  # tokens that the model can see at once
     vocabulary: int  # tokens that it can predict (padding ids not counted)
     device: str
+    kind: str = "gpt2"  # the architecture; what is not GPT-2's layout runs through transformers
+    start: str = "<|endoftext|>"  # the token that can stand in front of a text, as text; empty: there is none
+    starts: bool = False  # the model has mostly seen that token in front of its texts
+    chat: bool = False  # it has a chat template
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,7 @@ class GeneratedToken:
     raw_probability: float
     rank: int
     candidates: tuple[Candidate, ...]
+    ends: bool = False  # the token says that the text is over
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.llm.model import GPT
-from tui_llm.llm.tokenizer import BPETokenizer
+from tui_llm.llm.tokenizer import Tokenizer
 from tui_llm.reading import Request, Target, Token, Weights
 
 
@@ -19,10 +19,17 @@ class Desk(Protocol):
     device: torch.device
 
     @property
-    def model(self) -> GPT: ...
+    def model(self) -> GPT:
+        """Our own GPT-2. Raises `UserError`, which says so, where the open model runs through transformers."""
+        ...
 
     @property
-    def tokenizer(self) -> BPETokenizer: ...
+    def embedding(self) -> Tensor:
+        """(V, C): the vector of each token, of any model; ids that only pad it included."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def remembered(self) -> dict[str, Any]:

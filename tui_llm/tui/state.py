@@ -53,6 +53,7 @@ class Lab:
     tokenizer: str | None = None
     allow_special: bool = False
     start_token: bool = False
+    chat: bool = False
     seed: int = 1
     steps: tuple[GeneratedToken, ...] = ()
     streaming: bool = False
@@ -80,6 +81,7 @@ class Lab:
             target=self.target,
             tokenizer=self.tokenizer,
             top=top,
+            chat=self.chat,
         )
 
     def warm(self, direction: int) -> None:

@@ -72,6 +72,8 @@ class LossPane(ReadingPane, Lines):
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", self.style("muted"))
         else:
             line.append("  chosen from the table (t: type one)", self.style("muted"))
+        if len(loss.tokens) > 1:
+            line.append(f" · {fmt.count(len(loss.tokens))} tokens in this vocabulary", self.style("muted"))
         return line
 
     def _token_rows(self, loss: LossReading, width: int) -> list[Text]:

@@ -33,6 +33,7 @@ from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.keep import Keeping
 from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
+from tui_llm.tui.screens.switching import Switching
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -41,7 +42,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(Drawing, Following, Keeping, Opening, Pinning):
+class LabScreen(Drawing, Following, Keeping, Opening, Pinning, Switching):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -245,9 +246,9 @@ class LabScreen(Drawing, Following, Keeping, Opening, Pinning):
 
     @on(Opened)
     def _opened(self, message: Opened) -> None:
-        self.weights = message.weights
-        if message.fresh and self.lab.steps:
-            self.lab.clear("another model: the continuation was dropped")
+        before, self.weights = self.weights, message.weights
+        if message.fresh:
+            self.switched(before, message.weights)
         self._problem = ""
         self.show_top()
         self.ask()
