@@ -1,7 +1,7 @@
 """Finding models by name: those that ship, the user's runs and models, folders.
 
 A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
-a folder. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
+a folder or a GGUF file. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
 and no tokenizer here: the screen looks models up with this.
 """
 
@@ -16,6 +16,7 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json
 
+GGUF = ".gguf"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -66,14 +67,22 @@ def _named(name: str) -> Found | None:
         return Found(name, "shipped", shipped)
     if (run / "config.json").is_file():
         return _run(name, run)
+    if name.endswith(GGUF) and own.is_file():
+        return Found(name, "model", own)
     return Found(name, "model", own) if (own / "config.json").is_file() else None
 
 
 def _folder(folder: Path) -> Found | None:
-    """A model folder, a run directory, or one of its checkpoints."""
+    """A model folder, a run directory, one of its checkpoints, or a GGUF file (a folder with nothing else is that)."""
+    if folder.suffix == GGUF and folder.is_file():
+        return Found(folder.stem, "folder", folder.resolve())
     if not folder.is_dir():
         return None
     folder = folder.resolve()
+    if not (folder / "config.json").is_file() and (files := sorted(folder.glob(f"*{GGUF}"))):
+        if len(files) > 1:
+            raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
+        return Found(folder.name, "folder", files[0])
     if match := _CHECKPOINT.fullmatch(folder.name):
         return Found(folder.parent.name, "folder", folder, int(match[1]))
     if newest_checkpoint(folder) is not None:
@@ -97,6 +106,8 @@ def every() -> list[Found]:
         ("model", paths.models_dir()),
     ):
         for child in sorted(top.iterdir()) if top.is_dir() else ():
+            if kind == "model" and child.suffix == GGUF and child.is_file():
+                found.append(Found(child.name, kind, child))
             if not (child / "config.json").is_file():
                 continue
             if kind == "run":
