@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tui_llm import instruments
+from tui_llm import instruments, listing
 from tui_llm.errors import UserError
 from tui_llm.llm import checkpoint, device, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
@@ -113,7 +113,7 @@ class PipelineEngine:
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be opened by name, broken ones with their problem."""
-        return [describe(found) for found in hub.every()]
+        return listing.every()
 
     @property
     def tokenizer(self) -> tokenizer.BPETokenizer:
@@ -352,20 +352,3 @@ class PipelineEngine:
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
         )
-
-
-def describe(found: hub.Found) -> ModelInfo:
-    """What can be said of a model without opening its weights."""
-    try:
-        config = checkpoint.read_config(found.folder)
-    except UserError as error:
-        return ModelInfo(found.name, found.kind, str(found.folder), None, None, None, found.step, str(error))
-    return ModelInfo(
-        found.name,
-        found.kind,
-        str(found.folder),
-        config.parameters(),
-        config.context,
-        config.vocabulary,
-        found.step,
-    )

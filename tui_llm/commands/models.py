@@ -1,18 +1,13 @@
-"""Models and vocabularies: models, evaluate, vocabulary."""
+"""A model on unseen text, and vocabularies: evaluate, vocabulary."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tui_llm import report
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -56,37 +51,6 @@ def evaluate(options: argparse.Namespace) -> None:
     put(
         f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}"
     )
-
-
-def models(options: argparse.Namespace) -> None:
-    from tui_llm.engine import describe
-    from tui_llm.llm import hub
-
-    rows = [describe(found) for found in hub.every()]
-    if options.json:
-        fields = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem")
-        put_json({"models": [{f: getattr(row, f) for f in fields} for row in rows]})
-        return
-    if not rows:
-        put("no models are here; give a folder in Hugging Face's GPT-2 layout with --model")
-        return
-
-    def number(value: int | None) -> str:
-        return "–" if value is None else f"{value:,}"
-
-    cells = [
-        (
-            visible(r.name),
-            r.kind,
-            number(r.parameters),
-            number(r.context),
-            number(r.vocabulary),
-            number(r.step),
-            visible(r.problem or r.path),
-        )
-        for r in rows
-    ]
-    put(report.table(("model", "kind", "parameters", "context", "vocabulary", "step", "where"), cells, left=(0, 1, 6)))
 
 
 def vocabulary(options: argparse.Namespace) -> None:

@@ -9,6 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-PARTS: tuple[str, ...] = ("inside", "serve", "runs")  # in the order that --help lists them
+PARTS: tuple[str, ...] = ("inside", "models", "serve", "runs")  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]
