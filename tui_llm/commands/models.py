@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from tui_llm.commands.output import put, put_json
@@ -54,17 +55,31 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def vocabulary(options: argparse.Namespace) -> None:
-    from tui_llm.llm import named
     from tui_llm.llm import tokenizer as tk
 
     if options.action == "add":
-        name, path = named.add(Path(options.file).expanduser())
-        put(f"{name} is now in the cache: {visible(str(path))}")
+        from tui_llm.llm import adding
+
+        name, path = adding.add(Path(options.file).expanduser(), options.name)
+        if options.json:
+            put_json({"name": name, "path": str(path)})
+            return
+        put(f"{visible(name)} is kept in {visible(str(path))}; --tokenizer {visible(name)} uses it")
         return
     from tui_llm.llm import corpora
     from tui_llm.llm import vocabulary as learning
 
     folder = Path(options.out).expanduser()
-    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name)
+    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name, _said)
     tk.save_folder(made, folder)
+    if options.json:
+        put_json({"size": made.size, "path": str(folder)})
+        return
     put(f"{made.size:,} tokens are in {visible(str(folder))}{os.sep}: vocab.json and merges.txt")
+
+
+def _said(line: str) -> None:
+    """Progress, for people who look."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{visible(line)}" if line else "\r\x1b[2K")
+        sys.stderr.flush()

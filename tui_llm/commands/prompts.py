@@ -29,7 +29,7 @@ def _tokenizer(name: str) -> Tokenizer:
     from tui_llm.llm import hub, named
     from tui_llm.llm import tokenizer as tk
 
-    if name in (*named.NAMED, *named.COMPARED):
+    if named.is_known(name):
         return named.load_named(name)
     return tk.load_folder(hub.find(name).folder, name)
 

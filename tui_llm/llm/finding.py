@@ -17,6 +17,7 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_ADDED = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -148,9 +149,21 @@ def every() -> list[Found]:
     return found
 
 
+def added_folder(name: str) -> Path | None:
+    """The folder of a vocabulary that the user added under that name."""
+    folder = paths.vocabularies_dir() / name
+    plain = _ADDED.fullmatch(name)
+    return folder if plain and (folder / "vocab.json").is_file() else None
+
+
+def added_names() -> list[str]:
+    top = paths.vocabularies_dir()
+    return sorted(child.name for child in top.iterdir() if added_folder(child.name)) if top.is_dir() else []
+
+
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
     """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
-    for folder in (paths.shipped_models_dir() / name, Path(name).expanduser()):
+    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), Path(name).expanduser()):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None
     return find(name).folder, name

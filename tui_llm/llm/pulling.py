@@ -120,7 +120,6 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
         raise UserError(
             f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
         )
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would break the line of progress
     tell(Progress(f"asking {constants.ENDPOINT}", 0, 0))
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
@@ -228,6 +227,7 @@ class _Bringing:
         utils: Any = untyped  # it exports by a way of its own, which mypy doesn't see
         constants.DOWNLOAD_CHUNK_SIZE = _CHUNK  # its 10 MB are half a minute of silence on a slow line
         utils.disable_progress_bars()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would break the line of progress
         brought = path.with_name(file.name + ".part")
         try:
             url = huggingface_hub.hf_hub_url(self.repo, file.name, revision=self.commit)

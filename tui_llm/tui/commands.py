@@ -12,6 +12,7 @@ from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
 from tui_llm.tui.command_batch import BATCH_COMMANDS
 from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
+from tui_llm.tui.command_models import MODEL_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
@@ -24,6 +25,7 @@ COMMANDS = (
     *BATCH_COMMANDS,
     *PROBE_COMMANDS,
     *SCREEN_COMMANDS,
+    *MODEL_COMMANDS,
     *RUN_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}

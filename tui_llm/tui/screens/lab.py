@@ -325,7 +325,7 @@ class LabScreen(Drawing, Following, Keeping, Opening, Pinning):
             if model is not None:
                 self.open_model(model)
 
-        self.app.push_screen(ModelsScreen(self.weights), chosen)
+        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
         self.asker.list_models()
 
     @on(ModelsListed)
