@@ -60,12 +60,16 @@ class ModelLines(Lines):
         model = self.models[index]
         line = Text("▸" if selected else " ", no_wrap=True)
         line.append("● " if self._is_open(model) else "  ")
-        line.append(fit(visible(model.name), 24), self.style("strong")).append(f"  {model.kind:<8}")
+        line.append(fit(visible(model.name), 24 if width > 90 else 14), self.style("strong")).append(
+            f"  {model.kind:<8}"
+        )
         if model.problem:
             line.append(visible(model.problem), self.style("bad"))
             return line
         parts = [
-            None if model.parameters is None else f"{fmt.parameters(model.parameters)} parameters",
+            None
+            if model.parameters is None
+            else f"{fmt.parameters(model.parameters)}{' parameters' if width > 90 else ''}",
             None if model.size is None else fmt.size(model.size),
             None if model.context is None else f"context {fmt.count(model.context)}",
             None if model.vocabulary is None else f"vocabulary {fmt.count(model.vocabulary)}",
