@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tui_llm import instruments
+from tui_llm import instruments, listing
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import device, distribution, hub, loss, named, opened, tokenizer
 from tui_llm.llm.generate import Step, generate
@@ -126,7 +126,7 @@ class PipelineEngine:
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be opened by name, broken ones with their problem."""
-        return [describe(found) for found in hub.every()]
+        return listing.every()
 
     @property
     def tokenizer(self) -> tokenizer.Tokenizer:
@@ -463,12 +463,3 @@ class PipelineEngine:
             step.processed.kept_count,
             ends=self.tokenizer.ends(step.id),
         )
-
-
-def describe(found: hub.Found) -> ModelInfo:
-    """What can be said of a model without opening its weights."""
-    try:
-        parameters, context, vocabulary = opened.described(found.folder)
-    except UserError as error:
-        return ModelInfo(found.name, found.kind, str(found.folder), None, None, None, found.step, str(error))
-    return ModelInfo(found.name, found.kind, str(found.folder), parameters, context, vocabulary, found.step)

@@ -279,7 +279,8 @@ class GeneratedToken:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that could be opened. `kind` is one of shipped, run, folder."""
+    """A model that could be opened. `kind` is one of shipped, run, model (the user's, or pulled), cache (the hub's library
+    has it), folder. `size` is in bytes on disk; `origin` says where it is from, `pulled` whether it can be pulled again."""
 
     name: str
     kind: str
@@ -289,6 +290,9 @@ class ModelInfo:
     vocabulary: int | None
     step: int | None = None
     problem: str | None = None
+    size: int | None = None
+    origin: str = ""
+    pulled: bool = False
 
 
 class Engine(Protocol):

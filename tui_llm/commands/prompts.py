@@ -28,7 +28,7 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 def tokenizer_of(name: str) -> Tokenizer:
     from tui_llm.llm import hub, named, opened
 
-    if name in (*named.NAMED, *named.COMPARED):
+    if named.is_known(name):
         return named.load_named(name)
     return opened.load_vocabulary(hub.find(name).folder, name)
 

@@ -166,7 +166,7 @@ def examples_with_loss(options: argparse.Namespace) -> None:
     from tui_llm.llm import named
     from tui_llm.llm.token_bytes import token_text
 
-    if options.tokenizer in (*named.NAMED, *named.COMPARED):
+    if named.is_known(options.tokenizer):
         raise UserError(f"{options.tokenizer} is a vocabulary without a model: give a model's name after --tokenizer")
     request = Request(prompt=options.text, allow_special=options.allow_special, token_window=1 << 30)
     pairs = open_engine(options.tokenizer).answer(PairsQuestion(request))

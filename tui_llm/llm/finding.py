@@ -17,12 +17,15 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 
 GGUF = ".gguf"
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_ADDED = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's folder: `kind` is shipped, run, model or folder; `step` is a run's checkpoint's."""
+    """A model's folder: `kind` is shipped, run, model (pulled, or put there), cache (what the hub's own library keeps) or
+    folder; `step` is a run's checkpoint's."""
 
     name: str
     kind: str
@@ -49,6 +52,7 @@ def find(name: str) -> Found:
         found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
     except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
         found = None
+    found = found or _from_hub(name)
     if found is not None:
         return found
     if looks_like_path:
@@ -72,6 +76,40 @@ def _named(name: str) -> Found | None:
     return Found(name, "model", own) if (own / "config.json").is_file() else None
 
 
+def _from_hub(name: str) -> Found | None:
+    """OWNER/NAME: a pulled model, else one in the cache of the hub's own library, where its newest revision is whole."""
+    if not _ON_HUB.fullmatch(name):
+        return None
+    pulled = paths.pulled_model(name)
+    if (pulled / "config.json").is_file():
+        return Found(name, "model", pulled)
+    kept = hub_cache() / ("models--" + name.replace("/", "--"))
+    try:
+        commit = (kept / "refs" / "main").read_text(encoding="utf-8").strip()
+        snapshot = kept / "snapshots" / commit
+        if not commit.isalnum():
+            return None
+        return Found(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def hub_cache() -> Path:
+    """Where the hub's own library keeps what it downloads: its rules, without importing it."""
+    top = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(
+        os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or Path(top) / "hub"
+    ).expanduser()
+
+
+def _snapshot(folder: Path) -> str | None:
+    """OWNER/NAME where `folder` is a revision in the cache of the hub's own library."""
+    kept = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not kept.startswith("models--"):
+        return None
+    return kept.removeprefix("models--").replace("--", "/", 1)
+
+
 def _folder(folder: Path) -> Found | None:
     """A model folder, a run directory, one of its checkpoints, or a GGUF file (a folder with nothing else is that)."""
     if folder.suffix == GGUF and folder.is_file():
@@ -87,6 +125,8 @@ def _folder(folder: Path) -> Found | None:
         return Found(folder.parent.name, "folder", folder, int(match[1]))
     if newest_checkpoint(folder) is not None:
         return _run(folder.name, folder)
+    if (name := _snapshot(folder)) is not None:
+        return Found(name, "cache", folder)
     return Found(folder.name, "folder", folder)
 
 
@@ -114,14 +154,27 @@ def every() -> list[Found]:
                 newest = newest_checkpoint(child)
                 if newest:
                     found.append(Found(child.name, kind, newest[1], newest[0]))
-            else:
-                found.append(Found(child.name, kind, child))
+            elif not child.name.startswith("."):  # what is being pulled or deleted
+                pulled = kind == "model" and (child / "pulled.json").is_file()
+                found.append(Found(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
     return found
+
+
+def added_folder(name: str) -> Path | None:
+    """The folder of a vocabulary that the user added under that name."""
+    folder = paths.vocabularies_dir() / name
+    plain = _ADDED.fullmatch(name)
+    return folder if plain and (folder / "vocab.json").is_file() else None
+
+
+def added_names() -> list[str]:
+    top = paths.vocabularies_dir()
+    return sorted(child.name for child in top.iterdir() if added_folder(child.name)) if top.is_dir() else []
 
 
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
     """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
-    for folder in (paths.shipped_models_dir() / name, Path(name).expanduser()):
+    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), Path(name).expanduser()):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None
     return find(name).folder, name

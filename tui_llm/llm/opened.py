@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
 from tui_llm.llm import checkpoint, tokenizer
 from tui_llm.llm.model import GPT
-from tui_llm.llm.model_config import config_from_json
+from tui_llm.llm.model_config import is_gpt2
 from tui_llm.llm.predictor import GPTPredictor, Predictor
 
 if TYPE_CHECKING:
@@ -28,31 +27,6 @@ class Opened:
     gpt: GPT | None = None
     chat: ChatTemplate | None = None
     kind: str = "gpt2"
-
-
-def is_gpt2(path: Path) -> bool:
-    """Whether our own model can be it: GPT-2's layout, with GPT-2's activation and attention. True as well for what is no
-    model folder at all, which the checkpoint's reader tells best."""
-    if path.suffix == ".gguf" and path.is_file():
-        return False
-    config = path / "config.json"
-    if not config.is_file():
-        return True
-    raw = read_json(config)
-    if not isinstance(raw, dict) or raw.get("model_type") is None:
-        return True
-    try:
-        config_from_json(raw, config)
-    except UserError:
-        return raw.get("model_type") == "gpt2" and not _other_gpt2(raw)
-    return True
-
-
-def _other_gpt2(raw: dict[str, Any]) -> bool:
-    """A GPT-2 that isn't quite: transformers has these too."""
-    return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
-        raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
-    )
 
 
 def open_model(path: Path, name: str, place: torch.device) -> Opened:
@@ -87,13 +61,3 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer
         begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
         return load_json(path, name, rows, begin, [end] if end else [tokenizer.END_OF_TEXT])
     return tokenizer.load_folder(path, name)
-
-
-def described(path: Path) -> tuple[int | None, int | None, int | None]:
-    """(parameters, context, vocabulary) without opening the weights, None for what can't be told. Raises `UserError`."""
-    if not is_gpt2(path):
-        from tui_llm.llm.adapters import describing
-
-        return describing.described(path)
-    config = checkpoint.read_config(path)
-    return config.parameters(), config.context, config.vocabulary

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from tui_llm.errors import UserError
 from tui_llm.llm import device
+from tui_llm.llm.adapters.describing import context_of
 
 _PROBE = 8  # tokens that the model is tried with
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
-CONTEXT_UNKNOWN = 2048  # tokens: where a model names no limit of its own
 
 Cap = Callable[[Tensor], Tensor]
 
@@ -141,15 +140,6 @@ class CausalPredictor:
     def embedding(self) -> Tensor:
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight
-
-
-def context_of(config: Any) -> int:
-    """The context that a config names, or a usual one."""
-    for name in _CONTEXT_NAMES:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
-            return value
-    return CONTEXT_UNKNOWN
 
 
 def _cache_words(model: Any, cache: Any) -> dict[str, Any]:

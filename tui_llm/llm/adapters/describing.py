@@ -1,4 +1,4 @@
-"""What can be said of a model that is not GPT-2's layout without opening it, and without transformers."""
+"""What can be said of a model that is not GPT-2's layout without opening it, and without torch and transformers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 from tui_llm.errors import UserError
 from tui_llm.files import read_json
-from tui_llm.llm.adapters.causal import context_of
-from tui_llm.llm.checkpoint import read_shapes
 from tui_llm.llm.finding import GGUF
+from tui_llm.llm.tensor_shapes import read_shapes
+
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
+CONTEXT_UNKNOWN = 2048  # tokens: where a model names no limit of its own
 
 
 class _Settings:
@@ -38,3 +40,12 @@ def _parameters(folder: Path) -> int | None:
     if not files:
         raise UserError(f"{folder} has no model.safetensors")
     return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())
+
+
+def context_of(config: Any) -> int:
+    """The context that a config names, or a usual one."""
+    for name in _CONTEXT_NAMES:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
+            return value
+    return CONTEXT_UNKNOWN

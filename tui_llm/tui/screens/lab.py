@@ -358,7 +358,7 @@ class LabScreen(
             if model is not None:
                 self.open_model(model)
 
-        self.app.push_screen(ModelsScreen(self.weights), chosen)
+        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
         self.asker.list_models()
 
     @on(ModelsListed)
