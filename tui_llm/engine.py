@@ -99,10 +99,12 @@ class PipelineEngine:
         found = self._current().found
         if found.kind != "run":
             return None
-        newest = hub.newest_checkpoint(found.folder.parent)
-        if newest is None or newest[0] == found.step:
-            return None
-        return self.open(str(found.folder.parent))
+        run = str(found.folder.parent)
+        try:
+            newest = hub.find(run)
+        except UserError:
+            return None  # none is left that is whole: what stands open is
+        return None if newest.step == found.step else self.open(run)
 
     def weights(self) -> Weights:
         open, predictor = self._current(), self._current().model.predictor
@@ -122,6 +124,7 @@ class PipelineEngine:
             "" if start is None else token_text(bytes_of(vocabulary, start)),
             vocabulary.starts,
             open.model.chat is not None,
+            open.found.note,
         )
 
     def models(self) -> Sequence[ModelInfo]:

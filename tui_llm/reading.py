@@ -109,6 +109,7 @@ class Weights:
     start: str = "<|endoftext|>"  # the token that can stand in front of a text, as text; empty: there is none
     starts: bool = False  # the model has mostly seen that token in front of its texts
     chat: bool = False  # it has a chat template
+    note: str = ""  # which newer checkpoints of the run were passed over, and why
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(
 
 def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
     # Enough steps that the signal arrives in between, and if it should not, the test still holds.
-    fields = {"steps": 400, "checkpoint_every": 1000, "eval_every": 100}
+    fields = {"steps": 150, "checkpoint_every": 1000, "eval_every": 100}
     unbroken, stopped = make("unbroken", text, **fields), make("stopped", text, **fields)
     assert work(unbroken) == 0
     worker = begin(stopped)

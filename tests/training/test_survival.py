@@ -20,9 +20,11 @@ from safetensors.torch import load_file
 
 from tests.training.making import TINY, begin, contents, leftovers, lines, losses, make, wait, words, work
 from tui_llm import cli
+from tui_llm.engine import PipelineEngine
 from tui_llm.errors import UserError
 from tui_llm.files import read_json
-from tui_llm.training import intact, launch
+from tui_llm.llm import intact
+from tui_llm.training import launch
 from tui_llm.training.follow import progress
 from tui_llm.training.metrics import MetricsTail
 from tui_llm.training.presets import from_fields
@@ -99,6 +101,31 @@ def test_what_is_exported_is_intact_too(text: Path, tmp_path: Path, capsys: pyte
     (older / "vocab.json").unlink()
     assert cli.main(["export", "run", str(tmp_path / "two")]) == 2
     assert "no checkpoint that is whole" in capsys.readouterr().err and not (tmp_path / "two").exists()
+
+
+def test_what_is_opened_is_intact_too(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make("run", text, steps=14)
+    assert work(run) == 0
+    (_, older), (_, newer) = run.checkpoints()
+    (newer / "optimizer.safetensors").unlink()  # nothing that a model is opened from
+    engine = PipelineEngine("cpu")
+    assert (engine.open("run").step, engine.weights().note) == (14, "")
+    read: list[str] = []
+    digest = intact._digest
+    monkeypatch.setattr(intact, "_digest", lambda file: read.append(file.name) or digest(file))
+    assert engine.refresh() is None and read == []  # known to be whole: not read once more
+    flip(newer / "model.safetensors")
+    opened = engine.open("run:run")
+    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was passed over (its model.safe")
+    assert read.count("model.safetensors") == 2 and "optimizer.safetensors" not in read
+    assert engine.refresh() is None
+    monkeypatch.setattr(intact, "LARGE", 100)
+    assert engine.refresh() is not None and engine.weights().step == 14  # too large to be read once more
+    (older / "vocab.json").unlink()
+    flip(newer / "config.json")
+    with pytest.raises(UserError, match=r"no checkpoint that is whole: checkpoint-14 .*; checkpoint-7 .*resume it"):
+        engine.open("run")
+    assert engine.refresh() is None and engine.weights().step == 14
 
 
 def test_a_checkpoint_from_before_digests_were_noted_down_is_taken_at_its_word(text: Path) -> None:

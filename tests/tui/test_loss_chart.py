@@ -216,6 +216,16 @@ async def test_all_four_lines_to_beat_are_told_apart_and_no_name_covers_another(
         assert "ln V = 8.00" in text and "┈ unigrams 7.9" in text  # in the legend, where there is no room beside it
 
 
+async def test_names_in_the_legend_shorten_where_they_would_be_cut() -> None:
+    levels = [("ln V", 8.32), ("unigrams", 4.71), ("bigrams", 1.81), ("floor", 0.868), ("nano", 3.79)]
+    curves = Curves([(1, 8.6), (80, 1.44)], [(1, 8.5), (80, 2.17)], levels)
+    for width, wanted in ((100, "training 1.44  × validation 2.17"), (62, "train 1.44  × val 2.17")):
+        app = ChartApp(curves)
+        async with app.run_test(size=(width, 7)):
+            legend = app.query_one(LossChart).render().plain.split("\n")[0]
+            assert wanted in legend and "nano 3.79" in legend and "…" not in legend
+
+
 async def test_other_runs_have_marks_and_names_of_their_own() -> None:
     others = [Other(name, [(step, loss) for step in range(1, 2001)]) for name, loss in (("one", 3.0), ("two", 5.0))]
     app = ChartApp(dataclasses.replace(CURVES, others=others))

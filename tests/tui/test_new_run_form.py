@@ -16,14 +16,14 @@ from textual import events
 from textual.widgets import Input, Select
 
 from tui_llm.errors import UserError
-from tui_llm.training import launch
+from tui_llm.training import extras, launch
 from tui_llm.training.fields import NAMES, judge, text_of
 from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.timing import Rate
 from tui_llm.tui.corpus_check import complete_last, corpora_said, quoted, several
 from tui_llm.tui.screens import estimating
 from tui_llm.tui.screens.new_run import NewRunScreen
-from tui_llm.tui.screens.new_run_fields import CHOICES, GROUPS, CorpusField
+from tui_llm.tui.screens.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
 
 WRONG = {
     "layers": ("0", "1 or more"), "heads": ("0", "1 or more"), "width": ("0", "1 or more"), "block_size": ("1", "2 or more"),
@@ -54,7 +54,7 @@ def estimate(app: ScreenApp) -> str:
 
 def test_every_setting_stands_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
-    assert sorted(placed) == sorted({*NAMES, "preset", "name", "device"})
+    assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
     assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
 
 
@@ -132,6 +132,59 @@ async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch
     s = run["settings"]
     assert (s.from_model, s.tokenizer, s.width, s.block_size) == ("nano", "nano", 256, 32)
     assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
+
+
+async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def create(name: str, corpora: list[str], settings: TrainingSettings, **more: Any) -> Any:
+        made.append({"compile": settings.compile, **more})
+        return fake_run.make(name)
+
+    def missing() -> None:
+        raise UserError("TensorBoard's event files need an extra: pip install 'tui-llm[tensorboard]'")
+
+    monkeypatch.setattr(launch, "create", create)
+    monkeypatch.setattr(launch, "start", lambda run: None)
+    monkeypatch.setattr(extras, "check_tensorboard", missing)
+    app = ScreenApp(NewRunScreen("stories"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "grammar" in says(app, "corpus"))
+        assert [value(app, name) for name in (*BESIDE, "compile")] == ["1", "off", "off", "auto"]
+
+        async def said(name: str, why: str) -> None:
+            await until(pilot, lambda: why in says(app, name))
+            await pilot.press("ctrl+s")
+            await pilot.pause()
+            assert app.answer is UNSET and (says(app, name).startswith("✗") == bool(why))
+
+        def choose(name: str, choice: str) -> None:
+            app.shown.query_one(f"#{name}", Select).value = choice
+
+        for text, why in (
+            ("x[/]", "no number of processes"),
+            ("0", "1 or more"),
+            ("3", "give a batch size of 18"),
+            ("", "whole"),
+        ):
+            set_field(app, "nproc", text)
+            await said("nproc", why)
+        set_field(app, "nproc", "1")
+        choose("shard", "on")
+        await said("shard", "2 or more")
+        set_field(app, "nproc", "2")
+        choose("optimiser", "muon")
+        await said("shard", "muon needs whole matrices")
+        choose("optimiser", "adamw")
+        choose("tensorboard", "on")
+        await said("tensorboard", "pip install")
+        monkeypatch.setattr(extras, "check_tensorboard", lambda: None)
+        choose("compile", "off")
+        await until(pilot, lambda: not says(app, "tensorboard").startswith("✗"))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.answer is not UNSET)
+    (run,) = made
+    assert [run[name] for name in (*BESIDE, "compile")] == [2, True, True, "off"]
 
 
 class Slow:

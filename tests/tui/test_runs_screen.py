@@ -73,6 +73,16 @@ async def test_runs_are_listed_the_living_first_then_the_newest() -> None:
             assert "20/100" in rows[1] and "5.094" in rows[1] and "3.000" in rows[1] and "█" in rows[1]
 
 
+async def test_no_column_is_cut_on_a_narrow_terminal() -> None:
+    fake_run.make("stories-toy", steps=20_000, done=20)
+    for width, last in ((80, "size"), (120, "preset")):
+        app = ScreenApp(RunsScreen())
+        async with app.run_test(size=(width, 24)) as pilot:
+            await until(pilot, lambda app=app: len(app.shown.query_one(DataTable).rows) == 1)
+            table = app.shown.query_one(DataTable)
+            assert list(table.columns)[-1] == last and table.max_scroll_x == 0
+
+
 async def test_no_runs_says_how_to_make_one() -> None:
     app = ScreenApp(RunsScreen())
     async with app.run_test() as pilot:

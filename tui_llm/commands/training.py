@@ -38,9 +38,9 @@ def train(options: argparse.Namespace) -> int:
         raise UserError("name the run: --run NAME")
     pinned = list(map(pins.parse, options.pin or ()))
     if options.tensorboard:
-        from tui_llm.training import tensorboard
+        from tui_llm.training import extras
 
-        tensorboard.check_installed()
+        extras.check_tensorboard()
     if options.resume:
         run = find(options.run)
         if options.cost:
@@ -266,9 +266,9 @@ def export(options: argparse.Namespace) -> None:
 
 
 def _export_events(run: Run, folder: Path) -> None:
-    from tui_llm.training import tensorboard
+    from tui_llm.training import extras, tensorboard
 
-    tensorboard.check_installed()
+    extras.check_tensorboard()
     if run.last_metric() is None:
         raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
     if any(folder.glob("events.out.tfevents.*")):

@@ -15,6 +15,7 @@ from pathlib import Path
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json
+from tui_llm.llm import intact
 
 GGUF = ".gguf"
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -25,26 +26,34 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 @dataclass(frozen=True, slots=True)
 class Found:
     """A model's folder: `kind` is shipped, run, model (pulled, or put there), cache (what the hub's own library keeps) or
-    folder; `step` is a run's checkpoint's."""
+    folder; `step` is a run's checkpoint's; `note` says which newer checkpoints were passed over, and why."""
 
     name: str
     kind: str
     folder: Path
     step: int | None = None
+    note: str = ""
+
+
+def _checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of a run directory's finished checkpoints, oldest first."""
+    return sorted(
+        (int(match[1]), child)
+        for child in (run.iterdir() if run.is_dir() else ())
+        if (match := _CHECKPOINT.fullmatch(child.name)) and (child / intact.RECORD).is_file()
+    )
 
 
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
-    """(step, folder) of a run directory's newest whole checkpoint."""
-    found = [
-        (int(match[1]), child)
-        for child in (run.iterdir() if run.is_dir() else ())
-        if (match := _CHECKPOINT.fullmatch(child.name)) and (child / "training.json").is_file()
-    ]
-    return max(found, default=None)
+    """(step, folder) of a run directory's newest finished checkpoint; its files are not read (see `find`)."""
+    return max(_checkpoints(run), default=None)
 
 
 def find(name: str) -> Found:
-    """The model that `name` means. Raises `UserError` where there is none, with the names that there are."""
+    """The model that `name` means. Of a run that is the newest checkpoint whose files are what was saved.
+
+    Raises `UserError` where there is none, with the names that there are.
+    """
     if not name or "\0" in name or len(name) > 1000:
         raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
     looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
@@ -131,10 +140,16 @@ def _folder(folder: Path) -> Found | None:
 
 
 def _run(name: str, run: Path) -> Found:
-    newest = newest_checkpoint(run)
+    passed: list[str] = []
+    newest = intact.newest(_checkpoints(run), passed.append, intact.check_model)
+    note = "; ".join(passed)
     if newest is None:
-        raise UserError(f"run {name} has no checkpoint yet; wait for its first one")
-    return Found(name, "run", newest[1], newest[0])
+        raise UserError(
+            f"run {name} has no checkpoint that is whole: {note}; resume it to make one"
+            if passed
+            else f"run {name} has no checkpoint yet; wait for its first one"
+        )
+    return Found(name, "run", newest[1], newest[0], note)
 
 
 def every() -> list[Found]:

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 
 from tui_llm.errors import UserError
 from tui_llm.files import remedy, write_json
-from tui_llm.llm import checkpoint
+from tui_llm.llm import checkpoint, intact
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, save_folder
-from tui_llm.training import intact
 from tui_llm.training.loop import Trainer
 from tui_llm.training.ranks import gathered, part_like, whole
 from tui_llm.training.run import Run

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from tui_llm.llm.device import threads
 from tui_llm.llm.generate import generate
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.tokenizer import BPETokenizer
@@ -26,7 +27,8 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
     @torch.no_grad()
     def next_logits(ids: list[int]) -> torch.Tensor:
         window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
-        logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+        with threads(model.config.parameters() * window.numel()):
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
         return logits.float().cpu()
 
     made = [

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, tokenizer
-from tui_llm.training import intact
+from tui_llm.llm import checkpoint, intact, tokenizer
 from tui_llm.training.run import Run
 
 

@@ -10,7 +10,7 @@ from tui_llm.errors import UserError
 from tui_llm.llm.finding import Found, find, size_of_vocabulary, vocabulary_size
 from tui_llm.llm.model_config import read_config
 from tui_llm.llm.shape import GPTConfig
-from tui_llm.training import cost, start
+from tui_llm.training import cost, extras, processes, start
 from tui_llm.training.presets import TrainingSettings, from_fields, problems
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
@@ -38,6 +38,34 @@ def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
     for name, value in values.items():
         object.__setattr__(unchecked, name, value)
     return {name: why for name, why in problems(unchecked).items() if name in texts} | wrong
+
+
+def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
+    """As `judge`, for what a run is asked beside its settings: how many processes, whether they share the model out, and
+    whether TensorBoard's event files are written. `settings` is None where they are not all right themselves."""
+    wrong: dict[str, str] = {}
+    try:
+        count = int(nproc)
+    except ValueError:
+        wrong["nproc"] = f"{nproc!r} is no number of processes; give a whole number, 1 or more"
+    else:
+        try:
+            processes.check(settings or TrainingSettings(), count if settings or count < 1 else 1)
+        except UserError as error:
+            wrong["nproc"] = str(error)
+        if shard and count == 1:
+            wrong["shard"] = "it cuts the model up between processes: give 2 or more of them"
+        elif shard and settings and "nproc" not in wrong:
+            try:
+                processes.check(settings, count, shard=True)
+            except UserError as error:
+                wrong["shard"] = str(error)
+    if events:
+        try:
+            extras.check_tensorboard()
+        except UserError as error:
+            wrong["tensorboard"] = str(error)
+    return wrong
 
 
 def _read(name: str, text: str) -> Any:

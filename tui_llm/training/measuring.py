@@ -15,6 +15,7 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
 from tui_llm.llm import checkpoint, machine
+from tui_llm.llm.finding import size_of_vocabulary
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
 from tui_llm.training import cost, gauges
@@ -118,6 +119,8 @@ def shipped_loss(
 def _fits(folder: Path, trainer: Trainer, tokenizer: BPETokenizer) -> bool:
     config = checkpoint.read_config(folder)
     if config.context < trainer.settings.block_size or config.vocabulary < tokenizer.size:
+        return False
+    if size_of_vocabulary(folder) != tokenizer.size:  # told at once; building it takes a while
         return False
     theirs = load_folder(folder)
     return (theirs.size, theirs.merges) == (tokenizer.size, tokenizer.merges) and all(

@@ -10,6 +10,7 @@ import torch
 
 from tui_llm.errors import UserError
 from tui_llm.llm import distribution
+from tui_llm.llm.device import threads
 from tui_llm.llm.forced import forced_logits
 from tui_llm.llm.loss import token_losses
 from tui_llm.llm.model import GPT
@@ -64,7 +65,8 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         wanted = []
     try:
         with torch.no_grad():
-            rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
+            with threads(model.config.parameters() * (len(ids) + len(wanted))):  # little: two would wait for each other
+                rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
         logits = distribution.Sorted.of(rows[0])
         losses = token_losses(rows, wanted) if wanted else []
     except UserError as error:

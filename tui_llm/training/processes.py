@@ -23,7 +23,7 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
             f"equally by {nproc} processes; give a batch size of {math.ceil(settings.batch_size / part) * part}, say"
         )
     if shard and settings.optimiser == "muon":
-        raise UserError("muon needs whole matrices, and --shard cuts them up; use adamw, or leave --shard out")
+        raise UserError("muon needs whole matrices, and shard cuts them up; use adamw, or leave shard out")
 
 
 def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, slice]:

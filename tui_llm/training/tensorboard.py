@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.errors import UserError
+from tui_llm.training.extras import check_tensorboard
 from tui_llm.training.run import Run
 
 if TYPE_CHECKING:
@@ -28,12 +28,6 @@ TAGS = {
     "gpu_use": "gpu/use",
 }
 """A metric's name in metrics.jsonl → its tag."""
-
-
-def check_installed() -> None:
-    """Raises `UserError` where the extra is missing."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("TensorBoard's event files need an extra: pip install 'tui-llm[tensorboard]'")
 
 
 def scalars(line: Any) -> tuple[int, float, dict[str, float]] | None:
@@ -62,7 +56,7 @@ class Events:
     """Writes event files into `folder`. What is there already of steps after `done` is no longer seen (`purge_step`)."""
 
     def __init__(self, folder: Path, done: int = 0) -> None:
-        check_installed()
+        check_tensorboard()
         try:
             # Not SummaryWriter at the file's top: it takes a second to import, and few ask for it.
             from torch.utils.tensorboard import SummaryWriter
@@ -106,7 +100,7 @@ def export(metrics: Path, folder: Path) -> int:
 def begin(run: Run, done: int) -> Events:
     """The writer of a run that has `done` steps behind it. Lines that have no events yet get them first: TensorBoard may
     have been asked for on the way. Raises `UserError` where it isn't installed."""
-    check_installed()
+    check_tensorboard()
     folder = run.path / FOLDER
     # TensorBoard reads event files in the order of the seconds in their names: a younger one must sort last.
     newest = max((_second(path) for path in folder.glob("events.out.tfevents.*")), default=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 BUCKETS = 2048  # of a curve: more than any terminal has columns
 LARGEST_STEP = 10**12
@@ -92,18 +93,31 @@ class Envelope:
 
 def moving_average(sums: Sequence[Sum], window: int) -> tuple[Point, ...]:
     """For each of `sums` the plain mean of the losses of the last `window` steps up to its own (of fewer at the start).
-    A sum that lies only partly in the window counts whole: with one step in each, the mean is exact."""
-    totals, counts = [total for _, total, _ in sums], [count for _, _, count in sums]
+    A sum that lies only partly in the window counts whole: with one step in each, the mean is exact.
+
+    Nothing is ever taken off a sum: what left the window would leave a spike's rounding error behind for ever. The window is
+    kept in two parts instead, of which the older has its sums from each place to its end, made once for each part.
+    """
     points: list[Point] = []
-    first = 0
-    for at, (step, _, _) in enumerate(sums):
+    first = ends = 0  # where the window begins, and where its older part ends
+    older: list[tuple[float, int]] = []  # what is left of it, backwards: (losses, how many) from there to its end
+    losses, counted = 0.0, 0  # of the younger part
+    for at, (step, total, count) in enumerate(sums):
+        losses, counted = losses + total, counted + count
         while sums[first][0] <= step - window:
             first += 1
-        # Summed anew each time: taking off what leaves the window would keep a spike's rounding error for ever.
-        mean = sum(totals[first : at + 1]) / sum(counts[first : at + 1])
+        if first >= ends:
+            ends, losses, counted = at + 1, 0.0, 0
+            older = list(accumulate((sums[i][1:] for i in range(at, first - 1, -1)), _both))
+        del older[ends - first :]
+        mean = (older[-1][0] + losses) / (older[-1][1] + counted)
         if math.isfinite(mean):
             points.append((step, mean))
     return tuple(points)
+
+
+def _both(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, int]:
+    return a[0] + b[0], a[1] + b[1]
 
 
 def decimate(points: Sequence[Point], columns: int) -> list[Point]:

@@ -123,6 +123,9 @@ class RunReader:
         self.memory: tuple[float | None, float | None] = (None, None)  # bytes held, the GPU's busy share
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
+        self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
+            None  # of `train` and `validation`, once made
+        )
         self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
@@ -152,14 +155,18 @@ class RunReader:
             self._averages = self._averaged(status.steps)
         if not self.tail.more:
             self._glimpse = None
-        train, validation = self._glimpse or (self.train, self.validation)
+        if metrics:
+            self._points = None
+        if self._glimpse is None and self._points is None:
+            self._points = self.train.points(), self.validation.points()
+        train, validation = self._glimpse or self._points or ((), ())
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
             status=status,
             config=config,
-            train=train.points(),
-            validation=validation.points(),
+            train=train,
+            validation=validation,
             averages=self._averages,
             last=self.last,
             last_validation=self.last_validation,
@@ -208,8 +215,8 @@ def _numbers(said: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _glimpse(path: Path) -> tuple[Envelope, Envelope] | None:
-    """Training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
+def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
+    """Curves of the training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
     size = path.stat().st_size if path.is_file() else 0
     if size <= LONG:
         return None
@@ -220,7 +227,7 @@ def _glimpse(path: Path) -> tuple[Envelope, Envelope] | None:
             train.add(metric.step, metric.loss)
             if metric.val_loss is not None:
                 validation.add(metric.step, metric.val_loss)
-    return train, validation
+    return train.points(), validation.points()
 
 
 def last_sign(run: Run) -> float:
@@ -352,7 +359,7 @@ class RunWatcher(Widget):
     def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
-            shown = time.monotonic()
+            shown = -math.inf  # what was read first is shown at once: of a long run, a glimpse
             snapshot = reader.read()
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:

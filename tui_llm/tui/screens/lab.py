@@ -282,6 +282,8 @@ class LabScreen(
             self.lab.history.forget_steps()
             self.prompt.show_ghost(())
         self._problem = ""
+        if message.weights.note:
+            self.warn(message.weights.note)
         self.show_top()
         self.ask()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from textual import events, work
 from textual.app import ComposeResult
@@ -19,13 +20,22 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.shape import GPTConfig
 from tui_llm.training import launch, pins
-from tui_llm.training.fields import NAMES, for_steps, judge, settle, starting_model, text_of
-from tui_llm.training.presets import PRESETS, TrainingSettings
+from tui_llm.training.fields import NAMES, for_steps, judge, judge_beside, settle, starting_model, text_of
+from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.corpus_check import corpora_said, several
 from tui_llm.tui.screens.estimating import Estimating
-from tui_llm.tui.screens.new_run_fields import GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
+from tui_llm.tui.screens.new_run_fields import (
+    BESIDE,
+    GROUPS,
+    HINTS,
+    LABELS,
+    MODELS_OWN,
+    CorpusField,
+    CorpusSuggester,
+    row,
+)
 
 SETTLE = 0.15  # seconds without a key before files are looked at
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
@@ -145,6 +155,9 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
         field = self.query_one(f"#{name}")
         return str(field.value) if isinstance(field, Input | Select) else ""
 
+    def on(self, name: str) -> bool:
+        return self.text(name) == "on"
+
     @property
     def preset(self) -> str:
         return self.text("preset")
@@ -217,9 +230,14 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
     def _check_all(self) -> None:
         self._says("preset", shape(PRESETS[self.preset]))
         self._judge("name", name_problem(self.text("name")))
-        wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        texts = {name: self.text(name).strip() for name in NAMES}
+        wrong = judge(texts, PRESETS[self.preset])
+        settings = None if wrong else from_fields(texts, PRESETS[self.preset])
         wrong = {**self._unfit, **wrong}
-        for name in NAMES:
+        wrong |= judge_beside(
+            self.text("nproc").strip(), shard=self.on("shard"), events=self.on("tensorboard"), settings=settings
+        )
+        for name in (*NAMES, *BESIDE):
             own = self._model is not None and name in MODELS_OWN
             self._judge(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
 
@@ -317,7 +335,8 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
             return
         self._starting = True
         corpora = several(self.text("corpus"))
-        self._start(self.text("name"), corpora, self.given, self.preset, self.text("device"))
+        beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
+        self._start(self.text("name"), corpora, self.given, self.preset, self.text("device"), beside)
 
     def trouble(self, line: str) -> None:
         self._starting = False
@@ -326,13 +345,15 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
         trouble.set_class(bool(line), "-some")
 
     @work(thread=True, group="start", exit_on_error=False)
-    def _start(self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str) -> None:
+    def _start(
+        self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
+    ) -> None:
         run = None
         try:
             settings, _, found = settle(given, PRESETS[preset])
             folder = found.folder if found else None
             run = launch.create(
-                name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user()
+                name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
             )
             launch.start(run)
         except (UserError, OSError) as error:

@@ -14,17 +14,28 @@ from textual.widgets import Input, Select, Static
 from tui_llm.llm import finding
 from tui_llm.llm.device_names import DEVICES
 from tui_llm.training.fields import NAMES
-from tui_llm.training.presets import OPTIMISERS, PRESETS, SCHEDULES
+from tui_llm.training.presets import COMPILE, OPTIMISERS, PRESETS, SCHEDULES
 from tui_llm.tui.corpus_check import complete, complete_last, quoted
 
-CHOICES = {"preset": tuple(PRESETS), "device": DEVICES, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
+OFF_ON = ("off", "on")
+CHOICES = {
+    "preset": tuple(PRESETS),
+    "device": DEVICES,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "compile": COMPILE,
+    "shard": OFF_ON,
+    "tensorboard": OFF_ON,
+}
+BESIDE = ("nproc", "shard", "tensorboard")  # how a run is made, beside its settings: they change none of its numbers
 MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # which a model to start from brings with it
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
     "Optimiser and schedule": ("steps", "batch_size", "accumulation", "optimiser", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
-    "Running": ("device", "seed", "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
+    "Running": ("device", "nproc", "shard", "compile", "tensorboard", "seed",
+         "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
 }  # fmt: skip
 _PLACED = {name for names in _GROUPS.values() for name in names}
 # A setting that has no place above stands at the end: there is none that can't be overridden.
@@ -37,6 +48,8 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "min_learning_rate": "lowest rate",
     "warmup_steps": "warm-up steps",
     "tokenizer": "vocabulary",
+    "nproc": "processes",
+    "tensorboard": "TensorBoard",
 }
 HINTS = {
     "from_model": "a model; empty: random weights",
@@ -60,6 +73,10 @@ HINTS = {
     "beta1": "average of the gradient",
     "beta2": "average of its square",
     "clip": "longest gradient; 0: any",
+    "nproc": "a GPU each; the cores shared out",
+    "shard": "on: each holds a part of the model",
+    "compile": "torch.compile; auto: on CUDA",
+    "tensorboard": "on: its event files too",
     "seed": "of weights and order",
     "eval_every": "steps between looks at held-out text",
     "eval_batches": "of held-out text in each",
@@ -121,7 +138,7 @@ def entry(name: str) -> Widget:
             [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
         )
     suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
-    return Field(id=name, compact=True, suggester=suggester)
+    return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester)
 
 
 def row(name: str) -> Horizontal:

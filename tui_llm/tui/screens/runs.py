@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 from textual import work
@@ -21,6 +21,7 @@ from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
 from tui_llm.tui.widgets.loss_chart import OTHERS
 
 REFRESH = 2.0  # seconds, while a run is alive
+WHOLE = 90  # columns of a terminal from which all of the table is shown
 
 
 class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
@@ -42,6 +43,7 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
         super().__init__()
         self.marked = list(marked)
         self.rows: tuple[RunRow, ...] = ()
+        self._columns: Sequence[str] = COLUMNS
         self._runs: dict[str, Run] = {}
         self._reader = RowReader()
         self._timer: Timer | None = None
@@ -60,7 +62,9 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
         table = self.query_one(DataTable)
-        for name in COLUMNS:
+        # Where the last column would be cut to a letter, it is left out: opening or comparing a run tells its preset too.
+        self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
+        for name in self._columns:
             table.add_column(Text(name), key=name)
         table.set_class(True, "-hidden")
         self._timer = self.set_interval(REFRESH, self.look, pause=True)
@@ -98,13 +102,13 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
                 selected = self.selected
                 table.clear()
                 for row in rows:
-                    table.add_row(*cells(row, row.name in self.marked), key=row.name)
+                    table.add_row(*cells(row, row.name in self.marked)[: len(self._columns)], key=row.name)
                 if selected is not None and selected.name in found:
                     table.move_cursor(row=table.get_row_index(selected.name))
             else:
                 for row, before in zip(rows, self.rows, strict=True):
                     if row != before:
-                        for column, cell in zip(COLUMNS, cells(row, row.name in self.marked), strict=True):
+                        for column, cell in zip(self._columns, cells(row, row.name in self.marked), strict=False):
                             table.update_cell(row.name, column, cell, update_width=True)
             self.rows = rows
             table.set_class(not rows, "-hidden")

@@ -44,4 +44,5 @@ class Switching(LabBase):
 
 def _other(before: Weights, weights: Weights) -> bool:
     """Whether it is another model, not a later checkpoint of the same."""
-    return dataclasses.replace(before, step=None, device="") != dataclasses.replace(weights, step=None, device="")
+    one, other = (dataclasses.replace(each, step=None, device="", note="") for each in (before, weights))
+    return one != other

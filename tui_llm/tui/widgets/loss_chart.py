@@ -158,13 +158,28 @@ class LossChart(Chart):
     def _legend(
         self, width: int, height: int, left: float, right: float, axis: tuple[float, float] | None
     ) -> list[Text]:
-        """The names of what is drawn, on one line or, where there is room, two or three."""
+        """The names of what is drawn, on one line or, where there is room, two or three: shorter ones where those in full
+        would be cut."""
+        full = self._legend_of(("training", "validation"), width, height, left, right, axis)
+        if not any(row.plain.endswith("…") for row in full):
+            return full
+        return self._legend_of(("train", "val"), width, height, left, right, axis)
+
+    def _legend_of(
+        self,
+        names: tuple[str, str],
+        width: int,
+        height: int,
+        left: float,
+        right: float,
+        axis: tuple[float, float] | None,
+    ) -> list[Text]:
         curves, parts = self.curves, []
         if curves.train:
-            parts.append(("⣀⡠", "training", curves.train[-1][1], self._train_colour()))
+            parts.append(("⣀⡠", names[0], curves.train[-1][1], self._train_colour()))
         if curves.validation:
             value = curves.validation[-1][1]
-            parts.append((VALIDATION, "validation", value, self._colour("text-warning", "warning")))
+            parts.append((VALIDATION, names[1], value, self._colour("text-warning", "warning")))
         average = self._average(curves.averages)
         if average is not None and average.points:
             name = f"mean of {average.window:,} steps ({100 * average.share:g} %)"

@@ -6,6 +6,7 @@ run that went on with them would no longer be the run it claims to be.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 
 RECORD = "training.json"  # written last; it holds the digests of all the others
+WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
+LARGE = 1 << 30  # bytes: weights that are not read once more just to open them
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -27,8 +30,8 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
-def check(folder: Path) -> dict[str, Any]:
-    """The record of a checkpoint, all of whose files are as they were written.
+def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The record of a checkpoint, all of whose files are as they were written; those named in `without` are not looked at.
 
     One from before digests were noted down is taken at its word. Raises `UserError` where something is missing or changed.
     """
@@ -40,6 +43,8 @@ def check(folder: Path) -> dict[str, Any]:
         raise UserError(f"its {RECORD} is no record of a checkpoint")
     for name, digest in wanted.items():
         file = folder / Path(name).name
+        if file.name in without:
+            continue
         try:
             found = _digest(file)
         except FileNotFoundError:
@@ -51,7 +56,29 @@ def check(folder: Path) -> dict[str, Any]:
     return record
 
 
-def newest(checkpoints: Sequence[tuple[int, Path]], tell: Callable[[str], None]) -> tuple[int, Path] | None:
+def check_model(folder: Path) -> None:
+    """As `check`, for what a model is opened from: the optimiser's state is left out, and weights of over a gigabyte are
+    only asked to be there (their own header says how long the file must be). What was checked once and has not changed
+    since is not read again."""
+    try:
+        stats = [file.stat() for file in sorted(folder.iterdir())]
+    except OSError as error:
+        raise UserError(f"it can't be read: {error.strerror or error}") from error
+    _check_model(folder, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats))
+
+
+@functools.lru_cache(maxsize=64)
+def _check_model(folder: Path, _marks: tuple[tuple[int, int, int], ...]) -> None:
+    weights = folder / WEIGHTS
+    large = weights.is_file() and weights.stat().st_size > LARGE
+    check(folder, without=(OPTIMISER, WEIGHTS) if large else (OPTIMISER,))
+
+
+def newest(
+    checkpoints: Sequence[tuple[int, Path]],
+    tell: Callable[[str], None],
+    check: Callable[[Path], object] = check,
+) -> tuple[int, Path] | None:
     """The newest of `checkpoints` (oldest first) that is intact; `tell` hears of those that were passed over."""
     for step, folder in reversed(checkpoints):
         try:
