@@ -61,8 +61,9 @@ def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -
             text = desk.tokenizer.decode_bytes(own).decode()
         except (UnicodeDecodeError, KeyError):
             continue
-        if desk.tokenizer.encode(text, allow_special=request.allow_special) == own:
-            return text, stop
+        for typed in (text, text.removeprefix(" ")):  # some vocabularies put a space in front of a text's first word
+            if desk.tokenizer.encode(typed, allow_special=request.allow_special) == own:
+                return typed, stop
     return "", front
 
 
