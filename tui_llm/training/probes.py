@@ -64,8 +64,8 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         problem = f"the target has {len(wanted):,} tokens; a pin's loss is read for up to {LONGEST_TARGET}"
         wanted = []
     try:
-        # Few tokens: two threads would wait for each other.
-        with torch.no_grad(), threads(model.config.parameters() * (len(ids) + len(wanted))):
+        work = model.config.parameters() * (len(ids) + len(wanted))  # little: two threads would wait for each other
+        with torch.no_grad(), threads(work):
             rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
         logits = distribution.Sorted.of(rows[0])
         losses = token_losses(rows, wanted) if wanted else []
