@@ -46,9 +46,11 @@ class OpenModel:
         top: int = 20,
         start_token: bool = False,
         allow_special: bool = False,
+        chat: bool = False,
     ) -> Reading:
         """The prediction for the token after `prompt` (after its first `position` tokens, where given), with the `top`
-        likeliest tokens; the loss on `target`, a text or an id; and with `scores` how each token was predicted.
+        likeliest tokens; the loss on `target`, a text or an id; and with `scores` how each token was predicted. With `chat` the
+        prompt is a message, fed as the model's chat template writes it.
 
         Raises `UserError` where nothing can be predicted: the reading's `problem`."""
         wanted = None
@@ -64,6 +66,7 @@ class OpenModel:
                 top=top,
                 start_token=start_token,
                 allow_special=allow_special,
+                chat=chat,
             )
         )
         problem = reading.problem or (reading.loss.problem if reading.loss else None)
@@ -72,17 +75,29 @@ class OpenModel:
         return reading
 
     def generate(
-        self, prompt: str, *, max_tokens: int = 100, seed: int = 1, sampler: SamplerSettings | None = None
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 100,
+        seed: int = 1,
+        sampler: SamplerSettings | None = None,
+        chat: bool = False,
     ) -> Iterator[GeneratedToken]:
         """Tokens drawn after `prompt`, each as soon as it is there; the same seed gives the same ones."""
-        request = Request(prompt=prompt, sampler=sampler or SamplerSettings())
+        request = Request(prompt=prompt, sampler=sampler or SamplerSettings(), chat=chat)
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
     def write(
-        self, prompt: str, *, max_tokens: int = 100, seed: int = 1, sampler: SamplerSettings | None = None
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 100,
+        seed: int = 1,
+        sampler: SamplerSettings | None = None,
+        chat: bool = False,
     ) -> str:
         """What `generate` draws, as text, the prompt not included."""
-        made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler)
+        made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler, chat=chat)
         return self.engine.tokenizer.decode([token.id for token in made])
 
     def ask(self, question: Question) -> Any:
@@ -96,7 +111,7 @@ class OpenModel:
 
 
 def open_model(name: str = "nano", device: str = "auto") -> OpenModel:
-    """Opens a shipped model, a run's newest checkpoint or a model folder. `device`: auto, cpu, cuda or mps.
+    """Opens a shipped model, a run's newest checkpoint, a model folder or a GGUF file. `device`: auto, cpu, cuda or mps.
 
     Raises `UserError` where there is none, or it is damaged."""
     return OpenModel(name, device)

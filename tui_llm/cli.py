@@ -26,7 +26,7 @@ MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
     **dict.fromkeys(("train", "control", "stop", "export"), "training"),
     "runs": "runs",
-    **dict.fromkeys(("models", "evaluate", "vocabulary"), "models"),
+    **dict.fromkeys(("evaluate", "vocabulary"), "models"),
     "probes": "probes",
     "bench": "bench",
 }
@@ -213,7 +213,6 @@ def build_parser() -> argparse.ArgumentParser:
     moment.add_argument("--between", type=int, nargs=2, metavar=("A", "B"), help="what changed from step A to step B")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
-    models = command("models", "list the models that can be opened")
     export = command("export", "copy a run's newest checkpoint as a model folder")
     export.add_argument("run", metavar="RUN")
     export.add_argument("folder", metavar="FOLDER")
@@ -233,8 +232,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
     )
     learn.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.json and merges.txt go")
-    add = actions.add_parser("add", help="put a .tiktoken file of gpt2, cl100k_base or o200k_base into the cache")
-    add.add_argument("file", metavar="FILE")
+    add = actions.add_parser("add", help="keep a vocabulary: gpt2, cl100k_base or o200k_base, or another under a name")
+    add.add_argument("file", metavar="FILE", help="a .tiktoken file, a tokenizer.json, or vocab.json and merges.txt (either, or their folder)")  # fmt: skip
+    add.add_argument("--name", metavar="NAME", help="what to call it, where it is none of the three; --tokenizer NAME then uses it")  # fmt: skip
+    for action in (learn, add):
+        json_option(action)
 
     for sub in (
         tokens,
@@ -249,7 +251,6 @@ def build_parser() -> argparse.ArgumentParser:
         control,
         probes,
         stop,
-        models,
         bench,
     ):
         json_option(sub)

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tui_llm import instruments
+from tui_llm import instruments, listing
 from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
+from tui_llm.llm import device, distribution, hub, loss, named, opened, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
@@ -43,6 +43,11 @@ _STEP_CANDIDATES = 12  # candidates kept with each generated token
 FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
 NOT_FED = "only the last {} tokens were fed, the model's context: nothing predicts the first of them, nor any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
+NOT_OURS = (
+    "{} is of the kind {!r} and runs through transformers, whose kernels show nothing of what is inside: its attention and "
+    "lens can't be shown here, and it can't be trained; a model of GPT-2's layout, such as nano, can"
+)
+NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
 
 
 def never() -> bool:
@@ -54,8 +59,7 @@ class _Open:
     """An open model and all that is remembered for it."""
 
     found: hub.Found
-    model: GPT
-    tokenizer: tokenizer.BPETokenizer
+    model: opened.Opened
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
@@ -69,13 +73,14 @@ def _keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
 
 
 class PipelineEngine:
-    """Implements `reading.Engine` on GPT-2 folders. `forwards` counts forward passes."""
+    """Implements `reading.Engine` on model folders and files. `forwards` counts forward passes, `forward_tokens` the tokens
+    that were run in them to read a text."""
 
     def __init__(self, device_name: str = "auto") -> None:
         self.device = device.choose(device_name)
-        self.forwards = 0
+        self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
-        self._encoded: tuple[tuple[str, bool, str], list[int]] | None = None
+        self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
         self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[loss.TokenLoss]] = {}
 
     # ── models ──
@@ -83,14 +88,8 @@ class PipelineEngine:
     def open(self, model: str) -> Weights:
         """Opens a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the old one then stays."""
         found = hub.find(model)
-        gpt = checkpoint.load(found.folder, self.device)
-        vocabulary = tokenizer.load_folder(found.folder, found.name)
-        if vocabulary.size > gpt.config.vocabulary:
-            raise UserError(
-                f"{found.folder}: its vocabulary has {vocabulary.size} tokens, its model only {gpt.config.vocabulary}; "
-                "they are of different models"
-            )
-        self._open = _Open(found, gpt, vocabulary, Window(gpt, vocabulary.size))
+        made = opened.open_model(found.folder, found.name, self.device)
+        self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
         self._encoded = None
         self._targets.clear()
         return self.weights()
@@ -108,27 +107,33 @@ class PipelineEngine:
         return None if newest.step == found.step else self.open(run)
 
     def weights(self) -> Weights:
-        open, config = self._current(), self._current().model.config
+        open, predictor = self._current(), self._current().model.predictor
+        vocabulary = open.model.tokenizer
+        start = vocabulary.start
         return Weights(
             open.found.name,
             open.found.step,
-            config.parameters(),
-            config.layers,
-            config.heads,
-            config.width,
-            config.context,
-            open.tokenizer.size,
+            predictor.parameters,
+            predictor.layers,
+            predictor.heads,
+            predictor.width,
+            predictor.context,
+            vocabulary.size,
             str(self.device),
+            open.model.kind,
+            "" if start is None else token_text(bytes_of(vocabulary, start)),
+            vocabulary.starts,
+            open.model.chat is not None,
             open.found.note,
         )
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be opened by name, broken ones with their problem."""
-        return [describe(found) for found in hub.every()]
+        return listing.every()
 
     @property
-    def tokenizer(self) -> tokenizer.BPETokenizer:
-        return self._current().tokenizer
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        return self._current().model.tokenizer
 
     def _current(self) -> _Open:
         if self._open is None:
@@ -138,8 +143,19 @@ class PipelineEngine:
     # ── what the instruments use (`instruments.desk.Desk`) ──
 
     @property
+    def ours(self) -> bool:
+        return self._current().model.gpt is not None
+
+    @property
     def model(self) -> GPT:
-        return self._current().model
+        open = self._current()
+        if open.model.gpt is None:
+            raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
+        return open.model.gpt
+
+    @property
+    def embedding(self) -> Tensor:
+        return self._current().model.predictor.embedding()
 
     @property
     def remembered(self) -> dict[str, Any]:
@@ -190,7 +206,7 @@ class PipelineEngine:
         began, open = time.perf_counter(), self._current()
         ids = self.ids(request)
         tokens = self._tokens(request, ids)
-        fed = min(len(ids), open.model.config.context)
+        fed = min(len(ids), open.window.context)
         position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
         run, spread, lossy, problem, followed = 0, None, None, None, None
         scores: tuple[TokenScore | None, ...] = ()
@@ -230,20 +246,42 @@ class PipelineEngine:
             (time.perf_counter() - began) * 1000,
             run,
             followed,
-            span(self.tokenizer, ids, position, int(request.start_token), len(request.continuation), request.prompt),
+            None
+            if request.chat
+            else span(
+                self.tokenizer, ids, position, int(request.start_token), len(request.continuation), request.prompt
+            ),
         )
 
     def _encode(self, request: Request) -> list[int]:
-        """The prompt's ids, the start token in front if it is asked for."""
+        """The prompt's ids, in the chat template and with the start token in front where these are asked for."""
         vocabulary = self.tokenizer
-        key = (request.prompt, request.allow_special, vocabulary.name)
+        key = (request.prompt, request.allow_special, request.chat)
         if self._encoded is None or self._encoded[0] != key:
-            self._encoded = key, vocabulary.encode(request.prompt, allow_special=request.allow_special)
+            self._encoded = key, self._encode_prompt(request)
+        ids = list(self._encoded[1])
         if not request.start_token:
-            return list(self._encoded[1])
-        if vocabulary.end_of_text is None:
+            return ids
+        if vocabulary.start is None:
             raise UserError(f"the vocabulary of {vocabulary.name} has no {tokenizer.END_OF_TEXT} to put in front")
-        return [vocabulary.end_of_text, *self._encoded[1]]
+        if request.chat and ids[:1] == [vocabulary.start]:  # the template has put it there
+            return ids
+        return [vocabulary.start, *ids]
+
+    def _encode_prompt(self, request: Request) -> list[int]:
+        if not request.chat:
+            return self.tokenizer.encode(request.prompt, allow_special=request.allow_special)
+        open = self._current()
+        if open.model.chat is None:
+            raise UserError(NO_TEMPLATE.format(open.found.name))
+        return open.model.chat.encode(request.prompt, open.model.tokenizer, request.allow_special)
+
+    def fed_text(self, request: Request) -> str:
+        """The prompt's text as the model is given it: in the chat template where that is asked for."""
+        open = self._current()
+        if not request.chat or open.model.chat is None:
+            return request.prompt
+        return "".join(open.model.chat.parts(request.prompt))
 
     def _tokens(self, request: Request, ids: list[int]) -> Tokenization:
         own = self.tokenizer
@@ -253,7 +291,7 @@ class PipelineEngine:
             other = named.load_named(request.tokenizer)
         except UserError as error:
             return Tokenization(request.tokenizer, 0, 0, 0, (), (), 0, str(error))
-        typed = other.encode(request.prompt, allow_special=request.allow_special)
+        typed = other.encode(self.fed_text(request), allow_special=request.allow_special)
         made = other.encode(own.decode(request.continuation)) if request.continuation else []
         return tokenization(other, typed + made, request.token_window, len(made))
 
@@ -262,7 +300,9 @@ class PipelineEngine:
         window = self._current().window
         before = window.forwards
         try:
-            return window.feed(ids[-window.context :], overtaken)
+            run = window.feed(ids[-window.context :], overtaken)
+            self.forward_tokens += run
+            return run
         finally:
             self.forwards += window.forwards - before
 
@@ -314,7 +354,7 @@ class PipelineEngine:
             if not 0 <= target.id < self.tokenizer.size:
                 raise UserError(f"there is no token {target.id}; ids go from 0 to {self.tokenizer.size - 1}")
             return [target.id]
-        ids = self.tokenizer.encode(target.text or "", allow_special=request.allow_special)
+        ids = self.tokenizer.encode_after(target.text or "", allow_special=request.allow_special)
         if not ids:
             raise UserError("the target is empty; give some text, such as ' mat'")
         return ids
@@ -406,7 +446,7 @@ class PipelineEngine:
             if step is None:
                 return
             yield self._generated(step, stream, request.sampler, seed)
-            if stop_at_end and step.id == self.tokenizer.end_of_text:
+            if stop_at_end and self.tokenizer.ends(step.id):
                 return
 
     def _generated(self, step: Step, stream: TextStream, sampler: SamplerSettings, seed: int) -> GeneratedToken:
@@ -424,21 +464,5 @@ class PipelineEngine:
             sampler,
             seed,
             step.processed.kept_count,
+            ends=self.tokenizer.ends(step.id),
         )
-
-
-def describe(found: hub.Found) -> ModelInfo:
-    """What can be said of a model without opening its weights."""
-    try:
-        config = checkpoint.read_config(found.folder)
-    except UserError as error:
-        return ModelInfo(found.name, found.kind, str(found.folder), None, None, None, found.step, str(error))
-    return ModelInfo(
-        found.name,
-        found.kind,
-        str(found.folder),
-        config.parameters(),
-        config.context,
-        config.vocabulary,
-        found.step,
-    )

@@ -47,6 +47,16 @@ def models_dir() -> Path:
     return data_dir() / "models"
 
 
+def pulled_model(name: str) -> Path:
+    """The folder of a model pulled from the hub: OWNER/NAME is OWNER--NAME there, as no name on the hub has two dashes."""
+    return models_dir() / name.replace("/", "--")
+
+
+def vocabularies_dir() -> Path:
+    """Vocabularies that the user added under a name."""
+    return data_dir() / "vocabularies"
+
+
 def shipped_models_dir() -> Path:
     """The models that come with this package: inside it in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent

@@ -43,6 +43,7 @@ class Request:
     position: int | None = None  # read the prediction after so many tokens of the text; None: after all of them
     scores: bool = False  # how each token of the text was predicted, too
     overrides: tuple[tuple[int, float], ...] = ()  # what if: (id, logit) set by hand, in this one prediction
+    chat: bool = False  # the prompt is a message: feed it as the model's chat template writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ class Weights:
     context: int  # tokens that the model can see at once
     vocabulary: int  # tokens that it can predict (padding ids not counted)
     device: str
+    kind: str = "gpt2"  # the architecture; what is not GPT-2's layout runs through transformers
+    start: str = "<|endoftext|>"  # the token that can stand in front of a text, as text; empty: there is none
+    starts: bool = False  # the model has mostly seen that token in front of its texts
+    chat: bool = False  # it has a chat template
     note: str = ""  # which newer checkpoints of the run were passed over, and why
 
 
@@ -270,11 +275,13 @@ class GeneratedToken:
     seed: int = 0
     kept: int = 0  # how many tokens could be drawn
     by_hand: bool = False  # a person chose it: there was no draw
+    ends: bool = False  # the token says that the text is over
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that could be opened. `kind` is one of shipped, run, folder."""
+    """A model that could be opened. `kind` is one of shipped, run, model (the user's, or pulled), cache (the hub's library
+    has it), folder. `size` is in bytes on disk; `origin` says where it is from, `pulled` whether it can be pulled again."""
 
     name: str
     kind: str
@@ -284,6 +291,9 @@ class ModelInfo:
     vocabulary: int | None
     step: int | None = None
     problem: str | None = None
+    size: int | None = None
+    origin: str = ""
+    pulled: bool = False
 
 
 class Engine(Protocol):

@@ -28,7 +28,6 @@ MOST_NODES = 500_000
 MOST_BYTES = 256_000_000
 _LONGEST_TOKEN = 65_536  # bytes
 _MODEL = ("name", "step", "parameters", "layers", "heads", "width", "context", "vocabulary")
-_TEXT = ("prompt", "continuation", "allow_special", "start_token")
 
 
 def same_model(a: Weights, b: Weights) -> bool:
@@ -66,6 +65,7 @@ def tree_json(tree: Tree) -> dict[str, Any]:
             "prompt": request.prompt,
             "allow_special": request.allow_special,
             "start_token": request.start_token,
+            "chat": request.chat,
             "continuation": [_token_json(token) for token in tree.continued],
             "ids": list(tree.text_ids),
         },
@@ -122,6 +122,7 @@ def _tree(value: dict[str, Any]) -> Tree:
         continuation=tuple(token.id for token in continued),
         allow_special=_flag(text["allow_special"]),
         start_token=_flag(text["start_token"]),
+        chat=_flag(text.get("chat", False)),
         sampler=_sampler(_table(value["sampler"], "sampler")),
     )
     ids = tuple(_whole(id, "an id", 0, vocabulary - 1) for id in _rows(text["ids"], "ids"))

@@ -16,7 +16,7 @@ from transformers import GPT2Tokenizer
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.llm import named, vocabulary
+from tui_llm.llm import adding, named, vocabulary, vocabulary_files
 from tui_llm.llm import tokenizer as tk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
     source = REPOSITORY.parent / "shared/vocab/gpt2.tiktoken"
     named.load_named.cache_clear()
     if source.is_file():
-        named.add(source)
+        adding.add(source)
     gpt2 = named.load_named("gpt2")
     assert isinstance(gpt2, tk.BPETokenizer)
     tk.save_folder(gpt2, tmp_path)
@@ -189,6 +189,8 @@ def test_a_vocabulary_that_needs_a_network_where_there_is_none(
 ) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(vocabulary_files, "packaged", lambda _: None)
     named.load_named.cache_clear()
     with pytest.raises(UserError, match="vocabulary add"):
         named.load_named(name)
@@ -199,13 +201,15 @@ def test_a_download_with_another_content_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "home"))
     (tmp_path / "gpt2.tiktoken").write_bytes(b"IQ== 0\n")
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", tmp_path.as_uri())
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(vocabulary_files, "packaged", lambda _: None)
     named.load_named.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
         named.load_named("gpt2")
     with pytest.raises(UserError, match="none of gpt2"):
-        named.add(tmp_path / "gpt2.tiktoken")
+        adding.add(tmp_path / "gpt2.tiktoken")
     with pytest.raises(UserError, match="can't read"):
-        named.add(tmp_path / "nothing")
+        adding.add(tmp_path / "nothing")
     assert not list(paths.cache_dir().rglob("*tiktoken*"))
 
 

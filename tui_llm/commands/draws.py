@@ -44,7 +44,11 @@ def draw(options: argparse.Namespace) -> None:
     engine = PipelineEngine(options.device)
     engine.open(options.model)
     request = Request(
-        prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, sampler=samplers[0]
+        prompt=options.prompt,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        chat=options.chat,
+        sampler=samplers[0],
     )
     if options.count is not None:
         found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed))

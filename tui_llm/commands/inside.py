@@ -23,7 +23,13 @@ BAR = 30  # cells of a bar that stands for 100 %
 
 
 def _request(options: argparse.Namespace, target: Target | None = None) -> Request:
-    return Request(prompt=options.text, allow_special=options.allow_special, start_token=options.bos, target=target)
+    return Request(
+        prompt=options.text,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        chat=options.chat,
+        target=target,
+    )
 
 
 def _number(options: argparse.Namespace, engine: PipelineEngine) -> int | None:

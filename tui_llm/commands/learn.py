@@ -29,6 +29,7 @@ def learn(options: argparse.Namespace) -> None:
         prompt=options.prompt,
         allow_special=options.allow_special,
         start_token=options.bos,
+        chat=options.chat,
         target=Target(text=options.target),
     )
     if options.keep is not None:

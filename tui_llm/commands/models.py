@@ -1,18 +1,14 @@
-"""Models and vocabularies: models, evaluate, vocabulary."""
+"""A model on unseen text, and vocabularies: evaluate, vocabulary."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tui_llm import report
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -58,49 +54,32 @@ def evaluate(options: argparse.Namespace) -> None:
     )
 
 
-def models(options: argparse.Namespace) -> None:
-    from tui_llm.engine import describe
-    from tui_llm.llm import hub
-
-    rows = [describe(found) for found in hub.every()]
-    if options.json:
-        fields = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem")
-        put_json({"models": [{f: getattr(row, f) for f in fields} for row in rows]})
-        return
-    if not rows:
-        put("no models are here; give a folder in Hugging Face's GPT-2 layout with --model")
-        return
-
-    def number(value: int | None) -> str:
-        return "–" if value is None else f"{value:,}"
-
-    cells = [
-        (
-            visible(r.name),
-            r.kind,
-            number(r.parameters),
-            number(r.context),
-            number(r.vocabulary),
-            number(r.step),
-            visible(r.problem or r.path),
-        )
-        for r in rows
-    ]
-    put(report.table(("model", "kind", "parameters", "context", "vocabulary", "step", "where"), cells, left=(0, 1, 6)))
-
-
 def vocabulary(options: argparse.Namespace) -> None:
-    from tui_llm.llm import named
     from tui_llm.llm import tokenizer as tk
 
     if options.action == "add":
-        name, path = named.add(Path(options.file).expanduser())
-        put(f"{name} is now in the cache: {visible(str(path))}")
+        from tui_llm.llm import adding
+
+        name, path = adding.add(Path(options.file).expanduser(), options.name)
+        if options.json:
+            put_json({"name": name, "path": str(path)})
+            return
+        put(f"{visible(name)} is kept in {visible(str(path))}; --tokenizer {visible(name)} uses it")
         return
     from tui_llm.llm import corpora
     from tui_llm.llm import vocabulary as learning
 
     folder = Path(options.out).expanduser()
-    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name)
+    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name, _said)
     tk.save_folder(made, folder)
+    if options.json:
+        put_json({"size": made.size, "path": str(folder)})
+        return
     put(f"{made.size:,} tokens are in {visible(str(folder))}{os.sep}: vocab.json and merges.txt")
+
+
+def _said(line: str) -> None:
+    """Progress, for people who look."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{visible(line)}" if line else "\r\x1b[2K")
+        sys.stderr.flush()

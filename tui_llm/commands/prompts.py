@@ -26,12 +26,11 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 
 
 def tokenizer_of(name: str) -> Tokenizer:
-    from tui_llm.llm import hub, named
-    from tui_llm.llm import tokenizer as tk
+    from tui_llm.llm import hub, named, opened
 
-    if name in (*named.NAMED, *named.COMPARED):
+    if named.is_known(name):
         return named.load_named(name)
-    return tk.load_folder(hub.find(name).folder, name)
+    return opened.load_vocabulary(hub.find(name).folder, name)
 
 
 def tokens(options: argparse.Namespace) -> None:
@@ -81,7 +80,9 @@ def examples(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace, **more: Any) -> Reading:
-    request = Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, **more)
+    request = Request(
+        prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, chat=options.chat, **more
+    )
     reading = engine_of(options).read(request)
     if reading.problem:
         hint = " (--bos)" if not reading.prompt_ids else ""
@@ -120,6 +121,7 @@ def generate(options: argparse.Namespace) -> None:
         prompt=options.prompt,
         allow_special=options.allow_special,
         start_token=options.bos,
+        chat=options.chat,
         sampler=_settings(options),
     )
     from tui_llm.llm.token_bytes import token_text
@@ -127,7 +129,7 @@ def generate(options: argparse.Namespace) -> None:
     engine = engine_of(options)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)
     if not options.json:
-        sys.stdout.write(visible(options.prompt, newlines=True))
+        sys.stdout.write(visible(engine.fed_text(request), newlines=True))
         data, shown = b"", ""
         for step in steps:
             sys.stdout.write(visible(step.text, newlines=True))
@@ -141,8 +143,7 @@ def generate(options: argparse.Namespace) -> None:
         {
             "model": engine.weights().name,
             "step": engine.weights().step,
-            "prompt_ids": list(engine.read(Request(prompt=options.prompt, allow_special=options.allow_special,
-                                                   start_token=options.bos, top=1)).prompt_ids),
+            "prompt_ids": engine.ids(request),
             "ids": ids,
             "text": engine.tokenizer.decode(ids),
             "seed": options.seed,

@@ -44,6 +44,7 @@ def logits(options: argparse.Namespace, settings: SamplerSettings) -> None:
         prompt=options.prompt,
         allow_special=options.allow_special,
         start_token=options.bos,
+        chat=options.chat,
         sampler=settings,
         top=options.top,
         overrides=overrides(options.set),

@@ -26,12 +26,13 @@ def _token_json(token: Token) -> dict[str, Any]:
 
 
 def merges(options: argparse.Namespace) -> None:
+    from tui_llm.instruments.merges import NONE
     from tui_llm.instruments.merges import merges as every
     from tui_llm.llm.tokenizer import BPETokenizer
 
     vocabulary = tokenizer_of(options.tokenizer)
     if not isinstance(vocabulary, BPETokenizer):
-        raise UserError(f"the vocabulary {options.tokenizer} merges nothing; give gpt2 or a model's name")
+        raise UserError(NONE.format(options.tokenizer))
     if not options.text:
         raise UserError("there is nothing to merge; give some text, such as ' strawberry'")
     found = every(vocabulary, options.text)
@@ -115,7 +116,7 @@ def letters(options: argparse.Namespace) -> None:
 
 def surprisal(options: argparse.Namespace) -> None:
     reading = engine_of(options).read(
-        Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, scores=True, top=1,
+        Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, chat=options.chat, scores=True, top=1,
                 token_window=1 << 30)
     )  # fmt: skip
     if not reading.prompt_ids:
@@ -165,7 +166,7 @@ def examples_with_loss(options: argparse.Namespace) -> None:
     from tui_llm.llm import named
     from tui_llm.llm.token_bytes import token_text
 
-    if options.tokenizer in (*named.NAMED, *named.COMPARED):
+    if named.is_known(options.tokenizer):
         raise UserError(f"{options.tokenizer} is a vocabulary without a model: give a model's name after --tokenizer")
     request = Request(prompt=options.text, allow_special=options.allow_special, token_window=1 << 30)
     pairs = open_engine(options.tokenizer).answer(PairsQuestion(request))

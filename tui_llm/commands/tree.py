@@ -26,7 +26,11 @@ def tree(options: argparse.Namespace) -> None:
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
     )
     request = Request(
-        prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, sampler=sampler
+        prompt=options.prompt,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        chat=options.chat,
+        sampler=sampler,
     )
 
     from tui_llm.engine import PipelineEngine

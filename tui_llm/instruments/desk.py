@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tui_llm.llm.distribution import Processed
 from tui_llm.llm.model import GPT
-from tui_llm.llm.tokenizer import BPETokenizer
+from tui_llm.llm.tokenizer import Tokenizer
 from tui_llm.reading import Reading, Request, Target, Token, Weights
 
 
@@ -19,11 +19,25 @@ class Desk(Protocol):
 
     device: torch.device
 
-    @property
-    def model(self) -> GPT: ...
+    forward_tokens: int  # how many tokens were run through the model so far, to read texts
 
     @property
-    def tokenizer(self) -> BPETokenizer: ...
+    def ours(self) -> bool:
+        """Whether there is a `model`."""
+        ...
+
+    @property
+    def model(self) -> GPT:
+        """Our own GPT-2. Raises `UserError`, which says so, where the open model runs through transformers."""
+        ...
+
+    @property
+    def embedding(self) -> Tensor:
+        """(V, C): the vector of each token, of any model; ids that only pad it included."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def remembered(self) -> dict[str, Any]:

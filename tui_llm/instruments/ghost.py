@@ -19,7 +19,7 @@ _GREEDY = SamplerSettings(temperature=0)
 def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
     """No pieces where there is nothing to go on from."""
     request = dataclasses.replace(question.request, position=None)
-    context = desk.model.config.context
+    context = desk.weights().context
     made: list[int] = []
     try:
         room = context - len(desk.ids(request)) + 1  # the last token need not be fed
@@ -28,7 +28,7 @@ def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -
                 raise Overtaken
             now = dataclasses.replace(request, continuation=(*request.continuation, *made))
             id = process(desk.logits(now, overtaken), _GREEDY).row(0).id
-            if id == desk.tokenizer.end_of_text:
+            if desk.tokenizer.ends(id):
                 break
             made.append(id)
     except UserError:  # an empty text, a diverged model: the reading says so

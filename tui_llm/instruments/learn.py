@@ -78,6 +78,7 @@ def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callab
 
 def _session(desk: Desk, request: Request) -> _Session:
     """The one that is remembered, where it is of this prompt and target; a new one instead of it otherwise."""
+    model = desk.model  # others' models are refused before anything else is said
     ids, wanted = desk.target(request)
     if not ids:
         raise UserError(EMPTY)
@@ -86,7 +87,7 @@ def _session(desk: Desk, request: Request) -> _Session:
     known = desk.remembered.get("learn")
     if isinstance(known, _Session) and (known.ids, known.wanted) == (ids, wanted):
         return known
-    desk.remembered["learn"] = made = _Session(ids, wanted, Learner(desk.model, ids, wanted, desk.tokenizer.size))
+    desk.remembered["learn"] = made = _Session(ids, wanted, Learner(model, ids, wanted, desk.tokenizer.size))
     return made
 
 
@@ -155,7 +156,7 @@ def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
     """What became of a watched prompt; what can't be read is said in its place."""
     vocabulary = desk.tokenizer
     try:
-        ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode(watched.target or "")
+        ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")
         if not ids:
             raise UserError("it has no tokens")
         if len(wanted) > LONGEST_TARGET:

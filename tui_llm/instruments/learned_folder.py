@@ -22,14 +22,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def write_folder(desk: Desk, learner: Learner, name: str) -> Path:
     """Writes the folder aside and renames it when it is whole. Raises `UserError` where there is something of that name
     already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
-    folder = new_folder(name)
+    folder, vocabulary = new_folder(name), desk.tokenizer
+    if not isinstance(vocabulary, tokenizer.BPETokenizer):
+        raise UserError(
+            f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
+        )
     aside = folder.with_name(f".{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
         aside.mkdir()
-        checkpoint.save(learner.model, aside, end_of_text=desk.tokenizer.end_of_text)
-        tokenizer.save_folder(desk.tokenizer, aside)
+        checkpoint.save(learner.model, aside, end_of_text=vocabulary.end_of_text)
+        tokenizer.save_folder(vocabulary, aside)
         text = card(desk, learner, folder.name)
         write_aside(aside / "README.md", lambda part: _write(part, text))
         if os.path.lexists(folder):  # made by someone else meanwhile; an empty folder would be taken over silently

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from tui_llm.errors import Overtaken, UserError
@@ -12,20 +13,23 @@ from tui_llm.llm.token_bytes import token_text
 from tui_llm.llm.tokenizer import BPETokenizer
 from tui_llm.tokenization import bytes_of, token_of
 
+NONE = "the vocabulary {} merges nothing that can be watched; choose nano's own, or gpt2"
+
 
 def answer(desk: Desk, question: MergesQuestion, overtaken: Callable[[], bool]) -> Merges:
     """Raises `UserError` where the vocabulary has no merges."""
     vocabulary = desk.tokenizer if question.tokenizer is None else named.load_named(question.tokenizer)
     if not isinstance(vocabulary, BPETokenizer):
-        raise UserError(f"the vocabulary {vocabulary.name} merges nothing; choose the model's own, or gpt2")
+        raise UserError(NONE.format(vocabulary.name))
     request = question.request
     if question.text is not None:
         return merges(vocabulary, question.text, question.first or 0, question.count, overtaken)
     text = request.prompt + vocabulary.decode(request.continuation)
     first = question.first
     if first is None:
-        ids = desk.ids(request)[int(request.start_token) :]
-        place = len(ids) if request.position is None else max(0, request.position - int(request.start_token))
+        ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
+        whole = request.position is None or request.chat  # a chat's positions are the template's
+        place = len(ids) if whole else max(0, (request.position or 0) - int(request.start_token))
         before = sum(len(bytes_of(desk.tokenizer, id)) for id in ids[:place])
         first = _word_at(vocabulary.words(text), before)
     return merges(vocabulary, text, first, question.count, overtaken)

@@ -16,7 +16,7 @@ def named(desk: Desk, text: str) -> int:
     """The id of the one token that `text` is, or that `#id` says. Raises `UserError` where it is none, or several."""
     if number := re.fullmatch(r"#([0-9]{1,9})", text):
         return int(number[1])
-    ids = desk.tokenizer.encode(text)
+    ids = desk.tokenizer.encode_after(text)
     if not ids:
         raise UserError("there is no token in an empty text; give one, such as ' king', or #464 for the id 464")
     if len(ids) > 1:
@@ -32,7 +32,7 @@ def answer(desk: Desk, question: NeighboursQuestion, overtaken: Callable[[], boo
     id = question.id if question.text is None else named(desk, question.text)
     if not 0 <= id < size:
         raise UserError(f"there is no token {id}; ids go from 0 to {size - 1}")
-    table = desk.model.tokens.weight[:size].float()  # (V, C)
+    table = desk.embedding[:size].float()  # (V, C)
     own = table[id]
     cosines = torch.nn.functional.cosine_similarity(table, own[None], dim=1).cpu()  # (V,)
     cosines[id] = -torch.inf

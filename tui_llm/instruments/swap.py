@@ -28,7 +28,13 @@ def swapped(desk: Desk, question: SwapQuestion, overtaken: Callable[[], bool] = 
     if at is None or not front <= at < len(ids):
         raise UserError("no token of the text is chosen: put the token cursor on one, with , and .")
     new = _replacement(desk, question)
-    prompt, typed = _typed(desk, request, ids, front, min(at, len(ids) - len(request.continuation)))
+    made = len(ids) - len(request.continuation)  # where the generated tokens begin
+    if not request.chat:
+        prompt, typed = _typed(desk, request, ids, front, min(at, made))
+    elif at >= made:
+        prompt, typed = request.prompt, made
+    else:
+        raise UserError("this token is of the chat template's text: feed the plain text (J), then swap it")
     after = ids[at + 1 :]
     given = [*ids[typed:at], *new, *(after if question.keep else [])]
     steps = _steps(desk, request, prompt, given, overtaken)
@@ -40,7 +46,7 @@ def _replacement(desk: Desk, question: SwapQuestion) -> list[int]:
         if not 0 <= question.id < desk.tokenizer.size:
             raise UserError(f"there is no token {question.id}; ids go from 0 to {desk.tokenizer.size - 1}")
         return [question.id]
-    new = desk.tokenizer.encode(question.text or "", allow_special=question.request.allow_special)
+    new = desk.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
     if not new:
         raise UserError("type what should stand there; mind its leading space, as in ' dog'")
     return new
@@ -55,8 +61,9 @@ def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -
             text = desk.tokenizer.decode_bytes(own).decode()
         except (UnicodeDecodeError, KeyError):
             continue
-        if desk.tokenizer.encode(text, allow_special=request.allow_special) == own:
-            return text, stop
+        for typed in (text, text.removeprefix(" ")):  # some vocabularies put a space in front of a text's first word
+            if desk.tokenizer.encode(typed, allow_special=request.allow_special) == own:
+                return typed, stop
     return "", front
 
 

@@ -2,7 +2,7 @@
 
 The text's keys and values are kept from question to question. All paths of a question, with what they share run once, are one
 tree (`llm.branching`) and one pass. Where the text and the path don't fit into the context together, the window slides as it
-does in generation, and each path is a pass of its own.
+does in generation, and each path is a pass of its own; so it is with every path of a model that runs through transformers.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
         row = processed.row(0 if u is None else processed.place(u))
         found.append(Branching(path, (_next(desk, processed, row, u),)))
         path = (*path, row.id)
-        if row.id == desk.tokenizer.end_of_text:
+        if desk.tokenizer.ends(row.id):
             break
     return found
 
@@ -104,8 +104,8 @@ class _Asked:
 
     def after(self, paths: Sequence[Path]) -> list[Processed]:
         """The prediction after each path."""
-        room = self.desk.model.config.context - len(self.text)
-        together = [path for path in paths if len(path) <= room]
+        room = self.desk.weights().context - len(self.text)
+        together = [path for path in paths if len(path) <= room] if self.desk.ours else []
         logits = dict(zip(together, self._together(together), strict=True)) if together else {}
         return [self._processed(path, logits.get(path)) for path in paths]
 
@@ -114,8 +114,9 @@ class _Asked:
             raise Overtaken
         if logits is None:
             request = dataclasses.replace(self.request, continuation=(*self.request.continuation, *path), position=None)
+            before = self.desk.forward_tokens
             logits = self.desk.logits(request, self.overtaken)
-            self.run += self.desk.model.config.context
+            self.run += self.desk.forward_tokens - before
         with device.threads(self.desk.tokenizer.size):
             return process(logits, self.request.sampler, [*self.text, *path])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ FALLBACK = "python-reference"
 
 def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
     request, own = question.request, desk.tokenizer
-    ids = desk.ids(request)[int(request.start_token) :]
+    ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
     text = request.prompt + own.decode(request.continuation)
     return compare(text, own, ids, desk.weights().name, desk.remembered, overtaken)
 

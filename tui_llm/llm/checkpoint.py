@@ -6,8 +6,6 @@ Weights are read from safetensors only: nothing is ever unpickled.
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from tui_llm.errors import UserError
 from tui_llm.files import write_aside, write_json
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.model_config import read_config as read_config
+from tui_llm.llm.tensor_shapes import read_shapes as read_shapes
 
 WEIGHTS = "model.safetensors"
 
@@ -113,24 +112,6 @@ def _check_shapes(path: Path, config: GPTConfig) -> None:
             raise UserError(
                 f"{path}: {key} is {shapes[key]}, but config.json says {wanted}; they are of different models"
             )
-
-
-def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Tensor name → shape, from a safetensors file's header alone. Raises `UserError` where it is no such file."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            if len(head) < 8:
-                raise UserError(f"{path} is empty or cut short; get it again")
-            (length,) = struct.unpack("<Q", head)
-            if length > 100_000_000 or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-                raise UserError(f"{path} is not a safetensors file (a pickle, perhaps); nothing else is ever opened")
-            header = json.loads(file.read(length))
-        return {k: [int(n) for n in v["shape"]] for k, v in header.items() if k != "__metadata__"}
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not a safetensors file, or is damaged ({error}); get it again") from error
 
 
 def _find(name: str, names: set[str], path: Path) -> tuple[str, bool]:

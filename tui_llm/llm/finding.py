@@ -1,7 +1,7 @@
 """Finding models by name: those that ship, the user's runs and models, folders.
 
 A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
-a folder. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
+a folder or a GGUF file. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
 and no tokenizer here: the screen looks models up with this.
 """
 
@@ -17,13 +17,16 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json
 from tui_llm.llm import intact
 
+GGUF = ".gguf"
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_ADDED = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's folder: `kind` is shipped, run, model or folder; `step` is a run's checkpoint's; `note` says which newer
-    checkpoints were passed over, and why."""
+    """A model's folder: `kind` is shipped, run, model (pulled, or put there), cache (what the hub's own library keeps) or
+    folder; `step` is a run's checkpoint's; `note` says which newer checkpoints were passed over, and why."""
 
     name: str
     kind: str
@@ -58,6 +61,7 @@ def find(name: str) -> Found:
         found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
     except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
         found = None
+    found = found or _from_hub(name)
     if found is not None:
         return found
     if looks_like_path:
@@ -76,18 +80,62 @@ def _named(name: str) -> Found | None:
         return Found(name, "shipped", shipped)
     if (run / "config.json").is_file():
         return _run(name, run)
+    if name.endswith(GGUF) and own.is_file():
+        return Found(name, "model", own)
     return Found(name, "model", own) if (own / "config.json").is_file() else None
 
 
+def _from_hub(name: str) -> Found | None:
+    """OWNER/NAME: a pulled model, else one in the cache of the hub's own library, where its newest revision is whole."""
+    if not _ON_HUB.fullmatch(name):
+        return None
+    pulled = paths.pulled_model(name)
+    if (pulled / "config.json").is_file():
+        return Found(name, "model", pulled)
+    kept = hub_cache() / ("models--" + name.replace("/", "--"))
+    try:
+        commit = (kept / "refs" / "main").read_text(encoding="utf-8").strip()
+        snapshot = kept / "snapshots" / commit
+        if not commit.isalnum():
+            return None
+        return Found(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def hub_cache() -> Path:
+    """Where the hub's own library keeps what it downloads: its rules, without importing it."""
+    top = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(
+        os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or Path(top) / "hub"
+    ).expanduser()
+
+
+def _snapshot(folder: Path) -> str | None:
+    """OWNER/NAME where `folder` is a revision in the cache of the hub's own library."""
+    kept = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not kept.startswith("models--"):
+        return None
+    return kept.removeprefix("models--").replace("--", "/", 1)
+
+
 def _folder(folder: Path) -> Found | None:
-    """A model folder, a run directory, or one of its checkpoints."""
+    """A model folder, a run directory, one of its checkpoints, or a GGUF file (a folder with nothing else is that)."""
+    if folder.suffix == GGUF and folder.is_file():
+        return Found(folder.stem, "folder", folder.resolve())
     if not folder.is_dir():
         return None
     folder = folder.resolve()
+    if not (folder / "config.json").is_file() and (files := sorted(folder.glob(f"*{GGUF}"))):
+        if len(files) > 1:
+            raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
+        return Found(folder.name, "folder", files[0])
     if match := _CHECKPOINT.fullmatch(folder.name):
         return Found(folder.parent.name, "folder", folder, int(match[1]))
     if newest_checkpoint(folder) is not None:
         return _run(folder.name, folder)
+    if (name := _snapshot(folder)) is not None:
+        return Found(name, "cache", folder)
     return Found(folder.name, "folder", folder)
 
 
@@ -113,20 +161,35 @@ def every() -> list[Found]:
         ("model", paths.models_dir()),
     ):
         for child in sorted(top.iterdir()) if top.is_dir() else ():
+            if kind == "model" and child.suffix == GGUF and child.is_file():
+                found.append(Found(child.name, kind, child))
             if not (child / "config.json").is_file():
                 continue
             if kind == "run":
                 newest = newest_checkpoint(child)
                 if newest:
                     found.append(Found(child.name, kind, newest[1], newest[0]))
-            else:
-                found.append(Found(child.name, kind, child))
+            elif not child.name.startswith("."):  # what is being pulled or deleted
+                pulled = kind == "model" and (child / "pulled.json").is_file()
+                found.append(Found(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
     return found
+
+
+def added_folder(name: str) -> Path | None:
+    """The folder of a vocabulary that the user added under that name."""
+    folder = paths.vocabularies_dir() / name
+    plain = _ADDED.fullmatch(name)
+    return folder if plain and (folder / "vocab.json").is_file() else None
+
+
+def added_names() -> list[str]:
+    top = paths.vocabularies_dir()
+    return sorted(child.name for child in top.iterdir() if added_folder(child.name)) if top.is_dir() else []
 
 
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
     """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
-    for folder in (paths.shipped_models_dir() / name, Path(name).expanduser()):
+    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), Path(name).expanduser()):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None
     return find(name).folder, name

@@ -49,3 +49,28 @@ def read_config(folder: Path) -> GPTConfig:
     if not path.is_file():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
     return config_from_json(read_json(path), path)
+
+
+def is_gpt2(path: Path) -> bool:
+    """Whether our own model can be it: GPT-2's layout, with GPT-2's activation and attention. True as well for what is no
+    model folder at all, which the checkpoint's reader tells best."""
+    if path.suffix == ".gguf" and path.is_file():
+        return False
+    config = path / "config.json"
+    if not config.is_file():
+        return True
+    raw = read_json(config)
+    if not isinstance(raw, dict) or raw.get("model_type") is None:
+        return True
+    try:
+        config_from_json(raw, config)
+    except UserError:
+        return raw.get("model_type") == "gpt2" and not _other_gpt2(raw)
+    return True
+
+
+def _other_gpt2(raw: dict[str, Any]) -> bool:
+    """A GPT-2 that isn't quite: transformers has these too."""
+    return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
+        raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import tiktoken
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_aside
+from tui_llm.llm import vocabulary_files
+from tui_llm.llm.finding import added_folder, added_names
 from tui_llm.llm.tokenizer import (
     END_OF_TEXT,
     GPT2_PATTERN,
@@ -24,6 +28,7 @@ from tui_llm.llm.tokenizer import (
     CharTokenizer,
     Tokenizer,
     WordTokenizer,
+    load_folder,
 )
 
 NAMED = ("gpt2", "cl100k_base", "o200k_base")
@@ -40,6 +45,11 @@ _SOURCES = {
 }  # fmt: skip
 
 
+def is_known(name: str) -> bool:
+    """Whether `load_named` knows the name: one of the three, one to compare with, or one that the user added."""
+    return name in (*NAMED, *COMPARED) or added_folder(name) is not None
+
+
 def vocabulary_file(name: str) -> Path:
     """Where the file of a named vocabulary is kept, whether or not it is there: named as tiktoken names its own cache."""
     return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
@@ -47,7 +57,7 @@ def vocabulary_file(name: str) -> Path:
 
 def at_hand(name: str) -> bool:
     """Whether a named vocabulary can be had without a network."""
-    return name not in _SOURCES or vocabulary_file(name).is_file()
+    return name not in _SOURCES or _at_hand(name) is not None
 
 
 @lru_cache(8)
@@ -63,15 +73,45 @@ def load_named(name: str) -> Tokenizer:
     if name == "byte":
         return ByteTokenizer()
     if name not in _SOURCES:
+        if (added := added_folder(name)) is not None:
+            return load_folder(added, name)
         raise UserError(
-            f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED))}, or a model's name"
+            f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
         )
-    path = vocabulary_file(name)
-    data = path.read_bytes() if path.is_file() else None
-    if data is None or hashlib.sha256(data).hexdigest() != _SOURCES[name][1]:
+    data = _at_hand(name)
+    if data is None:
         data = _download(name)
         add_file(name, data)
     return _named(name, data)
+
+
+def _at_hand(name: str) -> bytes | None:
+    """A named vocabulary's file, with the hash that it must have, from our cache, tiktoken's own, or a package that carries
+    it; the last two are copied into ours."""
+    path, wanted = vocabulary_file(name), _SOURCES[name][1]
+    for place in (path, *(folder / path.name for folder in _tiktoken_caches())):
+        with suppress(OSError):
+            data = place.read_bytes()
+            if hashlib.sha256(data).hexdigest() == wanted:
+                if place != path:
+                    add_file(name, data)
+                return data
+    packed = vocabulary_files.packaged(name)
+    if packed is not None and hashlib.sha256(packed).hexdigest() == wanted:
+        add_file(name, packed)
+        return packed
+    return None
+
+
+def _tiktoken_caches() -> list[Path]:
+    """Where tiktoken itself keeps what it downloaded (tiktoken/load.py)."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return [Path(named)] if named else [Path(tempfile.gettempdir()) / "data-gym-cache"]
+
+
+def sha256(name: str) -> str:
+    """What tiktoken expects of a named vocabulary's file."""
+    return _SOURCES[name][1]
 
 
 def add_file(name: str, data: bytes) -> Path:
@@ -82,21 +122,6 @@ def add_file(name: str, data: bytes) -> Path:
     path = vocabulary_file(name)
     write_aside(path, lambda part: _write_bytes(part, data))
     return path
-
-
-def add(path: Path) -> tuple[str, Path]:
-    """Puts a tiktoken file into the cache, whatever it is called: its SHA-256 says which vocabulary it is."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    found = hashlib.sha256(data).hexdigest()
-    for name, (_, wanted) in _SOURCES.items():
-        if found == wanted:
-            return name, add_file(name, data)
-    raise UserError(
-        f"{path} is none of {', '.join(NAMED)}: its SHA-256, {found[:12]}…, is not the one that tiktoken expects"
-    )
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
@@ -116,7 +141,7 @@ def _download(name: str) -> bytes:
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise UserError(
             f"the vocabulary {name} is not on this machine and can't be downloaded ({error}); get {name}.tiktoken elsewhere, "
-            f"then: tui-llm vocabulary add FILE"
+            f"then: tui-llm vocabulary add FILE; or: pip install 'tui-llm[vocabularies]'"
         ) from error
 
 

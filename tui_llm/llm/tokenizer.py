@@ -35,7 +35,7 @@ class Tokenizer(ABC):
 
     name: str
     size: int
-    end_of_text: int | None = None
+    end_of_text: int | None = None  # what stands between two texts
     parallel = False  # whether several threads may encode at once, and gain by it
 
     @abstractmethod
@@ -47,11 +47,30 @@ class Tokenizer(ABC):
         """As `encode`, for much text."""
         return np.array(self.encode(text), dtype=np.uint32)
 
+    def encode_after(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of `text` where it goes on with a text that is there: without the space that some vocabularies put in
+        front of a text's first word."""
+        return self.encode(text, allow_special=allow_special)
+
     @abstractmethod
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token. Raises KeyError where the id is not in the vocabulary."""
 
     def is_special(self, id: int) -> bool:
+        return id == self.end_of_text
+
+    @property
+    def start(self) -> int | None:
+        """The token that can stand in front of a text."""
+        return self.end_of_text
+
+    @property
+    def starts(self) -> bool:
+        """Whether the model has mostly seen its start token in front of a text."""
+        return False
+
+    def ends(self, id: int) -> bool:
+        """Whether the token says that the text is over."""
         return id == self.end_of_text
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:

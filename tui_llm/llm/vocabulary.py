@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tui_llm.errors import UserError
-from tui_llm.llm import corpus
+from tui_llm.llm import corpora, texts
 from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, byte_characters, from_merges
 
 
-def train(places: Sequence[str | Path], size: int, name: str) -> BPETokenizer:
+def train(
+    places: Sequence[str | Path], size: int, name: str, progress: Callable[[str], None] = lambda _: None
+) -> BPETokenizer:
     """A byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, learned from the files and
     folders (or names of `corpora.NAMES`) in `places` with GPT-2's word pattern.
 
@@ -36,7 +39,8 @@ def train(places: Sequence[str | Path], size: int, name: str) -> BPETokenizer:
         show_progress=False,
         special_tokens=[],
     )
-    learner.train_from_iterator(_texts(places), trainer)
+    learner.train_from_iterator(_texts(places, progress), trainer)
+    progress("")
     learned = json.loads(learner.to_str())["model"]["merges"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned]
     vocab = {character: i for i, character in enumerate(alphabet)}
@@ -52,7 +56,46 @@ def train(places: Sequence[str | Path], size: int, name: str) -> BPETokenizer:
     return from_merges(name, as_bytes, vocab, {END_OF_TEXT: vocab[END_OF_TEXT]}, Path(name))
 
 
-def _texts(places: Sequence[str | Path]) -> Iterator[str]:
-    for path in corpus.files(places):
-        for document in corpus.documents(corpus.read_text(path)):
-            yield from document.splitlines(keepends=True)
+def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Iterator[list[str]]:
+    """The lines of every document, many at a time: one by one, handing them over would take longer than counting them. No
+    more than a block of a file is held."""
+    names = corpora.files(places)
+    total, read, said = sum(path.stat().st_size for path in names), 0, 0.0
+    for path in names:
+        for lines in _lines(path):
+            read += sum(map(len, lines))
+            if time.monotonic() - said > 0.2:
+                said = time.monotonic()
+                progress(f"counting words: {read / 1e6:,.0f} of about {total / 1e6:,.0f} MB")
+            yield lines
+    progress("merging")
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """Lines with their ends, a block's at a time; what separates documents, and the blank lines around it, are left out."""
+    rest, first = "", True  # first: at a document's beginning, where blank lines are dropped
+    for block in texts.blocks(path):
+        # What the next block may change waits: the last line, and lines before what is a separator or may become one.
+        text = rest + block
+        cut = text.rstrip("\n").rfind("\n") + 1
+        while cut and (text.startswith(END_OF_TEXT, cut) or END_OF_TEXT.startswith(text[cut:])):
+            cut = text[:cut].rstrip("\n").rfind("\n") + 1
+        rest = text[cut:]
+        if cut:
+            lines, first = _documents(text[:cut], first)
+            yield lines
+    ends, _ = _documents(rest + END_OF_TEXT, first)
+    yield ends
+
+
+def _documents(text: str, first: bool) -> tuple[list[str], bool]:
+    lines: list[str] = []
+    parts = text.split(END_OF_TEXT)
+    for number, part in enumerate(parts):
+        if first or number:
+            part = part.lstrip("\n")
+        if number < len(parts) - 1:
+            part = part.rstrip("\n")
+        first = not part and (first or number > 0)
+        lines += part.splitlines(keepends=True)
+    return lines, first

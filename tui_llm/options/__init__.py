@@ -12,6 +12,7 @@ from collections.abc import Callable
 PARTS: tuple[str, ...] = (
     "tokens",
     "inside",
+    "models",
     "serve",
     "runs",
     "learn",

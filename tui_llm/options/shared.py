@@ -70,16 +70,21 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="M",
-        help="a shipped model, a run, or a model folder (default nano)",
+        help="a shipped model, a run, a model folder or a GGUF file (default nano)",
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
 
 
 def prompt_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
-    parser.add_argument("--bos", action="store_true", help="put an explicit <|endoftext|> in front")
+    parser.add_argument(
+        "--bos", action="store_true", help="put an explicit start token in front (GPT-2's is <|endoftext|>)"
+    )
     parser.add_argument(
         "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
+    )
+    parser.add_argument(
+        "--chat", action="store_true", help="the text is a message: feed it as the model's chat template writes it"
     )
 
 

@@ -348,8 +348,8 @@ class Asker:
             if not reason:
                 if not tokens:
                     reason = "stopped" if generation.stop.is_set() else "the model has nothing to draw from"
-                elif tokens[-1].text == END_OF_TEXT:
-                    reason = f"{END_OF_TEXT} ended the text"
+                elif tokens[-1].ends or tokens[-1].text == END_OF_TEXT:
+                    reason = f"{tokens[-1].text} ended the text"
                 elif generation.left <= 0:
                     reason = "done"
         if reason or time.monotonic() - generation.shown_at >= REPAINT_SECONDS:

@@ -1,4 +1,4 @@
-"""The commands of the other screens: runs, the form for a new run, models, help."""
+"""The commands of the other screens: runs, the form for a new run, help."""
 
 from __future__ import annotations
 
@@ -98,8 +98,6 @@ SCREEN_COMMANDS: tuple[Command, ...] = (
         "leave",
         ("new_run",),
     ),
-    # Models (the screen that m opens) and help
-    Command("open_model", "enter", "open", "Open the model under the cursor", "Models", "models", "open"),
-    Command("leave_models", "escape,q,m", "back", "Back, with the model that is open", "Models", "models", "close"),
+    # Help
     Command("leave_help", "escape,q,question_mark,f1", "back", "Back from this help", "App", "help", "close"),
 )

@@ -15,6 +15,7 @@ from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_logits import LOGITS_COMMANDS
 from tui_llm.tui.command_loss import LOSS_COMMANDS
+from tui_llm.tui.command_models import MODEL_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
@@ -27,6 +28,7 @@ COMMANDS = (
     *LAB_COMMANDS,
     *TOKEN_COMMANDS,
     *TREE_COMMANDS,
+    *MODEL_COMMANDS,
     *INSIDE_COMMANDS,
     *BATCH_COMMANDS,
     *PROBE_COMMANDS,

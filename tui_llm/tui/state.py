@@ -85,7 +85,14 @@ def further(top_k: int, direction: int) -> int:
 
 def where(request: Request) -> tuple[object, ...]:
     """What a prediction depends on besides the model: the text before it."""
-    return request.prompt, request.continuation, request.allow_special, request.start_token, request.position
+    return (
+        request.prompt,
+        request.continuation,
+        request.allow_special,
+        request.start_token,
+        request.chat,
+        request.position,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class Lab:
     tokenizer: str | None = None
     allow_special: bool = False
     start_token: bool = False
+    chat: bool = False
     seed: int = 1
     steps: tuple[GeneratedToken, ...] = ()
     streaming: bool = False
@@ -137,7 +145,7 @@ class Lab:
 
     @property
     def _text(self) -> tuple[object, ...]:
-        return self.prompt, self.continuation, self.allow_special, self.start_token
+        return self.prompt, self.continuation, self.allow_special, self.start_token, self.chat
 
     @property
     def position(self) -> int | None:
@@ -186,6 +194,7 @@ class Lab:
             top=top,
             position=self.position,
             scores=self.colour != PLAIN,
+            chat=self.chat,
         )
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
@@ -248,6 +257,7 @@ class Lab:
             continuation=self.continuation[:index],
             allow_special=self.allow_special,
             start_token=self.start_token,
+            chat=self.chat,
             sampler=self.steps[index].sampler if index < len(self.steps) else self.sampler,
         )
 

@@ -87,6 +87,8 @@ class LossPane(ReadingPane, Lines):
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
         else:
             line.append("  chosen from the table (t: type one)", muted)
+        if len(loss.tokens) > 1:
+            line.append(f" · {fmt.count(len(loss.tokens))} tokens in this vocabulary", muted)
         return line
 
     def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:

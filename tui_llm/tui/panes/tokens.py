@@ -177,7 +177,11 @@ class TokensPane(ReadingPane, Lines):
             else:
                 yield f"{END_OF_TEXT} typed here is plain text (x: read it as the special token)", "muted"
         if reading.request.start_token:
-            yield f"start token {END_OF_TEXT} is put in front (o: leave it out)", "muted"
+            yield f"start token {visible(weights.start)} is put in front (o: leave it out)", "muted"
+        elif weights.starts and not reading.request.chat:
+            yield f"{visible(weights.name)} expects {visible(weights.start)} in front (o puts it there)", "muted"
+        if reading.request.chat:
+            yield "the prompt stands in the chat template (J: feed the plain text)", "muted"
         if tokens.continuation and not tokens.problem:
             yield f"underlined: the {fmt.count(tokens.continuation)} generated", "muted"
         if tokens.first:

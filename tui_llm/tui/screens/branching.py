@@ -61,7 +61,7 @@ class Branching(Inquiring):
     def _root(self) -> Request:
         lab = self.lab
         return Request(prompt=lab.prompt, continuation=lab.continuation, allow_special=lab.allow_special,
-                       start_token=lab.start_token, sampler=lab.sampler)  # fmt: skip
+                       start_token=lab.start_token, chat=lab.chat, sampler=lab.sampler)  # fmt: skip
 
     def _key(self, request: Request, weights: Weights) -> object:
         return request, dataclasses.replace(weights, device="")
@@ -78,6 +78,7 @@ class Branching(Inquiring):
             self.prompt.set_text(request.prompt)
             self.lab.prompt = self.prompt.prompt_text
             self.lab.allow_special, self.lab.start_token = request.allow_special, request.start_token
+            self.lab.chat = request.chat
             self.lab.steps = steps(tree.continued, ())
         self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.way)[len(tree.continued) :])
         self.lab.note = f"{node.depth} tokens from the tree"

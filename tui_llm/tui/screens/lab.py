@@ -37,6 +37,7 @@ from tui_llm.tui.screens.measuring import Measuring
 from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.screens.sampling import Sampling
+from tui_llm.tui.screens.switching import Switching
 from tui_llm.tui.screens.tabling import Tabling
 from tui_llm.tui.screens.token_tools import TokenTools
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
@@ -48,7 +49,18 @@ CANCELLABLE_AFTER = 2.0
 
 
 class LabScreen(
-    TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring, Ghosting, Branching
+    TokenTools,
+    Drawing,
+    Following,
+    Keeping,
+    Opening,
+    Pinning,
+    Switching,
+    Sampling,
+    Tabling,
+    Measuring,
+    Ghosting,
+    Branching,
 ):
     BINDINGS = bindings("lab")
 
@@ -263,11 +275,10 @@ class LabScreen(
 
     @on(Opened)
     def _opened(self, message: Opened) -> None:
-        self.weights = message.weights
+        before, self.weights = self.weights, message.weights
         self.lab.drop_changes()
         if message.fresh:
-            if self.lab.steps:
-                self.lab.clear("another model: the continuation was dropped")
+            self.switched(before, message.weights)
             self.lab.history.forget_steps()
             self.prompt.show_ghost(())
         self._problem = ""
@@ -349,7 +360,7 @@ class LabScreen(
             if model is not None:
                 self.open_model(model)
 
-        self.app.push_screen(ModelsScreen(self.weights), chosen)
+        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
         self.asker.list_models()
 
     @on(ModelsListed)

@@ -60,6 +60,18 @@ class LabBase(Screen[None]):
     def pane(self, name: str) -> Widget:
         return self.query_one(f"#panes > #{name}")
 
+    def target_text(self) -> tuple[str | None, bool]:
+        """The target as text; and whether there is one that no text can stand for."""
+        target = self.lab.target
+        if target is None or (target.id is None and not target.own):
+            return (target.text if target else None), False
+        rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]
+        data = next((row.bytes for row in rows if target.own or row.id == target.id), b"")
+        try:
+            return data.decode() or None, not data
+        except UnicodeDecodeError:
+            return None, True
+
     # Foreign text reaches notifications only through these two.
 
     def say(self, line: str) -> None:

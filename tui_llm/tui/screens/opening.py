@@ -30,6 +30,7 @@ class Opening(Inquiring):
             continuation=lab.continuation,
             allow_special=lab.allow_special,
             start_token=lab.start_token,
+            chat=lab.chat,
         )
         self._inside = InsideScreen(self, request, lab.target)
 

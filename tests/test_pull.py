@@ -1,0 +1,303 @@
+"""Pulling models, against a hub on this machine that cuts off, lies, refuses and is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from tests.fake_hub import Hub, Repository, hub
+from tui_llm import listing, paths
+from tui_llm.cli import main
+from tui_llm.errors import UserError
+from tui_llm.llm import finding, pulling, tokenizer
+from tui_llm.reading import ModelInfo
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+NANO = paths.shipped_models_dir() / "nano"
+DISTIL = "distilbert/distilgpt2"
+PROMPT = "The cat sat on the"
+
+
+@pytest.fixture(scope="session")
+def distil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """distilgpt2's shape, smaller, with random weights, as transformers writes it."""
+    folder = tmp_path_factory.mktemp("distil")
+    torch.manual_seed(1)
+    vocabulary = tokenizer.load_folder(NANO)
+    config = GPT2Config(
+        vocab_size=vocabulary.size, n_positions=64, n_layer=6, n_head=4, n_embd=64, initializer_range=0.3
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_folder(vocabulary, folder)
+    (folder / "README.md").write_text("# distil\n[/] \x1b[31mred")
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    with hub() as made:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", made.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield made
+
+
+@pytest.fixture
+def repository(server: Hub, distil: Path) -> Repository:
+    made = server.repositories[DISTIL] = Repository.of(distil)
+    made.files |= {"pytorch_model.bin": b"pickle", "evil.py": b"raise SystemExit", "../up.json": b"{}"}
+    return made
+
+
+def refused(name: str = "distilgpt2", revision: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        pulling.pull(name, revision)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def leftovers() -> list[str]:
+    top = paths.models_dir()
+    return sorted(p.name for p in top.rglob("*") if p.name != ".pulling" and not p.name.endswith(".lock"))
+
+
+def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": server.address,
+        "TUI_LLM_HOME": str(home),
+        "HF_TOKEN": "hf_of_a_test",
+        **more,
+    }
+    environment["HF_HUB_OFFLINE"] = more.get("HF_HUB_OFFLINE", "0")
+    return subprocess.Popen(
+        [sys.executable, "-m", "tui_llm", "models", *words], cwd=REPOSITORY, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_pulled_model_predicts_as_transformers(
+    repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[pulling.Progress] = []
+    made = pulling.pull("distilgpt2", tell=seen.append)
+    assert made.fresh
+    assert made.name == "distilgpt2"
+    assert seen[-1].done == seen[-1].total == made.size
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    folder = paths.models_dir() / "distilgpt2"
+    assert {p.name for p in folder.iterdir()} == {p.name for p in distil.iterdir()} | {
+        "pulled.json"
+    }  # no pickle, no code
+    capsys.readouterr()
+    assert main(["logits", PROMPT, "--model", "distilgpt2", "--top", "4096", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["candidates"]
+    ids = AutoTokenizer.from_pretrained(folder).encode(PROMPT)
+    with torch.no_grad():
+        wanted = AutoModelForCausalLM.from_pretrained(distil)(torch.tensor([ids])).logits[0, -1]
+    assert len(rows) == 4096
+    for row in rows:
+        assert row["logit"] == pytest.approx(float(wanted[row["id"]]), abs=1e-4)
+    assert not pulling.pull("distilgpt2").fresh
+    (info,) = [row for row in listing.every() if row.name == "distilgpt2"]
+    assert (info.kind, info.pulled, info.context, info.problem) == ("model", True, 64, None)
+    assert info.parameters == sum(p.numel() for p in GPT2LMHeadModel.from_pretrained(distil).parameters())
+    assert DISTIL in info.origin
+
+
+def test_the_command_with_a_token_and_a_mirror(
+    server: Hub,
+    repository: Repository,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.repositories["some-one/Model.v2"] = repository
+    done = command(server, "pull", "some-one/Model.v2", "--revision", "v1", "--json", "--progress", home=tmp_path / "h")
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 0, err
+    made = json.loads(out)
+    assert made["name"] == "some-one/Model.v2"
+    progress = [json.loads(line) for line in err.splitlines()]
+    assert {"doing", "done", "total"} == set(progress[0])
+    asked = {token for path, token in server.tokens if "some-one" in path}
+    assert asked == {"Bearer hf_of_a_test"}
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "h"))
+    assert finding.find("some-one/Model.v2").folder == Path(made["folder"])
+    assert main(["models"]) == 0
+    assert "some-one/Model.v2" in capsys.readouterr().out
+    assert main(["models", "info", "some-one/Model.v2"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "␛[31mred" in said
+    assert main(["models", "delete", "some-one/Model.v2"]) == 2  # nobody at a terminal to ask
+    assert main(["models", "delete", "some-one/Model.v2", "--yes"]) == 0
+    assert not Path(made["folder"]).exists()
+    assert main(["models", "delete", "nano", "--yes"]) == 2
+
+
+def test_cut_off_and_gone_on_with_by_another_process(server: Hub, repository: Repository, tmp_path: Path) -> None:
+    size = len(repository.files["model.safetensors"])
+    assert size > 1_200_000
+    repository.cut = 1_100_000
+    first = command(server, "pull", "distilgpt2", "--progress", home=tmp_path / "h")
+    part = tmp_path / "h" / "models" / ".pulling" / f"distilgpt2@{repository.commit[:12]}" / "model.safetensors.part"
+    while not (part.exists() and part.stat().st_size >= 1 << 20):  # it comes no further
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=30)
+    repository.go_on.set()
+    repository.cut, repository.ranges = 0, []
+    done = command(server, "pull", "distilgpt2", home=tmp_path / "h")
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 0, err
+    assert "every file as its hash says" in out
+    assert repository.ranges == ["bytes=1048576-"]
+    got = tmp_path / "h" / "models" / "distilgpt2" / "model.safetensors"
+    assert got.read_bytes() == repository.files["model.safetensors"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_file_of_another_hash(repository: Repository, file: str) -> None:
+    data = repository.files[file]
+    repository.lies[file] = bytes([data[0] ^ 1]) + data[1:]
+    assert f"{file} of {DISTIL} is not the file whose hash the hub gives" in refused()
+    assert leftovers() == []
+    repository.lies.clear()
+    assert pulling.pull("distilgpt2").fresh
+
+
+def test_too_little_space_is_said_before_anything_comes(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
+    assert "but only 0 MB are free" in refused()
+    assert repository.ranges == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_becomes_full(repository: Repository) -> None:
+    part = paths.models_dir() / ".pulling" / f"distilgpt2@{repository.commit[:12]}"
+    part.mkdir(parents=True)
+    (part / "model.safetensors.part").symlink_to("/dev/full")
+    assert "the disk is full" in refused()
+    assert finding.every() == [finding.find("nano")]
+    (part / "model.safetensors.part").unlink()
+    assert pulling.pull("distilgpt2").fresh
+
+
+def test_what_the_hub_refuses(server: Hub, repository: Repository) -> None:
+    assert "there is no model some/other at http://127" in refused("some/other")
+    assert "has no revision 'v9'" in refused(revision="v9")
+    repository.gated = True
+    assert "is gated: accept its terms" in refused()
+    assert leftovers() == []
+
+
+def test_what_can_not_be_opened(repository: Repository) -> None:
+    whole = dict(repository.files)
+    del repository.files["model.safetensors"]
+    assert "only as pytorch_model.bin, which can run code" in refused()
+    del repository.files["pytorch_model.bin"]
+    assert "no weights in safetensors" in refused()
+    repository.files = {n: d for n, d in whole.items() if n != "config.json"}
+    assert "no config.json" in refused()
+    repository.files = {**whole, "model.safetensors": b"PK\x03\x04 a pickle in disguise"}
+    assert "not a safetensors file" in refused()
+    assert leftovers() == []
+
+
+def test_nobody_there_and_offline(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "can't pull distilbert/distilgpt2 from http://127.0.0.1:9" in refused()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "offline (--offline, or HF_HUB_OFFLINE is set)" in refused()
+
+
+HOSTILE = ["../x", "a/b/c", "", "/etc", "a/../b", "a/b\x1b[31m", "a/b\n", "[/]", "a--b/c", "a/b..c", "\u202ea/b", "a/" + "b" * 300, "x", "a/.b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "pull", name]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    with pytest.raises(UserError):
+        pulling.delete(name)
+
+
+@pytest.mark.parametrize("revision", ["../../x", "a\x1b", "", "a..b", "-x", "x y", "a" * 300])
+def test_hostile_revisions(revision: str) -> None:
+    assert "is no revision" in refused(revision=revision)
+
+
+def test_a_folder_of_the_users_is_never_replaced_or_deleted(repository: Repository) -> None:
+    own = paths.models_dir() / "distilgpt2"
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("{}")
+    assert "was not pulled; rename it" in refused()
+    with pytest.raises(UserError, match="no pulled model"):
+        pulling.delete("distilgpt2")
+    assert (own / "config.json").read_text() == "{}"
+
+
+def test_another_revision_replaces_the_one_before(repository: Repository) -> None:
+    pulling.pull("distilgpt2")
+    repository.commit = "abcdef0123" * 4
+    repository.files["README.md"] = b"# newer"
+    assert pulling.pull("distilgpt2").fresh
+    assert (paths.models_dir() / "distilgpt2" / "README.md").read_bytes() == b"# newer"
+    assert len(finding.every()) == 2
+
+
+def test_the_cache_of_the_hubs_library(distil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert listing.cached() == []
+    kept = tmp_path / "hub" / "models--some--small"
+    snapshot = kept / "snapshots" / ("0a" * 20)
+    snapshot.mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0a" * 20)
+    (kept / "blobs").mkdir()
+    for path in distil.iterdir():
+        (kept / "blobs" / path.name).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(kept / "blobs" / path.name)
+    (row,) = listing.cached()
+    assert isinstance(row, ModelInfo)
+    assert (row.name, row.kind, row.context, row.vocabulary) == ("some/small", "cache", 64, 4096)
+    assert row.size == sum(p.stat().st_size for p in distil.iterdir())
+    assert finding.find("some/small").folder == snapshot
+    assert finding.find(str(snapshot)).name == "some/small"
+    (kept / "refs" / "main").write_text("../../../etc")
+    with pytest.raises(UserError):
+        finding.find("some/small")
+
+
+def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: Any = None
+    monkeypatch.setitem(sys.modules, "huggingface_hub", missing)
+    assert "pip install 'tui-llm[hub]'" in refused()
+    assert listing.cached() == []

@@ -1,0 +1,137 @@
+"""The Models screen: what it lists, and pulling from it, cancelled or not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import answered, drawn, make_app, unsafe, until
+
+from tui_llm import listing, paths
+from tui_llm.llm import pulling
+from tui_llm.reading import ModelInfo
+from tui_llm.tui.screens.model_info import InfoLines, ModelInfoScreen
+from tui_llm.tui.screens.models import ModelsScreen
+from tui_llm.tui.screens.pulling import PullsModels, progress_line
+
+CACHED = ModelInfo("some/small[/]\x1b", "cache", "/cache/x", 1_000_000, 1024, 50257, size=2_500_000, origin="Hugging Face cache, commit 0a")  # fmt: skip
+
+
+def shows(app: object, text: str) -> bool:
+    return any(text in line for line in drawn(app))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_cache_is_listed_too_and_opened(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "cached", lambda: [CACHED])
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._cached and app.screen._own)
+        assert not unsafe(drawn(app))
+        assert shows(app, "some/small[/]␛") and shows(app, "2.5 MB")
+        await pilot.press("end", "i")
+        await until(pilot, lambda: isinstance(app.screen, ModelInfoScreen))
+        await pilot.pause()
+        assert not unsafe(drawn(app))
+        await pilot.press("y")
+        assert "vocabulary\t50,257" in app.clipboard
+        await pilot.press("escape", "enter")
+        await until(pilot, lambda: app.lab_screen.weights is not None and app.lab_screen.weights.name == "/cache/x")
+
+
+async def test_in_one_cell() -> None:
+    app = make_app()
+    async with app.run_test(size=(1, 1)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._own)
+        app.push_screen(ModelInfoScreen(CACHED))
+        await pilot.press("down", "y", "escape", "D", "c", "p", "escape", "escape")
+        await pilot.pause()
+
+
+async def test_a_card_of_long_and_hostile_lines(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# [red]\x1b[31m\u202e\n" + "word " * 2000 + "漢字" * 500)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        app.push_screen(ModelInfoScreen(ModelInfo("m", "folder", str(tmp_path), None, None, None, problem="[/]")))
+        await until(pilot, lambda: app.screen.query(InfoLines) and app.screen.query_one(InfoLines).card)
+        await pilot.press("end")
+        await pilot.pause()
+        assert not unsafe(drawn(app))
+        assert shows(app, "漢字")
+
+
+def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(PullsModels, "command", lambda self, name: [sys.executable, "-c", code, name])
+
+
+async def pulls(app: object, pilot: object) -> None:
+    await pilot.press("escape", "m", "p", "enter")  # type: ignore[attr-defined]
+
+
+async def test_a_pull_shows_how_far_it_is_and_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = '{"doing": "model[/]", "done": 5000000, "total": 10000000}'
+    child(monkeypatch, f"import sys, time; print({now!r}, file=sys.stderr, flush=True); time.sleep(60)")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pulls(app, pilot)
+        await until(pilot, lambda: shows(app, "50 %  5.0 MB of 10.0 MB  model[/]"))
+        await pilot.press("c")
+        await until(pilot, lambda: any("is cancelled" in str(note.message) for note in app._notifications))
+        assert not shows(app, "50 %")
+
+
+async def test_leaving_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, "import time; time.sleep(60)")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pulls(app, pilot)
+        screen = app.screen
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._child is not None)
+        screen = app.screen
+        assert isinstance(screen, ModelsScreen)
+        process = screen._child
+        assert process is not None
+        await pilot.press("escape")
+        await until(pilot, lambda: process.poll() is not None)
+
+
+async def test_what_went_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, "import sys; sys.exit('tui-llm: there is no model [/]')")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pulls(app, pilot)
+        await until(pilot, lambda: any(str(note.message) == "there is no model [/]" for note in app._notifications))
+
+
+async def test_only_a_pulled_model_is_deleted_and_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = paths.models_dir() / "gpt2"
+    folder.mkdir(parents=True)
+    (folder / "pulled.json").write_text('{"repository": "openai-community/gpt2"}')
+    pulled = ModelInfo("gpt2", "model", str(folder), 1, 1, 1, pulled=True)
+    monkeypatch.setattr(listing, "cached", lambda: [pulled])
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._cached and app.screen._own)
+        await pilot.press("D")
+        await until(pilot, lambda: any("only a pulled" in str(note.message) for note in app._notifications))
+        await pilot.press("end", "D", "n")
+        assert pulling.origin(folder) is not None
+        await pilot.press("D", "y")
+        await until(pilot, lambda: not folder.exists())
+
+
+def test_a_line_of_progress() -> None:
+    assert progress_line({"doing": "asking x", "done": 0, "total": 0}) == "asking x"
+    assert progress_line({"doing": "f", "done": 1, "total": "x"}) == "f"
+    assert progress_line({"doing": "f", "done": 10, "total": 10}).startswith("█" * 20 + " 100 %")

@@ -1,0 +1,191 @@
+"""A causal language model of the `transformers` library as a predictor.
+
+What can be had of it is measured when it is opened, not guessed from its name: whether its logits are its head's product
+with its last hidden state (or that, scaled or capped), and whether its cache may be cut back. Where not, logits are kept
+instead of hidden states, or the text is fed again: slower, the same numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tui_llm.errors import UserError
+from tui_llm.llm import device
+from tui_llm.llm.adapters.describing import context_of
+
+_PROBE = 8  # tokens that the model is tried with
+
+Cap = Callable[[Tensor], Tensor]
+
+
+class CausalPredictor:
+    """Implements `predictor.Predictor` for a model of `transformers.AutoModelForCausalLM`.
+
+    Raises `UserError` where it is not causal: where a token's prediction depends on the tokens after it."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model, self.name = model, name
+        config = model.config.get_text_config(decoder=True)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.layers = int(getattr(config, "num_hidden_layers", 0) or 0)
+        self.heads = int(getattr(config, "num_attention_heads", 0) or 0)
+        self.width = int(getattr(config, "hidden_size", 0) or 0)
+        self.context = context_of(config)
+        self._ids: list[int] = []
+        self._cache: Any = None
+        self._head: Any = None
+        self._cap: Cap | None = None
+        self._cached = False
+        self.kept = 0
+        self._try(config)
+
+    # ── what it can do ──
+
+    @torch.inference_mode()
+    def _try(self, config: Any) -> None:
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        ids = [at % rows for at in range(min(_PROBE, self.context))]
+        wanted = self._logits(ids)  # (T, V)
+        self.vocabulary = int(wanted.shape[1])
+        self.kept = self.vocabulary
+        half = max(1, len(ids) // 2)
+        if not _same(self._logits(ids[:half]), wanted[:half], self._loose):
+            raise UserError(
+                f"{self.name} is not a causal language model: what it predicts depends on the tokens after it"
+            )
+        head = self.model.get_output_embeddings()
+        hidden = _or_none(lambda: self._hidden(ids, None))
+        for cap in _caps(config):
+            if hidden is None or head is None:
+                break
+            made = _or_none(lambda cap=cap: cap(head(hidden.to(head.weight.dtype))))  # type: ignore[misc]
+            if made is not None and _same(made.float(), wanted, self._loose):
+                self._head, self._cap, self.kept = head, cap, int(hidden.shape[1])
+                break
+        self._cached = bool(_or_none(lambda: self._may_cut(ids, wanted, half)))
+        self._cache, self._ids = None, []
+
+    def _may_cut(self, ids: list[int], wanted: Tensor, half: int) -> bool:
+        """Whether what is read after a cut in the cache is as if nothing had been cut."""
+        self._cached = True
+        whole, rows = self.vocabulary, len(ids)
+        first = self.head(self.run(ids), whole)
+        self.crop(half)
+        again = self.head(self.run(ids[half:]), whole)
+        self.crop(rows - 1)
+        last = self.head(self.run(ids[rows - 1 :]), whole)
+        return all(
+            _same(one, rest, self._loose)
+            for one, rest in ((first, wanted), (again, wanted[half:]), (last, wanted[-1:]))
+        )
+
+    @property
+    def _loose(self) -> float:
+        return 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 5e-2
+
+    def _tensor(self, ids: Sequence[int]) -> Tensor:
+        return torch.tensor([list(ids)], device=self.model.device)
+
+    def _logits(self, ids: Sequence[int], cache: Any = None) -> Tensor:
+        """(T, V), from the whole model."""
+        made = self.model(input_ids=self._tensor(ids), **_cache_words(self.model, cache))
+        logits: Tensor = made.logits[0].float()
+        return logits
+
+    def _hidden(self, ids: Sequence[int], cache: Any) -> Tensor:
+        """(T, C), from the model without its head."""
+        made = self.model.base_model(input_ids=self._tensor(ids), **_cache_words(self.model.base_model, cache))
+        hidden: Tensor = made.last_hidden_state[0]
+        return hidden
+
+    # ── the predictor ──
+
+    @torch.inference_mode()
+    def run(self, ids: Sequence[int]) -> Tensor:
+        pass_over = self._logits if self._head is None else self._hidden
+        with device.threads(self.parameters * len(ids)):
+            fed = list(ids) if self._cache is not None else [*self._ids, *ids]
+            cache, self._cache = self._cache, None  # a pass that fails leaves half of its layers in the cache
+            if cache is None and self._cached:
+                cache = _new_cache()
+            made = pass_over(fed, cache)[-len(ids) :]
+            self._cache = cache
+        self._ids += ids
+        return made.float().cpu()
+
+    def crop(self, length: int) -> None:
+        gone = len(self._ids) - length
+        if gone <= 0:
+            return
+        if length <= 0:
+            self._cache = None
+        elif self._cache is not None:
+            self._cache.crop(-gone)
+        del self._ids[max(0, length) :]
+
+    @torch.inference_mode()
+    def head(self, features: Tensor, size: int) -> Tensor:
+        if self._head is None or self._cap is None:
+            return features[:, :size]
+        with device.threads(features.numel() * size):
+            weight = self._head.weight
+            logits = self._cap(self._head(features.to(weight.device, weight.dtype)))
+            return logits[:, :size].float().cpu()
+
+    def embedding(self) -> Tensor:
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight
+
+
+def _cache_words(model: Any, cache: Any) -> dict[str, Any]:
+    """How `model` is told to use `cache`: newer versions of the library call it `cache`."""
+    if cache is None:
+        return {"use_cache": False}
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
+
+
+def _new_cache() -> Any:
+    from transformers import DynamicCache
+
+    # Without the config: every layer keeps all it has read, a sliding window's too, so that a cut leaves enough.
+    return DynamicCache()
+
+
+def _caps(config: Any) -> list[Cap]:
+    """What models do to the head's product: nothing, a soft cap (Gemma 2), a factor (Cohere) or a divisor (Granite)."""
+
+    def number(name: str) -> float | None:
+        value = getattr(config, name, None)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value else None
+
+    caps: list[Cap] = [lambda logits: logits]
+    if (cap := number("final_logit_softcapping")) is not None:
+        caps.append(lambda logits: torch.tanh(logits / cap) * cap)
+    if (scale := number("logit_scale")) is not None:
+        caps.append(lambda logits: logits * scale)
+    if (scaling := number("logits_scaling")) is not None:
+        caps.append(lambda logits: logits / scaling)
+    return caps
+
+
+def _same(made: Tensor, wanted: Tensor, loose: float) -> bool:
+    made, wanted = made.cpu(), wanted.cpu()
+    if made.shape != wanted.shape:
+        return False
+    # Of the logits' own size: a random model's are small, a trained one's large.
+    scale = float(wanted.abs().amax()) if wanted.numel() else 0.0
+    return bool(torch.allclose(made, wanted, rtol=0, atol=loose * max(scale, 1e-6), equal_nan=True))
+
+
+def _or_none(make: Callable[[], Any]) -> Any:
+    """What `make` gives; None where the model can't do it, for whatever reason: it is only tried."""
+    try:
+        return make()
+    except Exception:
+        return None

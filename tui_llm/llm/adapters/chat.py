@@ -1,0 +1,110 @@
+"""Chat templates: a message as the model was taught to see one. Applied only when asked.
+
+A template is a Jinja program from the model's folder. It runs in Jinja's sandbox, as transformers runs it, and sees nothing
+but the message and the names of the special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tui_llm.errors import UserError
+from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
+
+_LONGEST = 200_000  # characters of a template
+
+
+class ChatTemplate:
+    """`special` are the texts of the tokens that a template may name: bos_token, eos_token …"""
+
+    def __init__(self, template: str, special: dict[str, str], where: str) -> None:
+        self._template, self._special, self._where = template, special, where
+
+    def parts(self, message: str) -> tuple[str, str, str]:
+        """What is fed for a user's `message`: (before it, the message as the template writes it, after it), up to where the
+        model's answer begins. Together they are what `apply_chat_template(add_generation_prompt=True)` gives; a template
+        that writes the message changed or not at all gives it all as the message. Raises `UserError`."""
+        whole = self._rendered(message)
+        # Where the message stands is seen from another one: what the two have in common is the template's.
+        mark = "\ue000tui\ue001"
+        before, found, after = self._rendered(mark).partition(mark)
+        if found and whole.startswith(before) and whole.endswith(after) and len(whole) >= len(before) + len(after):
+            return before, whole[len(before) : len(whole) - len(after)], after
+        return "", whole, ""
+
+    def encode(self, message: str, tokenizer: Tokenizer, allow_special: bool) -> list[int]:
+        """The ids of what is fed. The template's special tokens are special; those typed in the message are text, unless
+        `allow_special`."""
+        before, own, after = self.parts(message)
+        typed = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
+        if allow_special or not any(text in message for text in typed):
+            return tokenizer.encode(before + own + after, allow_special=True)
+        # The message by itself, so that nothing in it is taken for the template's.
+        ids = tokenizer.encode(before, allow_special=True) if before else []
+        ids += (tokenizer.encode_after if before else tokenizer.encode)(own, allow_special=False)
+        return ids + (tokenizer.encode_after(after, allow_special=True) if after else [])
+
+    def _rendered(self, message: str) -> str:
+        try:
+            from transformers.utils.chat_template_utils import render_jinja_template
+        except ImportError as error:
+            raise UserError("a chat template needs the extra: pip install 'tui-llm[transformers]'") from error
+        try:
+            made: Any = render_jinja_template(
+                conversations=[[{"role": "user", "content": message}]],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                **self._special,
+            )
+            rendered = made[0][0] if isinstance(made, tuple) else made
+            return str(rendered)
+        except Exception as error:  # a template can fail in any way that a program can
+            line = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"the chat template of {self._where} fails: {line}; J feeds the plain text") from error
+
+
+def template_of(folder: Path, name: str) -> ChatTemplate | None:
+    """The chat template in a model folder: `chat_template.jinja`, else in `tokenizer_config.json`. None where it has none."""
+    config = settings_of(folder / "tokenizer_config.json")
+    text: Any = None
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            text = None
+    if text is None:
+        text = config.get("chat_template")
+    if isinstance(text, list):  # several, by name
+        named = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}
+        text = named.get("default")
+    return made(text, config, name)
+
+
+def made(text: Any, config: dict[str, Any], name: str) -> ChatTemplate | None:
+    """A template from its text and a tokenizer's config. None where there is no text."""
+    if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
+        return None
+    special = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        if (written := written_token(config.get(key))) is not None:
+            special[key] = written
+    return ChatTemplate(text, special, name)
+
+
+def written_token(value: Any) -> str | None:
+    """A special token's text: a string, or an object with its content."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) and value else None
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """A JSON object of settings; empty where there is none that can be read."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return raw if isinstance(raw, dict) else {}

@@ -1,0 +1,204 @@
+"""Opens a folder or GGUF file of any causal language model through transformers: safely, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tui_llm.errors import UserError
+from tui_llm.files import read_json
+from tui_llm.llm.adapters import chat
+from tui_llm.llm.adapters.causal import CausalPredictor
+from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, load_json
+
+EXTRA = "pip install 'tui-llm[transformers]'"
+
+
+def open_foreign(
+    path: Path, name: str, place: torch.device
+) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
+    """The model, its vocabulary and its chat template. Raises `UserError` where the extra is missing or it can't be opened."""
+    library = _transformers(name)
+    where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
+    raw = {} if how else _checked_config(path, library)
+    model = _placed(_opened(library, where, how, path, place), path, place)
+    predictor = CausalPredictor(model, name)
+    tokenizer, template = _vocabulary(library, where, how, path, name, predictor.vocabulary, model, raw)
+    return predictor, tokenizer, template
+
+
+def _transformers(name: str) -> Any:
+    # Set before the library looks at it: nothing is ever asked of a network from here.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(f"{name} is not GPT-2's layout; other models need the extra: {EXTRA}") from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
+    """The folder's config.json, where it is one that the library itself can open, from safetensors."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder: it has no config.json")
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} is not a model's config: a JSON object is needed")
+    kind = raw.get("model_type")
+    known = library.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    if not isinstance(kind, str) or kind not in known:
+        own = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
+        raise UserError(
+            f"{path}: transformers {library.__version__} knows no model_type {kind!r}{own}; try a newer one"
+        )
+    if any(folder.glob("*.safetensors")):
+        return raw
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt*", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder} has only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors"
+        )
+    raise UserError(f"{folder} has no model.safetensors")
+
+
+def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: torch.device) -> Any:
+    """The model with its weights. Raises `UserError`, whatever is wrong with the file."""
+    try:
+        try:
+            model, lacking = _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
+        except ValueError as error:
+            if how or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
+                raise
+            model, lacking = _from_folder(library, path, place, "eager")
+    except ImportError as error:
+        missing = "the gguf library" if "gguf" in str(error).lower() else _line(error)
+        raise UserError(f"{path} needs {missing}: {EXTRA}") from error
+    except Exception as error:  # damaged files come as any kind of exception
+        raise UserError(f"transformers can't open {path}: {_line(error)}") from error
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise UserError(f"{path} lacks the weights {lacking[0]}{more}: it is not a whole model; get it again")
+    return model
+
+
+def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
+    """The model and the names of weights that it lacks."""
+    model, info = library.AutoModelForCausalLM.from_pretrained(
+        str(path),
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+        attn_implementation=attention,  # said, so that a config can't name a kernel to be fetched
+        dtype=_precision(path, place),
+        output_loading_info=True,
+    )
+    return model, [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+
+
+def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
+    """As `_from_folder`, in float32: quantised weights are worth what they say. Not by `from_pretrained`, which wants
+    another package for it."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    reader.tqdm = lambda tensors, **words: tensors  # its progress bar would be written over the screen
+    config = library.AutoConfig.from_pretrained(
+        str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
+    )
+    model = library.AutoModelForCausalLM.from_config(
+        config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
+    )
+    tensors = reader.load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    found = model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie_weights()
+    names = {name: parameter.data_ptr() for name, parameter in model.named_parameters(remove_duplicate=False)}
+    there = {names[name] for name in tensors if name in names}
+    return model, [name for name in found.missing_keys if name in names and names[name] not in there]
+
+
+def _placed(model: Any, path: Path, place: torch.device) -> Any:
+    if getattr(model.config.get_text_config(decoder=True), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # torch's fused attention knows no soft cap (Gemma 2)
+    try:
+        return model.to(place).eval().requires_grad_(False)
+    except RuntimeError as error:
+        raise UserError(f"{path} can't be put on {place}: {_line(error)}") from error
+
+
+def _precision(path: Path, place: torch.device) -> torch.dtype | str:
+    """float32, so that the numbers are those of the weights; as stored where that would fill the memory."""
+    needed = 2 * sum(
+        file.stat().st_size for file in path.glob("*.safetensors")
+    )  # weights are mostly stored in two bytes
+    free = _free(place)
+    return "auto" if free is not None and needed > 0.8 * free else torch.float32
+
+
+def _free(place: torch.device) -> int | None:
+    """Bytes of memory that are free there; None where nobody says."""
+    if place.type == "cuda":
+        return torch.cuda.mem_get_info(place)[0]
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _vocabulary(
+    library: Any, where: Path, how: dict[str, str], path: Path, name: str, rows: int, model: Any, raw: dict[str, Any]
+) -> tuple[JsonTokenizer, chat.ChatTemplate | None]:
+    ends = _ends(model)
+    if not how and (where / FILE).is_file():
+        config = chat.settings_of(where / "tokenizer_config.json")
+        end = chat.written_token(config.get("eos_token"))
+        begin = chat.written_token(config.get("bos_token"))
+        if begin is None:
+            begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
+        return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
+    try:
+        # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers makes it one of its library's.
+        made = library.AutoTokenizer.from_pretrained(
+            str(where), **how, trust_remote_code=False, local_files_only=True, use_fast=True
+        )
+        text = made.backend_tokenizer.to_str()
+    except ImportError as error:
+        raise UserError(f"the vocabulary of {path} needs more: {_line(error)}") from error
+    except Exception as error:
+        raise UserError(f"transformers can't open the vocabulary of {path}: {_line(error)}") from error
+    special = {key: value for key, value in made.special_tokens_map.items() if isinstance(value, str)}
+    end = special.get("eos_token")
+    tokenizer = JsonTokenizer(name, text, path, rows, special.get("bos_token"), [*ends, *([end] if end else [])])
+    template = getattr(made, "chat_template", None) or (_gguf_template(path) if how else None)
+    return tokenizer, chat.made(template, special, name) if isinstance(template, str) else chat.template_of(where, name)
+
+
+def _gguf_template(path: Path) -> str | None:
+    import gguf
+
+    try:
+        field = gguf.GGUFReader(path).fields.get("tokenizer.chat_template")
+        return None if field is None else bytes(field.parts[field.data[0]]).decode("utf-8")
+    except Exception:
+        return None
+
+
+def _ends(model: Any) -> list[int]:
+    """The ids that end a text, as the model's own settings say."""
+    ends: list[int] = []
+    for settings in (getattr(model, "generation_config", None), model.config):
+        value = getattr(settings, "eos_token_id", None)
+        ends += [value] if isinstance(value, int) else [id for id in value or () if isinstance(id, int)]
+    return ends
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

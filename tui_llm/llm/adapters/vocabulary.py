@@ -1,0 +1,201 @@
+"""`tokenizer.json` as a vocabulary: the `tokenizers` library cuts the text, this says which bytes each token is.
+
+Two ways of writing bytes are known: GPT-2's byte alphabet (a space is `Ġ`) and SentencePiece's (a space is `▁`, a byte that
+is in no piece is `<0xE2>`). Which one it is, the file's own decoder says.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tui_llm.errors import UserError
+from tui_llm.llm.texts import clean
+from tui_llm.llm.tokenizer import Tokenizer, byte_characters
+
+FILE = "tokenizer.json"
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class JsonTokenizer(Tokenizer):
+    """`text` is a `tokenizer.json`'s. `rows`: the ids that the model knows; what the vocabulary has beyond them is left out.
+    `begin` is the token that can stand in front of a text, `ends` those that end one: ids, or their text."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        where: Path,
+        rows: int | None = None,
+        begin: str | int | None = None,
+        ends: Collection[str | int] = (),
+    ) -> None:
+        library, raw = _library(), _parsed(text, where)
+        try:
+            self._whole = library.Tokenizer.from_str(text)
+            self._after = library.Tokenizer.from_str(json.dumps(_without_front(raw)))
+            for cutter in (self._whole, self._after):
+                cutter.no_truncation()
+                cutter.no_padding()
+            ids = self._whole.get_vocab(with_added_tokens=True)
+            added = {int(token["id"]): token for token in raw.get("added_tokens") or ()}
+            self._bytes = _token_bytes(raw, ids, added)
+            probe = self._whole.encode("a", add_special_tokens=True).ids
+            bare = self._whole.encode("a", add_special_tokens=False).ids
+        except UserError:
+            raise
+        except Exception as error:  # the library raises plain Exception on what it can't read
+            raise UserError(f"{where} can't be read ({_line(error)}); get it again") from error
+        self.name = name
+        self.special = frozenset(id for id, token in added.items() if token.get("special"))
+        self.special_texts = tuple(str(token["content"]) for token in added.values() if token.get("special"))
+        self.size = len(self._bytes) if rows is None else min(rows, len(self._bytes))
+        base = max((id for id in ids.values() if id not in added), default=-1) + 1
+        if rows is not None and base > rows:
+            raise UserError(
+                f"{where}: its vocabulary has {base} tokens, its model only {rows}; they are of different models"
+            )
+        self._ids = ids
+        front = probe[0] if len(probe) > len(bare) and probe[0] in self.special and probe[:1] != bare[:1] else None
+        self._starts = front is not None
+        self._begin = self._id(begin) if begin is not None and front is None else front
+        self._ends = frozenset(id for one in ends if (id := self._id(one)) is not None)
+        self.end_of_text = min(self._ends, default=None)
+        if self._begin is None:
+            self._begin = self.end_of_text
+
+    def _id(self, token: str | int) -> int | None:
+        id = self._ids.get(token) if isinstance(token, str) else token
+        return id if id is not None and 0 <= id < self.size and self._bytes[id] is not None else None
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return self._cut(self._whole, text, allow_special)
+
+    def encode_after(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return self._cut(self._after, text, allow_special)
+
+    def _cut(self, cutter: Any, text: str, allow_special: bool) -> list[int]:
+        cutter.encode_special_tokens = not allow_special
+        ids: list[int] = cutter.encode(clean(text), add_special_tokens=False).ids
+        if ids and max(ids) >= self.size:
+            unknown = next(id for id in ids if id >= self.size)
+            raise UserError(f"the token {cutter.id_to_token(unknown)!r} is none that the model knows; leave it out")
+        return ids
+
+    def token_bytes(self, id: int) -> bytes:
+        data = self._bytes[id] if 0 <= id < self.size else None
+        if data is None:
+            raise KeyError(id)
+        return data
+
+    def is_special(self, id: int) -> bool:
+        return id in self.special
+
+    @property
+    def start(self) -> int | None:
+        return self._begin
+
+    @property
+    def starts(self) -> bool:
+        return self._starts
+
+    def ends(self, id: int) -> bool:
+        return id in self._ends
+
+
+def load_json(folder: Path, name: str, rows: int | None = None, begin: str | int | None = None,
+              ends: Collection[str | int] = ()) -> JsonTokenizer:  # fmt: skip
+    """The vocabulary in a folder's `tokenizer.json`. Raises `UserError` where it is damaged or the library is missing."""
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {error}") from error
+    return JsonTokenizer(name, text, path, rows, begin, ends)
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(f"{FILE} needs the tokenizers library: pip install 'tui-llm[transformers]'") from error
+    return tokenizers
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _parsed(text: str, where: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({_line(error)}); get it again") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
+        raise UserError(f"{where} is not a vocabulary: a tokenizer.json of the tokenizers library is needed")
+    return raw
+
+
+def _parts(step: Any) -> list[dict[str, Any]]:
+    """A normalizer, pre-tokenizer or decoder, and where it is a sequence its parts."""
+    if not isinstance(step, dict):
+        return []
+    inner = step.get("normalizers") or step.get("pretokenizers") or step.get("decoders")
+    if step.get("type") == "Sequence" and isinstance(inner, list):
+        return [part for one in inner for part in _parts(one)]
+    return [step]
+
+
+def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
+    """The same vocabulary, but for the space that it puts in front of a text."""
+    changed = copy.deepcopy({key: value for key, value in raw.items() if key != "model"})
+    changed["model"] = raw["model"]
+    normalizers = _parts(changed.get("normalizer"))
+    if any(part.get("type") == "Prepend" for part in normalizers):
+        changed["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [part for part in normalizers if part.get("type") != "Prepend"],
+        }
+    for part in _parts(changed.get("pre_tokenizer")):
+        if part.get("type") == "Metaspace":
+            part["prepend_scheme"] = "never"
+            part.pop("add_prefix_space", None)
+        elif part.get("type") == "ByteLevel":
+            part["add_prefix_space"] = False
+    return changed
+
+
+def _token_bytes(raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict[str, Any]]) -> list[bytes | None]:
+    """Each id's bytes; None for a gap. Added tokens are the text that they are written as."""
+    decoders = _parts(raw.get("decoder"))
+    kinds = {part.get("type") for part in decoders}
+    before = {part.get("type") for part in _parts(raw.get("pre_tokenizer"))}
+    table: list[bytes | None] = [None] * (max(ids.values(), default=-1) + 1)
+    if "ByteLevel" in kinds or (not kinds and "ByteLevel" in before):
+        alphabet = {character: byte for byte, character in byte_characters().items()}
+        for token, id in ids.items():
+            if id in added or any(character not in alphabet for character in token):
+                table[id] = token.encode("utf-8", "replace")
+            else:
+                table[id] = bytes(alphabet[character] for character in token)
+        return table
+    replaced = [
+        (str(part["pattern"]["String"]), str(part.get("content", "")))
+        for part in decoders
+        if part.get("type") == "Replace" and isinstance(part.get("pattern"), dict) and "String" in part["pattern"]
+    ]
+    replaced += [(str(part.get("replacement", "▁")), " ") for part in decoders if part.get("type") == "Metaspace"]
+    for token, id in ids.items():
+        byte = _BYTE.fullmatch(token) if "ByteFallback" in kinds and id not in added else None
+        if byte is not None:
+            table[id] = bytes([int(byte[1], 16)])
+            continue
+        if not added.get(id, {}).get("special"):
+            for old, new in replaced:
+                token = token.replace(old, new)
+        table[id] = token.encode("utf-8", "replace")
+    return table
