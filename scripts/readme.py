@@ -12,7 +12,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHOWN = {"docs/app.svg": "the picture above", "docs/keys.md": "every key of every screen",
-         "docs/instruments.md": "what the panes and screens can do, with their numbers", "docs/training.md": "training for real",
+         "docs/instruments.md": "what the panes and screens can do, with their numbers", "docs/training.md": "training for real", "docs/models.md": "other models, vocabularies, no network",
          "docs/performance.md": "how quick it is, and how that was measured",
          "models/nano/README.md": "the card of the model that ships: data, command, losses",
          "pyproject.toml": "what it needs, and the rules it is held to", ".ci/run": "the second command above",
