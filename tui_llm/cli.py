@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser().parse_args(arguments)
         if options.command is None:
-            return _app(options)
+            return open_app(options)
         module = importlib.import_module(f"tui_llm.commands.{options.module}")
         run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
         code = run(options)
@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _app(options: argparse.Namespace) -> int:
+def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
     """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
     # Textual looks for changes to paint so many times a second (it paints nothing where nothing changed). At its 60, an
     # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
@@ -298,7 +298,9 @@ def _app(options: argparse.Namespace) -> int:
 
         return PipelineEngine(options.device)
 
-    return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
+    return run_app(
+        LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour), mouse=not options.no_mouse
+    )
 
 
 if __name__ == "__main__":

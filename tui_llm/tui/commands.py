@@ -18,6 +18,7 @@ from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
 from tui_llm.tui.command_tokens import TOKEN_COMMANDS
+from tui_llm.tui.command_tour import TOUR_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
 
@@ -31,6 +32,7 @@ COMMANDS = (
     *RUN_COMMANDS,
     *LOGITS_COMMANDS,
     *LOSS_COMMANDS,
+    *TOUR_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

@@ -37,6 +37,7 @@ from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.screens.sampling import Sampling
 from tui_llm.tui.screens.tabling import Tabling
 from tui_llm.tui.screens.token_tools import TokenTools
+from tui_llm.tui.screens.touring import Touring
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -45,7 +46,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring):
+class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring, Touring):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -95,9 +96,13 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
 
+    def fit_panes(self) -> None:
+        self._arrange()
+
     def _arrange(self) -> None:
         """One pane at a time, two columns or three, by the room there is."""
         width, height = self.size
+        width, height = width - self.tour_room.width, height - self.tour_room.height
         single = width < NARROW or height < LOW
         panes = self.query_one("#panes")
         panes.set_class(single or self.zoomed, "-one")
