@@ -166,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
     )
     train.add_argument("--from", dest="from_model", metavar="M", help="start from this model's weights and vocabulary: a shipped model, a run, or a model folder")  # fmt: skip
+    train.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, here and now; --run names the new model")  # fmt: skip
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")

@@ -44,7 +44,11 @@ class Learner:
     async def at(self, step: str, part: int, *keys: str) -> None:
         """Does part number `part` of `step` with `keys`; a key that is `wait` waits for the reading, `=text` types it."""
         tour = self.tour
-        assert (tour.steps[tour.step].name, tour.part) == (step, part), (tour.steps[tour.step].name, tour.part, tour.seen)
+        assert (tour.steps[tour.step].name, tour.part) == (step, part), (
+            tour.steps[tour.step].name,
+            tour.part,
+            tour.seen,
+        )
         self.lab.look_at_tour()
         assert (step, part) in tour.done or tour.lacks, "what is missing is said"
         for key in keys:
@@ -72,7 +76,9 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("pieces", 1, "escape", "i", "=" + own + " zxqvwkj", "wait", "escape")
     await at("pieces", 2, "1", "M", "wait", "home")
     await at("pieces", 3, "escape", "i", "=" + own + " strawberry", "wait", "escape", "1", "L")
-    await at("vectors", 0, "escape", "1", *["b"] * (VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view)))
+    await at(
+        "vectors", 0, "escape", "1", *["b"] * (VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view))
+    )
     await at("vectors", 1, "A", "n")
     await at("vectors", 2, "slash", "=#100", "enter")
     await at("softmax", 0, "escape", "2", "C")
@@ -82,7 +88,9 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("surprise", 1, "t", "= zebra crossing", "enter")
     await at("surprise", 2, "3", "p")
     await at("learn", 0, "P")
-    await at("learn", 1, "i", "=" + own + ", and then", "wait", "escape", "t", "= the", "enter", "wait", "3", "L", "space")
+    await at(
+        "learn", 1, "i", "=" + own + ", and then", "wait", "escape", "t", "= the", "enter", "wait", "3", "L", "space"
+    )
     await at("learn", 2, "u")
     run = make("tales", steps=100, done=0, state="running", unigram_entropy=3.1, bigram_entropy=2.2)
     with alive(run):
