@@ -69,6 +69,11 @@ def keyed(text: str, key: Callable[[str], str | None]) -> str:
     return filled.replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
+def many(count: int, one: str) -> str:
+    """`1 pair`, `2 pairs`"""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
 def typed_logits(values: dict[str, float]) -> str:
     return " ".join(f"{name}={value:g}" for name, value in values.items())
 

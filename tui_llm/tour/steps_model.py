@@ -9,7 +9,7 @@ from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.llm.instruction_pairs import EXAMPLES, show
 from tui_llm.reading import GeneratedToken
 from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing
-from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, nats, percent, shares, table_logits, tempered, words
+from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, percent, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
 from tui_llm.tour.steps_text import WAIT, reading_of_text
@@ -148,7 +148,10 @@ def table(now: Facts, began: Facts) -> Outcome:
     columns = ", ".join(
         f"T {column.temperature:g}: {shares(column.probabilities[:4])}" for column in found.temperatures.columns[:3]
     )
-    return done(f"{columns}. By the formula {table_words()}; order stays, only shares move.")
+    chances = list(TABLE.values())
+    same = shares(tempered(chances, COLD)) in columns and shares(tempered(chances, HOT)) in columns
+    tutorial = "" if same else f" By the same formula {table_words()}."
+    return done(f"{columns}.{tutorial} The order stays, only the shares move.")
 
 
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,10 +178,14 @@ def lensed(now: Facts, began: Facts) -> Outcome:
         return missing("the lens is not open: {inside_lens}")
     if found is None:
         return missing(WAIT)
-    first = next((row.layer for row in found.rows if row.rank == 1), None)
-    when = f"first after layer {first}" if first else "already in the embedding" if first == 0 else "in no layer"
-    path = ", ".join(percent(row.probability) for row in found.rows)
-    return done(f"p({words(found.target.text)}) layer by layer: {path}; likeliest {when}.")
+    guesses = [row.guesses[0] for row in found.rows if row.guesses]
+    path = " → ".join(words(guess.token.text, 12) for guess in guesses)
+    sure = (
+        f", with {percent(guesses[0].probability)} at first and {percent(guesses[-1].probability)} in the end"
+        if guesses
+        else ""
+    )
+    return done(f"Likeliest from the embedding on, layer by layer: {path}{sure}.")
 
 
 def decided(now: Facts, began: Facts) -> Outcome:
@@ -211,6 +218,10 @@ def continued(now: Facts, began: Facts) -> Outcome:
         return missing("you are typing; {leave} when the question is there")
     if "?" not in now.prompt:
         return missing("the text has no question mark: {type} a question")
+    if not now.sampler.greedy:
+        return missing(
+            f"T is {now.sampler.temperature:g}; {{cooler}} to 0, so that before and after are no matter of luck"
+        )
     if len(now.steps) < CONTINUED:
         return missing(f"{len(now.steps)} of {CONTINUED} tokens: {{stream}} lets it write")
     text = "".join(token.text for token in now.steps)
@@ -226,7 +237,7 @@ def tuned(now: Facts, began: Facts) -> Outcome:
     if found is None:
         return missing("no pairs were given yet")
     return done(
-        f"{len(found.losses)} steps on {len(found.question.pairs)} pairs; loss on the {found.answer_tokens} answer tokens alone (of {found.tokens}): "
+        f"{len(found.losses)} steps on {many(len(found.question.pairs), 'pair')}; loss on the {found.answer_tokens} answer tokens alone (of {found.tokens}): "
         f"{nats(found.before)} → {nats(found.after)}. It is a model of its own, {words(found.name)}, and open now."
     )
 
@@ -265,7 +276,7 @@ def steps() -> tuple[Step, ...]:
     return (
         Step("loop", "The loop", (
             Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, choose the preset toy, {start_run} starts it from random weights.", started),
-            Part("Watch loss and text in {pane_training}. It begins at ln V, knowing nothing; which tokens are frequent it learns first: the unigram line.", unigram),
+            Part("{pane_training}: watch its loss, and what it writes. It begins at ln V, knowing nothing; which tokens are frequent it learns first: the unigram line.", unigram),
             Part("Spaces, then words, then grammar. Below the bigram line it uses more than one token of context; wait for it.", bigram),
             Part("{pane_training}, then {how_it_learned}: your pinned prompts at every evaluation.", watched),
         )),
@@ -277,12 +288,12 @@ def steps() -> tuple[Step, ...]:
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
         )),
         Step("inside", "Inside", (
-            Part("Esc until the panes are back, then {inside}: where did each head look?", attended),
+            Part("Esc until the panes are back. {clear} takes the drawn tokens away; then {inside}: where did each head look?", attended),
             Part("{inside_lens}: the prediction as it grows, layer by layer.", lensed),
             Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
         )),
         Step("assistant", "From predictor to assistant", (
-            Part("Esc. {type} a question alone, such as What is your name?, {leave}; {stream} lets the model go on, {stream} again stops it.", continued),
+            Part("Esc. {type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model go on, and stops it.", continued),
             Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
             Part("The same question again: {clear} clears, {stream} lets it write.", answers),
             Part(HONEST, honest, end),

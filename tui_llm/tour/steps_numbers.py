@@ -193,7 +193,7 @@ def steps() -> tuple[Step, ...]:
         )),
         Step("learn", "One step of learning", (
             Part("{pin} pins this text and target: later you see what became of them.", pinned),
-            Part("{type} a sentence that you want it to know, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step.", learned),
+            Part("{type} types a sentence that you want it to know, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step.", learned),
             Part("{learn_undo} takes the step back.", undone),
         )),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from tui_llm.facts.textfile import TextFile, TextFileQuestion
 from tui_llm.facts.vocabularies import Vocabularies, VocabulariesQuestion
 from tui_llm.llm import letters
 from tui_llm.tour.facts import Facts, Outcome, done, missing
-from tui_llm.tour.numbers import foreign, nats, whole_number, words
+from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step
 
 TOKENS_NEEDED = 4
@@ -103,7 +103,7 @@ def rare_word(now: Facts, began: Facts) -> Outcome:
     if (gap := reading_of_text(now)) is not None:
         return gap
     word, count = longest_word(now)
-    if now.prompt == began.prompt and count < PIECES_NEEDED:
+    if now.prompt == began.prompt:
         return missing("the text is the same as before")
     if count < PIECES_NEEDED:
         return missing(f"every word is at most {count} piece{'' if count == 1 else 's'}; mistype one, or invent one")
@@ -123,8 +123,8 @@ def merged(now: Facts, began: Facts) -> Outcome:
         return missing("not at the bytes yet: {merges_first}")
     states = word.replay.states
     return done(
-        f"{words(word.text)} is {len(states[0].parts)} bytes; {len(states) - 1} merges make {len(word.tokens)} "
-        f"token{'' if len(word.tokens) == 1 else 's'} of them. {{merges_on}} plays them."
+        f"{words(word.text)} is {len(states[0].parts)} bytes; {many(len(states) - 1, 'merge')} and there are "
+        f"{many(len(word.tokens), 'token')}. {{merges_on}} plays them."
     )
 
 
