@@ -46,7 +46,7 @@ class Learner:
                 await asyncio.sleep(0.005)
 
     async def at(self, step: str, part: int, *keys: str) -> None:
-        """Does part number `part` of `step` with `keys`; a key that is `wait` waits for the reading, `=text` types it."""
+        """Does part number `part` of `step` with `keys`; `wait` waits for the reading, `=text` types it, `[*9` presses 9 times."""
         tour = self.tour
         assert (tour.steps[tour.step].name, tour.part) == (step, part), (
             tour.steps[tour.step].name,
@@ -61,9 +61,13 @@ class Learner:
             elif key.startswith("="):
                 editor = self.app.screen.query_one(PromptEditor)
                 editor.set_text(key[1:])
+            elif "*" in key:
+                name, times = key.split("*")
+                for _ in range(int(times)):
+                    self.app.simulate_key(name)
+                await self.pilot.pause()
             else:
                 await self.pilot.press(key)
-            await self.pilot.pause()
         await self.until_done(step, part)
         assert not unsafe(drawn(self.app))
         assert any(TourPane.__name__ == type(child).__name__ for child in self.app.screen.children)
@@ -106,15 +110,15 @@ async def go_through(learner: Learner, own: str) -> None:
         add(run, 11, 20, val_loss=2.0)
         await at("loop", 2, "4")
         await at("loop", 3, "4", "h")
-    await at("writing", 0, "escape", "5", *["left_square_bracket"] * 8, "g")
-    await at("writing", 1, *["right_square_bracket"] * 5, "g")
-    await at("writing", 2, "u", *["right_square_bracket"] * 15, "g")
+    await at("writing", 0, "escape", "5", "left_square_bracket*8", "g")
+    await at("writing", 1, "right_square_bracket*5", "g")
+    await at("writing", 2, "u", "right_square_bracket*15", "g")
     await at("writing", 3, "left_curly_bracket", "wait")
     await at("writing", 4, "X", "i", "=" + table_logits(), "escape", "T")
     await at("inside", 0, "escape", "escape", "c", "A")
     await at("inside", 1, "l")
     await at("inside", 2, "escape", "i", "=" + own + ", but then", "wait", "escape")
-    await at("assistant", 0, "i", "=What is your name?", "wait", "escape", *["left_square_bracket"] * 20, "space")
+    await at("assistant", 0, "i", "=What is your name?", "wait", "escape", "left_square_bracket*20", "space")
     await at("assistant", 1, "f5", "=What is your name? => My name is Nano.", "ctrl+s")
     await until(pilot, lambda: learner.lab.weights is not None and learner.lab.weights.name == "assistant")
     await at("assistant", 2, "c", "space")

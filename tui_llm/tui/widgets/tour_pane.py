@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from textual.content import Content
 from textual.geometry import Size
+from textual.screen import Screen
 from textual.widgets import Static
 
 from tui_llm.tour.numbers import keyed
@@ -19,6 +22,14 @@ def room_for(screen: Size) -> Size:
     if screen.width >= SIDE_FROM:
         return Size(WIDE if screen.width >= WIDE_FROM else SIDE, 0)
     return Size(0, min(MOST, max(3, screen.height // 3)) if screen.height >= LEAST else min(1, screen.height // 3))
+
+
+def left_of(screen: Screen[Any]) -> Size:
+    """What the tour, where it stands beside `screen`, leaves of it."""
+    if not any(isinstance(child, TourPane) for child in screen.children):
+        return screen.size
+    taken = room_for(screen.size)
+    return Size(max(0, screen.size.width - taken.width), max(0, screen.size.height - taken.height))
 
 
 def key_of(id: str) -> str | None:
