@@ -17,7 +17,7 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.facts.instruct import Instructed, InstructQuestion
 from tui_llm.llm import hub, instruction_pairs
-from tui_llm.llm.instruct import IGNORE, Example, Tuner, example, loss, padded
+from tui_llm.llm.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
 from tui_llm.llm.instruction_pairs import EXAMPLES, Pair, show, typed
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.reading import Request
@@ -87,6 +87,16 @@ def test_a_tuner_learns_the_copy_alone_and_goes_on_after_an_interruption() -> No
     assert all(torch.equal(a, b) for a, b in zip(before, origin.parameters(), strict=True))
     with pytest.raises(UserError, match="learning rate"):
         Tuner(origin, ROWS, 11, 1e30).go(5)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), torch.OutOfMemoryError("x")]
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    with pytest.raises(UserError, match="smaller"), enough_memory():
+        raise error
+    with pytest.raises(RuntimeError, match="other"), enough_memory():
+        raise RuntimeError("other")
 
 
 def test_nano_answers_what_it_was_taught_and_the_folder_opens(engine: PipelineEngine) -> None:

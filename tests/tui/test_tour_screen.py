@@ -246,6 +246,9 @@ async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
         await pilot.press("f2", "escape", "f1")
         await pilot.pause()
         assert "Tour 1/10" in "\n".join(drawn(app))
+        await pilot.press("escape", "ctrl+p")
+        await pilot.pause()
+        assert len(panes(app)) == 2  # the palette has it beside it too
         await pilot.press("escape", "X")
         await pilot.pause()
         assert "Tour 1/10" in "\n".join(drawn(app)) and len(panes(app)) == 2

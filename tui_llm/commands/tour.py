@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 
 from tui_llm.commands.output import put_json
+from tui_llm.errors import UserError
 from tui_llm.tour.tour import Tour, path
 
 
 def tour(options: argparse.Namespace) -> int:
     if options.again:
-        path().unlink(missing_ok=True)
+        try:
+            path().unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"can't delete {path()}: {error.strerror or error}; delete it, or leave --again out"
+            ) from error
     if not options.json:
         from tui_llm import cli
 

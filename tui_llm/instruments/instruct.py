@@ -61,7 +61,8 @@ def _session(desk: Desk, question: InstructQuestion) -> _Session:
     if isinstance(known, _Session) and known.asked == asked and len(known.tuner.losses) <= question.steps:
         return known
     examples = [instruct.example(pair, desk.tokenizer, desk.model.config.context) for pair in question.pairs]
-    tuner = Tuner(desk.model, examples, desk.tokenizer.size, question.learning_rate)
+    with instruct.enough_memory():
+        tuner = Tuner(desk.model, examples, desk.tokenizer.size, question.learning_rate)
     desk.remembered["instruct"] = made = _Session(asked, tuner, examples)
     return made
 

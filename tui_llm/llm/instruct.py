@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,20 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns every way in which torch says that memory is short into one line."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        told = isinstance(error, torch.OutOfMemoryError)  # which is a RuntimeError too
+        if isinstance(error, RuntimeError) and not told and "memory" not in str(error).lower():
+            raise
+        raise UserError(
+            "there is not enough memory to fine-tune this model; take a smaller one, or fewer pairs"
+        ) from error
+
+
 class Tuner:
     """A copy of `origin`, which is never changed, that learns all examples at every step. `size` is V."""
 
@@ -80,24 +95,19 @@ class Tuner:
     def go(self, steps: int, overtaken: Callable[[], bool] = lambda: False) -> float:
         """Up to step number `steps`; the loss after it. Raises `Overtaken` between two steps: asked again, it goes on from
         there. Raises `UserError` where the loss is no number any more, or memory is short."""
-        try:
-            with device.threads(self.model.config.parameters() * self._inputs.numel()):
-                while len(self.losses) < steps:
-                    if overtaken():
-                        raise Overtaken
-                    self._optimizer.zero_grad(set_to_none=True)
-                    now = self._loss()
-                    self._check(float(now.detach()))
-                    now.backward()
-                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-                    self._optimizer.step()
-                    self.losses.append(float(now.detach()))
-                with torch.no_grad():
-                    return self._check(float(self._loss()))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(
-                "there is not enough memory to fine-tune this model; take a smaller one, or fewer pairs"
-            ) from error
+        with enough_memory(), device.threads(self.model.config.parameters() * self._inputs.numel()):
+            while len(self.losses) < steps:
+                if overtaken():
+                    raise Overtaken
+                self._optimizer.zero_grad(set_to_none=True)
+                now = self._loss()
+                self._check(float(now.detach()))
+                now.backward()
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+                self._optimizer.step()
+                self.losses.append(float(now.detach()))
+            with torch.no_grad():
+                return self._check(float(self._loss()))
 
     def _check(self, value: float) -> float:
         if not math.isfinite(value):

@@ -233,7 +233,7 @@ def tuned(now: Facts, began: Facts) -> Outcome:
         return missing(f"{foreign(now.problems[InstructQuestion])}. {{tour_answer}} again")
     found = now.answer(InstructQuestion, Instructed)
     if "instruct" in now.typed and found is None:
-        return missing("it is learning your pairs: some seconds")
+        return missing("it is learning your pairs: some seconds; {tour} stops it")
     if found is None:
         return missing("no pairs were given yet")
     return done(

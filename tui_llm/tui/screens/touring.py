@@ -89,6 +89,8 @@ class Touring(Inquiring):
         if self._tour_timer is not None:
             self._tour_timer.stop()
         self.tour = None
+        self.forget(InstructQuestion)
+        self.forget(TextFileQuestion)
         for screen in self.app.screen_stack:
             screen.query(TourPane).remove()
         self.fit_panes()
