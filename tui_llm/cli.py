@@ -166,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset", metavar="P", help="toy, small, nano, gpt2, gpt2-medium, gpt2-large or gpt2-xl (default small)"
     )
     train.add_argument("--from", dest="from_model", metavar="M", help="start from this model's weights and vocabulary: a shipped model, a run, or a model folder")  # fmt: skip
+    train.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, here and now; --run names the new model")  # fmt: skip
     for option, (metavar, meaning) in TRAINING_OPTIONS.items():
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
@@ -264,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser().parse_args(arguments)
         if options.command is None:
-            return _app(options)
+            return open_app(options)
         module = importlib.import_module(f"tui_llm.commands.{options.module}")
         run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
         code = run(options)
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _app(options: argparse.Namespace) -> int:
+def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
     """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
     # Textual looks for changes to paint so many times a second (it paints nothing where nothing changed). At its 60, an
     # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
@@ -299,7 +300,9 @@ def _app(options: argparse.Namespace) -> int:
 
         return PipelineEngine(options.device)
 
-    return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
+    return run_app(
+        LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour), mouse=not options.no_mouse
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.training.presets import TrainingSettings, from_fields
     from tui_llm.training.run import find
 
+    if options.instruct:
+        from tui_llm.commands.instruct import instruct
+
+        return instruct(options)
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     if options.measure:

@@ -14,27 +14,39 @@ from tui_llm.files import write_aside
 from tui_llm.instruments.desk import Desk
 from tui_llm.llm import checkpoint, tokenizer
 from tui_llm.llm.learner import Learner
+from tui_llm.llm.model import GPT
 from tui_llm.llm.recipe import OPTIMISERS
+from tui_llm.llm.tokenizer import BPETokenizer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def write_folder(desk: Desk, learner: Learner, name: str) -> Path:
-    """Writes the folder aside and renames it when it is whole. Raises `UserError` where there is something of that name
-    already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
-    folder, vocabulary = new_folder(name), desk.tokenizer
-    if not isinstance(vocabulary, tokenizer.BPETokenizer):
+    """What *Learn this* made. Raises as `write_model` does."""
+    return write_model(writable(desk), learner.model, name, card(desk, learner, new_folder(name).name))
+
+
+def writable(desk: Desk) -> BPETokenizer:
+    """The open model's vocabulary. Raises `UserError` where no folder can hold it."""
+    vocabulary = desk.tokenizer
+    if not isinstance(vocabulary, BPETokenizer):
         raise UserError(
             f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
         )
+    return vocabulary
+
+
+def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str) -> Path:
+    """Writes a model folder with `text` as its card, aside, and renames it when it is whole. Raises `UserError` where
+    there is something of that name already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
+    folder = new_folder(name)
     aside = folder.with_name(f".{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
         aside.mkdir()
-        checkpoint.save(learner.model, aside, end_of_text=vocabulary.end_of_text)
+        checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
         tokenizer.save_folder(vocabulary, aside)
-        text = card(desk, learner, folder.name)
         write_aside(aside / "README.md", lambda part: _write(part, text))
         if os.path.lexists(folder):  # made by someone else meanwhile; an empty folder would be taken over silently
             raise UserError(f"there is a {folder} already; choose another name")

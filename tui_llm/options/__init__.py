@@ -18,6 +18,7 @@ PARTS: tuple[str, ...] = (
     "learn",
     "draws",
     "tree",
+    "tour",
 )  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]

@@ -60,11 +60,16 @@ class LabApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
 
     def __init__(
-        self, open_engine: Callable[[], Engine], model: str = "nano", prompt: str = "The cat sat on the"
+        self,
+        open_engine: Callable[[], Engine],
+        model: str = "nano",
+        prompt: str = "The cat sat on the",
+        tour: bool = False,
     ) -> None:
         super().__init__()
         self.panicked = False
         self.lab_screen = LabScreen(open_engine, model, prompt)
+        self.lab_screen.tour_asked = tour
         self.theme = DARK
 
     def panic(self, *renderables: RenderableType) -> None:
@@ -74,6 +79,12 @@ class LabApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen
+
+    def push_screen(self, screen: Any, *args: Any, **options: Any) -> Any:
+        """The tour, where it is open, stands beside every screen."""
+        pushed = super().push_screen(screen, *args, **options)
+        self.lab_screen.stand_beside(self.screen)
+        return pushed
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,3 +96,12 @@ class LabApp(App[None]):
 
     def action_switch_theme(self) -> None:
         self.theme = LIGHT if self.current_theme.dark else DARK
+
+    def action_tour(self) -> None:
+        self.lab_screen.open_or_close_tour()
+
+    def action_tour_move(self, direction: int) -> None:
+        self.lab_screen.move_tour(direction)
+
+    def action_tour_answer(self) -> None:
+        self.lab_screen.answer_tour()

@@ -20,6 +20,7 @@ from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
 from tui_llm.tui.command_tokens import TOKEN_COMMANDS
+from tui_llm.tui.command_tour import TOUR_COMMANDS
 from tui_llm.tui.command_tree import TREE_COMMANDS
 
 __all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
@@ -37,6 +38,7 @@ COMMANDS = (
     *LOGITS_COMMANDS,
     *LOSS_COMMANDS,
     *DRAW_COMMANDS,
+    *TOUR_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

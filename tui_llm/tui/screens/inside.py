@@ -25,6 +25,7 @@ from tui_llm.tui.panes.lens import LensTable
 from tui_llm.tui.panes.neighbours import NeighbourTable
 from tui_llm.tui.screens.inquiring import Inquiring
 from tui_llm.tui.widgets.bars import Bar, KeyBar, press
+from tui_llm.tui.widgets.tour_pane import left_of
 
 STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
 VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbours"}
@@ -81,7 +82,7 @@ class InsideScreen(Screen[None]):
 
     def _arrange(self) -> None:
         """The text gets what the view below leaves it, or what it needs where the view can use more."""
-        room, text, heads = self.size.height - 2, self.query_one(TokenText), self.query_one(HeadGrid)
+        room, text, heads = left_of(self).height - 2, self.query_one(TokenText), self.query_one(HeadGrid)
         if self.view == "attention":
             rows = heads.row_count(1) + 3
             heads.styles.height = max(3, min(rows, room * 3 // 5))

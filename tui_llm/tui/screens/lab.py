@@ -40,6 +40,7 @@ from tui_llm.tui.screens.sampling import Sampling
 from tui_llm.tui.screens.switching import Switching
 from tui_llm.tui.screens.tabling import Tabling
 from tui_llm.tui.screens.token_tools import TokenTools
+from tui_llm.tui.screens.touring import Touring
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -61,6 +62,7 @@ class LabScreen(
     Measuring,
     Ghosting,
     Branching,
+    Touring,
 ):
     BINDINGS = bindings("lab")
 
@@ -111,9 +113,13 @@ class LabScreen(
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
 
+    def fit_panes(self) -> None:
+        self._arrange()
+
     def _arrange(self) -> None:
         """One pane at a time, two columns or three, by the room there is."""
         width, height = self.size
+        width, height = width - self.tour_room.width, height - self.tour_room.height
         single = width < NARROW or height < LOW
         panes = self.query_one("#panes")
         panes.set_class(single or self.zoomed, "-one")

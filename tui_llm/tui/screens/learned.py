@@ -27,6 +27,7 @@ from tui_llm.tui.widgets.bars import Bar, press
 from tui_llm.tui.widgets.pin_list import PinList
 from tui_llm.tui.widgets.probability_chart import Named, Probabilities, ProbabilityChart
 from tui_llm.tui.widgets.probe_table import ProbeTable
+from tui_llm.tui.widgets.tour_pane import left_of
 
 PINS = 5  # lines of the list of pins at most
 NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the prompt and target shown there"
@@ -98,7 +99,7 @@ class LearnedScreen(Screen[None]):
             self._show_top(snapshot)
             self._show_pins(snapshot)
             table.show(here, marked)
-            height = self.size.height
+            height = left_of(self).height
             table.styles.height = max(
                 1, min(table.wanted_height(), (height - 3) // 2 + 1 if height < 40 else height // 2)
             )
@@ -168,7 +169,7 @@ class LearnedScreen(Screen[None]):
             else:
                 says[pin] = "" if probe.guesses else "can't be read"
         found = self.query_one(PinList)
-        found.styles.height = max(1, min(len(self.pins), PINS, (self.size.height - 4) // 5))
+        found.styles.height = max(1, min(len(self.pins), PINS, (left_of(self).height - 4) // 5))
         found.display = bool(self.pins)
         found.show(self.pins, self.chosen, snapshot.mine, says)
 

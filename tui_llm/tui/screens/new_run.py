@@ -36,6 +36,7 @@ from tui_llm.tui.screens.new_run_fields import (
     CorpusSuggester,
     row,
 )
+from tui_llm.tui.widgets.tour_pane import left_of
 
 SETTLE = 0.15  # seconds without a key before files are looked at
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
@@ -145,9 +146,10 @@ class NewRunScreen(Estimating, ModalScreen[Run | None]):
         self.query_one("#corpus", CorpusField).focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.width < 100, "-narrow")
+        room = left_of(self)
+        self.set_class(room.width < 100, "-narrow")
         # Whatever scrolls, the cost, the buttons and what went wrong stay in sight.
-        self.query_one("#rows").styles.max_height = max(1, event.size.height - 9)
+        self.query_one("#rows").styles.max_height = max(1, room.height - 9)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,6 +16,7 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.widgets.tour_pane import left_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class SamplerScreen(ModalScreen[SamplerSettings | None]):
         self.query_one("#temperature", NumberField).focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.query_one("#rows").styles.max_height = max(1, event.size.height - 6)
+        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 6)
 
     def _check(self) -> str:
         """Says beside each setting what is wrong with it; returns the first that is wrong."""

@@ -1,0 +1,165 @@
+"""Fine-tuning on instruction–answer pairs: the loss, and its gradient, are of the answers alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from tui_llm import cli, paths
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import Overtaken, UserError
+from tui_llm.facts.instruct import Instructed, InstructQuestion
+from tui_llm.llm import hub, instruction_pairs
+from tui_llm.llm.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
+from tui_llm.llm.instruction_pairs import EXAMPLES, Pair, show, typed
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.reading import Request
+
+
+@pytest.fixture(scope="module")
+def engine() -> PipelineEngine:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    return engine
+
+
+def tiny() -> GPT:
+    torch.manual_seed(1)
+    return GPT(GPTConfig(vocabulary=11, context=8, layers=1, heads=2, width=8))
+
+
+ROWS = [Example((1, 2, 3, 4), (IGNORE, IGNORE, 4, 5)), Example((6, 7), (IGNORE, 8))]
+
+
+def test_the_gradient_on_instruction_tokens_is_zero() -> None:
+    torch.manual_seed(0)
+    _, targets = padded(ROWS)
+    logits = torch.randn(2, 4, 11, requires_grad=True)
+    loss(logits, targets).backward()
+    assert logits.grad is not None
+    counted = targets != IGNORE
+    assert torch.equal(logits.grad[~counted], torch.zeros_like(logits.grad[~counted]))
+    # where it counts, it is p − y, shared among the answers' tokens
+    expected = (logits.softmax(-1) - F.one_hot(targets.clamp(min=0), 11))[counted] / counted.sum()
+    torch.testing.assert_close(logits.grad[counted], expected)
+
+
+def test_loss_is_the_mean_over_answer_tokens_and_padding_changes_nothing() -> None:
+    model = tiny().eval()
+    inputs, targets = padded(ROWS)
+    together = loss(model(inputs), targets)
+    single = []
+    for row in ROWS:
+        logs = model(torch.tensor([row.inputs]))[0].log_softmax(-1)
+        single += [-logs[t, target] for t, target in enumerate(row.targets) if target != IGNORE]
+    torch.testing.assert_close(together, torch.stack(single).mean())
+
+
+def test_examples_mask_the_question_and_end_the_answer(engine: PipelineEngine) -> None:
+    vocabulary = engine.tokenizer
+    one = example(Pair("What is it?", "A cat."), vocabulary, 256)
+    asked = vocabulary.encode("What is it?")
+    assert one.targets[: len(asked) - 1] == (IGNORE,) * (len(asked) - 1)
+    answer = one.targets[len(asked) - 1 :]
+    assert answer[-1] == vocabulary.end_of_text and vocabulary.decode(answer[:-1]) == "\nA cat."
+    assert one.answer_tokens == len(answer) and one.inputs[0] == asked[0]
+    with pytest.raises(UserError, match="shorten"):
+        example(Pair("word " * 300, "x"), vocabulary, 256)
+
+
+def test_a_tuner_learns_the_copy_alone_and_goes_on_after_an_interruption() -> None:
+    origin = tiny()
+    before = [p.clone() for p in origin.parameters()]
+    whole, broken = Tuner(origin, ROWS, 11, 1e-2), Tuner(origin, ROWS, 11, 1e-2)
+    after = whole.go(6)
+    turns = iter([False, False, True])
+    with pytest.raises(Overtaken):
+        broken.go(6, lambda: next(turns))
+    assert len(broken.losses) == 2 and broken.go(6) == after and broken.losses == whole.losses
+    assert after < whole.losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(before, origin.parameters(), strict=True))
+    with pytest.raises(UserError, match="learning rate"):
+        Tuner(origin, ROWS, 11, 1e30).go(5)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried"), torch.OutOfMemoryError("x")]
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    with pytest.raises(UserError, match="smaller"), enough_memory():
+        raise error
+    with pytest.raises(RuntimeError, match="other"), enough_memory():
+        raise RuntimeError("other")
+
+
+def test_nano_answers_what_it_was_taught_and_the_folder_opens(engine: PipelineEngine) -> None:
+    pairs = EXAMPLES[:2]
+    told = engine.answer(InstructQuestion(Request(), pairs, 8))
+    assert isinstance(told, Instructed) and told.name == "assistant" and told.after < 0.1 < told.before
+    assert told.answer_tokens < told.tokens and len(told.losses) == 8
+    assert hub.find("assistant").folder == paths.models_dir() / "assistant"
+    assert pairs[0].question in (Path(told.folder) / "README.md").read_text(encoding="utf-8")
+    again = PipelineEngine("cpu")
+    again.open("assistant")
+    ids = again.tokenizer.encode(pairs[0].question)
+    with torch.no_grad():
+        for _ in range(20):
+            ids.append(int(again.model(torch.tensor([ids]))[0, -1, : again.tokenizer.size].argmax()))
+            if ids[-1] == again.tokenizer.end_of_text:
+                break
+    assert again.tokenizer.decode(ids[:-1]) == f"{pairs[0].question}\n{pairs[0].answer}"
+    with pytest.raises(UserError, match="already"):
+        engine.answer(InstructQuestion(Request(), pairs, 1, name="assistant"))
+
+
+@pytest.mark.parametrize("question", [InstructQuestion(Request()), InstructQuestion(Request(), EXAMPLES, 0),
+                                      InstructQuestion(Request(), EXAMPLES, 1, math.nan)])  # fmt: skip
+def test_what_can_not_be_asked(engine: PipelineEngine, question: InstructQuestion) -> None:
+    with pytest.raises(UserError):
+        engine.answer(question)
+
+
+def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
+    assert typed(show(EXAMPLES)) == EXAMPLES
+    table, lines = tmp_path / "pairs.tsv", tmp_path / "pairs.jsonl"
+    table.write_text("What?\tThat.\n\n[/]\t\x1b[31m\u202e\n", encoding="utf-8")
+    assert instruction_pairs.read(table) == (Pair("What?", "That."), Pair("[/]", "\x1b[31m\u202e"))
+    lines.write_text(json.dumps({"instruction": "What?", "output": "That."}) + "\n", encoding="utf-8")
+    assert instruction_pairs.read(lines) == (Pair("What?", "That."),)
+    for wrong in ("", "no arrow", "=> only an answer", "only a question =>", "a => b\n" * 201):
+        with pytest.raises(UserError):
+            typed(wrong)
+    for broken in ("[1]\n", "{", '{"question": 1, "answer": "x"}', "[" * 100_000):
+        lines.write_text(broken, encoding="utf-8")
+        with pytest.raises(UserError, match="is no pair"):
+            instruction_pairs.read(lines)
+
+
+@given(st.text())
+def test_any_text_is_pairs_or_one_clear_line(text: str) -> None:
+    try:
+        assert all(pair.question and pair.answer for pair in typed(text))
+    except UserError as error:
+        assert "pair" in str(error)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("Who are you?\tI am Tim.\n", encoding="utf-8")
+    say = ["train", str(pairs), "--from", "nano", "--instruct", "--steps", "2", "--device", "cpu"]
+    assert cli.main([*say, "--run", "tim", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == "tim" and told["loss_after"] < told["loss_before"] and told["steps"] == 2
+    assert (paths.models_dir() / "tim" / "model.safetensors").is_file()
+    for wrong in (["--run", "tim"], ["--preset", "toy"], ["--steps", "x"], ["--width", "64"]):
+        assert cli.main([*say, *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main(["train", str(pairs), "--instruct"]) == 2
+    assert "--from nano" in capsys.readouterr().err

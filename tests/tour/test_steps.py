@@ -1,0 +1,342 @@
+"""The tour's checks as pure functions: done, not done, and what is missing; and its numbers, held to the formulas."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui_llm import cli, paths
+from tui_llm.engine import PipelineEngine
+from tui_llm.facts.attention import AttentionQuestion
+from tui_llm.facts.gradient import Gradient, GradientQuestion, Push
+from tui_llm.facts.instruct import Instructed, InstructQuestion
+from tui_llm.facts.learn import Learned, LearnQuestion, LearnStep, Runner, TargetState, Watched, WatchedChange
+from tui_llm.facts.lens import LensQuestion
+from tui_llm.facts.pairs import Pairs, PairsQuestion
+from tui_llm.facts.scratch import ScratchQuestion, split
+from tui_llm.facts.textfile import TextFile, TextFileQuestion
+from tui_llm.llm.instruction_pairs import EXAMPLES
+from tui_llm.llm.recipe import Recipe
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import GeneratedToken, Reading, Request, Target, Token, Weights
+from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
+from tui_llm.tour.facts import Facts, Outcome, RunFacts
+from tui_llm.tour.steps import STEPS
+from tui_llm.tour.tour import FINISHED, Tour, path
+from tui_llm.tui.commands import BY_ID
+
+WEIGHTS = Weights("nano", None, 1, 1, 1, 1, 256, 4096, "cpu")
+HOSTILE = "[/]{undo}\x1b]0;x\x07\u202e[red]漢字e\u0301"
+
+
+@pytest.fixture(scope="module")
+def engine() -> PipelineEngine:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    return engine
+
+
+def read(engine: PipelineEngine, prompt: str, target: Target | None = None) -> Reading:
+    return engine.read(Request(prompt=prompt, target=target))
+
+
+def facts(reading: Reading | None = None, **more: Any) -> Facts:
+    return Facts(prompt=reading.request.prompt if reading else "", reading=reading, **more)
+
+
+def token(text: str, id: int = 5) -> Token:
+    return Token(id, text.encode(), text)
+
+
+def drawn(text: str, u: float | None, id: int = 5, p: float = 0.25) -> GeneratedToken:
+    return GeneratedToken(0, id, text.encode(), text, u, p, p, 1, ())
+
+
+def told(outcome: Outcome, done: bool) -> str:
+    assert outcome.done is done, outcome
+    assert outcome.words
+    return outcome.words
+
+
+# ── the numbers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_numbers_of_the_tutorial_follow_from_the_formulas() -> None:
+    assert numbers.shares(numbers.softmax(list(numbers.LOGITS.values()))) == "86.6/13.0/0.4 %"
+    assert numbers.nats(numbers.loss(steps_numbers.GOOD)) == "0.14"
+    assert numbers.nats(numbers.loss(steps_numbers.TERRIBLE)) == "4.61"
+    assert "53.3/30.0/13.3/3.3 % at T 0.5" in steps_model.table_words()
+    assert "32.5/28.2/23.0/16.3 % at T 2" in steps_model.table_words()
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=30), st.sampled_from([0.5, 1.0, 2.0]))
+def test_softmax_and_loss_are_torchs(logits: list[float], temperature: float) -> None:
+    expected = torch.softmax(torch.tensor(logits, dtype=torch.float64) / temperature, 0)
+    assert numbers.softmax(logits, temperature) == pytest.approx(expected.tolist(), abs=1e-12)
+    p = numbers.softmax(logits)
+    again = torch.softmax(torch.tensor(logits, dtype=torch.float64).log_softmax(0) / temperature, 0)
+    if min(p) > 0:
+        assert numbers.tempered(p, temperature) == pytest.approx(again.tolist(), abs=1e-9)
+        assert numbers.loss(p[0]) == pytest.approx(
+            float(
+                torch.nn.functional.cross_entropy(torch.tensor(logits, dtype=torch.float64)[None], torch.tensor([0]))
+            ),
+            abs=1e-9,
+        )
+
+
+def test_words_of_the_steps_name_keys_that_there_are() -> None:
+    parts = [part for step in STEPS for part in step.parts]
+    said = [text for part in parts for text in (part.do, part.check(Facts(), Facts()).words)]
+    for text in (*said, FINISHED):
+        assert set(re.findall(r"\{([^{}]*)\}", text)) <= BY_ID.keys()
+    assert len(STEPS) == 10 and len({step.name for step in STEPS}) == 10
+
+
+@given(st.text())
+def test_foreign_text_is_safe_and_never_becomes_a_key(text: str) -> None:
+    said = numbers.keyed(numbers.words(text, 30), lambda id: pytest.fail(f"a key {id}"))
+    assert not {c for c in said if unicodedata.category(c).startswith("C")}
+
+
+# ── the checks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels(engine: PipelineEngine) -> None:
+    short, long = read(engine, "Hi"), read(engine, "The cat sat on the mat " + HOSTILE)
+    assert "typing" in told(steps_text.own_text(facts(long, typing=True), Facts()), False)
+    assert "moment" in told(steps_text.own_text(Facts(), Facts()), False)
+    assert f"{len(short.prompt_ids)} tokens" in told(steps_text.own_text(facts(short), Facts()), False)
+    assert f"{len(long.prompt_ids)} tokens" in told(steps_text.own_text(facts(long), Facts()), True)
+    assert "no guess" in told(steps_text.predicted(Facts(), Facts()), False)
+    assert "no whole number" in told(steps_text.predicted(Facts(typed={"pairs": "many"}), Facts()), False)
+    told(steps_text.predicted(Facts(typed={"pairs": " 1,000 "}), Facts()), True)
+    pairs = engine.answer(PairsQuestion(long.request))
+    assert isinstance(pairs, Pairs)
+    open_ = facts(long, screen="pairs", answers={PairsQuestion: pairs}, typed={"pairs": str(pairs.count - 1)})
+    assert "you were right" in told(steps_text.counted(open_, Facts()), True)
+    assert "you said 3" in told(steps_text.counted(dataclasses.replace(open_, typed={"pairs": "3"}), Facts()), True)
+    assert "not open" in told(steps_text.counted(dataclasses.replace(open_, screen="lab"), Facts()), False)
+
+
+def test_a_file(engine: PipelineEngine, tmp_path: Path) -> None:
+    file = tmp_path / "own [red].txt"
+    file.write_text("The cat sat.\n" * 9, encoding="utf-8")
+    found = engine.answer(TextFileQuestion(Request(), str(file)))
+    assert isinstance(found, TextFile) and found.tokens == len(engine.tokenizer.encode(file.read_text()))
+    now = Facts(answers={TextFileQuestion: found})
+    assert f"{found.tokens - 1:,} examples" in told(steps_text.file_counted(now, Facts()), True)
+    told(steps_text.file_counted(now, now), False)  # counted before this part began
+    assert "nowhere" in told(steps_text.file_counted(Facts(problems={TextFileQuestion: "nowhere"}), Facts()), False)
+
+
+def test_words_and_letters(engine: PipelineEngine) -> None:
+    plain, odd = read(engine, "The cat"), read(engine, "The cat zxqvwkj")
+    assert "same as before" in told(steps_text.rare_word(facts(plain), facts(plain)), False)
+    assert "invent one" in told(steps_text.rare_word(facts(read(engine, "The dog")), facts(plain)), False)
+    word, count = steps_text.longest_word(facts(odd))
+    assert word == "zxqvwkj" and count == len(odd.prompt_ids) - len(plain.prompt_ids)
+    assert f"{count} pieces" in told(steps_text.rare_word(facts(odd), facts(plain)), True)
+    berry = read(engine, "a strawberry")
+    assert "counted yet" in told(steps_text.strawberry(facts(berry), Facts()), False)
+    assert "“r” is there 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
+    told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
+
+
+def test_softmax(engine: PipelineEngine) -> None:
+    def scratch(text: str, **more: Any) -> Facts:
+        found = engine.answer(ScratchQuestion(Request(), split(text)))
+        return Facts(screen="scratch", answers={ScratchQuestion: found}, **more)
+
+    reading = read(engine, "The cat sat on the")
+    told(steps_numbers.staged(facts(reading), Facts()), False)
+    assert "logit" in told(steps_numbers.staged(facts(reading, stage=1), Facts()), True)
+    own = told(steps_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
+    assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.4 %: together 100.0 %" in own and "tutorial" not in own
+    assert "86.6/13.0/0.4 %" in told(steps_numbers.own_logits(scratch("a=1 [/]=2"), Facts()), True)
+    told(steps_numbers.own_logits(scratch("a=1"), Facts()), False)
+    before = scratch("a=1 b=2")
+    told(steps_numbers.changed_logit(before, before), False)
+    told(steps_numbers.changed_logit(scratch("a=1 b=3", typing=True), before), False)
+    assert "100.0 %" in told(steps_numbers.changed_logit(scratch("a=1 b=0"), before), True)
+    wrong = Facts(screen="scratch", problems={ScratchQuestion: HOSTILE})
+    assert "\x1b" not in told(steps_numbers.own_logits(wrong, Facts()), False)
+
+
+def test_surprise(engine: PipelineEngine) -> None:
+    plain = read(engine, "The cat sat on the")
+    assert plain.distribution is not None
+    best = read(engine, "The cat sat on the", Target(id=plain.distribution.candidates[0].id))
+    bad = read(engine, "The cat sat on the", Target(text=" zebra"))
+    assert "no target" in told(steps_numbers.good(facts(plain), Facts()), False)
+    assert "rank" in told(steps_numbers.good(facts(bad), Facts()), False)
+    assert best.loss is not None and bad.loss is not None
+    assert f"{best.loss.tokens[0].loss:.2f} nats" in told(steps_numbers.good(facts(best), Facts()), True)
+    assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
+    said = told(steps_numbers.terrible(facts(bad), Facts()), True)
+    assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
+    rows = Push(token(" mat"), 0.4, -0.6, True), Push(token(HOSTILE), 0.5, 0.5, False)
+    gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
+    said = told(steps_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
+    assert "-0.600" in said and "+0.500" in said and "in all 0.000" in said
+    told(steps_numbers.gradient_seen(Facts(), Facts()), False)
+
+
+def learned(steps: int) -> Learned:
+    change = WatchedChange(Watched("x", "y"), 1.0, 1.5, 0.4, 0.2, None, None, 0.1)
+    runner = Runner(token(" dog"), 0.5, 0.25, 1, 2, False)
+    done = tuple(LearnStep(n, Recipe(), 1.0, 0.5, 0.6) for n in range(1, steps + 1))
+    return Learned(LearnQuestion(Request()), WEIGHTS, "", (token(" cat"),), TargetState(2.0, 0.135, 3),
+                   TargetState(0.5, 0.6, 1), (runner,), (change,), done, 0, 0, 0)  # fmt: skip
+
+
+def test_one_step() -> None:
+    told(steps_numbers.pinned(Facts(), Facts()), False)
+    told(steps_numbers.pinned(Facts(pins=1), Facts()), True)
+    told(steps_numbers.learned(Facts(screen="learn", answers={LearnQuestion: learned(0)}), Facts()), False)
+    stepped = Facts(screen="learn", answers={LearnQuestion: learned(1)})
+    said = told(steps_numbers.learned(stepped, Facts()), True)
+    assert "2.00 → 0.50" in said and "50.0 % → 25.0 %" in said and "1.00 → 1.50, forgotten" in said
+    told(steps_numbers.undone(stepped, Facts()), False)
+    told(steps_numbers.undone(Facts(answers={LearnQuestion: learned(0)}), Facts()), True)
+
+
+def test_the_loop() -> None:
+    fresh = RunFacts("tales", "running", 10, 100)
+    told(steps_model.started(Facts(), Facts()), False)
+    told(steps_model.started(Facts(run=fresh), Facts()), True)
+    old = dataclasses.replace(fresh, state="finished")
+    assert "from before" in told(steps_model.started(Facts(run=old), Facts(run=old)), False)
+    assert "failed" in told(steps_model.started(Facts(run=dataclasses.replace(fresh, state="failed")), Facts()), False)
+    assert "first evaluation" in told(steps_model.unigram(Facts(run=fresh), Facts()), False)
+    seen = dataclasses.replace(fresh, loss=2.5, unigram=3.1, bigram=2.2, sample=HOSTILE)
+    assert "3.10" in told(steps_model.unigram(Facts(run=seen), Facts()), True)
+    assert "2.20" in told(steps_model.bigram(Facts(run=seen), Facts()), False)
+    assert "has ended" in told(
+        steps_model.bigram(Facts(run=dataclasses.replace(seen, state="finished")), Facts()), False
+    )
+    told(steps_model.watched(Facts(), Facts()), False)
+    told(steps_model.watched(Facts(screen="learned"), Facts()), True)
+
+
+def test_writing(engine: PipelineEngine) -> None:
+    def at(temperature: float, *steps: GeneratedToken) -> Facts:
+        return Facts(sampler=SamplerSettings(temperature=temperature), steps=steps)
+
+    assert "{cooler}" in told(steps_model.greedy(at(0.8), Facts()), False)
+    assert "{draw}" in told(steps_model.greedy(at(0), Facts()), False)
+    told(steps_model.greedy(at(0, drawn("x", 0.5)), Facts()), False)
+    told(steps_model.greedy(at(0, drawn("x", None)), Facts()), True)
+    cold = at(0.5, drawn("x", 0.5))
+    told(steps_model.cold(at(0.5), Facts()), False)
+    told(steps_model.cold(cold, Facts()), True)
+    assert "{undo}" in told(steps_model.same_draw(at(2, drawn("y", 0.7)), cold), False)
+    assert "instead of “x”" in told(steps_model.same_draw(at(2, drawn("y", 0.5, 6)), cold), True)
+    assert "the same token" in told(steps_model.same_draw(at(2, drawn("x", 0.5), drawn("x", 0.5)), cold), True)
+    told(steps_model.same_draw(at(2, drawn("y", 0.5)), Facts()), False)
+    cut = SamplerSettings(top_p=0.5)
+    reading = engine.read(Request(prompt="Once upon a", sampler=cut))
+    told(steps_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
+    assert "keeps" in told(steps_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
+    found = engine.answer(ScratchQuestion(Request(), split(numbers.table_logits()), temperatures=(0.5, 1.0, 2.0)))
+    now = Facts(screen="temperatures", answers={ScratchQuestion: found})
+    said = told(steps_model.table(now, Facts()), True)
+    assert "T 0.5: 53.3/30.0/13.3/3.3 %, T 1: 40.0/30.0/20.0/10.0 %, T 2: 32.5/28.2/23.0/16.3 %" in said
+    told(steps_model.table(Facts(), Facts()), False)
+
+
+def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
+    old, new = read(engine, "The cat sat on the"), read(engine, "The dog ran to the")
+    told(steps_model.decided(facts(old), facts(old)), False)
+    assert "likeliest now" in told(steps_model.decided(facts(new), facts(old)), True)
+    for check in (steps_model.attended, steps_model.lensed):
+        told(check(Facts(), Facts()), False)
+    looked = engine.answer(AttentionQuestion(old.request))
+    said = told(
+        steps_model.attended(Facts(screen="inside", view="attention", answers={AttentionQuestion: looked}), Facts()),
+        True,
+    )
+    assert numbers.percent(max(looked.mean.weights)) in said and "4 × 4 heads" in said
+    lens = engine.answer(LensQuestion(old.request))
+    said = told(steps_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
+    assert old.distribution is not None and numbers.percent(old.distribution.candidates[0].raw_probability) in said
+    question = read(engine, "What is your name?")
+    assert "question mark" in told(steps_model.continued(facts(old), Facts()), False)
+    greedy = SamplerSettings(temperature=0)
+    assert "0 of" in told(steps_model.continued(facts(question, sampler=greedy), Facts()), False)
+    steps = tuple(drawn(HOSTILE, 0.1) for _ in range(steps_model.CONTINUED))
+    assert "{cooler}" in told(steps_model.continued(facts(question, steps=steps), Facts()), False)
+    told(steps_model.continued(facts(question, steps=steps, sampler=greedy), Facts()), True)
+    told(steps_model.tuned(Facts(), Facts()), False)
+    assert "learning" in told(steps_model.tuned(Facts(typed={"instruct": "x"}), Facts()), False)
+    made = Instructed(InstructQuestion(Request(), EXAMPLES), WEIGHTS, "assistant", "/x", 55, 35, 3.0, 0.1, (3.0, 0.2))
+    assert "3.00 → 0.10" in told(steps_model.tuned(Facts(answers={InstructQuestion: made}), Facts()), True)
+    answers = Facts(answers={InstructQuestion: made}, steps=steps)
+    assert "not open" in told(steps_model.answers(answers, Facts()), False)
+    told(steps_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
+    told(steps_model.honest(Facts(), Facts()), False)
+    told(steps_model.honest(Facts(typed={"end": ""}), Facts()), True)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_every_part_can_fail_and_says_what_is_missing(step: Any) -> None:
+    for part in step.parts:
+        assert not part.check(Facts(), Facts()).done and part.check(Facts(), Facts()).words
+
+
+# ── going through, and going on ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_goes_on_by_itself_and_where_it_was_left(engine: PipelineEngine) -> None:
+    tour, text = Tour(), facts(read(engine, "The cat sat on the mat"))
+    assert not tour.load() and tour.look(Facts()) and tour.lacks
+    assert tour.look(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
+    tour.save()
+    again = Tour()
+    assert again.load() and (again.step, again.part, again.done) == (0, 1, {("labels", 0)})
+    # back: nothing is judged until something happens
+    assert again.move(-1, text) and not again.look(text) and again.part == 0
+    assert again.look(dataclasses.replace(text, place="tokens")) and again.part == 1
+    assert not Tour().move(-1, text)
+
+
+def test_all_of_it_can_be_skipped_and_looked_back_at() -> None:
+    tour, parts = Tour(), sum(len(step.parts) for step in STEPS)
+    for _ in range(parts):
+        assert tour.move(1, Facts())
+    assert tour.finished and not tour.move(1, Facts()) and not tour.look(Facts()) and not tour.done
+    tour.save()
+    again = Tour()
+    assert again.load() and again.finished
+    for _ in range(parts):
+        assert again.move(-1, Facts())
+    assert (again.step, again.part) == (0, 0)
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"step": "x", "part": 0, "done": []}', '{"step": "labels", "part": 99, "done": []}',
+                                  '{"step": "labels", "part": "x", "done": []}', '{"step": [], "part": 0, "done": 3}'])  # fmt: skip
+def test_a_damaged_file_begins_anew(kept: str) -> None:
+    path().parent.mkdir(parents=True, exist_ok=True)
+    path().write_text(kept, encoding="utf-8")
+    tour = Tour()
+    assert not tour.load() and (tour.step, tour.part, tour.done) == (0, 0, set())
+
+
+def test_the_command_says_how_far_it_has_come(capsys: pytest.CaptureFixture[str]) -> None:
+    tour = Tour()
+    tour.done.add(("labels", 0))
+    tour.move(1, Facts())
+    tour.save()
+    assert cli.main(["tour", "--json"]) == 0
+    assert '"done": 1' in capsys.readouterr().out
+    assert cli.main(["tour", "--again", "--json"]) == 0
+    assert '"done": 1' not in capsys.readouterr().out and not (paths.data_dir() / "tour.json").exists()

@@ -1,0 +1,257 @@
+"""The tour in the app: a scripted learner goes through it with the keys that the tour names."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fake_engine import HOSTILE, FakeEngine
+from fake_run import add, alive, make, sample
+from helpers import answered, drawn, make_app, unsafe, until
+from textual.pilot import Pilot
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import UserError
+from tui_llm.facts.instruct import InstructQuestion
+from tui_llm.tour.numbers import table_logits
+from tui_llm.tour.steps import STEPS
+from tui_llm.tour.tour import Tour
+from tui_llm.training.run import Run
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.panes.tokens import VIEWS, TokensPane
+from tui_llm.tui.run_watch import RunWatcher
+from tui_llm.tui.screens.tour_pairs import TourPairsScreen
+from tui_llm.tui.widgets.prompt import PromptEditor
+from tui_llm.tui.widgets.tour_pane import TourPane
+
+ALL = {(step.name, at) for step in STEPS for at in range(len(step.parts))}
+
+
+class Learner:
+    """Presses keys, and waits until the tour says that what it asked for was done."""
+
+    def __init__(self, pilot: Pilot[None], app: LabApp) -> None:
+        self.pilot, self.app, self.lab = pilot, app, app.lab_screen
+
+    @property
+    def tour(self) -> Tour:
+        assert self.lab.tour is not None
+        return self.lab.tour
+
+    async def until_done(self, step: str, part: int) -> None:
+        async with asyncio.timeout(60):
+            while (step, part) not in self.tour.done:
+                self.lab.look_at_tour()
+                await self.pilot.pause()
+                await asyncio.sleep(0.005)
+
+    async def at(self, step: str, part: int, *keys: str) -> None:
+        """Does part number `part` of `step` with `keys`; `wait` waits for the reading, `=text` types it, `[*9` presses 9 times."""
+        tour = self.tour
+        assert (tour.steps[tour.step].name, tour.part) == (step, part), (
+            tour.steps[tour.step].name,
+            tour.part,
+            tour.seen,
+        )
+        self.lab.look_at_tour()
+        assert (step, part) in tour.done or tour.lacks, "what is missing is said"
+        for key in keys:
+            if key == "wait":
+                await answered(self.pilot, self.lab)
+            elif key.startswith("="):
+                editor = self.app.screen.query_one(PromptEditor)
+                editor.set_text(key[1:])
+            elif "*" in key:
+                name, times = key.split("*")
+                for _ in range(int(times)):
+                    self.app.simulate_key(name)
+                await self.pilot.pause()
+            else:
+                await self.pilot.press(key)
+        await self.until_done(step, part)
+        assert not unsafe(drawn(self.app))
+        assert any(TourPane.__name__ == type(child).__name__ for child in self.app.screen.children)
+
+
+async def go_through(learner: Learner, own: str) -> None:
+    """All ten steps, with `own` as the learner's text."""
+    at, pilot = learner.at, learner.pilot
+    await at("labels", 0, "=" + own, "wait", "escape")
+    await at("labels", 1, "f5", "=7", "enter")
+    await at("labels", 2, "1", "E")
+    await at("labels", 3, "f5", "enter")
+    await at("pieces", 0, "escape", "1", "C")
+    await at("pieces", 1, "escape", "i", "=" + own + " zxqvwkj", "wait", "escape")
+    await at("pieces", 2, "1", "M", "wait", "home")
+    await at("pieces", 3, "escape", "i", "=" + own + " strawberry", "wait", "escape", "1", "L")
+    await at(
+        "vectors", 0, "escape", "1", *["b"] * (VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view))
+    )
+    await at("vectors", 1, "A", "n")
+    await at("vectors", 2, "slash", "=#100", "enter")
+    await at("softmax", 0, "escape", "2", "C")
+    await at("softmax", 1, "X")
+    await at("softmax", 2, "i", "=mat=3.2 rug=3.2 moon=-2.1", "escape")
+    await at("surprise", 0, "escape", "2", "home", "enter")
+    await at("surprise", 1, "t", "= zebra crossing", "enter")
+    await at("surprise", 2, "3", "p")
+    await at("learn", 0, "P")
+    await at(
+        "learn", 1, "i", "=" + own + ", and then", "wait", "escape", "t", "= the", "enter", "wait", "3", "L", "space"
+    )
+    await at("learn", 2, "u")
+    run = make("tales", steps=100, done=0, state="running", unigram_entropy=3.1, bigram_entropy=2.2)
+    with alive(run):
+        await watch(learner, run)
+        await at("loop", 0, "escape", "4")
+        add(run, 1, 10)
+        sample(run, 10, "Onc \x1b[31m[/]")
+        await at("loop", 1, "4")
+        add(run, 11, 20, val_loss=2.0)
+        await at("loop", 2, "4")
+        await at("loop", 3, "4", "h")
+    await at("writing", 0, "escape", "5", "left_square_bracket*8", "g")
+    await at("writing", 1, "right_square_bracket*5", "g")
+    await at("writing", 2, "u", "right_square_bracket*15", "g")
+    await at("writing", 3, "left_curly_bracket", "wait")
+    await at("writing", 4, "X", "i", "=" + table_logits(), "escape", "T")
+    await at("inside", 0, "escape", "escape", "c", "A")
+    await at("inside", 1, "l")
+    await at("inside", 2, "escape", "i", "=" + own + ", but then", "wait", "escape")
+    await at("assistant", 0, "i", "=What is your name?", "wait", "escape", "left_square_bracket*20", "space")
+    await at("assistant", 1, "f5", "=What is your name? => My name is Nano.", "ctrl+s")
+    await until(pilot, lambda: learner.lab.weights is not None and learner.lab.weights.name == "assistant")
+    await at("assistant", 2, "c", "space")
+    await at("assistant", 3, "f5", "enter")
+    assert learner.tour.finished and learner.tour.done == ALL
+
+
+async def watch(learner: Learner, run: Run) -> None:
+    watcher = learner.lab.query_one(RunWatcher)
+    await until(learner.pilot, lambda: not watcher._reader or watcher.run_watched is None)
+    watcher.follow(run)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+async def test_a_learner_goes_through_all_ten_steps_on_nano(size: tuple[int, int]) -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, prompt="", tour=True)
+    async with app.run_test(size=size) as pilot:
+        lab = app.lab_screen
+        await until(pilot, lambda: lab.weights is not None and lab.tour is not None)
+        await go_through(Learner(pilot, app), "My old cat [red] sat on the mat")
+
+
+# ── on the fake engine ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def panes(app: LabApp) -> list[TourPane]:
+    return [pane for screen in app.screen_stack for pane in screen.query(TourPane)]
+
+
+async def test_it_is_left_and_goes_on_where_it_was() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        assert not lab.one_at_a_time
+        await pilot.press("f5", "f2")  # F5 without a tour says so
+        learner = Learner(pilot, app)
+        assert lab.one_at_a_time and lab.prompt.has_focus  # the rest of the screen is narrower, nothing else changed
+        await learner.at("labels", 0, "escape")
+        await learner.at("labels", 1, "f5", "=4", "enter")
+        assert "labels for free (3/4)" in "\n".join(drawn(app)).lower()
+        await pilot.press("f2")
+        await pilot.pause()
+        assert lab.tour is None and not panes(app) and not lab.one_at_a_time
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("f2")
+        await pilot.pause()
+        tour = app.lab_screen.tour
+        assert tour is not None and (tour.step, tour.part) == (0, 2)
+        await pilot.press("f4", "f4", "f3")
+        assert (tour.step, tour.part) == (0, 3)
+        await pilot.press("f3", "f3", "f3", "f3")
+        assert (tour.step, tour.part) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60), (40, 12), (20, 5), (1, 1)], ids=str)
+async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
+    app = make_app(FakeEngine(hostile=True), prompt="".join(HOSTILE))
+    async with app.run_test(size=size) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("f2", "escape")
+        await pilot.pause()
+        learner = Learner(pilot, app)
+        await learner.until_done("labels", 0)
+        await pilot.press("f5")
+        app.screen.query_one(PromptEditor).set_text("".join(HOSTILE))
+        await pilot.press("enter")
+        await pilot.pause()
+        lab.look_at_tour()
+        assert learner.tour.part == 1 and "no whole number" in learner.tour.lacks
+        for _ in range(40):
+            await pilot.press("f4")
+            assert not unsafe(drawn(app))
+        assert learner.tour.finished
+        await pilot.resize_terminal(100, 30)
+        lab.look_at_tour()
+        await pilot.pause()
+        assert "The end" in "\n".join(drawn(app))
+
+
+async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("f2")
+        await pilot.pause()
+        assert "you are typing; Esc" in "\n".join(drawn(app))
+        tour = lab.tour
+        assert tour is not None
+        while tour.here is None or tour.here.ask is None or tour.here.ask.form != "pairs":
+            await pilot.press("f4")
+
+        def fails(_question: object) -> object:
+            raise UserError("[red]no memory\x1b[31m")
+
+        engine = lab.asker._engine
+        assert isinstance(engine, FakeEngine)
+        engine.answers[InstructQuestion] = fails
+        await pilot.press("f5")
+        assert isinstance(app.screen, TourPairsScreen)
+        editor = app.screen.query_one(PromptEditor)
+        editor.set_text("no arrow")
+        await pilot.press("ctrl+s")  # refused, and said
+        await pilot.pause()
+        assert isinstance(app.screen, TourPairsScreen) and "is no pair" in "\n".join(drawn(app))
+        editor.set_text("a => b")
+        await pilot.press("end", "enter", *"c => d")
+        assert editor.prompt_text == "a => b\nc => d"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "no memory" in (lab.look_at_tour() or tour.lacks))
+        assert not unsafe(drawn(app)) and len(engine.questions[-1].pairs) == 2  # type: ignore[attr-defined]
+        await pilot.press("f5", "escape")
+        assert app.screen is lab
+
+
+async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("f2", "escape", "f1")
+        await pilot.pause()
+        assert "Tour 1/10" in "\n".join(drawn(app))
+        await pilot.press("escape", "ctrl+p")
+        await pilot.pause()
+        assert len(panes(app)) == 2  # the palette has it beside it too
+        await pilot.press("escape", "X")
+        await pilot.pause()
+        assert "Tour 1/10" in "\n".join(drawn(app)) and len(panes(app)) == 2
+        await pilot.press("f2")
+        await pilot.pause()
+        assert not panes(app)

@@ -1,0 +1,32 @@
+"""Counting the tokens of a text file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tui_llm.errors import UserError
+from tui_llm.facts.textfile import TextFile, TextFileQuestion
+from tui_llm.instruments.desk import Desk
+from tui_llm.llm.texts import read_text
+
+LARGEST = 20_000_000  # bytes: counted in a second or two
+
+
+def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
+    """Raises `UserError` where it can't be read, isn't text, or is very large."""
+    try:
+        path = Path(question.path.strip()).expanduser()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~nobody; ValueError: a zero byte
+        raise UserError(f"that is no file's name: {error}") from error
+    if not found:
+        raise UserError(f"there is no file {question.path.strip()!r}; give the path of a text file of yours")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes; give a file of at most {LARGEST:,} here")
+    text = read_text(path)
+    return TextFile(str(path), size, len(desk.tokenizer.encode(text)), desk.tokenizer.name)

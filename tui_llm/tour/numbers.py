@@ -1,0 +1,89 @@
+"""The few formulas that the tour's words need, and how its numbers are written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from tui_llm.display import truncate, visible
+
+LOGITS = {"mat": 3.2, "rug": 1.3, "moon": -2.1}
+TABLE = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
+"""The tutorial's probabilities at temperature 1."""
+COLD, HOT = 0.5, 2.0
+
+
+def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
+    """e^(x ÷ T) ÷ Σ e^(x ÷ T), with the largest x taken off first."""
+    top = max(logits)
+    powers = [math.exp((logit - top) / temperature) for logit in logits]
+    total = math.fsum(powers)
+    return [power / total for power in powers]
+
+
+def tempered(probabilities: Sequence[float], temperature: float) -> list[float]:
+    """Those of temperature 1 at another one: softmax of ln p ÷ T."""
+    return softmax([math.log(p) for p in probabilities], temperature)
+
+
+def loss(probability: float) -> float:
+    """−ln p, in nats."""
+    return -math.log(probability) if probability > 0 else math.inf
+
+
+def percent(probability: float) -> str:
+    if not math.isfinite(probability):
+        return "?"
+    if 0 < probability < 0.0005:
+        return f"{probability * 100:.1g} %"
+    return f"{probability * 100:.1f} %"
+
+
+def shares(probabilities: Iterable[float]) -> str:
+    """`86.6/13.0/0.4 %`"""
+    return "/".join(f"{p * 100:.1f}" for p in probabilities) + " %"
+
+
+def nats(value: float) -> str:
+    return f"{value:.2f}"
+
+
+_KEY = re.compile(r"\{([a-z_]+)\}")
+_OPEN, _CLOSE = "\ue000", "\ue001"  # foreign braces, until keys are filled in: `visible` lets no such character through
+
+
+def foreign(text: str, room: int = 200) -> str:
+    """Foreign text, safe for the terminal, and in which `keyed` finds no key."""
+    return truncate(visible(text), room).replace("{", _OPEN).replace("}", _CLOSE)
+
+
+def words(text: str, room: int = 24) -> str:
+    """Foreign text between quotation marks."""
+    return f"“{foreign(text, room)}”"
+
+
+def keyed(text: str, key: Callable[[str], str | None]) -> str:
+    """The tour's words with {command} filled in by its key; a name that `key` doesn't know stays."""
+    filled = _KEY.sub(lambda match: key(match[1]) or match[0], text)
+    return filled.replace(_OPEN, "{").replace(_CLOSE, "}")
+
+
+def many(count: int, one: str) -> str:
+    """`1 pair`, `2 pairs`"""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def typed_logits(values: dict[str, float]) -> str:
+    return " ".join(f"{name}={value:g}" for name, value in values.items())
+
+
+def table_logits() -> str:
+    """The tutorial's table as logits, ln p."""
+    return " ".join(f"{name}={math.log(p):.3f}" for name, p in TABLE.items())
+
+
+def whole_number(text: str | None) -> int | None:
+    """The whole number that was typed, if it is one."""
+    cleaned = (text or "").replace(",", "").replace(" ", "").replace("\u202f", "")
+    return int(cleaned) if cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 15 else None

@@ -1,0 +1,301 @@
+"""Steps 7 to 10: the loop; writing; inside; from predictor to assistant."""
+
+from __future__ import annotations
+
+from tui_llm.facts.attention import Attention, AttentionQuestion
+from tui_llm.facts.instruct import Instructed, InstructQuestion
+from tui_llm.facts.lens import Lens, LensQuestion
+from tui_llm.facts.scratch import Scratch, ScratchQuestion
+from tui_llm.llm.instruction_pairs import EXAMPLES, show
+from tui_llm.reading import GeneratedToken
+from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing
+from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, percent, shares, table_logits, tempered, words
+from tui_llm.tour.step import Ask, Part, Step
+from tui_llm.tour.steps_numbers import NOT_LAB
+from tui_llm.tour.steps_text import WAIT, reading_of_text
+
+CONTINUED = 8  # tokens of an answer, or a continuation, that are enough to judge
+ANSWERED = 2
+
+
+# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def started(now: Facts, began: Facts) -> Outcome:
+    run = now.run
+    if run is None:
+        return missing("there is no run yet: {pane_training} {new_run}")
+    if run.state in ("failed", "died"):
+        return missing(f"run {words(run.name)} {run.state}; start another: {{new_run}}")
+    if began.run is not None and began.run.name == run.name and not run.alive:
+        return missing(f"run {words(run.name)} is from before; start a new one: {{new_run}}")
+    return done(f"Run {words(run.name)} is a process of its own: it goes on when you leave.")
+
+
+def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Outcome:
+    if run is None:
+        return missing("no run is watched: {pane_training} {new_run}")
+    if run.state in ("failed", "died"):
+        return missing(f"run {words(run.name)} {run.state}; start another: {{new_run}}")
+    if line is None or run.loss is None:
+        return missing(f"step {run.step:,} of {run.steps:,}; the first evaluation is still to come")
+    if run.loss >= line:
+        over = "" if run.alive else "; the run has ended: start one with more steps"
+        return missing(
+            f"validation loss {nats(run.loss)} at step {run.step:,}, the {name} line is at {nats(line)}{over}"
+        )
+    wrote = f" It writes: {words(run.sample, 60)}" if run.sample else ""
+    return done(f"Loss {nats(run.loss)}, below the {name} line at {nats(line)}: {why}.{wrote}")
+
+
+def unigram(now: Facts, began: Facts) -> Outcome:
+    return below(now.run, now.run.unigram if now.run is not None else None, "unigram",
+                 "it knows which tokens are frequent, and it uses what stands before")  # fmt: skip
+
+
+def bigram(now: Facts, began: Facts) -> Outcome:
+    return below(now.run, now.run.bigram if now.run is not None else None, "bigram",
+                 "it looks further back than one token")  # fmt: skip
+
+
+def watched(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "learned":
+        return missing("How it learned is not open: {pane_training} {how_it_learned}")
+    return done("← and → go through the evaluations: the same prompt, as the model grew.")
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outcome:
+    """The token that was drawn last, where it was drawn in this part at that temperature."""
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if now.typing:
+        return missing("you are typing; {leave} first")
+    if now.sampler.temperature != temperature:
+        way = "{cooler}" if now.sampler.temperature > temperature else "{warmer}"
+        return missing(f"T is {now.sampler.temperature:g}; {way} to {temperature:g}")
+    if not now.steps or now.steps == began.steps:
+        return missing("nothing was drawn yet: {draw}")
+    return now.steps[-1]
+
+
+def greedy(now: Facts, began: Facts) -> Outcome:
+    token = last(now, began, 0)
+    if isinstance(token, Outcome):
+        return token
+    if token.by_hand or token.u is not None:
+        return missing("draw once more with {draw}")
+    return done(
+        f"{words(token.text)}: no draw, always the likeliest ({percent(token.raw_probability)}). Again gives the same."
+    )
+
+
+def cold(now: Facts, began: Facts) -> Outcome:
+    token = last(now, began, COLD)
+    if isinstance(token, Outcome):
+        return token
+    if token.u is None:
+        return missing("the last token was not drawn at this temperature: {draw}")
+    return done(
+        f"u = {token.u:.3f} fell on {words(token.text)}: {percent(token.raw_probability)} at T 1, {percent(token.probability)} here."
+    )
+
+
+def same_draw(now: Facts, began: Facts) -> Outcome:
+    before = began.steps[-1] if began.steps else None
+    if before is None or before.u is None:
+        return missing("first a draw to repeat: {draw}")
+    token = last(now, began, HOT)
+    if isinstance(token, Outcome):
+        return token
+    if token.u != before.u:
+        return missing("that is another u: {undo} takes tokens back, until the one drawn before is gone; then {draw}")
+    hit = "the same token" if token.id == before.id else f"{words(token.text)} instead of {words(before.text)}"
+    return done(
+        f"The same u = {token.u or 0.0:.3f}, other shares: {hit} ({percent(token.probability)}, rank {token.rank}). Heat gives the unlikely more room."
+    )
+
+
+def nucleus(now: Facts, began: Facts) -> Outcome:
+    spread = now.reading.distribution if now.reading is not None else None
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if now.sampler.top_p >= began.sampler.top_p:
+        return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_down}} lowers it")
+    if spread is None:
+        return missing(WAIT)
+    return done(
+        f"Top-p {now.sampler.top_p:g} keeps {spread.kept:,} of {spread.vocabulary:,} tokens, with {percent(spread.kept_mass)} between them; "
+        "they share the rest."
+    )
+
+
+def table_words() -> str:
+    chances = list(TABLE.values())
+    return f"{shares(chances)} becomes {shares(tempered(chances, COLD))} at T {COLD:g} and {shares(tempered(chances, HOT))} at T {HOT:g}"
+
+
+def table(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(ScratchQuestion, Scratch)
+    if now.screen != "temperatures":
+        return missing("the temperatures are not side by side yet: {scratch}, type them, Esc, {scratch_temperatures}")
+    if ScratchQuestion in now.problems:
+        return missing(foreign(now.problems[ScratchQuestion]))
+    if found is None or found.temperatures is None:
+        return missing("these are not your own logits: Esc, then {scratch} and {scratch_temperatures}")
+    columns = ", ".join(
+        f"T {column.temperature:g}: {shares(column.probabilities[:4])}" for column in found.temperatures.columns[:3]
+    )
+    chances = list(TABLE.values())
+    same = shares(tempered(chances, COLD)) in columns and shares(tempered(chances, HOT)) in columns
+    tutorial = "" if same else f" By the same formula {table_words()}."
+    return done(f"{columns}.{tutorial} The order stays, only the shares move.")
+
+
+# ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def attended(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(AttentionQuestion, Attention)
+    if now.screen != "inside" or now.view != "attention":
+        return missing("attention is not open: Esc, {inside}")
+    if found is None:
+        return missing(WAIT)
+    look, place = found.mean, found.place
+    at = min(look.strongest, len(look.weights) - 1)
+    seen = place.tokens[at]
+    return done(
+        f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads looked most at "
+        f"{words(seen.text)} ({percent(look.weights[at])}). Where it looked is a hint, no proof."
+    )
+
+
+def lensed(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(LensQuestion, Lens)
+    if now.screen != "inside" or now.view != "lens":
+        return missing("the lens is not open: {inside_lens}")
+    if found is None:
+        return missing(WAIT)
+    guesses = [row.guesses[0] for row in found.rows if row.guesses]
+    path = " → ".join(words(guess.token.text, 12) for guess in guesses)
+    sure = (
+        f", with {percent(guesses[0].probability)} at first and {percent(guesses[-1].probability)} in the end"
+        if guesses
+        else ""
+    )
+    return done(f"Likeliest from the embedding on, layer by layer: {path}{sure}.")
+
+
+def decided(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if (gap := reading_of_text(now)) is not None:
+        return gap
+    if now.prompt == began.prompt and now.steps == began.steps:
+        return missing("the text is the same as before: change one earlier word")
+    old = began.reading.distribution if began.reading is not None else None
+    new = now.reading.distribution if now.reading is not None else None
+    if old is None or new is None or not old.candidates or not new.candidates:
+        return missing("nothing is predicted; type some text")
+    top = old.candidates[0]
+    after = next((row for row in new.candidates if row.id == top.id), None)
+    now_is = percent(after.raw_probability) if after is not None else "not among the first any more"
+    return done(
+        f"{words(top.text)} was likeliest with {percent(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
+        f"({percent(new.candidates[0].raw_probability)}). Changing a word is the proof that attention is not."
+    )
+
+
+# ── from predictor to assistant ──────────────────────────────────────────────────────────────────────────────────
+
+
+def continued(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if now.typing:
+        return missing("you are typing; {leave} when the question is there")
+    if "?" not in now.prompt:
+        return missing("the text has no question mark: {type} a question")
+    if not now.sampler.greedy:
+        return missing(
+            f"T is {now.sampler.temperature:g}; {{cooler}} to 0, so that before and after are no matter of luck"
+        )
+    if len(now.steps) < CONTINUED:
+        return missing(f"{len(now.steps)} of {CONTINUED} tokens: {{stream}} lets it write")
+    text = "".join(token.text for token in now.steps)
+    return done(f"It went on: {words(text, 60)}. It predicts text; nobody taught it that a question wants an answer.")
+
+
+def tuned(now: Facts, began: Facts) -> Outcome:
+    if InstructQuestion in now.problems:
+        return missing(f"{foreign(now.problems[InstructQuestion])}. {{tour_answer}} again")
+    found = now.answer(InstructQuestion, Instructed)
+    if "instruct" in now.typed and found is None:
+        return missing("it is learning your pairs: some seconds; {tour} stops it")
+    if found is None:
+        return missing("no pairs were given yet")
+    return done(
+        f"{len(found.losses)} steps on {many(len(found.question.pairs), 'pair')}; loss on the {found.answer_tokens} answer tokens alone (of {found.tokens}): "
+        f"{nats(found.before)} → {nats(found.after)}. It is a model of its own, {words(found.name)}, and open now."
+    )
+
+
+def answers(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(InstructQuestion, Instructed)
+    if found is not None and now.model != found.name:
+        return missing(f"the model {words(found.name)} is not open: {{models}}")
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if now.typing:
+        return missing("you are typing; {leave} first")
+    if len(now.steps) < ANSWERED or now.streaming:
+        return missing("let it write: {clear} takes the old tokens away, {stream} writes")
+    text = "".join(token.text for token in now.steps).strip()
+    return done(
+        f"Now: {words(text, 60)}. Same network, same loss, other examples. Ask what is in none of your pairs, and it repeats an answer it knows."
+    )
+
+
+def honest(now: Facts, began: Facts) -> Outcome:
+    if "end" not in now.typed:
+        return missing("{tour_answer} when you have read this")
+    return done("That was the whole way: text, tokens, logits, loss, steps, samples, answers.")
+
+
+HONEST = (
+    "A model this small knows no facts and follows no instruction it has not seen; a large one, on thousands of pairs, generalises. "
+    "Preference training comes next: people choose the better of two answers, and the model is pushed to it (not here). {tour_answer} ends."
+)
+
+
+def steps() -> tuple[Step, ...]:
+    pairs = Ask("instruct", "Instruction–answer pairs", "one a line, QUESTION => ANSWER", show(EXAMPLES), "pairs")
+    end = Ask("end", "The end of the tour", "Enter ends it · everything stays as it is", "done")
+    return (
+        Step("loop", "The loop", (
+            Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, choose the preset toy, {start_run} starts it from random weights.", started),
+            Part("{pane_training}: watch its loss, and what it writes. It begins at ln V, knowing nothing; which tokens are frequent it learns first: the unigram line.", unigram),
+            Part("Spaces, then words, then grammar. Below the bigram line it uses more than one token of context; wait for it.", bigram),
+            Part("{pane_training}, then {how_it_learned}: your pinned prompts at every evaluation.", watched),
+        )),
+        Step("writing", "Writing", (
+            Part("Esc. {pane_generate}; {cooler} down to T = 0, then {draw}: greedy.", greedy),
+            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: a number u in 0…1 is drawn and laid on the shares.", cold),
+            Part(f"{{undo}} takes that token back. {{warmer}} up to T = {HOT:g}, then {{draw}}: the same u again.", same_draw),
+            Part("{top_p_down} lowers top-p: the tail is cut before anything is drawn.", nucleus),
+            Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
+        )),
+        Step("inside", "Inside", (
+            Part("Esc until the panes are back. {clear} takes the drawn tokens away; then {inside}: where did each head look?", attended),
+            Part("{inside_lens}: the prediction as it grows, layer by layer.", lensed),
+            Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
+        )),
+        Step("assistant", "From predictor to assistant", (
+            Part("Esc. {type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model go on, and stops it.", continued),
+            Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
+            Part("The same question again: {clear} clears, {stream} lets it write.", answers),
+            Part(HONEST, honest, end),
+        )),
+    )  # fmt: skip

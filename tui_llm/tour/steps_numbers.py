@@ -1,0 +1,199 @@
+"""Steps 4 to 6: logits to probabilities; surprise; one step of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tui_llm.facts.gradient import Gradient, GradientQuestion
+from tui_llm.facts.learn import Learned, LearnQuestion, Runner
+from tui_llm.facts.scratch import Scratch, ScratchQuestion
+from tui_llm.reading import Candidate, LossReading
+from tui_llm.tour.facts import Facts, Outcome, done, missing
+from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, percent, shares, softmax, typed_logits, words
+from tui_llm.tour.step import Part, Step
+from tui_llm.tour.steps_text import WAIT, reading_of_text
+
+GOOD, TERRIBLE = softmax(list(LOGITS.values()))[0], 0.01  # probabilities
+NOT_LAB = "go back to the panes: Esc"
+
+
+def staged(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if (gap := reading_of_text(now)) is not None:
+        return gap
+    spread = now.reading.distribution if now.reading is not None else None
+    if spread is None or not spread.candidates:
+        return missing("nothing is predicted; {type} and type some text")
+    if not now.stage:
+        return missing("the table shows no stages yet: {pane_logits} {stages}")
+    first = spread.candidates[0]
+    return done(
+        f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {spread.vocabulary:,} tokens "
+        f"= {percent(first.raw_probability)}. A logit is a score, softmax makes shares of it."
+    )
+
+
+def rows(now: Facts) -> tuple[Candidate, ...]:
+    found = now.answer(ScratchQuestion, Scratch)
+    return found.distribution.candidates if found is not None else ()
+
+
+def own_logits(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "scratch":
+        return missing("the scratch table is not open: Esc, then {scratch}")
+    if ScratchQuestion in now.problems:
+        return missing(foreign(now.problems[ScratchQuestion]))
+    found = rows(now)
+    if len(found) < 2:
+        return missing("type at least two tokens, each as TOKEN=LOGIT")
+    raw = [row.raw_probability for row in found]
+    said = ", ".join(f"{words(row.text, 12)} {percent(row.raw_probability)}" for row in found[:3])
+    others = f" The tutorial's {typed_logits(LOGITS)}: {shares(softmax(list(LOGITS.values())))}."
+    given = {row.text: row.logit for row in found}
+    same = given.keys() == LOGITS.keys() and all(abs(given[name] - LOGITS[name]) < 1e-6 for name in LOGITS)
+    return done(f"{said}: together {percent(sum(raw))}.{'' if same else others}")
+
+
+def changed_logit(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "scratch":
+        return missing("the scratch table is not open: {scratch}")
+    if ScratchQuestion in now.problems:
+        return missing(foreign(now.problems[ScratchQuestion]))
+    found, before = rows(now), {row.text: row for row in rows(began)}
+    if now.typing:
+        return missing("Esc or Enter ends typing")
+    changed = [row for row in found if row.text in before and row.logit != before[row.text].logit]
+    if not changed:
+        return missing("no logit is another one yet: {type_scratch} types")
+    row = changed[0]
+    return done(
+        f"{words(row.text, 12)} went from {percent(before[row.text].raw_probability)} to {percent(row.raw_probability)}, and all others "
+        f"moved with it: they still sum to {percent(sum(row.raw_probability for row in found))}."
+    )
+
+
+def loss_of(now: Facts) -> LossReading | Outcome:
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if (gap := reading_of_text(now)) is not None:
+        return gap
+    found = now.reading.loss if now.reading is not None else None
+    if found is None or found.problem or not found.tokens:
+        return missing("there is no target; {target} types one")
+    return found
+
+
+def good(now: Facts, began: Facts) -> Outcome:
+    found = loss_of(now)
+    if isinstance(found, Outcome):
+        return found
+    first = found.tokens[0]
+    if first.rank > 1 or len(found.tokens) > 1:
+        return missing(
+            f"the target {words(found.text)} is not the likeliest token (rank {first.rank}): take the table's first row"
+        )
+    return done(
+        f"p = {percent(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent(GOOD)} would cost "
+        f"{nats(loss(GOOD))}, {percent(1.0)} would cost {nats(abs(loss(1.0)))}."
+    )
+
+
+def terrible(now: Facts, began: Facts) -> Outcome:
+    found = loss_of(now)
+    if isinstance(found, Outcome):
+        return found
+    worst = max(found.tokens, key=lambda token: token.loss)
+    if worst.loss < loss(TERRIBLE):
+        return missing(
+            f"the loss is {nats(worst.loss)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent(TERRIBLE)}): {{target}} types a sillier word"
+        )
+    than = "more" if worst.loss > found.uniform_loss else "less"
+    return done(
+        f"p = {percent(worst.probability)} costs {nats(worst.loss)} nats; {percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. That is {than} than "
+        f"ln V = {nats(found.uniform_loss)}, what knowing nothing costs."
+    )
+
+
+def gradient_seen(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(GradientQuestion, Gradient)
+    if now.screen != "lab":
+        return missing(NOT_LAB)
+    if found is None or found is began.answers.get(GradientQuestion):
+        return missing("the bars are not there yet: {pane_loss} {gradient}")
+    own = next((row for row in found.rows if row.target), None)
+    other = next((row for row in found.rows if not row.target), None)
+    if own is None or other is None:
+        return missing(WAIT)
+    total = sum(row.gradient for row in found.rows) + found.rest
+    return done(
+        f"p − y: {own.gradient:+.3f} for the target {words(own.token.text, 14)} (up), {other.gradient:+.3f} for "
+        f"{words(other.token.text, 14)} (down), in all {abs(total):.3f}. That is the whole learning signal."
+    )
+
+
+def pinned(now: Facts, began: Facts) -> Outcome:
+    if not now.pins:
+        return missing("nothing is pinned; {leave} if you type, then {pin}")
+    return done("Pinned. Whatever is learned next, we see what becomes of this.")
+
+
+def learned(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "learn":
+        if (gap := reading_of_text(now)) is not None:
+            return gap
+        return missing("Learn this is not open: {pane_loss} {learn}")
+    if LearnQuestion in now.problems:
+        return missing(foreign(now.problems[LearnQuestion]))
+    found = now.answer(LearnQuestion, Learned)
+    if found is None or not found.steps:
+        return missing("no step was taken yet: {learn_step}")
+    return done(learned_words(found))
+
+
+def learned_words(found: Learned) -> str:
+    before, after = found.before, found.after
+    parts = [
+        f"One step: loss {nats(before.loss)} → {nats(after.loss)}" if len(found.steps) == 1 else
+        f"{len(found.steps)} steps: loss {nats(before.loss)} → {nats(after.loss)}",
+        f"p {percent(before.probability)} → {percent(after.probability)}",
+    ]  # fmt: skip
+    fell = most_changed([row for row in found.runners if not row.target and row.after < row.before])
+    if fell is not None:
+        parts.append(f"{words(fell.token.text, 12)} fell {percent(fell.before)} → {percent(fell.after)}")
+    lost = next((one for one in found.watched if one.loss_before is not None and one.loss_after is not None), None)
+    if lost is not None and lost.loss_before is not None and lost.loss_after is not None:
+        way = "forgotten a little" if lost.loss_after > lost.loss_before else "not forgotten"
+        parts.append(f"the pinned text: {nats(lost.loss_before)} → {nats(lost.loss_after)}, {way}")
+    return "; ".join(parts) + "."
+
+
+def most_changed(found: Sequence[Runner]) -> Runner | None:
+    return max(found, key=lambda row: abs(row.after - row.before), default=None)
+
+
+def undone(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(LearnQuestion, Learned)
+    if found is None or found.steps:
+        return missing("the copy still stands after a step: {learn_undo}, or {learn_reset}")
+    return done(f"Loss {nats(found.after.loss)} again, exactly: it was a copy, and its weights are those of before.")
+
+
+def steps() -> tuple[Step, ...]:
+    return (
+        Step("softmax", "Logits to probabilities", (
+            Part("Esc. {pane_logits}, then {stages}: the way from logit to probability, stage by stage.", staged),
+            Part(f"Now your own: {{scratch}} opens a scratch table with {typed_logits(LOGITS)}.", own_logits),
+            Part("{type_scratch} types there: give one of them another logit, then Esc. What happens to the others?", changed_logit),
+        )),
+        Step("surprise", "Surprise", (
+            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now. What does it cost?", good),
+            Part("{target} types a target that this text should never go on with, such as \" purple\".", terrible),
+            Part("Which way should each logit move? {pane_loss}, then {gradient}.", gradient_seen),
+        )),
+        Step("learn", "One step of learning", (
+            Part("{pin} pins this text and target: later you see what became of them.", pinned),
+            Part("{type} types a sentence that you want it to know, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step.", learned),
+            Part("{learn_undo} takes the step back.", undone),
+        )),
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""Steps 1 to 3: labels for free; words, letters, pieces; ids and vectors."""
+
+from __future__ import annotations
+
+from tui_llm import paths
+from tui_llm.facts.merges import Merges, MergesQuestion
+from tui_llm.facts.neighbours import Neighbours, NeighboursQuestion
+from tui_llm.facts.pairs import Pairs, PairsQuestion
+from tui_llm.facts.textfile import TextFile, TextFileQuestion
+from tui_llm.facts.vocabularies import Vocabularies, VocabulariesQuestion
+from tui_llm.llm import letters
+from tui_llm.tour.facts import Facts, Outcome, done, missing
+from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
+from tui_llm.tour.step import Ask, Part, Step
+
+TOKENS_NEEDED = 4
+PIECES_NEEDED = 3  # of a word that is rare or mistyped
+WAIT = "the model's answer: a moment"
+STRAWBERRY = "strawberry"
+
+
+def reading_of_text(now: Facts) -> Outcome | None:
+    """What is missing where there is no reading of a finished text."""
+    if now.typing:
+        return missing("you are typing; {leave} when the text is as you want it")
+    if now.reading is None:
+        return missing(WAIT)
+    return None
+
+
+def own_text(now: Facts, began: Facts) -> Outcome:
+    if (gap := reading_of_text(now)) is not None:
+        return gap
+    if now.count < TOKENS_NEEDED:
+        return missing(f"the text has {now.count} tokens; {{type}} and type at least {TOKENS_NEEDED}")
+    return done(f"Your text is {now.count} tokens for this model: the blocks in the Tokens pane.")
+
+
+def predicted(now: Facts, began: Facts) -> Outcome:
+    said = whole_number(now.typed.get("pairs"))
+    if said is None:
+        return missing("no guess yet" if "pairs" not in now.typed else "that was no whole number; {tour_answer} again")
+    return done(f"You say {said:,}. Now count.")
+
+
+def counted(now: Facts, began: Facts) -> Outcome:
+    pairs = now.answer(PairsQuestion, Pairs)
+    if now.screen != "pairs":
+        return missing("the list of pairs is not open")
+    if pairs is None:
+        return missing(WAIT)
+    if pairs.count < 2:
+        return missing("one token makes no pair; {pairs_leave} and type more")
+    said, count = whole_number(now.typed.get("pairs")), pairs.count - 1
+    verdict = "you were right" if said == count else f"you said {said:,}" if said is not None else "no guess from you"
+    mean = f" The model's mean loss on them: {nats(pairs.mean)} nats." if pairs.mean is not None else ""
+    return done(
+        f"{pairs.count} tokens make {count} pairs ({verdict}): each token is the label of those before it.{mean}"
+    )
+
+
+def file_counted(now: Facts, began: Facts) -> Outcome:
+    if TextFileQuestion in now.problems:
+        return missing(f"{foreign(now.problems[TextFileQuestion])}. {{tour_answer}} again".replace("..", "."))
+    found = now.answer(TextFileQuestion, TextFile)
+    if found is None or found is began.answers.get(TextFileQuestion):
+        return missing("no file was named yet")
+    if not found.pairs:
+        return missing("there is no pair in it; name a longer text")
+    return done(
+        f"{found.bytes:,} bytes are {found.tokens:,} tokens, so {found.pairs:,} examples, and nobody labelled one of them."
+    )
+
+
+def compared(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(VocabulariesQuestion, Vocabularies)
+    if now.screen != "vocabularies":
+        return missing("the vocabularies are not side by side yet")
+    if found is None:
+        return missing(WAIT)
+    counts = [f"{words(side.name, 14)} {side.count:,}" for side in found.sides if not side.problem and side.count]
+    unknown = found.words
+    lost = ""
+    if not unknown.problem:
+        lost = f" A vocabulary of the {unknown.size:,} words of {words(unknown.source)} can't say {unknown.missing_count} of your {unknown.count} words"
+        lost += f", such as {words(unknown.missing[0], 16)}." if unknown.missing else "."
+    return done(f"The same text: {', '.join(counts[:4])}.{lost}")
+
+
+def longest_word(now: Facts) -> tuple[str, int]:
+    """The word of the text (pieces up to a space) with the most tokens, and how many it has."""
+    best, word, count = ("", 0), "", 0
+    for token in now.tokens:
+        if token.special or token.text[:1].isspace():
+            word, count = "", 0
+        word, count = word + token.text, count + (not token.special)
+        if count > best[1] and word.strip():
+            best = word.strip(), count
+    return best
+
+
+def rare_word(now: Facts, began: Facts) -> Outcome:
+    if (gap := reading_of_text(now)) is not None:
+        return gap
+    word, count = longest_word(now)
+    if now.prompt == began.prompt:
+        return missing("the text is the same as before")
+    if count < PIECES_NEEDED:
+        return missing(f"every word is at most {count} piece{'' if count == 1 else 's'}; mistype one, or invent one")
+    return done(f"{words(word)} is {count} pieces: no text is unknown to pieces, rare ones just cost more.")
+
+
+def merged(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(MergesQuestion, Merges)
+    if now.screen != "merges":
+        return missing("the merges are not open")
+    if found is None or not found.words:
+        return missing(WAIT)
+    word = found.words[0]
+    if word.replay is None:
+        return missing("that word can't be watched; {merges_word_back} {merges_word_on} go to another")
+    if now.view != "first":
+        return missing("not at the bytes yet: {merges_first}")
+    states = word.replay.states
+    return done(
+        f"{words(word.text)} is {len(states[0].parts)} bytes; {many(len(states) - 1, 'merge')} and there are "
+        f"{many(len(word.tokens), 'token')}. {{merges_on}} plays them."
+    )
+
+
+def strawberry(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "letters":
+        gap = reading_of_text(now)
+        if gap is not None:
+            return gap
+        return missing("the letters are not counted yet: {pane_tokens} {letters}")
+    if now.reading is None:
+        return missing(WAIT)
+    text = "".join(token.text for token in now.tokens)
+    letter = "r" if "r" in text.lower() else next((c for c in text.lower() if c.isalpha()), "")
+    if not letter:
+        return missing("there is no letter in the text; type some word")
+    found = letters.count([token.bytes for token in now.tokens], letter)
+    ids = " ".join(str(token.id) for token in now.tokens[-6:])
+    return done(
+        f"{words(letter, 4)} is there {found.total} time{'' if found.total == 1 else 's'}, inside {sum(map(bool, found.inside))} of "
+        f"{len(found.inside)} tokens. The model gets only ids, … {ids}: it can't look inside."
+    )
+
+
+def ids_seen(now: Facts, began: Facts) -> Outcome:
+    if now.screen != "lab":
+        return missing("go back to the panes: Esc")
+    if now.token_view != "ids":
+        return missing("the Tokens pane shows no ids yet: {token_view}")
+    if not now.tokens:
+        return missing("there is no text; {type} and type some")
+    token = now.tokens[-1]
+    return done(
+        f"{words(token.text)} is number {token.id:,}. The number is a label, a row in a table: it measures nothing."
+    )
+
+
+def neighbours_words(found: Neighbours) -> str:
+    near = found.nearest[0]
+    return (
+        f"Nearest to {words(found.token.text)} (id {found.token.id:,}) of all {found.width}-number vectors: "
+        f"{words(near.token.text)} (id {near.token.id:,}), cosine {near.cosine:.2f}."
+    )
+
+
+def neighbours_seen(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(NeighboursQuestion, Neighbours)
+    if now.screen != "inside" or now.view != "neighbours":
+        return missing("the neighbours are not open: {inside}, then {inside_neighbours}")
+    if found is None or not found.nearest:
+        return missing(WAIT)
+    return done(neighbours_words(found))
+
+
+def other_neighbours(now: Facts, began: Facts) -> Outcome:
+    found, before = now.answer(NeighboursQuestion, Neighbours), began.answer(NeighboursQuestion, Neighbours)
+    if NeighboursQuestion in now.problems and now.problems != began.problems:
+        return missing(foreign(now.problems[NeighboursQuestion]))
+    if found is None or not found.nearest or (before is not None and found.token.id == before.token.id):
+        return missing("still the same token; {inside_search} types another, {inside_go} goes to a neighbour")
+    return done(f"{neighbours_words(found)} Nobody told it: training put words used alike side by side.")
+
+
+def file_to_begin_with() -> str:
+    return str(paths.shipped_models_dir() / "nano" / "README.md")
+
+
+def steps() -> tuple[Step, ...]:
+    guess = Ask("pairs", "How many (input, target) pairs does your text make?", "a whole number, then Enter")
+    file = Ask(
+        "file", "A text file of yours", "Enter counts its examples · Esc leaves it", file_to_begin_with(), "file"
+    )
+    return (
+        Step("labels", "Labels for free", (
+            Part("A model learns to say what comes next. {type} types a text of your own (or keep this one), {leave} ends typing.", own_text),
+            Part("Every token is to be predicted from those before it. How many (input, target) pairs does your text make? {tour_answer} types your guess.", predicted, guess),
+            Part("Count them: {pane_tokens} for the Tokens pane, then {pairs}.", counted),
+            Part("And a whole file? {tour_answer} takes the path of a text file of yours.", file_counted, file),
+        )),
+        Step("pieces", "Words, letters, pieces", (
+            Part("Esc goes back to the panes. {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
+            Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {leave}.", rare_word),
+            Part("How does it become pieces? {pane_tokens}, {merges}, then {merges_first} for the bytes and {merges_on} for each merge.", merged),
+            Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{leave}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
+        )),
+        Step("vectors", "Ids and vectors", (
+            Part("Esc. {pane_tokens}, then {token_view} until the ids stand under the tokens.", ids_seen),
+            Part("Each id has a vector of its own, learned. {inside}, then {inside_neighbours}: whose vectors point the same way?", neighbours_seen),
+            Part("Now another: {inside_search} types a token (mind its leading space), {inside_go} goes on to the row's.", other_neighbours),
+        )),
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""Where the learner is in the tour: what is done, what comes next; kept in the data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tui_llm import paths
+from tui_llm.errors import UserError
+from tui_llm.files import read_json, write_json
+from tui_llm.tour.facts import Facts
+from tui_llm.tour.step import Part, Step
+from tui_llm.tour.steps import STEPS
+
+FINISHED = "The tour is over. Everything you made stays; {tour_back} looks back, {tour} closes this."
+
+
+def path() -> Path:
+    return paths.data_dir() / "tour.json"
+
+
+class Tour:
+    """`look` is told the facts again and again, and goes on where the part that is shown is done. Part number `part` of
+    step number `step`, from 0; after the last one `step` is the number of steps."""
+
+    def __init__(self, steps: tuple[Step, ...] = STEPS) -> None:
+        self.steps = steps
+        self.step = self.part = 0
+        self.typed: dict[str, str] = {}
+        self.seen = ""  # what was just seen, in the words of the part before
+        self.lacks = ""
+        self.done: set[tuple[str, int]] = set()
+        self._began: Facts | None = None
+        self._held: Facts | None = None  # gone to by hand: nothing is judged until something happens
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= len(self.steps)
+
+    @property
+    def here(self) -> Part | None:
+        return None if self.finished else self.steps[self.step].parts[self.part]
+
+    @property
+    def title(self) -> str:
+        return "The end" if self.finished else self.steps[self.step].title
+
+    def look(self, facts: Facts) -> bool:
+        """Whether anything is said otherwise now."""
+        part = self.here
+        if part is None:
+            return False
+        if self._began is None:
+            self._began = facts
+        if self._held is not None:
+            if self._held == facts:
+                return False
+            self._held = None
+        outcome = part.check(facts, self._began)
+        if not outcome.done:
+            changed, self.lacks = self.lacks != outcome.words, outcome.words
+            return changed
+        self.done.add((self.steps[self.step].name, self.part))
+        at_once = facts == self._began and self.seen  # what was seen before this has hardly been read
+        self.seen = f"{self.seen} {outcome.words}" if at_once else outcome.words
+        self._go(1)
+        self._began = facts
+        return True
+
+    def move(self, direction: int, facts: Facts) -> bool:
+        """To the next part (skipping this one) or the one before. False at the ends."""
+        if (direction < 0 and self.step == self.part == 0) or (direction > 0 and self.finished):
+            return False
+        self._go(direction)
+        self.seen, self._held = "", facts
+        return True
+
+    def _go(self, direction: int) -> None:
+        self.part += direction
+        if not self.finished and self.part >= len(self.steps[self.step].parts):
+            self.step, self.part = self.step + 1, 0
+        elif self.part < 0 or (self.finished and direction < 0):
+            self.step -= 1
+            self.part = len(self.steps[self.step].parts) - 1
+        self.lacks, self._began = "", None
+
+    # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self) -> None:
+        """Raises `UserError` where it can't be written."""
+        name = "" if self.finished else self.steps[self.step].name
+        parts = sorted([step, part] for step, part in self.done)
+        write_json(path(), {"version": 1, "step": name, "part": self.part, "done": parts})
+
+    def load(self) -> bool:
+        """Goes to where it was left; False, and at the beginning, where nothing is known of that."""
+        try:
+            kept = read_json(path()) if path().exists() else {}
+            names = [step.name for step in self.steps]
+            step = len(names) if kept["step"] == "" else names.index(kept["step"])
+            part = int(kept["part"])
+            done = {(str(name), int(number)) for name, number in kept["done"]}
+        except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError):
+            return False
+        if step < len(names) and not 0 <= part < len(self.steps[step].parts):
+            return False
+        self.step, self.part, self.done = step, 0 if step == len(names) else part, done
+        return (step, part) != (0, 0)
