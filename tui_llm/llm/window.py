@@ -15,10 +15,11 @@ from torch import Tensor
 
 from tui_llm.errors import Overtaken
 from tui_llm.llm import device, distribution, loss
-from tui_llm.llm.model import GPT, KVCache
+from tui_llm.llm.predictor import Predictor
 
 _CHUNK = 256  # tokens fed between two looks at whether they are still wanted
 _ROWS = 1 << 22  # logits that are scored at once
+_ROOM = 1024  # tokens that there is room for at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,18 @@ class Score:
 class Window:
     """At most `context` tokens. `size` is V, the ids that the vocabulary knows; `forwards` counts passes."""
 
-    def __init__(self, model: GPT, size: int) -> None:
-        self.model, self.size = model, size
+    def __init__(self, predictor: Predictor, size: int) -> None:
+        self.predictor, self.size = predictor, size
         self.ids: list[int] = []
         self.forwards = 0
-        self._cache = KVCache(model.config, model.device)
-        self._features = torch.zeros(model.config.context, model.config.width)  # (context, C), on the CPU's side
+        self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (room, C), on the CPU's side
         self._scores: list[Score] = []  # of ids[1:], as far as they were asked for
         self._sorted: tuple[int, distribution.Sorted] | None = None
         self._logits: tuple[int, Tensor] | None = None
 
     @property
     def context(self) -> int:
-        return self.model.config.context
+        return self.predictor.context
 
     def feed(self, ids: Sequence[int], overtaken: Callable[[], bool] = lambda: False) -> int:
         """Reads `ids` (at most `context`) instead of what was read before; what both begin with is not read again.
@@ -59,13 +59,13 @@ class Window:
             if overtaken():
                 raise Overtaken
             part = list(ids[start : start + _CHUNK])
-            self._features[start : start + len(part)] = self._run(part)
+            self._keep(start, self._run(part))
             self.ids += part
         return len(ids) - same
 
     def crop(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
-        self._cache.crop(length)
+        self.predictor.crop(length)
         del self.ids[length:], self._scores[max(0, length - 1) :]
         if self._logits is not None and self._logits[0] > length:
             self._logits = None
@@ -131,15 +131,20 @@ class Window:
             self._scores += [Score(*both) for both in zip(losses, entropies, strict=True)]
         return list(self._scores)
 
+    def _keep(self, start: int, features: Tensor) -> None:
+        """Puts features (T, C) at position `start`; a long context gets its room only when it is needed."""
+        end, room = start + len(features), len(self._features)
+        if end > room:
+            larger = torch.zeros(min(self.context, max(end, 2 * room)), self.predictor.kept)
+            larger[:start] = self._features[:start]
+            self._features = larger
+        self._features[start:end] = features
+
     def _run(self, ids: list[int]) -> Tensor:
-        """(T, C): the features of `ids` after the cache's."""
+        """(T, C): the features of `ids` after those that were read."""
         self.forwards += 1
-        with torch.inference_mode(), device.threads(self.model.config.parameters() * len(ids)):
-            return self.model.features(torch.tensor([ids], device=self.model.device), self._cache)[0].float().cpu()
+        return self.predictor.run(ids)
 
     def _head(self, features: Tensor) -> Tensor:
         """(T, C) → (T, V), without ids that only pad the embedding."""
-        with torch.inference_mode(), device.threads(features.numel() * self.size):
-            weight = self.model.head.weight
-            logits: Tensor = self.model.head(features.to(weight.device, weight.dtype))
-            return logits[:, : self.size].float().cpu()
+        return self.predictor.head(features, self.size)
