@@ -6,7 +6,6 @@ temperature, a cut or the target re-reads logits that are there already; new wei
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from tui_llm import instruments
-from tui_llm.errors import UserError
+from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
+from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
+from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
@@ -161,6 +162,20 @@ class PipelineEngine:
             raise UserError(NOTHING)
         self._feed(ids, overtaken)
         return self._prediction(request, ids, position)
+
+    def target(self, request: Request) -> tuple[list[int], list[int]]:
+        ids = self.ids(request)
+        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
+
+    def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
+        before, wanted = self.target(request)
+        ids, window = self.ids(request), self._current().window
+        self._feed(ids, overtaken)
+        position = len(before) - max(0, len(ids) - window.context)
+        if position < 1:
+            raise UserError(FIRST if len(ids) <= window.context else NOT_FED.format(window.context))
+        return wanted, window.target_logits(wanted, position, overtaken)
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
         return instruments.answer(self, question, overtaken)
@@ -307,7 +322,7 @@ class PipelineEngine:
         target = request.target
         if target is None:
             return None
-        uniform = math.log(self.tokenizer.size)
+        uniform = uniform_loss(self.tokenizer.size)
         try:
             wanted = self.target_ids(target, request, following)
             losses = self._target_losses(wanted, position, overtaken)
@@ -363,7 +378,8 @@ class PipelineEngine:
     ) -> Iterator[GeneratedToken]:
         """Draws up to `count` tokens after the request's prompt and continuation; ends after `<|endoftext|>`.
 
-        Token number `start + i` is fixed by the seed and its number alone. Raises `UserError` on an empty prompt.
+        Token number `start + i` is fixed by the seed and its number alone. `stop` ends it within a token, the reading of a
+        long prompt included. Raises `UserError` on an empty prompt.
         """
         ids = self.ids(request)
         if not ids:
@@ -372,22 +388,25 @@ class PipelineEngine:
         stream.feed(b"".join(bytes_of(self.tokenizer, id) for id in request.continuation))
 
         def next_logits(sofar: list[int]) -> Tensor:
-            self._feed(sofar)
+            self._feed(sofar, stop)
             logits = self._current().window.logits()
             # A what-if is of the one prediction that the request reads.
             return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
         steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
         while True:
-            with device.threads(self.tokenizer.size):
-                step = next(steps, None)
+            try:
+                with device.threads(self.tokenizer.size):
+                    step = next(steps, None)
+            except Overtaken:  # stopped in the midst of a token
+                return
             if step is None:
                 return
-            yield self._generated(step, stream)
+            yield self._generated(step, stream, request.sampler, seed)
             if stop_at_end and step.id == self.tokenizer.end_of_text:
                 return
 
-    def _generated(self, step: Step, stream: TextStream) -> GeneratedToken:
+    def _generated(self, step: Step, stream: TextStream, sampler: SamplerSettings, seed: int) -> GeneratedToken:
         data = bytes_of(self.tokenizer, step.id)
         return GeneratedToken(
             step.index,
@@ -399,6 +418,9 @@ class PipelineEngine:
             step.raw_probability,
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
+            sampler,
+            seed,
+            step.processed.kept_count,
         )
 
 

@@ -265,6 +265,9 @@ class GeneratedToken:
     raw_probability: float
     rank: int
     candidates: tuple[Candidate, ...]
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # as it was then
+    seed: int = 0
+    kept: int = 0  # how many tokens could be drawn
     by_hand: bool = False  # a person chose it: there was no draw
 
 

@@ -17,6 +17,7 @@ from tui_llm.reading import (
     Token,
     Tokenization,
 )
+from tui_llm.rounding import adding, difference
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,6 +250,7 @@ def reading_text(reading: Reading) -> str:
 
 
 def loss_text(lossy: LossReading) -> str:
+    losses, total_loss = adding([t.loss for t in lossy.tokens], lossy.sum, 4)
     rows = [
         (
             visible_token(t.text),
@@ -257,19 +259,18 @@ def loss_text(lossy: LossReading) -> str:
             f"{t.logit:.4f}",
             f"{t.logsumexp:.4f}",
             percent(t.probability),
-            f"{t.loss:.4f}",
+            loss,
         )
-        for t in lossy.tokens
+        for t, loss in zip(lossy.tokens, losses, strict=True)
     ]
     lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
     if len(lossy.tokens) == 1:
         one = lossy.tokens[0]
-        lines.append(
-            f"loss = logsumexp − logit = {one.logsumexp:.4f} − ({one.logit:.4f}) = {one.loss:.4f} nats = −ln {one.probability:.4g}"
-        )
+        total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
+        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {one.probability:.4g}")
     else:
-        lines.append(f"sum {lossy.sum:.4f} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
+        lines.append(f"sum {total_loss} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
     lines.append(
-        f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
+        f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}, one in {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
     )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tui_llm.errors import Overtaken, UserError
+from tui_llm.facts.ghost import Ghost, GhostQuestion
 from tui_llm.facts.vocabulary import FindQuestion, Found, VocabularyPage, VocabularyQuestion
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import (
@@ -90,7 +91,8 @@ class FakeEngine:
         self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
         self.weights: Weights | None = None
         self.answers: dict[type[Question], Callable[[Any], Any]] = {}  # what instruments answer, by kind of question
-        self.questions: list[Question] = []
+        self.questions: list[Question] = []  # all but those for ghost text, which come by themselves
+        self.ghosts: list[GhostQuestion] = []
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,6 +104,9 @@ class FakeEngine:
         return self.weights
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        if isinstance(question, GhostQuestion):
+            self.ghosts.append(question)
+            return self.answers.get(GhostQuestion, self.ghost)(question)
         self.questions.append(question)
         if isinstance(question, (VocabularyQuestion, FindQuestion)) and type(question) not in self.answers:
             return self.vocabulary(question)
@@ -187,6 +192,9 @@ class FakeEngine:
                 chosen.raw_probability,
                 chosen.rank,
                 rows[:10],
+                request.sampler,
+                seed,
+                sum(row.kept for row in rows),
             )
 
     def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | Found:
@@ -211,6 +219,14 @@ class FakeEngine:
         at = position - request.start_token
         found = [match.span() for match in re.finditer(r" ?\w+|\s|[^\w\s]", request.prompt)]
         return found[at] if 0 <= at < len(found) else None
+
+    def ghost(self, question: GhostQuestion) -> Ghost:
+        assert self.weights is not None
+        ids, made = self.encode(question.request.prompt), []
+        for _ in range(question.count):
+            logits = self.logits([*ids, *made])
+            made.append(logits.index(max(logits)))
+        return Ghost(self.weights, tuple(self.texts[id] for id in made))
 
     # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -40,6 +40,15 @@ class Desk(Protocol):
 
     def read(self, request: Request, overtaken: Callable[[], bool] = ...) -> Reading: ...
 
+    def target(self, request: Request) -> tuple[list[int], list[int]]:
+        """The ids before the request's position, and the ids of its target. Raises `UserError` where it has none."""
+        ...
+
+    def target_logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> tuple[list[int], Tensor]:
+        """The target's T ids, and the logits (T, V) for each of them after the true ones before it; float32, on the CPU,
+        from the cache as far as they are there. Raises `UserError` where there is no target or nothing before it."""
+        ...
+
     def logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> Tensor:
         """(V,): the logits after the request's last token, from the cache where they are there already; float32, on the
         CPU, without ids that only pad the embedding. Raises `UserError` where there is no token."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tui_llm.errors import UserError
 from tui_llm.llm.distribution import check, log_softmax
-from tui_llm.llm.units import perplexity
+from tui_llm.llm.units import bits, perplexity, uniform_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
         raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
     total = math.fsum(token.loss for token in losses)
     mean = total / len(losses)
-    return LossSummary(total, mean, mean / math.log(2), perplexity(mean), math.log(vocabulary))
+    return LossSummary(total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
 
 
 def gradient(logits: Tensor, target: int) -> Tensor:

@@ -92,8 +92,15 @@ class Window:
     def target_losses(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
     ) -> list[loss.TokenLoss]:
-        """Teacher forcing: the loss of each of `wanted` after the first `position` tokens and the true ones before it.
-        Of what the window itself goes on with, nothing is run; where the context is full, the window slides."""
+        """Teacher forcing: the loss of each of `wanted` after the first `position` tokens and the true ones before it."""
+        with device.threads(self.size * len(wanted)):
+            return loss.token_losses(self.target_logits(wanted, position, overtaken), torch.tensor(wanted))
+
+    def target_logits(
+        self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
+    ) -> Tensor:
+        """(T, V): the logits for each of `wanted` after the first `position` tokens and the true ones before it. Of what
+        the window itself goes on with, nothing is run; where the context is full, the window slides."""
         position = len(self.ids) if position is None else position
         rows = [self.logits(position)]
         read, before = list(self.ids), self.ids[:position]
@@ -102,8 +109,7 @@ class Window:
                 rows += self._forced(before, list(wanted), overtaken)
             finally:
                 self.feed(read)  # goes on as if nothing had been tried
-        with device.threads(self.size * len(wanted)):
-            return loss.token_losses(torch.stack(rows), torch.tensor(wanted))
+        return torch.stack(rows)
 
     def _forced(self, before: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[Tensor]:
         """The logits for wanted[1:]."""

@@ -9,6 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-PARTS: tuple[str, ...] = ("tokens", "inside", "serve", "runs")  # in the order that --help lists them
+PARTS: tuple[str, ...] = ("tokens", "inside", "serve", "runs", "learn", "draws")  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]

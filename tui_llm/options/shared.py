@@ -25,6 +25,10 @@ def sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="divides the logits; 0 is greedy (default 1)",
     )
+    cut_options(parser)
+
+
+def cut_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
     parser.add_argument(
         "--top-p",

@@ -6,13 +6,11 @@ in float32. It draws no random number, so a run with pins is trained bit for bit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from tui_llm.errors import UserError
 from tui_llm.llm import distribution
+from tui_llm.llm.forced import forced_logits
 from tui_llm.llm.loss import token_losses
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer
@@ -37,7 +35,7 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Non
     else:
         problem = ""
     trainer.model.eval()
-    found = [probe(trainer.model, tokenizer, pin, trainer.device) for pin in wanted]
+    found = [probe(trainer.model, tokenizer, pin) for pin in wanted]
     if problem:
         found = [Probe(one.pin, one.entropy, one.guesses, one.tokens, problem) for one in found]
     with run.probes_path.open("ab", buffering=0) as file:
@@ -50,7 +48,7 @@ def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:
         write(run, trainer, tokenizer, 0)
 
 
-def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin, device: torch.device) -> Probe:
+def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
     """What `model` (in `eval` mode) makes of a pin. Never raises on what the pin says."""
     try:
         pins.check(pin)
@@ -65,7 +63,8 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin, device: torch.device) -
         problem = f"the target has {len(wanted):,} tokens; a pin's loss is read for up to {LONGEST_TARGET}"
         wanted = []
     try:
-        rows = _rows(model, ids, wanted, device)[:, : tokenizer.size].float().cpu()
+        with torch.no_grad():
+            rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
         logits = distribution.Sorted.of(rows[0])
         losses = token_losses(rows, wanted) if wanted else []
     except UserError as error:
@@ -78,17 +77,3 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin, device: torch.device) -
         tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.loss, t.probability, t.rank) for t in losses),
         problem,
     )
-
-
-@torch.no_grad()
-def _rows(model: GPT, ids: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
-    """Logits (max(1, T), V) for the T tokens of `wanted` after `ids`, each given the true ones before it: in one pass as
-    far as the context has room, with a window that slides after that."""
-    context = model.config.context
-    window = list(ids[-context:])
-    fits = max(0, min(context - len(window), len(wanted) - 1))
-    rows = [model(torch.tensor([window + list(wanted[:fits])], device=device), last=fits + 1)[0]]
-    for count in range(fits + 1, len(wanted)):
-        window = [*ids, *wanted[:count]][-context:]
-        rows.append(model(torch.tensor([window], device=device), last=1)[0])
-    return torch.cat(rows)

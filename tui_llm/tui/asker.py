@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from textual.message import Message
@@ -28,6 +29,7 @@ from tui_llm.tui.state import END_OF_TEXT
 log = logging.getLogger("tui_llm.tui")
 
 REPAINT_SECONDS = 0.1  # a stream is shown at most ten times a second
+SPEED_TOKENS = 32  # the speed shown is that of so many last tokens
 
 
 def one_line(error: BaseException) -> str:
@@ -64,6 +66,22 @@ class Generation:
         self.stop = threading.Event()
         self.pending: list[GeneratedToken] = []
         self.shown_at = 0.0
+        self._times: deque[float] = deque(maxlen=SPEED_TOKENS + 1)  # when the last tokens were there
+
+    def begin(self) -> None:
+        """The first token is drawn from now on."""
+        if not self._times:
+            self._times.append(time.perf_counter())
+
+    def took(self, tokens: list[GeneratedToken]) -> None:
+        self.pending += tokens
+        self._times += [time.perf_counter()] * len(tokens)
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens a second over the last ones, the readings that were shown between them included."""
+        seconds = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
+        return (len(self._times) - 1) / seconds if seconds > 0 else None
 
     @property
     def index(self) -> int:
@@ -306,6 +324,7 @@ class Asker:
             return
         reason = "stopped" if generation.stop.is_set() else ""
         if not reason:
+            generation.begin()
             try:
                 tokens = list(
                     self._engine.generate(
@@ -319,7 +338,7 @@ class Asker:
             except BaseException as error:
                 self._fail("generate", error)
                 tokens, reason = [], "failed"
-            generation.pending += tokens
+            generation.took(tokens)
             generation.left -= 1
             generation.request = dataclasses.replace(
                 generation.request,
@@ -343,6 +362,6 @@ class Asker:
 
     def _show(self, generation: Generation, reading: Reading | None) -> None:
         if generation.pending:
-            self._post(Drawn(generation.number, tuple(generation.pending), reading))
+            self._post(Drawn(generation.number, tuple(generation.pending), reading, generation.speed))
             generation.pending = []
         generation.shown_at = time.monotonic()

@@ -67,6 +67,7 @@ NAMES = {
     "tab": "Tab",
     "shift+tab": "Shift+Tab",
     "alt+enter": "Alt+Enter",
+    "alt+right": "Alt+→",
 }
 
 

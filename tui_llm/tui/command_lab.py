@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command
+from tui_llm.tui.command_draws import GENERATE_COMMANDS, GHOST_COMMANDS, UNDO_COMMANDS
 from tui_llm.tui.command_probes import PINNING_COMMANDS
 from tui_llm.tui.command_training import TRAINING_COMMANDS
 
@@ -58,6 +59,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "prompt",
         "drop_folded",
     ),
+    *GHOST_COMMANDS,
     # Panes
     *(
         Command(
@@ -219,16 +221,8 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "stream",
         ("generate",),
     ),
-    Command(
-        "undo",
-        "u",
-        "undo",
-        "Take the last generated token back",
-        "Generate",
-        "lab",
-        "undo_token",
-        ("generate",),
-    ),
+    *GENERATE_COMMANDS,
+    *UNDO_COMMANDS,
     Command(
         "clear",
         "c",

@@ -10,9 +10,11 @@ from textual.binding import Binding, BindingType
 
 from tui_llm.tui.command import PANE_TITLES, PANES, Command, key_text
 from tui_llm.tui.command_batch import BATCH_COMMANDS
+from tui_llm.tui.command_draws import DRAW_COMMANDS
 from tui_llm.tui.command_inside import INSIDE_COMMANDS
 from tui_llm.tui.command_lab import LAB_COMMANDS
 from tui_llm.tui.command_logits import LOGITS_COMMANDS
+from tui_llm.tui.command_loss import LOSS_COMMANDS
 from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.command_runs import RUN_COMMANDS
 from tui_llm.tui.command_screens import SCREEN_COMMANDS
@@ -29,6 +31,8 @@ COMMANDS = (
     *SCREEN_COMMANDS,
     *RUN_COMMANDS,
     *LOGITS_COMMANDS,
+    *LOSS_COMMANDS,
+    *DRAW_COMMANDS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from textual.message import Message
 
+from tui_llm.facts.gradient import GradientQuestion
 from tui_llm.reading import GeneratedToken, ModelInfo, Question, Reading, Target, Weights
 
 # ── from the asker ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -62,10 +63,13 @@ class Answered(Message):
 class Drawn(Message):
     """Tokens that a generation drew since the last such message, and where known the moment after them."""
 
-    def __init__(self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None) -> None:
+    def __init__(
+        self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None, speed: float | None = None
+    ) -> None:
         self.job = job
         self.tokens = tokens
         self.reading = reading
+        self.speed = speed  # tokens a second, measured over the last ones
         super().__init__()
 
 
@@ -113,6 +117,15 @@ class TokensAccepted(Message):
     """Put the generated text into the prompt."""
 
 
+class StepShown(Message):
+    """See how drawn token number `index` was chosen (or would be, where it is still to come): once, or `many` times."""
+
+    def __init__(self, index: int, many: bool = False) -> None:
+        self.index = index
+        self.many = many
+        super().__init__()
+
+
 class CheckpointSaved(Message):
     """The watched run has a checkpoint that was not seen before: a model that follows it opens it."""
 
@@ -136,3 +149,15 @@ class ModelChosen(Message):
     def __init__(self, model: str) -> None:
         self.model = model
         super().__init__()
+
+
+class GradientWanted(Message):
+    """Ask for the loss's gradient; None: not any more."""
+
+    def __init__(self, question: GradientQuestion | None) -> None:
+        self.question = question
+        super().__init__()
+
+
+class LearnWanted(Message):
+    """Let a copy of the weights learn the prompt and target that are shown."""

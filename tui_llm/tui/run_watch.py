@@ -23,7 +23,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui_llm.errors import UserError
-from tui_llm.llm.units import perplexity
+from tui_llm.llm.units import perplexity, uniform_loss
 from tui_llm.training import gauges, launch
 from tui_llm.training.metrics import Metric, MetricsTail
 from tui_llm.training.run import Run, RunConfig, Sample, Status, runs
@@ -166,7 +166,7 @@ class RunReader:
             sample=self._newest_sample(),
             tokens_per_second=rate,
             seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
-            uniform_loss=math.log(vocabulary) if vocabulary and vocabulary > 0 else None,
+            uniform_loss=uniform_loss(vocabulary) if vocabulary and vocabulary > 0 else None,
             unigram_loss=facts.get("unigram_entropy"),
             bigram_loss=facts.get("bigram_entropy"),
             floor_loss=facts.get("floor"),

@@ -11,6 +11,7 @@ from tui_llm.facts.scratch import EXAMPLE
 from tui_llm.facts.temperatures import USUAL
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Candidate, GeneratedToken, Request, Target
+from tui_llm.tui.history import Change, History
 from tui_llm.tui.token_shades import PLAIN
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
@@ -93,6 +94,11 @@ class Lab:
     temperatures: tuple[float, ...] = USUAL  # to show side by side
     colour: str = PLAIN  # what the tokens are coloured by (`shades.KINDS`)
     cursor: Cursor | None = None
+    speed: float | None = None  # tokens a second, of the newest generation
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.prompt, self.steps)
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -135,6 +141,7 @@ class Lab:
     def request(self, top: int = 200) -> Request:
         """The question that this moment asks, under a new number."""
         self.number += 1
+        self.history.note(self.prompt, self.steps)
         made = self.moment(top)
         if self.overrides and not made.overrides:
             self.drop_changes()
@@ -209,11 +216,30 @@ class Lab:
         self.target = Target(text=text[1:] if text.startswith(" ") else " " + text)
         return True
 
-    def undo(self) -> bool:
-        if not self.steps:
-            return False
-        self.steps = self.steps[:-1]
-        return True
+    def before_step(self, index: int) -> Request:
+        """The moment in which drawn token number `index` was, or is to be, drawn; no new question."""
+        return Request(
+            prompt=self.prompt,
+            continuation=self.continuation[:index],
+            allow_special=self.allow_special,
+            start_token=self.start_token,
+            sampler=self.steps[index].sampler if index < len(self.steps) else self.sampler,
+        )
+
+    def undo(self) -> Change | None:
+        """Takes the last change of the text back and says which it was; None where there is none."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.undo())
+
+    def redo(self) -> Change | None:
+        """Makes the change again that was taken back last."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.redo())
+
+    def _moved(self, change: Change | None) -> Change | None:
+        if change is not None:
+            self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
+        return change
 
     def clear(self, note: str = "") -> bool:
         had, self.steps, self.note = bool(self.steps), (), note

@@ -10,7 +10,7 @@ from tui_llm.display import fit, visible, visible_token
 from tui_llm.reading import GeneratedToken, Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.messages import TokensAccepted
+from tui_llm.tui.messages import StepShown, TokensAccepted
 from tui_llm.tui.panes.base import ReadingPane, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
@@ -63,6 +63,8 @@ class GeneratePane(ReadingPane, Lines):
             line.append(" greedy", strong)
         line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
         line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
+        if lab.speed is not None:
+            line.append("  ").append(fmt.compact(lab.speed), strong).append(" tokens/s", muted)
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
@@ -96,7 +98,11 @@ class GeneratePane(ReadingPane, Lines):
         step = self._selected_step()
         if step is None:
             return []
+        by = "" if step.u is None else f", u = {step.u:.4f}"
         line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
+        line.append(f" {fmt.count(step.kept)} tokens" if step.kept else "").append(
+            f" ({fmt.sampler(step.sampler)}{by})"
+        )
         for candidate in step.candidates[:12]:
             if not candidate.kept and candidate.id != step.id:
                 break
@@ -146,12 +152,25 @@ class GeneratePane(ReadingPane, Lines):
     def cursor_moved(self) -> None:
         self.rebuild()
 
+    def action_step(self, direction: int) -> None:
+        self._step(direction)
+
+    def _index(self) -> int:
+        step = self._selected_step()
+        return 0 if step is None else self.lab.steps.index(step)
+
+    def action_the_draw(self) -> None:
+        self.post_message(StepShown(self._index()))
+
+    def action_draw_many(self) -> None:
+        self.post_message(StepShown(len(self.lab.steps), many=True))
+
     def action_accept(self) -> None:
         if self.lab.steps:
             self.post_message(TokensAccepted())
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        yield "index", "id", "bytes", "text", "u", "probability", "rank"
+        yield "index", "id", "bytes", "text", "u", "probability", "rank", "sampler", "seed"
         for step in self.lab.steps:
             yield (
                 str(step.index),
@@ -161,4 +180,6 @@ class GeneratePane(ReadingPane, Lines):
                 "" if step.u is None else repr(step.u),
                 repr(step.probability),
                 str(step.rank),
+                fmt.sampler(step.sampler),
+                str(step.seed),
             )

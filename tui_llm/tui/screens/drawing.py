@@ -6,15 +6,16 @@ import random
 
 from textual import on
 
-from tui_llm.tui.messages import Drawn, GenerationEnded, TokensAccepted
+from tui_llm.tui.messages import Drawn, GenerationEnded, StepShown, TokensAccepted
 from tui_llm.tui.panes.generate import GeneratePane
-from tui_llm.tui.screens.lab_base import LabBase
+from tui_llm.tui.screens.inquiring import Inquiring
+from tui_llm.tui.screens.undoing import Undoing
 from tui_llm.tui.state import LARGEST_SEED
 
 STREAM_LENGTH = 256  # tokens; Space goes on after that
 
 
-class Drawing(LabBase):
+class Drawing(Inquiring, Undoing):
     def action_temperature(self, direction: int) -> None:
         self.lab.warm(direction)
         self._sampler_changed()
@@ -45,7 +46,7 @@ class Drawing(LabBase):
         if self.weights is None:
             self.say("the model is not open yet")
             return
-        self.lab.note = ""
+        self.lab.note, self.lab.speed = "", None
         self.lab.place(None)  # tokens are drawn at the end, and seen there
         self.lab.streaming = count > 1
         self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
@@ -59,9 +60,11 @@ class Drawing(LabBase):
     def _drawn(self, message: Drawn) -> None:
         if message.job != self._job:
             return
-        self.lab.steps = (*self.lab.steps, *message.tokens)
+        self.lab.steps, self.lab.speed = (*self.lab.steps, *message.tokens), message.speed
+        self.lab.history.note(self.lab.prompt, self.lab.steps, burst=message.job)
         self.lab.drop_changes()
         self.tell_dropped()
+        self.show_undo(changed=True)
         if message.reading is not None:
             self.show(message.reading)
 
@@ -78,11 +81,6 @@ class Drawing(LabBase):
         self.lab.streaming = False
         self.query_one(GeneratePane).show(None)
 
-    def action_undo_token(self) -> None:
-        self.stop_stream()
-        if self.lab.undo():
-            self._steps_changed()
-
     def action_clear_tokens(self) -> None:
         self.stop_stream()
         if self.lab.clear():
@@ -91,6 +89,19 @@ class Drawing(LabBase):
     def _steps_changed(self) -> None:
         self.query_one(GeneratePane).show(None)
         self.ask()
+
+    @on(StepShown)
+    def _step_shown(self, message: StepShown) -> None:
+        if self.weights is None:
+            self.say("the model is not open yet")
+        elif message.many:
+            from tui_llm.tui.screens.draw_many import DrawManyScreen
+
+            self.app.push_screen(DrawManyScreen(self.lab, self.inquire, message.index))
+        else:
+            from tui_llm.tui.screens.draw import DrawScreen
+
+            self.app.push_screen(DrawScreen(self.lab, self.inquire, message.index))
 
     @on(TokensAccepted)
     def _tokens_accepted(self) -> None:

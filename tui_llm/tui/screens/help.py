@@ -35,6 +35,9 @@ WORDS = (
     ("loss", "−ln p of the target, in nats: 0 would be a sure hit; lower is better"),
     ("bits", "the loss divided by ln 2"),
     ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),
+    ("one in N", "the loss said as a chance: as surprising as one outcome of N equally likely ones"),
+    ("p − y", "the loss's gradient on the logits (y: 1 for the target, 0 elsewhere); a step goes the other way"),
+    ("KL", "how far a prediction moved, in nats: Σ p ln(p ÷ q), p before and q after; 0 is not at all"),
     ("ln V", "the loss of a model that knows nothing of its V tokens: the line to beat"),
     (
         "unigrams, bigrams",

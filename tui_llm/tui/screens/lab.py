@@ -30,7 +30,9 @@ from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.drawing import Drawing
 from tui_llm.tui.screens.following import Following
+from tui_llm.tui.screens.ghosting import Ghosting
 from tui_llm.tui.screens.keep import Keeping
+from tui_llm.tui.screens.measuring import Measuring
 from tui_llm.tui.screens.opening import Opening
 from tui_llm.tui.screens.pinning import Pinning
 from tui_llm.tui.screens.sampling import Sampling
@@ -44,7 +46,7 @@ NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling):
+class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampling, Tabling, Measuring, Ghosting):
     BINDINGS = bindings("lab")
 
     def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
@@ -120,6 +122,9 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
         self.query_one(KeyBar).show(place)
+        self.show_undo()
+        if typing:
+            self.await_ghost()
 
     def _place(self, widget: Widget) -> str:
         """Which pane (or the prompt) a widget belongs to."""
@@ -175,6 +180,7 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
         if text == self.lab.prompt:
             return
         self.lab.prompt = text
+        self.drop_ghost()
         if self.lab.steps or self._job is not None:
             self.stop_stream()
             self.lab.clear("the prompt was changed: its continuation was dropped")
@@ -186,8 +192,10 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
         """Asks for the reading of this moment."""
         if self.weights is None:
             return
+        seen = self.lab.history.next_undo
         self.asker.read(self.lab.request())
         self.tell_dropped()
+        self.show_undo(changed=self.lab.history.next_undo is not seen)
         self._await_answer()
 
     def _await_answer(self) -> None:
@@ -214,6 +222,8 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
                     pane.mark_stale(False)
             self._problem = ""
             self.show_top()
+        if current:
+            self.await_ghost()
         if not self._target_proposed and reading.distribution is not None:
             self._target_proposed = True
             if self.lab.propose_target(reading.distribution.candidates):
@@ -252,8 +262,11 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
     def _opened(self, message: Opened) -> None:
         self.weights = message.weights
         self.lab.drop_changes()
-        if message.fresh and self.lab.steps:
-            self.lab.clear("another model: the continuation was dropped")
+        if message.fresh:
+            if self.lab.steps:
+                self.lab.clear("another model: the continuation was dropped")
+            self.lab.history.forget_steps()
+            self.prompt.show_ghost(())
         self._problem = ""
         self.show_top()
         self.ask()
@@ -320,7 +333,7 @@ class LabScreen(TokenTools, Drawing, Following, Keeping, Opening, Pinning, Sampl
         if self.lab.toggle_leading_space():
             self.ask()
         else:
-            self.say("the target is a row of the table; press t to type one")
+            self.say("the target is a token of the model's; press t to type one")
 
     # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -35,10 +35,10 @@ class Pinning(LabBase):
     def _target_text(self) -> tuple[str | None, bool]:
         """The target as text; and whether there is one that no text can stand for."""
         target = self.lab.target
-        if target is None or target.id is None:
+        if target is None or (target.id is None and not target.own):
             return (target.text if target else None), False
         rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]
-        data = next((row.bytes for row in rows if row.id == target.id), b"")
+        data = next((row.bytes for row in rows if target.own or row.id == target.id), b"")
         try:
             return data.decode() or None, not data
         except UnicodeDecodeError:

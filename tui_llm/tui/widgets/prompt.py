@@ -5,13 +5,15 @@ separators) live in the document as stand-ins from the private planes, one for o
 wrapping and undo stay right; they are drawn as signs. `prompt_text` gives the text back as it was typed. Only
 newlines stay what they are; half a surrogate pair is no character and becomes U+FFFD.
 
-Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost.
+Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost. Undo is not the
+editor's own: it asks for it, so that one history covers every change of the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from rich.style import Style
 from rich.text import Text
@@ -20,6 +22,7 @@ from textual.document._document import EditResult, Location
 from textual.message import Message
 from textual.widgets import TextArea
 
+from tui_llm.display import visible
 from tui_llm.tui.commands import bindings
 
 EDITABLE = 6_000  # characters in the editor, at most; typing stays quick in one line of that length
@@ -30,6 +33,7 @@ _FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
 _STAND_INS = re.compile("[\U000f0000-\U0010fffd]+")
 _REVERSE = Style(reverse=True)
 _MARK = Style(reverse=True, underline=True, bold=True)
+_WORD = re.compile(r"\s*\S+|\s+")
 
 
 class StandIns(dict[int, int]):
@@ -89,6 +93,12 @@ class PromptEditor(TextArea):
             self.confirmed = confirmed
             super().__init__()
 
+    class UndoAsked(Message):
+        """Take the last change of the text back."""
+
+    class RedoAsked(Message):
+        """Make the change again that was taken back last."""
+
     def __init__(self, text: str = "", *, id: str | None = None) -> None:
         # Handed to the parent raw, the text would be split at every line separator that Python knows.
         super().__init__("", id=id, highlight_cursor_line=False, soft_wrap=True, show_line_numbers=False)
@@ -97,6 +107,8 @@ class PromptEditor(TextArea):
         self.folded = ""
         self._mark: tuple[int, int] | None = None
         self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
+        self._hint = Text()
+        self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text it goes on from, and its pieces
         self.set_text(text)
 
     # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,10 +118,16 @@ class PromptEditor(TextArea):
         """Exactly what was typed, pasted or set."""
         return self.folded + from_document(self.text)
 
-    def set_text(self, text: str) -> None:
-        """Replaces all text; the cursor goes to its end."""
-        self._before_fold.clear()
-        self._load("", clean(text))
+    def set_text(self, text: str, cursor: int | None = None) -> None:
+        """Replaces all text; the cursor goes to that character, or to the end."""
+        text = clean(text)
+        self._load("", text)
+        if cursor is not None:
+            self._move_to(max(0, min(cursor, len(text)) - len(self.folded)))
+
+    def _move_to(self, offset: int) -> None:
+        lines = self.text[:offset].split("\n")
+        self.move_cursor((len(lines) - 1, len(lines[-1])))
 
     def _load(self, folded: str, text: str) -> None:
         if len(text) > EDITABLE:
@@ -119,16 +137,21 @@ class PromptEditor(TextArea):
         self.move_cursor(self.document.end)
         self._say_folded()
 
+    def hint(self, text: Text) -> None:
+        """Says something below the text."""
+        if text != self._hint:
+            self._hint = text
+            self._say_folded()
+
     def _say_folded(self) -> None:
         hidden = len(self.folded)
-        self.border_subtitle = (
-            Text(f"⋯ {hidden:,} characters before this are kept (ctrl+l drops them)") if hidden else None
-        )
+        parts = [Text(f"⋯ {hidden:,} characters before this are kept (ctrl+l drops them)")] if hidden else []
+        parts += [self._hint] if self._hint else []
+        self.border_subtitle = Text(" · ").join(parts) if parts else None
 
     def action_drop_folded(self) -> None:
         if self.folded:
             self.folded = ""
-            self._before_fold.clear()
             self._say_folded()
             self.post_message(self.Edited())
 
@@ -143,12 +166,9 @@ class PromptEditor(TextArea):
         top, bottom = sorted((start, end))
         before = from_document(self.document.get_text_range((0, 0), top))
         after = from_document(self.document.get_text_range(bottom, self.document.end))
-        self._before_fold = [*self._before_fold[-4:], (self.folded, from_document(self.text))]
         self._load(self.folded, before + insert + after)
         # The cursor belongs behind what was inserted, if that is still in the editor.
-        offset = max(0, len(from_document(self.text)) - len(after))
-        lines = self.text[:offset].split("\n")
-        self.move_cursor((len(lines) - 1, len(lines[-1])))
+        self._move_to(max(0, len(from_document(self.text)) - len(after)))
         return None
 
     async def _on_paste(self, event: events.Paste) -> None:
@@ -172,16 +192,67 @@ class PromptEditor(TextArea):
             back, kept = self.folded[-KEEP:], self.folded[:-KEEP]
             behind = len(self.text)
             self._load(kept, back + from_document(self.text))
-            offset = len(self.text) - behind
-            lines = self.text[:offset].split("\n")
-            self.move_cursor((len(lines) - 1, len(lines[-1])))
+            self._move_to(len(self.text) - behind)
         super().action_delete_left()
 
     def undo(self) -> None:
-        if not self.history.undo_stack and self._before_fold:
-            self._load(*self._before_fold.pop())
-        else:
-            super().undo()
+        self.post_message(self.UndoAsked())
+
+    def redo(self) -> None:
+        self.post_message(self.RedoAsked())
+
+    # ── ghost text ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def at_end(self) -> bool:
+        return self.selection.is_empty and self.cursor_location == self.document.end
+
+    def show_ghost(self, pieces: Sequence[str]) -> None:
+        """What the text may go on with, dim behind it, for as long as what is typed agrees with it."""
+        self._ghost = (self.prompt_text, tuple(pieces))
+        self.update_suggestion()
+
+    @property
+    def ghost(self) -> tuple[str, ...]:
+        """The pieces that can be taken now."""
+        base, pieces = self._ghost
+        if not pieces or not self.at_end or not (text := self.prompt_text).startswith(base):
+            return ()
+        typed, rest = text[len(base) :], list(pieces)
+        while typed and rest:
+            if typed.startswith(rest[0]):
+                typed = typed[len(rest.pop(0)) :]
+            elif rest[0].startswith(typed):
+                typed, rest[0] = "", rest[0][len(typed) :]
+            else:
+                return ()
+        return () if typed else tuple(rest)
+
+    def update_suggestion(self) -> None:
+        self.suggestion = visible("".join(self.ghost))
+
+    def _take(self, text: str) -> bool:
+        if text:
+            self._replace_via_keyboard(text, *self.selection)
+        return bool(text)
+
+    def action_ghost_token(self) -> None:
+        if not self._take("".join(self.ghost[:1])):
+            self.action_cursor_right()
+
+    def action_ghost_word(self) -> None:
+        word = _WORD.match("".join(self.ghost))
+        if not self._take(word[0] if word else ""):
+            self.action_cursor_word_right()
+
+    def action_ghost_all(self) -> None:
+        if not self._take("".join(self.ghost)):
+            self.action_cursor_line_end()
+
+    def action_cursor_right(self, select: bool = False) -> None:
+        self.suggestion = ""  # or the editor would insert it: what is shown, not what it stands for
+        super().action_cursor_right(select)
+        self.update_suggestion()
 
     def action_copy(self) -> None:
         if self.selected_text:
@@ -191,6 +262,9 @@ class PromptEditor(TextArea):
         if self.selected_text:
             self.action_copy()
             self._delete_via_keyboard(*self.selection)
+
+    def on_text_area_selection_changed(self, event: TextArea.SelectionChanged) -> None:
+        self.update_suggestion()
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

@@ -227,13 +227,13 @@ class VocabTable(Lines):
         distribution = self.distribution
         assert distribution is not None and self._cut is not None
         settings = distribution.sampler
-        many = "the 1 token" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens"
+        many = "the 1 token above sums" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens above sum"
         if settings.greedy:
             said = " greedy: the largest logit has it all; out below "
         else:
             mass = distribution.kept_mass
             reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
-            said = f" cut: {many} above sum to {fmt.percent(mass)}{reach} "
+            said = f" cut: {many} to {fmt.percent(mass)}{reach} "
         said = said if len(said) + 4 <= width else " cut "
         return Text(("──" + said).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
 

@@ -1,0 +1,300 @@
+"""Learn this, against a step worked out by hand with autograd, torch's optimisers and transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+from tui_llm import paths
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import Overtaken, UserError
+from tui_llm.facts.learn import KeepQuestion, Learned, LearnQuestion, Watched
+from tui_llm.llm import checkpoint, device, learner, tokenizer
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.recipe import Recipe
+from tui_llm.reading import Request, Target
+
+SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model of bytes, its embedding padded with rows that would win, were they not left out."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(3)
+    model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        model.tokens.weight[257:] = 10.0
+    vocabulary = tokenizer.byte_level()
+    checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
+    tokenizer.save_folder(vocabulary, path)
+    return path
+
+
+@pytest.fixture
+def engine(folder: Path) -> PipelineEngine:
+    made = PipelineEngine("cpu")
+    made.open(str(folder))
+    return made
+
+
+def request(target: str = "mat", prompt: str = "The cat ") -> Request:
+    return Request(prompt=prompt, target=Target(text=target))
+
+
+def learn(
+    engine: PipelineEngine, at: int, recipe: Recipe = SGD, asked: Request | None = None, *watched: Watched
+) -> Learned:
+    return engine.answer(LearnQuestion(asked or request(), at, recipe, watched))
+
+
+def copy_of(engine: PipelineEngine) -> GPT:
+    return engine.remembered["learn"].learner.model
+
+
+def flat(model: GPT) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def loss_of(model: GPT, ids: list[int], wanted: list[int]) -> torch.Tensor:
+    logits = model(torch.tensor([ids + wanted[:-1]]), last=len(wanted))[0, :, :257]
+    return F.cross_entropy(logits, torch.tensor(wanted))
+
+
+def test_a_step_of_sgd_is_the_gradient_by_hand(engine: PipelineEngine, folder: Path) -> None:
+    told = learn(engine, 1)
+    ids, wanted = engine.target(request())
+    fresh = checkpoint.load(folder).requires_grad_(True)
+    before = loss_of(fresh, ids, wanted)
+    gradients = torch.autograd.grad(before, list(fresh.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(fresh.parameters(), gradients, strict=True):
+            parameter -= 0.05 * gradient
+    torch.testing.assert_close(flat(copy_of(engine)), flat(fresh), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        after = float(loss_of(fresh, ids, wanted))
+    assert told.before.loss == pytest.approx(float(before.detach()), abs=1e-4)
+    assert told.after.loss == told.steps[0].loss == pytest.approx(after, abs=1e-4)
+    assert told.after.probability == pytest.approx(math.exp(-3 * after), rel=1e-3)
+    norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+    assert told.steps[0].gradient_norm == pytest.approx(norm, rel=1e-4)
+    assert told.after.loss < told.before.loss
+
+
+def test_steps_of_adamw_are_torchs(engine: PipelineEngine, folder: Path) -> None:
+    learn(engine, 3, ADAMW)
+    ids, wanted = engine.target(request())
+    fresh = checkpoint.load(folder).requires_grad_(True)
+    optimizer = torch.optim.AdamW(fresh.parameters(), lr=1e-3, weight_decay=0.01)
+    with device.threads(0):  # as many as the engine takes: AdamW makes much of the rounding of gradients that are 0
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(fresh, ids, wanted).backward()
+            optimizer.step()
+    torch.testing.assert_close(flat(copy_of(engine)), flat(fresh), rtol=1e-5, atol=1e-6)
+
+
+def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: PipelineEngine) -> None:
+    weights, reading = flat(engine.model).clone(), engine.read(request())
+    told = learn(engine, 2, ADAMW)
+    assert reading.loss is not None
+    assert told.before.loss == pytest.approx(reading.loss.mean, abs=1e-4)
+    assert told.before.probability == pytest.approx(math.exp(-reading.loss.sum), rel=1e-3)
+    assert told.before.rank == reading.loss.tokens[0].rank
+    assert bool((flat(engine.model) == weights).all())
+    again = engine.read(request())
+    assert again.loss == reading.loss and again.distribution == reading.distribution
+    assert not any(p.requires_grad for p in engine.model.parameters())
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 40_000, 0], ids=["all kept", "some kept", "none kept"])
+def test_undo_brings_back_the_exact_weights(
+    engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "BUDGET", budget)
+    recipes = [SGD, ADAMW, ADAMW, SGD, Recipe("sgd", 0.01)]
+    weights, losses = [flat(engine.model).clone()], []
+    for at, recipe in enumerate(recipes, 1):
+        told = learn(engine, at, recipe)
+        assert told.kept_bytes <= budget
+        weights.append(flat(copy_of(engine)).clone())
+        losses.append(told.after.loss)
+    assert told.kept == {1 << 30: 5, 0: 0}.get(budget, told.kept)
+    for at in (4, 3, 2, 1, 0):
+        told = learn(engine, at)
+        assert bool((flat(copy_of(engine)) == weights[at]).all())
+        assert [step.recipe for step in told.steps] == recipes[:at]
+        assert [step.loss for step in told.steps] == losses[:at]
+    assert bool((flat(engine.model) == weights[0]).all())
+    for at, recipe in enumerate(recipes, 1):  # and forwards again: AdamW's memory was undone too
+        learn(engine, at, recipe)
+    assert bool((flat(copy_of(engine)) == weights[5]).all())
+
+
+def test_the_same_question_again_takes_no_further_step_also_when_interrupted(engine: PipelineEngine) -> None:
+    told = learn(engine, 2)
+    assert learn(engine, 2, ADAMW).steps == told.steps
+    calls = iter(range(100))
+    question = LearnQuestion(request(), 6, SGD)
+    with pytest.raises(Overtaken):
+        engine.answer(question, lambda: next(calls) >= 2)
+    assert len(engine.remembered["learn"].learner.steps) == 4
+    finished = engine.answer(question)
+    assert len(finished.steps) == 6
+    assert finished.steps[:2] == told.steps
+    weights = flat(copy_of(engine)).clone()
+    learn(engine, 0)
+    learn(engine, 6)
+    assert bool((flat(copy_of(engine)) == weights).all())
+
+
+def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: PipelineEngine) -> None:
+    watched = (
+        Watched("A dog", " ran"),
+        Watched("Once"),
+        Watched(""),
+        Watched("x", "y" * 100),
+        Watched("\x1b[31m[/]", "\u202e"),
+    )
+    told = learn(engine, 2, Recipe("sgd", 0.2), None, *watched)
+    rows = []
+    for model in (engine.model, copy_of(engine)):
+        with torch.no_grad():
+            rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257].softmax(-1))
+    likeliest = {id for row in rows for id in row.topk(8).indices.tolist()}
+    assert {runner.token.id for runner in told.runners} == likeliest | {engine.tokenizer.encode("m")[0]}
+    for runner in told.runners:
+        assert runner.before == pytest.approx(float(rows[0][runner.token.id]), rel=1e-4, abs=1e-7)
+        assert runner.after == pytest.approx(float(rows[1][runner.token.id]), rel=1e-4, abs=1e-7)
+        assert runner.rank_after == 1 + int((rows[1] > rows[1][runner.token.id]).sum())
+    assert [r.target for r in told.runners].count(True) == 1
+    dog, once, empty, long, hostile = told.watched
+    ids, wanted = (engine.tokenizer.encode(text) for text in ("A dog", " ran"))
+    for model, loss, p in (
+        (engine.model, dog.loss_before, dog.probability_before),
+        (copy_of(engine), dog.loss_after, dog.probability_after),
+    ):
+        with torch.no_grad():
+            expected = float(loss_of(model, ids, wanted))
+        assert loss == pytest.approx(expected, abs=1e-4) and p == pytest.approx(math.exp(-4 * expected), rel=1e-3)
+    with torch.no_grad():
+        before, after = (
+            m(torch.tensor([engine.tokenizer.encode("Once")]))[0, -1, :257] for m in (engine.model, copy_of(engine))
+        )
+    expected = float(F.kl_div(after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="sum"))
+    assert once.divergence == pytest.approx(expected, abs=1e-5) and once.loss_before is None
+    assert once.first_after is not None and once.first_after.id == int(after.argmax())
+    assert empty.problem and long.problem and not hostile.problem
+
+
+def test_a_full_context_slides_as_the_readings_does(engine: PipelineEngine) -> None:
+    asked = request("mat on", "The cat sat on the long, long")
+    reading = engine.read(asked)
+    told = learn(engine, 1, SGD, asked)
+    assert reading.loss is not None and told.before.loss == pytest.approx(reading.loss.mean, abs=1e-4)
+    assert told.after.loss < told.before.loss
+
+
+def test_a_position_in_the_text_and_its_own_token(engine: PipelineEngine) -> None:
+    asked = Request(prompt="The cat", position=4, target=Target(own=True))
+    told = learn(engine, 1, SGD, asked)
+    assert [token.text for token in told.target] == ["c"] and told.after.loss < told.before.loss
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_a_step_that_leads_nowhere_is_taken_back(
+    engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("no numbers")
+
+    monkeypatch.setattr(learner, "BUDGET", budget)
+    learn(engine, 1)
+    weights = flat(copy_of(engine)).clone()
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "token_losses", fail)
+        with pytest.raises(UserError, match="choose a smaller one"):
+            learn(engine, 2, ADAMW)
+    assert len(learn(engine, 1).steps) == 1
+    assert bool((flat(copy_of(engine)) == weights).all())
+    learn(engine, 3)
+    with pytest.raises(UserError, match="no number"):  # sooner or later the gradient is infinite
+        for at in range(4, 12):
+            done = learn(engine, at, Recipe("sgd", 1000.0)).steps
+    assert learn(engine, len(done)).steps == done
+    assert learn(engine, 1).steps == done[:1] and bool((flat(copy_of(engine)) == weights).all())
+
+
+def test_what_can_not_be_learned(engine: PipelineEngine) -> None:
+    for asked, at, recipe, why in (
+        (Request(prompt="The cat"), 1, SGD, "the target is empty"),
+        (request(prompt=""), 1, SGD, "no text before the target"),
+        (request("x" * 65), 1, SGD, "65 tokens"),
+        (request(), 201, SGD, "up to 200"),
+        (request(), -1, SGD, "up to 200"),
+        (request(), 1, Recipe("adam", 0.1), "sgd, adamw"),
+        (request(), 1, Recipe("sgd", 0.0), "above 0"),
+        (request(), 1, Recipe("sgd", math.nan), "above 0"),
+    ):
+        with pytest.raises(UserError, match=why):
+            learn(engine, at, recipe, asked)
+    with pytest.raises(UserError, match="take a step first"):
+        engine.answer(KeepQuestion(request(), "mine"))
+
+
+def test_short_memory_is_one_line_and_nothing_is_lost(engine: PipelineEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner.copy, "deepcopy", fail)
+        with pytest.raises(UserError, match="not enough memory"):
+            learn(engine, 1)
+    assert learn(engine, 1).steps
+
+
+def test_kept_as_a_folder_that_transformers_opens(
+    engine: PipelineEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
+    asked = request("[/]", "\x1b[31mThe | cat ")
+    learn(engine, 2, ADAMW, asked)
+    kept = engine.answer(KeepQuestion(asked, "mine"))
+    folder = paths.models_dir() / "mine"
+    assert (kept.name, kept.folder, kept.steps) == ("mine", str(folder), 2)
+    ids = engine.ids(asked)
+    reference = GPT2LMHeadModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        theirs, ours = reference(torch.tensor([ids])).logits, copy_of(engine)(torch.tensor([ids]))
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(folder)("The cat")["input_ids"] == engine.tokenizer.encode("The cat")
+    card = (folder / "README.md").read_text()
+    assert "2 optimiser steps" in card and "AdamW | 0.001" in card and "␛[31mThe | cat" in card and "\x1b" not in card
+    after = learn(engine, 2, ADAMW, asked).after.loss
+    opened = PipelineEngine("cpu")
+    opened.open("mine")
+    reading = opened.read(asked)
+    assert reading.loss is not None and reading.loss.mean == pytest.approx(after, abs=1e-4)
+    size = (folder / "model.safetensors").read_bytes()
+    for name, why in (
+        ("mine", "nothing is overwritten"),
+        ("nano", "already"),
+        ("", "can't name a model"),
+        ("a b[red]\x1b", "can't name a model"),
+        (f"{tmp_path}/mine\0", "can't name a model"),
+        (str(tmp_path), "nothing is overwritten"),
+    ):
+        with pytest.raises(UserError, match=why):
+            engine.answer(KeepQuestion(asked, name))
+    assert (folder / "model.safetensors").read_bytes() == size
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't write"):
+        engine.answer(KeepQuestion(asked, f"{tmp_path}/file/under"))
+    assert [path.name for path in paths.models_dir().iterdir()] == ["mine"]

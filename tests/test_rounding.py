@@ -1,0 +1,55 @@
+"""What is printed as a sum adds up as it is printed."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui_llm.rounding import MOST_DIGITS, adding
+
+finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def value(text: str) -> Decimal:
+    return Decimal(text.replace(",", "").replace("−", "-"))
+
+
+@given(st.lists(finite, min_size=1, max_size=20), st.integers(0, 4))
+def test_the_printed_terms_sum_to_the_printed_total(terms: list[float], digits: int) -> None:
+    try:
+        total = math.fsum(terms)
+    except OverflowError:
+        return
+    parts, whole = adding(terms, total, digits)
+    with localcontext(prec=700):
+        assert sum(map(value, parts), Decimal()) == value(whole)
+        places = len(whole.partition(".")[2])
+        assert digits <= places <= max(digits, MOST_DIGITS)
+        unit = Decimal(1).scaleb(-places)
+        assert abs(value(whole) - Decimal(total)) <= unit / 2
+        # Rounding n terms can miss their sum by n ÷ 2 units: one for each is enough (float64's own error is more, far out).
+        if all(abs(term) < 1e6 for term in terms):
+            assert all(abs(value(part) - Decimal(term)) <= 2 * unit for part, term in zip(parts, terms, strict=True))
+
+
+@given(st.floats(-60, 60, width=32), st.floats(0, 40, width=32))
+def test_a_loss_line_adds_up_with_numbers_rounded_as_usual_or_a_unit_off(logit: float, loss: float) -> None:
+    total = logit + loss
+    (first, second), whole = adding([total, -logit], loss)
+    assert value(first) + value(second) == value(whole)
+    unit = Decimal(1).scaleb(-len(whole.partition(".")[2]))
+    for text, number in ((first, total), (second, -logit), (whole, loss)):
+        assert abs(value(text) - Decimal(number)) <= unit
+
+
+def test_the_line_that_did_not_add_up() -> None:
+    assert adding([14.0249, 0.7749], 14.7998) == (["14.025", "0.775"], "14.800")
+    assert adding([1.0, 2.0], 3.0) == (["1.00", "2.00"], "3.00")
+    assert adding([-0.001], -0.001) == (["0.00"], "0.00")
+    assert adding([5.0, math.inf], math.inf) == (["5.00", "∞"], "∞")
+    assert adding([5.0, math.nan, -math.inf], math.nan) == (["5.00", "NaN", "−∞"], "NaN")
+    assert adding([0.5] * 3, 1.5, 0) == (["0.5", "0.5", "0.5"], "1.5")
+    assert adding([1 / 3] * 3, 1.0) == (["0.34", "0.33", "0.33"], "1.00")

@@ -1,0 +1,470 @@
+"""Drawing on the screen: undo over every change, ghost text, how each token was chosen, the draw, many draws, speed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fake_engine import FakeEngine
+from helpers import answered, drawn, make_app, unsafe, until
+from rich.cells import cell_len
+from textual import events
+from textual.pilot import Pilot
+
+from tui_llm.facts.draws import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Landing, Segment
+from tui_llm.facts.ghost import Ghost, GhostQuestion
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Candidate, Request
+from tui_llm.tui.panes.generate import GeneratePane
+from tui_llm.tui.screens.draw import DrawScreen
+from tui_llm.tui.screens.draw_many import DrawManyScreen
+from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.widgets.draw_lines import owners
+from tui_llm.tui.widgets.prompt import EDITABLE
+
+
+def kept(engine: FakeEngine, question: DrawQuestion | HistogramQuestion, sampler: SamplerSettings) -> list[Candidate]:
+    request = question.request
+    ids = engine.encode(request.prompt) + list(request.continuation)
+    rows = engine.distribution(ids, Request(sampler=sampler)).candidates
+    return [row for row in rows if row.kept]
+
+
+def answer_draw(engine: FakeEngine, question: DrawQuestion) -> Draw:
+    assert engine.weights is not None
+    u, landings = 0.618 if question.u is None else question.u, []
+    for sampler in question.samplers:
+        at, segments = 0.0, []
+        for place, row in enumerate(kept(engine, question, sampler)):
+            segments.append(Segment(row, place, at, at + row.probability))
+            at += row.probability
+        hit = next((one for one in segments if u < one.stop), segments[-1])
+        landings.append(Landing(sampler, hit, tuple(segments[:60]), len(segments)))
+    return Draw(engine.weights, u, 1000, tuple(landings))
+
+
+def answer_many(engine: FakeEngine, question: HistogramQuestion) -> Histogram:
+    assert engine.weights is not None
+    rows = kept(engine, question, question.request.sampler)
+    n = question.count
+    bins = tuple((row, Bin(round(n * row.probability), n * row.probability, 3.25, -3.5)) for row in rows[:20])
+    return Histogram(
+        engine.weights, question.request.sampler, question.seed, n, len(rows), bins, Bin(3, 2.5, 1.5, 0.3), 7, 12.5, 11, 0.33
+    )  # fmt: skip
+
+
+def make_engine(hostile: bool = False) -> FakeEngine:
+    engine = FakeEngine(hostile)
+    engine.answers[DrawQuestion] = lambda question: answer_draw(engine, question)
+    engine.answers[HistogramQuestion] = lambda question: answer_many(engine, question)
+    return engine
+
+
+async def draw_tokens(pilot: Pilot[None], lab: LabScreen, count: int) -> None:
+    for _ in range(count):
+        had = len(lab.lab.steps)
+        await pilot.press("g")
+        await until(pilot, lambda: len(lab.lab.steps) == had + 1 and lab._job is None)  # noqa: B023
+
+
+def hint(lab: LabScreen) -> str:
+    return lab.prompt._hint.plain
+
+
+# ── undo and redo ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_undo_and_redo_over_every_change_of_text() -> None:
+    app = make_app(prompt="The")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab, state = app.lab_screen, app.lab_screen.lab
+        await answered(pilot, lab)
+        await pilot.press("space", "c", "a", "t")  # typed
+        lab.prompt.post_message(events.Paste(" sat on the"))  # pasted
+        await answered(pilot, lab)
+        assert "ctrl+z takes ‘ sat on the’ away" in hint(lab)
+        await pilot.press("escape", "5")
+        await draw_tokens(pilot, lab, 2)  # drawn
+        two = state.steps
+        assert f"u takes ‘{two[1].text}’ away" in hint(lab)
+        await pilot.press("enter")  # taken into the prompt
+        await answered(pilot, lab)
+        typed = "The cat sat on the" + "".join(step.text for step in two)
+        assert state.prompt == typed and "into drawn tokens" in hint(lab)
+        await draw_tokens(pilot, lab, 1)
+        await pilot.press("c")  # cleared
+        await answered(pilot, lab)
+        trail = []
+        for _ in range(9):
+            trail.append((state.prompt, state.steps))
+            if state.history.next_undo is None:
+                break
+            await pilot.press("u")
+            await answered(pilot, lab)
+            assert lab.prompt.prompt_text == state.prompt
+            assert lab.reading is not None and lab.reading.request.continuation == state.continuation
+            assert "undone: " in hint(lab) and "U " in hint(lab)
+        assert [text for text, _ in trail] == [typed, typed, typed, "The cat sat on the", "The cat sat on the", "The cat sat on the", "The cat", "The"]  # fmt: skip
+        assert trail[3][1] == two and trail[3][1][0] is two[0]  # ids and readings are those of before
+        await pilot.press("u")  # nothing more: said, not done
+        assert state.prompt == "The"
+        for text, steps in reversed(trail[:-1]):
+            await pilot.press("U")
+            await answered(pilot, lab)
+            assert (state.prompt, state.steps) == (text, steps)
+        await pilot.press("U")
+        assert (state.prompt, state.steps) == trail[0]
+
+
+async def test_undo_while_typing_puts_the_cursor_where_the_change_was() -> None:
+    app = make_app(prompt="one three")
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab, prompt = app.lab_screen, app.lab_screen.prompt
+        await answered(pilot, lab)
+        prompt.move_cursor((0, 3))
+        await pilot.press("space", "t", "w", "o")
+        await answered(pilot, lab)
+        await pilot.press("ctrl+z")
+        await pilot.pause()
+        assert prompt.prompt_text == "one" + " three" and prompt.cursor_location == (0, 3)
+        await pilot.press("ctrl+y")
+        await pilot.pause()
+        assert prompt.prompt_text == "one two three" and prompt.cursor_location[1] in (7, 8)
+        await pilot.press("ctrl+z", "x")
+        await answered(pilot, lab)
+        assert lab.lab.prompt == "onex three" and lab.lab.history.next_redo is None
+
+
+async def test_redo_past_a_folded_paste() -> None:
+    app = make_app(prompt="before")
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab, prompt = app.lab_screen, app.lab_screen.prompt
+        await answered(pilot, lab)
+        prompt.post_message(events.Paste("x" * (EDITABLE + 1)))
+        await pilot.pause()
+        await pilot.press("y")
+        await answered(pilot, lab)
+        for key, text in (
+            ("ctrl+z", "before" + "x" * (EDITABLE + 1)),
+            ("ctrl+z", "before"),
+            ("ctrl+y", "before" + "x" * (EDITABLE + 1)),
+            ("ctrl+y", "before" + "x" * (EDITABLE + 1) + "y"),
+        ):
+            await pilot.press(key)
+            await answered(pilot, lab)
+            assert prompt.prompt_text == lab.lab.prompt == text
+        assert prompt.folded
+        await pilot.press("ctrl+l")  # and what was dropped comes back
+        await answered(pilot, lab)
+        await pilot.press("ctrl+z")
+        await answered(pilot, lab)
+        assert lab.lab.prompt == "before" + "x" * (EDITABLE + 1) + "y"
+
+
+async def test_a_stream_is_undone_at_once_and_another_model_forgets_its_tokens() -> None:
+    engine = make_engine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5", "space")
+        await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
+        assert "u takes 256 tokens" in hint(lab)
+        await pilot.press("u")
+        assert lab.lab.steps == () and "U brings 256 tokens" in hint(lab)
+        lab.open_model("other")
+        await until(pilot, lambda: lab.weights is not None and lab.weights.name == "other")
+        await pilot.press("U")
+        assert lab.lab.steps == ()
+
+
+async def test_what_an_undo_names_is_safe() -> None:
+    app = make_app(FakeEngine(hostile=True), prompt="a")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        lab.prompt.post_message(events.Paste("\x1b]0;owned\x07[/][red]\u202eabc\x9b31m\u0301"))
+        await answered(pilot, lab)
+        assert "[/][red]" in hint(lab) and not unsafe(drawn(app))
+        await pilot.press("ctrl+z")
+        await answered(pilot, lab)
+        assert not unsafe(drawn(app))
+
+
+# ── ghost text ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def with_ghost(pilot: Pilot[None], lab: LabScreen) -> None:
+    await answered(pilot, lab)
+    await until(pilot, lambda: lab.prompt.suggestion)
+
+
+async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
+    engine = make_engine()
+
+    def ghost(question: GhostQuestion) -> Ghost:
+        assert engine.weights is not None
+        rest, done = [" ma", "t", " and", " then", ".\n", "[/]\x1b"], question.request.prompt[len("The") :]
+        while rest and done:
+            done = done[len(rest.pop(0)) :]
+        return Ghost(engine.weights, tuple(rest))
+
+    engine.answers[GhostQuestion] = ghost
+    app = make_app(engine, prompt="The")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab, prompt = app.lab_screen, app.lab_screen.prompt
+        await with_ghost(pilot, lab)
+        assert any("The mat and then.␊[/]␛" in line for line in drawn(app)) and not unsafe(drawn(app))
+        assert "→ takes a token" in hint(lab)
+        await pilot.press("right")
+        assert prompt.prompt_text == "The ma" and prompt.ghost[0] == "t"
+        await pilot.press("t")  # typed, and just what was expected
+        assert prompt.ghost == (" and", " then", ".\n", "[/]\x1b")
+        await pilot.press("alt+right")
+        assert prompt.prompt_text == "The mat and"
+        await pilot.press("end")
+        assert prompt.prompt_text == "The mat and then.\n[/]\x1b" and not prompt.ghost
+        await answered(pilot, lab)
+        assert lab.lab.prompt == prompt.prompt_text
+        await pilot.press("ctrl+z")
+        await answered(pilot, lab)
+        assert prompt.prompt_text == "The mat and"
+
+
+async def test_ghost_keys_move_the_cursor_where_there_is_none() -> None:
+    engine = make_engine()
+    app = make_app(engine, prompt="ab cd")
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab, prompt = app.lab_screen, app.lab_screen.prompt
+        await with_ghost(pilot, lab)
+        await pilot.press("home")
+        await pilot.pause()
+        assert not prompt.suggestion
+        await pilot.press("right")
+        assert prompt.cursor_location == (0, 1)
+        await pilot.press("alt+right")
+        assert prompt.cursor_location == (0, 2)
+        await pilot.press("end")
+        await pilot.pause()
+        assert prompt.cursor_location == (0, 5) and prompt.prompt_text == "ab cd"
+        assert prompt.suggestion  # at the end it still fits
+        await pilot.press("shift+right")
+        assert prompt.prompt_text == "ab cd"
+        engine.answers[GhostQuestion] = lambda question: Ghost(engine.weights, ())  # or a new one may come in time
+        await pilot.press("x")
+        assert not prompt.ghost
+
+
+async def test_ghost_text_can_be_off_and_does_not_show_without_typing() -> None:
+    engine = make_engine()
+    app = make_app(engine)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await with_ghost(pilot, lab)
+        assert engine.ghosts[-1].request.prompt == "The cat sat on the"
+        await pilot.press("escape", "G")
+        assert not lab.ghost_on and not lab.prompt.suggestion
+        await pilot.press("i", "x")
+        await answered(pilot, lab)
+        assert lab._ghost_timer is None
+        await pilot.press("escape", "G", "i")
+        await until(pilot, lambda: lab.prompt.suggestion)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not any(lab.prompt.suggestion in line for line in drawn(app)[:4])
+
+
+# ── how each token was chosen ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_each_token_keeps_how_it_was_chosen() -> None:
+    app = make_app(make_engine())
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5")
+        await draw_tokens(pilot, lab, 1)
+        await pilot.press("right_square_bracket", "r")
+        await draw_tokens(pilot, lab, 1)
+        pane = lab.query_one(GeneratePane)
+        first, second = lab.lab.steps
+        assert (first.sampler.temperature, second.sampler.temperature) == (0.8, 0.9)
+        assert first.seed == 1 and second.seed == lab.lab.seed
+        assert pane.cursor == 1
+        screen = "\n".join(drawn(app))
+        assert f"{second.kept} tokens (T=0.9, top-p 0.9" in screen and f"{second.u:.4f}" in screen
+        assert "tokens/s" in screen
+        await pilot.press("left")
+        screen = "\n".join(drawn(app))
+        assert pane.cursor == 0 and "step 1 chose from" in screen and "(T=0.8, top-p 0.9" in screen
+        await pilot.press("right")
+        assert pane.cursor == 1
+        rows = list(pane.table())
+        assert rows[1][-2:] == ("T=0.8, top-p 0.9", "1")
+
+
+async def test_the_speed_is_measured() -> None:
+    from tui_llm.tui.asker import SPEED_TOKENS, Generation
+
+    clock = iter([10.0, *(10.0 + 0.5 * (at + 1) for at in range(40))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tui_llm.tui.asker.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        generation = Generation(1, Request(), 1, 9)
+        assert generation.speed is None
+        generation.begin()
+        assert generation.speed is None
+        for count in range(40):
+            generation.took([None])  # type: ignore[list-item]
+            assert generation.speed == pytest.approx(2.0)
+            generation.begin()
+            assert len(generation._times) == min(count + 2, SPEED_TOKENS + 1)
+
+
+# ── the draw ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_draw_and_its_replay() -> None:
+    engine = make_engine()
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5")
+        await draw_tokens(pilot, lab, 2)
+        await pilot.press("left", "D")
+        await until(pilot, lambda: isinstance(app.screen, DrawScreen) and app.screen.draw)
+        screen = app.screen
+        assert isinstance(screen, DrawScreen) and screen.draw is not None
+        first = lab.lab.steps[0]
+        assert screen.draw.u == first.u and screen.draw.landings[0].hit.candidate.id == first.id
+        text = "\n".join(drawn(app))
+        assert f"u = {first.u:.4f}" in text and "token 1 of 2" in text and "▲" in text and "drawn: T=0.8" in text
+
+        async def press(key: str) -> Draw:
+            asked = len(engine.questions)
+            await pilot.press(key)
+            await until(pilot, lambda: len(engine.questions) > asked and not screen.waiting)
+            assert screen.draw is not None
+            return screen.draw
+
+        assert (await press("right_square_bracket")).landings[1].sampler.temperature == 1.6
+        assert (await press("left_square_bracket")).landings[1].sampler.temperature == 1.5
+        assert (await press("left_curly_bracket")).landings[1].sampler.top_p == 0.85
+        assert (await press("right_curly_bracket")).landings[1].sampler.top_p == 0.9
+        assert (await press("minus")).u == pytest.approx(max(0.0, first.u - 0.01), abs=1e-4)
+        assert "tried: T=0.8" in "\n".join(drawn(app))
+        assert (await press("plus")).u == pytest.approx(first.u, abs=1e-4)
+        assert (await press("r")).u == first.u
+        assert (await press("right")).u == lab.lab.steps[1].u
+        await press("right")
+        question = engine.questions[-1]
+        assert isinstance(question, DrawQuestion)
+        assert question.u is None and question.index == 2 and question.seed == lab.lab.seed
+        assert question.request.continuation == lab.lab.continuation and "the next token" in "\n".join(drawn(app))
+        await pilot.press("right")
+        assert screen.index == 2
+        await pilot.press("y")
+        assert app.clipboard.startswith("id\tbytes\ttext\tnext (T=0.8")
+        assert app.clipboard.count("\tu") >= 2
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen is lab
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 6), (80, 24), (120, 40)])
+async def test_hostile_tokens_in_the_draw_and_the_histogram(size: tuple[int, int]) -> None:
+    engine = make_engine(hostile=True)
+    engine.logits = lambda ids: [9.0 - 0.3 * id if id < 12 else -9.0 for id in range(1000)]  # type: ignore[method-assign]
+    app = make_app(engine)
+    async with app.run_test(size=size) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        pane = lab.query_one(GeneratePane)
+        pane.action_the_draw()
+        await until(pilot, lambda: isinstance(app.screen, DrawScreen) and app.screen.draw)
+        await pilot.pause()
+        assert not unsafe(drawn(app)) and all(cell_len(line) == size[0] for line in drawn(app))
+        await pilot.press("escape")
+        pane.action_draw_many()
+        await until(pilot, lambda: isinstance(app.screen, DrawManyScreen) and not app.screen.waiting)
+        await pilot.pause()
+        assert not unsafe(drawn(app)) and all(cell_len(line) == size[0] for line in drawn(app))
+        if size == (120, 40):
+            assert any("[red]x" in line for line in drawn(app))
+
+
+def test_each_cell_of_the_bar_belongs_to_who_has_its_middle() -> None:
+    engine = make_engine()
+    engine.open("nano")
+    request = Request(prompt="The cat sat on the")
+    question = DrawQuestion(request, (request.sampler,), 0.999)
+    (landing,) = answer_draw(engine, question).landings
+    cells = owners(landing, 0.999, 50)
+    assert cells[-1] == landing.hit.place
+    for cell, place in enumerate(cells[:-1]):
+        holder = next((s.place for s in landing.segments if s.start <= (cell + 0.5) / 50 < s.stop), None)
+        assert place == holder
+    assert owners(landing, 0.5, 0) == []
+
+
+async def test_a_draw_that_cannot_be_had_is_a_line() -> None:
+    from tui_llm.errors import UserError
+
+    engine = make_engine()
+
+    def fail(_question: DrawQuestion) -> Draw:
+        raise UserError("there is nothing [/] to draw\x1b from")
+
+    engine.answers[DrawQuestion] = fail
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "5", "D")
+        await until(pilot, lambda: isinstance(app.screen, DrawScreen) and app.screen.problem)
+        assert "there is nothing [/] to draw␛ from" in drawn(app)[0]
+        await pilot.press("y")
+
+
+# ── many draws ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_many_draws() -> None:
+    engine = make_engine()
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "5")
+        await draw_tokens(pilot, lab, 1)
+        await pilot.press("H")
+        await until(pilot, lambda: isinstance(app.screen, DrawManyScreen) and not app.screen.waiting)
+        screen = app.screen
+        assert isinstance(screen, DrawManyScreen)
+
+        async def press(key: str) -> HistogramQuestion:
+            asked = len(engine.questions)
+            await pilot.press(key)
+            await until(pilot, lambda: len(engine.questions) > asked and not screen.waiting)
+            found = engine.questions[-1]
+            assert isinstance(found, HistogramQuestion)
+            return found
+
+        text = "\n".join(drawn(app))
+        assert "1,000 draws at T=0.8, top-p 0.9" in text and "χ² = 12.5" in text and "┃" in text
+        assert "−3.5!" in text and "± 3.2" in text
+        assert (await press("plus")).count == 10_000
+        assert (await press("equals_sign")).count == 100_000
+        for count in (10_000, 1_000, 100, 10):
+            assert (await press("minus")).count == count
+        assert (await press("right_square_bracket")).request.sampler.temperature == 0.9
+        assert (await press("left_square_bracket")).request.sampler.temperature == 0.8
+        assert (await press("left_curly_bracket")).request.sampler.top_p == 0.85
+        assert (await press("right_curly_bracket")).request.sampler.top_p == 0.9
+        assert (await press("left")).request.continuation == ()
+        assert (await press("right")).request.continuation == lab.lab.continuation
+        await press("r")
+        await pilot.press("y")
+        assert app.clipboard.startswith("id\tbytes\ttext\tprobability\tdrawn") and "7 others" in app.clipboard
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.screen is lab

@@ -1,0 +1,154 @@
+"""Undo and redo of the text, against a plain list of all its states."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tui_llm.reading import GeneratedToken
+from tui_llm.tui import history
+from tui_llm.tui.history import History, difference
+from tui_llm.tui.screens.undoing import words
+
+HOSTILE = "[/]\x1b]0;x\x07[red]\u202eabc\u0301漢\ud83d"
+TEXT = st.text(st.sampled_from("ab \n" + HOSTILE), max_size=12)
+
+
+def token(id: int, index: int = 0) -> GeneratedToken:
+    return GeneratedToken(index, id, b"x", f"t{id}", 0.5, 0.1, 0.1, 1, ())
+
+
+STEPS = st.lists(st.integers(0, 3).map(token), max_size=6).map(tuple)
+
+
+@given(TEXT, STEPS, TEXT, STEPS)
+def test_a_difference_leads_there_and_back(a: str, before: history.Steps, b: str, after: history.Steps) -> None:
+    change = difference(a, before, b, after)
+    assert change.apply(a, before) == (b, after)
+    assert change.undone().apply(b, after) == (a, before)
+    assert len(change.removed) <= len(a) and len(change.inserted) <= len(b)
+    shown = words(change)
+    assert shown.isprintable() or "\n" in shown
+
+
+class Texts(RuleBasedStateMachine):
+    """Changes that never come together (they lie far apart in time), so that each is one step back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history = History("start")
+        self.states: list[tuple[str, history.Steps]] = [("start", ())]
+        self.at = 0
+        self.clock = 0.0
+
+    @rule(text=TEXT, steps=STEPS)
+    def change(self, text: str, steps: history.Steps) -> None:
+        self.clock += 100
+        if self.history.note(text, steps, now=self.clock):
+            assert (text, steps) != self.states[self.at]
+            self.states = [*self.states[: self.at + 1], (text, steps)]
+            self.at += 1
+        else:
+            assert (text, steps) == self.states[self.at]
+
+    @precondition(lambda self: self.at > 0)
+    @rule()
+    def undo(self) -> None:
+        assert self.history.undo() is not None
+        self.at -= 1
+
+    @precondition(lambda self: self.at < len(self.states) - 1)
+    @rule()
+    def redo(self) -> None:
+        assert self.history.redo() is not None
+        self.at += 1
+
+    @invariant()
+    def is_where_it_should_be(self) -> None:
+        assert (self.history.prompt, self.history.steps) == self.states[self.at]
+        assert (self.history.next_undo is None) == (self.at == 0)
+        assert (self.history.next_redo is None) == (self.at == len(self.states) - 1)
+
+
+TestTexts = Texts.TestCase
+TestTexts.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(TEXT, STEPS, st.floats(0, 3), st.sampled_from([None, 1, 2])), max_size=15))
+def test_bursts_lead_back_to_the_start_and_forth_again(
+    changes: list[tuple[str, history.Steps, float, int | None]],
+) -> None:
+    found, clock = History("start"), 0.0
+    for text, steps, later, burst in changes:
+        clock += later
+        found.note(text, steps, burst, now=clock)
+    end = (found.prompt, found.steps)
+    backs = 0
+    while found.undo():
+        backs += 1
+    assert (found.prompt, found.steps) == ("start", ())
+    while found.redo():
+        backs -= 1
+    assert (found.prompt, found.steps) == end and backs == 0
+
+
+def test_a_word_is_one_change_and_a_pause_ends_it() -> None:
+    found = History()
+    for at in range(1, 9):
+        found.note("the cat "[:at], (), now=at / 10)
+    found.note("the cat s", (), now=50)
+    undone = []
+    while change := found.undo():
+        undone.append(change.inserted)
+    assert undone == ["s", " ", " cat", "the"]
+
+
+def test_letters_deleted_one_by_one_are_one_change() -> None:
+    found = History("word")
+    for at, text in enumerate(("wor", "wo", "w", "")):
+        found.note(text, (), now=at / 10)
+    change = found.undo()
+    assert change is not None and found.prompt == "word" and found.undo() is None
+
+
+def test_a_stream_is_one_change_and_two_streams_are_two() -> None:
+    found, steps = History("p"), tuple(token(id, id) for id in range(6))
+    for end in (2, 4):
+        found.note("p", steps[:end], burst=1)
+    for end in (5, 6):
+        found.note("p", steps[:end], burst=2)
+    found.undo()
+    assert found.steps == steps[:4]
+    found.undo()
+    assert found.steps == ()
+    found.redo()
+    found.redo()
+    assert found.steps == steps and found.steps[0] is steps[0]  # with all that was known of them
+
+
+def test_memory_is_bounded_and_the_last_change_can_always_be_undone() -> None:
+    found = History()
+    for number in range(50):
+        found.note(str(number) * 300_000, (), now=number * 100.0)
+    assert found._size <= history.MOST_SIZE and found.next_undo is not None
+    huge = "x" * (2 * history.MOST_SIZE)
+    found.note(huge, (), now=1e6)
+    assert found.undo() is not None and found.prompt == "49" * 300_000
+    for number in range(history.MOST_CHANGES + 50):
+        found.note(f"{number}", (), now=1e7 + number * 100)
+    assert len(found._undo) <= history.MOST_CHANGES
+
+
+def test_another_model_forgets_drawn_tokens_but_not_what_was_typed() -> None:
+    found = History("a")
+    found.note("ab", (), now=0)
+    found.note("ab", (token(1),), now=100)
+    found.note("abc", (), now=200)
+    found.note("abc", (token(2),), now=300)
+    found.forget_steps()
+    assert found.steps == ()
+    assert found.undo() is not None and (found.prompt, found.steps) == ("ab", ())
+    assert found.undo() is not None and (found.prompt, found.steps) == ("a", ())
+    assert found.undo() is None

@@ -1,0 +1,174 @@
+"""The draw from the command line: where u lands, and a histogram of many draws."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import visible, visible_token
+from tui_llm.errors import UserError
+from tui_llm.facts.draws import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Segment
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Request
+
+
+def temperatures(words: str) -> list[float]:
+    """Raises `UserError` on what is no list of numbers."""
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError:
+        raise UserError(f"--temperature is {words!r}; give numbers such as 0.8, or 0.5,1,2") from None
+
+
+def draw(options: argparse.Namespace) -> None:
+    samplers = tuple(
+        SamplerSettings(
+            temperature=temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            repetition_penalty=options.repetition_penalty,
+        )
+        for temperature in temperatures(options.temperature)
+    )
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}; give 1 or more")
+    if options.count is not None and options.u is not None:
+        raise UserError("--u is for one draw and --count for many: give one of them")
+    if options.count is not None and len(samplers) > 1:
+        raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
+    from tui_llm.engine import PipelineEngine
+
+    engine = PipelineEngine(options.device)
+    engine.open(options.model)
+    request = Request(
+        prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, sampler=samplers[0]
+    )
+    if options.count is not None:
+        found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed))
+        put_json(histogram_json(found)) if options.json else put(histogram_text(found, options.top))
+    else:
+        drawn: Draw = engine.answer(DrawQuestion(request, samplers, options.u, options.seed))
+        put_json(draw_json(drawn, options.top)) if options.json else put(draw_text(drawn, options.top))
+
+
+# ── one draw ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _segment_json(segment: Segment) -> dict[str, Any]:
+    return {
+        **report.candidate_json(segment.candidate),
+        "place": segment.place,
+        "from": segment.start,
+        "to": segment.stop,
+    }
+
+
+def _sampler_json(sampler: SamplerSettings) -> dict[str, Any]:
+    return {
+        "temperature": sampler.temperature,
+        "top_k": sampler.top_k,
+        "top_p": sampler.top_p,
+        "min_p": sampler.min_p,
+    }
+
+
+def draw_json(draw: Draw, top: int) -> dict[str, Any]:
+    return {
+        "model": draw.weights.name,
+        "step": draw.weights.step,
+        "u": draw.u,
+        "vocabulary": draw.vocabulary,
+        "draws": [
+            {
+                **_sampler_json(landing.sampler),
+                "kept": landing.kept,
+                "hit": _segment_json(landing.hit),
+                "tokens": [_segment_json(segment) for segment in landing.segments[:top]],
+            }
+            for landing in draw.landings
+        ],
+    }
+
+
+def draw_text(draw: Draw, top: int) -> str:
+    parts = [f"u = {draw.u:.4f} on the cumulative distribution, likeliest token first"]
+    for landing in draw.landings:
+        hit = landing.hit
+        shown = list(landing.segments[:top])
+        if hit.place >= len(shown):
+            shown.append(hit)
+        rows = [
+            (
+                "→" if segment.place == hit.place else "",
+                f"{segment.place + 1}",
+                visible_token(segment.candidate.text),
+                f"{segment.candidate.id}",
+                f"{segment.candidate.probability:.6f}",
+                f"{segment.start:.6f}",
+                f"{segment.stop:.6f}",
+            )
+            for segment in shown
+        ]
+        how = "greedy: u is not used" if landing.sampler.greedy else f"temperature {landing.sampler.temperature:g}"
+        parts.append(
+            f"\n{how}, {landing.kept:,} of {draw.vocabulary:,} tokens can come: {visible_token(hit.candidate.text)}\n"
+            + report.table(("", "place", "token", "id", "probability", "from", "to"), rows, left=(0, 2))
+        )
+    return "\n".join(parts)
+
+
+# ── many draws ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bin_json(one: Bin) -> dict[str, Any]:
+    return {
+        "drawn": one.count,
+        "expected": one.expected,
+        "standard_error": one.deviation,
+        "off": one.score,
+    }
+
+
+def histogram_json(found: Histogram) -> dict[str, Any]:
+    return {
+        "model": found.weights.name,
+        "step": found.weights.step,
+        **_sampler_json(found.sampler),
+        "seed": found.seed,
+        "count": found.count,
+        "kept": found.kept,
+        "chi_squared": found.chi_squared,
+        "degrees_of_freedom": found.freedom,
+        "chance": found.chance,
+        "tokens": [{**report.candidate_json(candidate), **_bin_json(one)} for candidate, one in found.rows],
+        "rest": None if found.rest is None else {"kept": found.rest_kept, **_bin_json(found.rest)},
+    }
+
+
+def histogram_text(found: Histogram, top: int) -> str:
+    rows = [
+        (
+            visible_token(candidate.text),
+            f"{candidate.id}",
+            f"{candidate.probability:.6f}",
+            f"{one.count:,}",
+            f"{one.expected:.1f}",
+            f"{one.deviation:.1f}",
+            f"{one.score:+.1f}",
+        )
+        for candidate, one in found.rows[:top]
+    ]
+    below = [one for _, one in found.rows[top:]] + ([found.rest] if found.rest else [])
+    if below:
+        drawn, expected = sum(one.count for one in below), sum(one.expected for one in below)
+        others = found.kept - len(rows)
+        share = expected / found.count
+        rows.append((f"({others:,} others)", "", f"{share:.6f}", f"{drawn:,}", f"{expected:.1f}", "", ""))
+    text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can come\n"
+    text += report.table(("token", "id", "probability", "drawn", "expected", "± error", "off"), rows, left=(0,))
+    if found.chi_squared is not None:
+        text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degrees of freedom; fair draws are as far off or further in {found.chance:.1%} of cases"
+    return text

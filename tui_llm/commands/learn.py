@@ -1,0 +1,171 @@
+"""Learn this: a few steps on one prompt and target, on a copy of the weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tui_llm import report
+from tui_llm.commands.output import put, put_json
+from tui_llm.display import truncate, visible, visible_token
+from tui_llm.errors import UserError
+from tui_llm.facts.learn import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched, WatchedChange
+from tui_llm.llm.recipe import OPTIMISERS, USUAL, Recipe, check
+from tui_llm.reading import Request, Target
+
+NAMED = 40  # cells of a prompt in a table
+
+
+def learn(options: argparse.Namespace) -> None:
+    from tui_llm.training import pins
+
+    if not 1 <= options.steps <= MOST_STEPS:
+        raise UserError(f"--steps is {options.steps}; give 1 to {MOST_STEPS} (for more: tui-llm train --from)")
+    rate = USUAL[options.optimiser] if options.learning_rate is None else options.learning_rate
+    recipe = check(Recipe(options.optimiser, rate))
+    also = [*map(pins.parse, options.also or ()), *(pins.of_user() if options.pins else ())]
+    request = Request(
+        prompt=options.prompt,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        target=Target(text=options.target),
+    )
+    if options.keep is not None:
+        from tui_llm.instruments.learned_folder import new_folder
+
+        folder = str(Path(options.keep).expanduser().absolute())
+        new_folder(folder)  # known before the work is done
+    from tui_llm.engine import PipelineEngine
+
+    engine = PipelineEngine(options.device)
+    engine.open(options.model)
+    watched = tuple(dict.fromkeys(Watched(pin.prompt, pin.target) for pin in also))
+    learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, watched))
+    kept: Kept | None = engine.answer(KeepQuestion(request, folder)) if options.keep is not None else None
+    if options.json:
+        put_json(learned_json(learned) | {"kept": kept.folder if kept else None})
+        return
+    put(learned_text(learned))
+    if kept is not None:
+        put(f"\nkept as the model folder {visible(kept.folder)}")
+
+
+def learned_json(learned: Learned) -> dict[str, Any]:
+    finite = report.finite
+
+    def maybe(value: float | None) -> float | str | None:
+        return None if value is None else finite(value)
+
+    def watched(one: WatchedChange) -> dict[str, Any]:
+        return {
+            "prompt": one.watched.prompt,
+            "target": one.watched.target,
+            "loss_before": maybe(one.loss_before),
+            "loss_after": maybe(one.loss_after),
+            "probability_before": one.probability_before,
+            "probability_after": one.probability_after,
+            "likeliest_before": one.first_before and report.token_json(one.first_before),
+            "likeliest_after": one.first_after and report.token_json(one.first_after),
+            "divergence": finite(one.divergence),
+            "problem": one.problem or None,
+        }
+
+    return {
+        "model": learned.weights.name,
+        "step": learned.weights.step,
+        "target_tokens": [report.token_json(token) for token in learned.target],
+        **{
+            name: {"loss": finite(state.loss), "probability": state.probability, "rank": state.rank}
+            for name, state in (("before", learned.before), ("after", learned.after))
+        },
+        "steps": [
+            {"step": s.number, "optimiser": s.recipe.optimiser, "learning_rate": s.recipe.learning_rate,
+             "gradient_norm": s.gradient_norm, "loss": finite(s.loss), "probability": s.probability}
+            for s in learned.steps
+        ],
+        "candidates": [
+            report.token_json(r.token)
+            | {"raw_probability_before": r.before, "raw_probability_after": r.after, "rank_before": r.rank_before,
+               "rank_after": r.rank_after, "target": r.target}
+            for r in learned.runners
+        ],
+        "also": [watched(one) for one in learned.watched],
+    }  # fmt: skip
+
+
+def learned_text(learned: Learned) -> str:
+    w, before = learned.weights, learned.before
+    at = "" if w.step is None else f" at step {w.step:,}"
+    target = visible_token("".join(token.text for token in learned.target))
+    each = "" if len(learned.target) == 1 else " a token"
+    many = len(learned.steps)
+    lines = [
+        f"a copy of {visible(w.name)}{at}, after {many} step{'' if many == 1 else 's'} towards {target} (the open model stays as it is)",
+        report.table(
+            ("step", "optimiser", "step size", "|gradient|", f"loss{each}", "p(target)"),
+            [
+                ("0", "–", "–", "–", f"{before.loss:.4f}", report.percent(before.probability)),
+                *(
+                    (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
+                     f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", report.percent(s.probability))
+                    for s in learned.steps
+                ),
+            ],
+            left=(1,),
+        ),
+        "\nwhat would come next, before and after",
+        report.table(
+            ("token", "id", "rank before", "after", "raw p before", "after"),
+            [
+                (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
+                 str(r.rank_before), str(r.rank_after), report.percent(r.before), report.percent(r.after))
+                for r in learned.runners
+            ],
+            left=(0,),
+        ),
+    ]  # fmt: skip
+    if learned.watched:
+        lines += [
+            "\nprompts that were not learned: was something forgotten?",
+            report.table(
+                (
+                    "prompt",
+                    "loss before",
+                    "after",
+                    "p(target) before",
+                    "after",
+                    "likeliest before",
+                    "after",
+                    "KL (nats)",
+                ),
+                [_watched_row(one) for one in learned.watched],
+                left=(0, 5, 6),
+            ),
+        ]
+        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
+    return "\n".join(lines)
+
+
+def watched_name(watched: Watched) -> str:
+    name = truncate(visible(watched.prompt), NAMED)
+    return f"{name} → {truncate(visible_token(watched.target), NAMED)}" if watched.target else name
+
+
+def _watched_row(one: WatchedChange) -> tuple[str, ...]:
+    def loss(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else report.percent(value)
+
+    first = [visible_token(token.text) if token else "–" for token in (one.first_before, one.first_after)]
+    return (
+        watched_name(one.watched),
+        loss(one.loss_before),
+        loss(one.loss_after),
+        share(one.probability_before),
+        share(one.probability_after),
+        *first,
+        "–" if one.problem else f"{one.divergence:.2g}",
+    )

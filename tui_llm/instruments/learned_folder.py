@@ -1,0 +1,110 @@
+"""What was learned, as a new model folder with a card that says how it came about."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from tui_llm import paths
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+from tui_llm.files import write_aside
+from tui_llm.instruments.desk import Desk
+from tui_llm.llm import checkpoint, tokenizer
+from tui_llm.llm.learner import Learner
+from tui_llm.llm.recipe import OPTIMISERS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def write_folder(desk: Desk, learner: Learner, name: str) -> Path:
+    """Writes the folder aside and renames it when it is whole. Raises `UserError` where there is something of that name
+    already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
+    folder = new_folder(name)
+    aside = folder.with_name(f".{folder.name}.part")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+        aside.mkdir()
+        checkpoint.save(learner.model, aside, end_of_text=desk.tokenizer.end_of_text)
+        tokenizer.save_folder(desk.tokenizer, aside)
+        text = card(desk, learner, folder.name)
+        write_aside(aside / "README.md", lambda part: _write(part, text))
+        if os.path.lexists(folder):  # made by someone else meanwhile; an empty folder would be taken over silently
+            raise UserError(f"there is a {folder} already; choose another name")
+        aside.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"can't write {folder}: {error.strerror or error}; free some space or give another folder"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def new_folder(name: str) -> Path:
+    """Where a new model of that name goes: among the user's models, or to the path that it is. Raises `UserError` on a
+    name that is taken or none."""
+    looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
+    if "\0" in name or not (looks_like_path or _NAME.fullmatch(name)):
+        raise UserError(
+            f"{name[:80]!r} can't name a model; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or "
+            "digit), or give a folder's path"
+        )
+    if not looks_like_path:
+        for top in (paths.shipped_models_dir(), paths.runs_dir()):
+            if os.path.lexists(top / name):
+                raise UserError(f"there is a model or a run {name!r} already; choose another name")
+    try:
+        folder = Path(name).expanduser().absolute() if looks_like_path else paths.models_dir() / name
+        taken = os.path.lexists(folder)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"that is no folder: {error}") from error
+    if taken:
+        raise UserError(f"there is a {folder} already, and nothing is overwritten; choose another name")
+    return folder
+
+
+def card(desk: Desk, learner: Learner, name: str) -> str:
+    """The folder's README: whose weights, what was learned, how, and what it did to the target."""
+    weights, decode = desk.weights(), desk.tokenizer.decode
+    step = "" if weights.step is None else f" at step {weights.step:,}"
+    rows = "\n".join(
+        f"| {number} | {OPTIMISERS[one.recipe.optimiser]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
+        f"| {one.loss:.4f} | {one.probability:.4g} |"
+        for number, one in enumerate(learner.steps, 1)
+    )
+    many = len(learner.steps)
+    wanted = len(learner.wanted)
+    target = (
+        "1 token"
+        if wanted == 1
+        else f"{wanted} tokens, each predicted from the true ones before it; the loss is their mean"
+    )
+    return f"""# {visible(name)}
+
+{visible(weights.name)}{step} after {many} optimiser step{"" if many == 1 else "s"} on one prompt and target: an experiment
+of tui-llm's *Learn this*, not a model to rely on. What it learned so, it may have paid for elsewhere. Its licence and its
+training text are those of {visible(weights.name)}.
+
+Prompt ({len(learner.ids):,} token{"" if len(learner.ids) == 1 else "s"}; control characters are shown as signs):
+
+    {visible(decode(learner.ids))}
+
+Target ({target}):
+
+    {visible(decode(learner.wanted))}
+
+| step | optimiser | step size | length of the gradient | loss after (nats a token) | p(target) after |
+|---|---|---|---|---|---|
+{rows}
+
+SGD is θ − step size × gradient, nothing else. AdamW has β 0.9 and 0.999 and a weight decay of 0.01. No dropout, no warm-up,
+no clipping.
+"""
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
