@@ -19,6 +19,7 @@ from tui_llm.options.shared import (
     prompt_options,
     sampler_options,
     table_options,
+    weights_option,
 )
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
@@ -83,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tui-llm {__version__}")
     model_options(parser)
+    weights_option(parser)
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the text to begin with")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
@@ -287,16 +289,18 @@ def _app(options: argparse.Namespace) -> int:
     # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from tui_llm.llm.device_names import check_device
+    from tui_llm.llm.weight_names import check_weights
     from tui_llm.reading import Engine
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
 
     check_device(options.device)
+    check_weights(options.weights)
 
     def open_engine() -> Engine:
         from tui_llm.engine import PipelineEngine
 
-        return PipelineEngine(options.device)
+        return PipelineEngine(options.device, options.weights)
 
     return run_app(LabApp(open_engine, model=options.model, prompt=options.prompt), mouse=not options.no_mouse)
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from tui_llm import instruments
 from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
+from tui_llm.llm import checkpoint, device, distribution, fast_decode, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
+from tui_llm.llm.weight_names import check_weights
 from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
@@ -71,8 +72,9 @@ def _keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
 class PipelineEngine:
     """Implements `reading.Engine` on GPT-2 folders. `forwards` counts forward passes."""
 
-    def __init__(self, device_name: str = "auto") -> None:
-        self.device = device.choose(device_name)
+    def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
+        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError`."""
+        self.device, self.kept_as = device.choose(device_name), check_weights(weights)
         self.forwards = 0
         self._open: _Open | None = None
         self._encoded: tuple[tuple[str, bool, str], list[int]] | None = None
@@ -90,7 +92,7 @@ class PipelineEngine:
                 f"{found.folder}: its vocabulary has {vocabulary.size} tokens, its model only {gpt.config.vocabulary}; "
                 "they are of different models"
             )
-        self._open = _Open(found, gpt, vocabulary, Window(gpt, vocabulary.size))
+        self._open = _Open(found, gpt, vocabulary, Window(fast_decode.predictor(gpt, self.kept_as), vocabulary.size))
         self._encoded = None
         self._targets.clear()
         return self.weights()
@@ -117,6 +119,7 @@ class PipelineEngine:
             config.context,
             open.tokenizer.size,
             str(self.device),
+            kept_as=self.kept_as,
         )
 
     def models(self) -> Sequence[ModelInfo]:

@@ -104,6 +104,7 @@ class Weights:
     context: int  # tokens that the model can see at once
     vocabulary: int  # tokens that it can predict (padding ids not counted)
     device: str
+    kept_as: str = "fp32"  # or half, int8: how the weights are kept (`weight_names.WEIGHTS`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ def logits_json(reading: Reading) -> dict[str, Any]:
     assert reading.distribution is not None
     return {
         "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
         "fed": reading.fed,
@@ -93,6 +94,7 @@ def loss_json(reading: Reading) -> dict[str, Any]:
     assert lossy is not None
     return {
         "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
         "target_ids": [t.id for t in lossy.tokens],

@@ -141,6 +141,7 @@ def generate(options: argparse.Namespace) -> None:
         {
             "model": engine.weights().name,
             "step": engine.weights().step,
+            "weights": engine.weights().kept_as,
             "prompt_ids": list(engine.read(Request(prompt=options.prompt, allow_special=options.allow_special,
                                                    start_token=options.bos, top=1)).prompt_ids),
             "ids": ids,
