@@ -222,11 +222,6 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--tensorboard", action="store_true", help="its metrics as TensorBoard's event files instead")
     export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
 
-    bench = command("bench", "measure how fast this machine is")
-    bench.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
-    bench.add_argument("--again", action="store_true", help="measure anew what is known from before")
-    bench.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
-
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
@@ -252,7 +247,6 @@ def build_parser() -> argparse.ArgumentParser:
         probes,
         stop,
         models,
-        bench,
     ):
         json_option(sub)
     for part in PARTS:

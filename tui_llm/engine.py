@@ -20,8 +20,8 @@ from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
-from tui_llm.llm.weight_names import check_weights
 from tui_llm.llm.units import uniform_loss
+from tui_llm.llm.weight_names import check_weights
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (

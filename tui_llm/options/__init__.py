@@ -9,6 +9,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-PARTS: tuple[str, ...] = ("tokens", "inside", "serve", "runs", "learn", "draws")  # in the order that --help lists them
+PARTS: tuple[str, ...] = (
+    "tokens",
+    "inside",
+    "serve",
+    "runs",
+    "bench",
+    "learn",
+    "draws",
+)  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]

@@ -47,7 +47,10 @@ class TopBar(Bar):
             took = f"   fed {reading.forward_tokens} in {reading.milliseconds:.1f} ms"
         self.put(
             Content.assemble(
-                (visible(weights.name) + step + visible(following) + visible(kept), "bold"), "  ", (facts, "dim"), (took, "dim")
+                (visible(weights.name) + step + visible(following) + visible(kept), "bold"),
+                "  ",
+                (facts, "dim"),
+                (took, "dim"),
             )
         )
 
