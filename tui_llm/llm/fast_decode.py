@@ -16,7 +16,7 @@ Letters: T tokens, C inputs, O outputs, V the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tui_llm.errors import UserError
 from tui_llm.llm import device
-from tui_llm.llm.model import GPT, Block
+from tui_llm.llm.model import GPT, Block, KVCache
 from tui_llm.llm.predictor import GPTPredictor
 from tui_llm.llm.weight_names import check_weights
 
@@ -36,7 +36,14 @@ _STREAMED = 8  # reading a weight from memory takes a core as long as about so m
 class Predictor(GPTPredictor):
     """`GPTPredictor` on weights that `prepare` has laid down."""
 
+    def __init__(self, model: GPT) -> None:
+        super().__init__(model)
+        self._step = _Step(model, self._cache) if model.device.type == "cpu" else None
+
     def run(self, ids: Sequence[int]) -> Tensor:
+        if len(ids) == 1 and self._step is not None:
+            with torch.inference_mode(), device.threads(self.parameters * _STREAMED):
+                return self._step(ids[0])
         with torch.inference_mode(), device.threads(self.parameters * max(len(ids), _STREAMED)):
             return self.model.features(torch.tensor([ids], device=self.model.device), self._cache)[0].float().cpu()
 
@@ -45,6 +52,63 @@ class Predictor(GPTPredictor):
         with torch.inference_mode(), device.threads(max(T, _STREAMED) * C * size):
             logits: Tensor = self.model.head(features.to(self.model.device))
             return logits[:, :size].float().cpu()
+
+
+Function = Callable[[Tensor], Tensor]
+_Layer = tuple[Function, Function, Function, Function, Function, Function, Tensor, Tensor]
+
+
+class _Step:
+    """`model.features` for one token and a cache: the same operations in the same order, without what only longer rows,
+    training or another device need. In a small model calling all that costs as much as the products."""
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        self.model, self.cache, self.heads = model, cache, model.config.heads
+        self.layers = [_layer(block, cache, number) for number, block in enumerate(model.blocks)]
+        self.norm = _norm(model.norm)
+
+    def __call__(self, id: int) -> Tensor:
+        """(1, C). Raises ValueError where the context is full."""
+        past, context = self.cache.length, self.model.config.context
+        if past >= context:
+            raise ValueError(f"{past + 1} tokens in a context of {context}")
+        x = self.model.tokens(torch.tensor([id])) + self.model.positions.weight[past]  # (1, C)
+        C = x.size(1)
+        for norm1, qkv, out, norm2, up, down, keys, values in self.layers:
+            q, k, v = qkv(norm1(x)).view(3, 1, self.heads, 1, C // self.heads).unbind()  # (1, H, 1, D)
+            keys.narrow(2, past, 1).copy_(k)
+            values.narrow(2, past, 1).copy_(v)
+            seen, there = keys.narrow(2, 0, past + 1), values.narrow(2, 0, past + 1)  # (1, H, P + 1, D), not copied
+            x = x + out(F.scaled_dot_product_attention(q, seen, there).view(1, C))
+            x = x + down(F.gelu(up(norm2(x)), approximate="tanh"))
+        self.cache.length = past + 1
+        return self.norm(x)
+
+
+def _layer(block: nn.Module, cache: KVCache, number: int) -> _Layer:
+    assert isinstance(block, Block)
+    attention, mlp = block.attention, block.mlp
+    return (
+        _norm(block.norm1),
+        _product(attention.qkv),
+        _product(attention.out),
+        _norm(block.norm2),
+        _product(mlp.up),
+        _product(mlp.down),
+        cache.keys[number],  # (1, H, context, D)
+        cache.values[number],
+    )
+
+
+def _norm(layer: nn.LayerNorm) -> Function:
+    return lambda x: torch.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+
+
+def _product(layer: nn.Module) -> Function:
+    if not isinstance(layer, nn.Linear):
+        return layer.forward
+    weight, bias = layer.weight.t(), layer.bias
+    return lambda x: torch.addmm(bias, x, weight)
 
 
 def predictor(model: GPT, weights: str = "fp32") -> Predictor:
