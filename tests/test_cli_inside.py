@@ -12,7 +12,7 @@ TEXT = "The cat sat on the"
 
 def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "attention", TEXT)
-    assert list(made) == ["model", "step", "token", "first", "tokens", "mean", "layers"]
+    assert list(made) == ["model", "step", "weights", "token", "first", "tokens", "mean", "layers"]
     assert made["token"] == 4 and len(made["tokens"]) == 5
     assert [len(layer["heads"]) for layer in made["layers"]] == [4] * 4
     for layer in made["layers"]:

@@ -22,8 +22,8 @@ class OpenModel:
 
     `engine` is what the app itself asks (`tui_llm.reading.Engine`)."""
 
-    def __init__(self, name: str, device: str = "auto") -> None:
-        self.engine = PipelineEngine(device)
+    def __init__(self, name: str, device: str = "auto", weights: str = "fp32") -> None:
+        self.engine = PipelineEngine(device, weights)
         self.engine.open(name)
 
     @property
@@ -107,11 +107,12 @@ class OpenModel:
     def __repr__(self) -> str:
         w = self.weights
         step = "" if w.step is None else f", step {w.step:,}"
-        return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}, on {w.device}>"
+        return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.kept_as == 'fp32' else f', {w.kept_as} weights'}, on {w.device}>"
 
 
-def open_model(name: str = "nano", device: str = "auto") -> OpenModel:
+def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> OpenModel:
     """Opens a shipped model, a run's newest checkpoint, a model folder or a GGUF file. `device`: auto, cpu, cuda or mps.
+    `weights`: fp32, the exact numbers; half, 16 bits each, or int8, which is faster on a CPU and gives other numbers.
 
     Raises `UserError` where there is none, or it is damaged."""
-    return OpenModel(name, device)
+    return OpenModel(name, device, weights)

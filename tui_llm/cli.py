@@ -19,6 +19,7 @@ from tui_llm.options.shared import (
     prompt_options,
     sampler_options,
     table_options,
+    weights_option,
 )
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
@@ -83,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tui-llm {__version__}")
     model_options(parser)
+    weights_option(parser)
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the text to begin with")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
@@ -220,11 +222,6 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--tensorboard", action="store_true", help="its metrics as TensorBoard's event files instead")
     export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
 
-    bench = command("bench", "measure how fast this machine is")
-    bench.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
-    bench.add_argument("--again", action="store_true", help="measure anew what is known from before")
-    bench.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
-
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
@@ -252,7 +249,6 @@ def build_parser() -> argparse.ArgumentParser:
         control,
         probes,
         stop,
-        bench,
     ):
         json_option(sub)
     for part in PARTS:
@@ -289,16 +285,18 @@ def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
     # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from tui_llm.llm.device_names import check_device
+    from tui_llm.llm.weight_names import check_weights
     from tui_llm.reading import Engine
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
 
     check_device(options.device)
+    check_weights(options.weights)
 
     def open_engine() -> Engine:
         from tui_llm.engine import PipelineEngine
 
-        return PipelineEngine(options.device)
+        return PipelineEngine(options.device, options.weights)
 
     return run_app(
         LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour), mouse=not options.no_mouse

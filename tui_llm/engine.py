@@ -21,6 +21,7 @@ from tui_llm.llm.model import GPT
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.units import uniform_loss
+from tui_llm.llm.weight_names import check_weights
 from tui_llm.llm.window import Window
 from tui_llm.prediction import candidates, distribution_reading
 from tui_llm.reading import (
@@ -76,8 +77,9 @@ class PipelineEngine:
     """Implements `reading.Engine` on model folders and files. `forwards` counts forward passes, `forward_tokens` the tokens
     that were run in them to read a text."""
 
-    def __init__(self, device_name: str = "auto") -> None:
-        self.device = device.choose(device_name)
+    def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
+        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError`."""
+        self.device, self.kept_as = device.choose(device_name), check_weights(weights)
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
@@ -88,7 +90,7 @@ class PipelineEngine:
     def open(self, model: str) -> Weights:
         """Opens a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the old one then stays."""
         found = hub.find(model)
-        made = opened.open_model(found.folder, found.name, self.device)
+        made = opened.open_model(found.folder, found.name, self.device, self.kept_as)
         self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
         self._encoded = None
         self._targets.clear()
@@ -125,6 +127,7 @@ class PipelineEngine:
             vocabulary.starts,
             open.model.chat is not None,
             open.found.note,
+            self.kept_as,
         )
 
     def models(self) -> Sequence[ModelInfo]:

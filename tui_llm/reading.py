@@ -110,6 +110,7 @@ class Weights:
     starts: bool = False  # the model has mostly seen that token in front of its texts
     chat: bool = False  # it has a chat template
     note: str = ""  # which newer checkpoints of the run were passed over, and why
+    kept_as: str = "fp32"  # or half, int8: how the weights are kept (`weight_names.WEIGHTS`)
 
 
 @dataclass(frozen=True, slots=True)

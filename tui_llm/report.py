@@ -81,6 +81,7 @@ def logits_json(reading: Reading) -> dict[str, Any]:
     assert reading.distribution is not None
     return {
         "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
         "fed": reading.fed,
@@ -93,6 +94,7 @@ def loss_json(reading: Reading) -> dict[str, Any]:
     assert lossy is not None
     return {
         "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
         "target_ids": [t.id for t in lossy.tokens],
@@ -225,7 +227,10 @@ def distribution_text(spread: Distribution) -> str:
 def heading(reading: Reading) -> str:
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    lines = [f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"]
+    kept = "" if w.kept_as == "fp32" else f", {w.kept_as} weights"
+    lines = [
+        f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
+    ]
     if reading.fed < len(reading.prompt_ids):
         lines.append(
             f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"

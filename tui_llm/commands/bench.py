@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tui_llm import report
+from tui_llm.commands import bench_reading
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import visible
+from tui_llm.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`name` is its option (`--name`) and its key in the JSON; `measure` gives what is in it, `show` prints that."""
+    """`name` is its word on the command line and its key in the JSON; `measure` gives what is in it, `show` prints that."""
 
     name: str
     measure: Callable[[argparse.Namespace], dict[str, Any]]
@@ -23,8 +25,17 @@ class Part:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Measures the parts that were asked for, or all."""
-    chosen = [part for part in PARTS if getattr(options, part.name, False)] or PARTS
+    """Measures the parts that were asked for, or all. Raises `UserError`."""
+    bench_reading.check(options)
+    known = {part.name: part for part in PARTS}
+    asked = list(dict.fromkeys(["machine"] * options.machine + options.part))
+    if unknown := [name for name in asked if name not in known]:
+        raise UserError(f"bench has no part {unknown[0]!r}; there are: {', '.join(known)}")
+    chosen = [known[name] for name in asked] or PARTS
+    if options.threads is not None:
+        from tui_llm.llm import device
+
+        device.use_threads(options.threads)
     found: dict[str, Any] = {}
     for part in chosen:
         found[part.name] = part.measure(options)
@@ -62,4 +73,9 @@ def show_machine(found: dict[str, Any]) -> None:
         put("something else was at work meanwhile: this machine can do more; it is measured again next time")
 
 
-PARTS = (Part("machine", measure_machine, show_machine),)
+PARTS = (
+    Part("machine", measure_machine, show_machine),
+    Part("decode", bench_reading.measure_decode, bench_reading.show_reading),
+    Part("typing", bench_reading.measure_typing, bench_reading.show_reading),
+    Part("training", bench_reading.measure_training, bench_reading.show_training),
+)

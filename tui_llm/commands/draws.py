@@ -41,7 +41,7 @@ def draw(options: argparse.Namespace) -> None:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
     from tui_llm.engine import PipelineEngine
 
-    engine = PipelineEngine(options.device)
+    engine = PipelineEngine(options.device, options.weights)
     engine.open(options.model)
     request = Request(
         prompt=options.prompt,
@@ -82,6 +82,7 @@ def _sampler_json(sampler: SamplerSettings) -> dict[str, Any]:
 def draw_json(draw: Draw, top: int) -> dict[str, Any]:
     return {
         "model": draw.weights.name,
+        "weights": draw.weights.kept_as,
         "step": draw.weights.step,
         "u": draw.u,
         "vocabulary": draw.vocabulary,
@@ -139,6 +140,7 @@ def _bin_json(one: Bin) -> dict[str, Any]:
 def histogram_json(found: Histogram) -> dict[str, Any]:
     return {
         "model": found.weights.name,
+        "weights": found.weights.kept_as,
         "step": found.weights.step,
         **_sampler_json(found.sampler),
         "seed": found.seed,

@@ -44,11 +44,12 @@ def _number(options: argparse.Namespace, engine: PipelineEngine) -> int | None:
 
 
 def _model(weights: Weights) -> str:
-    return f"model {visible(weights.name)}" + (f", step {weights.step:,}" if weights.step is not None else "")
+    kept = "" if weights.kept_as == "fp32" else f", {weights.kept_as} weights"
+    return f"model {visible(weights.name)}{kept}" + (f", step {weights.step:,}" if weights.step is not None else "")
 
 
 def _model_json(weights: Weights) -> dict[str, Any]:
-    return {"model": weights.name, "step": weights.step}
+    return {"model": weights.name, "step": weights.step, "weights": weights.kept_as}
 
 
 def _place_json(place: Place) -> dict[str, Any]:

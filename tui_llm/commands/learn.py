@@ -39,7 +39,7 @@ def learn(options: argparse.Namespace) -> None:
         new_folder(folder)  # known before the work is done
     from tui_llm.engine import PipelineEngine
 
-    engine = PipelineEngine(options.device)
+    engine = PipelineEngine(options.device, options.weights)
     engine.open(options.model)
     watched = tuple(dict.fromkeys(Watched(pin.prompt, pin.target) for pin in also))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, watched))

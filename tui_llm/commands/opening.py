@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
 
 
-def open_engine(model: str, device: str = "auto") -> PipelineEngine:
+def open_engine(model: str, device: str = "auto", weights: str = "fp32") -> PipelineEngine:
     """Raises `UserError`. torch is imported here, not before."""
     from tui_llm.engine import PipelineEngine
 
-    engine = PipelineEngine(device)
+    engine = PipelineEngine(device, weights)
     engine.open(model)
     return engine
 
 
 def engine_of(options: argparse.Namespace) -> PipelineEngine:
-    """`options.model` opened on `options.device`."""
-    return open_engine(options.model, options.device)
+    """`options.model` opened on `options.device`, its weights as `options.weights` says."""
+    return open_engine(options.model, options.device, getattr(options, "weights", "fp32"))

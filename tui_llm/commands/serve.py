@@ -13,11 +13,13 @@ from tui_llm.commands.output import put
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.device_names import check_device
+from tui_llm.llm.weight_names import check_weights
 
 
 def serve(options: argparse.Namespace) -> int:
     """Until Ctrl+C. Raises `UserError` for an address that it won't or can't listen on."""
     check_device(options.device)
+    check_weights(options.weights)
     if not 1 <= options.port <= 65535:
         raise UserError(f"--port is {options.port}; give a number from 1 to 65535, such as 8000")
     if not options.expose and not _loopback(options.host):
@@ -31,6 +33,7 @@ def serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
     command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]
+    command += ["--weights", options.weights]
     if options.prompt is not None:
         command += ["--prompt", options.prompt]
     server = serving.Server(shlex.join(command), options.host, options.port)

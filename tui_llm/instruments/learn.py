@@ -79,6 +79,8 @@ def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callab
 def _session(desk: Desk, request: Request) -> _Session:
     """The one that is remembered, where it is of this prompt and target; a new one instead of it otherwise."""
     model = desk.model  # others' models are refused before anything else is said
+    if (kept_as := desk.weights().kept_as) != "fp32":
+        raise UserError(f"{kept_as} weights can't be trained, they are for reading; open the model with --weights fp32")
     ids, wanted = desk.target(request)
     if not ids:
         raise UserError(EMPTY)

@@ -40,6 +40,13 @@ _WORTH_THREADS = 100_000_000
 _ALL = torch.get_num_threads()
 
 
+def use_threads(count: int) -> None:
+    """From now on, `count` CPU threads are all there are."""
+    global _ALL
+    _ALL = count
+    torch.set_num_threads(count)
+
+
 @contextlib.contextmanager
 def threads(work: int) -> Iterator[None]:
     """One CPU thread for little work (counted in multiply-adds), all that torch has for much."""

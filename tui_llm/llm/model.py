@@ -158,7 +158,7 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.tokens.weight.device
+        return self.positions.weight.device
 
     def features(self, ids: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
         """ids (B, T) → what the head reads, after the last LayerNorm (B, T, C).

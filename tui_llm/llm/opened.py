@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, tokenizer
+from tui_llm.llm import checkpoint, fast_decode, tokenizer
 from tui_llm.llm.model import GPT
 from tui_llm.llm.model_config import is_gpt2
-from tui_llm.llm.predictor import GPTPredictor, Predictor
+from tui_llm.llm.predictor import Predictor
 
 if TYPE_CHECKING:
     from tui_llm.llm.adapters.chat import ChatTemplate
@@ -29,9 +29,13 @@ class Opened:
     kind: str = "gpt2"
 
 
-def open_model(path: Path, name: str, place: torch.device) -> Opened:
-    """Raises `UserError` where it can't be opened."""
+def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> Opened:
+    """`weights` says how they are kept (`weight_names.WEIGHTS`). Raises `UserError` where it can't be opened."""
     if not is_gpt2(path):
+        if weights != "fp32":
+            raise UserError(
+                f"{name} runs through transformers, which keeps its own weights; open it with --weights fp32"
+            )
         from tui_llm.llm.adapters.foreign import open_foreign
 
         predictor, vocabulary, chat = open_foreign(path, name, place)
@@ -45,7 +49,7 @@ def open_model(path: Path, name: str, place: torch.device) -> Opened:
         )
     from tui_llm.llm.adapters.chat import template_of
 
-    return Opened(GPTPredictor(gpt), own, gpt, template_of(path, name))
+    return Opened(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:

@@ -19,6 +19,7 @@ PARTS: tuple[str, ...] = (
     "draws",
     "tree",
     "tour",
+    "bench",
 )  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]

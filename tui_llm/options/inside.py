@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.options import AddCommand
-from tui_llm.options.shared import json_option, model_options, prompt_options
+from tui_llm.options.shared import json_option, model_options, prompt_options, weights_option
 
 TOKEN = "token number N of the text, from 0; below 0 counts from its end (default -1, the last)"
 
@@ -34,6 +34,7 @@ def add(command: AddCommand) -> None:
     neighbours = command("neighbours", "the tokens whose embeddings point the same way as one token's", "inside")
     neighbours.add_argument("token", metavar="TOKEN", help="one token, as in ' king', or #464 for the id 464")
     model_options(neighbours)
+    weights_option(neighbours)
     neighbours.add_argument("--count", type=int, default=20, metavar="N", help="how many to list (default 20)")
 
     for sub in (attention, lens, neighbours):

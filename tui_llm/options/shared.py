@@ -75,8 +75,18 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
 
 
+def weights_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        default="fp32",
+        metavar="W",
+        help="how they are kept: fp32, exact; half, 16 bits each; int8, faster still, but not the same numbers (default fp32)",
+    )
+
+
 def prompt_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
+    weights_option(parser)
     parser.add_argument(
         "--bos", action="store_true", help="put an explicit start token in front (GPT-2's is <|endoftext|>)"
     )

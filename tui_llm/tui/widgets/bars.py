@@ -16,6 +16,7 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import PANE_TITLES, PANES, Command, footer
 
 GAP = "  "  # between two keys
+KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: not the same numbers]"}
 
 
 def press(action: str) -> Style:
@@ -35,6 +36,7 @@ class TopBar(Bar):
 
     def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
+        kept = KEPT.get(weights.kept_as, f" [{weights.kept_as} weights]")
         facts = (
             f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
             f" width {weights.width} · context {fmt.count(weights.context)} tokens"
@@ -45,7 +47,10 @@ class TopBar(Bar):
             took = f"   fed {reading.forward_tokens} in {reading.milliseconds:.1f} ms"
         self.put(
             Content.assemble(
-                (visible(weights.name) + step + visible(following), "bold"), "  ", (facts, "dim"), (took, "dim")
+                (visible(weights.name) + step + visible(following) + visible(kept), "bold"),
+                "  ",
+                (facts, "dim"),
+                (took, "dim"),
             )
         )
 

@@ -1,0 +1,156 @@
+"""Weights laid down for reading: the same numbers in fp32, near ones in half and int8; and what they cost."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.errors import UserError
+from tui_llm.facts.attention import AttentionQuestion
+from tui_llm.facts.learn import LearnQuestion
+from tui_llm.facts.lens import LensQuestion
+from tui_llm.facts.neighbours import NeighboursQuestion
+from tui_llm.llm import checkpoint, fast_decode, hub
+from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.predictor import GPTPredictor
+from tui_llm.llm.recipe import Recipe
+from tui_llm.llm.weight_names import WEIGHTS
+from tui_llm.llm.window import Window
+from tui_llm.reading import Request, Target
+
+TEXT = "Once upon a time, there was a little girl named Lily. She liked to play in the park with her red ball."
+NANO = hub.find("nano").folder
+
+
+def logits(predictor: GPTPredictor, ids: list[int], parts: tuple[int, ...]) -> Tensor:
+    """(T, V), the ids fed in parts of these sizes, then one by one."""
+    rows, at = [], 0
+    for size in (*parts, *[1] * len(ids)):
+        if at < len(ids):
+            rows.append(predictor.run(ids[at : at + size]))
+            at += size
+    return predictor.head(torch.cat(rows), predictor.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def ids() -> list[int]:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    return engine.ids(Request(prompt=TEXT))
+
+
+@pytest.fixture(scope="module")
+def plain(ids: list[int]) -> Tensor:
+    with torch.inference_mode():
+        made: Tensor = checkpoint.load(NANO)(torch.tensor([ids]))[0]
+    return made
+
+
+@pytest.mark.parametrize(("weights", "within"), [("fp32", 1e-4), ("half", 2e-2)])
+@pytest.mark.parametrize("parts", [(), (3, 1, 4, 2), (100,)])
+def test_nano_says_the_same(ids: list[int], plain: Tensor, weights: str, within: float, parts: tuple[int, ...]) -> None:
+    found = logits(fast_decode.predictor(checkpoint.load(NANO), weights), ids, parts)
+    assert (found - plain).abs().max() < within
+    assert torch.equal(found.argmax(-1), plain.argmax(-1))
+
+
+def test_half_weights_write_the_same_text(ids: list[int]) -> None:
+    texts = []
+    for weights in ("fp32", "half"):
+        window = Window(fast_decode.predictor(checkpoint.load(NANO), weights), 4096)
+        made = list(ids)
+        for _ in range(30):
+            window.feed(made)
+            made.append(int(window.logits().argmax()))
+        texts.append(made)
+    assert texts[0] == texts[1]
+
+
+def test_int8_is_near_but_not_the_same_and_does_not_depend_on_how_the_text_came(ids: list[int], plain: Tensor) -> None:
+    found = logits(fast_decode.predictor(checkpoint.load(NANO), "int8"), ids, (7, 5))
+    error = (found - plain).pow(2).mean().sqrt() / plain.std()
+    assert 1e-4 < error < 0.1
+    at_once = logits(fast_decode.predictor(checkpoint.load(NANO), "int8"), ids, (len(ids),))
+    assert (found - at_once).abs().max() < 0.05 * plain.std()
+
+
+def test_int8_products_are_those_of_its_rounded_numbers() -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(30, 16), torch.randn(30), torch.randn(5, 16) * 3
+    layer = fast_decode.Int8(weight, bias)
+    step = x.abs().amax(1, keepdim=True) / 127
+    wanted = ((x / step).round() * step) @ layer.rows(slice(None)).T + bias
+    torch.testing.assert_close(layer(x), wanted)
+    assert (layer.rows(slice(None)) - weight).abs().max() <= weight.abs().max() / 127 / 2 + 1e-6
+
+
+def test_a_large_common_part_of_the_logits_costs_half_weights_no_digits() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(500, 64) * 0.05, torch.randn(1, 64)
+    weight += -90 * x / x.square().sum()  # every logit around −90, as in GPT-2
+    exact = x @ weight.T
+    assert exact.mean() < -80
+    assert (fast_decode.Half(weight, centre=True)(x) - exact).abs().max() < 2e-2
+    assert (fast_decode.Half(weight)(x) - exact).abs().max() > 2e-2  # why
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_laying_down_takes_no_memory_and_can_be_saved(tmp_path: Path, tied: bool) -> None:
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(40, 16, 2, 2, 8, tied=tied)).eval().requires_grad_(False)
+    before, size = copy.deepcopy(model), sum(p.numel() for p in model.parameters())
+    fast_decode.prepare(model, "fp32")
+    assert sum(p.numel() for p in model.parameters()) == size
+    assert (model.head.weight is model.tokens.weight) == tied
+    for old, new in zip(before.parameters(), model.parameters(), strict=True):
+        assert torch.equal(old, new)
+    checkpoint.save(model, tmp_path)
+    again = checkpoint.load(tmp_path)
+    assert all(torch.equal(old, new) for old, new in zip(before.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("weights", "share"), [("half", 0.56), ("int8", 0.31)])
+def test_fewer_bytes(weights: str, share: float) -> None:
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(4096, 16, 2, 2, 64)).eval().requires_grad_(False)
+    whole = sum(p.numel() * 4 for p in model.parameters())
+    fast_decode.prepare(model, weights)
+    kept = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    assert sum(kept.values()) < share * whole
+
+
+def test_weights_beyond_16_bits_are_refused() -> None:
+    model = GPT(GPTConfig(20, 8, 1, 1, 4)).requires_grad_(False)
+    model.head.weight[3, 1] = 1e6
+    with pytest.raises(UserError, match="--weights fp32"):
+        fast_decode.prepare(model, "half")
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_the_engine_says_which_weights_it_reads_with(weights: str) -> None:
+    engine = PipelineEngine("cpu", weights)
+    engine.open("nano")
+    request = Request(prompt=TEXT, target=Target(text=" It"), scores=True)
+    reading = engine.read(request)
+    assert reading.weights.kept_as == weights and reading.distribution is not None and reading.loss is not None
+    engine.answer(AttentionQuestion(request))
+    lens = engine.answer(LensQuestion(request))
+    assert lens.weights.kept_as == weights
+    near = engine.answer(NeighboursQuestion(request, id=300))
+    assert near.weights.kept_as == weights
+    learning = LearnQuestion(request, 1, Recipe("sgd", 1e-3))
+    if weights == "fp32":
+        engine.answer(learning)
+    else:
+        with pytest.raises(UserError, match="--weights fp32"):
+            engine.answer(learning)
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(UserError, match="fp32, half, int8"):
+        PipelineEngine("cpu", "fp8")

@@ -1,0 +1,38 @@
+"""The line that says whose numbers these are, and whether they are the exact ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from fake_engine import FakeEngine
+from helpers import drawn, make_app, unsafe, until
+
+from tui_llm.reading import Weights
+
+
+class Kept(FakeEngine):
+    def __init__(self, kept_as: str) -> None:
+        super().__init__()
+        self.kept_as = kept_as
+
+    def open(self, model: str) -> Weights:
+        self.weights = dataclasses.replace(super().open(model), kept_as=self.kept_as)
+        return self.weights
+
+
+@pytest.mark.parametrize(
+    ("kept_as", "said"),
+    [
+        ("fp32", " nano  2.6 M parameters"),
+        ("half", " nano [half-precision weights]  "),
+        ("int8", " nano [int8 weights: not the same numbers]  "),
+        ("[/]\x1b\u202e", " nano [[/]␛\\u202e weights]"),
+    ],
+)
+async def test_weights_that_change_digits_are_named(kept_as: str, said: str) -> None:
+    app = make_app(Kept(kept_as))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "nano" in drawn(app)[0])
+        assert drawn(app)[0].startswith(said), drawn(app)[0]
+        assert not unsafe(drawn(app)[:1])

@@ -1,0 +1,233 @@
+"""The parts of `tui-llm bench` on reading, writing and training: ours, the machine's share, transformers, the goals."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tui_llm import report
+from tui_llm.commands.output import put
+from tui_llm.display import visible
+from tui_llm.errors import UserError
+from tui_llm.llm.weight_names import WEIGHTS, check_weights
+
+if TYPE_CHECKING:
+    from tui_llm.llm.shape import GPTConfig
+    from tui_llm.llm.speed import Amounts, Reader
+
+PEERS = ("transformers",)
+# How many times faster than transformers it shall be on two cores, for GPT-2 124M's shape: fp32 beside its fp32, the
+# others beside its best.
+GOALS = {
+    ("decode", "fp32"): 1.3, ("decode", "half"): 2.0, ("decode", "int8"): 3.5,
+    ("typed token", "fp32"): 1.3, ("typed token", "half"): 2.0,
+    ("changed token", "fp32"): 3.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    name: str
+    config: GPTConfig
+    readers: dict[str, Reader]  # fp32, half, int8; transformers fp32, transformers bf16
+
+
+def kinds(options: argparse.Namespace) -> tuple[str, ...]:
+    """Which weights are measured. Raises `UserError`."""
+    if options.weights is None:
+        return tuple(WEIGHTS) if options.against else ("fp32",)
+    return tuple(dict.fromkeys(check_weights(name.strip()) for name in options.weights.split(",")))
+
+
+def check(options: argparse.Namespace) -> None:
+    """All that can be said to be wrong before anything takes time. Raises `UserError`."""
+    kinds(options)
+    if options.against not in (None, *PEERS):
+        raise UserError(f"--against is {options.against!r}; what it can be measured against: {', '.join(PEERS)}")
+    if options.model and options.preset:
+        raise UserError("give --model or --preset, not both")
+    for name in ("rounds", "tokens", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; give 1 or more")
+    if options.preset:
+        from tui_llm.training.presets import preset
+
+        preset(options.preset)
+
+
+def _vocabulary(tokenizer: str) -> int:
+    if (known := {"gpt2": 50257, "byte": 257}.get(tokenizer)) is not None:
+        return known
+    from tui_llm.llm import hub
+    from tui_llm.llm.model_config import read_config
+
+    return read_config(hub.find(tokenizer).folder).vocabulary
+
+
+def shape_of(options: argparse.Namespace) -> tuple[str, GPTConfig, Path | None]:
+    """Its name, its shape, and its folder where it is a model and not a preset."""
+    if options.preset:
+        from tui_llm.training.cost import shape
+        from tui_llm.training.presets import preset
+
+        settings = preset(options.preset)
+        return f"{options.preset}, random weights", shape(settings, _vocabulary(settings.tokenizer)), None
+    from tui_llm.llm import hub
+    from tui_llm.llm.model_config import read_config
+
+    found = hub.find(options.model or "nano")
+    return found.name, read_config(found.folder), found.folder
+
+
+def opened(options: argparse.Namespace) -> Opened:
+    name, config, folder = shape_of(options)
+    return _opened(name, config, folder, options.device, kinds(options), options.against)
+
+
+@lru_cache(1)  # decode and typing measure the same
+def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str, weights: tuple[str, ...], against: str | None) -> Opened:  # fmt: skip
+    import torch
+
+    from tui_llm.llm import checkpoint, device
+    from tui_llm.llm.model import GPT
+    from tui_llm.llm.speed import Ours, Transformers
+
+    place = device.choose(device_name)
+    with tempfile.TemporaryDirectory() as scratch:
+        if folder is None:
+            torch.manual_seed(0)
+            checkpoint.save(GPT(config), folder := Path(scratch))
+        readers: dict[str, Reader] = {kind: Ours(folder, place, kind) for kind in weights}
+        if against == "transformers":
+            for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+                readers[f"transformers {label}"] = Transformers(folder, place, dtype)
+    return Opened(name, config, readers)
+
+
+def measure_decode(options: argparse.Namespace) -> dict[str, Any]:
+    return _measure(options, "decode")
+
+
+def measure_typing(options: argparse.Namespace) -> dict[str, Any]:
+    return _measure(options, "typing")
+
+
+def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
+    from tui_llm.llm import device, speed
+    from tui_llm.llm.machine import machine
+
+    at_best = machine(device.choose(options.device))
+    open, clock = opened(options), time.process_time if options.cpu_time else time.perf_counter
+    amounts = speed.Amounts.of(open.config.context, written=options.tokens)
+    ids = random.Random(0).choices(range(open.config.vocabulary), k=amounts.context + amounts.prompt + 1)
+    sides = {name: speed.works(reader, ids, amounts, kind, clock) for name, reader in open.readers.items()}
+    rows = []
+    for work in next(iter(sides.values())):
+        taken = list(speed.in_turn({name: side[work] for name, side in sides.items()}, options.rounds))
+        seconds = speed.medians(taken)
+        peers = {name: seconds[name] for name in seconds if name not in WEIGHTS}
+        for kept_as in (name for name in seconds if name in WEIGHTS):
+            least = speed.least_seconds(open.config, *_amount(work, amounts), kept_as, at_best)
+            rival = None
+            if peers:
+                rival = "transformers fp32" if kept_as == "fp32" else min(peers, key=lambda name: peers[name])
+            rows.append({
+                "work": work, "weights": kept_as, "seconds": seconds[kept_as], "share": least and least / seconds[kept_as],
+                "transformers": {name.split()[-1]: value for name, value in peers.items()},
+                "rival": rival, "ratio": rival and speed.ratio(taken, kept_as, rival),
+                "goal": GOALS.get((work, kept_as)) if rival and _is_gpt2(open.config) else None,
+            })  # fmt: skip
+    return {
+        "model": open.name, "parameters": open.config.parameters(), "clock": "cpu" if options.cpu_time else "wall",
+        "threads": at_best.threads, "rounds": options.rounds, "prompt": amounts.prompt, "written": amounts.written,
+        "context": amounts.context, "changed": amounts.changed, "rows": rows,
+    }  # fmt: skip
+
+
+def _amount(work: str, amounts: Amounts) -> tuple[int, int]:
+    """(new tokens, tokens before them) of what was timed once; in decode, half-way."""
+    return {
+        "decode": (1, amounts.prompt + amounts.written // 2),
+        "first token": (amounts.prompt, 0),
+        "typed token": (1, amounts.context - 1),
+        "changed token": (amounts.changed, amounts.context - amounts.changed),
+    }[work]
+
+
+def _is_gpt2(config: GPTConfig) -> bool:
+    return (config.layers, config.heads, config.width, config.vocabulary) == (12, 12, 768, 50257)
+
+
+def show_reading(found: dict[str, Any]) -> None:
+    def speed(work: str, seconds: float) -> str:
+        return f"{1 / seconds:,.1f} tokens/s" if work == "decode" else f"{seconds * 1000:,.2f} ms"
+
+    against = any(row["rival"] for row in found["rows"])
+    cells = []
+    for row in found["rows"]:
+        share = "–" if row["share"] is None else f"{row['share']:.0%}"
+        line = [row["work"], row["weights"], speed(row["work"], row["seconds"]), share]
+        if against:
+            line += [speed(row["work"], row["transformers"][name]) for name in ("fp32", "bf16")]
+            line += [f"{row['ratio']:.2f}×", "–" if row["goal"] is None else f"≥ {row['goal']}×"]
+        cells.append(tuple(line))
+    head = ("work", "weights", "here", "of the machine")
+    put(
+        f"{visible(found['model'])}: {found['parameters']:,} parameters; {found['prompt']} + {found['written']} tokens for "
+        f"decode, {found['prompt']} for the first token, {found['context']} of context for typing, the last "
+        f"{found['changed']} of them changed"
+    )
+    put(
+        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8: not the same numbers"
+    )
+    put(report.table((*head, "transformers fp32", "bf16", "times faster", "goal") if against else head, cells, left=(0, 1)))  # fmt: skip
+    if against:
+        put(
+            "times faster: fp32 than transformers' fp32, half and int8 than its faster one; each side on the same weights"
+        )
+
+
+def measure_training(options: argparse.Namespace) -> dict[str, Any]:
+    """Tokens/s of training such a shape, in a process of its own (a few seconds)."""
+    import dataclasses
+
+    from tui_llm.llm import device
+    from tui_llm.llm.machine import machine
+    from tui_llm.training import cost, gauges
+    from tui_llm.training.presets import preset
+    from tui_llm.training.timing import Measurement
+
+    place = device.choose(options.device)
+    name, config, _ = shape_of(options)
+    settings = preset(options.preset or "small")
+    settings = dataclasses.replace(settings, layers=config.layers, heads=config.heads, width=config.width,
+                                   block_size=min(settings.block_size, config.context), compile="off")  # fmt: skip
+    at_best = machine(place)
+    measurement = Measurement(settings, config, str(place))
+    try:
+        rate = measurement.take()
+    finally:
+        measurement.cancel()
+    precision = "bf16" if device.trains_in_bfloat16(place) else "fp32"
+    flops = cost.flops_per_token(config, settings.block_size)
+    facts = {"flops_per_token": flops, "peak_flops": at_best.peak(precision)}
+    return {
+        "model": name, "parameters": config.parameters(), "rows": rate.rows, "block_size": settings.block_size,
+        "precision": precision, "tokens_per_second": rate.tokens_per_second, "steps": rate.steps,
+        "share": gauges.mfu(facts, rate.tokens_per_second),
+    }  # fmt: skip
+
+
+def show_training(found: dict[str, Any]) -> None:
+    share = "–" if found["share"] is None else f"{found['share']:.0%}"
+    put(
+        f"training {visible(found['model'])}: {found['tokens_per_second']:,.0f} tokens/s in {found['precision']} products, "
+        f"{found['rows']} rows of {found['block_size']} tokens, median of {found['steps']} steps: {share} of the machine (MFU)"
+    )
