@@ -18,7 +18,6 @@ from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, device, distribution, hub, loss, named, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
-from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.window import Window
@@ -402,11 +401,13 @@ class PipelineEngine:
                 return
             if step is None:
                 return
-            yield self._generated(step, stream, request.sampler, seed)
+            yield self._generated(step, stream, request, seed, request.overrides if step.index == start else ())
             if stop_at_end and step.id == self.tokenizer.end_of_text:
                 return
 
-    def _generated(self, step: Step, stream: TextStream, sampler: SamplerSettings, seed: int) -> GeneratedToken:
+    def _generated(
+        self, step: Step, stream: TextStream, request: Request, seed: int, overrides: tuple[tuple[int, float], ...]
+    ) -> GeneratedToken:
         data = bytes_of(self.tokenizer, step.id)
         return GeneratedToken(
             step.index,
@@ -418,9 +419,10 @@ class PipelineEngine:
             step.raw_probability,
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
-            sampler,
+            request.sampler,
             seed,
             step.processed.kept_count,
+            overrides=overrides,
         )
 
 

@@ -269,6 +269,7 @@ class GeneratedToken:
     seed: int = 0
     kept: int = 0  # how many tokens could be drawn
     by_hand: bool = False  # a person chose it: there was no draw
+    overrides: tuple[tuple[int, float], ...] = ()  # logits that were set by hand when it was chosen
 
 
 @dataclass(frozen=True, slots=True)
