@@ -57,6 +57,7 @@ class _Open:
     tokenizer: tokenizer.BPETokenizer
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
+    tokens: dict[Any, Tokenization] = field(default_factory=dict)  # the last text's: most readings are of the same one
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
 
@@ -244,7 +245,11 @@ class PipelineEngine:
     def _tokens(self, request: Request, ids: list[int]) -> Tokenization:
         own = self.tokenizer
         if request.tokenizer is None:
-            return tokenization(own, ids, request.token_window, len(request.continuation))
+            key = tuple(ids), request.token_window, len(request.continuation)
+            known = self._current().tokens
+            if key not in known:
+                _keep(known, key, tokenization(own, ids, request.token_window, len(request.continuation)), most=1)
+            return known[key]
         try:
             other = named.load_named(request.tokenizer)
         except UserError as error:

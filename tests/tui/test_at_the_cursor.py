@@ -106,11 +106,11 @@ async def test_generate_says_where_the_other_panes_look() -> None:
         await pilot.press("escape", "5", "comma")
         await answered(pilot, lab)
         await pilot.pause()
-        assert any("the other panes look at token 5 of 5" in line for line in drawn(app))
+        assert any("other panes: at token 5 of 5" in line for line in drawn(app))
         await pilot.press("g")
         await until(pilot, lambda: len(lab.lab.steps) == 1 and lab._job is None)
         await pilot.pause()
-        assert not any("the other panes" in line for line in drawn(app))
+        assert not any("other panes:" in line for line in drawn(app))
 
 
 async def test_a_swap_says_what_it_took_and_is_undone() -> None:

@@ -82,10 +82,7 @@ class GeneratePane(ReadingPane, Lines):
         """With the token cursor inside the text, the other panes look there; what is drawn comes at the end all the same."""
         position, reading = self.lab.position or 0, self.reading
         of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
-        return (
-            f"the other panes look at token {fmt.count(position + 1)}{of}: what is drawn here comes after the end, and"
-            " takes them there"
-        )
+        return f"other panes: at token {fmt.count(position + 1)}{of}; a draw goes on from the end"
 
     def _text_lines(self, width: int) -> list[Text]:
         lab = self.lab
