@@ -18,6 +18,7 @@ from tui_llm.training import pins
 from tui_llm.training.pins import Pin
 from tui_llm.tui.asker import Asker
 from tui_llm.tui.messages import GenerationEnded, ReadingReady
+from tui_llm.tui.panes.logits import LogitsPane
 from tui_llm.tui.screens.draw import DrawScreen
 from tui_llm.tui.screens.inside import InsideScreen
 
@@ -187,3 +188,26 @@ async def test_a_token_by_hand_was_not_drawn() -> None:
         await until(pilot, lambda: isinstance(app.screen, DrawScreen))
         await pilot.pause()
         assert "not drawn" in drawn(app)[0]
+
+
+async def test_only_lines_that_changed_are_drawn_and_a_scroll_draws_all() -> None:
+    app = make_app(FakeEngine(), PROMPT)
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "2")
+        await pilot.pause()
+        pane, asked = lab.query_one(LogitsPane), []
+        drawn(app)
+        real = pane.render_line
+        pane.render_line = lambda y: asked.append(y) or real(y)  # type: ignore[method-assign, func-returns-value]
+        pane.rebuild()
+        await pilot.pause()
+        drawn(app)
+        assert asked == []  # nothing is different
+        before = drawn(app)
+        pane.rebuild()
+        pane.scroll_to(y=20, animate=False, immediate=True)  # after the lines of the other place were made
+        await pilot.pause()
+        shown = [line for line in drawn(app) if "21 " in line]
+        assert shown and drawn(app) != before and asked

@@ -114,18 +114,18 @@ class Lines(ScrollView, can_focus=True):
             self.refresh()
             return
         foot = self.foot(width) if self._foot else ()
-        self._fresh = {y: self._text_at(y, width, foot) for y in range(self.scrollable_content_region.height)}
+        fresh = {y: self._text_at(y, width, foot) for y in range(self.scrollable_content_region.height)}
         changed = [
             Region(0, y, self.size.width, 1)
-            for y, text in self._fresh.items()
+            for y, text in fresh.items()
             if (there := self._painted.get(y)) is None or there != text or there.style != text.style
         ]
         if changed:
             self.refresh(*changed)
+        self._fresh = fresh
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        if not regions:  # something else changed than `rebuild` knows of
-            self._fresh = {}
+        self._fresh = {}  # a scroll, say, or a row that came: something that `rebuild` does not know of
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     @property
