@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 VOCABULARY = 50257
+PROMPT = "The cat sat on the mat and the dog sat on the floor and they were very happy to see the sun. " * 3
+TOKENS = 50  # of the prompt, that the token cursor is moved through
 KEYS = {
     "temperature": ("left_square_bracket", "right_square_bracket"),
     "top-p": ("left_curly_bracket", "right_curly_bracket"),
@@ -65,7 +67,7 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.panes.logits import LogitsPane
 
-    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat sat on the mat and the dog sat on the")
+    app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt=PROMPT)
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
 
@@ -90,6 +92,22 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
                 work.append(time.process_time() - cpu)
             row(f"{what}: key to repainted panes", times, 0.016)
             print(f"{'  of it work, all threads, median':58} {statistics.median(work) * 1000:13.3g} ms", flush=True)
+        times, work = [], []
+        lab.action_token_cursor_to(0)
+        await answered()
+        for _ in range(TOKENS - 1):  # on from token to token: each place is read for the first time
+            await pilot.pause()
+            began, cpu, screen = time.perf_counter(), time.process_time(), time.thread_time()
+            lab.action_token_cursor(1)
+            await answered()
+            app.screen._compositor.render_strips()
+            times.append(time.perf_counter() - began)
+            work.append((time.process_time() - cpu, time.thread_time() - screen))
+        row("token cursor: key to repainted panes", times, 0.016)
+        both = [statistics.median(column) * 1000 for column in zip(*work, strict=True)]
+        print(
+            f"{'  of it work, all threads; the screen alone, median':58} {both[0]:13.3g} {both[1]:6.3g} ms", flush=True
+        )
         times = []
         for turn in range(60):
             began = time.perf_counter()
@@ -97,7 +115,7 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
             pane.action_scroll_down() if turn % 20 < 15 else pane.action_scroll_up()
             pane.render_lines(Region(0, 0, pane.size.width, pane.size.height))
             times.append(time.perf_counter() - began)
-        row("cursor: key to repainted table", times, 0.016)
+        row("row cursor: key to repainted table", times, 0.016)
 
     app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat sat on the mat and the dog sat on the")
     async with app.run_test(size=(100, 72)) as pilot:

@@ -18,7 +18,6 @@ from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import device, distribution, hub, loss, named, opened, tokenizer
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.model import GPT
-from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.weight_names import check_weights
@@ -63,6 +62,7 @@ class _Open:
     model: opened.Opened
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
+    tokens: dict[Any, Tokenization] = field(default_factory=dict)  # the last text's: most readings are of the same one
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
 
@@ -289,7 +289,11 @@ class PipelineEngine:
     def _tokens(self, request: Request, ids: list[int]) -> Tokenization:
         own = self.tokenizer
         if request.tokenizer is None:
-            return tokenization(own, ids, request.token_window, len(request.continuation))
+            key = tuple(ids), request.token_window, len(request.continuation)
+            known = self._current().tokens
+            if key not in known:
+                _keep(known, key, tokenization(own, ids, request.token_window, len(request.continuation)), most=1)
+            return known[key]
         try:
             other = named.load_named(request.tokenizer)
         except UserError as error:
@@ -448,11 +452,13 @@ class PipelineEngine:
                 return
             if step is None:
                 return
-            yield self._generated(step, stream, request.sampler, seed)
+            yield self._generated(step, stream, request, seed, request.overrides if step.index == start else ())
             if stop_at_end and self.tokenizer.ends(step.id):
                 return
 
-    def _generated(self, step: Step, stream: TextStream, sampler: SamplerSettings, seed: int) -> GeneratedToken:
+    def _generated(
+        self, step: Step, stream: TextStream, request: Request, seed: int, overrides: tuple[tuple[int, float], ...]
+    ) -> GeneratedToken:
         data = bytes_of(self.tokenizer, step.id)
         return GeneratedToken(
             step.index,
@@ -464,8 +470,9 @@ class PipelineEngine:
             step.raw_probability,
             step.rank,
             candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
-            sampler,
+            request.sampler,
             seed,
             step.processed.kept_count,
             ends=self.tokenizer.ends(step.id),
+            overrides=overrides,
         )

@@ -277,6 +277,7 @@ class GeneratedToken:
     kept: int = 0  # how many tokens could be drawn
     by_hand: bool = False  # a person chose it: there was no draw
     ends: bool = False  # the token says that the text is over
+    overrides: tuple[tuple[int, float], ...] = ()  # logits that were set by hand when it was chosen
 
 
 @dataclass(frozen=True, slots=True)

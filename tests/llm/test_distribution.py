@@ -12,6 +12,7 @@ from tui_llm.errors import UserError
 from tui_llm.llm.distribution import (
     Sorted,
     check,
+    descending,
     draw,
     entropy,
     log_softmax,
@@ -35,6 +36,18 @@ settings_ = st.builds(
     top_p=st.sampled_from([0.0, 1e-9, 0.5, 0.9, 0.999999999, 1.0]) | st.floats(0, 1),
     min_p=st.sampled_from([0.0, 0.05, 1.0]) | st.floats(0, 1),
 )
+
+
+@given(any_logits)
+def test_descending_is_torchs_stable_sort(logits):
+    values, order = descending(logits)
+    expected = torch.sort(logits, descending=True, stable=True)
+    assert order.tolist() == expected.indices.tolist() and torch.equal(values, expected.values)
+
+
+def test_descending_with_many_ties_and_every_size_of_float():
+    logits = torch.cat([torch.randn(5000).mul(4).round(), torch.tensor([-INF, 1e-45, -1e-45, 3e38, -3e38, 0.0, -0.0])])
+    assert descending(logits)[1].tolist() == torch.sort(logits, descending=True, stable=True).indices.tolist()
 
 
 def by_id(processed, column):

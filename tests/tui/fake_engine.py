@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 import re
@@ -86,6 +87,7 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[Request] = []
+        self.distributions: dict[object, Distribution] = {}  # a thousand tokens in plain Python take their time
         self.opened: list[str] = []
         self.fail: Exception | None = None
         self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
@@ -256,10 +258,15 @@ class FakeEngine:
         )
 
     def logits(self, ids: list[int]) -> list[float]:
-        draw = random.Random(ids[-1])
-        return [8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY)]
+        return list(toy_logits(ids[-1]))
 
     def distribution(self, ids: list[int], request: Request) -> Distribution:
+        key = (ids[-1], request.sampler, request.overrides, request.top)
+        if key not in self.distributions:
+            self.distributions[key] = self._distribution(ids, request)
+        return self.distributions[key]
+
+    def _distribution(self, ids: list[int], request: Request) -> Distribution:
         logits = self.logits(ids)
         for id, value in request.overrides:
             logits[id] = value
@@ -371,6 +378,13 @@ class FakeEngine:
             uniform,
             None if rows else "the target is empty: type one",
         )
+
+
+@functools.lru_cache(maxsize=256)
+def toy_logits(last: int) -> tuple[float, ...]:
+    """Logits after a text whose last id is `last`."""
+    draw = random.Random(last)
+    return tuple(8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY))
 
 
 def logsumexp(values: Sequence[float]) -> float:

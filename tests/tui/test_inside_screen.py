@@ -120,24 +120,24 @@ async def test_attention_by_keyboard() -> None:
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, app)
-        text = await shown(pilot, app, "Token 4 of 0…4: ·the looked, by the mean over all heads, at", "▲20%", "mean")
+        text = await shown(pilot, app, "Token 5 of 5: ·the looked, by the mean over all heads, at", "▲20%", "mean")
         assert "looked at The 20.0 %" in text and "spread over 5.0 tokens" in text
         await pilot.press("left", "left")
-        await shown(pilot, app, "Token 2 of 0…4: ·sat looked", "▲33%")
+        await shown(pilot, app, "Token 3 of 5: ·sat looked", "▲33%")
         assert last(engine, AttentionQuestion).number == 2
         grid = screen.query_one(HeadGrid)
         await pilot.press("down")
         await shown(pilot, app, "by layer 1, the mean over its heads")
         await pilot.press("down", "right_square_bracket")
         text = await shown(pilot, app, "by layer 2, head 1", "looked at ·cat 75.0 %")
-        assert "1  ·cat               75.0 %" in text  # and the list below, by weight
+        assert "2  ·cat               75.0 %" in text  # and the list below, by weight
         assert (grid.layer_number, grid.head_number) == (2, 1) and "[█  75]" in text
         await pilot.press("left_square_bracket", "up", "up")
         await shown(pilot, app, "by the mean over all heads")
         await pilot.press("home")
-        await shown(pilot, app, "Token 0 of 0…4: The looked", "▲100%")
+        await shown(pilot, app, "Token 1 of 5: The looked", "▲100%")
         await pilot.press("left", "end")
-        await shown(pilot, app, "Token 4 of 0…4: ·the looked")
+        await shown(pilot, app, "Token 5 of 5: ·the looked")
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
 
@@ -178,7 +178,7 @@ async def test_the_lens_and_its_target() -> None:
         assert last(engine, LensQuestion).request.target == app.lab_screen.lab.target is not None
         assert "10.0 %" in text and "the target ·sat" in text
         await pilot.press("left")
-        await shown(pilot, app, "the text's own next token ·sat", "Token 3 of 0…4")
+        await shown(pilot, app, "the text's own next token ·sat", "Token 4 of 5")
         assert last(engine, LensQuestion).request.target is None
         await pilot.press("y")
         header, first, *rest = app.clipboard.splitlines()
@@ -199,7 +199,7 @@ async def test_from_neighbour_to_neighbour_and_back() -> None:
         await pilot.press("backspace")
         await shown(pilot, app, "nearest to ·the (id 2)")
         await pilot.press("backspace", "left")
-        await shown(pilot, app, "nearest to ·on (id 4)", "Token 3 of 0…4")
+        await shown(pilot, app, "nearest to ·on (id 4)", "Token 4 of 5")
         await pilot.press("slash")
         await pilot.press("space", *"moon", "enter")
         await shown(pilot, app, "nearest to ·moon (id 7)")
@@ -299,8 +299,8 @@ async def test_a_token_and_a_head_can_be_clicked() -> None:
             at for at, text in enumerate(drawn(app)) if "·cat" in text and "·sat" in text and "looked" not in text
         )
         await pilot.click(offset=(drawn(app)[line].index("·cat") + 1, line))
-        await shown(pilot, app, "Token 1 of 0…4")
-        row = next(at for at, text in enumerate(drawn(app)) if text.strip("│┃ ").startswith("2 "))
+        await shown(pilot, app, "Token 2 of 5")
+        row = next(at for at, text in enumerate(drawn(app)) if text.strip("│┃ ").startswith("2 ") and "·" not in text)
         await pilot.click(offset=(22, row))
         await until(pilot, lambda: screen.query_one(HeadGrid).layer_number == 2)
         assert screen.query_one(HeadGrid).head_number == 2

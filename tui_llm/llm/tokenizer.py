@@ -97,6 +97,7 @@ class BPETokenizer(Tokenizer):
         self.end_of_text = end_of_text
         self.merges = merges
         self._ids = ids
+        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: a table asks for the same ones again
         self._ranks = {id: rank for rank, id in ids.items()} if ids is not None else None
         self._table: npt.NDArray[np.uint32] | None = None  # `_ids` as an array
         if ids is not None:
@@ -117,12 +118,14 @@ class BPETokenizer(Tokenizer):
         return ids if self._table is None else self._table[ids]
 
     def token_bytes(self, id: int) -> bytes:
-        if self._ranks is not None:
-            id = self._ranks[id]
+        if (known := self._bytes.get(id)) is not None:
+            return known
+        rank = id if self._ranks is None else self._ranks[id]
         try:
-            return self.encoding.decode_single_token_bytes(id)
+            known = self._bytes[id] = self.encoding.decode_single_token_bytes(rank)
         except OverflowError:
             raise KeyError(id) from None
+        return known
 
     # ── the steps of the encoding, one by one (`bpe`) ──
 

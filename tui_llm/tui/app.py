@@ -12,11 +12,19 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 
+from tui_llm.display import visible
+from tui_llm.errors import UserError
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
+from tui_llm.tui.saving import free_path
 from tui_llm.tui.screens.lab import LabScreen
 
 if TYPE_CHECKING:
     from tui_llm.reading import Engine
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="replace")
+
 
 DARK, LIGHT = "textual-dark", "textual-light"
 
@@ -93,6 +101,21 @@ class LabApp(App[None]):
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
+
+    def action_save_picture(self) -> None:
+        self.call_after_refresh(self._save_picture)  # the palette it may come from is gone by then
+
+    def _save_picture(self) -> None:
+        from tui_llm.files import write_aside
+
+        path = free_path("screen", "svg", "pictures")
+        try:
+            picture = self.export_screenshot(title=self.TITLE)
+            write_aside(path, lambda part: _write(part, picture))
+        except UserError as error:
+            self.notify(visible(str(error)), severity="error", markup=False, timeout=8)
+        else:
+            self.notify(visible(f"saved {path}"), markup=False, timeout=3)
 
     def action_switch_theme(self) -> None:
         self.theme = LIGHT if self.current_theme.dark else DARK

@@ -271,6 +271,7 @@ class Asker:
             same = request.continuation == generation.request.continuation
             generation.request = dataclasses.replace(
                 request,
+                number=max(request.number, generation.request.number),  # the stream may be what was asked for last
                 continuation=generation.request.continuation,
                 overrides=request.overrides if same else (),
             )

@@ -259,6 +259,15 @@ LAB_COMMANDS: tuple[Command, ...] = (
     Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
     Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
     Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
+    Command(
+        "picture",
+        "W",
+        "picture",
+        "Save a picture of the screen, as it is, to an SVG file in the current folder",
+        "Keep",
+        "app",
+        "save_picture",
+    ),
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
     Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",), importance=2),
     Command(

@@ -43,9 +43,13 @@ COMMANDS = (
 BY_ID = {command.id: command for command in COMMANDS}
 
 
+MODAL = ("runs", "models", "help", "comparison")  # windows over a screen: they let no key through to the app
+PICTURE = BY_ID["picture"]
+
+
 def bindings(scope: str) -> list[BindingType]:
     """The `BINDINGS` of the node that carries `scope`."""
-    return [
+    own: list[BindingType] = [
         Binding(
             command.keys,
             command.action,
@@ -58,6 +62,9 @@ def bindings(scope: str) -> list[BindingType]:
         for command in COMMANDS
         if command.scope == scope
     ]
+    if scope in MODAL:
+        own.append(Binding(PICTURE.keys, f"app.{PICTURE.action}", PICTURE.label, tooltip=PICTURE.tooltip, show=False))
+    return own
 
 
 def footer(place: str) -> list[Command]:

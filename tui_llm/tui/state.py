@@ -251,15 +251,19 @@ class Lab:
         return True
 
     def before_step(self, index: int) -> Request:
-        """The moment in which drawn token number `index` was, or is to be, drawn; no new question."""
-        return Request(
+        """The moment in which drawn token number `index` was, or is to be, drawn, what-if included; no new question."""
+        step = self.steps[index] if index < len(self.steps) else None
+        made = Request(
             prompt=self.prompt,
             continuation=self.continuation[:index],
             allow_special=self.allow_special,
             start_token=self.start_token,
             chat=self.chat,
-            sampler=self.steps[index].sampler if index < len(self.steps) else self.sampler,
+            sampler=self.sampler if step is None else step.sampler,
         )
+        if step is not None:
+            return dataclasses.replace(made, overrides=step.overrides)
+        return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
     def undo(self) -> Change | None:
         """Takes the last change of the text back and says which it was; None where there is none."""

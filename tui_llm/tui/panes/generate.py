@@ -67,6 +67,8 @@ class GeneratePane(ReadingPane, Lines):
             line.append("  ").append(fmt.compact(lab.speed), strong).append(" tokens/s", muted)
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
+        if lab.position is not None and not small:
+            lines += wrapped(Text(self._elsewhere(), style=self.style("accent")), width)[:2]
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
             lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
@@ -75,6 +77,12 @@ class GeneratePane(ReadingPane, Lines):
                 lines += self._candidate_lines(width)
             lines.append(self._columns_line(width))
         return lines
+
+    def _elsewhere(self) -> str:
+        """With the token cursor inside the text, the other panes look there; what is drawn comes at the end all the same."""
+        position, reading = self.lab.position or 0, self.reading
+        of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
+        return f"other panes: at token {fmt.count(position + 1)}{of}; a draw goes on from the end"
 
     def _text_lines(self, width: int) -> list[Text]:
         lab = self.lab

@@ -122,7 +122,7 @@ class TokenText(Lines, can_focus=False):
     def _ranked_row(self, place: Place, at: int, width: int) -> Text:
         assert self.look is not None
         weight = self.look.weights[at]
-        line = Text(no_wrap=True).append(str(place.first + at).rjust(NUMBER) + "  ", self.style("muted"))
+        line = Text(no_wrap=True).append(fmt.count(place.first + at + 1).rjust(NUMBER) + "  ", self.style("muted"))
         line.append(fit(token_label(place.tokens[at].text), 16), self.style("strong"))
         line.append(fmt.percent(weight).rjust(9) + "  ", "not bold")
         return line.append(fmt.bar(weight, max(0, min(60, width - line.cell_len))), self.style("bar"))

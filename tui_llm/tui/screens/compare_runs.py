@@ -16,6 +16,7 @@ from tui_llm.display import visible
 from tui_llm.training import comparing
 from tui_llm.training.run import Run
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.screens.over import copy_rows
 
 
 class CompareScreen(ModalScreen[None]):
@@ -70,11 +71,7 @@ class CompareScreen(ModalScreen[None]):
         yield from self._rows
 
     def action_copy(self) -> None:
-        if not self._rows:
-            return
-        rows = (tuple(" ".join(cell.split()) for cell in row) for row in self._rows)  # no tab may come from a setting
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(self._rows) - 1} rows, tab-separated", markup=False)
+        self.notify(copy_rows(self.app, self._rows), markup=False)
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from itertools import groupby
 from typing import Any
 
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.screen import Screen
 
 from tui_llm.display import visible
 from tui_llm.facts.draws import Draw, DrawQuestion
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Question
-from tui_llm.tui.command_draws import DRAW_COMMANDS
+from tui_llm.reading import GeneratedToken, Question
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.screens.over import OverLab
 from tui_llm.tui.state import TEMPERATURES, TOP_PS, Lab, step
-from tui_llm.tui.widgets.bars import Bar, press
+from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.draw_lines import DrawLines
 
 Inquire = Callable[[Question, Callable[[Any], object], Callable[[str], object]], None]
 WARM = 1.2  # what was drawn at less is first replayed hotter, the rest cooler
 
 
-class StepScreen(Screen[None]):
+def was_drawn(step: GeneratedToken) -> bool:
+    """Whether a draw (or, greedily, the largest logit) chose it, and not a person or a text that had it already."""
+    return step.u is not None or (step.sampler.greedy and not step.by_hand and bool(step.candidates))
+
+
+class StepScreen(OverLab):
     """About one token of the continuation: one that was drawn, or the next one. Subclasses ask and show."""
 
-    SCOPE = ""
     TITLE_WORDS = ""
     DEFAULT_CSS = """
-    StepScreen { layout: vertical; overflow: hidden; }
-    StepScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     StepScreen Lines { padding: 0 1; height: 1fr; }
     """
 
@@ -48,17 +47,8 @@ class StepScreen(Screen[None]):
     def ask(self) -> None:
         raise NotImplementedError
 
-    def table(self) -> Iterable[tuple[str, ...]]:
-        raise NotImplementedError
-
     def on_mount(self) -> None:
-        parts = []
-        commands = [command for command in DRAW_COMMANDS if command.scope == self.SCOPE]
-        for label, group in groupby(commands, key=lambda command: command.together or command.label):
-            keys = [(command.key_text, press(f"screen.{command.action}")) for command in group]
-            words = [Content(key).stylize("bold $footer-key-foreground").stylize(style) for key, style in keys]
-            parts.append(Content(" ").join([*words, Content(label).stylize(keys[-1][1])]))
-        self.query_one("#step-keys", Bar).put(Content("  ").join(parts))
+        self.show_keys()
         self.ask_again()
 
     def ask_again(self) -> None:
@@ -74,6 +64,10 @@ class StepScreen(Screen[None]):
         steps = self.lab.steps
         which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
         parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]
+        if self.index < len(steps) and not was_drawn(steps[self.index]):
+            parts.append(("  not drawn: by hand, or given; this is what could have come", "$text-accent"))
+        if changed := len(self.lab.before_step(self.index).overrides):
+            parts.append((f"  what if: {changed} logit{'' if changed == 1 else 's'} changed", "$text-accent"))
         if self.problem:
             parts.append((f"  ! {visible(self.problem)}", "$text-error"))
         elif self.waiting:
@@ -84,17 +78,6 @@ class StepScreen(Screen[None]):
         index = max(0, min(self.index + direction, len(self.lab.steps)))
         moved, self.index = index != self.index, index
         return moved
-
-    def action_copy(self) -> None:
-        rows = list(self.table())
-        if len(rows) < 2:
-            self.notify("there is nothing to copy yet", markup=False)
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
 
 class DrawScreen(StepScreen):
@@ -115,7 +98,11 @@ class DrawScreen(StepScreen):
     def compose(self) -> ComposeResult:
         yield Bar(id="step-top")
         yield DrawLines()
-        yield Bar(id="step-keys")
+        yield KeyBar(id="step-keys")
+
+    @property
+    def _was_drawn(self) -> bool:
+        return self.index < len(self.lab.steps) and was_drawn(self.lab.steps[self.index])
 
     def ask(self) -> None:
         request = self.lab.before_step(self.index)
@@ -126,7 +113,7 @@ class DrawScreen(StepScreen):
                 request,
                 (request.sampler, self.replay),
                 self.u if self.u is not None else own,
-                drawn.seed if drawn is not None else self.lab.seed,
+                drawn.seed if drawn is not None and self._was_drawn else self.lab.seed,
                 self.index,
             ),
             self._take,
@@ -138,7 +125,7 @@ class DrawScreen(StepScreen):
             return
         self.draw, self.problem, self.waiting = draw, "", False
         drawn = self.index < len(self.lab.steps)
-        first = "tried" if self.u is not None else "drawn" if drawn else "next"
+        first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"
         self.query_one(DrawLines).show(draw, (first, "replay"))
         self.show_title()
 

@@ -12,7 +12,7 @@ from tui_llm.facts.draws import Histogram, HistogramQuestion
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.draw import Inquire, StepScreen
 from tui_llm.tui.state import LARGEST_SEED, TEMPERATURES, TOP_PS, Lab, step
-from tui_llm.tui.widgets.bars import Bar
+from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.histogram import HistogramLines
 
 COUNTS = (10, 100, 1_000, 10_000, 100_000)
@@ -32,7 +32,7 @@ class DrawManyScreen(StepScreen):
     def compose(self) -> ComposeResult:
         yield Bar(id="step-top")
         yield HistogramLines()
-        yield Bar(id="step-keys")
+        yield KeyBar(id="step-keys")
 
     def ask(self) -> None:
         request = dataclasses.replace(self.lab.before_step(self.index), sampler=self.sampler)

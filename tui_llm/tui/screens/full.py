@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.screen import Screen
 
 from tui_llm.display import visible
-from tui_llm.tui.commands import COMMANDS
+from tui_llm.tui.screens.over import OverLab
 from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.lines import Lines
-
-Row = tuple[str, ...]
 
 
 class Lazy(Sequence[Text]):
@@ -56,15 +53,11 @@ class Listing(Lines):
         return self.can_select
 
 
-class FullScreen(Screen[None]):
+class FullScreen(OverLab):
     """A subclass gives `SCOPE` (its commands'), `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
 
-    SCOPE: ClassVar[str]
     TITLE_WORDS: ClassVar[str]
     DEFAULT_CSS = """
-    FullScreen { layout: vertical; overflow: hidden; }
-    FullScreen > Bar, FullScreen > KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     FullScreen Listing { height: 1fr; padding: 0 1; background: $background; }
     """
 
@@ -74,7 +67,7 @@ class FullScreen(Screen[None]):
         yield KeyBar(id="full-keys")
 
     def on_mount(self) -> None:
-        self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
+        self.show_keys()
         self.listing.focus()
         self.call_after_refresh(self.refill)
 
@@ -90,10 +83,6 @@ class FullScreen(Screen[None]):
         """What stands after the title: raw text."""
         return ""
 
-    def table(self) -> Iterable[Row]:
-        """What is shown as rows of cells, the header first."""
-        return ()
-
     def refill(self) -> None:
         if self.is_mounted:
             self.query_one("#full-top", Bar).put(
@@ -103,14 +92,3 @@ class FullScreen(Screen[None]):
 
     def style(self, name: str) -> Style:
         return self.listing.style(name)
-
-    def action_copy(self) -> None:
-        rows = list(self.table())
-        if len(rows) < 2:
-            self.notify("there is nothing to copy yet", markup=False)
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

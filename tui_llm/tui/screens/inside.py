@@ -4,11 +4,11 @@ embeddings are near. Nothing of it is worked out before this screen asks."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 
 from tui_llm.display import visible
@@ -24,6 +24,7 @@ from tui_llm.tui.panes.inside_text import TokenText, token_label
 from tui_llm.tui.panes.lens import LensTable
 from tui_llm.tui.panes.neighbours import NeighbourTable
 from tui_llm.tui.screens.inquiring import Inquiring
+from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.widgets.bars import Bar, KeyBar, press
 from tui_llm.tui.widgets.tour_pane import left_of
 
@@ -32,22 +33,20 @@ VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbou
 TOP, COUNT = 12, 50  # tokens of a lens's row, and neighbours, that are asked for
 
 
-class InsideScreen(Screen[None]):
+class InsideScreen(OverLab):
     """`lab` asks the instruments; the text is the lab's at the moment of opening, and its `target` the lens's."""
 
     SCOPE = "inside"
     BINDINGS = bindings("inside")
     DEFAULT_CSS = """
-    InsideScreen { layout: vertical; overflow: hidden; }
-    InsideScreen #inside-top { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }
     InsideScreen #inside-text { height: 1fr; }
     """
 
-    def __init__(self, lab: Inquiring, request: Request, target: Target | None) -> None:
+    def __init__(self, lab: Inquiring, request: Request, target: Target | None, number: int | None = None) -> None:
         super().__init__()
         self.lab, self.request, self.target = lab, request, target
         self.view = "attention"
-        self.number: int | None = None  # of the token; None is the last
+        self.number = number  # of the token; None is the last
         self.place: Place | None = None
         self.weights: Weights | None = lab.weights
         self.trail: list[int] = []  # tokens whose neighbours were seen before these
@@ -115,7 +114,7 @@ class InsideScreen(Screen[None]):
         if self.place is not None:
             place = self.place
             title = Content(
-                f"Token {fmt.count(place.number)} of 0…{fmt.count(place.count - 1)}: {token_label(place.token.text)}"
+                f"Token {fmt.count(place.number + 1)} of {fmt.count(place.count)}: {token_label(place.token.text)}"
             )
             if known:
                 title += Content(f" looked, by {heads.words}, at")
@@ -266,13 +265,5 @@ class InsideScreen(Screen[None]):
         hint = "Enter shows its neighbours · a leading space counts · #464 is the token of that id · Esc: back"
         self.app.push_screen(AskScreen("One token", hint), answered)
 
-    def action_copy(self) -> None:
-        rows = list(self.body.table())
-        if len(rows) < 2:
-            self.lab.say("there is nothing to copy here yet")
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.lab.say(f"copied {len(rows) - 1} rows, tab-separated")
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def table(self) -> Iterable[Row]:
+        return self.body.table()

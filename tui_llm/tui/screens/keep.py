@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_json
 from tui_llm.reading import Reading
+from tui_llm.tui.saving import free_path
 from tui_llm.tui.screens.lab_base import LabBase
+from tui_llm.tui.screens.over import copy_rows
 
 
 def plain(value: Any) -> Any:
@@ -36,11 +36,7 @@ def save_reading(reading: Reading) -> Path:
 
     Raises `UserError` where neither can be.
     """
-    here = Path.cwd()
-    folder = here if os.access(here, os.W_OK) else paths.data_dir() / "readings"
-    number = 1
-    while (path := folder / f"reading-{number}.json").exists():
-        number += 1
+    path = free_path("reading", "json", "readings")
     write_json(path, plain(reading))
     return path
 
@@ -51,11 +47,7 @@ class Keeping(LabBase):
     def action_copy_pane(self) -> None:
         pane = self.pane(self.current)
         rows = list(pane.table()) if hasattr(pane, "table") else []
-        if len(rows) < 2:
-            self.say("there is nothing to copy in this pane yet")
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.say(f"copied {len(rows) - 1} rows, tab-separated")
+        self.say(copy_rows(self.app, rows))
 
     def action_copy_json(self) -> None:
         if self.reading is None:

@@ -10,7 +10,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from tui_llm.display import visible
-from tui_llm.reading import Engine, Question, Reading, Weights
+from tui_llm.reading import Engine, Question, Reading, Target, Weights
 from tui_llm.tui.asker import Asker
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.prompt import PromptEditor
@@ -60,9 +60,8 @@ class LabBase(Screen[None]):
     def pane(self, name: str) -> Widget:
         return self.query_one(f"#panes > #{name}")
 
-    def target_text(self) -> tuple[str | None, bool]:
-        """The target as text; and whether there is one that no text can stand for."""
-        target = self.lab.target
+    def target_text(self, target: Target | None) -> tuple[str | None, bool]:
+        """A target of the open reading as text; and whether there is one that no text can stand for."""
         if target is None or (target.id is None and not target.own):
             return (target.text if target else None), False
         rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Iterable
 
 from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Static
 
 from tui_llm.display import truncate, visible, visible_token
@@ -18,12 +17,12 @@ from tui_llm.training.pins import Pin
 from tui_llm.training.probe_log import Probe
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
-from tui_llm.tui.command_probes import PROBE_COMMANDS
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.training import state_words
 from tui_llm.tui.probe_watch import ProbeSnapshot, ProbeWatcher
+from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.screens.pinning import pinned_words
-from tui_llm.tui.widgets.bars import Bar, press
+from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.pin_list import PinList
 from tui_llm.tui.widgets.probability_chart import Named, Probabilities, ProbabilityChart
 from tui_llm.tui.widgets.probe_table import ProbeTable
@@ -33,14 +32,12 @@ PINS = 5  # lines of the list of pins at most
 NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the prompt and target shown there"
 
 
-class LearnedScreen(Screen[None]):
+class LearnedScreen(OverLab):
     """Stays with the newest moment until the scrubber is moved away from it."""
 
+    SCOPE = "learned"
     BINDINGS = bindings("learned")
     DEFAULT_CSS = """
-    LearnedScreen { layout: vertical; overflow: hidden; }
-    LearnedScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     LearnedScreen PinList, LearnedScreen ProbeTable { padding: 0 1; }
     LearnedScreen #learned-chart { margin: 0 1; }
     LearnedScreen #learned-moment { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -63,16 +60,10 @@ class LearnedScreen(Screen[None]):
         yield ProbabilityChart(id="learned-chart")
         yield Static(id="learned-moment")
         yield ProbeTable(id="learned-table")
-        yield Bar(id="learned-keys")
+        yield KeyBar(id="learned-keys")
 
     def on_mount(self) -> None:
-        parts = []
-        commands = [command for command in PROBE_COMMANDS if "learned" in command.footer]
-        for label, group in groupby(commands, key=lambda command: command.together or command.label):
-            keys = [(c.key_text, press(f"screen.{c.action}")) for c in group]
-            words = [Content(key).stylize("bold $footer-key-foreground").stylize(style) for key, style in keys]
-            parts.append(Content(" ").join([*words, Content(label).stylize(keys[-1][1])]))
-        self.query_one("#learned-keys", Bar).put(Content("  ").join(parts))
+        self.show_keys()
 
     def on_resize(self) -> None:
         self._show()
@@ -249,13 +240,5 @@ class LearnedScreen(Screen[None]):
         table = self.query_one(ProbeTable)
         table.scroll_to(y=table.scroll_offset.y + direction * max(1, table.size.height - 2), animate=False)
 
-    def action_copy(self) -> None:
-        rows = list(self.query_one(ProbeTable).table())
-        if len(rows) < 2:
-            self.notify("there is nothing to copy yet", markup=False)
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def table(self) -> Iterable[Row]:
+        return self.query_one(ProbeTable).table()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from itertools import groupby
+from collections.abc import Iterable
 
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 
 from tui_llm.display import truncate, visible
@@ -16,12 +15,12 @@ from tui_llm.facts.learn import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQu
 from tui_llm.llm.recipe import OPTIMISERS, USUAL, Recipe, check
 from tui_llm.reading import Reading
 from tui_llm.tui import format as fmt
-from tui_llm.tui.command_loss import LOSS_COMMANDS
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.ask import AskScreen
 from tui_llm.tui.screens.inquiring import Inquiring
+from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.state import step
-from tui_llm.tui.widgets.bars import Bar, press
+from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.learned_lines import LearnedLines
 
 SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
@@ -29,14 +28,12 @@ MANY = (1, 5, 20)
 SHOWN_AFTER = 0.5  # seconds: what takes longer says so
 
 
-class LearnScreen(Screen[None]):
+class LearnScreen(OverLab):
     """Asks through the lab; holds how many steps the copy should stand after, and how the next ones are taken."""
 
+    SCOPE = "learn"
     BINDINGS = bindings("learn")
     DEFAULT_CSS = """
-    LearnScreen { layout: vertical; overflow: hidden; }
-    LearnScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
-        link-style: none; link-background: $panel; link-color: $text; }
     LearnScreen LearnedLines { height: 1fr; padding: 0 1; }
     """
 
@@ -56,16 +53,10 @@ class LearnScreen(Screen[None]):
         yield Bar(id="learn-top")
         yield LearnedLines()
         yield Bar(id="learn-recipe")
-        yield Bar(id="learn-keys")
+        yield KeyBar(id="learn-keys")
 
     def on_mount(self) -> None:
-        parts = []
-        commands = [command for command in LOSS_COMMANDS if "learn" in command.footer]
-        for label, group in groupby(commands, key=lambda command: command.together or command.label):
-            keys = [(c.key_text, press(f"screen.{c.action}")) for c in group]
-            words = [Content(key).stylize("bold $footer-key-foreground").stylize(style) for key, style in keys]
-            parts.append(Content(" ").join([*words, Content(label).stylize(keys[-1][1])]))
-        self.query_one("#learn-keys", Bar).put(Content("  ").join(parts))
+        self.show_keys()
         self.query_one(LearnedLines).focus()
         self._timer = self.set_interval(0.25, self._show_top, pause=True)
         self._ask("reading the prompt and the pinned ones")
@@ -216,16 +207,8 @@ class LearnScreen(Screen[None]):
         else:
             self._lab.warn(problem)
 
-    def action_copy(self) -> None:
-        rows = list(self.query_one(LearnedLines).table())
-        if not rows:
-            self._say("there is nothing to copy yet")
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self._say(f"copied {len(rows)} rows, tab-separated")
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def table(self) -> Iterable[Row]:
+        return self.query_one(LearnedLines).table()
 
     def _say(self, line: str, *, bad: bool = False) -> None:
         self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")

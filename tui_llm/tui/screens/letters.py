@@ -15,7 +15,8 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.command_tokens import LETTERS
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.screens.full import FullScreen, Lazy, Row
+from tui_llm.tui.screens.full import FullScreen, Lazy
+from tui_llm.tui.screens.over import Row
 
 
 class LettersScreen(FullScreen):

@@ -16,7 +16,8 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.command_tokens import MERGES
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.screens.full import FullScreen, Row
+from tui_llm.tui.screens.full import FullScreen
+from tui_llm.tui.screens.over import Row
 from tui_llm.tui.widgets.lines import PALETTE
 
 if TYPE_CHECKING:

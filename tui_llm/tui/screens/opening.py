@@ -32,12 +32,20 @@ class Opening(Inquiring):
             start_token=lab.start_token,
             chat=lab.chat,
         )
-        self._inside = InsideScreen(self, request, lab.target)
+        self._inside = InsideScreen(self, request, lab.target, self._token_chosen)
 
         def left(_nothing: None) -> None:
             self._inside = None
 
         self.app.push_screen(self._inside, left)
+
+    @property
+    def _token_chosen(self) -> int | None:
+        """The token at the token cursor, or the first that the model still sees; None is the last of the text."""
+        position, reading = self.lab.position, self.reading
+        if position is None or reading is None or reading.request.position != position:
+            return position
+        return max(position, len(reading.prompt_ids) - reading.fed)
 
     @on(Opened)
     def _other_weights_inside(self, message: Opened) -> None:

@@ -16,7 +16,8 @@ from tui_llm.tui import token_shades as shades
 from tui_llm.tui.command_tokens import PAIRS
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.screens.full import FullScreen, Lazy, Row
+from tui_llm.tui.screens.full import FullScreen, Lazy
+from tui_llm.tui.screens.over import Row
 
 if TYPE_CHECKING:
     from tui_llm.tui.screens.inquiring import Inquiring

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from tui_llm.errors import UserError
 from tui_llm.training.run import Run
 from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.screens.over import copy_rows
 from tui_llm.tui.widgets.bars import KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
@@ -99,16 +100,7 @@ class RunView(ActsOnRuns, Screen[None]):
             self.show(found, problem)
 
     def action_copy(self) -> None:
-        rows = list(self.table())
-        if len(rows) < 2:
-            self.say("there is nothing to copy yet", "warning")
-            return
-        cleaned = ("\t".join(cell.translate(_IN_A_CELL) for cell in row) + "\n" for row in rows)
-        self.app.copy_to_clipboard("".join(cleaned))
-        self.say(f"copied {len(rows) - 1} rows, tab-separated")
+        self.say(copy_rows(self.app, list(self.table())))
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-
-_IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # they would end the cell or the row

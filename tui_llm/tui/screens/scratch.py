@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
-from textual.screen import Screen
 
 from tui_llm.display import visible
 from tui_llm.facts.scratch import EXAMPLE, Scratch, ScratchQuestion, split
@@ -19,6 +18,7 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import wrapped
 from tui_llm.tui.panes.logits import COLUMNS, cells
+from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.screens.temperatures import TemperaturesScreen
 from tui_llm.tui.state import MIN_PS, TEMPERATURES, TOP_PS, Lab, further, step
 from tui_llm.tui.widgets.bars import KeyBar
@@ -64,7 +64,8 @@ class ScratchTable(VocabTable):
         self.show_distribution(None)
 
 
-class ScratchScreen(Screen[None]):
+class ScratchScreen(OverLab):
+    SCOPE = "scratch"
     BINDINGS = bindings("scratch")
 
     def __init__(self, lab: Lab, inquire: Inquire) -> None:
@@ -88,7 +89,7 @@ class ScratchScreen(Screen[None]):
         return self.query_one(PromptEditor)
 
     @property
-    def table(self) -> ScratchTable:
+    def shown(self) -> ScratchTable:
         return self.query_one(ScratchTable)
 
     def _question(self, temperatures: tuple[float, ...] = ()) -> ScratchQuestion:
@@ -99,11 +100,11 @@ class ScratchScreen(Screen[None]):
 
     def _take(self, found: Scratch) -> None:
         if self.is_mounted:
-            self.table.take(found)
+            self.shown.take(found)
 
     def _say(self, line: str) -> None:
         if self.is_mounted:
-            self.table.say_problem(line)
+            self.shown.say_problem(line)
 
     # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +117,7 @@ class ScratchScreen(Screen[None]):
     @on(PromptEditor.Left)
     def _left(self, event: PromptEditor.Left) -> None:
         event.stop()
-        self.table.focus()
+        self.shown.focus()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self.query_one(KeyBar).show("prompt" if event.widget is self.editor else "scratch")
@@ -127,7 +128,7 @@ class ScratchScreen(Screen[None]):
     # ── the table and its sampler ────────────────────────────────────────────────────────────────────────────────
 
     def action_stages(self) -> None:
-        self.table.next_stage()
+        self.shown.next_stage()
 
     def _set(self, **changed: Any) -> None:
         self.sampler = dataclasses.replace(self.sampler, **changed)
@@ -162,14 +163,6 @@ class ScratchScreen(Screen[None]):
 
         self.app.push_screen(TemperaturesScreen(self.lab.temperatures, fetch))
 
-    def action_copy(self) -> None:
-        distribution = self.table.distribution
-        if distribution is None:
-            self.notify("there is nothing to copy yet", markup=False, timeout=3)
-            return
-        rows = [COLUMNS, *(cells(row, False) for row in distribution.candidates)]
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False, timeout=3)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def table(self) -> Iterable[Row]:
+        distribution = self.shown.distribution
+        return () if distribution is None else [COLUMNS, *(cells(row, False) for row in distribution.candidates)]

@@ -15,7 +15,7 @@ class Switching(LabBase):
         said = []
         target = self.lab.target
         if before is not None and _other(before, weights) and target is not None and target.id is not None:
-            text, foreign = self.target_text()
+            text, foreign = self.target_text(self.lab.target)
             self.lab.target = None if text is None else Target(text=text)
             if foreign:
                 said.append("the target was no whole character, so it was dropped")

@@ -196,7 +196,8 @@ class Tabling(LabBase):
             *self.lab.steps,
             GeneratedToken(
                 len(self.lab.steps), row.id, row.bytes, stream.feed(row.bytes), None, row.probability, row.raw_probability,
-                row.rank, reading.distribution.candidates[:STEP_CANDIDATES], by_hand=True,
+                row.rank, reading.distribution.candidates[:STEP_CANDIDATES], reading.request.sampler, self.lab.seed,
+                reading.distribution.kept, by_hand=True, overrides=reading.request.overrides,
             ),
         )  # fmt: skip
         self.lab.note = ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.screen import Screen
 
 from tui_llm.display import fit, visible, visible_token
 from tui_llm.errors import UserError
@@ -15,6 +14,7 @@ from tui_llm.facts.temperatures import Temperatures, parse
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.panes.base import wrapped
+from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.widgets.bars import KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
@@ -95,7 +95,8 @@ class TemperatureLines(Lines):
         return self.found is not None and 0 <= index < len(self.found.tokens)
 
 
-class TemperaturesScreen(Screen[None]):
+class TemperaturesScreen(OverLab):
+    SCOPE = "temperatures"
     BINDINGS = bindings("temperatures")
 
     def __init__(self, temperatures: tuple[float, ...], fetch: Fetch, words: str = "") -> None:
@@ -107,7 +108,7 @@ class TemperaturesScreen(Screen[None]):
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one(KeyBar).show("temperatures")
+        self.show_keys()
         self.lines.focus()
         self._ask()
 
@@ -142,19 +143,15 @@ class TemperaturesScreen(Screen[None]):
         now = ", ".join(f"{t:g}" for t in self._temperatures)
         self.app.push_screen(AskScreen("Temperatures", "numbers from 0 (greedy) up, such as 0.5, 1, 2", now), answered)
 
-    def action_copy(self) -> None:
+    def table(self) -> Iterable[Row]:
         found = self.lines.found
         if found is None:
-            return
-        rows = [("id", "text", *(f"T={column.temperature:g}" for column in found.columns))]
+            return ()
+        rows: list[Row] = [("id", "text", *(f"T={column.temperature:g}" for column in found.columns))]
         rows += [
             (str(token.id), visible(token.text), *(repr(column.probabilities[at]) for column in found.columns))
             for at, token in enumerate(found.tokens)
         ]
         rows.append(("", f"{found.others} others", *(repr(column.rest) for column in found.columns)))
         rows.append(("", "entropy", *(repr(column.entropy) for column in found.columns)))
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.notify(f"copied {len(rows) - 1} rows, tab-separated", markup=False, timeout=3)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+        return rows

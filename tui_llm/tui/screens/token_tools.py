@@ -94,7 +94,13 @@ class TokenTools(Drawing, Inquiring):
             self.lab.place(swapped.position)
         self._steps_changed()
         if swapped.dropped:
+            gone = f"the {swapped.dropped:,} tokens" if swapped.dropped > 1 else "the token"
+            self.say(
+                f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn anew; u, pressed twice, goes back"
+            )
             self._generate(swapped.dropped)
+        else:
+            self.say("swapped; what followed is read again, u goes back")
 
     def _ready(self) -> bool:
         if self.reading is None:

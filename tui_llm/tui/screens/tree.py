@@ -17,6 +17,7 @@ from tui_llm.tree_file import model_words, same_model
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import COMMANDS, bindings
 from tui_llm.tui.screens.inquiring import Inquiring
+from tui_llm.tui.screens.over import copy_rows
 from tui_llm.tui.screens.tree_files import KeepsTrees
 from tui_llm.tui.state import Growing
 from tui_llm.tui.widgets.bars import Bar, KeyBar
@@ -328,12 +329,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self.dismiss((self.shown_tree, self.here))
 
     def action_copy(self) -> None:
-        rows = list(self.table())
-        if len(rows) < 2:
-            self.say("there is nothing to copy yet")
-            return
-        self.app.copy_to_clipboard("".join("\t".join(row) + "\n" for row in rows))
-        self.say(f"copied {len(rows) - 1} rows, tab-separated")
+        self.say(copy_rows(self.app, list(self.table())))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.lines.table()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +9,10 @@ from typing import Any
 
 from textual.screen import Screen
 
-from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.tree import Node, Tree
 from tui_llm.tree_file import load, save
-
-
-def free_path() -> Path:
-    """`tree-N.json` in the current folder or, where that can't be written, in the data folder."""
-    here = Path.cwd()
-    folder = here if os.access(here, os.W_OK) else paths.data_dir() / "trees"
-    number = 1
-    while (path := folder / f"tree-{number}.json").exists():
-        number += 1
-    return path
+from tui_llm.tui.saving import free_path
 
 
 class KeepsTrees(Screen[Any]):
@@ -86,7 +75,12 @@ class KeepsTrees(Screen[Any]):
             elif line:
                 self._save(path)
 
-        self._line("Save the tree as", "Enter writes it · Esc does not", str(self.file or free_path()), take)
+        self._line(
+            "Save the tree as",
+            "Enter writes it · Esc does not",
+            str(self.file or free_path("tree", "json", "trees")),
+            take,
+        )
 
     def _save(self, path: Path) -> None:
         try:

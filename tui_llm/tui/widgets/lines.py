@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual import events
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -41,6 +42,8 @@ class Lines(ScrollView, can_focus=True):
         self._foot = 0  # how many lines
         self._rows = 0
         self._styles: dict[str, Style] = {}
+        self._painted: dict[int, Text] = {}  # what stands on the screen, by line
+        self._fresh: dict[int, Text] = {}  # what is to stand there, where it is known already
 
     # ── what a subclass says ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,7 +99,7 @@ class Lines(ScrollView, can_focus=True):
         return max(0, self.scrollable_content_region.width)
 
     def rebuild(self) -> None:
-        """Asks for all lines again."""
+        """Asks for all lines again. Only those that differ are drawn: drawing a line costs far more than making it."""
         width = self.line_width
         if not self.is_mounted or width <= 0:
             return
@@ -105,8 +108,25 @@ class Lines(ScrollView, can_focus=True):
         self._foot = len(self.foot(width))
         if self.cursor is not None:
             self._place_cursor(min(self.cursor, self._rows - 1), quiet=True)
-        self.virtual_size = Size(width, len(self._head) + self._rows + self._foot)
-        self.refresh()
+        virtual_size = Size(width, len(self._head) + self._rows + self._foot)
+        if virtual_size != self.virtual_size:
+            self.virtual_size = virtual_size
+            self.refresh()
+            return
+        foot = self.foot(width) if self._foot else ()
+        fresh = {y: self._text_at(y, width, foot) for y in range(self.scrollable_content_region.height)}
+        changed = [
+            Region(0, y, self.size.width, 1)
+            for y, text in fresh.items()
+            if (there := self._painted.get(y)) is None or there != text or there.style != text.style
+        ]
+        if changed:
+            self.refresh(*changed)
+        self._fresh = fresh
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        self._fresh = {}  # a scroll, say, or a row that came: something that `rebuild` does not know of
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     @property
     def in_sight(self) -> range:
@@ -120,33 +140,41 @@ class Lines(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._styles.clear()
+        self._painted.clear()  # the same text looks otherwise now
         if self.is_mounted:
             self.call_after_refresh(self.rebuild)
 
-    def render_line(self, y: int) -> Strip:
-        width = self.line_width
-        base = self.ground
+    def _text_at(self, y: int, width: int, foot: Sequence[Text] | None = None) -> Text:
+        """What line `y` of those in sight says, the cursor's mark included."""
         head = len(self._head)
         if y < head:
-            text = self._head[y]
-        else:
-            index = y - head + self.scroll_offset.y
-            below = y - head - len(self.in_sight)
-            if self._foot and below >= 0:
-                foot = self.foot(width)
-                text = foot[below] if below < len(foot) else Text()
-                index = -1
-            elif not 0 <= index < self._rows:
-                return Strip.blank(self.size.width, base)
-            else:
-                text = self.row(index, width, selected=index == self.cursor and self.has_focus)
-            if index == self.cursor and self.has_focus:
-                text = text.copy()
-                text.stylize_before(self.style("cursor"))
-                text.pad_right(max(0, width - text.cell_len))
-        text.end = ""
-        strip = Strip(text.render(self.app.console))
-        return strip.adjust_cell_length(self.size.width, base).apply_style(base)
+            return self._head[y]
+        below = y - head - len(self.in_sight)
+        if self._foot and below >= 0:
+            foot = self.foot(width) if foot is None else foot
+            return foot[below] if below < len(foot) else Text()
+        index = y - head + self.scroll_offset.y
+        if not 0 <= index < self._rows:
+            return Text()
+        text = self.row(index, width, selected=index == self.cursor and self.has_focus)
+        if index == self.cursor and self.has_focus:
+            text = text.copy()
+            text.stylize_before(self.style("cursor"))
+            text.pad_right(max(0, width - text.cell_len))
+        return text
+
+    def render_line(self, y: int) -> Strip:
+        width, base = self.line_width, self.ground
+        text = self._fresh.pop(y, None)
+        if text is None:
+            text = self._text_at(y, width)
+        self._painted[y] = text
+        if not text.plain:
+            return Strip.blank(self.size.width, base)
+        end, text.end = text.end, ""
+        segments = list(Segment.apply_style(text.render(self.app.console), base))
+        text.end = end
+        return Strip(segments, text.cell_len).adjust_cell_length(self.size.width, base)
 
     # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
 
