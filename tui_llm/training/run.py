@@ -270,7 +270,7 @@ class Run:
             _int_or_none(raw.get("parameters")),
             str(raw["device"]) if raw.get("device") else None,
             _fits(raw.get("fits")) if state == "failed" else None,
-            str(raw["precision"]) if raw.get("precision") else None,
+            str(raw["arithmetic"]) if raw.get("arithmetic") else None,
         )
 
     def last_metric(self) -> Metric | None:

@@ -119,7 +119,7 @@ class Worker:
             self.facts["floor"] = text.floor
         model.used = tokenizer.size  # what pads a started-from model's embedding is no token
         trainer = Trainer(model, text, s, place, self.ranks)
-        self.facts["precision"] = trainer.precision
+        self.facts["arithmetic"] = trainer.precision
         if done:
             checkpoints.restore(trainer, state)
         trainer.changes = changes.read(run)

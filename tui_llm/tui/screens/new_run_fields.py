@@ -14,7 +14,7 @@ from textual.widgets import Input, Select, Static
 from tui_llm.llm import finding
 from tui_llm.llm.device_names import DEVICES
 from tui_llm.training.fields import NAMES
-from tui_llm.training.presets import COMPILE, OPTIMISERS, PRESETS, SCHEDULES
+from tui_llm.training.presets import COMPILE, OPTIMISERS, PRECISIONS, PRESETS, SCHEDULES
 from tui_llm.tui.corpus_check import complete, complete_last, quoted
 
 OFF_ON = ("off", "on")
@@ -23,6 +23,7 @@ CHOICES = {
     "device": DEVICES,
     "optimiser": OPTIMISERS,
     "schedule": SCHEDULES,
+    "precision": PRECISIONS,
     "compile": COMPILE,
     "shard": OFF_ON,
     "tensorboard": OFF_ON,
@@ -34,7 +35,7 @@ _GROUPS = {
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
     "Optimiser and schedule": ("steps", "batch_size", "accumulation", "optimiser", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
-    "Running": ("device", "nproc", "shard", "compile", "tensorboard", "seed",
+    "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
          "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
 }  # fmt: skip
 _PLACED = {name for names in _GROUPS.values() for name in names}
@@ -76,6 +77,7 @@ HINTS = {
     "nproc": "a GPU each; the cores shared out",
     "shard": "on: each holds a part of the model",
     "compile": "torch.compile; auto: on CUDA",
+    "precision": "of matrix products",
     "tensorboard": "on: its event files too",
     "seed": "of weights and order",
     "eval_every": "steps between looks at held-out text",
