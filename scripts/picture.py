@@ -32,7 +32,7 @@ DRAWN: tuple[str | float, ...] = ("g", 0.6) * 12
 PICTURES = (
     Picture("app", ("escape", 0.5, *DRAWN, 1.0), (128, 42)),
     Picture("tokens", ("escape", "1", "z", "k", 0.8, "comma", 0.3, "comma", 0.8), (80, 24)),
-    Picture("stages", ("escape", "2", "z", "C", "C", 1.0), (110, 30)),
+    Picture("stages", ("escape", "2", "z", "C", 1.0), (110, 30)),
     Picture("learn", ("escape", "3", "L", 1.5, "space", 2.0, "space", 2.0), (100, 30)),
     Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
     Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),

@@ -76,6 +76,7 @@ def _sampler_json(sampler: SamplerSettings) -> dict[str, Any]:
         "top_k": sampler.top_k,
         "top_p": sampler.top_p,
         "min_p": sampler.min_p,
+        "repetition_penalty": sampler.repetition_penalty,
     }
 
 

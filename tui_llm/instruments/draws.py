@@ -27,8 +27,7 @@ from tui_llm.instruments.desk import Desk
 from tui_llm.llm.distribution import Processed
 from tui_llm.llm.generate import uniform
 from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.llm.token_bytes import token_text
-from tui_llm.prediction import candidates
+from tui_llm.prediction import candidates, candidates_of
 from tui_llm.reading import Candidate, Request
 from tui_llm.tokenization import bytes_of
 
@@ -73,21 +72,7 @@ def _landing(
 
 
 def _candidate(desk: Desk, processed: Processed, place: int) -> Candidate:
-    row = processed.row(place)
-    data = bytes_of(desk.tokenizer, row.id)
-    return Candidate(
-        row.rank,
-        row.id,
-        data,
-        token_text(data),
-        row.logit,
-        row.exp_logit,
-        row.raw_probability,
-        row.tempered,
-        row.cumulative,
-        row.probability,
-        row.kept,
-    )
+    return candidates_of([processed.row(place)], lambda id: bytes_of(desk.tokenizer, id))[0]
 
 
 def _histogram(desk: Desk, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
