@@ -15,7 +15,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.panes.logits import LogitsPane
 
-SIZES = [(1, 1), (2, 2), (10, 3), (30, 8), (80, 24), (120, 40), (200, 60), (500, 150)]
+SIZES = [(1, 1), (2, 2), (30, 8), (80, 24), (120, 40), (200, 60)]
 ALL_KEYS = [
     "1",
     "2",

@@ -45,6 +45,7 @@ async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
     async with app.run_test(size=(120, 24)) as pilot:
         await until(pilot, lambda: listed(app, 2))
         await pilot.press("space")
+        await until(pilot, lambda: "◆ tales" in app.text)
         await answer(app, pilot, "r", "legends")
         await until(pilot, lambda: "◆ legends" in app.text)
         assert not run.path.exists() and find("legends").status().step == 3

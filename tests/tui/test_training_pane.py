@@ -168,7 +168,7 @@ def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.
     assert reader.read().train[-1][0] == 30_001
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (20, 5), (40, 9), (80, 24), (120, 40), (500, 150)])
+@pytest.mark.parametrize("size", [(1, 1), (20, 5), (80, 24), (500, 150)])
 async def test_hostile_text_stays_text_at_any_size(size: tuple[int, int]) -> None:
     run = fake_run.make("tales", done=20, state="failed", message=HOSTILE, corpus=f"/texts/{HOSTILE}.txt")
     fake_run.sample(run, 20, HOSTILE * 50, prompt=HOSTILE)
