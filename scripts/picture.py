@@ -37,6 +37,9 @@ PICTURES = (
     Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
     Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),
     Picture("training", ("escape", "4", 1.0), (128, 42)),
+    Picture("training-80x24", ("escape", "4", 1.0), (80, 24)),
+    Picture("training-120x40", ("escape", "4", 1.0), (120, 40)),
+    Picture("training-200x60", ("escape", "4", 1.0), (200, 60)),
     Picture("batch", ("escape", "4", "B", 1.5), (100, 30)),
     Picture("learned", ("escape", "4", "h", 1.5), (100, 30)),
 )

@@ -34,7 +34,7 @@ LONG = 16 * CHUNK  # bytes of metrics that take so long to read that a glimpse o
 GLIMPSES = 256  # places where such a file is looked at
 SHARES = (0.01, 0.05)  # of a run's steps, that its training loss is averaged over
 RECENT = 50  # steps that speed and time left are estimated from
-INTERVAL = 0.5  # seconds between two looks
+INTERVAL = 1.0  # seconds between two looks: half of them cost a run half as much
 
 
 def speed(recent: Iterable[Metric]) -> float | None:
