@@ -22,7 +22,7 @@ from tui_llm.llm.token_bytes import TextStream, token_text
 from tui_llm.llm.units import uniform_loss
 from tui_llm.llm.weight_names import check_weights
 from tui_llm.llm.window import Window
-from tui_llm.prediction import candidates, distribution_reading
+from tui_llm.prediction import candidates, distribution_reading, loss_reading
 from tui_llm.reading import (
     GeneratedToken,
     LossReading,
@@ -31,7 +31,6 @@ from tui_llm.reading import (
     Reading,
     Request,
     Target,
-    TargetToken,
     Token,
     Tokenization,
     TokenScore,
@@ -65,6 +64,11 @@ class _Open:
     tokens: dict[Any, Tokenization] = field(default_factory=dict)  # the last text's: most readings are of the same one
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
+
+
+def _position(request: Request, ids: Sequence[int]) -> int:
+    """How many of `ids` stand before the prediction that is asked for."""
+    return len(ids) if request.position is None else max(0, min(request.position, len(ids)))
 
 
 def _keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
@@ -179,7 +183,7 @@ class PipelineEngine:
 
     def prediction(self, request: Request, overtaken: Callable[[], bool] = never) -> distribution.Processed:
         ids = self.ids(request)
-        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        position = _position(request, ids)
         if not ids:
             raise UserError(NOTHING)
         self._feed(ids, overtaken)
@@ -187,17 +191,14 @@ class PipelineEngine:
 
     def target(self, request: Request) -> tuple[list[int], list[int]]:
         ids = self.ids(request)
-        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        position = _position(request, ids)
         return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
 
     def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
         before, wanted = self.target(request)
         ids, window = self.ids(request), self._current().window
         self._feed(ids, overtaken)
-        position = len(before) - max(0, len(ids) - window.context)
-        if position < 1:
-            raise UserError(FIRST if len(ids) <= window.context else NOT_FED.format(window.context))
-        return wanted, window.target_logits(wanted, position, overtaken)
+        return wanted, window.target_logits(wanted, self._before(ids, len(before)), overtaken)
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
         return instruments.answer(self, question, overtaken)
@@ -210,7 +211,7 @@ class PipelineEngine:
         ids = self.ids(request)
         tokens = self._tokens(request, ids)
         fed = min(len(ids), open.window.context)
-        position = len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+        position = _position(request, ids)
         run, spread, lossy, problem, followed = 0, None, None, None, None
         scores: tuple[TokenScore | None, ...] = ()
         try:
@@ -319,14 +320,19 @@ class PipelineEngine:
         unpredicted: list[TokenScore | None] = [None] * (len(ids) - len(scores))
         return tuple((unpredicted + scores)[-count:])
 
+    def _before(self, ids: list[int], position: int) -> int:
+        """Of the tokens in the window, which holds the last of `ids`, those before `position`. Raises `UserError` where
+        there is none: nothing is predicted there."""
+        fed = min(len(ids), self._current().window.context)
+        before = position - (len(ids) - fed)
+        if before < 1:
+            raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
+        return before
+
     def _prediction(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
         """What comes after the first `position` of `ids`, which have been fed. The last few are kept: who asks for the
         table's rows asks many times."""
-        open = self._current()
-        fed = min(len(ids), open.window.context)
-        before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
-        if before < 1:
-            raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
+        open, before = self._current(), self._before(ids, position)
         sampler, penalty = request.sampler, request.sampler.repetition_penalty
         seen = tuple(ids[:position]) if penalty != 1 else tuple(open.window.ids[:before])
         key = (seen, penalty, request.overrides)
@@ -381,25 +387,7 @@ class PipelineEngine:
                 losses = [*loss.token_losses(changed[None], wanted[:1]), *losses[1:]]
         except UserError as error:
             return LossReading(target.text or "", (), 0.0, 0.0, 0.0, 1.0, uniform, str(error))
-        total = loss.summary(losses, self.tokenizer.size)
-        tokens = []
-        for one in losses:
-            data = bytes_of(self.tokenizer, one.id)
-            tokens.append(
-                TargetToken(
-                    one.id,
-                    data,
-                    token_text(data),
-                    one.rank,
-                    one.logit,
-                    one.logsumexp,
-                    one.probability,
-                    one.loss,
-                    one.gradient,
-                )
-            )
-        text = target.text if target.text is not None else tokens[0].text
-        return LossReading(text, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss)
+        return loss_reading(target.text, losses, self.tokenizer.size, lambda id: bytes_of(self.tokenizer, id))
 
     def _target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
         """Teacher forcing, remembered."""

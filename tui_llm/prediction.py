@@ -1,15 +1,16 @@
-"""Sorted logits and the sampler's settings in, the table's plain facts out."""
+"""Predictions and losses as tensors in, plain facts out: the table's rows, a target's tokens."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 from tui_llm.llm import distribution
+from tui_llm.llm.loss import TokenLoss, summary
 from tui_llm.llm.token_bytes import token_text
-from tui_llm.reading import Candidate, Distribution, Rest
+from tui_llm.reading import Candidate, Distribution, LossReading, Rest, TargetToken
 
 
 def distribution_reading(
@@ -67,3 +68,27 @@ def candidates_of(given: Iterable[distribution.Row], bytes_of_id: Callable[[int]
             )
         )
     return tuple(rows)
+
+
+def loss_reading(
+    text: str | None, losses: Sequence[TokenLoss], vocabulary: int, bytes_of_id: Callable[[int], bytes]
+) -> LossReading:
+    """A target's losses as plain facts; `text` is its own where it was typed."""
+    total, tokens = summary(losses, vocabulary), []
+    for one in losses:
+        data = bytes_of_id(one.id)
+        tokens.append(
+            TargetToken(
+                one.id,
+                data,
+                token_text(data),
+                one.rank,
+                one.logit,
+                one.logsumexp,
+                one.probability,
+                one.loss,
+                one.gradient,
+            )
+        )
+    shown = text if text is not None else tokens[0].text
+    return LossReading(shown, tuple(tokens), total.sum, total.mean, total.bits, total.perplexity, total.uniform_loss)

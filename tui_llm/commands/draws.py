@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from tui_llm import report
@@ -70,16 +71,6 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _sampler_json(sampler: SamplerSettings) -> dict[str, Any]:
-    return {
-        "temperature": sampler.temperature,
-        "top_k": sampler.top_k,
-        "top_p": sampler.top_p,
-        "min_p": sampler.min_p,
-        "repetition_penalty": sampler.repetition_penalty,
-    }
-
-
 def draw_json(draw: Draw, top: int) -> dict[str, Any]:
     return {
         "model": draw.weights.name,
@@ -89,7 +80,7 @@ def draw_json(draw: Draw, top: int) -> dict[str, Any]:
         "vocabulary": draw.vocabulary,
         "draws": [
             {
-                **_sampler_json(landing.sampler),
+                **dataclasses.asdict(landing.sampler),
                 "kept": landing.kept,
                 "hit": _segment_json(landing.hit),
                 "tokens": [_segment_json(segment) for segment in landing.segments[:top]],
@@ -143,7 +134,7 @@ def histogram_json(found: Histogram) -> dict[str, Any]:
         "model": found.weights.name,
         "weights": found.weights.kept_as,
         "step": found.weights.step,
-        **_sampler_json(found.sampler),
+        **dataclasses.asdict(found.sampler),
         "seed": found.seed,
         "count": found.count,
         "kept": found.kept,

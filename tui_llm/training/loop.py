@@ -17,6 +17,7 @@ from tui_llm.llm.corpus import Corpus
 from tui_llm.llm.device import trains_in_bfloat16
 from tui_llm.llm.examples import Batches, spread
 from tui_llm.llm.model import GPT
+from tui_llm.llm.units import uniform_loss
 from tui_llm.training.changes import Change, settings_at
 from tui_llm.training.presets import TrainingSettings, learning_rate
 from tui_llm.training.processes import share
@@ -91,7 +92,7 @@ class Trainer:
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
-        self.limit = EXPLODED * math.log(model.config.vocabulary)  # nats per token
+        self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
     def precision(self) -> str:
