@@ -7,8 +7,9 @@ What makes it fast, each measured (docs/performance.md):
 - Matrix products in `dtype` (bfloat16, where the CPU multiplies in it) on weights that are cast once a step. The weights
   themselves, their gradients, the residual stream, LayerNorm, softmax sums and the loss stay float32.
 - Each function below is a forward pass with its backward pass written out, so that nothing is cast, copied or kept twice.
-- Attention at short lengths as two batched matrix products: there it beats the kernels that never hold all T × T scores.
-- The tanh of GELU is a sigmoid, which costs a fifth: ½ (1 + tanh z) = σ(2 z). Its derivative is made beside its value.
+- Attention at short lengths as batched matrix products of blocks: there it beats the kernels that never hold all T × T scores.
+- The tanh of GELU is a sigmoid, which costs a fifth: ½ (1 + tanh z) = σ(2 z). Its derivative is made beside its value,
+  piece by piece, so that what is between them stays in the cache.
 - Head and loss together, over chunks of rows, their gradients made in the forward pass: the logits of a whole batch (the
   largest tensor of all where the vocabulary is) never exist.
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 SHORT = 256  # tokens in a row up to which all T × T scores at once are faster than SDPA
 CHUNK = 1 << 25  # logits that exist at once
-PIECE = 1 << 19  # of them, numbers that softmax works on at once: they fit a core's cache
+PIECE = 1 << 18  # numbers that GELU or softmax works on at once: what is made of them fits a core's cache
+QUERIES = 64  # of a row, that attend at once
 
 
 def block(self: Block, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -94,14 +96,18 @@ class _GELU(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor) -> Tensor:
         a = 2 * math.sqrt(2 / math.pi)
         b = a * 0.044715
-        x = u.float()
-        square = x * x
-        s = (square * b).add_(a).mul_(x).sigmoid_()
-        y = x * s
-        # (x σ(z))′ = σ + x σ (1 − σ) z′ = σ + (y − y σ) (a + 3 b x²)
-        slope = torch.addcmul(y, y, s, value=-1).mul_(square.mul_(3 * b).add_(a)).add_(s)
-        ctx.save_for_backward(slope.to(u.dtype))
-        return y.to(u.dtype)
+        y, slope = torch.empty_like(u), torch.empty_like(u)
+        scratch = torch.empty(3, min(PIECE, u.numel()), device=u.device)
+        for u_, y_, slope_ in zip(*(whole.view(-1).split(PIECE) for whole in (u, y, slope)), strict=True):
+            x, square, s = scratch[:, : len(u_)]
+            x.copy_(u_)
+            torch.mul(x, x, out=square)
+            torch.mul(square, b, out=s).add_(a).mul_(x).sigmoid_()
+            y_.copy_(x.mul_(s))
+            # (x σ(z))′ = σ + x σ (1 − σ) z′ = σ + (y − y σ) (a + 3 b x²)
+            slope_.copy_(x.addcmul_(x, s, value=-1).mul_(square.mul_(3 * b).add_(a)).add_(s))
+        ctx.save_for_backward(slope)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -125,29 +131,45 @@ def _future(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class _ShortAttention(torch.autograd.Function):
+    """In blocks of queries, each with the keys that it can see: of what is above the diagonal little is computed."""
+
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, heads: int) -> Tensor:
         B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
         D = C // heads
-        qkv = qkv.view(B, T, 3, heads, D).permute(2, 0, 3, 1, 4).reshape(3, B * heads, T, D)
-        q, k, v = qkv
-        scores = torch.baddbmm(_future(T, qkv.dtype, qkv.device), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
-        p = torch.softmax(scores, -1)
-        ctx.save_for_backward(qkv, p)
+        q, k, v = qkv = qkv.view(B, T, 3, heads, D).permute(2, 0, 3, 1, 4).reshape(3, B * heads, T, D)
+        future = _future(T, qkv.dtype, qkv.device)
+        y, weights = torch.empty_like(q), []
+        for start in range(0, T, QUERIES):
+            end = min(T, start + QUERIES)
+            scores = torch.baddbmm(
+                future[start:end, :end], q[:, start:end], k[:, :end].transpose(1, 2), alpha=1 / math.sqrt(D)
+            )
+            weights.append(torch.softmax(scores, -1))
+            torch.bmm(weights[-1], v[:, :end], out=y[:, start:end])
+        ctx.save_for_backward(qkv, *weights)
         ctx.shape = B, T, heads, D
-        return (p @ v).view(B, heads, T, D).transpose(1, 2).reshape(B, T, C)
+        return y.view(B, heads, T, D).transpose(1, 2).reshape(B, T, C)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        qkv, p = ctx.saved_tensors
+        qkv, *weights = ctx.saved_tensors
         B, T, H, D = ctx.shape
         q, k, v = qkv
         g = gradients[0].reshape(B, T, H, D).transpose(1, 2).reshape(B * H, T, D)
         made = torch.empty_like(qkv)
-        torch.bmm(p.transpose(1, 2), g, out=made[2])
-        dscores = torch._softmax_backward_data(g @ v.transpose(1, 2), p, -1, p.dtype).mul_(1 / math.sqrt(D))
-        torch.bmm(dscores, k, out=made[0])
-        torch.bmm(dscores.transpose(1, 2), q, out=made[1])
+        dq, dk, dv = made
+        end = T
+        for p in reversed(weights):  # the last block first: it sees all keys, so that the others can be added to it
+            start = end - p.size(1)
+            mine, seen = slice(start, end), slice(end)
+            dscores = torch._softmax_backward_data(g[:, mine] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
+            torch.bmm(dscores, k[:, seen], out=dq[:, mine])
+            beta = int(end < T)
+            for d, left, right in ((dk, dscores, q), (dv, p, g)):
+                torch.baddbmm(d[:, seen], left.transpose(1, 2), right[:, mine], beta=beta, out=d[:, seen])
+            end = start
+        made[:2].mul_(1 / math.sqrt(D))
         return made.view(3, B, H, T, D).permute(1, 3, 0, 2, 4).reshape(B, T, 3 * H * D), None
 
 
@@ -172,10 +194,10 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=x.device)
         for part in range(0, N, rows):
             mine = slice(part, part + rows)
-            logits = x[mine] @ low.t()  # becomes, piece by piece, its own gradient (p − y) ÷ N
+            logits = x[mine] @ low.t()  # becomes, piece by piece, its own gradient p − y (of the mean: ÷ N)
             piece = rows if x.is_cuda else max(1, PIECE // V)
             for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
-                total += _softmax_loss(z, y[:, None], N)
+                total += _softmax_loss(z, y[:, None])
             if dx is not None:
                 torch.mm(logits, low, out=dx[mine])
                 made = logits.t() @ x[mine]
@@ -189,17 +211,16 @@ class _HeadLoss(torch.autograd.Function):
         if dx is None:
             raise RuntimeError("the gradients of the loss have been fetched already")
         ctx.gradients = None, None
-        return dx.float().mul_(gradients[0]), dweight.mul_(gradients[0]), None, None, None, None
+        share = gradients[0] / len(dx)
+        return dx.float().mul_(share), dweight.mul_(share), None, None, None, None
 
 
-def _softmax_loss(logits: Tensor, targets: Tensor, count: int) -> Tensor:
-    """The summed loss of some rows (n, V) on `targets` (n, 1); the logits are replaced by their gradient, ÷ `count`."""
-    z = logits.to(torch.float32, copy=True)
-    z -= z.amax(1, keepdim=True)
-    wanted = z.gather(1, targets)
-    sums = z.exp_().sum(1, keepdim=True)
-    loss = (sums.log() - wanted).sum()
-    z *= 1 / (sums * count)
-    z.scatter_add_(1, targets, z.new_full((len(z), 1), -1 / count))
-    logits.copy_(z)
+def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss of some rows (n, V) on `targets` (n, 1); the logits are replaced by its gradient."""
+    z = logits.float() if logits.dtype != torch.float32 else logits
+    largest, wanted = z.amax(1, keepdim=True), z.gather(1, targets)
+    p = torch.softmax(z, 1)
+    # ln Σ exp z is the largest logit less the logarithm of its probability.
+    loss = (largest - p.amax(1, keepdim=True).log() - wanted).sum()
+    logits.copy_(p.scatter_add_(1, targets, p.new_full((len(p), 1), -1.0)))
     return loss
