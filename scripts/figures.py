@@ -1,6 +1,6 @@
 """Measures how quick the app is on this machine, and prints each figure beside its goal.
 
-    python scripts/figures.py
+    python scripts/figures.py [start | keys | traffic | pastes | idle]
 
 It runs the real app in a pseudo-terminal of 120×40 with the shipped model on the CPU; what can't be seen from outside
 (a frozen event loop) is measured inside, with the same engine. The figures are this machine's: quote them with it.
@@ -13,7 +13,6 @@ import fcntl
 import os
 import platform
 import pty
-import random
 import re
 import select
 import signal
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 WORDS = "once upon a time there was a little girl who lived in a small house by the sea and she had a dog named max "
 COLUMNS, ROWS = 120, 40
@@ -107,21 +106,76 @@ def start_times() -> tuple[float, float]:
         terminal.close()
 
 
-def keystrokes(count: int = 60) -> list[float]:
-    """Seconds from each key to the repainted panes, at a prompt of 200 tokens."""
+SETTLED = 0.08  # seconds without a byte: all that a key changes has been painted
+TYPED = [("", letter) for letter in "qxzj" * 15]  # none of these joins the one before it
+MOVES = {  # what is measured → (keys pressed first, [(keys before each time, the key itself)])
+    "temperature": ("\x1b", [("", key) for key in "[]" * 30]),
+    "top-p": ("\x1b", [("", key) for key in "{}" * 30]),
+    "target, Enter on a row": ("\x1b2", [(arrow, "\r") for arrow in ("\x1b[B", "\x1b[B", "\x1b[A", "\x1b[A") * 15]),
+    "token cursor": ("\x1b", [("", ",")] * 60),
+}
+
+
+def keystrokes(first: str, keys: Sequence[tuple[str, str]]) -> list[float]:
+    """Seconds from each key to the last byte painted for it, at a prompt of 200 tokens, the shortest first."""
     terminal = Terminal("--prompt", prompt_of(200))
-    dice = random.Random(1)
     try:
         terminal.wait_for(rb"tokens of nano")
-        terminal.drain()
+        terminal.drain(1.0)
+        for key in first:
+            terminal.write(key.encode())
+            terminal.drain()
         times = []
-        for _ in range(count):
-            terminal.write(dice.choice("qxzj").encode())  # none of these joins the one before it
-            times.append(terminal.wait_for(rb"\d+ tokens of nano"))
-            terminal.drain(0.05)
-        return times
+        for before, key in keys:
+            if before:
+                terminal.write(before.encode())
+                terminal.drain(SETTLED)
+            began = last = time.perf_counter()
+            terminal.write(key.encode())
+            wait = 2.0
+            while select.select([terminal.fd], [], [], wait)[0]:
+                os.read(terminal.fd, 65536)
+                last, wait = time.perf_counter(), SETTLED
+            times.append(last - began)
+        return sorted(times)
     finally:
         terminal.close()
+
+
+def traffic(seconds: float = 12.0) -> float:
+    """Bytes a second painted while the app draws tokens without a pause and shows a training run."""
+    from tui_llm.training import launch
+    from tui_llm.training.presets import PRESETS, from_fields
+
+    settings = from_fields({"steps": 10_000_000, "eval_every": 100}, PRESETS["toy"])
+    run = launch.create("painted", ["stories"], settings, preset="toy", device="cpu")
+    launch.start(run)
+    try:
+        while (last := run.last_metric()) is None or last.step < 50:
+            if run.status().state == "failed":
+                raise SystemExit(f"the run failed: {run.status().message}")
+            time.sleep(0.2)
+        terminal = Terminal()
+        try:
+            terminal.wait_for(rb"tokens of nano")
+            terminal.drain(1.0)
+            terminal.write(b"\x1b")
+            terminal.drain()
+            terminal.write(b" ")
+            count, seen, began = 0, b"", time.perf_counter()
+            while (now := time.perf_counter()) < began + seconds:
+                if select.select([terminal.fd], [], [], began + seconds - now)[0]:
+                    seen = seen[-4096:] + (data := os.read(terminal.fd, 65536))
+                    count += len(data)
+                if b"Space goes on" in ESCAPES.sub(b"", seen):
+                    seen = b""
+                    terminal.write(b" ")
+            return count / seconds
+        finally:
+            terminal.close()
+    finally:
+        launch.stop(run)
+        launch.wait_until_gone(run)
 
 
 def idle_share(seconds: float = 10.0) -> float:
@@ -183,16 +237,31 @@ def main() -> None:
         mark = "met" if value < goal else "NOT MET"
         print(f"{what:58} {value * scale:9.3g} {unit:4} goal < {goal * scale:g} {unit}  {mark}", flush=True)
 
-    row("tui-llm --help", median(help_time), 0.3, "s")
-    starts = [start_times() for _ in range(5)]
-    row("command to first paint", statistics.median(paint for paint, _ in starts), 0.6, "s")
-    print(
-        f"{'command to first reading':58} {statistics.median(reading for _, reading in starts):9.3g} s",
-        flush=True,
-    )
-    keys = sorted(keystrokes())
-    print(f"{'key to repainted panes, 200 tokens, median':58} {keys[len(keys) // 2] * 1000:9.3g} ms", flush=True)
-    row("key to repainted panes, 200 tokens, 95th percentile", keys[int(len(keys) * 0.95)], 0.05, "ms", 1000)
+    only = sys.argv[1] if len(sys.argv) > 1 else ""
+    if only in ("", "start"):
+        row("tui-llm --help", median(help_time), 0.3, "s")
+        starts = [start_times() for _ in range(5)]
+        row("command to first paint", statistics.median(paint for paint, _ in starts), 0.5, "s")
+        row("command to first reading", statistics.median(reading for _, reading in starts), 2.5, "s")
+    if only in ("", "keys"):
+        for what, first, pressed, goal in (
+            ("letter", "", TYPED, 0.033),
+            *((what, *keys, 0.016) for what, keys in MOVES.items()),
+        ):
+            keys = keystrokes(first, pressed)
+            print(
+                f"{f'{what}: key to repainted panes, median':58} {statistics.median(keys) * 1000:9.3g} ms", flush=True
+            )
+            row(f"{what}: 95th percentile", keys[int(len(keys) * 0.95)], goal, "ms", 1000)
+    if only in ("", "traffic"):
+        row("painted while drawing tokens and watching a run", traffic(), 60 * 1024, "KiB/s", 1 / 1024)
+    if only in ("", "pastes"):
+        pastes(row)
+    if only in ("", "idle"):
+        row("app idle, share of one core", idle_share(), 0.02, "%", 100)
+
+
+def pastes(row: Callable[..., None]) -> None:
     lines = (WORDS + "\n") * (1_000_000 // (len(WORDS) + 1))
     row("longest freeze at a paste of 1 MB", asyncio.run(longest_gap(lines)), 0.2, "ms", 1000)
     row(
@@ -209,7 +278,6 @@ def main() -> None:
         "ms",
         1000,
     )
-    row("app idle, share of one core", idle_share(), 0.02, "%", 100)
 
 
 if __name__ == "__main__":

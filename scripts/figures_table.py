@@ -3,8 +3,9 @@
     python scripts/figures_table.py
 
 The real app without a terminal, 120×40 for repaints and 100×66 (60 rows in sight) for scrolling: with the shipped model,
-and with random weights over a vocabulary of 50,257 tokens. A repaint is everything from the key to the panes that show
-its answer; a frame is the drawing of the table's lines. The figures are this machine's: quote them with it.
+and with random weights over a vocabulary of 50,257 tokens. A repaint is everything from the key to the last byte that a
+terminal would be sent for its answer; a frame is the drawing of the table's lines. The figures are this machine's: quote
+them with it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 50257
 PROMPT = "The cat sat on the mat and the dog sat on the floor and they were very happy to see the sun. " * 3
@@ -60,6 +62,31 @@ def random_model(folder: Path) -> str:
     return str(folder)
 
 
+class Paints:
+    """Turns every update of the screen into bytes, as a terminal's driver does, and remembers when the last was done."""
+
+    def __init__(self, app: Any) -> None:
+        self.app, self.last = app, 0.0
+        self._render = app.screen._compositor.render_update
+        app.screen._compositor.render_update = self._taken
+
+    def _taken(self, *arguments: Any, **options: Any) -> Any:
+        update = self._render(*arguments, **options)
+        if update is not None:
+            len(update.render_segments(self.app.console))
+        self.last = time.perf_counter()
+        return update
+
+    async def settled(self, answered: Callable[[], bool], quiet: float = 0.03) -> float:
+        """When the last update was done, after the answer and a while in which none came."""
+        while not answered():
+            await asyncio.sleep(0.0003)  # a bare 0 would keep the engine's thread from its work
+        since = time.perf_counter()
+        while time.perf_counter() - max(since, self.last) < quiet:
+            await asyncio.sleep(0.001)
+        return self.last
+
+
 async def measure(model: str, row: Callable[[str, list[float], float], None]) -> None:
     from textual.geometry import Region
 
@@ -71,43 +98,33 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
 
-        async def answered() -> None:
-            while lab.reading is None or lab.reading.request.number != lab.lab.number:
-                await asyncio.sleep(0.0003)  # a bare 0 would keep the engine's thread from its work
+        def answered() -> bool:
+            return lab.reading is not None and lab.reading.request.number == lab.lab.number
 
         while lab.reading is None or lab.reading.loss is None:
             await pilot.pause(0.02)
         await pilot.press("escape", "2")
-        pane = lab.query_one(LogitsPane)
-        for what, keys in KEYS.items():
-            actions = [binding.action for key in keys for binding in lab._bindings.key_to_bindings[key]]
+        pane, paints = lab.query_one(LogitsPane), Paints(app)
+        await paints.settled(answered)
+
+        async def repaints(what: str, actions: Iterable[str]) -> None:
             times, work = [], []
-            for turn in range(40):
+            for action in actions:
                 await pilot.pause()
                 began, cpu = time.perf_counter(), time.process_time()
-                await lab.run_action(actions[turn % 2])
-                await answered()
-                app.screen._compositor.render_strips()
-                times.append(time.perf_counter() - began)
+                await lab.run_action(action)
+                times.append(await paints.settled(answered) - began)
                 work.append(time.process_time() - cpu)
             row(f"{what}: key to repainted panes", times, 0.016)
             print(f"{'  of it work, all threads, median':58} {statistics.median(work) * 1000:13.3g} ms", flush=True)
-        times, work = [], []
+
+        for what, keys in KEYS.items():
+            actions = [binding.action for key in keys for binding in lab._bindings.key_to_bindings[key]]
+            await repaints(what, actions[:2] * 20)
         lab.action_token_cursor_to(0)
-        await answered()
-        for _ in range(TOKENS - 1):  # on from token to token: each place is read for the first time
-            await pilot.pause()
-            began, cpu, screen = time.perf_counter(), time.process_time(), time.thread_time()
-            lab.action_token_cursor(1)
-            await answered()
-            app.screen._compositor.render_strips()
-            times.append(time.perf_counter() - began)
-            work.append((time.process_time() - cpu, time.thread_time() - screen))
-        row("token cursor: key to repainted panes", times, 0.016)
-        both = [statistics.median(column) * 1000 for column in zip(*work, strict=True)]
-        print(
-            f"{'  of it work, all threads; the screen alone, median':58} {both[0]:13.3g} {both[1]:6.3g} ms", flush=True
-        )
+        await paints.settled(answered)
+        # On from token to token: each place is read for the first time.
+        await repaints("token cursor", ["token_cursor(1)"] * (TOKENS - 1))
         times = []
         for turn in range(60):
             began = time.perf_counter()
@@ -152,6 +169,10 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
 
 
 def main() -> None:
+    from tui_llm.cli import TEXTUAL
+
+    for name, value in TEXTUAL.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("TUI_LLM_HOME", tempfile.mkdtemp(prefix="tui-llm-figures-"))
     import torch
 

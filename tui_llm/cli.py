@@ -23,6 +23,10 @@ from tui_llm.options.shared import (
 )
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
+# Settings of Textual's, read as it is imported; who sets them otherwise is obeyed. It looks for changes to paint so many times
+# a second and paints nothing where nothing changed: at its 60, what changes soon after a paint waits up to 33 ms for the next.
+# Without animations a page of scrolling is one paint, not twenty, of which a slow line would have to carry each.
+TEXTUAL = {"TEXTUAL_FPS": "500", "TEXTUAL_ANIMATIONS": "none"}
 MODULES = {  # where each command's function is
     **dict.fromkeys(("tokens", "examples", "logits", "softmax", "loss", "generate"), "prompts"),
     **dict.fromkeys(("train", "control", "stop", "export"), "training"),
@@ -281,9 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
     """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
-    # Textual looks for changes to paint so many times a second (it paints nothing where nothing changed). At its 60, an
-    # answer that is there after 10 ms waits 20 more for its frame: see docs/performance.md.
-    os.environ.setdefault("TEXTUAL_FPS", "120")
+    for name, value in TEXTUAL.items():
+        os.environ.setdefault(name, value)
     from tui_llm.llm.device_names import check_device
     from tui_llm.llm.weight_names import check_weights
     from tui_llm.reading import Engine

@@ -46,6 +46,8 @@ def visible_token(text: str) -> str:
     gets a dotted circle to sit on. A token that really is `·` looks the same as a space: its id and bytes
     tell.
     """
+    if text.isascii() and text.isprintable():  # as most are, and a table asks for sixty in a frame
+        return text.replace(" ", SPACE)
     shown = "".join(
         SPACE if char == " " else _escape(char) if unicodedata.category(char) == "Zs" else char
         for char in visible(text)

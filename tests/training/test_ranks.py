@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
+import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.making import _context, _work, begin, leftovers, lines, losses, make, wait, words
+from tui_llm.errors import UserError
 from tui_llm.files import read_json
 from tui_llm.training import changes, launch
+from tui_llm.training.ranks import Stopped, Torchrun
 from tui_llm.training.run import Run
 
 FIELDS = {"steps": 10, "eval_every": 5, "checkpoint_every": 4, "layers": 2}
@@ -38,20 +41,32 @@ def nothing_stays() -> Iterator[None]:
         process.kill()
         process.join()
     _begun.clear()
+    _stores.clear()
 
 
 _begun: list[BaseProcess] = []
+_stores: list[torch.distributed.TCPStore] = []
 
 
 def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus") -> list[BaseProcess]:
     """Starts the processes of `run`, as torchrun would. `spoiled` can't read the corpus, or has no memory for a step."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # As under torchrun, which holds the store: a port that was only looked for could be another test's by then.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    _stores.append(store)
     made = []
     for rank in range(world):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {"OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}}
+        told = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": store.port,
+        }
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            **{name: str(value) for name, value in told.items()},
+        }
         made.append(_context.Process(target=_rank, args=(str(run.path), os.environ["TUI_LLM_HOME"], environment, how if rank == spoiled else "")))  # fmt: skip
     for process in made:
         process.start()
@@ -60,7 +75,6 @@ def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus")
 
 
 def _rank(path: str, home: str, environment: dict[str, str], spoiled: str) -> None:
-    from tui_llm.errors import UserError
     from tui_llm.llm import corpus
     from tui_llm.training import loop
     from tui_llm.training import ranks as module
@@ -199,6 +213,46 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
     run.write_control(stop=True)
     assert ended(ranks(run, 2)) == [0, 0]
     assert run.status().state == "stopped"
+
+
+@pytest.mark.parametrize("trouble", [Stopped(), UserError("no such file")], ids=["stop", "failure"])
+def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception) -> None:
+    """Rank 0 may hold the store in which the others read what troubles it."""
+    both, gone, store, raised = threading.Barrier(2, timeout=5), threading.Event(), {}, {}
+    sums: list[float] = []
+
+    class Rank(Torchrun):
+        def __init__(self, rank: int) -> None:
+            self.rank, self.world = rank, 2
+
+        def mean(self, value: float) -> float:
+            both.wait()
+            sums.append(value)
+            both.wait()
+            return sum(sums[-2:]) / 2
+
+        def _store(self) -> Any:
+            return SimpleNamespace(set=store.__setitem__)
+
+        def _left(self, key: str) -> str:
+            return "" if gone.wait(0.1) else store.get(key, "")
+
+    def work(rank: int) -> None:
+        try:
+            with Rank(rank).in_turn():
+                raise trouble
+        except Exception as error:
+            raised[rank] = error
+        if rank == 0:
+            gone.set()
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised[0] is trouble
+    assert type(raised[1]) is type(trouble) and str(raised[1]) == str(trouble)
 
 
 def test_torchrun_as_it_is_started_and_stopped(text: Path) -> None:

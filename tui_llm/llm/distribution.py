@@ -304,8 +304,8 @@ class Processed:
     def _numerators(self, places: slice | Tensor) -> Tensor:
         if self.settings.greedy:
             return self.tempered[places].double()
-        scores = self.sorted.scores.double()
-        return ((scores[places] - scores[0]) / self.settings.temperature).exp()
+        scores = self.sorted.scores
+        return ((scores[places].double() - scores[0].double()) / self.settings.temperature).exp()
 
     def rest(self, top: int) -> Rest:
         """All that `rows(top)` leaves out."""

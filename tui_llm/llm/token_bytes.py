@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 _ERRORS = "tui_llm.token_bytes"
@@ -23,6 +24,7 @@ def _as_hex(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _as_hex)
 
 
+@lru_cache(maxsize=1 << 16)  # a table asks for two hundred at every key
 def token_text(data: bytes) -> str:
     """`data` as UTF-8, with `<0xE2>` for each byte that is not part of a valid character."""
     return data.decode("utf-8", errors=_ERRORS)

@@ -202,10 +202,14 @@ class Torchrun(Ranks):
         """Raises what troubles the first process that is troubled, in all the others."""
         if trouble:
             self._store().set(f"trouble/{self.rank}", trouble)
-        if self.mean(bool(trouble)) == 0 or trouble:
+        if self.mean(bool(trouble)) == 0:
             return
-        told = [self._left(f"trouble/{rank}") for rank in range(self.world)]
-        rank, why = next((rank, why) for rank, why in enumerate(told) if why)
+        told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
+        with contextlib.suppress(RuntimeError):  # one of them may be gone all the same
+            self.mean(0.0)  # nobody leaves, and takes the store along, before all have read
+        if trouble:
+            return
+        rank, why = next(((rank, why) for rank, why in enumerate(told) if why), (0, self._ended))
         raise Stopped if why == "stop" else UserError(f"process {rank}: {why}" if rank else why)
 
     def fail(self, why: str) -> None:
@@ -219,7 +223,11 @@ class Torchrun(Ranks):
         if not (isinstance(error, dist.DistError) or any(w in words for w in ("gloo", "nccl", "connection", "peer"))):
             return None
         said = self._left("failed")
-        return said or f"one of the {self.world} processes was ended from outside; resume from the last checkpoint"
+        return said or self._ended
+
+    @property
+    def _ended(self) -> str:
+        return f"one of the {self.world} processes was ended from outside; resume from the last checkpoint"
 
     def _store(self) -> Any:
         return dist.distributed_c10d._get_default_store()

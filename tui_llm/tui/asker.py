@@ -29,6 +29,9 @@ from tui_llm.tui.state import END_OF_TEXT
 log = logging.getLogger("tui_llm.tui")
 
 REPAINT_SECONDS = 0.1  # a stream is shown at most ten times a second
+IDLE_SECONDS = 1.0  # nothing was asked for so long: the time to collect garbage
+# Python's own (700, 10, 10) walk all that the screen holds several times while someone scrolls, 6 to 15 ms each time.
+COLLECT_AFTER = (10_000, 10, 50)
 SPEED_TOKENS = 32  # the speed shown is that of so many last tokens
 
 
@@ -52,6 +55,7 @@ def settle_collector() -> None:
     """
     if not gc.isenabled():
         gc.freeze()  # once a process: what is frozen is never collected
+        gc.set_threshold(*COLLECT_AFTER)
         gc.enable()
 
 
@@ -189,10 +193,17 @@ class Asker:
             self._fail("engine", error)
             self._post(Progress(""))
             return
+        rested = True
         while True:
             with self._wake:
                 while (job := self._next()) is None:
-                    self._wake.wait()
+                    if not self._wake.wait(None if rested else IDLE_SECONDS):
+                        break
+            if job is None:
+                gc.collect()
+                rested = True
+                continue
+            rested = False
             if self._closing:
                 return
             try:

@@ -47,6 +47,8 @@ def wrapped(text: Text, width: int) -> list[Text]:
     """`text` in lines of at most `width` cells."""
     if width <= 0:
         return []
+    if text.cell_len <= width and "\n" not in text.plain and "\t" not in text.plain:
+        return [text]  # as most do, and asking rich costs as much as drawing the line
     return list(text.wrap(_CONSOLE, width)) if text.plain else [Text()]
 
 

@@ -19,6 +19,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.document._document import EditResult, Location
+from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -290,9 +291,28 @@ class PromptEditor(TextArea):
     def mark(self, span: tuple[int, int] | None) -> None:
         """Marks the characters from `start` to before `end` of the prompt's text: where the token cursor is."""
         if span != self._mark:
+            rows = self._rows(self._mark)
             self._mark = span
             self._line_cache.clear()
-            self.refresh()
+            top, width = self.scroll_offset.y, self.size.width
+            self.refresh(*(Region(0, y - top, width, 1) for y in rows | self._rows(span)))
+
+    def _rows(self, span: tuple[int, int] | None) -> set[int]:
+        """The rows, counted from the text's first, that hold those characters."""
+        if span is None:
+            return set()
+        offset = self.wrapped_document.location_to_offset
+        first, last = (offset(self._location(at)).y for at in (span[0], max(span[0], span[1] - 1)))
+        return set(range(first, last + 1))
+
+    def _location(self, at: int) -> Location:
+        """Of a character of the prompt's text; the text's first where it is folded away."""
+        at = max(0, at - len(self.folded))
+        for number, line in enumerate(self.document.lines):
+            if at <= len(line):
+                return number, at
+            at -= len(line) + 1
+        return self.document.end
 
     def _marked(self, line_index: int, length: int) -> tuple[int, int] | None:
         """Which part of a line is marked. A line break that is marked shows on its last character."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from rich.text import Text
+from rich.style import Style
+from rich.text import Span, Text
 
 from tui_llm.display import fit, visible_token
 from tui_llm.reading import Candidate, Distribution
@@ -19,6 +20,7 @@ from tui_llm.tui.widgets.vocab_columns import GAP, Column, columns_for, stage_pa
 AROUND = 256  # rows that are asked for before and behind those in sight
 NEAR = 64  # rows around those in sight that should be there before they are scrolled to
 HELD = 4096  # rows that are kept
+STRUCK = Style(strike=True)
 
 
 class VocabTable(Lines):
@@ -174,54 +176,56 @@ class VocabTable(Lines):
         return self.distribution is not None and self.distribution.sampler.greedy
 
     def _candidate_row(self, candidate: Candidate, selected: bool) -> Text:
-        out = not candidate.kept
-        line = Text(no_wrap=True)
+        """Text and styles put down once: for a frame of sixty rows, appending cell by cell costs more than drawing."""
         target, changed = candidate.id == self.target_id, candidate.id in self.changed
         mark = "◈" if target and changed else "◆" if target else "*" if changed else " "
-        line.append(("▸" if selected else " ") + mark, self.style("accent"))
+        parts, spans, at = [("▸" if selected else " ") + mark], [Span(0, 2, self.style("accent"))], 2
+        for number, column in enumerate(self._columns):
+            if number:
+                parts.append(GAP)
+                at += len(GAP)
+            text, style = self._cell(candidate, column)
+            parts.append(text)
+            if style is not None:
+                struck = not candidate.kept and column.what == "token"
+                spans.append(Span(at, at + len(text.rstrip() if struck else text), style + STRUCK if struck else style))
+            at += len(text)
+        return Text("".join(parts), spans=spans, no_wrap=True)
+
+    def _cell(self, candidate: Candidate, column: Column) -> tuple[str, Style | None]:
+        """What a column says of a candidate, as wide as the column, and how."""
+        out = not candidate.kept
         muted, strong = self.style("muted"), self.style("strong")
-        for at, column in enumerate(self._columns):
-            if at:
-                line.append(GAP)
-            style = muted if out else None
-            match column.what:
-                case "rank":
-                    text = fmt.count(candidate.rank)
-                case "token":
-                    start = len(line)
-                    line.append(fit(visible_token(candidate.text), column.width), muted if out else strong)
-                    if out:
-                        line.stylize("strike", start, len(line.plain.rstrip()))
-                    continue
-                case "id":
-                    text, style = str(candidate.id), muted
-                case "logit":
-                    text = fmt.number(candidate.logit)
-                case "score":
-                    text = fmt.number(candidate.score)
-                case "scaled":
-                    text = "—" if self._greedy else fmt.number(candidate.scaled)
-                case "e^logit":
-                    text = fmt.compact(candidate.exp_logit)
-                case "numerator":
-                    text = fmt.compact(candidate.numerator)
-                case "raw p":
-                    text, style = fmt.percent(candidate.raw_probability), None
-                case "tempered":
-                    text, style = fmt.percent(candidate.tempered), None
-                case "cut":
-                    text = "cut" if out else fmt.percent(candidate.tempered)
-                case "bar":
-                    line.append(
-                        fmt.bar(candidate.raw_probability if out else candidate.probability, column.width),
-                        muted if out else self.style("bar"),
-                    )
-                    continue
-                case _:
-                    text = "—" if out else fmt.percent(candidate.probability)
-                    style = muted if out else strong
-            line.append(text.rjust(column.width), style)
-        return line
+        style = muted if out else None
+        match column.what:
+            case "rank":
+                text = fmt.count(candidate.rank)
+            case "token":
+                return fit(visible_token(candidate.text), column.width), muted if out else strong
+            case "id":
+                text, style = str(candidate.id), muted
+            case "logit":
+                text = fmt.number(candidate.logit)
+            case "score":
+                text = fmt.number(candidate.score)
+            case "scaled":
+                text = "—" if self._greedy else fmt.number(candidate.scaled)
+            case "e^logit":
+                text = fmt.compact(candidate.exp_logit)
+            case "numerator":
+                text = fmt.compact(candidate.numerator)
+            case "raw p":
+                text, style = fmt.percent(candidate.raw_probability), None
+            case "tempered":
+                text, style = fmt.percent(candidate.tempered), None
+            case "cut":
+                text = "cut" if out else fmt.percent(candidate.tempered)
+            case "bar":
+                share = candidate.raw_probability if out else candidate.probability
+                return fmt.bar(share, column.width), muted if out else self.style("bar")
+            case _:
+                text, style = "—" if out else fmt.percent(candidate.probability), muted if out else strong
+        return text.rjust(column.width), style
 
     def _cut_row(self, width: int) -> Text:
         distribution = self.distribution

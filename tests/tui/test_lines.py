@@ -1,0 +1,99 @@
+"""The scrolling list draws what Textual and rich would, at less cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual.app import App, ComposeResult
+
+from tui_llm.tui.panes.base import wrapped
+from tui_llm.tui.widgets.lines import Lines, flat_segments
+
+BASE = Style(color="white", bgcolor="black")
+STYLES = [None, Style(bold=True), Style(color="red", strike=True)]
+PARTS = st.lists(st.tuples(st.text(st.sampled_from("ab ·日é[/]")), st.sampled_from(STYLES)), max_size=6)
+
+
+def runs(segments: Sequence[Segment]) -> list[tuple[str, Style | None]]:
+    """Neighbours of one style as one."""
+    return [
+        ("".join(segment.text for segment in same), style)
+        for style, same in groupby((segment for segment in segments if segment.text), lambda segment: segment.style)
+    ]
+
+
+@given(PARTS, st.sampled_from(["", *STYLES[1:]]))
+def test_a_line_of_parts_is_drawn_as_rich_draws_it(parts, style) -> None:
+    text = Text(style=style, end="")
+    for part, own in parts:
+        text.append(part, own)
+    flat = flat_segments(text, BASE)
+    assert flat is not None
+    if style:  # of a text without spans rich's `render` leaves out the style
+        text.stylize_before(style)
+        text.style = ""
+    assert runs(flat) == runs(list(Segment.apply_style(text.render(Console()), BASE)))
+
+
+def test_what_overlaps_or_has_only_a_name_is_left_to_rich() -> None:
+    text = Text("abc")
+    text.stylize(Style(bold=True))
+    text.stylize(Style(italic=True), 1)
+    assert flat_segments(text, BASE) is None
+    assert flat_segments(Text("abc", spans=[*Text("abc", "red").spans], style="red"), BASE) is None
+
+
+@given(st.text(st.sampled_from("ab 日é\n\t[/]"), max_size=30), st.integers(1, 20))
+def test_wrapped_is_as_rich_wraps(plain, width) -> None:
+    expected = Text(plain).wrap(Console(width=80), width) if plain else [Text()]
+    assert [line.plain for line in wrapped(Text(plain), width)] == [line.plain for line in expected]
+
+
+class Rows(Lines):
+    DEFAULT_CSS = "Rows { overflow-x: hidden; overflow-y: auto; scrollbar-gutter: stable; }"
+    count = 50
+
+    def row_count(self, width: int) -> int:
+        return self.count
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return Text(f"row {index}")
+
+
+class RowsApp(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Rows()
+
+
+@pytest.mark.parametrize(("count", "layouts"), [(60, 0), (30, 0), (5, 1)])
+async def test_the_screen_is_laid_out_anew_only_where_the_scroll_bar_comes_or_goes(count: int, layouts: int) -> None:
+    app = RowsApp()
+    async with app.run_test(size=(20, 10)) as pilot:
+        rows = app.query_one(Rows)
+        await pilot.pause()
+        rows.scroll_end(animate=False)
+        await pilot.pause()
+        assert rows.scroll_offset.y == 40
+        seen, reflow = [], app.screen._compositor.reflow
+        app.screen._compositor.reflow = lambda *given: (seen.append(1), reflow(*given))[1]  # type: ignore[method-assign]
+        rows.count = count
+        rows.rebuild()
+        await pilot.pause()
+        assert bool(seen) == bool(layouts)
+        assert rows.scroll_offset.y == min(40, max(0, count - 10))  # never past the last line
+        assert rows.max_scroll_y == max(0, count - 10)
+        assert rows.show_vertical_scrollbar == (count > 10)
+        if count > 10:
+            assert rows.vertical_scrollbar.window_virtual_size == count
+        top = rows.scroll_offset.y
+        assert [rows.render_line(y).text.strip() for y in range(min(count, 10))] == [
+            f"row {top + y}" for y in range(min(count, 10))
+        ]
