@@ -288,8 +288,11 @@ def test_writing(engine: PipelineEngine) -> None:
     assert "{replay_warmer}" in draw(0.5, 0.5, 1.5) and "{replay_cooler}" in draw(0.5, 0.5, 2.1)
     assert "{draw_earlier}" in draw(0.5, 1.0, 2.0)
     assert "the same token" in draw(0.0, 0.5, 2.0) and "instead of" in draw(0.9999, 0.5, 2.0)
+    sure = engine.answer(HistogramQuestion(Request(prompt="Once upon a", sampler=SamplerSettings(temperature=0.1)), 10))
+    always = Facts(screen="draw_many", answers={HistogramQuestion: sure})
+    assert "{many_warmer}" in told(steps_model.drawn_often(always, cold), False)
     assert "{draw_many}" in told(steps_model.drawn_often(cold, cold), False)
-    many = engine.answer(HistogramQuestion(Request(prompt="Once upon a"), 1000))
+    many = engine.answer(HistogramQuestion(Request(prompt="The cat sat on the"), 1000))
     said = told(steps_model.drawn_often(Facts(screen="draw_many", answers={HistogramQuestion: many}), cold), True)
     assert f"Of 1,000 draws {many.rows[0][1].count:,} were" in said
     cut = SamplerSettings(top_p=0.5)

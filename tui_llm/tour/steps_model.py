@@ -17,6 +17,7 @@ from tui_llm.tour.steps_text import WAIT, reading_of_text
 
 CONTINUED = 8  # tokens of an answer, or a continuation, that are enough to judge
 ANSWERED = 2
+NEARLY_SURE = 0.95  # a probability that shows nothing when it is drawn from
 
 
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +142,8 @@ def drawn_often(now: Facts, began: Facts) -> Outcome:
     if found is None or not found.rows:
         return missing(WAIT)
     candidate, bar = found.rows[0]
+    if candidate.probability > NEARLY_SURE:
+        return missing(f"{words(candidate.text)} comes nearly always: {{many_warmer}} draws at a higher temperature")
     return done(
         f"Of {found.count:,} draws {bar.count:,} were {words(candidate.text)}; p × {found.count:,} is {bar.expected:,.1f}, give or take {bar.deviation:.1f}. "
         "So that is what a probability means here."
