@@ -41,6 +41,7 @@ def _full(
         scope,
         action,
         (scope,) if foot else (),
+        priority=keys in ("home", "end"),  # a list that has something to scroll would take them
         importance=9 if id == "leave" else 0,
     )
 

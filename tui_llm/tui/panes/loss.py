@@ -31,6 +31,7 @@ class LossPane(ReadingPane, Lines):
         self._reveal = False  # bars that were just asked for are scrolled to
         self._before_own: Target | None = None
         self._lines: list[Text] = []
+        self._bars_at = 0  # the line that the gradient begins at
 
     def on_mount(self) -> None:
         self.put_title()
@@ -67,12 +68,9 @@ class LossPane(ReadingPane, Lines):
                 *wrapped(self._target_line(loss), width),
                 *wrapped(Text(why, style=self.style("bad")), width),
             ]
-        return [
-            *wrapped(self._target_line(loss), width),
-            *self._worked(loss, width),
-            *self._bars(loss, width),
-            *self._gradient_lines(width),
-        ]
+        work = [*wrapped(self._target_line(loss), width), *self._worked(loss, width), *self._bars(loss, width)]
+        self._bars_at = len(work)
+        return [*work, *self._gradient_lines(width)]
 
     def _target_line(self, loss: LossReading) -> Text:
         target, muted = self.lab.asked_target, self.style("muted")
@@ -207,7 +205,7 @@ class LossPane(ReadingPane, Lines):
         self.rebuild()
         if self._reveal:
             self._reveal = False
-            self.call_after_refresh(self.scroll_end, animate=False)
+            self.call_after_refresh(lambda: self.scroll_to(y=self._bars_at, animate=False))
 
     def no_gradient(self, problem: str) -> None:
         self._gradient, self._no_gradient = None, problem

@@ -107,7 +107,10 @@ class MergesScreen(FullScreen):
             return [name], wrapped(Text(visible(word.problem), style=self.style("bad")), width)
         replay, step = word.replay, self.step
         last = len(replay.states) - 1
-        name.append(f"  {len(word.text.encode()):,} bytes → {len(word.tokens):,} tokens", muted)
+        name.append(
+            f"  {len(word.text.encode()):,} bytes → {len(word.tokens):,} token{'' if len(word.tokens) == 1 else 's'}",
+            muted,
+        )
         head = [*wrapped(name, width)[:2], Text(f"merge {step} of {last}", style=strong)]
         if step:
             head += wrapped(Text(f"{what(replay, step)}: {why(replay, step)}"), width)
