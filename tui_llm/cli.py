@@ -21,6 +21,7 @@ from tui_llm.options.shared import (
     table_options,
     weights_option,
 )
+from tui_llm.waiting import wait_briefly
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 MODULES = {  # where each command's function is
@@ -260,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong."""
     try:
         options = build_parser().parse_args(arguments)
+        wait_briefly()
         if options.command is None:
             return open_app(options)
         module = importlib.import_module(f"tui_llm.commands.{options.module}")
