@@ -22,6 +22,7 @@ from tui_llm.options.shared import (
     table_options,
     weights_option,
 )
+from tui_llm.waiting import wait_briefly
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 # Settings of Textual's, read as it is imported; who sets them otherwise is obeyed. It looks for changes to paint so many times
@@ -266,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong."""
     try:
         options = build_parser().parse_args(arguments)
+        wait_briefly()
         if options.command is None:
             return open_app(options)
         module = importlib.import_module(f"tui_llm.commands.{options.module}")
