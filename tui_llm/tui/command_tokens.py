@@ -42,6 +42,7 @@ def _full(
         action,
         (scope,) if foot else (),
         importance=9 if id == "leave" else 0,
+        together=TOGETHER.get(f"{scope}_{id}", ""),
     )
 
 
