@@ -176,7 +176,7 @@ def _of(place: str) -> list[Command]:
 
 
 def _key(command: Command) -> Content:
-    return Content(command.key_text).stylize("bold $footer-key-foreground").stylize(press(_action(command)))
+    return Content(command.key_text).stylize("bold").stylize(press(_action(command)))
 
 
 def _action(command: Command) -> str:
