@@ -205,3 +205,11 @@ def test_words_have_contrast_in_both_themes() -> None:
             for behind in (background, Color.parse(colors["panel"]), background + Color.parse(colors[f"{name}-muted"])):
                 high, low = sorted((luminance(word), luminance(behind)), reverse=True)
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (theme.name, name, behind)
+
+
+async def test_the_samplers_form_says_how_to_switch() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "2", "K")
+        await until(pilot, lambda: "Space: on or off" in "\n".join(drawn(app)))
