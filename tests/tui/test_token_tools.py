@@ -193,7 +193,7 @@ async def test_merges_forwards_and_back() -> None:
         await until(pilot, lambda: isinstance(app.screen, MergesScreen) and app.screen.merges)
         screen = app.screen
         assert isinstance(screen, MergesScreen) and screen.step == 3
-        assert "these are the tokens" in "\n".join(drawn(app))
+        assert "this is the token, id" in "\n".join(drawn(app))
         await pilot.press("home", "right")
         await pilot.pause()
         shown = "\n".join(drawn(app))

@@ -13,7 +13,7 @@ from tui_llm.rounding import adding, difference
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.messages import GradientWanted, LearnWanted, TargetChosen
-from tui_llm.tui.panes.base import ReadingPane, wrapped
+from tui_llm.tui.panes.base import ReadingPane, how_on, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
 
@@ -60,7 +60,7 @@ class LossPane(ReadingPane, Lines):
         loss = reading.loss
         if loss is None:
             if reading.problem:
-                return wrapped(Text(visible(reading.problem), style=self.style("bad")), width)
+                return wrapped(Text(visible(how_on(reading.problem)), style=self.style("bad")), width)
             return wrapped(Text("no target yet: press t to type one, or Enter on a row of Logits"), width)
         if loss.problem or not loss.tokens:
             why = visible(loss.problem or "the target is empty: press t to type one")
@@ -79,7 +79,7 @@ class LossPane(ReadingPane, Lines):
         line = Text("target ")
         line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
         if own:
-            line.append("  the text's own next token" + (" (n: the one before)" if chosen else ""), muted)
+            line.append("  the text's own next token" + (" (n: back to the target before)" if chosen else ""), muted)
         elif target is not None and target.text is not None:
             spaced = target.text.startswith(" ")
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
@@ -119,7 +119,7 @@ class LossPane(ReadingPane, Lines):
             lines += wrapped(
                 Text(
                     f"= −ln p with p = {fmt.percent(token.probability)}, rank {fmt.count(token.rank)}; "
-                    f"gradient p − y = {fmt.number(token.gradient, 3)}",
+                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(token.gradient, 3)}",
                     style=muted,
                 ),
                 width,
@@ -134,7 +134,7 @@ class LossPane(ReadingPane, Lines):
         lines += wrapped(
             Text(
                 f"surprise{each}: {fmt.number(loss.bits)} bits · one in {fmt.compact(loss.perplexity)} "
-                "(perplexity, e^loss)"
+                + ("(perplexity, e^loss)" if width >= 58 else "(perplexity)")
             ),
             width,
         )
