@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from tui_llm import __version__
 from tui_llm.errors import UserError
 from tui_llm.options import PARTS
+from tui_llm.options.manual import lay_over
 from tui_llm.options.shared import (
     DEFAULT_MODEL,
     Parser,
@@ -21,6 +22,7 @@ from tui_llm.options.shared import (
     table_options,
     weights_option,
 )
+from tui_llm.waiting import wait_briefly
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 # Settings of Textual's, read as it is imported; who sets them otherwise is obeyed. It looks for changes to paint so many times
@@ -84,7 +86,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="tui-llm",
         description="See how a language model is pre-trained: tokens, logits, loss, training and generated text, on a real "
         "model. Without a command it opens the app.",
-        epilog="Runs, models and caches live in your data and cache folders, or under TUI_LLM_HOME when it is set.",
     )
     parser.add_argument("--version", action="version", version=f"tui-llm {__version__}")
     model_options(parser)
@@ -224,7 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("run", metavar="RUN")
     export.add_argument("folder", metavar="FOLDER")
     export.add_argument("--tensorboard", action="store_true", help="its metrics as TensorBoard's event files instead")
-    export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+    export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="how its weights are written (default float32)")  # fmt: skip
 
     vocabulary = command("vocabulary", "learn a vocabulary, or add a downloaded one")
     actions = vocabulary.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
@@ -253,10 +254,12 @@ def build_parser() -> argparse.ArgumentParser:
         control,
         probes,
         stop,
+        export,
     ):
         json_option(sub)
     for part in PARTS:
         importlib.import_module(f"tui_llm.options.{part}").add(command)
+    lay_over(parser)
     return parser
 
 
@@ -264,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong."""
     try:
         options = build_parser().parse_args(arguments)
+        wait_briefly()
         if options.command is None:
             return open_app(options)
         module = importlib.import_module(f"tui_llm.commands.{options.module}")

@@ -74,19 +74,22 @@ def test_half_weights_write_the_same_text(ids: list[int]) -> None:
 def test_int8_is_near_but_not_the_same_and_does_not_depend_on_how_the_text_came(ids: list[int], plain: Tensor) -> None:
     found = logits(fast_decode.predictor(checkpoint.load(NANO), "int8"), ids, (7, 5))
     error = (found - plain).pow(2).mean().sqrt() / plain.std()
-    assert 1e-4 < error < 0.1
+    assert 1e-4 < error < 0.03
     at_once = logits(fast_decode.predictor(checkpoint.load(NANO), "int8"), ids, (len(ids),))
-    assert (found - at_once).abs().max() < 0.05 * plain.std()
+    assert (found - at_once).abs().max() < 1e-3
 
 
-def test_int8_products_are_those_of_its_rounded_numbers() -> None:
+@pytest.mark.parametrize("outputs", [30, 384, 1000])
+@pytest.mark.parametrize("tokens", [1, 3, 9])
+def test_int8_products_are_those_of_its_rounded_weights(outputs: int, tokens: int) -> None:
     torch.manual_seed(0)
-    weight, bias, x = torch.randn(30, 16), torch.randn(30), torch.randn(5, 16) * 3
+    weight, bias, x = torch.randn(outputs, 16) - 90, torch.randn(outputs), torch.randn(tokens, 16) * 3
     layer = fast_decode.Int8(weight, bias)
-    step = x.abs().amax(1, keepdim=True) / 127
-    wanted = ((x / step).round() * step) @ layer.rows(slice(None)).T + bias
-    torch.testing.assert_close(layer(x), wanted)
-    assert (layer.rows(slice(None)) - weight).abs().max() <= weight.abs().max() / 127 / 2 + 1e-6
+    rows = layer.rows(slice(None))
+    torch.testing.assert_close(layer(x), x @ rows.T + bias, rtol=1e-5, atol=1e-2)
+    assert (rows - weight).abs().max() <= (weight.max() - weight.min()) / 255 / 2 + 1e-4
+    ids = torch.tensor([[outputs - 1, 0, 7]])
+    torch.testing.assert_close(layer.rows(ids), rows[ids])
 
 
 def test_a_large_common_part_of_the_logits_costs_half_weights_no_digits() -> None:
@@ -99,8 +102,20 @@ def test_a_large_common_part_of_the_logits_costs_half_weights_no_digits() -> Non
     assert (fast_decode.Half(weight)(x) - exact).abs().max() > 2e-2  # why
 
 
+def test_fp32_keeps_gradients() -> None:
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(40, 16, 2, 2, 8)).eval()
+    fast_decode.prepare(model, "fp32")
+    ids = torch.arange(9)[None]
+    model(ids).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.matrices())
+    with torch.no_grad():
+        quick = model(ids)
+    torch.testing.assert_close(quick, model(ids), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_laying_down_takes_no_memory_and_can_be_saved(tmp_path: Path, tied: bool) -> None:
+def test_a_faster_model_takes_no_memory_and_can_be_saved(tmp_path: Path, tied: bool) -> None:
     torch.manual_seed(1)
     model = GPT(GPTConfig(40, 16, 2, 2, 8, tied=tied)).eval().requires_grad_(False)
     before, size = copy.deepcopy(model), sum(p.numel() for p in model.parameters())

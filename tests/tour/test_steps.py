@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tui_llm import cli, paths
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.attention import AttentionQuestion
+from tui_llm.facts.draws import DrawQuestion, HistogramQuestion
 from tui_llm.facts.gradient import Gradient, GradientQuestion, Push
 from tui_llm.facts.instruct import Instructed, InstructQuestion
 from tui_llm.facts.learn import Learned, LearnQuestion, LearnStep, Runner, TargetState, Watched, WatchedChange
@@ -151,6 +152,27 @@ def test_words_and_letters(engine: PipelineEngine) -> None:
     assert "counted yet" in told(steps_text.strawberry(facts(berry), Facts()), False)
     assert "“r” is there 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
     told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
+    same = facts(plain, screen="letters")
+    assert "no r" in told(steps_text.strawberry(same, facts(plain)), False)
+    told(steps_text.strawberry(same, Facts()), True)  # a word of their own
+
+
+def test_ids(engine: PipelineEngine) -> None:
+    end = read(engine, "The cat sat")
+    inside = engine.read(Request(prompt="The cat sat", position=1))
+    assert "{token_view}" in told(steps_text.ids_seen(facts(end), Facts()), False)
+    assert "{cursor_left}" in told(steps_text.ids_seen(facts(end, token_view="ids"), Facts()), False)
+    second = inside.prompt_ids[1]
+    assert f"“ cat” is number {second:,}" in told(steps_text.ids_seen(facts(inside, token_view="ids"), Facts()), True)
+
+
+def test_what_stands_in_the_way_is_said_first() -> None:
+    for check, keys in ((steps_text.counted, "{pane_tokens} {pairs}"), (steps_numbers.gradient_seen, "{gradient}")):
+        assert keys in told(check(Facts(), Facts()), False)
+    for check in (steps_text.counted, steps_text.compared, steps_text.merged, steps_numbers.own_logits):
+        assert "Esc back to the panes, then" in told(check(Facts(screen="help"), Facts()), False)
+        assert "{leave}, then" in told(check(Facts(typing=True), Facts()), False)
+        assert "window is open" in told(check(Facts(typing=True, asking=True), Facts()), False)
 
 
 def test_softmax(engine: PipelineEngine) -> None:
@@ -160,6 +182,11 @@ def test_softmax(engine: PipelineEngine) -> None:
 
     reading = read(engine, "The cat sat on the")
     told(steps_numbers.staged(facts(reading), Facts()), False)
+    for sampler, key in ((SamplerSettings(temperature=0.8), "{warmer}"), (SamplerSettings(temperature=1.1), "{cooler}"),
+                         (SamplerSettings(top_p=0.9), "{top_p_up}")):  # fmt: skip
+        assert key in told(steps_numbers.staged(facts(reading, stage=1, sampler=sampler), Facts()), False)
+    inside = engine.read(Request(prompt="The cat sat on the", position=2))
+    assert "cursor" in told(steps_numbers.staged(facts(inside, stage=1), Facts()), False)
     assert "logit" in told(steps_numbers.staged(facts(reading, stage=1), Facts()), True)
     own = told(steps_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
     assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.43 %: together 100.0 %" in own and "tutorial" not in own
@@ -181,7 +208,8 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert "no target" in told(steps_numbers.good(facts(plain), Facts()), False)
     assert "rank" in told(steps_numbers.good(facts(bad), Facts()), False)
     assert best.loss is not None and bad.loss is not None
-    assert f"{best.loss.tokens[0].loss:.2f} nats" in told(steps_numbers.good(facts(best), Facts()), True)
+    assert "{pane_loss}" in told(steps_numbers.good(facts(best), Facts()), False)
+    assert f"{best.loss.tokens[0].loss:.2f} nats" in told(steps_numbers.good(facts(best, place="loss"), Facts()), True)
     assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
     said = told(steps_numbers.terrible(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
@@ -203,9 +231,11 @@ def learned(steps: int) -> Learned:
 def test_one_step() -> None:
     told(steps_numbers.pinned(Facts(), Facts()), False)
     told(steps_numbers.pinned(Facts(pins=1), Facts()), True)
-    told(steps_numbers.learned(Facts(screen="learn", answers={LearnQuestion: learned(0)}), Facts()), False)
+    began = Facts(prompt="what was pinned")
+    told(steps_numbers.learned(Facts(screen="learn", answers={LearnQuestion: learned(0)}), began), False)
     stepped = Facts(screen="learn", answers={LearnQuestion: learned(1)})
-    said = told(steps_numbers.learned(stepped, Facts()), True)
+    assert "another sentence" in told(steps_numbers.learned(stepped, stepped), False)
+    said = told(steps_numbers.learned(stepped, began), True)
     assert "2.00 → 0.50" in said and "50.0 % → 25.0 %" in said and "1.00 → 1.50, forgotten" in said
     told(steps_numbers.undone(stepped, Facts()), False)
     told(steps_numbers.undone(Facts(answers={LearnQuestion: learned(0)}), Facts()), True)
@@ -221,6 +251,12 @@ def test_the_loop() -> None:
     assert "first evaluation" in told(steps_model.unigram(Facts(run=fresh), Facts()), False)
     seen = dataclasses.replace(fresh, loss=2.5, unigram=3.1, bigram=2.2, sample=HOSTILE)
     assert "3.10" in told(steps_model.unigram(Facts(run=seen), Facts()), True)
+    for at, words in (
+        (0, "Untrained it wrote"),
+        (50, "At step 50 it wrote"),
+    ):  # a sample of before is not called one of now
+        early = dataclasses.replace(seen, sample_step=at)
+        assert words in told(steps_model.unigram(Facts(run=early), Facts()), True)
     assert "2.20" in told(steps_model.bigram(Facts(run=seen), Facts()), False)
     assert "has ended" in told(
         steps_model.bigram(Facts(run=dataclasses.replace(seen, state="finished")), Facts()), False
@@ -231,7 +267,7 @@ def test_the_loop() -> None:
 
 def test_writing(engine: PipelineEngine) -> None:
     def at(temperature: float, *steps: GeneratedToken) -> Facts:
-        return Facts(sampler=SamplerSettings(temperature=temperature), steps=steps)
+        return Facts(sampler=SamplerSettings(temperature=temperature), steps=steps, place="generate")
 
     assert "{cooler}" in told(steps_model.greedy(at(0.8), Facts()), False)
     assert "{draw}" in told(steps_model.greedy(at(0), Facts()), False)
@@ -240,10 +276,26 @@ def test_writing(engine: PipelineEngine) -> None:
     cold = at(0.5, drawn("x", 0.5))
     told(steps_model.cold(at(0.5), Facts()), False)
     told(steps_model.cold(cold, Facts()), True)
-    assert "{undo}" in told(steps_model.same_draw(at(2, drawn("y", 0.7)), cold), False)
-    assert "instead of “x”" in told(steps_model.same_draw(at(2, drawn("y", 0.5, 6)), cold), True)
-    assert "the same token" in told(steps_model.same_draw(at(2, drawn("x", 0.5), drawn("x", 0.5)), cold), True)
-    told(steps_model.same_draw(at(2, drawn("y", 0.5)), Facts()), False)
+    assert "{draw}" in told(steps_model.replayed(at(0.5), cold), False)
+    assert "{the_draw}" in told(steps_model.replayed(cold, cold), False)
+
+    def draw(u: float, *temperatures: float) -> str:
+        samplers = tuple(SamplerSettings(temperature=t) for t in temperatures)
+        found = engine.answer(DrawQuestion(Request(prompt="Once upon a"), samplers, u))
+        outcome = steps_model.replayed(dataclasses.replace(cold, screen="draw", answers={DrawQuestion: found}), cold)
+        assert outcome.done is (temperatures == (0.5, 2.0))
+        return outcome.words
+
+    assert "{replay_warmer}" in draw(0.5, 0.5, 1.5) and "{replay_cooler}" in draw(0.5, 0.5, 2.1)
+    assert "{draw_earlier}" in draw(0.5, 1.0, 2.0)
+    assert "the same token" in draw(0.0, 0.5, 2.0) and "instead of" in draw(0.9999, 0.5, 2.0)
+    sure = engine.answer(HistogramQuestion(Request(prompt="Once upon a", sampler=SamplerSettings(temperature=0.1)), 10))
+    always = Facts(screen="draw_many", answers={HistogramQuestion: sure})
+    assert "{many_warmer}" in told(steps_model.drawn_often(always, cold), False)
+    assert "{draw_many}" in told(steps_model.drawn_often(cold, cold), False)
+    many = engine.answer(HistogramQuestion(Request(prompt="The cat sat on the"), 1000))
+    said = told(steps_model.drawn_often(Facts(screen="draw_many", answers={HistogramQuestion: many}), cold), True)
+    assert f"Of 1,000 draws {many.rows[0][1].count:,} were" in said
     cut = SamplerSettings(top_p=0.5)
     reading = engine.read(Request(prompt="Once upon a", sampler=cut))
     told(steps_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
@@ -256,8 +308,10 @@ def test_writing(engine: PipelineEngine) -> None:
 
 
 def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
-    old, new = read(engine, "The cat sat on the"), read(engine, "The dog ran to the")
+    old, new = read(engine, "The cat sat on the"), read(engine, "The dog sat on the")
     told(steps_model.decided(facts(old), facts(old)), False)
+    for text in ("The dog ran on the", "The cat sat on the mat", "The cat sat  on the"):
+        assert "one word" in told(steps_model.decided(facts(read(engine, text)), facts(old)), False)
     assert "likeliest now" in told(steps_model.decided(facts(new), facts(old)), True)
     for check in (steps_model.attended, steps_model.lensed):
         told(check(Facts(), Facts()), False)

@@ -18,7 +18,7 @@ from tui_llm.facts.attention import Attention, AttentionQuestion, Look
 from tui_llm.facts.lens import Guess, Lens, LensQuestion, LensRow
 from tui_llm.facts.neighbours import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.facts.place import Place
-from tui_llm.reading import Request
+from tui_llm.reading import Request, Target
 from tui_llm.tui.app import CommandProvider, LabApp
 from tui_llm.tui.commands import COMMANDS
 from tui_llm.tui.panes.heads import HeadGrid, measured
@@ -345,3 +345,14 @@ async def test_a_long_text_scrolls_to_the_token() -> None:
 def test_a_weight_has_a_sign_and_at_most_four_characters(weight: float) -> None:
     assert len(short_percent(weight)) <= 4
     assert shade(weight) == SHADES[sum(weight >= least for least in LEVELS)]
+
+
+async def test_the_texts_own_next_token_is_no_target_of_the_lens_at_the_texts_end() -> None:
+    engine = InsideEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.lab_screen.lab.target = Target(own=True)
+        await opened(pilot, app)
+        await pilot.press("l")
+        await shown(pilot, app, "Logit lens · the prediction", "likeliest")
+        assert last(engine, LensQuestion).request.target is None

@@ -161,3 +161,14 @@ async def test_hostile_tokens_and_tiny_screens() -> None:
             await pilot.resize_terminal(width, height)
             await pilot.pause()
             assert not unsafe(drawn(app))
+
+
+async def test_the_targets_bar_is_in_sight_when_the_gradient_is_asked_for() -> None:
+    app, _ = app_of()
+    async with app.run_test(size=(80, 18)) as pilot:
+        lab = app.lab_screen
+        lab.lab.target = Target(id=3)
+        await answered(pilot, lab)
+        await pilot.press("escape", "3", "p")
+        await until(pilot, lambda: "gradient p − y: a step pushes" in "\n".join(drawn(app)))
+        assert "◆" in "\n".join(drawn(app))

@@ -27,6 +27,7 @@ from tui_llm.tui.screens.merges import MergesScreen
 from tui_llm.tui.screens.pairs import PairsScreen
 from tui_llm.tui.screens.swap import SwapScreen
 from tui_llm.tui.screens.vocabularies import VocabulariesScreen
+from tui_llm.tui.widgets.lines import Lines
 
 HOSTILE = "[/] [red]x \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 漢字"
 RANKS = {b"st": 0, b"er": 1, b"ry": 2, b"[/": 3, b"\x1b[": 4}
@@ -192,7 +193,7 @@ async def test_merges_forwards_and_back() -> None:
         await until(pilot, lambda: isinstance(app.screen, MergesScreen) and app.screen.merges)
         screen = app.screen
         assert isinstance(screen, MergesScreen) and screen.step == 3
-        assert "these are the tokens" in "\n".join(drawn(app))
+        assert "this is the token, id" in "\n".join(drawn(app))
         await pilot.press("home", "right")
         await pilot.pause()
         shown = "\n".join(drawn(app))
@@ -287,3 +288,18 @@ async def test_hostile_text_and_any_size(size: tuple[int, int]) -> None:
             assert not unsafe(drawn(app))
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_home_and_end_replay_merges_where_the_list_scrolls_too() -> None:
+    engine = FakeEngine()
+    instruments(engine)
+    app = make_app(engine)
+    async with app.run_test(size=(80, 10)) as pilot:
+        await ready(pilot, app, "1", "M")
+        await until(pilot, lambda: isinstance(app.screen, MergesScreen) and app.screen.merges)
+        screen = app.screen
+        assert isinstance(screen, MergesScreen) and screen.query_one(Lines).allow_vertical_scroll
+        await pilot.press("home")
+        assert screen.step == 0
+        await pilot.press("end")
+        assert screen.step == 3

@@ -9,6 +9,7 @@ from fake_engine import HOSTILE, FakeEngine
 from fake_run import add, alive, make, sample
 from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
+from textual.widgets._toast import Toast, ToastRack
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import UserError
@@ -39,11 +40,14 @@ class Learner:
         return self.lab.tour
 
     async def until_done(self, step: str, part: int) -> None:
-        async with asyncio.timeout(60):
-            while (step, part) not in self.tour.done:
-                self.lab.look_at_tour()
-                await self.pilot.pause()
-                await asyncio.sleep(0.005)
+        try:
+            async with asyncio.timeout(40):
+                while (step, part) not in self.tour.done:
+                    self.lab.look_at_tour()
+                    await self.pilot.pause()
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            pytest.fail(f"{step} {part}: {self.tour.lacks}")
 
     async def at(self, step: str, part: int, *keys: str) -> None:
         """Does part number `part` of `step` with `keys`; `wait` waits for the reading, `=text` types it, `[*9` presses 9 times."""
@@ -84,15 +88,14 @@ async def go_through(learner: Learner, own: str) -> None:
     await at("pieces", 1, "escape", "i", "=" + own + " zxqvwkj", "wait", "escape")
     await at("pieces", 2, "1", "M", "wait", "home")
     await at("pieces", 3, "escape", "i", "=" + own + " strawberry", "wait", "escape", "1", "L")
-    await at(
-        "vectors", 0, "escape", "1", *["b"] * (VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view))
-    )
+    views = VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view)
+    await at("vectors", 0, "escape", "1", *["b"] * views, "left", "wait")
     await at("vectors", 1, "A", "n")
     await at("vectors", 2, "slash", "=#100", "enter")
-    await at("softmax", 0, "escape", "2", "C")
+    await at("softmax", 0, "escape", "escape", "2", "right_square_bracket*2", "right_curly_bracket*6", "C", "wait")
     await at("softmax", 1, "X")
     await at("softmax", 2, "i", "=mat=3.2 rug=3.2 moon=-2.1", "escape")
-    await at("surprise", 0, "escape", "2", "home", "enter")
+    await at("surprise", 0, "escape", "2", "home", "enter", "wait", "3")
     await at("surprise", 1, "t", "= zebra crossing", "enter")
     await at("surprise", 2, "3", "p")
     await at("learn", 0, "P")
@@ -110,14 +113,15 @@ async def go_through(learner: Learner, own: str) -> None:
         add(run, 11, 20, val_loss=2.0)
         await at("loop", 2, "4")
         await at("loop", 3, "4", "h")
-    await at("writing", 0, "escape", "5", "left_square_bracket*8", "g")
+    await at("writing", 0, "escape", "5", "left_square_bracket*10", "g")
     await at("writing", 1, "right_square_bracket*5", "g")
-    await at("writing", 2, "u", "right_square_bracket*15", "g")
-    await at("writing", 3, "left_curly_bracket", "wait")
-    await at("writing", 4, "X", "i", "=" + table_logits(), "escape", "T")
+    await at("writing", 2, "D", *["right_square_bracket"] * 5)
+    await at("writing", 3, "escape", "H")
+    await at("writing", 4, "escape", "left_curly_bracket", "wait")
+    await at("writing", 5, "X", "i", "=" + table_logits(), "escape", "T")
     await at("inside", 0, "escape", "escape", "c", "A")
     await at("inside", 1, "l")
-    await at("inside", 2, "escape", "i", "=" + own + ", but then", "wait", "escape")
+    await at("inside", 2, "escape", "i", "=" + own.replace(own.split()[0], "But") + ", and then", "wait", "escape")
     await at("assistant", 0, "i", "=What is your name?", "wait", "escape", "left_square_bracket*20", "space")
     await at("assistant", 1, "f5", "=What is your name? => My name is Nano.", "ctrl+s")
     await until(pilot, lambda: learner.lab.weights is not None and learner.lab.weights.name == "assistant")
@@ -255,3 +259,19 @@ async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
         await pilot.press("f2")
         await pilot.pause()
         assert not panes(app)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+async def test_notifications_stand_beside_it(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("f2", "escape")
+        app.lab_screen.notify("said")
+        await until(pilot, lambda: any(toast.region for toast in app.screen.query(Toast)))
+        (pane,) = panes(app)
+        assert all(not pane.region.overlaps(toast.region) for toast in app.screen.query(Toast))
+        await pilot.press("f2")
+        await pilot.pause()
+        rack = app.screen.query_one(ToastRack).styles
+        assert (rack.margin, rack.padding) == ((0, 0, 1, 0), (0, 0, 0, 0))

@@ -263,13 +263,16 @@ def export(options: argparse.Namespace) -> None:
     if not options.folder.strip():
         raise UserError("name the folder to write")
     if options.tensorboard:
-        _export_events(run, folder)
+        _export_events(run, folder, options)
         return
     step = write(run, folder, options.dtype, damaged=lambda line: print(f"tui-llm: {visible(line)}", file=sys.stderr))
+    if options.json:
+        put_json({"run": run.name, "path": str(folder), "step": step, "dtype": options.dtype})
+        return
     put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
 
 
-def _export_events(run: Run, folder: Path) -> None:
+def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
     from tui_llm.training import extras, tensorboard
 
     extras.check_tensorboard()
@@ -278,4 +281,7 @@ def _export_events(run: Run, folder: Path) -> None:
     if any(folder.glob("events.out.tfevents.*")):
         raise UserError(f"there are event files in {folder} already; name another folder")
     count = tensorboard.export(run.metrics_path, folder)
+    if options.json:
+        put_json({"run": run.name, "path": str(folder), "logged_steps": count})
+        return
     put(f"{count:,} steps of run {run.name} are now event files in {visible(str(folder))}: tensorboard --logdir FOLDER")

@@ -20,6 +20,8 @@ def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]
         found = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~nobody; ValueError: a zero byte
         raise UserError(f"that is no file's name: {error}") from error
+    if not found and path.is_dir():
+        raise UserError(f"{question.path.strip()!r} is a folder; give the path of a text file in it")
     if not found:
         raise UserError(f"there is no file {question.path.strip()!r}; give the path of a text file of yours")
     try:

@@ -6,7 +6,7 @@ Losses per token can't be compared between vocabularies, since their tokens diff
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from tui_llm.errors import UserError
 from tui_llm.llm.model import GPT
 from tui_llm.llm.units import perplexity
+
+LOGITS = 1 << 23  # of a batch of windows, at once: more rows multiply no faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,28 @@ def evaluate(
     """
     if len(ids) < 2:
         raise UserError("the text is too short to measure a loss on: two tokens at least are needed")
-    context = min(model.config.context, len(ids) - 1)
-    stride = max(1, context // 2)
-    starts = [0, *range(stride, len(ids) - 1 - (context - stride), stride)]
     total, counted = 0.0, 0
-    for start in starts:
-        row = ids[start : start + context + 1]  # the last one may be shorter
-        new = len(row) - 1 - (context - stride if start else 0)  # those that no window before has predicted
-        logits = model(torch.tensor([row[:-1]], device=model.device), last=new)[0].float()  # (new, V)
-        total += float(F.cross_entropy(logits, torch.tensor(row[-new:], device=model.device), reduction="sum"))
-        counted += new
+    for rows, new in _batches(ids, min(model.config.context, len(ids) - 1), LOGITS // model.config.vocabulary):
+        x = torch.tensor(rows, device=model.device)  # (B, T + 1)
+        logits = model(x[:, :-1], last=new).float()  # (B, new, V)
+        total += float(F.cross_entropy(logits.flatten(0, 1), x[:, -new:].flatten(), reduction="sum"))
+        counted += len(rows) * new
         if progress is not None:
             progress(counted, len(ids) - 1)
     return Evaluation(counted, sum(len(token_bytes(id)) for id in ids[1:]), total / counted)
+
+
+def _batches(ids: Sequence[int], context: int, positions: int) -> Iterator[tuple[list[Sequence[int]], int]]:
+    """Windows of `context` + 1 ids that overlap by half, as many at once as make `positions` predictions together (one at
+    least); and how many at the end of each no window before has predicted: all of the first's, fewer of a short last one's.
+    """
+    stride = max(1, context // 2)
+    yield [ids[: context + 1]], context
+    starts = list(range(stride, len(ids) - 1 - (context - stride), stride))
+    whole = [start for start in starts if start + context < len(ids)]
+    size = max(1, positions // stride)
+    for first in range(0, len(whole), size):
+        yield [ids[start : start + context + 1] for start in whole[first : first + size]], stride
+    for start in starts[len(whole) :]:
+        row = ids[start : start + context + 1]
+        yield [row], len(row) - 1 - (context - stride)

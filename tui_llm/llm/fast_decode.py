@@ -1,15 +1,16 @@
-"""Reading one token after the other, made fast on a CPU. `model.py` runs unchanged: only how its weights lie is another.
+"""Reading one token after the other, made fast on a CPU. `model.py` runs unchanged: its products are made by others.
 
 A step of one token multiplies every weight once, so it takes as long as reading the weights from memory takes (a profile
-has nine tenths of the time in these products). Two things help: lay them so that they are read at full speed, and make
-them fewer bytes.
+has eight tenths of the time in these products). Two things help: read them at the memory's full speed, and make them
+fewer bytes.
 
-- `fp32`: the same weights. Where a matrix has more outputs than inputs (qkv, the MLP's first, the head) it is laid down
-  column by column: `F.linear` then adds up scaled rows, all at once, where it would make one short sum for each output.
-  Done matrix by matrix in place: no memory beyond the largest matrix, for a moment. Only the order of sums differs.
+- `fp32`: the same weights, where they lie. torch makes these products with MKL, which reads a matrix for one token at half
+  the speed of memory; oneDNN, which torch carries too, reads it at nearly full speed, and is a quarter faster on many
+  tokens at once. Only the order of sums differs.
 - `half`: 16-bit floats, sums in fp32. Biases, LayerNorms, positions, the residual stream, attention and the cache stay fp32.
-- `int8`: a scale for each output, and one for each token that is read (absmax, symmetric; Dettmers et al. 2022, LLM.int8(),
-  section 2, without its outliers). Products and sums are exact integers, their inputs are not: not the same numbers.
+- `int8`: 256 levels between the smallest and the largest weight of each group, in fp32 sums (affine rounding as in Jacob et
+  al. 2018, section 2.1; of the weights only). Not the same numbers. A product with a vector is a sum of columns, weighted:
+  what torch calls an embedding bag, with a kernel for such rows that keeps up with memory.
 
 Letters: T tokens, C inputs, O outputs, V the vocabulary.
 """
@@ -28,8 +29,9 @@ from tui_llm.llm.model import GPT, Block, KVCache
 from tui_llm.llm.predictor import GPTPredictor
 from tui_llm.llm.weight_names import check_weights
 
-_FEW = 5  # rows up to which 16-bit products are made as they are: for more, widening the weights first is faster
+_FEW = 5  # rows up to which products are made with 16- and 8-bit weights: for more, widening them first is faster
 _ROWS = 4096  # outputs that are widened at once
+_GROUP = 384  # outputs whose weights from one input share their levels; a multiple of 16
 _STREAMED = 8  # reading a weight from memory takes a core as long as about so many multiply-adds with it
 
 
@@ -54,6 +56,28 @@ class Predictor(GPTPredictor):
             return logits[:, :size].float().cpu()
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` in fp32, by oneDNN where torch has it beside MKL. Keeps nothing for a gradient."""
+    if _ONEDNN and x.device.type == "cpu":
+        made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+        return made
+    return F.linear(x, weight, bias)
+
+
+_ONEDNN = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+class Exact(nn.Linear):
+    """`nn.Linear` with its own weights; only who multiplies is another, as long as no gradient is wanted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if torch.is_grad_enabled() else _linear(x, self.weight, self.bias)
+
+
 Function = Callable[[Tensor], Tensor]
 _Layer = tuple[Function, Function, Function, Function, Function, Function, Tensor, Tensor]
 
@@ -66,6 +90,8 @@ class _Step:
         self.model, self.cache, self.heads = model, cache, model.config.heads
         self.layers = [_layer(block, cache, number) for number, block in enumerate(model.blocks)]
         self.norm = _norm(model.norm)
+        self.scale = (model.config.width // self.heads) ** -0.5
+        self.nothing = torch.zeros(1, 1, 1)
 
     def __call__(self, id: int) -> Tensor:
         """(1, C). Raises ValueError where the context is full."""
@@ -75,11 +101,13 @@ class _Step:
         x = self.model.tokens(torch.tensor([id])) + self.model.positions.weight[past]  # (1, C)
         C = x.size(1)
         for norm1, qkv, out, norm2, up, down, keys, values in self.layers:
-            q, k, v = qkv(norm1(x)).view(3, 1, self.heads, 1, C // self.heads).unbind()  # (1, H, 1, D)
-            keys.narrow(2, past, 1).copy_(k)
-            values.narrow(2, past, 1).copy_(v)
-            seen, there = keys.narrow(2, 0, past + 1), values.narrow(2, 0, past + 1)  # (1, H, P + 1, D), not copied
-            x = x + out(F.scaled_dot_product_attention(q, seen, there).view(1, C))
+            q, k, v = qkv(norm1(x)).view(3, self.heads, 1, C // self.heads).unbind()  # (H, 1, D)
+            keys.narrow(1, past, 1).copy_(k)
+            values.narrow(1, past, 1).copy_(v)
+            seen, there = keys.narrow(1, 0, past + 1), values.narrow(1, 0, past + 1)  # (H, P + 1, D), not copied
+            # For one query two products are faster than scaled_dot_product_attention.
+            scores = torch.baddbmm(self.nothing, q, seen.transpose(1, 2), beta=0, alpha=self.scale)  # (H, 1, P + 1)
+            x = x + out(torch.bmm(scores.softmax(-1), there).view(1, C))
             x = x + down(F.gelu(up(norm2(x)), approximate="tanh"))
         self.cache.length = past + 1
         return self.norm(x)
@@ -90,25 +118,18 @@ def _layer(block: nn.Module, cache: KVCache, number: int) -> _Layer:
     attention, mlp = block.attention, block.mlp
     return (
         _norm(block.norm1),
-        _product(attention.qkv),
-        _product(attention.out),
+        attention.qkv.forward,
+        attention.out.forward,
         _norm(block.norm2),
-        _product(mlp.up),
-        _product(mlp.down),
-        cache.keys[number],  # (1, H, context, D)
-        cache.values[number],
+        mlp.up.forward,
+        mlp.down.forward,
+        cache.keys[number, 0],  # (H, context, D)
+        cache.values[number, 0],
     )
 
 
 def _norm(layer: nn.LayerNorm) -> Function:
     return lambda x: torch.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
-
-
-def _product(layer: nn.Module) -> Function:
-    if not isinstance(layer, nn.Linear):
-        return layer.forward
-    weight, bias = layer.weight.t(), layer.bias
-    return lambda x: torch.addmm(bias, x, weight)
 
 
 def predictor(model: GPT, weights: str = "fp32") -> Predictor:
@@ -119,12 +140,13 @@ def predictor(model: GPT, weights: str = "fp32") -> Predictor:
 
 @torch.no_grad()
 def prepare(model: GPT, weights: str) -> None:
-    """Lays the weights of a model that is only read down anew, in place. Raises `UserError`."""
+    """Makes a model that is only read a faster one, in place. Raises `UserError`."""
     check_weights(weights)
     place = model.device
     if weights == "fp32":
-        if place.type == "cpu" and torch.backends.mkl.is_available():
-            _lay_down(model)
+        for layer in model.modules():
+            if type(layer) is nn.Linear:
+                layer.__class__ = Exact
         return
     if weights == "int8" and place.type != "cpu":
         raise UserError(f"int8 weights are for the CPU, not for {place.type}; try --weights half, or --device cpu")
@@ -140,18 +162,9 @@ def prepare(model: GPT, weights: str) -> None:
             layer = getattr(parent, name)
             setattr(parent, name, kind(layer.weight.detach(), layer.bias.detach()))
     tied = model.head.weight is model.tokens.weight
-    head = kind(model.head.weight.detach(), centre=True)
-    rows = head if tied else kind(model.tokens.weight.detach(), centre=True)
+    head = kind(model.head.weight.detach(), centre=weights == "half")
+    rows = head if tied else kind(model.tokens.weight.detach(), centre=weights == "half")
     model.tokens, model.head = Rows(rows), head  # type: ignore[assignment]
-
-
-def _lay_down(model: GPT) -> None:
-    tied = model.head.weight is model.tokens.weight
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features > m.in_features]
-    for layer in layers:
-        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T, requires_grad=layer.weight.requires_grad)
-        if tied and layer is model.head:
-            model.tokens.weight = layer.weight
 
 
 class Reduced(nn.Module):
@@ -206,27 +219,54 @@ class Half(Reduced):
             return torch.mv(self.weight, x[0].half()).float()[None]
         if len(x) <= _FEW:
             return torch.stack([torch.mv(self.weight, row) for row in x.half()]).float()
-        return torch.cat([F.linear(x, part.float()) for part in self.weight.split(_ROWS)], dim=-1)
+        return torch.cat([_linear(x, part.float(), None) for part in self.weight.split(_ROWS)], dim=-1)
 
     def rows(self, ids: Tensor | slice) -> Tensor:
         return self.weight[ids].float()
 
 
 class Int8(Reduced):
-    scale: Tensor  # (O,)
+    """Groups of outputs lie one after the other: of each, C rows (its weights from one input), and behind each row, as
+    torch has it, the size of a level and the lowest one. The common part of a head's logits is in the latter."""
+
+    ids: Tensor  # of all rows, int32
 
     def pack(self, weight: Tensor) -> None:
-        scale = weight.abs().amax(1).clamp_min(1e-20) / 127
-        self.register_buffer("scale", scale)
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).contiguous())
+        self.outputs, self.inputs = weight.shape
+        self.groups = -(-self.outputs // _GROUP)
+        size = min(_GROUP, -(-self.outputs // 16) * 16)
+        spare = weight[-1:].expand(self.groups * size - self.outputs, -1)  # repeated, so as not to widen the levels
+        padded = torch.cat((weight, spare)).view(self.groups, size, self.inputs)
+        packed = torch.ops.quantized.embedding_bag_byte_prepack(padded.transpose(1, 2).reshape(-1, size))
+        self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
+        self.register_buffer("ids", torch.arange(len(packed), dtype=torch.int32), persistent=False)
 
     def product(self, x: Tensor) -> Tensor:
-        step = x.abs().amax(1, keepdim=True).clamp_min_(1e-20).div_(127)  # (T, 1)
-        sums = torch._int_mm((x / step).round_().to(torch.int8), self.weight.t())  # (T, O), int32: exact
-        return sums.float().mul_(self.scale).mul_(step)
+        T, C = x.shape
+        if T > _FEW:
+            parts = [self._wide(group) for group in range(self.groups)]
+            return torch.cat([_linear(x, part.T, None) for part in parts], dim=-1)[:, : self.outputs]
+        # A bag for each group and token: C rows, each weighted with what came in there.
+        ids = self.ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
+        bags = torch.arange(0, len(ids), C, dtype=torch.int32)
+        given = x.expand(self.groups, T, C).reshape(-1)
+        made = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(self.weight, ids, bags, False, 0, False, given)
+        return made.view(self.groups, T, -1).transpose(0, 1).reshape(T, -1)[:, : self.outputs]
+
+    def _wide(self, group: int) -> Tensor:
+        """(C, size), fp32."""
+        rows = self.weight[group * self.inputs : (group + 1) * self.inputs]
+        wide: Tensor = torch.ops.quantized.embedding_bag_byte_unpack(rows)
+        return wide
 
     def rows(self, ids: Tensor | slice) -> Tensor:
-        return self.weight[ids].float() * self.scale[ids][..., None]
+        if isinstance(ids, slice):
+            return torch.cat([self._wide(group).T for group in range(self.groups)])[: self.outputs][ids]
+        table = self.weight.view(self.groups, self.inputs, -1)
+        size = table.size(2) - 8
+        group = ids // size
+        level, lowest = table[:, :, size:][group].view(torch.float32).unbind(-1)  # (T, C)
+        return table[group, :, ids % size] * level + lowest
 
 
 class Rows(nn.Module):
@@ -237,8 +277,8 @@ class Rows(nn.Module):
         self.table = table
 
     def forward(self, ids: Tensor) -> Tensor:
-        assert self.table.mean is not None
-        return self.table.rows(ids) + self.table.mean
+        rows, mean = self.table.rows(ids), self.table.mean
+        return rows if mean is None else rows + mean
 
     @property
     def weight(self) -> Tensor:

@@ -184,14 +184,25 @@ def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine:
     come from memory (roofline: Williams, Waterman and Patterson 2009). None where neither rate is known.
 
     int8: no peak is measured for its products, so only memory counts there."""
-    C, L, V = config.width, config.layers, config.vocabulary
-    blocks, head = L * (4 * C * C + 2 * C * config.hidden), V * C
-    seen = new * past + new * (new + 1) // 2  # pairs of a token and one that it looks back at
-    flops = 2 * blocks * new + 2 * head + 4 * L * C * seen
-    moved = BYTES[weights] * (blocks + head) + 8 * L * C * (past + new)  # keys and values are fp32
     bounds = []
     if machine.read:
-        bounds.append(moved / machine.read)
+        bounds.append(moved(config, new, past, weights) / machine.read)
     if machine.fp32 and weights != "int8":
-        bounds.append(flops / machine.fp32)
+        bounds.append(flops(config, new, past) / machine.fp32)
     return max(bounds, default=None)
+
+
+def flops(config: GPTConfig, new: int, past: int) -> int:
+    """Operations of reading `new` tokens after `past` ones, to the logits after the last."""
+    seen = new * past + new * (new + 1) // 2  # pairs of a token and one that it looks back at
+    return 2 * _blocks(config) * new + 2 * config.vocabulary * config.width + 4 * config.layers * config.width * seen
+
+
+def moved(config: GPTConfig, new: int, past: int, weights: str) -> int:
+    """Bytes that come from memory for that: each weight once, and the cache, whose keys and values are fp32."""
+    matrices = _blocks(config) + config.vocabulary * config.width
+    return BYTES[weights] * matrices + 8 * config.layers * config.width * (past + new)
+
+
+def _blocks(config: GPTConfig) -> int:
+    return config.layers * (4 * config.width**2 + 2 * config.width * config.hidden)

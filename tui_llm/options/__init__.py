@@ -20,6 +20,7 @@ PARTS: tuple[str, ...] = (
     "tree",
     "tour",
     "bench",
+    "completion",
 )  # in the order that --help lists them
 
 AddCommand = Callable[[str, str, str], argparse.ArgumentParser]

@@ -39,6 +39,7 @@ class Facts:
 
     prompt: str = ""
     typing: bool = False
+    asking: bool = False  # a small window waits for an answer; `typing` then too
     reading: Reading | None = None
     steps: tuple[GeneratedToken, ...] = ()
     streaming: bool = False
@@ -75,6 +76,17 @@ class Outcome:
 
     done: bool
     words: str
+
+
+def not_yet(now: Facts, what: str, keys: str) -> Outcome:
+    """`what` is still to be done with `keys`, of the panes; and what has to be left before they work."""
+    if now.asking:
+        return missing("a window is open: Enter takes what stands there, Esc leaves it")
+    if now.screen != "lab":
+        return missing(f"{what}: Esc back to the panes, then {keys}")
+    if now.typing:
+        return missing(f"{what}: you are typing; {{leave}}, then {keys}")
+    return missing(f"{what}: {keys}")
 
 
 def done(words: str) -> Outcome:

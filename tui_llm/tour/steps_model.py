@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from tui_llm.facts.attention import Attention, AttentionQuestion
+from tui_llm.facts.draws import Draw, DrawQuestion, Histogram, HistogramQuestion
 from tui_llm.facts.instruct import Instructed, InstructQuestion
 from tui_llm.facts.lens import Lens, LensQuestion
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.llm.instruction_pairs import EXAMPLES, show
 from tui_llm.reading import GeneratedToken
 from tui_llm.rounding import percent
-from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing
+from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing, not_yet
 from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
@@ -17,6 +18,7 @@ from tui_llm.tour.steps_text import WAIT, reading_of_text
 
 CONTINUED = 8  # tokens of an answer, or a continuation, that are enough to judge
 ANSWERED = 2
+NEARLY_SURE = 0.95  # a probability that shows nothing when it is drawn from
 
 
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -25,7 +27,7 @@ ANSWERED = 2
 def started(now: Facts, began: Facts) -> Outcome:
     run = now.run
     if run is None:
-        return missing("there is no run yet: {pane_training} {new_run}")
+        return not_yet(now, "there is no run yet", "{pane_training} {new_run}")
     if run.state in ("failed", "died"):
         return missing(f"run {words(run.name)} {run.state}; start another: {{new_run}}")
     if began.run is not None and began.run.name == run.name and not run.alive:
@@ -45,7 +47,8 @@ def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Outc
         return missing(
             f"validation loss {nats(run.loss)} at step {run.step:,}, the {name} line is at {nats(line)}{over}"
         )
-    wrote = f" It writes: {words(run.sample, 60)}" if run.sample else ""
+    when = f"At step {run.sample_step:,}" if run.sample_step else "Untrained"
+    wrote = f" {when} it wrote: {words(run.sample, 60)}" if run.sample else ""
     return done(f"Loss {nats(run.loss)}, below the {name} line at {nats(line)}: {why}.{wrote}")
 
 
@@ -61,7 +64,7 @@ def bigram(now: Facts, began: Facts) -> Outcome:
 
 def watched(now: Facts, began: Facts) -> Outcome:
     if now.screen != "learned":
-        return missing("How it learned is not open: {pane_training} {how_it_learned}")
+        return not_yet(now, "How it learned is not open", "{pane_training} {how_it_learned}")
     return done("← and → go through the evaluations: the same prompt, as the model grew.")
 
 
@@ -74,6 +77,8 @@ def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outco
         return missing(NOT_LAB)
     if now.typing:
         return missing("you are typing; {leave} first")
+    if now.place != "generate":
+        return missing("{pane_generate} goes to the Generate pane")
     if now.sampler.temperature != temperature:
         way = "{cooler}" if now.sampler.temperature > temperature else "{warmer}"
         return missing(f"T is {now.sampler.temperature:g}; {way} to {temperature:g}")
@@ -104,18 +109,45 @@ def cold(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def same_draw(now: Facts, began: Facts) -> Outcome:
-    before = began.steps[-1] if began.steps else None
-    if before is None or before.u is None:
-        return missing("first a draw to repeat: {draw}")
-    token = last(now, began, HOT)
-    if isinstance(token, Outcome):
-        return token
-    if token.u != before.u:
-        return missing("that is another u: {undo} takes tokens back, until the one drawn before is gone; then {draw}")
-    hit = "the same token" if token.id == before.id else f"{words(token.text)} instead of {words(before.text)}"
+def replayed(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(DrawQuestion, Draw)
+    if now.screen != "draw":
+        if not now.steps:
+            return missing("first a token to look at: {draw}")
+        return not_yet(now, "the draw is not open", "{pane_generate} {the_draw}")
+    if DrawQuestion in now.problems:
+        return missing(foreign(now.problems[DrawQuestion]))
+    if found is None or len(found.landings) < 2:
+        return missing(WAIT)
+    first, again = found.landings[0], found.landings[1]
+    if first.sampler.temperature != COLD:
+        return missing(
+            f"that token was drawn at T {first.sampler.temperature:g}: {{draw_earlier}} and {{draw_later}} go to the one at {COLD:g}"
+        )
+    if again.sampler.temperature != HOT:
+        way = "{replay_cooler}" if again.sampler.temperature > HOT else "{replay_warmer}"
+        return missing(f"the replay is at T {again.sampler.temperature:g}; {way} to {HOT:g}")
+    one, other = first.hit.candidate, again.hit.candidate
+    hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {token.u or 0.0:.3f}, other shares: {hit} ({percent(token.probability)}, rank {token.rank}). Heat gives the unlikely more room."
+        f"The same u = {found.u:.3f}, other shares: {hit} ({percent(other.probability)}, rank {again.hit.place + 1:,}). Heat gives the unlikely more room."
+    )
+
+
+def drawn_often(now: Facts, began: Facts) -> Outcome:
+    found = now.answer(HistogramQuestion, Histogram)
+    if now.screen != "draw_many":
+        return not_yet(now, "the draws are not made", "{pane_generate} {draw_many}")
+    if HistogramQuestion in now.problems:
+        return missing(foreign(now.problems[HistogramQuestion]))
+    if found is None or not found.rows:
+        return missing(WAIT)
+    candidate, bar = found.rows[0]
+    if candidate.probability > NEARLY_SURE:
+        return missing(f"{words(candidate.text)} comes nearly always: {{many_warmer}} draws at a higher temperature")
+    return done(
+        f"Of {found.count:,} draws {bar.count:,} were {words(candidate.text)}; p × {found.count:,} is {bar.expected:,.1f}, give or take {bar.deviation:.1f}. "
+        "So that is what a probability means here."
     )
 
 
@@ -141,7 +173,11 @@ def table_words() -> str:
 def table(now: Facts, began: Facts) -> Outcome:
     found = now.answer(ScratchQuestion, Scratch)
     if now.screen != "temperatures":
-        return missing("the temperatures are not side by side yet: {scratch}, type them, Esc, {scratch_temperatures}")
+        if now.screen == "scratch":
+            return missing("the temperatures are not side by side yet: type your logits, Esc, {scratch_temperatures}")
+        return not_yet(
+            now, "the temperatures are not side by side yet", "{scratch}, type your logits, Esc, {scratch_temperatures}"
+        )
     if ScratchQuestion in now.problems:
         return missing(foreign(now.problems[ScratchQuestion]))
     if found is None or found.temperatures is None:
@@ -161,7 +197,13 @@ def table(now: Facts, began: Facts) -> Outcome:
 def attended(now: Facts, began: Facts) -> Outcome:
     found = now.answer(AttentionQuestion, Attention)
     if now.screen != "inside" or now.view != "attention":
-        return missing("attention is not open: Esc, {inside}")
+        return (
+            missing("attention is not shown: {inside_attention}")
+            if now.screen == "inside"
+            else not_yet(now, "attention is not open", "{inside}")
+        )
+    if AttentionQuestion in now.problems:
+        return missing(foreign(now.problems[AttentionQuestion]))
     if found is None:
         return missing(WAIT)
     look, place = found.mean, found.place
@@ -176,7 +218,13 @@ def attended(now: Facts, began: Facts) -> Outcome:
 def lensed(now: Facts, began: Facts) -> Outcome:
     found = now.answer(LensQuestion, Lens)
     if now.screen != "inside" or now.view != "lens":
-        return missing("the lens is not open: {inside_lens}")
+        return (
+            missing("the lens is not shown: {inside_lens}")
+            if now.screen == "inside"
+            else not_yet(now, "the lens is not open", "{inside}, then {inside_lens}")
+        )
+    if LensQuestion in now.problems:
+        return missing(foreign(now.problems[LensQuestion]))
     if found is None:
         return missing(WAIT)
     guesses = [row.guesses[0] for row in found.rows if row.guesses]
@@ -189,13 +237,20 @@ def lensed(now: Facts, began: Facts) -> Outcome:
     return done(f"Likeliest from the embedding on, layer by layer: {path}{sure}.")
 
 
+def one_word_changed(before: str, after: str) -> bool:
+    old, new = before.split(), after.split()
+    return len(old) == len(new) and sum(one != other for one, other in zip(old, new, strict=True)) == 1
+
+
 def decided(now: Facts, began: Facts) -> Outcome:
     if now.screen != "lab":
         return missing(NOT_LAB)
     if (gap := reading_of_text(now)) is not None:
         return gap
     if now.prompt == began.prompt and now.steps == began.steps:
-        return missing("the text is the same as before: change one earlier word")
+        return missing("the text is the same as before: {type}, change one earlier word, {leave}")
+    if not one_word_changed(began.prompt, now.prompt):
+        return missing("change one word and nothing else, so that it can be nothing else ({undo} takes back)")
     old = began.reading.distribution if began.reading is not None else None
     new = now.reading.distribution if now.reading is not None else None
     if old is None or new is None or not old.candidates or not new.candidates:
@@ -266,8 +321,8 @@ def honest(now: Facts, began: Facts) -> Outcome:
 
 
 HONEST = (
-    "A model this small knows no facts and follows no instruction it has not seen; a large one, on thousands of pairs, generalises. "
-    "Preference training comes next: people choose the better of two answers, and the model is pushed to it (not here). {tour_answer} ends."
+    "Said honestly: a model this small knows no facts and follows nothing it hasn't seen; a large one, on thousands of pairs, generalises. "
+    "Elsewhere preference training comes next: people choose the better of two answers. {tour_answer} ends."
 )
 
 
@@ -276,25 +331,26 @@ def steps() -> tuple[Step, ...]:
     end = Ask("end", "The end of the tour", "Enter ends it · everything stays as it is", "done")
     return (
         Step("loop", "The loop", (
-            Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, choose the preset toy, {start_run} starts it from random weights.", started),
-            Part("{pane_training}: watch its loss, and what it writes. It begins at ln V, knowing nothing; which tokens are frequent it learns first: the unigram line.", unigram),
-            Part("Spaces, then words, then grammar. Below the bigram line it uses more than one token of context; wait for it.", bigram),
-            Part("{pane_training}, then {how_it_learned}: your pinned prompts at every evaluation.", watched),
+            Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, the text to learn from; choose the preset toy; {start_run} starts it from random weights.", started),
+            Part("{pane_training}: watch its loss ({zoom}: larger). It begins near ln V, knowing nothing. First it learns which tokens are frequent: the unigram line is what that alone can reach.", unigram),
+            Part("Spaces, then words, then grammar ({samples}: what it wrote so far). The bigram line is what one token of context can reach; wait until the loss is below.", bigram),
+            Part("Esc. {pane_training}, then {how_it_learned}: your pinned prompts at every evaluation.", watched),
         )),
         Step("writing", "Writing", (
-            Part("Esc. {pane_generate}; {cooler} down to T = 0, then {draw}: greedy.", greedy),
-            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: a number u in 0…1 is drawn and laid on the shares.", cold),
-            Part(f"{{undo}} takes that token back. {{warmer}} up to T = {HOT:g}, then {{draw}}: the same u again.", same_draw),
-            Part("{top_p_down} lowers top-p: the tail is cut before anything is drawn.", nucleus),
+            Part("Esc, {pane_generate}. The temperature T divides all logits before softmax. {cooler} down to T = 0, then {draw}: greedy.", greedy),
+            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the shares stand side by side between 0 and 1, and a random number u falls on one of them.", cold),
+            Part(f"{{the_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have picked there?", replayed),
+            Part("Esc. {draw_many} draws the next token a thousand times: does each come as often as its p says?", drawn_often),
+            Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that reach it together can be drawn.", nucleus),
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
         )),
         Step("inside", "Inside", (
-            Part("Esc until the panes are back. {clear} takes the drawn tokens away; then {inside}: where did each head look?", attended),
-            Part("{inside_lens}: the prediction as it grows, layer by layer.", lensed),
+            Part("Esc until the panes are back; {clear} takes the drawn tokens away. {inside}: attention, how much each position takes from each earlier one. Where did it look?", attended),
+            Part("{inside_lens}: the logit lens reads the prediction off after each layer, as if the model ended there.", lensed),
             Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
         )),
         Step("assistant", "From predictor to assistant", (
-            Part("Esc. {type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model go on, and stops it.", continued),
+            Part("{type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model go on, and stops it.", continued),
             Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
             Part("The same question again: {clear} clears, {stream} lets it write.", answers),
             Part(HONEST, honest, end),

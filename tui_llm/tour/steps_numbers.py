@@ -9,7 +9,7 @@ from tui_llm.facts.learn import Learned, LearnQuestion, Runner
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.reading import Candidate, LossReading
 from tui_llm.rounding import percent
-from tui_llm.tour.facts import Facts, Outcome, done, missing
+from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
 from tui_llm.tour.step import Part, Step
 from tui_llm.tour.steps_text import WAIT, reading_of_text
@@ -26,6 +26,13 @@ def staged(now: Facts, began: Facts) -> Outcome:
     spread = now.reading.distribution if now.reading is not None else None
     if spread is None or not spread.candidates:
         return missing("nothing is predicted; {type} and type some text")
+    if now.reading is not None and now.reading.request.position is not None:
+        return missing("the token cursor stands inside the text: Esc puts it at the end")
+    if now.sampler.temperature != 1:
+        way = "{cooler}" if now.sampler.temperature > 1 else "{warmer}"
+        return missing(f"T is {now.sampler.temperature:g}; {way} to 1")
+    if now.sampler.top_p < 1:
+        return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_up}} to 1")
     if not now.stage:
         return missing("the table shows no stages yet: {pane_logits} {stages}")
     first = spread.candidates[0]
@@ -42,7 +49,7 @@ def rows(now: Facts) -> tuple[Candidate, ...]:
 
 def own_logits(now: Facts, began: Facts) -> Outcome:
     if now.screen != "scratch":
-        return missing("the scratch table is not open: Esc, then {scratch}")
+        return not_yet(now, "the scratch table is not open", "{scratch}")
     if ScratchQuestion in now.problems:
         return missing(foreign(now.problems[ScratchQuestion]))
     found = rows(now)
@@ -58,7 +65,7 @@ def own_logits(now: Facts, began: Facts) -> Outcome:
 
 def changed_logit(now: Facts, began: Facts) -> Outcome:
     if now.screen != "scratch":
-        return missing("the scratch table is not open: {scratch}")
+        return not_yet(now, "the scratch table is not open", "{scratch}")
     if ScratchQuestion in now.problems:
         return missing(foreign(now.problems[ScratchQuestion]))
     found, before = rows(now), {row.text: row for row in rows(began)}
@@ -92,8 +99,10 @@ def good(now: Facts, began: Facts) -> Outcome:
     first = found.tokens[0]
     if first.rank > 1 or len(found.tokens) > 1:
         return missing(
-            f"the target {words(found.text)} is not the likeliest token (rank {first.rank}): take the table's first row"
+            f"the target {words(found.text)} is not the likeliest token (rank {first.rank:,}): {{pane_logits}}, ↑ to the first row, {{pick}}"
         )
+    if now.place != "loss":
+        return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
         f"p = {percent(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent(GOOD)} would cost "
         f"{nats(loss(GOOD))}, {percent(1.0)} would cost {nats(abs(loss(1.0)))}."
@@ -111,8 +120,8 @@ def terrible(now: Facts, began: Facts) -> Outcome:
         )
     than = "more" if worst.loss > found.uniform_loss else "less"
     return done(
-        f"p = {percent(worst.probability)} costs {nats(worst.loss)} nats; {percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. That is {than} than "
-        f"ln V = {nats(found.uniform_loss)}, what knowing nothing costs."
+        f"{words(worst.text, 14)}, p = {percent(worst.probability)}, costs {nats(worst.loss)} nats; {percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"That is {than} than ln V = {nats(found.uniform_loss)}: every one of the V tokens alike, knowing nothing."
     )
 
 
@@ -121,21 +130,21 @@ def gradient_seen(now: Facts, began: Facts) -> Outcome:
     if now.screen != "lab":
         return missing(NOT_LAB)
     if found is None or found is began.answers.get(GradientQuestion):
-        return missing("the bars are not there yet: {pane_loss} {gradient}")
+        return not_yet(now, "the bars are not there yet", "{pane_loss} {gradient}")
     own = next((row for row in found.rows if row.target), None)
     other = next((row for row in found.rows if not row.target), None)
     if own is None or other is None:
         return missing(WAIT)
     total = sum(row.gradient for row in found.rows) + found.rest
     return done(
-        f"p − y: {own.gradient:+.3f} for the target {words(own.token.text, 14)} (up), {other.gradient:+.3f} for "
-        f"{words(other.token.text, 14)} (down), in all {abs(total):.3f}. That is the whole learning signal."
+        f"p − y: {own.gradient:+.3f} for the target {words(own.token.text, 14)}, {other.gradient:+.3f} for {words(other.token.text, 14)}, "
+        f"in all {abs(total):.3f}. A step goes against it: the target up, the others down. That is the whole learning signal."
     )
 
 
 def pinned(now: Facts, began: Facts) -> Outcome:
     if not now.pins:
-        return missing("nothing is pinned; {leave} if you type, then {pin}")
+        return not_yet(now, "nothing is pinned", "{pin}")
     return done("Pinned. Whatever is learned next, we see what becomes of this.")
 
 
@@ -143,7 +152,11 @@ def learned(now: Facts, began: Facts) -> Outcome:
     if now.screen != "learn":
         if (gap := reading_of_text(now)) is not None:
             return gap
-        return missing("Learn this is not open: {pane_loss} {learn}")
+        if now.prompt == began.prompt:
+            return missing("the text is as it was, so nothing could be forgotten: {type} another sentence")
+        return not_yet(now, "Learn this is not open", "{pane_loss} {learn}")
+    if now.prompt == began.prompt:
+        return missing("the text is as it was, so nothing could be forgotten: Esc, {type} another sentence")
     if LearnQuestion in now.problems:
         return missing(foreign(now.problems[LearnQuestion]))
     found = now.answer(LearnQuestion, Learned)
@@ -183,18 +196,18 @@ def undone(now: Facts, began: Facts) -> Outcome:
 def steps() -> tuple[Step, ...]:
     return (
         Step("softmax", "Logits to probabilities", (
-            Part("Esc. {pane_logits}, then {stages}: the way from logit to probability, stage by stage.", staged),
+            Part("Esc. {pane_logits}. {warmer} up to T = 1, {top_p_up} up to top-p 1: there they change nothing (they come in step 8). Then {stages}: from logit to probability, stage by stage.", staged),
             Part(f"Now your own: {{scratch}} opens a scratch table with {typed_logits(LOGITS)}.", own_logits),
             Part("{type_scratch} types there: give one of them another logit, then Esc. What happens to the others?", changed_logit),
         )),
         Step("surprise", "Surprise", (
-            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now. What does it cost?", good),
-            Part("{target} types a target that this text should never go on with, such as \" purple\".", terrible),
-            Part("Which way should each logit move? {pane_loss}, then {gradient}.", gradient_seen),
+            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", good),
+            Part("{target} types a target that this text should never go on with, such as \" purple\": mind the space, it is part of the token.", terrible),
+            Part("Which way should each logit move? {pane_loss}, then {gradient}: p − y, where y is 1 for the target and 0 for all others.", gradient_seen),
         )),
         Step("learn", "One step of learning", (
             Part("{pin} pins this text and target: later you see what became of them.", pinned),
-            Part("{type} types a sentence that you want it to know, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step.", learned),
+            Part("{type} types another sentence, which it shall learn, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
             Part("{learn_undo} takes the step back.", undone),
         )),
     )  # fmt: skip

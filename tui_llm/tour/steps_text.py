@@ -9,7 +9,8 @@ from tui_llm.facts.pairs import Pairs, PairsQuestion
 from tui_llm.facts.textfile import TextFile, TextFileQuestion
 from tui_llm.facts.vocabularies import Vocabularies, VocabulariesQuestion
 from tui_llm.llm import letters
-from tui_llm.tour.facts import Facts, Outcome, done, missing
+from tui_llm.reading import Token
+from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
 from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step
 
@@ -21,6 +22,8 @@ STRAWBERRY = "strawberry"
 
 def reading_of_text(now: Facts) -> Outcome | None:
     """What is missing where there is no reading of a finished text."""
+    if now.asking:
+        return missing("a window is open: Enter takes what stands there, Esc leaves it")
     if now.typing:
         return missing("you are typing; {leave} when the text is as you want it")
     if now.reading is None:
@@ -33,27 +36,33 @@ def own_text(now: Facts, began: Facts) -> Outcome:
         return gap
     if now.count < TOKENS_NEEDED:
         return missing(f"the text has {now.count} tokens; {{type}} and type at least {TOKENS_NEEDED}")
-    return done(f"Your text is {now.count} tokens for this model: the blocks in the Tokens pane.")
+    return done(
+        f"Your text is {many(now.count, 'token')} for this model: the pieces that it reads and writes. {{pane_tokens}} shows them."
+    )
 
 
 def predicted(now: Facts, began: Facts) -> Outcome:
     said = whole_number(now.typed.get("pairs"))
     if said is None:
-        return missing("no guess yet" if "pairs" not in now.typed else "that was no whole number; {tour_answer} again")
+        return missing(
+            "no guess yet: {tour_answer}"
+            if "pairs" not in now.typed
+            else "that was no whole number; {tour_answer} again"
+        )
     return done(f"You say {said:,}. Now count.")
 
 
 def counted(now: Facts, began: Facts) -> Outcome:
     pairs = now.answer(PairsQuestion, Pairs)
     if now.screen != "pairs":
-        return missing("the list of pairs is not open")
+        return not_yet(now, "the list of pairs is not open", "{pane_tokens} {pairs}")
     if pairs is None:
         return missing(WAIT)
     if pairs.count < 2:
         return missing("one token makes no pair; {pairs_leave} and type more")
     said, count = whole_number(now.typed.get("pairs")), pairs.count - 1
     verdict = "you were right" if said == count else f"you said {said:,}" if said is not None else "no guess from you"
-    mean = f" The model's mean loss on them: {nats(pairs.mean)} nats." if pairs.mean is not None else ""
+    mean = f" The model's mean loss on them: {nats(pairs.mean)} (step 5)." if pairs.mean is not None else ""
     return done(
         f"{pairs.count} tokens make {count} pairs ({verdict}): each token is the label of those before it.{mean}"
     )
@@ -64,7 +73,7 @@ def file_counted(now: Facts, began: Facts) -> Outcome:
         return missing(f"{foreign(now.problems[TextFileQuestion])}. {{tour_answer}} again".replace("..", "."))
     found = now.answer(TextFileQuestion, TextFile)
     if found is None or found is began.answers.get(TextFileQuestion):
-        return missing("no file was named yet")
+        return missing("no file was named yet: {tour_answer}")
     if not found.pairs:
         return missing("there is no pair in it; name a longer text")
     return done(
@@ -75,14 +84,14 @@ def file_counted(now: Facts, began: Facts) -> Outcome:
 def compared(now: Facts, began: Facts) -> Outcome:
     found = now.answer(VocabulariesQuestion, Vocabularies)
     if now.screen != "vocabularies":
-        return missing("the vocabularies are not side by side yet")
+        return not_yet(now, "the vocabularies are not side by side yet", "{pane_tokens} {vocabularies}")
     if found is None:
         return missing(WAIT)
     counts = [f"{words(side.name, 14)} {side.count:,}" for side in found.sides if not side.problem and side.count]
     unknown = found.words
     lost = ""
     if not unknown.problem:
-        lost = f" A vocabulary of the {unknown.size:,} words of {words(unknown.source)} can't say {unknown.missing_count} of your {unknown.count} words"
+        lost = f" Whole words alone, the {unknown.size:,} of the text {words(unknown.source)}, can't say {unknown.missing_count} of your {unknown.count}"
         lost += f", such as {words(unknown.missing[0], 16)}." if unknown.missing else "."
     return done(f"The same text: {', '.join(counts[:4])}.{lost}")
 
@@ -107,13 +116,13 @@ def rare_word(now: Facts, began: Facts) -> Outcome:
         return missing("the text is the same as before")
     if count < PIECES_NEEDED:
         return missing(f"every word is at most {count} piece{'' if count == 1 else 's'}; mistype one, or invent one")
-    return done(f"{words(word)} is {count} pieces: no text is unknown to pieces, rare ones just cost more.")
+    return done(f"{words(word)} is {count} pieces: nothing is unknown to pieces, a rare word just costs more of them.")
 
 
 def merged(now: Facts, began: Facts) -> Outcome:
     found = now.answer(MergesQuestion, Merges)
     if now.screen != "merges":
-        return missing("the merges are not open")
+        return not_yet(now, "the merges are not open", "{pane_tokens} {merges}")
     if found is None or not found.words:
         return missing(WAIT)
     word = found.words[0]
@@ -123,7 +132,7 @@ def merged(now: Facts, began: Facts) -> Outcome:
         return missing("not at the bytes yet: {merges_first}")
     states = word.replay.states
     return done(
-        f"{words(word.text)} is {len(states[0].parts)} bytes; {many(len(states) - 1, 'merge')} and there are "
+        f"{words(word.text)} is {many(len(states[0].parts), 'byte')}; after {many(len(states) - 1, 'merge')}, "
         f"{many(len(word.tokens), 'token')}. {{merges_on}} plays them."
     )
 
@@ -133,10 +142,12 @@ def strawberry(now: Facts, began: Facts) -> Outcome:
         gap = reading_of_text(now)
         if gap is not None:
             return gap
-        return missing("the letters are not counted yet: {pane_tokens} {letters}")
+        return not_yet(now, "the letters are not counted yet", "{pane_tokens} {letters}")
     if now.reading is None:
         return missing(WAIT)
     text = "".join(token.text for token in now.tokens)
+    if "r" not in text.lower() and now.prompt == began.prompt:
+        return missing(f"there is no r in the text, and it is as it was: Esc, {{type}} and type {STRAWBERRY}")
     letter = "r" if "r" in text.lower() else next((c for c in text.lower() if c.isalpha()), "")
     if not letter:
         return missing("there is no letter in the text; type some word")
@@ -155,10 +166,21 @@ def ids_seen(now: Facts, began: Facts) -> Outcome:
         return missing("the Tokens pane shows no ids yet: {token_view}")
     if not now.tokens:
         return missing("there is no text; {type} and type some")
-    token = now.tokens[-1]
-    return done(
-        f"{words(token.text)} is number {token.id:,}. The number is a label, a row in a table: it measures nothing."
-    )
+    at = at_cursor(now)
+    if at is None:
+        if (gap := reading_of_text(now)) is not None:
+            return gap
+        return missing("the token cursor is at the end: {pane_tokens} {cursor_left}")
+    return done(f"{words(at.text)} is number {at.id:,}. The number is a label, a row in a table: it measures nothing.")
+
+
+def at_cursor(now: Facts) -> Token | None:
+    """The token under the token cursor, where that is not at the end."""
+    reading = now.reading
+    if reading is None or reading.request.position is None:
+        return None
+    at = reading.position - reading.tokens.first
+    return reading.tokens.tokens[at] if 0 <= at < len(reading.tokens.tokens) else None
 
 
 def neighbours_words(found: Neighbours) -> str:
@@ -172,7 +194,9 @@ def neighbours_words(found: Neighbours) -> str:
 def neighbours_seen(now: Facts, began: Facts) -> Outcome:
     found = now.answer(NeighboursQuestion, Neighbours)
     if now.screen != "inside" or now.view != "neighbours":
-        return missing("the neighbours are not open: {inside}, then {inside_neighbours}")
+        if now.screen == "inside":
+            return missing("the neighbours are not open: {inside_neighbours}")
+        return not_yet(now, "the neighbours are not open", "{inside}, then {inside_neighbours}")
     if found is None or not found.nearest:
         return missing(WAIT)
     return done(neighbours_words(found))
@@ -198,20 +222,20 @@ def steps() -> tuple[Step, ...]:
     )
     return (
         Step("labels", "Labels for free", (
-            Part("A model learns to say what comes next. {type} types a text of your own (or keep this one), {leave} ends typing.", own_text),
-            Part("Every token is to be predicted from those before it. How many (input, target) pairs does your text make? {tour_answer} types your guess.", predicted, guess),
+            Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {leave} ends typing ({type} begins it again).", own_text),
+            Part("Each token is to be predicted from all those before it: that makes (input, target) pairs, and nobody labels them. How many does your text make? {tour_answer} types your guess.", predicted, guess),
             Part("Count them: {pane_tokens} for the Tokens pane, then {pairs}.", counted),
             Part("And a whole file? {tour_answer} takes the path of a text file of yours.", file_counted, file),
         )),
         Step("pieces", "Words, letters, pieces", (
-            Part("Esc goes back to the panes. {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
+            Part("A vocabulary is the list of all tokens that there are. Esc goes back to the panes; {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
             Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {leave}.", rare_word),
-            Part("How does it become pieces? {pane_tokens}, {merges}, then {merges_first} for the bytes and {merges_on} for each merge.", merged),
+            Part("How does a word become pieces? By BPE, byte-pair encoding: it starts as bytes, frequent neighbours merge. {pane_tokens}, {merges}; {merges_first} for the bytes, {merges_on} for each merge.", merged),
             Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{leave}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
         )),
         Step("vectors", "Ids and vectors", (
-            Part("Esc. {pane_tokens}, then {token_view} until the ids stand under the tokens.", ids_seen),
-            Part("Each id has a vector of its own, learned. {inside}, then {inside_neighbours}: whose vectors point the same way?", neighbours_seen),
-            Part("Now another: {inside_search} types a token (mind its leading space), {inside_go} goes on to the row's.", other_neighbours),
+            Part("Esc. {pane_tokens}: under each token stands its id ({token_view} changes what stands there). {cursor_left} goes to a token: what does its number say of it?", ids_seen),
+            Part("Each id has a vector of its own, learned: its embedding. {inside}, then {inside_neighbours}: whose vectors point the same way as this token's?", neighbours_seen),
+            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes on to the row's.", other_neighbours),
         )),
     )  # fmt: skip

@@ -129,7 +129,8 @@ class Trainer:
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
-        self.model.train()
+        if not self.model.training:  # it walks through all modules
+            self.model.train()
         # Dropout's noise depends on the step (and the process) alone.
         torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         self.model.zero_grad(set_to_none=True)
@@ -141,7 +142,8 @@ class Trainer:
                 loss.backward()
             total += float(loss.detach())
         total = self.ranks.mean(total)
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip if s.clip > 0 else math.inf)))
+        most, at_once = s.clip if s.clip > 0 else math.inf, None if self.ranks.shard else True
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), most, foreach=at_once)))
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1

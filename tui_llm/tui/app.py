@@ -17,6 +17,7 @@ from tui_llm.errors import UserError
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
 from tui_llm.tui.saving import free_path
 from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.themes import DARK, LIGHT, readable
 
 if TYPE_CHECKING:
     from tui_llm.reading import Engine
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="replace")
-
-
-DARK, LIGHT = "textual-dark", "textual-light"
 
 
 class CommandProvider(Provider):
@@ -78,6 +76,8 @@ class LabApp(App[None]):
         self.panicked = False
         self.lab_screen = LabScreen(open_engine, model, prompt)
         self.lab_screen.tour_asked = tour
+        for theme in readable():
+            self.register_theme(theme)
         self.theme = DARK
 
     def panic(self, *renderables: RenderableType) -> None:

@@ -349,7 +349,7 @@ class Asker:
                 )
             except BaseException as error:
                 self._fail("generate", error)
-                tokens, reason = [], "failed"
+                tokens, reason = [], "no token was drawn"
             generation.took(tokens)
             generation.left -= 1
             generation.request = dataclasses.replace(

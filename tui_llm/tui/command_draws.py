@@ -19,7 +19,7 @@ GHOST_COMMANDS: tuple[Command, ...] = (
 GENERATE_COMMANDS: tuple[Command, ...] = (
     Command("earlier_step", "left", "earlier", "See how the token before was chosen", "Generate", "generate", "step(-1)", ("generate",), together="step"),
     Command("later_step", "right", "later", "See how the next token was chosen", "Generate", "generate", "step(1)", ("generate",), together="step"),
-    Command("the_draw", "D", "the draw", "See u land on the cumulative distribution, and what it picks under other settings", "Generate", "generate", "the_draw", ("generate",)),
+    Command("the_draw", "D", "the draw", "See u land on the cumulative distribution, and what it picks under other settings", "Generate", "generate", "the_draw", ("generate",), importance=1),
     Command("draw_many", "H", "draw many", "Draw the next token many times: how often each comes, beside how often it should", "Generate", "generate", "draw_many", ("generate",)),
 )  # fmt: skip
 

@@ -220,6 +220,7 @@ LAB_COMMANDS: tuple[Command, ...] = (
         "lab",
         "stream",
         ("generate",),
+        importance=1,
     ),
     *GENERATE_COMMANDS,
     *UNDO_COMMANDS,

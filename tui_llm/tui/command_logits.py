@@ -5,8 +5,12 @@ from __future__ import annotations
 from tui_llm.tui.command import Command
 
 
-def _pane(id: str, key: str, label: str, tooltip: str, action: str, footer: bool = False) -> Command:
-    return Command(id, key, label, tooltip, "Logits", "logits", action, ("logits",) if footer else ())
+def _pane(
+    id: str, key: str, label: str, tooltip: str, action: str, footer: bool = False, importance: int = 0
+) -> Command:
+    return Command(
+        id, key, label, tooltip, "Logits", "logits", action, ("logits",) if footer else (), importance=importance
+    )
 
 
 def _steps(scope: str, group: str, prefix: str) -> tuple[Command, ...]:
@@ -23,12 +27,12 @@ def _steps(scope: str, group: str, prefix: str) -> tuple[Command, ...]:
 
 LOGITS_COMMANDS: tuple[Command, ...] = (
     _pane("stages", "C", "stages", "Show the stages from logit to probability, page by page, or the overview again",
-          "stages", footer=True),
+          "stages", footer=True, importance=1),
     _pane("find_token", "F", "find", "Find a token in the whole vocabulary, by text or id", "table('find')", footer=True),
-    _pane("find_next", "N", "next match", "Go to the next token that matches", "table('next')"),
+    _pane("find_next", "N", "next match", "Go to the next token that matches", "table('next')", importance=-1),
     _pane("row_order", "O", "order", "Order the rows by probability, id, text or length", "table('order')"),
     _pane("what_if", "e", "what if", "What if the row's token had another logit? Type it", "table('change')", footer=True),
-    _pane("what_if_undo", "E", "undo what if", "Give the model its own logits back", "table('undo')"),
+    _pane("what_if_undo", "E", "undo what if", "Give the model its own logits back", "table('undo')", importance=-1),
     _pane("temperatures", "T", "temperatures", "See temperatures side by side", "table('temperatures')"),
     _pane("append_row", "a", "append", "Choose the row's token by hand: put it after the text", "table('append')"),
     Command("scratch", "X", "scratch table", "Type tokens and logits of your own, and see softmax", "Logits", "lab", "scratch"),

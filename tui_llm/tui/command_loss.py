@@ -8,7 +8,8 @@ GROUP = "Learn this"
 
 
 def _loss(id: str, keys: str, label: str, tooltip: str, action: str) -> Command:
-    return Command(id, keys, label, tooltip, "Loss", "loss", action, ("loss",))
+    importance = 1 if id in ("gradient", "learn") else 0  # these are what the pane is for
+    return Command(id, keys, label, tooltip, "Loss", "loss", action, ("loss",), importance=importance)
 
 
 def _learn(id: str, keys: str, label: str, tooltip: str, action: str, together: str = "") -> Command:
@@ -17,7 +18,7 @@ def _learn(id: str, keys: str, label: str, tooltip: str, action: str, together: 
 
 LOSS_COMMANDS: tuple[Command, ...] = (
     _loss("own_target", "n", "own next", "Make the text's own next token the target (at the token cursor), or go back to the target before", "own_target"),
-    _loss("gradient", "p", "p − y", "Show the gradient p − y as bars: what a step pushes up and down; for a longer target token by token, then hide it", "gradient"),
+    _loss("gradient", "p", "gradient", "Show the gradient p − y as bars: what a step pushes up and down; for a longer target token by token, then hide it", "gradient"),
     _loss("learn", "L", "learn this", "Take optimiser steps on this prompt and target, on a copy of the weights", "learn"),
     _learn("learn_step", "space,enter", "step", "Take the next step (or so many as n says) on the copy", "step"),
     _learn("learn_undo", "u,backspace", "undo", "Undo the last step: the weights are exactly those before it", "undo"),

@@ -41,7 +41,9 @@ def _full(
         scope,
         action,
         (scope,) if foot else (),
+        priority=keys in ("home", "end"),  # a list that has something to scroll would take them
         importance=9 if id == "leave" else 0,
+        together=TOGETHER.get(f"{scope}_{id}", ""),
     )
 
 

@@ -12,7 +12,7 @@ def _tree(id: str, keys: str, label: str, tooltip: str, action: str, *, together
 
 
 TREE_COMMANDS: tuple[Command, ...] = (
-    Command("tree", "T", "tree", "Open the tree of continuations of this text", "Generate", "generate", "tree", ("generate",)),
+    Command("tree", "T", "tree", "Open the tree of continuations of this text", "Generate", "generate", "tree", ("generate",), importance=1),
     _tree("leave_tree", "escape,q", "back", "Stop growing; or go back to the five panes, the tree stays", "leave", importance=7),
     # Before the list sees them, which would scroll.
     _tree("tree_in", "right,enter", "in", "Into the likeliest child; where there is none, ask for the k likeliest", "enter", together="way", priority=True, importance=6),

@@ -23,7 +23,7 @@ from tui_llm.tui.command_tokens import TOKEN_COMMANDS
 from tui_llm.tui.command_tour import TOUR_COMMANDS
 from tui_llm.tui.command_tree import TREE_COMMANDS
 
-__all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "key_text"]
+__all__ = ["BY_ID", "COMMANDS", "PANES", "PANE_TITLES", "Command", "bindings", "footer", "further", "key_text"]
 
 COMMANDS = (
     *LAB_COMMANDS,
@@ -77,4 +77,15 @@ def footer(place: str) -> list[Command]:
         BY_ID["help_key"],
         *own,
         *(command for command in COMMANDS if "*" in command.footer and command.id != "help_key"),
+    ]
+
+
+def further(place: str) -> list[Command]:
+    """What else there is to do in a pane, and has no place in the footer."""
+    return [
+        command
+        for command in COMMANDS
+        if (command.scope == place or command.group.lower() == place)
+        and not {place, "*"} & set(command.footer)
+        and command.key_text not in ("Home", "End", ",", ".")  # the cursor's
     ]

@@ -33,6 +33,13 @@ def compact(value: float) -> str:
     return f"{value:.1e}"
 
 
+def figures(value: float) -> str:
+    """As `compact`, with all its three digits: 1.00, 0.0980, for columns that are added up."""
+    if math.isfinite(value) and 0.001 <= abs(value) < 100:
+        return f"{value:#.3g}".removesuffix(".")
+    return compact(value)
+
+
 def count(value: int) -> str:
     return f"{value:,}"
 

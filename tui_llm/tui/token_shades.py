@@ -34,6 +34,11 @@ _SHOWN: dict[str, Callable[[float], str]] = {
 }
 
 
+def in_nats(kind: str) -> str:
+    """The unit, for a title."""
+    return ", nats" if kind in ("surprisal", "entropy") else ""
+
+
 class Shade(NamedTuple):
     level: int  # 0 … 5
     mark: str

@@ -29,8 +29,12 @@ class ReadingPane:
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
-        title = f"{number} {PANE_TITLES[self.NAME]}{' …' if self.stale else ''}"
+        title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
         cast(Widget, self).border_title = title  # our own words, no foreign text
+
+    def title_words(self) -> str:
+        """What the title says further."""
+        return ""
 
     def mark_stale(self, stale: bool) -> None:
         if stale != self.stale:
@@ -43,6 +47,12 @@ class ReadingPane:
         return ()
 
 
+def how_on(problem: str | None) -> str:
+    """A problem of a reading, with the key that helps; the command line names its option there."""
+    problem = problem or ""
+    return f"{problem} (o)" if problem.endswith("in front") else problem
+
+
 def wrapped(text: Text, width: int) -> list[Text]:
     """`text` in lines of at most `width` cells."""
     if width <= 0:
@@ -50,6 +60,17 @@ def wrapped(text: Text, width: int) -> list[Text]:
     if text.cell_len <= width and "\n" not in text.plain and "\t" not in text.plain:
         return [text]  # as most do, and asking rich costs as much as drawing the line
     return list(text.wrap(_CONSOLE, width)) if text.plain else [Text()]
+
+
+def packed(parts: Iterable[Text], width: int, gap: str = "  ") -> list[Text]:
+    """`parts` beside each other in lines of at most `width` cells: none is broken where it fits into a line."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and lines[-1].cell_len + len(gap) + part.cell_len <= width:
+            lines[-1].append(gap).append_text(part)
+        else:
+            lines += wrapped(part, width)
+    return lines
 
 
 _CONSOLE = Console(file=io.StringIO(), width=80)  # wrapping asks for one, and only for its tab size

@@ -11,7 +11,7 @@ from tui_llm.reading import GeneratedToken, Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.messages import StepShown, TokensAccepted, TreeWanted
-from tui_llm.tui.panes.base import ReadingPane, wrapped
+from tui_llm.tui.panes.base import ReadingPane, packed, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
 
@@ -108,23 +108,26 @@ class GeneratePane(ReadingPane, Lines):
             return []
         by = "" if step.u is None else f", u = {step.u:.4f}"
         line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
-        line.append(f" {fmt.count(step.kept)} tokens" if step.kept else "").append(
+        line.append(f" {fmt.count(step.kept)} token{'' if step.kept == 1 else 's'}" if step.kept else "").append(
             f" ({fmt.sampler(step.sampler)}{by})"
         )
-        for candidate in step.candidates[:12]:
-            if not candidate.kept and candidate.id != step.id:
-                break
-            line.append("  ")
-            chosen = candidate.id == step.id
-            line.append(
-                f"{'▸' if chosen else ''}{visible_token(candidate.text)}",
-                self.style("generated") if chosen else self.style("strong"),
-            )
-            line.append(f" {fmt.percent(candidate.probability)}")
-        return wrapped(line, width)[: 2 if self.size.height < 14 else 4]
+        parts = []
+        likeliest = [candidate for candidate in step.candidates[:12] if candidate.kept or candidate.id == step.id]
+        if step.id not in (candidate.id for candidate in likeliest):  # from further down: it comes first here
+            parts.append(self._candidate(step_label(step), step.probability, True).append(" …"))
+        parts += [
+            self._candidate(visible_token(candidate.text), candidate.probability, candidate.id == step.id)
+            for candidate in likeliest
+        ]
+        return [*wrapped(line, width), *packed(parts, width)][: 2 if self.size.height < 14 else 4]
+
+    def _candidate(self, label: str, probability: float, chosen: bool) -> Text:
+        part = Text(style=self.style("muted"))
+        part.append(f"{'▸' if chosen else ''}{label}", self.style("generated" if chosen else "strong"))
+        return part.append(f" {fmt.percent(probability)}")
 
     def _columns_line(self, width: int) -> Text:
-        return Text(step_cells(width, "#", "token", "u", "p", "rank"), style=self.style("muted"), no_wrap=True)
+        return Text(step_cells(width, "#", "token", "u", "drawn p", "rank"), style=self.style("muted"), no_wrap=True)
 
     def row_count(self, width: int) -> int:
         return len(self.lab.steps)
@@ -148,7 +151,7 @@ class GeneratePane(ReadingPane, Lines):
             f"{step.index + 1}",
             step_label(step),
             u,
-            fmt.percent(step.probability),
+            fmt.percent(step.probability) if step.probability else "cut",
             fmt.count(step.rank),
             mark="▸" if selected else " ",
         )

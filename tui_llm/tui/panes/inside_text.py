@@ -15,7 +15,7 @@ from tui_llm.display import fit, truncate, visible, visible_token
 from tui_llm.facts.attention import Look
 from tui_llm.facts.place import Place
 from tui_llm.tui import format as fmt
-from tui_llm.tui.panes.base import wrapped
+from tui_llm.tui.panes.base import packed, wrapped
 from tui_llm.tui.shades import BLENDS, LEGEND, level, short_percent
 from tui_llm.tui.widgets.lines import Lines
 
@@ -73,22 +73,22 @@ class TokenText(Lines, can_focus=False):
         elif place is None:
             lines.append(Text("waiting for the model", style=muted))
         if place is not None and self.look is not None:
-            lines += wrapped(self._strongest(place, self.look), width)[:2]
-            lines += wrapped(Text(f"{LEGEND} · later tokens can't be seen", style=muted), width)[:1]
+            lines += packed(self._strongest(place, self.look), width)[:2]
+            lines += wrapped(Text(f"{LEGEND} · never at later tokens", style=muted), width)[:1]
         if place is not None and place.first:
             fed = f"the model sees the last {fmt.count(len(place.tokens))} of {fmt.count(place.count)} tokens"
             lines += wrapped(Text(fed, style=muted), width)[:1]
         return lines[: max(1, self.size.height // 2)]
 
-    def _strongest(self, place: Place, look: Look) -> Text:
-        line = Text("looked at ", self.style("muted"))
+    def _strongest(self, place: Place, look: Look) -> list[Text]:
+        muted = self.style("muted")
         order = sorted(range(len(look.weights)), key=lambda at: -look.weights[at])[:STRONGEST]
+        parts = []
         for nth, at in enumerate(order):
-            line.append("  " if nth else "", "not bold")
-            line.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
-            line.append(f" {fmt.percent(look.weights[at])}")
-        line.append(f" · spread over {fmt.number(look.spread, 1)} tokens", self.style("muted"))
-        return line
+            part = Text("" if nth else "looked at ", muted)
+            part.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
+            parts.append(part.append(f" {fmt.percent(look.weights[at])}"))
+        return [*parts, Text(f"spread over {fmt.number(look.spread, 1)} tokens", muted)]
 
     @property
     def _two(self) -> bool:

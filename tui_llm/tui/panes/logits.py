@@ -12,7 +12,7 @@ from tui_llm.reading import Candidate, Reading, Target
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.messages import RowsWanted, TableAsked, TargetChosen
-from tui_llm.tui.panes.base import ReadingPane, wrapped
+from tui_llm.tui.panes.base import ReadingPane, how_on, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.vocab_table import VocabTable
 
@@ -56,7 +56,7 @@ class LogitsPane(ReadingPane, VocabTable):
             return [Text("waiting for the model", style=self.style("muted"))]
         distribution = reading.distribution
         if distribution is None:
-            why = visible(reading.problem or "there is nothing to predict from")
+            why = visible(how_on(reading.problem) or "there is nothing to predict from")
             return wrapped(Text(why, style=self.style("bad")), width)
         header = self.header(width)
         if self.size.height <= 6:
@@ -71,7 +71,8 @@ class LogitsPane(ReadingPane, VocabTable):
             line.append(visible_token(reading.tokens.tokens[before].text), self.style("accent"))
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
-            line.append(f" ({fmt.percent(distribution.kept_mass)})")
+            mass = f" ({fmt.percent(distribution.kept_mass)})"
+            line.append(mass if line.cell_len + len(mass) <= width else "")  # the cut's line says it too
         lines = wrapped(line, width)[:1]
         if changed := what_if_words(reading):
             lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]

@@ -13,7 +13,7 @@ from tui_llm.rounding import adding, difference
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.messages import GradientWanted, LearnWanted, TargetChosen
-from tui_llm.tui.panes.base import ReadingPane, wrapped
+from tui_llm.tui.panes.base import ReadingPane, how_on, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
 
@@ -31,6 +31,7 @@ class LossPane(ReadingPane, Lines):
         self._reveal = False  # bars that were just asked for are scrolled to
         self._before_own: Target | None = None
         self._lines: list[Text] = []
+        self._bars_at = 0  # the line that the gradient begins at
 
     def on_mount(self) -> None:
         self.put_title()
@@ -59,7 +60,7 @@ class LossPane(ReadingPane, Lines):
         loss = reading.loss
         if loss is None:
             if reading.problem:
-                return wrapped(Text(visible(reading.problem), style=self.style("bad")), width)
+                return wrapped(Text(visible(how_on(reading.problem)), style=self.style("bad")), width)
             return wrapped(Text("no target yet: press t to type one, or Enter on a row of Logits"), width)
         if loss.problem or not loss.tokens:
             why = visible(loss.problem or "the target is empty: press t to type one")
@@ -67,12 +68,9 @@ class LossPane(ReadingPane, Lines):
                 *wrapped(self._target_line(loss), width),
                 *wrapped(Text(why, style=self.style("bad")), width),
             ]
-        return [
-            *wrapped(self._target_line(loss), width),
-            *self._worked(loss, width),
-            *self._bars(loss, width),
-            *self._gradient_lines(width),
-        ]
+        work = [*wrapped(self._target_line(loss), width), *self._worked(loss, width), *self._bars(loss, width)]
+        self._bars_at = len(work)
+        return [*work, *self._gradient_lines(width)]
 
     def _target_line(self, loss: LossReading) -> Text:
         target, muted = self.lab.asked_target, self.style("muted")
@@ -81,7 +79,7 @@ class LossPane(ReadingPane, Lines):
         line = Text("target ")
         line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
         if own:
-            line.append("  the text's own next token" + (" (n: the one before)" if chosen else ""), muted)
+            line.append("  the text's own next token" + (" (n: back to the target before)" if chosen else ""), muted)
         elif target is not None and target.text is not None:
             spaced = target.text.startswith(" ")
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
@@ -121,7 +119,7 @@ class LossPane(ReadingPane, Lines):
             lines += wrapped(
                 Text(
                     f"= −ln p with p = {fmt.percent(token.probability)}, rank {fmt.count(token.rank)}; "
-                    f"gradient p − y = {fmt.number(token.gradient, 3)}",
+                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(token.gradient, 3)}",
                     style=muted,
                 ),
                 width,
@@ -136,7 +134,7 @@ class LossPane(ReadingPane, Lines):
         lines += wrapped(
             Text(
                 f"surprise{each}: {fmt.number(loss.bits)} bits · one in {fmt.compact(loss.perplexity)} "
-                "(perplexity, e^loss)"
+                + ("(perplexity, e^loss)" if width >= 58 else "(perplexity)")
             ),
             width,
         )
@@ -207,7 +205,7 @@ class LossPane(ReadingPane, Lines):
         self.rebuild()
         if self._reveal:
             self._reveal = False
-            self.call_after_refresh(self.scroll_end, animate=False)
+            self.call_after_refresh(lambda: self.scroll_to(y=self._bars_at, animate=False))
 
     def no_gradient(self, problem: str) -> None:
         self._gradient, self._no_gradient = None, problem

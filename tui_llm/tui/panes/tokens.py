@@ -85,7 +85,10 @@ class TokensPane(ReadingPane, Lines):
             return [Text("waiting for the model", style=self.style("muted"))]
         tokens = reading.tokens
         line = Text()
-        line.append(f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong"))
+        if tokens.problem:
+            line.append("no tokens", self.style("strong"))
+        else:
+            line.append(f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong"))
         line.append(f" of {visible(tokens.tokenizer)}")
         if tokens.vocabulary:
             line.append(f", vocabulary {fmt.count(tokens.vocabulary)}")
@@ -97,8 +100,16 @@ class TokensPane(ReadingPane, Lines):
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
         self._segments = self._layout(tokens, width)
-        room = max(1, self.size.height // 2)
+        room = max(1, (self.size.height + 1) // 2)
         return lines[:room]
+
+    def rebuild(self) -> None:
+        self.put_title()
+        super().rebuild()
+
+    def title_words(self) -> str:
+        kind = self.lab.colour
+        return f" · {kind}{shades.in_nats(kind)}" if self.shaded and kind != shades.PLAIN else ""
 
     @property
     def shaded(self) -> bool:
@@ -133,13 +144,14 @@ class TokensPane(ReadingPane, Lines):
         line = Text(f"token {fmt.count(reading.position + 1)} of {fmt.count(len(reading.prompt_ids))}: ")
         line.append(truncate(visible_token(token.text), max(1, width // 3)) or "∅", self.style("accent"))
         line.append(f" · id {token.id}", strong)
-        line.append(f" · bytes {token.bytes[:8].hex(' ')}{'…' if len(token.bytes) > 8 else ''}", muted)
+        room = max(1, min(8, (width - line.cell_len - 10) // 3))  # so many bytes stay on the line
+        line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
         said = Text(f"surprisal {fmt.number(score.surprisal)} nats · p {fmt.percent(score.probability)}", strong)
         said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
-        if width >= 66:
-            said.append(f" · entropy {fmt.number(score.entropy)}", "not bold")
+        if width >= 71:
+            said.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
         return [*wrapped(line, width), *wrapped(said, width)]
 
     def _legend(self, width: int) -> list[Text]:

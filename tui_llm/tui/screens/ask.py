@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
+from textual.widgets.text_area import Selection
 
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -26,6 +27,9 @@ class AskScreen(ModalScreen[str | None]):
     def on_mount(self) -> None:
         editor = self.query_one(PromptEditor)
         editor.border_title = Text(self._title)
+        text = editor.text  # typing replaces what stands there, but for a space in front: it counts
+        if spoken := text.strip():
+            editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
         editor.focus()
 
     def on_prompt_editor_left(self, event: PromptEditor.Left) -> None:

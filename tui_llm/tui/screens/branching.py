@@ -81,7 +81,7 @@ class Branching(Inquiring):
             self.lab.chat = request.chat
             self.lab.steps = steps(tree.continued, ())
         self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.way)[len(tree.continued) :])
-        self.lab.note = f"{node.depth} tokens from the tree"
+        self.lab.note = f"{node.depth} token{'' if node.depth == 1 else 's'} from the tree"
         self.query_one(GeneratePane).show(None)
         self.ask()
 

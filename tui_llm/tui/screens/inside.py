@@ -129,7 +129,8 @@ class InsideScreen(OverLab):
             self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._problem)
         elif self.view == "lens":
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
-            request = dataclasses.replace(self.request, target=self.target if at_end else None)
+            given = at_end and self.target is not None and not self.target.own  # at its end a text has no next token
+            request = dataclasses.replace(self.request, target=self.target if given else None)
             self.lab.inquire(LensQuestion(request, self.number, TOP), self._lens, self._problem)
         elif self.place is not None:
             self._ask_neighbours(id=self.place.token.id)

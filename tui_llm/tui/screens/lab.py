@@ -130,6 +130,7 @@ class LabScreen(
         for name in PANES:
             self.pane(name).display = not (single or self.zoomed) or name == self.current
         self.query_one(TabBar).show(self.current)
+        self.call_after_refresh(self.query_one(KeyBar).show_rest)
 
     @property
     def one_at_a_time(self) -> bool:
@@ -142,7 +143,7 @@ class LabScreen(
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
-        self.query_one(KeyBar).show(place)
+        self.query_one(KeyBar).show(place, self.pane(place) if place in PANES else None)
         self.show_undo()
         if typing:
             self.await_ghost()

@@ -125,7 +125,7 @@ class LearnScreen(OverLab):
         ]
         if learned is not None:
             kept = f", undo {fmt.megabytes(learned.kept_bytes)}" if learned.kept else ""
-            parts.append((f"  memory: a copy takes {fmt.megabytes(learned.copy_bytes)}{kept}", "$text-muted"))
+            parts.append((f"  memory: copy {fmt.megabytes(learned.copy_bytes)}{kept}", "$text-muted"))
         self.query_one("#learn-recipe", Bar).put(Content.assemble(*parts))
 
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────

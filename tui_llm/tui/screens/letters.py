@@ -77,7 +77,7 @@ class LettersScreen(FullScreen):
         if row.cell_len > room:
             row = Text(fit(label, room), no_wrap=True)
         row.append(" " * (room - row.cell_len)).append(str(token.id).rjust(10), muted)
-        return row.append((str(inside) if inside else "·").rjust(10), self.style("strong") if inside else muted)
+        return row.append(str(inside).rjust(10), self.style("strong") if inside else muted)
 
     def table(self) -> Iterable[Row]:
         yield "number", "id", "text", "letters"

@@ -107,7 +107,8 @@ class MergesScreen(FullScreen):
             return [name], wrapped(Text(visible(word.problem), style=self.style("bad")), width)
         replay, step = word.replay, self.step
         last = len(replay.states) - 1
-        name.append(f"  {len(word.text.encode()):,} bytes → {len(word.tokens):,} tokens", muted)
+        tokens = f"{len(word.tokens):,} token{'' if len(word.tokens) == 1 else 's'}"
+        name.append(f"  {len(word.text.encode()):,} bytes → {tokens}", muted)
         head = [*wrapped(name, width)[:2], Text(f"merge {step} of {last}", style=strong)]
         if step:
             head += wrapped(Text(f"{what(replay, step)}: {why(replay, step)}"), width)
@@ -146,7 +147,9 @@ class MergesScreen(FullScreen):
         return [*lines, *(wrapped(Text(says, style=self.style("muted")), width) if state.best is not None else [])]
 
     def _end(self, word: Word, width: int) -> list[Text]:
-        line = Text("no pair is a token: these are the tokens, ids ", style=self.style("strong"))
+        one = len(word.tokens) == 1
+        said = f"no pair is a token: {'this is the token, id' if one else 'these are the tokens, ids'} "
+        line = Text(said, style=self.style("strong"))
         line.append(", ".join(str(token.id) for token in word.tokens), self.style("accent"))
         if word.replay is not None and word.replay.whole:
             line = Text(

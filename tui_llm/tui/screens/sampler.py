@@ -98,6 +98,7 @@ class SamplerScreen(ModalScreen[SamplerSettings | None]):
 
     def on_mount(self) -> None:
         self.query_one("#form").border_title = Content("Sampler")
+        self.query_one("#form").border_subtitle = Content("Tab: next · Space: on or off")
         self._check()
         self.query_one("#temperature", NumberField).focus()
 

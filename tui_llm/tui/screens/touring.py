@@ -40,6 +40,8 @@ NAMES = {  # screens over the lab, by class
     "TemperaturesScreen": "temperatures",
     "LearnScreen": "learn",
     "LearnedScreen": "learned",
+    "DrawScreen": "draw",
+    "DrawManyScreen": "draw_many",
 }
 
 
@@ -92,7 +94,8 @@ class Touring(Inquiring):
         self.forget(InstructQuestion)
         self.forget(TextFileQuestion)
         for screen in self.app.screen_stack:
-            screen.query(TourPane).remove()
+            for pane in screen.query(TourPane):
+                pane.leave()
         self.fit_panes()
 
     def stand_beside(self, screen: Screen[Any]) -> None:
@@ -153,6 +156,7 @@ class Touring(Inquiring):
         reading = self.reading if self.reading and self.reading.request.number == self.lab.number else None
         return Facts(
             prompt=self.lab.prompt,
+            asking=asking,
             typing=asking or isinstance(self.app.screen.focused, PromptEditor),
             reading=reading,
             steps=self.lab.steps,

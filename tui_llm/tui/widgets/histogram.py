@@ -38,7 +38,9 @@ class HistogramLines(Lines):
             .append(" draws at ")
             .append(fmt.sampler(found.sampler), strong)
         )
-        line.append(f", seed {found.seed} · {fmt.count(found.kept)} tokens can come", muted)
+        line.append(
+            f", seed {found.seed} · {fmt.count(found.kept)} token{'' if found.kept == 1 else 's'} can come", muted
+        )
         lines = wrapped(line, width)[:2]
         if found.chi_squared is not None and found.chance is not None and self.size.height > 8:
             fair = Text("χ² = ").append(fmt.number(found.chi_squared, 1), strong)

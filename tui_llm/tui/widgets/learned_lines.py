@@ -102,7 +102,7 @@ class LearnedLines(Lines):
         rows = [
             self._title("what comes next: the likeliest before and after, and the target ◆", width),
             Text(
-                truncate(f"  {fit('token', room)}{'before':>9}{'after':>9}{'points':>10}", width),
+                truncate(f"  {fit('token', room)}{'before':>9}{'after':>9}{'points':>10}  after", width),
                 style=self.style("muted"),
                 no_wrap=True,
             ),

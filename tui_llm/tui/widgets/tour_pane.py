@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Static
+from textual.widgets._toast import ToastRack
 
 from tui_llm.tour.numbers import keyed
 from tui_llm.tour.tour import FINISHED, Tour
@@ -53,6 +54,18 @@ class TourPane(Static):
         self.set_class(room.height > 0, "-strip")
         self.styles.width = room.width or "100%"
         self.styles.height = room.height or "100%"
+        self._keep_clear(room)
+
+    def leave(self) -> None:
+        self._keep_clear(Size(0, 0))
+        self.remove()
+
+    def _keep_clear(self, room: Size) -> None:
+        """Notifications come up beside the tour, never over its words."""
+        if self.is_attached:
+            for rack in self.screen.query(ToastRack):
+                rack.styles.margin = (0, 0, 1 + room.height, 0)
+                rack.styles.padding = (0, room.width, 0, 0)
 
     def show(self, tour: Tour) -> None:
         def words(text: str) -> str:
@@ -60,7 +73,7 @@ class TourPane(Static):
 
         side = self.has_class("-side")
         gap = "\n\n" if side else "\n"
-        keys = words("{tour_next} skips · {tour_back} back · {tour} closes")
+        keys = words(("" if tour.finished else "{tour_next} skips · ") + "{tour_back} back · {tour} closes")
         where = f"Tour {tour.step + 1}/{len(tour.steps)}: " if not tour.finished else "Tour: "
         part = f" ({tour.part + 1}/{len(tour.steps[tour.step].parts)})" if not tour.finished else ""
         parts: list[str | tuple[str, str]] = [(where + tour.title + part, "bold $text-accent")]

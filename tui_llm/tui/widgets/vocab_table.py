@@ -211,9 +211,9 @@ class VocabTable(Lines):
             case "scaled":
                 text = "—" if self._greedy else fmt.number(candidate.scaled)
             case "e^logit":
-                text = fmt.compact(candidate.exp_logit)
+                text = fmt.figures(candidate.exp_logit)
             case "numerator":
-                text = fmt.compact(candidate.numerator)
+                text = fmt.figures(candidate.numerator)
             case "raw p":
                 text, style = fmt.percent(candidate.raw_probability), None
             case "tempered":
@@ -254,8 +254,8 @@ class VocabTable(Lines):
             return shown(math.fsum(map(value, there))) if len(there) == len(rows) else "…"
 
         whole = {
-            "e^logit": fmt.compact(distribution.exp_total),
-            "numerator": fmt.compact(distribution.total),
+            "e^logit": fmt.figures(distribution.exp_total),
+            "numerator": fmt.figures(distribution.total),
             "raw p": fmt.percent(1),
             "tempered": fmt.percent(1),
             "cut": fmt.percent(distribution.kept_mass),
@@ -265,8 +265,8 @@ class VocabTable(Lines):
         if self.size.height < 12:
             return sums
         sight = {
-            "e^logit": seen(lambda row: min(row.exp_logit, 1e300), fmt.compact),
-            "numerator": seen(lambda row: row.numerator, fmt.compact),
+            "e^logit": seen(lambda row: min(row.exp_logit, 1e300), fmt.figures),
+            "numerator": seen(lambda row: row.numerator, fmt.figures),
             "raw p": seen(lambda row: row.raw_probability, fmt.percent),
             "tempered": seen(lambda row: row.tempered, fmt.percent),
             "cut": seen(lambda row: row.tempered if row.kept else 0.0, fmt.percent),

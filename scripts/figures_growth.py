@@ -1,0 +1,79 @@
+"""How reading grows: with context, vocabulary and layers, beside what the model's own numbers grow by.
+
+    python scripts/figures_growth.py [--weights fp32|half|int8] [--rounds 5]
+
+Random weights, 12 heads of 64 numbers. A typed token moves every weight and the whole cache once, so its time is set
+beside those bytes; reading a whole text anew is set beside its operations. What grows no faster has the same or a smaller
+quotient further down in its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from tui_llm.llm import fast_decode, speed
+from tui_llm.llm.model import GPT
+from tui_llm.llm.shape import GPTConfig
+from tui_llm.llm.window import Window
+
+GROWING = {
+    "context": [(tokens, GPTConfig(4096, 1024, 6), tokens) for tokens in (64, 128, 256, 512, 1024)],
+    "vocabulary": [(size, GPTConfig(size, 256, 6), 128) for size in (4096, 8192, 16384, 50257)],
+    "layers": [(count, GPTConfig(4096, 256, count), 128) for count in (2, 6, 12, 24)],
+}
+
+
+def seconds(work: Callable[[], object], before: Callable[[], object], rounds: int) -> float:
+    """The median, after one time uncounted."""
+    taken = []
+    for _ in range(rounds + 1):
+        before()
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+def measure(config: GPTConfig, tokens: int, weights: str, rounds: int) -> tuple[float, float]:
+    """Seconds to the logits: after the last of `tokens`, the others read before; and after all of them, read anew."""
+    torch.manual_seed(0)
+    window = Window(fast_decode.predictor(GPT(config).eval().requires_grad_(False), weights), config.vocabulary)
+    ids = random.Random(0).choices(range(config.vocabulary), k=tokens)
+
+    def read() -> None:
+        window.feed(ids)
+        window.logits()
+
+    window.feed(ids)
+    typed = seconds(read, lambda: window.crop(tokens - 1), 4 * rounds)
+    return typed, seconds(read, lambda: window.crop(0), rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="fp32", choices=("fp32", "half", "int8"))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.weights}, medians of {options.rounds}"
+    )
+    for name, sizes in GROWING.items():
+        print(f"\n{name:>10}  a typed token      MB   ms/MB  the whole text  GFLOP  ms/GFLOP")
+        for at, config, tokens in sizes:
+            typed, whole = measure(config, tokens, options.weights, options.rounds)
+            moved = speed.moved(config, 1, tokens - 1, options.weights) / 1e6
+            flops = speed.flops(config, tokens, 0) / 1e9
+            print(
+                f"{at:10,}  {typed * 1e3:10.2f} ms {moved:7.1f} {typed * 1e3 / moved:7.3f} "
+                f"{whole * 1e3:12.1f} ms {flops:6.1f} {whole * 1e3 / flops:9.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

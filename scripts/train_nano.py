@@ -1,0 +1,99 @@
+"""Trains the model that ships, from raw text to its folder, and measures it on text that it never saw.
+
+python scripts/train_nano.py CORPUS WORK [--first STEPS] [--second STEPS]
+
+CORPUS holds the folders `simple`, `children` and `fiction` of text files; WORK gets everything that is made, and the folder
+`nano` at the end. Run it again after a stop: what is done is not done twice, and a training goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# Held out from the start: whole books, and the last fortieth of the stories in every file of `simple`.
+BOOKS = (
+    "children/abbie-farwell-brown__the-christmas-angel.txt",
+    "children/hugh-lofting__the-story-of-doctor-dolittle.txt",
+    "fiction/robert-louis-stevenson__the-body-snatcher.txt",
+    "fiction/stephen-crane__the-open-boat.txt",
+    "fiction/w-w-jacobs__the-monkeys-paw.txt",
+)
+STORIES = 40
+SEPARATOR = "<|endoftext|>"
+# Simple text counts three times over where the vocabulary is learned, and in the second training, which ends with it.
+SIMPLE = "simple simple simple"
+COMMON = "--preset nano --optimiser muon --learning-rate 5e-3 --schedule wsd"
+
+
+def hold_out(corpus: Path, work: Path) -> None:
+    """WORK/text to learn from and WORK/held-out, from the corpus."""
+    for folder in ("simple", "children", "fiction"):
+        for path in sorted((corpus / folder).glob("*.txt")):
+            text, name = path.read_text(encoding="utf-8"), f"{folder}/{path.name}"
+            if name in BOOKS:
+                _write(work / "held-out" / path.name, text)
+                continue
+            if folder == "simple":
+                stories = text.split(SEPARATOR)
+                end = len(stories) - max(1, len(stories) // STORIES)
+                _write(work / "held-out" / f"stories-{path.name}", SEPARATOR.join(stories[end:]))
+                text = SEPARATOR.join(stories[:end])
+            _write(work / "text" / name, text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def tui_llm(work: Path, command: str) -> None:
+    print("+ tui-llm", command, flush=True)
+    place = {**os.environ, "TUI_LLM_HOME": str(work / "home")}
+    subprocess.run([sys.executable, "-m", "tui_llm", *command.split()], check=True, cwd=work / "text", env=place)
+
+
+def train(work: Path, run: str, options: str) -> None:
+    """A whole training, or the rest of one."""
+    started = (work / "home" / "runs" / run).exists()
+    tui_llm(work, f"train --run {run} {'--resume' if started else options}")
+    state = json.loads((work / "home" / "runs" / run / "status.json").read_text(encoding="utf-8"))["state"]
+    if state != "finished":
+        raise SystemExit(f"{run} is {state}: run this again to go on with it")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--first", type=int, default=6000, help="steps on everything, at one learning rate")
+    parser.add_argument("--second", type=int, default=4000, help="steps on simple and children's text, down to nothing")
+    chosen = parser.parse_args()
+    work = chosen.work.resolve()
+    if not (work / "text").exists():
+        hold_out(chosen.corpus, work)
+    if not (work / "vocabulary").exists():
+        tui_llm(work, f"vocabulary train {SIMPLE} children fiction --size 4096 --out ../vocabulary")
+    train(
+        work,
+        "nano-1",
+        f"simple children fiction {COMMON} --tokenizer {work / 'vocabulary'} --steps {chosen.first} --decay-fraction 0",
+    )
+    train(
+        work,
+        "nano-2",
+        f"{SIMPLE} children {COMMON} --from nano-1 --steps {chosen.second} --decay-fraction 0.9 --min-learning-rate 0",
+    )
+    shutil.rmtree(work / "nano", ignore_errors=True)
+    tui_llm(work, "export nano-2 ../nano --dtype bfloat16")
+    texts = " ".join(f"../held-out/{path.name}" for path in sorted((work / "held-out").glob("*.txt")))
+    tui_llm(work, f"evaluate {texts} --model ../nano")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What `--help` prints: a page for every command, alike in form, with examples that parse and the cheap ones run."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+import pytest
+
+from tui_llm.cli import build_parser, main
+from tui_llm.options.manual import PAGES, TOP, parsers
+
+ALL = dict(parsers(build_parser()))
+EXAMPLES = [(path, line) for path, page in [*PAGES.items(), ("", TOP)] for line in page.examples]
+CHEAP = ("tokens", "softmax", "merges", "letters", "runs", "models", "models info", "completion")  # load no weights
+
+
+def test_every_command_and_action_has_a_page_and_no_page_is_left_over() -> None:
+    assert PAGES.keys() == ALL.keys() - {""}
+    assert all(page.examples and page.more.endswith((".", "fish")) for page in PAGES.values())
+
+
+@pytest.mark.parametrize(("path", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_every_example_parses_as_its_command(path: str, line: str) -> None:
+    options = build_parser().parse_args(shlex.split(line)[1:])
+    said = [word for word in (options.command, getattr(options, "action", None)) if word]
+    assert not path or said[: len(path.split())] == path.split()
+    assert line in " ".join(ALL[path].format_help().split("\n"))
+
+
+@pytest.mark.parametrize("line", [line for path, line in EXAMPLES if path in CHEAP and "compare" not in line and "rename" not in line and " pull " not in line])  # fmt: skip
+def test_cheap_examples_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(line)[1:]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_option_and_argument_says_what_it_is(path: str) -> None:
+    for action in ALL[path]._actions:
+        assert isinstance(action, argparse._SubParsersAction) or action.help, (path, action)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_page_fits_80_columns(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = ALL[path].format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\nexamples:\n  tui-llm" in text
+    first = text.split("\n\n")[1]
+    assert first[0].isupper() and first.rstrip().endswith(".")
+
+
+def test_the_top_page_says_where_things_are_and_what_a_status_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ALL[""].format_help()
+    for words in ("exit status:", "environment:", "files:", "TUI_LLM_HOME", "NO_COLOR", "DATA/runs/NAME/", "130"):
+        assert words in text
+    assert main(["tokens", "x", "--tokenizer", "nobody"]) == 2
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+
+
+def test_every_command_takes_json_but_two() -> None:
+    for path, parser in ALL.items():
+        if path and not any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
+            assert ("--json" in parser.format_help()) is (path not in ("serve", "completion")), path
