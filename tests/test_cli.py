@@ -159,7 +159,7 @@ def test_softmax_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert round(-math.log(0.01), 2) == 4.61
     assert main(["softmax", "mat=3.2", "rug=1.3", "moon=-2.1"]) == 0
     text = capsys.readouterr().out
-    assert all(number in text for number in ("86.6 %", "13.0 %", "0.4 %"))
+    assert all(number in text for number in ("86.6 %", "13.0 %", "0.43 %"))
 
 
 @pytest.mark.parametrize(

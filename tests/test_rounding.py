@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.rounding import MOST_DIGITS, adding
+from tui_llm.rounding import MOST_DIGITS, adding, percent
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -53,3 +53,19 @@ def test_the_line_that_did_not_add_up() -> None:
     assert adding([5.0, math.nan, -math.inf], math.nan) == (["5.00", "NaN", "−∞"], "NaN")
     assert adding([0.5] * 3, 1.5, 0) == (["0.5", "0.5", "0.5"], "1.5")
     assert adding([1 / 3] * 3, 1.0) == (["0.34", "0.33", "0.33"], "1.00")
+
+
+@given(st.floats(0, 1))
+def test_a_share_in_per_cent_is_right_to_half_its_last_digit_and_never_0_for_more(share: float) -> None:
+    text = percent(share)
+    assert len(text) <= 8 or share < 1e-99
+    number, sign = text.split(" ")
+    assert sign == "%" and (share == 0) == (float(number) == 0)
+    digits = number.partition("e")[0].partition(".")[2]
+    unit = 10.0 ** (int(number.partition("e")[2] or 0) - len(digits))
+    assert abs(float(number) - 100 * share) <= 0.5001 * unit
+
+
+def test_a_share_in_per_cent() -> None:
+    shares = [1, 0.866, 0.0999, 0.0042, 0.00003, 4e-7, 0, math.nan]
+    assert list(map(percent, shares)) == ["100.0 %", "86.6 %", "9.99 %", "0.42 %", "0.003 %", "4e-05 %", "0 %", "NaN"]

@@ -17,7 +17,7 @@ from tui_llm.reading import (
     Token,
     Tokenization,
 )
-from tui_llm.rounding import adding, difference
+from tui_llm.rounding import adding, difference, percent
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -154,13 +154,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[i
         ]
         out.append("  ".join(cells).rstrip())
     return "\n".join(out)
-
-
-def percent(p: float) -> str:
-    """A probability as per cent, with as many digits as it takes to tell it from 0."""
-    if p == 0:
-        return "0 %"
-    return f"{p:.1%}".replace("%", " %") if p >= 0.001 else f"{p * 100:.1g} %"
 
 
 def settings_text(settings: SamplerSettings) -> str:

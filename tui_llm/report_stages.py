@@ -8,7 +8,8 @@ from typing import Any
 from tui_llm.display import visible_token
 from tui_llm.facts.temperatures import Temperatures
 from tui_llm.reading import Candidate, Distribution
-from tui_llm.report import finite, percent, settings_text, table, token_json
+from tui_llm.report import finite, settings_text, table, token_json
+from tui_llm.rounding import percent
 
 
 def stages_rows_text(spread: Distribution, rows: Sequence[Candidate]) -> str:

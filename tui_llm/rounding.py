@@ -1,4 +1,6 @@
-"""Sums that add up as they are printed: 14.02 + 0.77 = 14.80 would be wrong arithmetic to whoever reads it."""
+"""How numbers are rounded to be printed: shares in per cent, one rule everywhere; and sums that add up as they are printed:
+14.02 + 0.77 = 14.80 would be wrong arithmetic to whoever reads it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,22 @@ import math
 from collections.abc import Sequence
 
 MOST_DIGITS = 4  # after the point: beyond that float32's own rounding shows
+
+
+def percent(value: float) -> str:
+    """86.6 %, 0.42 %, 0.003 %, 4e-05 %: at most eight characters, and never 0 for what is more."""
+    if not math.isfinite(value):
+        return _word(value, 0)
+    hundred = 100 * value
+    if hundred == 0:
+        return "0 %"
+    if hundred >= 9.995:
+        return f"{hundred:.1f} %"
+    if hundred >= 0.00995:
+        return f"{hundred:.2f} %"
+    if hundred >= 0.00095:
+        return f"{hundred:.3f} %"
+    return f"{hundred:.0e} %"
 
 
 def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[str], str]:

@@ -16,7 +16,6 @@ from tui_llm.llm.distribution import (
     draw,
     entropy,
     log_softmax,
-    mask_padding,
     probabilities,
     process,
     rank,
@@ -133,15 +132,6 @@ def test_entropy_at_its_ends():
     assert entropy(torch.zeros(1000)) == pytest.approx(math.log(1000))
     assert entropy(torch.tensor([0.0, -INF, -INF])) == 0
     assert math.copysign(1, entropy(torch.tensor([0.0]))) == 1
-
-
-@given(mild, st.integers(1, 10))
-def test_padding_takes_no_probability(logits, padding):
-    padded = torch.cat([logits, torch.full((padding,), 50.0)])
-    masked = mask_padding(padded, len(logits))
-    torch.testing.assert_close(probabilities(masked)[: len(logits)], probabilities(logits))
-    assert (probabilities(masked)[len(logits) :] == 0).all()
-    assert (padded[len(logits) :] == 50).all()  # the caller's own stay as they were
 
 
 @pytest.mark.parametrize(

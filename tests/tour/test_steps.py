@@ -29,6 +29,7 @@ from tui_llm.llm.instruction_pairs import EXAMPLES
 from tui_llm.llm.recipe import Recipe
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import GeneratedToken, Reading, Request, Target, Token, Weights
+from tui_llm.rounding import percent
 from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
 from tui_llm.tour.facts import Facts, Outcome, RunFacts
 from tui_llm.tour.steps import STEPS
@@ -188,7 +189,7 @@ def test_softmax(engine: PipelineEngine) -> None:
     assert "cursor" in told(steps_numbers.staged(facts(inside, stage=1), Facts()), False)
     assert "logit" in told(steps_numbers.staged(facts(reading, stage=1), Facts()), True)
     own = told(steps_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
-    assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.4 %: together 100.0 %" in own and "tutorial" not in own
+    assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.43 %: together 100.0 %" in own and "tutorial" not in own
     assert "86.6/13.0/0.4 %" in told(steps_numbers.own_logits(scratch("a=1 [/]=2"), Facts()), True)
     told(steps_numbers.own_logits(scratch("a=1"), Facts()), False)
     before = scratch("a=1 b=2")
@@ -319,10 +320,10 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
         steps_model.attended(Facts(screen="inside", view="attention", answers={AttentionQuestion: looked}), Facts()),
         True,
     )
-    assert numbers.percent(max(looked.mean.weights)) in said and "4 × 4 heads" in said
+    assert percent(max(looked.mean.weights)) in said and "4 × 4 heads" in said
     lens = engine.answer(LensQuestion(old.request))
     said = told(steps_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
-    assert old.distribution is not None and numbers.percent(old.distribution.candidates[0].raw_probability) in said
+    assert old.distribution is not None and percent(old.distribution.candidates[0].raw_probability) in said
     question = read(engine, "What is your name?")
     assert "question mark" in told(steps_model.continued(facts(old), Facts()), False)
     greedy = SamplerSettings(temperature=0)

@@ -15,6 +15,7 @@ from tui_llm.facts.lens import Lens, LensQuestion
 from tui_llm.facts.neighbours import Neighbours, NeighboursQuestion
 from tui_llm.facts.place import Place
 from tui_llm.reading import Request, Target, Token, Weights
+from tui_llm.rounding import percent
 
 if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
@@ -108,7 +109,7 @@ def _attention_text(found: Attention, layer: int, head: int) -> str:
         report.table(
             ("#", "token", "weight", ""),
             [
-                (str(place.first + at), _token(token), report.percent(weight), "█" * round(weight * BAR))
+                (str(place.first + at), _token(token), percent(weight), "█" * round(weight * BAR))
                 for at, (token, weight) in enumerate(zip(place.tokens, look.weights, strict=False))
             ],
             left=(1, 3),
@@ -173,11 +174,11 @@ def _lens_text(found: Lens) -> str:
     rows = [
         (
             str(row.layer) if row.layer else "embedding",
-            report.percent(row.probability),
+            percent(row.probability),
             str(row.rank),
             f"{row.entropy:.3f}",
             f"{row.divergence:.3f}",
-            "  ".join(f"{_token(g.token)} {report.percent(g.probability)}" for g in row.guesses),
+            "  ".join(f"{_token(g.token)} {percent(g.probability)}" for g in row.guesses),
         )
         for row in found.rows
     ]

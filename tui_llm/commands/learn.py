@@ -13,6 +13,7 @@ from tui_llm.errors import UserError
 from tui_llm.facts.learn import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched, WatchedChange
 from tui_llm.llm.recipe import OPTIMISERS, USUAL, Recipe, check
 from tui_llm.reading import Request, Target
+from tui_llm.rounding import percent
 
 NAMED = 40  # cells of a prompt in a table
 
@@ -106,10 +107,10 @@ def learned_text(learned: Learned) -> str:
         report.table(
             ("step", "optimiser", "step size", "|gradient|", f"loss{each}", "p(target)"),
             [
-                ("0", "–", "–", "–", f"{before.loss:.4f}", report.percent(before.probability)),
+                ("0", "–", "–", "–", f"{before.loss:.4f}", percent(before.probability)),
                 *(
                     (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
-                     f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", report.percent(s.probability))
+                     f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
                     for s in learned.steps
                 ),
             ],
@@ -120,7 +121,7 @@ def learned_text(learned: Learned) -> str:
             ("token", "id", "rank before", "after", "raw p before", "after"),
             [
                 (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
-                 str(r.rank_before), str(r.rank_after), report.percent(r.before), report.percent(r.after))
+                 str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
                 for r in learned.runners
             ],
             left=(0,),
@@ -158,7 +159,7 @@ def _watched_row(one: WatchedChange) -> tuple[str, ...]:
         return "–" if value is None else f"{value:.4f}"
 
     def share(value: float | None) -> str:
-        return "–" if value is None else report.percent(value)
+        return "–" if value is None else percent(value)
 
     first = [visible_token(token.text) if token else "–" for token in (one.first_before, one.first_after)]
     return (

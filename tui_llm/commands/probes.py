@@ -9,6 +9,7 @@ from tui_llm import report
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import truncate, visible, visible_token
 from tui_llm.errors import UserError
+from tui_llm.rounding import percent
 
 if TYPE_CHECKING:
     from tui_llm.training.pins import Pin
@@ -127,10 +128,10 @@ def _over_text(saved: Saved) -> str:
         told = ["–"] * 3
         if probe.loss is not None and probe.probability is not None:
             ranks = ", ".join(f"{t.rank:,}" for t in probe.tokens[:4]) + (" …" if len(probe.tokens) > 4 else "")
-            told = [report.percent(probe.probability), f"{probe.loss:.4f}", ranks]
+            told = [percent(probe.probability), f"{probe.loss:.4f}", ranks]
         first = probe.guesses[0]
         rows.append(
-            [f"{step:,}", *(told if target else []), visible_token(first.text), report.percent(first.probability),
+            [f"{step:,}", *(told if target else []), visible_token(first.text), percent(first.probability),
              f"{probe.entropy:.4f}"]
         )  # fmt: skip
     lines = [report.table(header, rows, left=(header.index("likeliest"),))] if rows else []
@@ -140,19 +141,19 @@ def _over_text(saved: Saved) -> str:
 def _at_text(step: int, probe: Probe) -> str:
     lines = [f"at step {step:,}" + ("" if probe.entropy is None else f": entropy {probe.entropy:.4f} nats")]
     rows = [
-        (str(place), visible_token(g.text), str(g.id), report.percent(g.probability))
+        (str(place), visible_token(g.text), str(g.id), percent(g.probability))
         for place, g in enumerate(probe.guesses, 1)
     ]
     if rows:
         lines.append(report.table(("#", "token", "id", "raw p"), rows, left=(1,)))
     if probe.loss is not None and probe.probability is not None:
         tokens = [
-            (visible_token(t.text), str(t.id), f"{t.rank:,}", report.percent(t.probability), f"{t.loss:.4f}")
+            (visible_token(t.text), str(t.id), f"{t.rank:,}", percent(t.probability), f"{t.loss:.4f}")
             for t in probe.tokens
         ]
         lines.append(report.table(("target", "id", "rank", "raw p", "loss"), tokens, left=(0,)))
         if len(tokens) > 1:
-            lines.append(f"the whole target: {report.percent(probe.probability)}, {probe.loss:.4f} nats")
+            lines.append(f"the whole target: {percent(probe.probability)}, {probe.loss:.4f} nats")
     return "\n".join(lines + ([f"! {visible(probe.problem)}"] if probe.problem else []))
 
 
@@ -175,7 +176,7 @@ def _between_text(before: tuple[int, Probe] | None, after: tuple[int, Probe] | N
 
 
 def _most(known: float | None, most: float) -> str:
-    return report.percent(known) if known is not None else f"≤ {report.percent(most)}"
+    return percent(known) if known is not None else f"≤ {percent(most)}"
 
 
 def _points(change: Change) -> str:

@@ -11,7 +11,7 @@ from tui_llm.errors import UserError
 from tui_llm.facts.tree import BranchQuestion, KnownQuestion
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.reading import Request
-from tui_llm.report import percent
+from tui_llm.rounding import percent
 from tui_llm.tree import Growth, Node, Tree
 from tui_llm.tree_file import model_words, save, tree_json
 

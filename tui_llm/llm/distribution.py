@@ -17,7 +17,7 @@ often they stand there. Then the tail is cut, in this order, and what is left is
     min-p   keep tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)
 
 Each keeps a start of the list "likeliest first, ties by lower id", so together they keep a start of it too.
-Shapes: V is the vocabulary. Logits are masked or sliced to it first (`mask_padding`). Softmax is in float32,
+Shapes: V is the vocabulary. Logits are sliced to it first (`Window`). Softmax is in float32,
 sums of probabilities in float64.
 """
 
@@ -51,16 +51,6 @@ def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERG
         raise UserError(f"{whose} contain +inf: {cure}")
     if peak.isneginf().any():
         raise UserError(f"{whose} are all −inf, so no token is possible: {cure}")
-
-
-def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
-    """Logits (…, V) with −inf for ids from `vocabulary` up, which only pad the embedding to a round size. To
-    leave them out of a table's counts too, slice: logits[..., :vocabulary] gives the same probabilities."""
-    if vocabulary >= logits.shape[-1]:
-        return logits
-    masked = logits.clone()
-    masked[..., vocabulary:] = -torch.inf
-    return masked
 
 
 def penalise(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:

@@ -32,14 +32,6 @@ def loss(probability: float) -> float:
     return -math.log(probability) if probability > 0 else math.inf
 
 
-def percent(probability: float) -> str:
-    if not math.isfinite(probability):
-        return "?"
-    if 0 < probability < 0.0005:
-        return f"{probability * 100:.1g} %"
-    return f"{probability * 100:.1f} %"
-
-
 def shares(probabilities: Iterable[float]) -> str:
     """`86.6/13.0/0.4 %`"""
     return "/".join(f"{p * 100:.1f}" for p in probabilities) + " %"

@@ -9,8 +9,9 @@ from tui_llm.facts.lens import Lens, LensQuestion
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.llm.instruction_pairs import EXAMPLES, show
 from tui_llm.reading import GeneratedToken
+from tui_llm.rounding import percent
 from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing, not_yet
-from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, percent, shares, table_logits, tempered, words
+from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
 from tui_llm.tour.steps_text import WAIT, reading_of_text

@@ -8,8 +8,9 @@ from tui_llm.facts.gradient import Gradient, GradientQuestion
 from tui_llm.facts.learn import Learned, LearnQuestion, Runner
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.reading import Candidate, LossReading
+from tui_llm.rounding import percent
 from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
-from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, percent, shares, softmax, typed_logits, words
+from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
 from tui_llm.tour.step import Part, Step
 from tui_llm.tour.steps_text import WAIT, reading_of_text
 

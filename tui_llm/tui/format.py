@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.rounding import percent as percent
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -37,22 +38,6 @@ def figures(value: float) -> str:
     if math.isfinite(value) and 0.001 <= abs(value) < 100:
         return f"{value:#.3g}".removesuffix(".")
     return compact(value)
-
-
-def percent(value: float) -> str:
-    """86.6 %, 0.42 %, 0.003 %, 4e-05 %: at most eight characters."""
-    if not math.isfinite(value):
-        return number(value)
-    hundred = 100 * value
-    if hundred == 0:
-        return "0 %"
-    if hundred >= 9.995:
-        return f"{hundred:.1f} %"
-    if hundred >= 0.00995:
-        return f"{hundred:.2f} %"
-    if hundred >= 0.00095:
-        return f"{hundred:.3f} %"
-    return f"{hundred:.0e} %"
 
 
 def count(value: int) -> str:

@@ -109,4 +109,5 @@ class ProbabilityChart(Chart):
 
 
 def _percent(value: float) -> str:
+    """A tick is a round number: `20 %`, where `rounding.percent` would say 20.0 %."""
     return f"{100 * value:.3g} %"
