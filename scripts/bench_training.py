@@ -15,7 +15,7 @@ import sys
 
 from tui_llm.training.launch import ALLOCATOR
 
-SHAPES = ("baby", "mid-4k", "mid-50k")
+SHAPES = ("baby", "nano", "mid-4k", "mid-50k")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,6 +1,7 @@
-"""Measures what watching a training run costs, and how quickly a very long one opens; prints each figure beside its goal.
+"""Measures what watching a training run costs, how quickly a very long one opens, and how the cost of a training step
+grows; prints each figure beside its goal.
 
-    python scripts/figures_training.py [--rounds 3] [--seconds 20] [--only watching|million]
+    python scripts/figures_training.py [--rounds 3] [--seconds 20] [--only watching|million|growth]
 
 A worker trains in turn alone and with the real app, in a pseudo-terminal of 120×40, watching it. Its speed is counted in
 steps over wall time, evaluations and checkpoints included. The figures are this machine's: quote them with it, and
@@ -167,11 +168,47 @@ def million() -> None:
     launch.reap()
 
 
+# ── growth ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GROWTH = {"context": ("block_size", (64, 128, 256, 512, 1024)), "vocabulary": ("vocabulary", (4096, 16384, 50304)),
+          "layers": ("layers", (2, 6, 12, 24))}  # fmt: skip
+SLACK = 1.15  # that a step's time may grow faster than its operations: noise, and caches
+
+
+def growth(steps: int = 3) -> None:
+    """The time of a step of 1,024 tokens beside its floating-point operations, as one thing grows: CPU time, one thread."""
+    import torch
+
+    from tui_llm.training import cost, versus
+
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    for what, (field, values) in GROWTH.items():
+        first = None
+        for value in values:
+            fields = {"layers": 4, "heads": 4, "width": 256, "block_size": 256, "vocabulary": 4096, field: value}
+            shape = versus.Shape(batch_size=1024 // fields["block_size"], **fields)
+            step, taken = versus.ours(shape), []
+            for _ in range(3):  # fresh memory is slow
+                step()
+            for _ in range(steps):
+                began = time.process_time()
+                step()
+                taken.append(time.process_time() - began)
+            flops = 1024 * cost.flops_per_token(cost.shape(shape.settings(), shape.vocabulary), shape.block_size)
+            seconds = statistics.median(taken)
+            first = first or (seconds, flops)
+            slower, more = seconds / first[0], flops / first[1]
+            mark = "as they do, or less" if slower <= SLACK * more else "FASTER THAN THEY DO"
+            print(f"{what:10} {value:6,}  {seconds * 1000:7.1f} ms {flops / 1e9:7.1f} GFLOP {flops / seconds / 1e9:5.0f} GFLOP/s"
+                  f"   time × {slower:5.2f}, operations × {more:5.2f}: grows {mark}", flush=True)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--only", choices=("watching", "million"))
+    parser.add_argument("--only", choices=("watching", "million", "growth"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tui-llm-figures-") as home:
         os.environ["TUI_LLM_HOME"] = home
@@ -179,9 +216,11 @@ def main() -> None:
         print(
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f} at the start"
         )
-        if options.only != "watching":
+        if options.only in (None, "growth"):
+            growth()
+        if options.only in (None, "million"):
             million()
-        if options.only != "million":
+        if options.only in (None, "watching"):
             watching(options.rounds, options.seconds)
 
 

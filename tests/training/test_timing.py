@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.errors import UserError
 from tui_llm.llm.shape import GPTConfig
-from tui_llm.training import cost
+from tui_llm.training import cost, timing_worker
 from tui_llm.training.presets import PRESETS
 from tui_llm.training.timing import Measurement, Rate
 
@@ -44,6 +45,15 @@ def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="not one step"):
         measurement.take()
     assert measurement.process.returncode == -9
+
+
+def test_a_slow_step_counts_at_once() -> None:
+    """Where there is no time for more than one row, the second step of one row is the first that is told."""
+    shape = cost.shape(TOY, 257)
+    found = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 1e-6))
+    assert [value["rows"] for value in found] == [1] and found[0]["tokens"] == TOY.block_size
+    many = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 300.0))
+    assert len(many) == timing_worker.STEPS and {value["rows"] for value in many} == {TOY.batch_size}
 
 
 def test_a_model_that_fits_no_memory_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tui_llm.llm.speed import Amounts, Reader
 
 PEERS = ("transformers",)
+TRAINING_SECONDS = 60.0  # for the training steps at most: on two cores one row of GPT-2 takes three, and the first more
 # How many times faster than transformers it shall be on two cores, for GPT-2 124M's shape: fp32 beside its fp32, the
 # others beside its best.
 GOALS = {
@@ -195,7 +196,7 @@ def show_reading(found: dict[str, Any]) -> None:
 
 
 def measure_training(options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens/s of training such a shape, in a process of its own (a few seconds)."""
+    """Tokens/s of training such a shape, in a process of its own; a few seconds, of a large model `TRAINING_SECONDS`."""
     import dataclasses
 
     from tui_llm.llm import device
@@ -210,7 +211,8 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     settings = dataclasses.replace(settings, layers=config.layers, heads=config.heads, width=config.width,
                                    block_size=min(settings.block_size, config.context), compile="off")  # fmt: skip
     at_best = machine(place)
-    measurement = Measurement(settings, config, str(place))
+    # In as many threads as the machine's rate was measured in, as a run's MFU is.
+    measurement = Measurement(settings, config, str(place), TRAINING_SECONDS, at_best.threads)
     try:
         rate = measurement.take()
     finally:

@@ -7,6 +7,7 @@ was. It touches no run directory. Whoever asked waits (`take`), or kills it (`ca
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -44,12 +45,21 @@ class Rate:
 class Measurement:
     """A process that measures, started when this is made. Raises `UserError` where it can't be started."""
 
-    def __init__(self, settings: TrainingSettings, shape: GPTConfig, device: str, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        shape: GPTConfig,
+        device: str,
+        seconds: float = SECONDS,
+        threads: int | None = None,
+    ) -> None:
         self.cancelled = False
         self._late = False
         environment = {**launch.ALLOCATOR, **launch.environment()}
         if device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         asked = {"settings": asdict(settings), "shape": asdict(shape), "device": device, "seconds": seconds}
         try:
             self.process = subprocess.Popen(
@@ -107,7 +117,7 @@ class Measurement:
         rows = max((int(value["rows"]) for value in found), default=0)
         rates = [float(value["tokens"]) / float(value["seconds"]) for value in found if int(value["rows"]) == rows]
         if not rates or why:
-            late = f"not one step was measured in {self._seconds:.0f} s; a smaller batch or model, or another device, is faster"
+            late = f"not one step was measured in {self._seconds:.0f} s{_busy()}; a smaller batch or model, or another device, is faster"
             raise UserError(why or (late if self._late else "the process that measures ended without a word"))
         return Rate(statistics.median(rates), len(rates), rows, str(found[-1]["device"]))
 
@@ -121,3 +131,10 @@ class Measurement:
                     continue
                 if isinstance(value, dict):
                     yield value
+
+
+def _busy() -> str:
+    """Says so where other processes leave this one little of the processor."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return f" (others are at work too: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""

@@ -4,6 +4,7 @@ JSON when it is ready, then one a measured step: rows, tokens, seconds, device; 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import signal
 import sys
@@ -32,7 +33,8 @@ def measure(
     settings: TrainingSettings, shape: GPTConfig, place: torch.device, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """Times steps of one batch, then of as many as make a step of the run or fit the time. Random tokens cost what
-    real ones do. The first step of each kind warms up, and isn't counted."""
+    real ones do. The first step of each kind warms up, and isn't counted. Of a large model on a slow device, single rows
+    are all that is timed."""
     torch.manual_seed(settings.seed)
     model = GPT(dataclasses.replace(shape, dropout=settings.dropout)).to(place)
 
@@ -42,18 +44,27 @@ def measure(
         tokens = ids.astype(np.uint32)
         return Trainer(model, Corpus(tokens, tokens, 1.0, 0.0, ""), s, place)
 
-    one = min(_seconds(trainer(1, 1), 4)[1:])
+    def told(steps: Iterator[float], rows: int, batches: int) -> Iterator[dict[str, Any]]:
+        began, tokens = time.perf_counter(), rows * batches * settings.block_size
+        for number, took in enumerate(steps, 1):
+            yield {"rows": rows, "tokens": tokens, "seconds": took, "device": str(place)}
+            if number == STEPS or time.perf_counter() - began > seconds * SHARE:
+                return
+
     most = seconds * STEP_SHARE
+    single = _timed(trainer(1, 1))
+    next(single)
+    one = next(single)
+    if one > most:  # there is no time for more than one row, and none to lose: what was a trial counts
+        yield from told(itertools.chain([one], single), 1, 1)
+        return
+    one = min(one, next(single), next(single))
     rows = min(settings.batch_size, max(1, int(most / one)))
     batch = min(_seconds(trainer(rows, 1), 3)[1:]) if rows > 1 else one
     batches = min(settings.accumulation, max(1, int(most / batch)))
-    measured = trainer(rows, batches)
-    began, tokens = time.perf_counter(), rows * batches * settings.block_size
-    for number, took in enumerate(_timed(measured)):
-        if number:
-            yield {"rows": rows, "tokens": tokens, "seconds": took, "device": str(place)}
-        if number == STEPS or (number and time.perf_counter() - began > seconds * SHARE):
-            return
+    steps = _timed(trainer(rows, batches))
+    next(steps)
+    yield from told(steps, rows, batches)
 
 
 def _timed(trainer: Trainer) -> Iterator[float]:

@@ -54,6 +54,7 @@ class Shape:
 
 SHAPES = {
     "baby": Shape(4, 4, 128, 64, 12, 65),
+    "nano": Shape(4, 4, 256, 256, 16, 4096),  # the preset's
     "mid-4k": Shape(6, 6, 384, 256, 8, 4096),
     "mid-50k": Shape(6, 6, 384, 256, 8, 50304),
 }
