@@ -36,6 +36,7 @@ PICTURES = (
     Picture("learn", ("escape", "3", "L", 1.5, "space", 2.0, "space", 2.0), (100, 30)),
     Picture("tree", ("escape", "5", "T", 1.5, "e", 1.5, "right", "e", 1.5, "left", "down", "e", 1.5), (100, 30)),
     Picture("inside", ("escape", "A", 2.0, "down", "down", "right_square_bracket", 1.0), (110, 30)),
+    Picture("tour", ("f2", "escape", 1.0, "f5", 0.5, "8", "enter", 1.0, "1", "E", 2.0), (120, 30)),
     Picture("training", ("escape", "4", 1.0), (128, 42)),
     Picture("training-80x24", ("escape", "4", 1.0), (80, 24)),
     Picture("training-120x40", ("escape", "4", 1.0), (120, 40)),
@@ -76,7 +77,8 @@ async def draw(picture: Picture) -> None:
 
 
 async def draw_all(names: Sequence[str]) -> None:
-    await train()
+    if not names or any(picture.name in names and "4" in picture.keys for picture in PICTURES):
+        await train()
     for picture in PICTURES:
         if not names or picture.name in names:
             await draw(picture)

@@ -63,17 +63,15 @@ def names(what: str) -> Iterator[str]:
 
         yield from (one.name for one in run.runs())
     elif what == "corpora":
-        yield from ("python-reference", "stories", "tinyshakespeare")
+        from tui_llm.llm.corpora import NAMES as corpora
+
+        yield from corpora
     else:
         from tui_llm.llm import finding
 
         yield from (found.name for found in finding.every())
         if what == "tokenizers":
-            from tui_llm import paths
-
-            yield from ("gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
-            folder = paths.vocabularies_dir()
-            yield from (path.stem for path in folder.iterdir()) if folder.is_dir() else ()
+            yield from ("gpt2", "cl100k_base", "o200k_base", "word", "char", "byte", *finding.added_names())
 
 
 def script(shell: str) -> str:

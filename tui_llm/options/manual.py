@@ -164,7 +164,7 @@ environment:
   TUI_LLM_HOME  keep everything in this folder: data, cache and log
   NO_COLOR      the app in shades of grey
   COLUMNS       how wide tables and this help are
-  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE
+  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
                 as in the hub's own library, for pulled models
   TIKTOKEN_CACHE_DIR
                 also looked into for gpt2, cl100k_base and o200k_base
