@@ -148,7 +148,7 @@ def traffic(seconds: float = 12.0) -> float:
     from tui_llm.training.presets import PRESETS, from_fields
 
     settings = from_fields({"steps": 10_000_000, "eval_every": 100}, PRESETS["toy"])
-    run = launch.create("painted", ["stories"], settings, preset="toy", device="cpu")
+    run = launch.create(f"painted-{os.getpid()}", ["stories"], settings, preset="toy", device="cpu")
     launch.start(run)
     try:
         while (last := run.last_metric()) is None or last.step < 50:

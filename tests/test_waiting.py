@@ -22,7 +22,7 @@ print((get(b"GOMP_SPINCOUNT") or b"").decode() or "-", os.environ.get("GOMP_SPIN
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "1000 - False"),
+        ({}, "20000 - False"),
         ({"GOMP_SPINCOUNT": "7"}, "7 7 False"),
         ({"OMP_WAIT_POLICY": "active"}, "- - False"),
     ],

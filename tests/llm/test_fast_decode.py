@@ -59,16 +59,19 @@ def test_nano_says_the_same(ids: list[int], plain: Tensor, weights: str, within:
     assert torch.equal(found.argmax(-1), plain.argmax(-1))
 
 
-def test_half_weights_write_the_same_text(ids: list[int]) -> None:
-    texts = []
-    for weights in ("fp32", "half"):
-        window = Window(fast_decode.predictor(checkpoint.load(NANO), weights), 4096)
-        made = list(ids)
-        for _ in range(30):
-            window.feed(made)
-            made.append(int(window.logits().argmax()))
-        texts.append(made)
-    assert texts[0] == texts[1]
+def test_half_weights_choose_the_same_in_the_text_that_nano_writes(ids: list[int]) -> None:
+    """Token by token; where two are nearer to each other than half may be off (0.02), either may win."""
+    exact, half = (Window(fast_decode.predictor(checkpoint.load(NANO), weights), 4096) for weights in ("fp32", "half"))
+    made, clear = list(ids), 0
+    for _ in range(30):
+        exact.feed(made)
+        half.feed(made)
+        (first, second), best = exact.logits().topk(2)
+        if first - second > 0.02:
+            assert int(half.logits().argmax()) == int(best[0])
+            clear += 1
+        made.append(int(best[0]))
+    assert clear > 25
 
 
 def test_int8_is_near_but_not_the_same_and_does_not_depend_on_how_the_text_came(ids: list[int], plain: Tensor) -> None:

@@ -28,7 +28,9 @@ from tui_llm.tui.state import END_OF_TEXT
 
 log = logging.getLogger("tui_llm.tui")
 
-REPAINT_SECONDS = 0.1  # a stream is shown at most ten times a second
+REPAINT_SECONDS = (
+    0.25  # a stream is shown at most four times a second: a paint of all panes is some 12 KiB for the terminal
+)
 IDLE_SECONDS = 1.0  # nothing was asked for so long: the time to collect garbage
 # Python's own (700, 10, 10) walk all that the screen holds several times while someone scrolls, 6 to 15 ms each time.
 COLLECT_AFTER = (10_000, 10, 50)
