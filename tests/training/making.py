@@ -18,6 +18,8 @@ from tui_llm.training import launch
 from tui_llm.training.presets import TrainingSettings, from_fields
 from tui_llm.training.run import Run
 
+SMALL_SHAPE = "--preset toy --layers 1 --heads 2 --width 16 --block-size 16 --batch-size 4 --device cpu".split()  # noqa: SIM905
+
 TINY = TrainingSettings(
     tokenizer="byte", layers=1, heads=2, width=16, block_size=16, batch_size=4, steps=30, learning_rate=1e-2,
     min_learning_rate=1e-3, warmup_steps=5, eval_every=10, eval_batches=2, checkpoint_every=7, sample_tokens=4,

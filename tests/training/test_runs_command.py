@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import make, words
+from tests.training.making import SMALL_SHAPE, make, words
 from tui_llm.cli import main
 from tui_llm.training.comparing import compare, table
 from tui_llm.training.run import Run, RunConfig
@@ -120,21 +120,7 @@ def test_several_corpora_train_one_model_and_export_never_writes_over(
     deep = tmp_path / "folder" / "in" / "folder"
     deep.mkdir(parents=True)
     (deep / "deep.txt").write_text(words(1000, seed=2))
-    shape = [
-        "--preset",
-        "toy",
-        "--layers",
-        "1",
-        "--heads",
-        "2",
-        "--width",
-        "16",
-        "--block-size",
-        "16",
-        "--batch-size",
-        "4",
-    ]
-    options = [*shape, "--steps", "3", "--clip", "0.5", "--beta1", "0.8", "--warmup-steps", "2", "--device", "cpu"]
+    options = [*SMALL_SHAPE, "--steps", "3", "--clip", "0.5", "--beta1", "0.8", "--warmup-steps", "2"]
     code = main(["train", str(text), str(tmp_path / "folder"), "python-reference", "--run", "r", *options])
     out, err = capsys.readouterr()
     assert code == 0, err

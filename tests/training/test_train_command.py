@@ -11,27 +11,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.training.making import losses, words
+from tests.training.making import SMALL_SHAPE, losses, words
 from tui_llm.cli import main
 from tui_llm.training.presets import learning_rate
 from tui_llm.training.run import Run
-
-SHAPE = [
-    "--preset",
-    "toy",
-    "--layers",
-    "1",
-    "--heads",
-    "2",
-    "--width",
-    "16",
-    "--block-size",
-    "16",
-    "--batch-size",
-    "4",
-    "--device",
-    "cpu",
-]
 
 
 @pytest.fixture
@@ -57,7 +40,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = start("train", str(text), "--run", "r", *SHAPE, "--steps", "20", "--eval-every", "10")
+    process = start("train", str(text), "--run", "r", *SMALL_SHAPE, "--steps", "20", "--eval-every", "10")
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
     assert out.startswith("7,680 parameters, 1,280 tokens, ")
@@ -72,14 +55,14 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     assert "r" in said(capsys, "runs")[1]
 
     for arguments, why in (
-        (["train", str(text), "--run", "r", *SHAPE], "there is a run 'r' already"),
+        (["train", str(text), "--run", "r", *SMALL_SHAPE], "there is a run 'r' already"),
         (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch-size"),
         (["train", "/etc/hostname", "--run", "r", "--resume"], "another corpus"),
         (["train", "--run", "none", "--resume"], "no run 'none'"),
         (["stop", "r"], "not being trained"),
         (["export", "none", str(tmp_path / "x")], "no run"),
         *(
-            ((["train", str(text), "--run", name, *SHAPE]), "can't name a run")
+            ((["train", str(text), "--run", name, *SMALL_SHAPE]), "can't name a run")
             for name in ("../x", "", "a/b", "x" * 70)
         ),
     ):
@@ -103,7 +86,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
 
 def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
     options = ["--steps", "1000000", "--eval-every", "1000000", "--checkpoint-every", "1000000"]
-    process = start("train", str(text), "--run", "r", *SHAPE, *options, "--json")
+    process = start("train", str(text), "--run", "r", *SMALL_SHAPE, *options, "--json")
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     assert first["step"] == 1 and {"loss", "lr", "grad_norm", "tokens_per_second", "val_loss"} <= first.keys()
@@ -136,6 +119,6 @@ def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
 def test_a_corpus_that_is_too_small_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     small = tmp_path / "small.txt"
     small.write_text("so little")
-    process = start("train", str(small), "--run", "r", *SHAPE)
+    process = start("train", str(small), "--run", "r", *SMALL_SHAPE)
     _, err = process.communicate()
     assert process.returncode == 2 and "too small" in err and err.count("\n") == 1
