@@ -1,6 +1,6 @@
 """Text and settings in, a `Reading` out: the one place where the numbers on the screen are made.
 
-It owns the model and its KV cache (`open_model.py`), and one thread asks it. Appending text feeds only the new ids; changing
+It owns the model and its KV cache (`model_desk.py`), and one thread asks it. Appending text feeds only the new ids; changing
 the temperature, a cut or the target re-reads logits that are there already; new weights empty everything.
 """
 
@@ -18,7 +18,7 @@ from tui_llm.llm import device, distribution, loss, named
 from tui_llm.llm.generate import Step, generate
 from tui_llm.llm.token_bytes import TextStream
 from tui_llm.llm.units import uniform_loss
-from tui_llm.open_model import NOTHING, OpenModel, keep, never, place_of
+from tui_llm.model_desk import NOTHING, ModelDesk, keep, never, place_of
 from tui_llm.prediction import candidates, distribution_reading, loss_reading
 from tui_llm.reading import (
     GeneratedToken,
@@ -35,7 +35,7 @@ from tui_llm.tokenization import bytes_of, span, tokenization
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
 
 
-class PipelineEngine(OpenModel):
+class PipelineEngine(ModelDesk):
     """Implements `reading.Engine` on model folders and files."""
 
     def models(self) -> Sequence[ModelInfo]:

@@ -58,7 +58,7 @@ def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
     known[key] = value
 
 
-class OpenModel:
+class ModelDesk:
     """One model at a time, asked by one thread. `forwards` counts forward passes, `forward_tokens` the tokens that were
     run in them to read a text."""
 
