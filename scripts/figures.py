@@ -167,7 +167,7 @@ def traffic(seconds: float = 12.0) -> float:
                 if select.select([terminal.fd], [], [], began + seconds - now)[0]:
                     seen = seen[-4096:] + (data := os.read(terminal.fd, 65536))
                     count += len(data)
-                if b"Space goes on" in ESCAPES.sub(b"", seen):
+                if re.search(rb"Space goes on|ended the text", ESCAPES.sub(b"", seen)):
                     seen = b""
                     terminal.write(b" ")
             return count / seconds
