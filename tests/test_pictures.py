@@ -1,0 +1,49 @@
+"""The pictures in README and docs: each is drawn by the script and shown somewhere, and one is drawn anew and compared."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("picture", REPOSITORY / "scripts" / "picture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "picture", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(svg: str) -> list[str]:
+    """What can be read in a picture, without how long things took."""
+    shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg)).replace("&#160;", " ")
+    return re.sub(r"fed \d+ tokens? in [\d.,]+ m?s", "", shown).split()
+
+
+def test_all_are_the_scripts_and_all_are_shown(script: ModuleType) -> None:
+    drawn = {f"{one.name}.svg" for one in script.PICTURES}
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    shown = {Path(found).name for page in pages for found in re.findall(r"\(([^)\s]+\.svg)\)", page.read_text())}
+    assert drawn == {path.name for path in (REPOSITORY / "docs").glob("*.svg")} == shown
+
+
+async def test_one_drawn_anew_says_the_same(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a change to the screen or to the shipped model that leaves the pictures stale is seen."""
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(script, "REPOSITORY", tmp_path)
+    (picture,) = (one for one in script.PICTURES if one.name == "tokens")
+    await script.draw(picture)
+    made = (tmp_path / "docs" / "tokens.svg").read_text()
+    assert len(words(made)) > 40
+    assert words(made) == words((REPOSITORY / "docs" / "tokens.svg").read_text()), "run: python scripts/picture.py"
