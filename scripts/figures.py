@@ -107,7 +107,8 @@ def start_times() -> tuple[float, float]:
 
 
 SETTLED = 0.08  # seconds without a byte: all that a key changes has been painted
-TYPED = [("", letter) for letter in "qxzj" * 15]  # none of these joins the one before it
+# Each takes the place of the one before it, so that the prompt stays at 200 tokens: at 256 nano's window would begin to move.
+TYPED = [("\x7f" if at else "", letter) for at, letter in enumerate("qxzj" * 15)]
 MOVES = {  # what is measured → (keys pressed first, [(keys before each time, the key itself)])
     "temperature": ("\x1b", [("", key) for key in "[]" * 30]),
     "top-p": ("\x1b", [("", key) for key in "{}" * 30]),

@@ -39,7 +39,7 @@ class Segment(NamedTuple):
     generated: bool
     special: bool
     shade: int | None = None  # the grade of what the tokens are coloured by
-    here: bool = False  # the token cursor is on it
+    tokens: range = range(0)  # which of those shown it is
 
 
 @lru_cache(maxsize=1 << 15)
@@ -58,6 +58,7 @@ class TokensPane(ReadingPane, Lines):
         self.lab = lab
         self.view = VIEWS[0]
         self._segments: list[list[Segment]] = []
+        self._segments_of: tuple[object, ...] = ()
 
     def on_mount(self) -> None:
         self.put_title()
@@ -67,11 +68,12 @@ class TokensPane(ReadingPane, Lines):
         moved = self.reading is None or self.reading.position != reading.position
         self.reading = reading
         self.rebuild()
+        # At once, so that the new place is painted together with what stands there.
         if self._here is not None:
             if moved:
-                self.call_after_refresh(self._show_here)
+                self._show_here()
         elif at_end or moved:
-            self.call_after_refresh(self.scroll_end, animate=False)
+            self.scroll_to(y=self.max_scroll_y, animate=False)
 
     def next_view(self) -> None:
         self.view = VIEWS[(VIEWS.index(self.view) + 1) % len(VIEWS)]
@@ -99,7 +101,9 @@ class TokensPane(ReadingPane, Lines):
             lines += self._legend(width)
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
-        self._segments = self._layout(tokens, width)
+        of = (tokens, width, self.view, self.plain, self.lab.colour, reading.scores if self.shaded else None)
+        if of != self._segments_of:  # most readings are of the text that the one before was of
+            self._segments, self._segments_of = self._layout(tokens, width), of
         room = max(1, (self.size.height + 1) // 2)
         return lines[:room]
 
@@ -127,9 +131,9 @@ class TokensPane(ReadingPane, Lines):
 
     def _show_here(self) -> None:
         """Scrolls the row with the cursor into sight."""
-        lines = 2 if self.two else 1
+        lines, here = 2 if self.two else 1, self._here
         for number, row in enumerate(self._segments):
-            if any(segment.here for segment in row):
+            if any(here in segment.tokens for segment in row):
                 top, room = number * lines, max(1, self.size.height - len(self._head))
                 if not self.scroll_offset.y <= top <= self.scroll_offset.y + room - lines:
                     self.scroll_to(y=max(0, top - room // 2), animate=False)
@@ -204,7 +208,7 @@ class TokensPane(ReadingPane, Lines):
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         """A row of segments is one line, or two with ids or bytes below."""
-        two = self.two
+        two, here = self.two, self._here
         segments = self._segments[index // 2 if two else index]
         gap = "│" if self.plain else " " if two else ""
         line, muted = Text(no_wrap=True), self.style("muted")
@@ -212,18 +216,17 @@ class TokensPane(ReadingPane, Lines):
             if at and gap:
                 line.append(gap, muted)
             if two and index % 2:
-                line.append(segment.note.ljust(segment.cells), _HERE if segment.here else muted)
+                line.append(segment.note.ljust(segment.cells), _HERE if here in segment.tokens else muted)
             else:
                 padding = " " * (segment.cells - cell_len(segment.label))
-                line.append(segment.label + padding, self._segment_style(segment))
+                style = self._segment_style(segment)
+                line.append(segment.label + padding, style + _HERE if here in segment.tokens else style)
         return line
 
     def _segment_style(self, segment: Segment) -> Style:
         style = self.style(f"token-{segment.colour}")
         if self.shaded and self.lab.colour != shades.PLAIN:
             style = self.style("strong") if segment.shade is None else self.style(f"token-shade-{segment.shade}")
-        if segment.here:
-            style = style + _HERE
         if segment.generated:
             style = style + self.style("generated")
         return style + self.style("accent") if segment.special else style
@@ -231,7 +234,7 @@ class TokensPane(ReadingPane, Lines):
     def _layout(self, tokens: Tokenization, width: int) -> list[list[Segment]]:
         """The segments in rows of at most `width` cells. What they look like is left to the rows in sight."""
         generated_from = len(tokens.tokens) - tokens.continuation
-        two, here = self.two, self._here
+        two = self.two
         gap = 1 if self.plain or two else 0
         rows: list[list[Segment]] = [[]]
         used = 0
@@ -254,7 +257,7 @@ class TokensPane(ReadingPane, Lines):
                     piece.start >= generated_from,
                     piece.stop - piece.start == 1 and tokens.tokens[piece.start].special,
                     level,
-                    here is not None and piece.start <= here < piece.stop,
+                    range(piece.start, piece.stop),
                 )
             )
             used += cells + (gap if used else 0)

@@ -1,4 +1,4 @@
-"""The lab's sampler and its generation: settings, one token, a stream, taking tokens back or into the prompt."""
+"""The lab's generation: one token, a stream, taking tokens back or into the prompt."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ STREAM_LENGTH = 256  # tokens; Space goes on after that
 
 
 class Drawing(Inquiring, Undoing):
-    def action_temperature(self, direction: int) -> None:
-        self.lab.warm(direction)
-        self._sampler_changed()
-
-    def action_top_p(self, direction: int) -> None:
-        self.lab.widen(direction)
-        self._sampler_changed()
-
-    def _sampler_changed(self) -> None:
-        self.query_one(GeneratePane).show(None)
-        self.ask()
-
     def action_seed(self) -> None:
         self.lab.seed = random.randint(1, LARGEST_SEED)
         self.query_one(GeneratePane).show(None)

@@ -44,6 +44,7 @@ from tui_llm.tui.screens.touring import Touring
 from tui_llm.tui.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.widgets.prompt import PromptEditor
 
+LATE_AFTER = 0.05  # seconds: an answer that comes sooner shows what was asked together with what it gives, in one paint
 STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
 NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
@@ -222,7 +223,11 @@ class LabScreen(
 
     def _await_answer(self) -> None:
         if self._stale_timer is None:
-            self._stale_timer = self.set_timer(STALE_AFTER, self._mark_stale)
+            self._stale_timer = self.set_timer(LATE_AFTER, self._show_asked)
+
+    def _show_asked(self) -> None:
+        self._stale_timer = self.set_timer(STALE_AFTER - LATE_AFTER, self._mark_stale)
+        self.query_one(GeneratePane).show(None)
 
     def _mark_stale(self) -> None:
         self._stale_timer = None

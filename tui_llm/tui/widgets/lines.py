@@ -146,18 +146,17 @@ class Lines(ScrollView, can_focus=True):
     def _resized(self, size: Size) -> bool:
         """Takes the size of all lines together; says whether the screen is laid out anew for it.
 
-        Only where the scroll bar comes or goes: a new layout draws every pane, and more lines only move the bar's thumb.
-        The width is the same with the bar and without (its gutter is stable), and no pane is as high as its lines."""
+        That draws every pane. So the bar always has its column, and with more or fewer lines only its thumb moves: it has
+        none where all lines are in sight, as the lines then count as high as the room for them."""
+        room = self.container_size.height
+        size = Size(size.width, max(size.height, room))
         if size == self.virtual_size:
             return False
-        room = self.container_size.height
-        bar = size.height > room
-        if size.width != self.virtual_size.width or bar != self.show_vertical_scrollbar or self.styles.auto_dimensions:
+        if size.width != self.virtual_size.width or self.styles.auto_dimensions:
             self.virtual_size = size
             return True
         self.set_reactive(Lines.virtual_size, size)
-        if bar:
-            self.vertical_scrollbar.window_virtual_size = size.height
+        self.vertical_scrollbar.window_virtual_size = size.height
         self.scroll_y = self.validate_scroll_y(self.scroll_y)
         return False
 
