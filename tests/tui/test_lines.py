@@ -92,7 +92,9 @@ async def test_more_or_fewer_lines_move_the_scroll_bars_thumb_and_lay_nothing_ou
         assert rows.max_scroll_y == max(0, count - 10)
         bar = rows.vertical_scrollbar
         assert (bar.window_size, bar.window_virtual_size) == (10, max(10, count))
-        marks = {segment.text for y in range(10) for segment in bar.render_line(y) if segment.style and segment.style.reverse}
+        marks = {
+            segment.text for y in range(10) for segment in bar.render_line(y) if segment.style and segment.style.reverse
+        }
         assert bool(marks) == (count > 10)  # the thumb
         top = rows.scroll_offset.y
         assert [rows.render_line(y).text.strip() for y in range(min(count, 10))] == [
