@@ -45,6 +45,18 @@ def test_the_screen_imports_no_torch() -> None:
     assert not seen & {"torch", "tiktoken", "safetensors", "tui_llm.engine", "tui_llm.llm.model"}
 
 
+def test_the_first_paint_waits_for_nothing_that_is_asked_for_later() -> None:
+    seen = modules_after("import tui_llm.tui.app, tui_llm.tui.terminal")
+    assert "tui_llm.tui.screens.lab" in seen
+    assert not seen & {
+        *HEAVY - {"textual"},
+        "http.client",
+        "tui_llm.llm.corpora",
+        "tui_llm.tour.steps",
+        "tui_llm.tui.screens.help",
+    }
+
+
 def test_maths_training_and_engine_import_no_textual() -> None:
     code = (
         "import pkgutil, importlib, tui_llm.llm, tui_llm.training, tui_llm.engine\n"

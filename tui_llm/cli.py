@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -291,6 +292,7 @@ def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
     """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)
+    gc.disable()  # what is imported stays; from the first reading on the asker has garbage collected
     from tui_llm.llm.device_names import check_device
     from tui_llm.llm.weight_names import check_weights
     from tui_llm.reading import Engine

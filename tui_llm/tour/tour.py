@@ -9,7 +9,6 @@ from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
 from tui_llm.tour.facts import Facts
 from tui_llm.tour.step import Part, Step
-from tui_llm.tour.steps import STEPS
 
 FINISHED = "The tour is over. Everything you made stays; {tour_back} looks back, {tour} closes this."
 
@@ -22,7 +21,10 @@ class Tour:
     """`look` is told the facts again and again, and goes on where the part that is shown is done. Part number `part` of
     step number `step`, from 0; after the last one `step` is the number of steps."""
 
-    def __init__(self, steps: tuple[Step, ...] = STEPS) -> None:
+    def __init__(self, steps: tuple[Step, ...] | None = None) -> None:
+        if steps is None:
+            from tui_llm.tour.steps import STEPS as steps  # with all that the steps speak of; the app is there sooner without
+
         self.steps = steps
         self.step = self.part = 0
         self.typed: dict[str, str] = {}

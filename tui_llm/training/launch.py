@@ -19,7 +19,6 @@ from filelock import Timeout
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.llm import corpora
 from tui_llm.training import batch, changes, pins, processes
 from tui_llm.training import start as start_from
 from tui_llm.training.pins import Pin
@@ -53,6 +52,8 @@ def create(
 
     A run that failed before its first step holds nothing: its name is free.
     """
+    from tui_llm.llm import corpora  # here, so that who only watches runs starts sooner
+
     if (model is None) == bool(settings.from_model):
         raise ValueError("from_model and the folder of that model go together")
     processes.check(settings, nproc, shard=shard)
