@@ -22,10 +22,7 @@ class Tour:
     step number `step`, from 0; after the last one `step` is the number of steps."""
 
     def __init__(self, steps: tuple[Step, ...] | None = None) -> None:
-        if steps is None:
-            from tui_llm.tour.steps import STEPS as steps  # with all that the steps speak of; the app is there sooner without
-
-        self.steps = steps
+        self.steps = _all() if steps is None else steps
         self.step = self.part = 0
         self.typed: dict[str, str] = {}
         self.seen = ""  # what was just seen, in the words of the part before
@@ -107,3 +104,10 @@ class Tour:
             return False
         self.step, self.part, self.done = step, 0 if step == len(names) else part, done
         return (step, part) != (0, 0)
+
+
+def _all() -> tuple[Step, ...]:
+    """Imported by who takes the tour: with all that the steps speak of, the app would start later."""
+    from tui_llm.tour.steps import STEPS
+
+    return STEPS
