@@ -230,6 +230,7 @@ class Int8(Reduced):
     torch has it, the size of a level and the lowest one. The common part of a head's logits is in the latter."""
 
     ids: Tensor  # of all rows, int32
+    bags: Tensor  # where each group's begin, int32
 
     def pack(self, weight: Tensor) -> None:
         self.outputs, self.inputs = weight.shape
@@ -240,18 +241,23 @@ class Int8(Reduced):
         packed = torch.ops.quantized.embedding_bag_byte_prepack(padded.transpose(1, 2).reshape(-1, size))
         self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
         self.register_buffer("ids", torch.arange(len(packed), dtype=torch.int32), persistent=False)
+        self.register_buffer("bags", self.ids[:: self.inputs].contiguous(), persistent=False)
 
     def product(self, x: Tensor) -> Tensor:
         T, C = x.shape
         if T > _FEW:
-            parts = [self._wide(group) for group in range(self.groups)]
-            return torch.cat([_linear(x, part.T, None) for part in parts], dim=-1)[:, : self.outputs]
+            # Group by group, so that what is widened stays in the cache, and in memory that the process has.
+            parts = [_linear(x, self._wide(group).T, None) for group in range(self.groups)]
+            return torch.cat(parts, dim=-1)[:, : self.outputs]
         # A bag for each group and token: C rows, each weighted with what came in there.
-        ids = self.ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
-        bags = torch.arange(0, len(ids), C, dtype=torch.int32)
-        given = x.expand(self.groups, T, C).reshape(-1)
+        ids, bags, given = self.ids, self.bags, x.expand(self.groups, T, C).reshape(-1)
+        if T > 1:
+            ids = ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
+            bags = torch.arange(0, len(ids), C, dtype=torch.int32)
         made = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(self.weight, ids, bags, False, 0, False, given)
-        return made.view(self.groups, T, -1).transpose(0, 1).reshape(T, -1)[:, : self.outputs]
+        if T > 1:
+            made = made.view(self.groups, T, -1).transpose(0, 1)
+        return made.reshape(T, -1)[:, : self.outputs]
 
     def _wide(self, group: int) -> Tensor:
         """(C, size), fp32."""
