@@ -35,6 +35,9 @@ _GROUP = 384  # outputs whose weights from one input share their levels; a multi
 _STREAMED = 8  # reading a weight from memory takes a core as long as about so many multiply-adds with it
 
 
+Function = Callable[[Tensor], Tensor]
+
+
 class Predictor(GPTPredictor):
     """`GPTPredictor` on weights that `prepare` has laid down."""
 
@@ -77,8 +80,12 @@ class Exact(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if torch.is_grad_enabled() else _linear(x, self.weight, self.bias)
 
+    def one(self) -> Function:
+        """`forward` of one token (1, C), which has all it needs at hand: looking a module's tensors up takes a while."""
+        weight, bias = self.weight, self.bias
+        return lambda x: _linear(x, weight, bias)
 
-Function = Callable[[Tensor], Tensor]
+
 _Layer = tuple[Function, Function, Function, Function, Function, Function, Tensor, Tensor]
 
 
@@ -118,18 +125,24 @@ def _layer(block: nn.Module, cache: KVCache, number: int) -> _Layer:
     attention, mlp = block.attention, block.mlp
     return (
         _norm(block.norm1),
-        attention.qkv.forward,
-        attention.out.forward,
+        _one(attention.qkv),
+        _one(attention.out),
         _norm(block.norm2),
-        mlp.up.forward,
-        mlp.down.forward,
+        _one(mlp.up),
+        _one(mlp.down),
         cache.keys[number, 0],  # (H, context, D)
         cache.values[number, 0],
     )
 
 
+def _one(layer: nn.Module) -> Function:
+    assert isinstance(layer, Exact | Reduced)
+    return layer.one()
+
+
 def _norm(layer: nn.LayerNorm) -> Function:
-    return lambda x: torch.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+    shape, weight, bias, eps = list(layer.normalized_shape), layer.weight, layer.bias, layer.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def predictor(model: GPT, weights: str = "fp32") -> Predictor:
@@ -191,6 +204,14 @@ class Reduced(nn.Module):
         """(T, C) → (T, O), both fp32."""
         raise NotImplementedError
 
+    def one(self) -> Function:
+        """`forward` of one token (1, C), of a layer with a bias and without a mean."""
+        raise NotImplementedError
+
+    def _offset(self) -> Tensor:
+        assert self.bias is not None and self.mean is None
+        return self.bias
+
     def rows(self, ids: Tensor | slice) -> Tensor:
         """Rows of the weights in fp32, without the mean."""
         raise NotImplementedError
@@ -221,8 +242,15 @@ class Half(Reduced):
             return torch.stack([torch.mv(self.weight, row) for row in x.half()]).float()
         return torch.cat([_linear(x, part.float(), None) for part in self.weight.split(_ROWS)], dim=-1)
 
+    def one(self) -> Function:
+        weight, bias = self.weight, self._offset()
+        return lambda x: torch.mv(weight, x[0].half()).float().add_(bias)[None]
+
     def rows(self, ids: Tensor | slice) -> Tensor:
         return self.weight[ids].float()
+
+
+_bags = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
 
 
 class Int8(Reduced):
@@ -249,15 +277,28 @@ class Int8(Reduced):
             # Group by group, so that what is widened stays in the cache, and in memory that the process has.
             parts = [_linear(x, self._wide(group).T, None) for group in range(self.groups)]
             return torch.cat(parts, dim=-1)[:, : self.outputs]
-        # A bag for each group and token: C rows, each weighted with what came in there.
-        ids, bags, given = self.ids, self.bags, x.expand(self.groups, T, C).reshape(-1)
-        if T > 1:
-            ids = ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
-            bags = torch.arange(0, len(ids), C, dtype=torch.int32)
-        made = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(self.weight, ids, bags, False, 0, False, given)
-        if T > 1:
-            made = made.view(self.groups, T, -1).transpose(0, 1)
-        return made.reshape(T, -1)[:, : self.outputs]
+        if T == 1:
+            return self._sums(x, self.ids, self.bags).view(1, -1)[:, : self.outputs]
+        ids = self.ids.view(-1, 1, C).expand(-1, T, C).reshape(-1)
+        made = self._sums(x, ids, torch.arange(0, len(ids), C, dtype=torch.int32))
+        return made.view(self.groups, T, -1).transpose(0, 1).reshape(T, -1)[:, : self.outputs]
+
+    def _sums(self, x: Tensor, ids: Tensor, bags: Tensor) -> Tensor:
+        """A bag for each group and token: C rows, each weighted with what came in there. (groups × T, size)"""
+        given = x.expand(self.groups, *x.shape).reshape(-1)
+        made: Tensor = _bags(self.weight, ids, bags, False, 0, False, given)
+        return made
+
+    def one(self) -> Function:
+        weight, ids, bags, groups, inputs = self.weight, self.ids, self.bags, self.groups, self.inputs
+        outputs, bias = self.outputs, self._offset()
+        exact = outputs * inputs == weight.numel() - 8 * len(weight)  # no spare outputs
+
+        def one(x: Tensor) -> Tensor:
+            made = _bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1)).view(1, -1)
+            return (made if exact else made[:, :outputs]).add_(bias)
+
+        return one
 
     def _wide(self, group: int) -> Tensor:
         """(C, size), fp32."""
