@@ -82,8 +82,13 @@ class _Block(torch.autograd.Function):
 
 def _weight_gradients(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Those of a linear layer's weight and bias, float32, of its output's gradient (N, ·) and its input h (N, ·)."""
-    ones = torch.ones(1, len(g), dtype=g.dtype, device=g.device)
+    ones = _ones(len(g), g.dtype, g.device)
     return (g.t() @ h).float(), (ones @ g).float()[0]  # as a product, summing rows is quicker than as a sum
+
+
+@lru_cache(8)
+def _ones(N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(1, N, dtype=dtype, device=device)
 
 
 def _norm_backward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor, shift: Tensor) -> Any:
@@ -97,16 +102,18 @@ def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
     """GELU, tanh form: x σ(z), z = 2 √(2/π) (x + 0.044715 x³); and its slope. In float32, then rounded to u's dtype."""
     a = 2 * math.sqrt(2 / math.pi)
     b = a * 0.044715
+    a_ = torch.tensor(a, device=u.device)  # as a tensor it can be what b x² is added to, in one pass
     y, slope = torch.empty_like(u), torch.empty_like(u)
     scratch = torch.empty(3, min(PIECE, u.numel()), device=u.device)
     for u_, y_, slope_ in zip(*(whole.view(-1).split(PIECE) for whole in (u, y, slope)), strict=True):
         x, square, s = scratch[:, : len(u_)]
         x.copy_(u_)
         torch.mul(x, x, out=square)
-        torch.mul(square, b, out=s).add_(a).mul_(x).sigmoid_()
+        torch.add(a_, square, alpha=b, out=s).mul_(x).sigmoid_()
         y_.copy_(x.mul_(s))
         # (x σ(z))′ = σ + x σ (1 − σ) z′ = σ + (y − y σ) (a + 3 b x²)
-        slope_.copy_(x.addcmul_(x, s, value=-1).mul_(square.mul_(3 * b).add_(a)).add_(s))
+        torch.add(a_, square, alpha=3 * b, out=square)
+        slope_.copy_(x.addcmul_(x, s, value=-1).mul_(square).add_(s))
     return y, slope
 
 

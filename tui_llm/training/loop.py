@@ -89,6 +89,7 @@ class Trainer:
         self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # of each step, this process's
         self.optimizers = optimizers(model, settings, device)
+        self.parameters = list(model.parameters())  # looking them up takes as long as a small layer
         self.changes: list[Change] = []  # of the learning rate; may grow between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
@@ -131,9 +132,10 @@ class Trainer:
         s, total = self.settings, 0.0
         if not self.model.training:  # it walks through all modules
             self.model.train()
-        # Dropout's noise depends on the step (and the process) alone.
-        torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
-        self.model.zero_grad(set_to_none=True)
+        if s.dropout:  # its noise depends on the step (and the process) alone
+            torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
+        for parameter in self.parameters:
+            parameter.grad = None
         for part in self.parts:
             x, y = self.batches.batch((number - 1) * s.accumulation + part)
             with self.ranks.gradients(shared=part == self.parts[-1]):
@@ -143,7 +145,7 @@ class Trainer:
             total += float(loss.detach())
         total = self.ranks.mean(total)
         most, at_once = s.clip if s.clip > 0 else math.inf, None if self.ranks.shard else True
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), most, foreach=at_once)))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1
