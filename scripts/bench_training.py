@@ -26,10 +26,14 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of the clock's")
     parser.add_argument("--compile", action="store_true", help="torch.compile for nanoGPT in bf16, its best setting")
+    parser.add_argument("--apart", action="store_true",
+                        help="each side in a process of its own, nanoGPT without the allocator's settings of our worker")  # fmt: skip
     parser.add_argument("--memory", choices=SHAPES, help="measure peak memory of this shape too")
     parser.add_argument("--losses", type=int, default=0, metavar="STEPS", help="compare the loss over so many steps")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.apart and options.cpu_time:
+        parser.error("--cpu-time counts one process, and --apart starts several; leave one out")
     if any(os.environ.get(name) is None for name in ALLOCATOR):  # read when the process starts: start it again
         os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
     from tui_llm.errors import UserError

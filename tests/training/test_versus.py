@@ -108,3 +108,25 @@ def test_text_fits_the_vocabulary() -> None:
 def test_what_is_not_nanogpt(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"clone of github\.com/karpathy/nanoGPT"):
         versus.load(tmp_path / "nowhere")
+
+
+def test_a_side_apart_is_started_as_its_users_start_it(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+    with (stand_in / "model.py").open("a") as file:
+        file.write(
+            'import os, pathlib\npathlib.Path(__file__).with_name("seen").write_text(str("THP_MEM_ALLOC_ENABLE" in os.environ))'
+        )
+    side = versus.Apart("baby", "nanogpt", stand_in, compiled=False)
+    try:
+        first = side()
+        assert math.isfinite(first) and side() < first  # a model that learns
+    finally:
+        side.close()
+    assert (stand_in / "seen").read_text() == "False" and side.process.returncode == 0
+
+
+def test_a_side_apart_that_fails_is_named(tmp_path: Path) -> None:
+    side = versus.Apart("baby", "nanogpt-bf16", tmp_path / "nowhere", compiled=False)
+    with pytest.raises(UserError, match="nanogpt-bf16 could not be measured"):
+        side()
+    side.close()

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -145,6 +146,38 @@ def make(side: str, shape: Shape, path: Path, *, compiled: bool = False) -> Step
     return nanogpt(shape, path, bfloat16=side == "nanogpt-bf16", compiled=compiled and side == "nanogpt-bf16")
 
 
+class Apart:
+    """A side in a process of its own, as its users start it: ours with what `tui-llm train` gives its worker, nanoGPT with
+    nothing set. Each call is one step there."""
+
+    CODE = (
+        "import sys; from pathlib import Path; import torch; from tui_llm.training import versus as v; "
+        "name, side, path, compiled, threads = sys.argv[1:]; torch.set_flush_denormal(True); "
+        "torch.set_num_threads(int(threads)); step = v.make(side, v.SHAPES[name], Path(path), compiled=compiled == '1'); "
+        "[print(step(), flush=True) for _ in sys.stdin]"
+    )
+
+    def __init__(self, name: str, side: str, path: Path, compiled: bool) -> None:
+        bare = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+        self.side = side
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, name, side, str(path), str(int(compiled)), str(torch.get_num_threads())],
+            env={**bare, **(ALLOCATOR if side == "ours" else {})},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            print(file=self.process.stdin, flush=True)
+            return float(self.process.stdout.readline())
+        except (OSError, ValueError):
+            raise UserError(f"{self.side} could not be measured: its process ended; see above why") from None
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
 def rounds(steps: dict[str, Step], count: int, each: int, clock: Callable[[], float]) -> Iterator[dict[str, float]]:
     """Seconds a step, side → of each round: every side in turn makes `each` steps, in another order each round, since
     what the machine does beside comes and goes. Two steps of each before, uncounted."""
@@ -161,17 +194,26 @@ def rounds(steps: dict[str, Step], count: int, each: int, clock: Callable[[], fl
         yield taken
 
 
-def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool = False, compiled: bool = False) -> dict[str, Any]:  # fmt: skip
+def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool = False, compiled: bool = False,
+            apart: bool = False) -> dict[str, Any]:  # fmt: skip
     """Tokens/s of each side (median), and ours ÷ theirs (median over rounds of the ratio within the round). `cpu`
-    counts this process's CPU time instead of the clock's: on one thread, what others do on the machine hardly shows."""
+    counts this process's CPU time instead of the clock's: on one thread, what others do on the machine hardly shows.
+    `apart`: see `Apart`; else both sides have the allocator's settings of this process."""
     shape = SHAPES[name]
-    taken = list(
-        rounds({side: make(side, shape, path, compiled=compiled) for side in SIDES}, count, each,
-               time.process_time if cpu else time.perf_counter)
-    )  # fmt: skip
+    processes = {side: Apart(name, side, path, compiled) for side in SIDES} if apart else {}
+    try:
+        steps: dict[str, Step] = {
+            side: processes.get(side) or make(side, shape, path, compiled=compiled) for side in SIDES
+        }
+        taken = list(rounds(steps, count, each, time.process_time if cpu else time.perf_counter))
+    finally:
+        for process in processes.values():
+            process.close()
     tokens = shape.batch_size * shape.block_size
     return {
         "shape": name,
+        "apart": apart,
+        "compiled": compiled,
         "clock": "cpu" if cpu else "wall",
         "threads": torch.get_num_threads(),
         "tokens_per_second": {side: tokens / statistics.median(t[side] for t in taken) for side in SIDES},
@@ -182,8 +224,6 @@ def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool =
 def peak(name: str, side: str, path: Path, steps: int = 2) -> float:
     """Peak memory in bytes of a process of its own that makes some steps (its ru_maxrss, so what importing torch takes
     is in it). The worker's environment is set for both sides."""
-    import os
-
     code = (
         "import resource, sys; from pathlib import Path; from tui_llm.training import versus as v; n, s, p, k = sys.argv[1:]; "
         "f = v.make(s, v.SHAPES[n], Path(p)); [f() for _ in range(int(k))]; "
@@ -240,7 +280,8 @@ def table(result: dict[str, Any]) -> str:
     cells = [f"{side} {speed[side]:,.0f}" for side in SIDES]
     return (
         f"{result['shape']:8} tokens/s: {', '.join(cells)}; ours ÷ nanoGPT's recipe {ratio['nanogpt']:.2f}, ÷ its bf16 "
-        f"{ratio['nanogpt-bf16']:.2f} ({result['threads']} threads, {result['clock']} time)"
+        f"{ratio['nanogpt-bf16']:.2f} ({result['threads']} threads, {result['clock']} time"
+        f"{', its bf16 compiled' if result['compiled'] else ''}{', each side started as its users do' if result['apart'] else ''})"
     )
 
 
@@ -255,7 +296,8 @@ def main(options: Any) -> None:
         print(json.dumps(value) if options.json else line, flush=True)
 
     for name in options.shapes:
-        found = compare(name, path, count=options.rounds, each=options.steps, cpu=options.cpu_time, compiled=options.compile)  # fmt: skip
+        found = compare(name, path, count=options.rounds, each=options.steps, cpu=options.cpu_time, compiled=options.compile,
+                        apart=options.apart)  # fmt: skip
         put(found, table(found))
     if options.memory:
         bytes_ = {side: peak(options.memory, side, path) for side in SIDES}
