@@ -24,9 +24,9 @@ def shown():
     return {char: visible(char) for char in EVERY}
 
 
-@pytest.mark.parametrize("gate", [visible, visible_token])
-def test_no_hidden_character_of_all_unicode_passes(gate):
-    assert not [char for char in set(gate("".join(EVERY))) if hidden(char)]
+def test_no_hidden_character_of_all_unicode_passes(shown):
+    assert not [char for char in set("".join(shown.values())) if hidden(char)]
+    assert not [char for char in set(visible_token("".join(EVERY))) if hidden(char)]  # `visible` of them all, and more
 
 
 def test_every_hidden_character_shows_and_no_other_changes(shown):

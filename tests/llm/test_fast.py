@@ -104,7 +104,8 @@ def test_head_and_loss_in_chunks(rows: int, vocabulary: int, chunk: int, scale: 
     wanted = torch.autograd.grad(loss * 3, (x, w))
     got = fast.head_loss(x, w, y, torch.float32, chunk=chunk)
     torch.testing.assert_close(got, loss, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.autograd.grad(got * 3, (x, w)), wanted, rtol=1e-4, atol=1e-5)
+    # Logits of some hundreds are rounded in their fifth place behind the point, and a row's gradient sums weights of that scale.
+    torch.testing.assert_close(torch.autograd.grad(got * 3, (x, w)), wanted, rtol=1e-4, atol=1e-5 * max(1.0, scale))
     with torch.no_grad():
         assert fast.head_loss(x, w, y, torch.float32, chunk=chunk) == got
 
