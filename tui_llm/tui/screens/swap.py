@@ -63,7 +63,7 @@ class SwapScreen(FullScreen):
             return [], wrapped(Text("no token of the text is chosen: Esc, then , and . choose one", style=muted), width)
         line = Text("in the place of ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
         if reading.following_score is not None:
-            line.append(f" ({fmt.percent(reading.following_score.probability)})", muted)
+            line.append(f" ({fmt.percent_said(reading.following_score.probability)})", muted)
         line.append(" goes the token under the cursor; t types another")
         after = len(reading.prompt_ids) - reading.position - 1
         rest = Text("what follows ", style=self.style("strong"))

@@ -91,7 +91,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             parts.append((f"  ! {visible(self.frozen)}", "$text-error"))
         self.query_one("#tree-top", Bar).put(Content.assemble(*parts))
         words = (
-            f"k {rules.count} · depth {rules.depth} · path p ≥ {fmt.percent(rules.least)} · "
+            f"k {rules.count} · depth {rules.depth} · path p ≥ {fmt.percent_said(rules.least)} · "
             f"at most {fmt.count(rules.budget)} new · next seed {tree.seed + tree.draws}"
         )
         if self.growth is not None:

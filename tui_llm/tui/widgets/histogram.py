@@ -45,7 +45,7 @@ class HistogramLines(Lines):
         if found.chi_squared is not None and found.chance is not None and self.size.height > 8:
             fair = Text("χ² = ").append(fmt.number(found.chi_squared, 1), strong)
             fair.append(f" on {found.freedom} degrees of freedom: fair draws are as far off or further in ")
-            fair.append(fmt.percent(found.chance), strong).append(" of cases")
+            fair.append(fmt.percent_said(found.chance), strong).append(" of cases")
             lines += wrapped(fair, width)[:2]
         if self.size.height > 8:
             explain = "expected n·p ± √(n·p·(1 − p)) · off: in standard errors, within ±2 in 95 % of cases · ┃ expected"
