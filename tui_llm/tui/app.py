@@ -79,6 +79,7 @@ class LabApp(App[None]):
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
+        self.stylesheet.set_variables(self.get_css_variables())  # ours: made before, it has those of Textual's own DARK
 
     def panic(self, *renderables: RenderableType) -> None:
         """Textual's way out when something broke; remembered, so that the command line can say so in a line."""

@@ -71,7 +71,7 @@ class StepScreen(OverLab):
         if self.problem:
             parts.append((f"  ! {visible(self.problem)}", "$text-error"))
         elif self.waiting:
-            parts.append(("  …", "dim"))
+            parts.append(("  …", "$text-muted"))
         self.query_one("#step-top", Bar).put(Content.assemble(*parts))
 
     def go(self, direction: int) -> bool:

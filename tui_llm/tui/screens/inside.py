@@ -97,7 +97,7 @@ class InsideScreen(OverLab):
         for at, (name, title) in enumerate(VIEWS.items(), 1):
             tab = Content(f"[{at} {title}]" if name == self.view else f" {at} {title} ")
             tab = tab.stylize(press(f"screen.view('{name}')")).stylize(
-                "bold $text-accent" if name == self.view else "dim"
+                "bold $text-accent" if name == self.view else "$text-muted"
             )
             parts += [Content("  "), tab]
         if self._working:
