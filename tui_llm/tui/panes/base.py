@@ -26,11 +26,14 @@ class ReadingPane:
     lab: Lab
     reading: Reading | None = None
     stale: bool = False
+    _title: str = ""
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
         title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
-        cast(Widget, self).border_title = title  # our own words, no foreign text
+        if title != self._title:  # a new one draws the whole pane
+            self._title = title
+            cast(Widget, self).border_title = title  # our own words, no foreign text
 
     def title_words(self) -> str:
         """What the title says further."""
