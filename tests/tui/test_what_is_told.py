@@ -186,6 +186,26 @@ def test_a_token_and_its_number_stay_together(words: list[str], width: int) -> N
     assert [part for line in lines for part in line.split("  ")] == parts
 
 
+@pytest.mark.parametrize("keys", ["1", "1 A", "5 T", "5 H", "2 T", "R", "4 n"])
+async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", *keys.split())
+        await pilot.pause()
+        below = drawn(app)[2:]
+        app.notify("all within the bounds is there already: + goes deeper, < takes less likely ways")
+        await until(pilot, lambda: "+ goes deeper, < takes less likely" in "".join(drawn(app)[:2]))
+        assert drawn(app)[2:] == below, "the longest message takes two lines"
+        for count in range(2, 6):
+            app.notify(f"copied {count} rows, tab-separated")
+            await until(pilot, lambda count=count: f"copied {count} rows" in drawn(app)[0])  # type: ignore[misc]
+            assert not any("▌" in line for line in drawn(app)[1:]) and drawn(app)[2:] == below
+        app.notify("it can't be [read]", severity="error", timeout=60, markup=False)
+        app.notify("copied 6 rows, tab-separated")
+        await until(pilot, lambda: "can't be [read]" in drawn(app)[0] and "copied 6 rows" in drawn(app)[1])
+
+
 async def test_the_samplers_form_says_how_to_switch() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
