@@ -14,6 +14,8 @@ from tui_llm.reading import Reading
 from tui_llm.tui.commands import PANE_TITLES, PANES
 from tui_llm.tui.state import Lab
 
+NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # what a screen would be about
+
 
 class ReadingPane:
     """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.

@@ -129,6 +129,10 @@ class DrawScreen(StepScreen):
         self.query_one(DrawLines).show(draw, (first, "replay"))
         self.show_title()
 
+    def failed(self, line: str) -> None:
+        super().failed(line)
+        self.query_one(DrawLines).say_problem(line)
+
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(DrawLines).table()
 

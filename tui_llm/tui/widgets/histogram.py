@@ -19,7 +19,13 @@ class HistogramLines(Lines):
     def __init__(self) -> None:
         super().__init__(id="histogram")
         self.histogram: Histogram | None = None
+        self.problem = ""
         self._most = 1.0
+
+    def say_problem(self, line: str) -> None:
+        """Why there is nothing to show."""
+        self.problem = line
+        self.rebuild()
 
     def show(self, histogram: Histogram) -> None:
         self.histogram = histogram
@@ -30,7 +36,8 @@ class HistogramLines(Lines):
     def head(self, width: int) -> list[Text]:
         found = self.histogram
         if found is None:
-            return [Text("…", style=self.style("muted"))]
+            said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+            return wrapped(said, width)
         strong, muted = self.style("strong"), self.style("muted")
         line = (
             Text()
