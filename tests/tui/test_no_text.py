@@ -24,7 +24,7 @@ def test_a_moment_is_empty_where_no_token_is() -> None:
         assert not dataclasses.replace(Request(), **one).empty
 
 
-@pytest.mark.parametrize("keys", ["1 L", "1 E", "1 S", "1 A", "1 C", "2 T", "2 F", "2 e", "5 D", "5 H"])
+@pytest.mark.parametrize("keys", ["1 L", "1 E", "1 S", "1 C", "2 T", "2 F", "2 e", "5 D", "5 H"])
 async def test_without_text_it_is_said_what_to_do(keys: str) -> None:
     engine = FakeEngine()
     app = make_app(engine, prompt="")

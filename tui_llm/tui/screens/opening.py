@@ -23,8 +23,6 @@ class Opening(Inquiring):
         if self.weights is None:
             self.say("the model is not open yet")
             return
-        if not self.has_text():
-            return
         self.stop_stream()
         lab = self.lab
         request = Request(
