@@ -7,7 +7,6 @@ from helpers import answered, drawn, make_app, unsafe, until
 from rich.cells import cell_len
 from textual import events
 
-
 LINES = {
     "words": "the cat sat on a mat " * 190,
     "one word": "a" * 4000,
