@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.rounding import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said
+from tui_llm.rounding import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said, plain
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -88,6 +88,13 @@ def test_what_a_share_is_at_most_is_rounded_up(bound: float) -> None:
     assert text[0] in "≤<" and len(text) <= 9
     assert number >= 100 * Decimal(bound) - Decimal("1e-9")
     assert number <= 100 * Decimal(bound) * Decimal("1.11") or number <= Decimal("0.02")
+
+
+@given(shares | st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))
+def test_a_plain_decimal_has_its_figures_and_no_power_of_ten(value: float, figures: int) -> None:
+    text = plain(value, figures)
+    assert "e" not in text.lower()
+    assert float(text) == float(f"{value:.{figures}g}")
 
 
 def test_a_share_in_per_cent() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 COLUMN, SENTENCE = 3, 8  # digits after the point of a share in per cent: the smallest that are still written out
 MOST_DIGITS = 4  # after the point: beyond that float32's own rounding shows
@@ -36,6 +37,11 @@ def p_said(value: float) -> str:
     """p = 86.6 %, p < 0.00000001 %."""
     said = percent_said(value)
     return f"p < {said[1:]}" if said.startswith("<") else f"p = {said}"
+
+
+def plain(value: float, figures: int) -> str:
+    """So many figures as a plain decimal, however small: 0.00001234."""
+    return f"{Decimal(f'{value:.{figures}g}'):f}"
 
 
 def at_most(bound: float) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from rich.text import Text
 
 from tui_llm.display import truncate
+from tui_llm.rounding import plain
 from tui_llm.tui.curve import Point, decimate, within
 from tui_llm.tui.format import percent
 from tui_llm.tui.widgets.chart import RGB, SMALLEST, Chart, log10
@@ -111,4 +111,4 @@ class ProbabilityChart(Chart):
 
 def tick(value: float) -> str:
     """A tick is a round number: `20 %`, where `rounding.percent` would say 20.0 %; `0.00002 %`, as each is another."""
-    return f"{Decimal(f'{100 * value:.3g}'):f} %"
+    return f"{plain(100 * value, 3)} %"
