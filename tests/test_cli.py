@@ -22,6 +22,18 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a wrong call answers with."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("tui-llm: ")
+    assert "Traceback" not in err
+    assert "\x1b" not in err
+    return err
+
+
 def test_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     made = run_json(capsys, "tokens", "Hello 🙂")
     assert list(made) == ["tokenizer", "count", "tokens"]

@@ -10,27 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.test_cli import refused, run_json
 from tui_llm.cli import build_parser, main
 
 NANO = Path(__file__).resolve().parents[1] / "models" / "nano"
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong call answers with."""
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("tui-llm: ")
-    assert "Traceback" not in err
-    assert "\x1b" not in err
-    return err
-
 
 HOSTILE = [
     "[/]",
