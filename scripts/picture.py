@@ -28,7 +28,8 @@ class Picture:
     prompt: str = PROMPT
 
 
-DRAWN: tuple[str | float, ...] = ("g", 0.6) * 12
+# "… a little boy named Tim. Tim": the likeliest token, of a few that could well come, is the target.
+DRAWN: tuple[str | float, ...] = (*("g", 0.6) * 5, "home", "enter")
 PICTURES = (
     Picture("app", ("escape", 0.5, *DRAWN, 1.0), (128, 42)),
     Picture("tokens", ("escape", "1", "z", "k", 0.8, "comma", 0.3, "comma", 0.8), (80, 24)),

@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.rounding import MOST_DIGITS, adding, percent
+from tui_llm.rounding import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said, plain
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -55,17 +55,51 @@ def test_the_line_that_did_not_add_up() -> None:
     assert adding([1 / 3] * 3, 1.0) == (["0.34", "0.33", "0.33"], "1.00")
 
 
-@given(st.floats(0, 1))
-def test_a_share_in_per_cent_is_right_to_half_its_last_digit_and_never_0_for_more(share: float) -> None:
-    text = percent(share)
-    assert len(text) <= 8 or share < 1e-99
-    number, sign = text.split(" ")
-    assert sign == "%" and (share == 0) == (float(number) == 0)
-    digits = number.partition("e")[0].partition(".")[2]
-    unit = 10.0 ** (int(number.partition("e")[2] or 0) - len(digits))
-    assert abs(float(number) - 100 * share) <= 0.5001 * unit
+shares = st.floats(0, 1) | st.floats(-50, 0).map(lambda power: 10.0**power)  # of any size
+
+
+@given(shares, st.sampled_from([COLUMN, SENTENCE]))
+def test_a_share_in_per_cent_is_plain_and_right_to_half_its_last_digit_and_never_0_for_more(
+    share: float, places: int
+) -> None:
+    text = percent(share, places)
+    assert len(text) <= places + 5 and text.strip("<0123456789.") == " %"  # no power of ten
+    number = Decimal(text.removesuffix(" %").removeprefix("<"))
+    assert (share == 0) == (number == 0)
+    unit = Decimal(1).scaleb(-len(str(number).partition(".")[2]) if "." in str(number) else 0)
+    if text.startswith("<"):
+        assert number == Decimal(1).scaleb(-places) and 0 < 100 * Decimal(share) < number
+    else:
+        assert abs(number - 100 * Decimal(share)) <= unit * Decimal("0.5001")
+    assert p_said(share) == ("p < " + text[1:] if text.startswith("<") else f"p = {text}") or places != SENTENCE
+
+
+@given(st.lists(shares, min_size=2, max_size=2).map(sorted))
+def test_shares_are_printed_in_their_order(two: list[float]) -> None:
+    less, more = (percent(share) for share in two)
+    assert float(less.strip("<% ")) <= float(more.strip("<% "))
+    assert not more.startswith("<") or less.startswith("<") or less == "0 %"
+
+
+@given(shares)
+def test_what_a_share_is_at_most_is_rounded_up(bound: float) -> None:
+    text = at_most(bound)
+    number = Decimal(text.removesuffix(" %")[1:])
+    assert text[0] in "≤<" and len(text) <= 9
+    assert number >= 100 * Decimal(bound) - Decimal("1e-9")
+    assert number <= 100 * Decimal(bound) * Decimal("1.11") or number <= Decimal("0.02")
+
+
+@given(shares | st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))
+def test_a_plain_decimal_has_its_figures_and_no_power_of_ten(value: float, figures: int) -> None:
+    text = plain(value, figures)
+    assert "e" not in text.lower()
+    assert float(text) == float(f"{value:.{figures}g}")
 
 
 def test_a_share_in_per_cent() -> None:
-    shares = [1, 0.866, 0.0999, 0.0042, 0.00003, 4e-7, 0, math.nan]
-    assert list(map(percent, shares)) == ["100.0 %", "86.6 %", "9.99 %", "0.42 %", "0.003 %", "4e-05 %", "0 %", "NaN"]
+    shares = [1, 0.866, 0.0999, 0.0042, 0.00003, 8e-8, 0, math.nan]
+    assert list(map(percent, shares)) == ["100.0 %", "86.6 %", "9.99 %", "0.42 %", "0.003 %", "<0.001 %", "0 %", "NaN"]
+    assert list(map(percent_said, shares[4:6])) == ["0.003 %", "0.000008 %"]
+    assert [p_said(0.0042), p_said(1e-12)] == ["p = 0.42 %", "p < 0.00000001 %"]
+    assert [at_most(p) for p in (1, 0.00424, 1e-9, 0)] == ["≤100.0 %", "≤0.43 %", "<0.001 %", "≤0 %"]

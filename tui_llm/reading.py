@@ -45,6 +45,11 @@ class Request:
     overrides: tuple[tuple[int, float], ...] = ()  # what if: (id, logit) set by hand, in this one prediction
     chat: bool = False  # the prompt is a message: feed it as the model's chat template writes it
 
+    @property
+    def empty(self) -> bool:
+        """There is no token: nothing to look at, and nothing to predict from."""
+        return not (self.prompt or self.continuation or self.start_token or self.chat)
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

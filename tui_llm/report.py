@@ -17,7 +17,7 @@ from tui_llm.reading import (
     Token,
     Tokenization,
 )
-from tui_llm.rounding import adding, difference, percent
+from tui_llm.rounding import adding, difference, percent, plain
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -265,7 +265,7 @@ def loss_text(lossy: LossReading) -> str:
     if len(lossy.tokens) == 1:
         one = lossy.tokens[0]
         total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
-        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {one.probability:.4g}")
+        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
     else:
         lines.append(f"sum {total_loss} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
     lines.append(

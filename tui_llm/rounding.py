@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
+COLUMN, SENTENCE = 3, 8  # digits after the point of a share in per cent: the smallest that are still written out
 MOST_DIGITS = 4  # after the point: beyond that float32's own rounding shows
 
 
-def percent(value: float) -> str:
-    """86.6 %, 0.42 %, 0.003 %, 4e-05 %: at most eight characters, and never 0 for what is more."""
+def percent(value: float, places: int = COLUMN) -> str:
+    """86.6 %, 0.42 %, 0.003 %, <0.001 %: plain decimals, never 0 for what is more; what would need more than `places` after
+    the point is less than a unit of the last. In a column eight characters at most."""
     if not math.isfinite(value):
         return _word(value, 0)
     hundred = 100 * value
@@ -19,11 +22,36 @@ def percent(value: float) -> str:
         return "0 %"
     if hundred >= 9.995:
         return f"{hundred:.1f} %"
-    if hundred >= 0.00995:
-        return f"{hundred:.2f} %"
-    if hundred >= 0.00095:
-        return f"{hundred:.3f} %"
-    return f"{hundred:.0e} %"
+    for digits in range(2, places + 1):
+        if hundred >= 0.95 * 10.0**-digits:
+            return f"{hundred:.{digits}f} %"
+    return f"<{10.0**-places:.{places}f} %"
+
+
+def percent_said(value: float) -> str:
+    """`percent` in a sentence, where there is room: 0.000008 %."""
+    return percent(value, SENTENCE)
+
+
+def p_said(value: float) -> str:
+    """p = 86.6 %, p < 0.00000001 %."""
+    said = percent_said(value)
+    return f"p < {said[1:]}" if said.startswith("<") else f"p = {said}"
+
+
+def plain(value: float, figures: int) -> str:
+    """So many figures as a plain decimal, however small: 0.00001234."""
+    return f"{Decimal(f'{value:.{figures}g}'):f}"
+
+
+def at_most(bound: float) -> str:
+    """≤0.43 %, of a probability of which only this bound is known: rounded up, so that it stays true."""
+    said = percent(bound)
+    if said.startswith("<") or not math.isfinite(bound):
+        return said
+    digits = len(said.partition(" ")[0].partition(".")[2])
+    up = math.ceil(100 * bound * 10**digits - 1e-9) / 10**digits
+    return f"≤{up:.{digits}f} %"
 
 
 def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[str], str]:

@@ -228,7 +228,8 @@ async def test_without_a_text() -> None:
     app = make_app(InsideEngine(), prompt="")
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
-        await shown(pilot, app, "there is no token to look from: type some text first")
+        await shown(pilot, app, "there is no text to look into yet: Esc, then i types some; /")
+        assert not app.screen.query_one(HeadGrid).display, "no empty frame"
         for key in (
             "left",
             "right",

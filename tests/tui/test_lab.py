@@ -1,4 +1,4 @@
-"""The lab with a fake engine: one moment on all panes, newest request first, generation, bad input."""
+"""The lab with a fake engine: one moment on all panes, newest request first, generation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 from fake_engine import CONTEXT, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 
-from tui_llm.errors import UserError
 from tui_llm.reading import Target
-from tui_llm.tui.app import LabApp
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.panes.logits import LogitsPane
 
@@ -320,68 +318,6 @@ async def test_special_tokens_typed_are_text_until_toggled() -> None:
         await answered(pilot, lab)
         assert lab.reading is not None and lab.reading.request.allow_special
         assert "is the special token" in "\n".join(drawn(app))
-
-
-# ── what can go wrong ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    "error", [UserError("[/] no \x1b torch"), ImportError("no module named [red]torch"), MemoryError()]
-)
-async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> None:
-    def open_engine() -> FakeEngine:
-        raise error
-
-    app = LabApp(open_engine)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.lab_screen._problem)
-        await pilot.pause()
-        top = drawn(app)[0]
-        assert top.strip().startswith("!") and not unsafe([top])
-        await pilot.press("escape", "g", "x")  # and the app goes on
-
-
-async def test_a_reading_that_fails_is_one_line_and_the_next_one_clears_it() -> None:
-    engine = FakeEngine()
-    app = make_app(engine)
-    async with app.run_test(size=(120, 40)) as pilot:
-        lab = app.lab_screen
-        await answered(pilot, lab)
-        engine.fail = ZeroDivisionError("[/usr/bin]\nsecond line")
-        await pilot.press("a")
-        await until(pilot, lambda: lab._problem)
-        await pilot.pause()
-        assert "ZeroDivisionError" in drawn(app)[0] and "[/usr/bin] second line" in drawn(app)[0]
-        engine.fail = None
-        await pilot.press("b")
-        await answered(pilot, lab)
-        await pilot.pause()
-        assert "ZeroDivisionError" not in drawn(app)[0]
-
-
-async def test_models_are_listed_and_opened() -> None:
-    engine = FakeEngine()
-    app = make_app(engine)
-    async with app.run_test(size=(120, 40)) as pilot:
-        lab = app.lab_screen
-        await answered(pilot, lab)
-        await pilot.press("escape", "m")
-        await until(pilot, lambda: any("is cut short" in line for line in drawn(app)))
-        assert not unsafe(drawn(app))
-        await pilot.press("down", "enter")
-        await until(pilot, lambda: lab.weights is not None and lab.weights.name != "nano")
-        await answered(pilot, lab)
-        assert engine.opened[-1].startswith("run:[/]") and not unsafe(drawn(app))
-
-
-async def test_a_model_that_can_not_be_opened_leaves_the_old_one() -> None:
-    app = make_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        lab = app.lab_screen
-        await answered(pilot, lab)
-        lab.open_model("missing")
-        await until(pilot, lambda: app._notifications)
-        assert lab.weights is not None and lab.weights.name == "nano"
 
 
 async def test_copy_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.screens.learned import LearnedScreen
 from tui_llm.tui.screens.new_run import NewRunScreen
 from tui_llm.tui.widgets.pin_list import PinList, end_of
-from tui_llm.tui.widgets.probability_chart import ProbabilityChart
+from tui_llm.tui.widgets.probability_chart import ProbabilityChart, tick
 from tui_llm.tui.widgets.probe_table import ProbeTable
 
 CAT, DOG = Pin("The cat", " sat"), Pin("A dog")
@@ -287,3 +287,9 @@ async def test_without_a_run_or_a_pin_it_says_what_to_press() -> None:
 def test_the_end_of_a_prompt_is_what_is_shown() -> None:
     assert end_of("abcdef", 4) == "…def" and end_of("abc", 3) == "abc" and end_of("abc", 0) == ""
     assert end_of("漢字漢字", 4) == "…字"
+
+
+def test_each_tick_of_probability_is_plain_and_another() -> None:
+    ticks = [tick(10.0**-power) for power in range(10)]
+    assert ticks[:3] == ["100 %", "10 %", "1 %"] and ticks[7:] == ["0.00001 %", "0.000001 %", "0.0000001 %"]
+    assert [tick(0.2), tick(0.00015)] == ["20 %", "0.015 %"]

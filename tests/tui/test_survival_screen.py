@@ -10,8 +10,9 @@ from pathlib import Path
 import fake_run
 import pytest
 from helpers import drawn, until
+from test_run_watch import metric
 from test_runs_screen import ScreenApp
-from test_training_pane import PaneApp, metric
+from test_training_pane import PaneApp
 from textual.widgets import DataTable
 
 from tui_llm.training.run import Run

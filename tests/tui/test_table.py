@@ -51,16 +51,22 @@ async def test_stages_one_after_another_with_their_sums(size: tuple[int, int]) -
         pane = await ready(app, pilot)
         seen: set[str] = set()
         assert "Σ all 1,000" in text(app) and "in sight" in text(app) and "choices" in text(app)
+        pages = 0
         for _ in range(9):
             await pilot.press("C")
             await pilot.pause()
             if not pane.stage:
                 break
             seen |= {column.what for column in pane._columns}
+            pages += 1
+            on = "C: next page" if pane.stage < pane.stages else "C: back"
+            page = f"stages, page {pane.stage} of {pane.stages}" if pane.stages > 1 else "stages"
+            assert f"2 Logits & softmax · {page} · {on}" in text(app)
             assert "so that no e^x overflows" in text(app).replace("┃", "")
             assert sum(line.count("100.0 %") for line in drawn(app)) >= 1
         assert seen == {"token", "logit", "scaled", "numerator", "tempered", "cut", "p"}
         assert pane.stage == 0, "after the last page comes the overview"
+        assert "softmax ━" in text(app) and pages == (2 if size == (120, 40) else 1)
 
 
 def test_pages_of_stages_overlap_and_fit() -> None:

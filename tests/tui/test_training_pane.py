@@ -14,12 +14,9 @@ from textual.app import App, ComposeResult
 from textual.widgets import Static
 
 from tui_llm.training import launch
-from tui_llm.training.metrics import Metric
-from tui_llm.tui import run_watch
-from tui_llm.tui.curve import BUCKETS
 from tui_llm.tui.messages import CheckpointSaved, ModelChosen
-from tui_llm.tui.panes.training import TrainingPane, duration
-from tui_llm.tui.run_watch import CHUNK, RunReader, RunWatcher, loss_glimpse, seconds_left, speed
+from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.run_watch import RunReader, RunWatcher
 from tui_llm.tui.widgets.loss_chart import LossChart
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07"
@@ -131,41 +128,6 @@ async def test_a_resumed_run_that_was_cut_back_loses_what_was_never_saved() -> N
     part.replace(run.metrics_path)  # as the worker does
     snapshot = reader.read()
     assert [step for step, _ in snapshot.train] == list(range(1, 31)) and snapshot.status.step == 30
-
-
-def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
-    run = fake_run.make("long", steps=10**6)
-    spike = 33_333
-    with run.metrics_path.open("wb") as file:
-        file.writelines(fake_run.metric_line(s, loss=50.0 if s == spike else 2.0) for s in range(1, 60_001))
-    reader = RunReader(run)
-    parts = [reader.read()]
-    while parts[-1].reading:
-        parts.append(reader.read())
-    assert len(parts) >= run.metrics_path.stat().st_size // CHUNK
-    assert parts[-1].last is not None and parts[-1].last.step == 60_000
-    assert len(parts[-1].train) <= 2 * BUCKETS and (spike, 50.0) in parts[-1].train
-    before = reader.tail.offset
-    fake_run.add(run, 60_001, 60_001)
-    assert reader.read().status.step == 60_001
-    assert reader.tail.offset - before < 300  # only what was new
-    glimpse = loss_glimpse(run.metrics_path, 12)
-    assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
-
-
-def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_watch, "LONG", CHUNK)
-    run = fake_run.make("very-long", steps=10**6)
-    with run.metrics_path.open("wb") as file:
-        file.writelines(fake_run.metric_line(s, loss=60_000 / (s + 10_000)) for s in range(1, 30_001))
-    first = (reader := RunReader(run)).read()
-    assert first.reading and first.train[0][0] < 300 and first.train[-1][0] > 29_900
-    assert all(loss == 60_000 / (step + 10_000) for step, loss in first.train)  # real points, none made up
-    while (snapshot := reader.read()).reading:
-        assert snapshot.train == first.train  # the picture stays until the whole is known
-    assert snapshot.train[0] == (1, 60_000 / 10_001) and snapshot.train[-1][0] == 30_000
-    fake_run.add(run, 30_001, 30_001)
-    assert reader.read().train[-1][0] == 30_001
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 5), (80, 24), (500, 150)])
@@ -367,36 +329,6 @@ async def test_facts_that_are_no_numbers_are_left_out(value: object) -> None:
     snapshot = RunReader(run).read()
     facts = (snapshot.unigram_loss, snapshot.bigram_loss, snapshot.floor_loss, snapshot.epoch)
     assert facts == (None,) * 4
-
-
-# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def metric(step: int, time: float, rate: float = 100.0) -> Metric:
-    return Metric(step, 1.0, 1e-3, 1.0, rate, None, time)
-
-
-def test_time_left_is_what_recent_steps_took_without_the_pauses() -> None:
-    steady = [metric(step, 2.0 * step) for step in range(1, 11)]
-    assert seconds_left(steady, 100) == 180.0
-    paused = steady[:5] + [metric(m.step, m.time + 7200) for m in steady[5:]]
-    assert seconds_left(paused, 100) == 180.0
-    assert seconds_left(steady, 10) == 0.0
-    assert seconds_left(steady[:1], 100) is None
-
-
-def test_speed_is_tokens_over_time() -> None:
-    # Equal steps at 100 and 300 tokens/s: 200 tokens in 1 + 1/3 seconds of 100 tokens each.
-    assert speed([metric(1, 0, 100.0), metric(2, 0, 300.0)]) == pytest.approx(150.0)
-    assert speed([metric(1, 0, float("nan"))]) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0:00"), (42.4, "0:42"), (3909, "1:05:09"), (273_600, "3 d 4 h"), (float("inf"), "∞")],
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 # ── for real ─────────────────────────────────────────────────────────────────────────────────────────────────────

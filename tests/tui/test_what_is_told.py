@@ -1,4 +1,4 @@
-"""What a newcomer is told: which keys there are, whose numbers these are, and words that can be read in both themes."""
+"""What a newcomer is told: which keys there are, and whose numbers these are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from helpers import answered, drawn, make_app, until
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
-from textual.color import Color
 
 from tui_llm.reading import GeneratedToken, Reading, Request
 from tui_llm.tui import format as fmt
@@ -19,7 +18,6 @@ from tui_llm.tui.commands import PANES
 from tui_llm.tui.panes.base import packed
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.themes import readable
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 # What each pane is for can be found at 80 × 24, in the footer or in the pane's lower border.
@@ -188,23 +186,24 @@ def test_a_token_and_its_number_stay_together(words: list[str], width: int) -> N
     assert [part for line in lines for part in line.split("  ")] == parts
 
 
-def luminance(color: Color) -> float:
-    """https://www.w3.org/TR/WCAG21/#dfn-relative-luminance"""
-    red, green, blue = (
-        part / 255 / 12.92 if part <= 0.03928 * 255 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color.rgb
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_words_have_contrast_in_both_themes() -> None:
-    for theme in readable():
-        colors = {**theme.to_color_system().generate(), **theme.variables}
-        background = Color.parse(colors["background"])
-        for name in ("primary", "secondary", "warning", "error", "success", "accent"):
-            word = Color.parse(colors[f"text-{name}"])
-            for behind in (background, Color.parse(colors["panel"]), background + Color.parse(colors[f"{name}-muted"])):
-                high, low = sorted((luminance(word), luminance(behind)), reverse=True)
-                assert (high + 0.05) / (low + 0.05) >= 4.5, (theme.name, name, behind)
+@pytest.mark.parametrize("keys", ["1", "1 A", "5 T", "5 H", "2 T", "R", "4 n"])
+async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", *keys.split())
+        await pilot.pause()
+        below = drawn(app)[2:]
+        app.notify("all within the bounds is there already: + goes deeper, < takes less likely ways")
+        await until(pilot, lambda: "+ goes deeper, < takes less likely" in "".join(drawn(app)[:2]))
+        assert drawn(app)[2:] == below, "the longest message takes two lines"
+        for count in range(2, 6):
+            app.notify(f"copied {count} rows, tab-separated")
+            await until(pilot, lambda count=count: f"copied {count} rows" in drawn(app)[0])  # type: ignore[misc]
+            assert not any("▌" in line for line in drawn(app)[1:]) and drawn(app)[2:] == below
+        app.notify("it can't be [read]", severity="error", timeout=60, markup=False)
+        app.notify("copied 6 rows, tab-separated")
+        await until(pilot, lambda: "can't be [read]" in drawn(app)[0] and "copied 6 rows" in drawn(app)[1])
 
 
 async def test_the_samplers_form_says_how_to_switch() -> None:

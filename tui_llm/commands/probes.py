@@ -9,7 +9,7 @@ from tui_llm import report
 from tui_llm.commands.output import put, put_json
 from tui_llm.display import truncate, visible, visible_token
 from tui_llm.errors import UserError
-from tui_llm.rounding import percent
+from tui_llm.rounding import at_most, percent, percent_said
 
 if TYPE_CHECKING:
     from tui_llm.training.pins import Pin
@@ -153,7 +153,7 @@ def _at_text(step: int, probe: Probe) -> str:
         ]
         lines.append(report.table(("target", "id", "rank", "raw p", "loss"), tokens, left=(0,)))
         if len(tokens) > 1:
-            lines.append(f"the whole target: {percent(probe.probability)}, {probe.loss:.4f} nats")
+            lines.append(f"the whole target: {percent_said(probe.probability)}, {probe.loss:.4f} nats")
     return "\n".join(lines + ([f"! {visible(probe.problem)}"] if probe.problem else []))
 
 
@@ -176,7 +176,7 @@ def _between_text(before: tuple[int, Probe] | None, after: tuple[int, Probe] | N
 
 
 def _most(known: float | None, most: float) -> str:
-    return percent(known) if known is not None else f"≤ {percent(most)}"
+    return at_most(most) if known is None else percent(known)
 
 
 def _points(change: Change) -> str:

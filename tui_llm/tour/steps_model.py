@@ -9,7 +9,7 @@ from tui_llm.facts.lens import Lens, LensQuestion
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.llm.instruction_pairs import EXAMPLES, show
 from tui_llm.reading import GeneratedToken
-from tui_llm.rounding import percent
+from tui_llm.rounding import percent_said
 from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing, not_yet
 from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step
@@ -94,7 +94,7 @@ def greedy(now: Facts, began: Facts) -> Outcome:
     if token.by_hand or token.u is not None:
         return missing("draw once more with {draw}")
     return done(
-        f"{words(token.text)}: no draw, always the likeliest ({percent(token.raw_probability)}). Again gives the same."
+        f"{words(token.text)}: no draw, always the likeliest ({percent_said(token.raw_probability)}). Again gives the same."
     )
 
 
@@ -105,7 +105,7 @@ def cold(now: Facts, began: Facts) -> Outcome:
     if token.u is None:
         return missing("the last token was not drawn at this temperature: {draw}")
     return done(
-        f"u = {token.u:.3f} fell on {words(token.text)}: {percent(token.raw_probability)} at T 1, {percent(token.probability)} here."
+        f"u = {token.u:.3f} fell on {words(token.text)}: {percent_said(token.raw_probability)} at T 1, {percent_said(token.probability)} here."
     )
 
 
@@ -130,7 +130,7 @@ def replayed(now: Facts, began: Facts) -> Outcome:
     one, other = first.hit.candidate, again.hit.candidate
     hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {found.u:.3f}, other shares: {hit} ({percent(other.probability)}, rank {again.hit.place + 1:,}). Heat gives the unlikely more room."
+        f"The same u = {found.u:.3f}, other shares: {hit} ({percent_said(other.probability)}, rank {again.hit.place + 1:,}). Heat gives the unlikely more room."
     )
 
 
@@ -160,7 +160,7 @@ def nucleus(now: Facts, began: Facts) -> Outcome:
     if spread is None:
         return missing(WAIT)
     return done(
-        f"Top-p {now.sampler.top_p:g} keeps {spread.kept:,} of {spread.vocabulary:,} tokens, with {percent(spread.kept_mass)} between them; "
+        f"Top-p {now.sampler.top_p:g} keeps {spread.kept:,} of {spread.vocabulary:,} tokens, with {percent_said(spread.kept_mass)} between them; "
         "they share the rest."
     )
 
@@ -211,7 +211,7 @@ def attended(now: Facts, began: Facts) -> Outcome:
     seen = place.tokens[at]
     return done(
         f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads looked most at "
-        f"{words(seen.text)} ({percent(look.weights[at])}). Where it looked is a hint, no proof."
+        f"{words(seen.text)} ({percent_said(look.weights[at])}). Where it looked is a hint, no proof."
     )
 
 
@@ -230,7 +230,7 @@ def lensed(now: Facts, began: Facts) -> Outcome:
     guesses = [row.guesses[0] for row in found.rows if row.guesses]
     path = " → ".join(words(guess.token.text, 12) for guess in guesses)
     sure = (
-        f", with {percent(guesses[0].probability)} at first and {percent(guesses[-1].probability)} in the end"
+        f", with {percent_said(guesses[0].probability)} at first and {percent_said(guesses[-1].probability)} in the end"
         if guesses
         else ""
     )
@@ -257,10 +257,10 @@ def decided(now: Facts, began: Facts) -> Outcome:
         return missing("nothing is predicted; type some text")
     top = old.candidates[0]
     after = next((row for row in new.candidates if row.id == top.id), None)
-    now_is = percent(after.raw_probability) if after is not None else "not among the first any more"
+    now_is = percent_said(after.raw_probability) if after is not None else "not among the first any more"
     return done(
-        f"{words(top.text)} was likeliest with {percent(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
-        f"({percent(new.candidates[0].raw_probability)}). Changing a word is the proof that attention is not."
+        f"{words(top.text)} was likeliest with {percent_said(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
+        f"({percent_said(new.candidates[0].raw_probability)}). Changing a word is the proof that attention is not."
     )
 
 

@@ -8,7 +8,7 @@ from tui_llm.facts.gradient import Gradient, GradientQuestion
 from tui_llm.facts.learn import Learned, LearnQuestion, Runner
 from tui_llm.facts.scratch import Scratch, ScratchQuestion
 from tui_llm.reading import Candidate, LossReading
-from tui_llm.rounding import percent
+from tui_llm.rounding import p_said, percent_said
 from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
 from tui_llm.tour.step import Part, Step
@@ -38,7 +38,7 @@ def staged(now: Facts, began: Facts) -> Outcome:
     first = spread.candidates[0]
     return done(
         f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {spread.vocabulary:,} tokens "
-        f"= {percent(first.raw_probability)}. A logit is a score, softmax makes shares of it."
+        f"= {percent_said(first.raw_probability)}. A logit is a score, softmax makes shares of it."
     )
 
 
@@ -56,11 +56,11 @@ def own_logits(now: Facts, began: Facts) -> Outcome:
     if len(found) < 2:
         return missing("type at least two tokens, each as TOKEN=LOGIT")
     raw = [row.raw_probability for row in found]
-    said = ", ".join(f"{words(row.text, 12)} {percent(row.raw_probability)}" for row in found[:3])
+    said = ", ".join(f"{words(row.text, 12)} {percent_said(row.raw_probability)}" for row in found[:3])
     others = f" The tutorial's {typed_logits(LOGITS)}: {shares(softmax(list(LOGITS.values())))}."
     given = {row.text: row.logit for row in found}
     same = given.keys() == LOGITS.keys() and all(abs(given[name] - LOGITS[name]) < 1e-6 for name in LOGITS)
-    return done(f"{said}: together {percent(sum(raw))}.{'' if same else others}")
+    return done(f"{said}: together {percent_said(sum(raw))}.{'' if same else others}")
 
 
 def changed_logit(now: Facts, began: Facts) -> Outcome:
@@ -76,8 +76,8 @@ def changed_logit(now: Facts, began: Facts) -> Outcome:
         return missing("no logit is another one yet: {type_scratch} types")
     row = changed[0]
     return done(
-        f"{words(row.text, 12)} went from {percent(before[row.text].raw_probability)} to {percent(row.raw_probability)}, and all others "
-        f"moved with it: they still sum to {percent(sum(row.raw_probability for row in found))}."
+        f"{words(row.text, 12)} went from {percent_said(before[row.text].raw_probability)} to {percent_said(row.raw_probability)}, and all others "
+        f"moved with it: they still sum to {percent_said(sum(row.raw_probability for row in found))}."
     )
 
 
@@ -104,8 +104,8 @@ def good(now: Facts, began: Facts) -> Outcome:
     if now.place != "loss":
         return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
-        f"p = {percent(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent(GOOD)} would cost "
-        f"{nats(loss(GOOD))}, {percent(1.0)} would cost {nats(abs(loss(1.0)))}."
+        f"{p_said(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent_said(GOOD)} would cost "
+        f"{nats(loss(GOOD))}, {percent_said(1.0)} would cost {nats(abs(loss(1.0)))}."
     )
 
 
@@ -116,11 +116,11 @@ def terrible(now: Facts, began: Facts) -> Outcome:
     worst = max(found.tokens, key=lambda token: token.loss)
     if worst.loss < loss(TERRIBLE):
         return missing(
-            f"the loss is {nats(worst.loss)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent(TERRIBLE)}): {{target}} types a sillier word"
+            f"the loss is {nats(worst.loss)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
         )
     than = "more" if worst.loss > found.uniform_loss else "less"
     return done(
-        f"{words(worst.text, 14)}, p = {percent(worst.probability)}, costs {nats(worst.loss)} nats; {percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"{words(worst.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.loss)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
         f"That is {than} than ln V = {nats(found.uniform_loss)}: every one of the V tokens alike, knowing nothing."
     )
 
@@ -170,11 +170,11 @@ def learned_words(found: Learned) -> str:
     parts = [
         f"One step: loss {nats(before.loss)} → {nats(after.loss)}" if len(found.steps) == 1 else
         f"{len(found.steps)} steps: loss {nats(before.loss)} → {nats(after.loss)}",
-        f"p {percent(before.probability)} → {percent(after.probability)}",
+        f"p {percent_said(before.probability)} → {percent_said(after.probability)}",
     ]  # fmt: skip
     fell = most_changed([row for row in found.runners if not row.target and row.after < row.before])
     if fell is not None:
-        parts.append(f"{words(fell.token.text, 12)} fell {percent(fell.before)} → {percent(fell.after)}")
+        parts.append(f"{words(fell.token.text, 12)} fell {percent_said(fell.before)} → {percent_said(fell.after)}")
     lost = next((one for one in found.watched if one.loss_before is not None and one.loss_after is not None), None)
     if lost is not None and lost.loss_before is not None and lost.loss_after is not None:
         way = "forgotten a little" if lost.loss_after > lost.loss_before else "not forgotten"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,16 +75,29 @@ class LabApp(App[None]):
     ) -> None:
         super().__init__()
         self.panicked = False
+        self._trouble_until = 0.0  # when an error that is shown goes away
         self.lab_screen = LabScreen(open_engine, model, prompt)
         self.lab_screen.tour_asked = tour
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
+        self.stylesheet.set_variables(self.get_css_variables())  # ours: made before, it has those of Textual's own DARK
 
     def panic(self, *renderables: RenderableType) -> None:
         """Textual's way out when something broke; remembered, so that the command line can say so in a line."""
         self.panicked = True
         super().panic(*renderables)
+
+    def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
+        """Says it in the place of what was said before, which is old news; an error stays as long as it should."""
+        now = time.monotonic()
+        if now >= self._trouble_until:
+            self.clear_notifications()
+            for screen in self.screen_stack[-1:]:
+                screen.query("ToastHolder").remove()  # their room would stay
+        if severity == "error":
+            self._trouble_until = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
+        super().notify(message, severity=severity, timeout=timeout, **more)
 
     def get_default_screen(self) -> Screen[None]:
         return self.lab_screen

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.rounding import at_most as at_most
+from tui_llm.rounding import p_said as p_said
 from tui_llm.rounding import percent as percent
+from tui_llm.rounding import percent_said as percent_said
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 

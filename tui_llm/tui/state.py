@@ -141,6 +141,11 @@ class Lab:
     def generated_text(self) -> str:
         return "".join(step.text for step in self.steps)
 
+    @property
+    def empty(self) -> bool:
+        """As `Request.empty`."""
+        return not (self.prompt or self.steps or self.start_token or self.chat)
+
     # ── the token cursor ──
 
     @property

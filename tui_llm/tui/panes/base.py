@@ -14,6 +14,8 @@ from tui_llm.reading import Reading
 from tui_llm.tui.commands import PANE_TITLES, PANES
 from tui_llm.tui.state import Lab
 
+NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # what a screen would be about
+
 
 class ReadingPane:
     """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.
@@ -26,11 +28,14 @@ class ReadingPane:
     lab: Lab
     reading: Reading | None = None
     stale: bool = False
+    _title: str = ""
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
         title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
-        cast(Widget, self).border_title = title  # our own words, no foreign text
+        if title != self._title:  # a new one draws the whole pane
+            self._title = title
+            cast(Widget, self).border_title = title  # our own words, no foreign text
 
     def title_words(self) -> str:
         """What the title says further."""

@@ -11,7 +11,7 @@ from tui_llm.reading import GeneratedToken, Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.messages import StepShown, TokensAccepted, TreeWanted
-from tui_llm.tui.panes.base import ReadingPane, packed, wrapped
+from tui_llm.tui.panes.base import NO_TEXT, ReadingPane, packed, wrapped
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.lines import Lines
 
@@ -90,6 +90,8 @@ class GeneratePane(ReadingPane, Lines):
         if lab.steps:
             text.append(visible(lab.generated_text[-TAIL:], newlines=True), self.style("generated"))
             text.append("▌" if lab.streaming else "", self.style("accent"))
+        elif lab.empty:
+            text.append(f" ▸ {NO_TEXT}", self.style("accent"))
         else:
             text.append(" ▸ g draws one token, Space streams", self.style("accent"))
         return wrapped(text, width)
@@ -171,10 +173,16 @@ class GeneratePane(ReadingPane, Lines):
         return 0 if step is None else self.lab.steps.index(step)
 
     def action_the_draw(self) -> None:
-        self.post_message(StepShown(self._index()))
+        self._show_step(StepShown(self._index()))
 
     def action_draw_many(self) -> None:
-        self.post_message(StepShown(len(self.lab.steps), many=True))
+        self._show_step(StepShown(len(self.lab.steps), many=True))
+
+    def _show_step(self, wanted: StepShown) -> None:
+        if self.lab.empty:
+            self.notify(NO_TEXT, markup=False, timeout=3)
+        else:
+            self.post_message(wanted)
 
     def action_tree(self) -> None:
         self.post_message(TreeWanted())

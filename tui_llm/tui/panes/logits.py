@@ -42,6 +42,13 @@ class LogitsPane(ReadingPane, VocabTable):
     def on_mount(self) -> None:
         self.put_title()
 
+    def title_words(self) -> str:
+        return self.stage_words()
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        self.put_title()  # after it: the width says how many pages there are
+
     def show(self, reading: Reading) -> None:
         self.reading = reading
         target = None

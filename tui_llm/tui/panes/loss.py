@@ -118,7 +118,7 @@ class LossPane(ReadingPane, Lines):
             lines += wrapped(line, width)
             lines += wrapped(
                 Text(
-                    f"= −ln p with p = {fmt.percent(token.probability)}, rank {fmt.count(token.rank)}; "
+                    f"= −ln p with {fmt.p_said(token.probability)}, rank {fmt.count(token.rank)}; "
                     f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(token.gradient, 3)}",
                     style=muted,
                 ),

@@ -152,7 +152,7 @@ class TokensPane(ReadingPane, Lines):
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
-        said = Text(f"surprisal {fmt.number(score.surprisal)} nats · p {fmt.percent(score.probability)}", strong)
+        said = Text(f"surprisal {fmt.number(score.surprisal)} nats · p {fmt.percent_said(score.probability)}", strong)
         said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
         if width >= 71:
             said.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")

@@ -150,7 +150,7 @@ class BatchLines(Lines):
             line.append(visible_token(token.text[:40]) or "∅", self.style("strong"))
             line.append(f" {token.id}{' special' if token.special else ''}{end}", self.style("muted"))
         line.append(f"loss {fmt.number(at.loss, 3)}", self.style(shade(at.loss).style))
-        line.append(f" nats, p = {fmt.percent(at.probability)}", self.style("muted"))
+        line.append(f" nats, {fmt.p_said(at.probability)}", self.style("muted"))
         line.truncate(width, overflow="ellipsis")
         return line
 

@@ -71,7 +71,7 @@ class StepScreen(OverLab):
         if self.problem:
             parts.append((f"  ! {visible(self.problem)}", "$text-error"))
         elif self.waiting:
-            parts.append(("  …", "dim"))
+            parts.append(("  …", "$text-muted"))
         self.query_one("#step-top", Bar).put(Content.assemble(*parts))
 
     def go(self, direction: int) -> bool:
@@ -128,6 +128,10 @@ class DrawScreen(StepScreen):
         first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"
         self.query_one(DrawLines).show(draw, (first, "replay"))
         self.show_title()
+
+    def failed(self, line: str) -> None:
+        super().failed(line)
+        self.query_one(DrawLines).say_problem(line)
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(DrawLines).table()

@@ -30,6 +30,7 @@ from tui_llm.tui.widgets.tour_pane import left_of
 
 STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
 VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbours"}
+NOTHING = "there is no text to look into yet: Esc, then i types some; / shows the neighbours of a token"
 TOP, COUNT = 12, 50  # tokens of a lens's row, and neighbours, that are asked for
 
 
@@ -97,7 +98,7 @@ class InsideScreen(OverLab):
         for at, (name, title) in enumerate(VIEWS.items(), 1):
             tab = Content(f"[{at} {title}]" if name == self.view else f" {at} {title} ")
             tab = tab.stylize(press(f"screen.view('{name}')")).stylize(
-                "bold $text-accent" if name == self.view else "dim"
+                "bold $text-accent" if name == self.view else "$text-muted"
             )
             parts += [Content("  "), tab]
         if self._working:
@@ -126,17 +127,17 @@ class InsideScreen(OverLab):
     def ask(self) -> None:
         """Asks for what the view shows of the chosen token."""
         if self.view == "attention":
-            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._problem)
+            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._no_place)
         elif self.view == "lens":
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
             given = at_end and self.target is not None and not self.target.own  # at its end a text has no next token
             request = dataclasses.replace(self.request, target=self.target if given else None)
-            self.lab.inquire(LensQuestion(request, self.number, TOP), self._lens, self._problem)
+            self.lab.inquire(LensQuestion(request, self.number, TOP), self._lens, self._no_place)
         elif self.place is not None:
             self._ask_neighbours(id=self.place.token.id)
             return
         else:  # the tokens of the text are not known yet, or there are none
-            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._problem)
+            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._no_place)
         self._wait()
 
     def _ask_neighbours(self, id: int = 0, text: str | None = None) -> None:
@@ -172,6 +173,9 @@ class InsideScreen(OverLab):
         self._answered()
         self._show_text(line)
 
+    def _no_place(self, line: str) -> None:
+        self._problem(NOTHING if self.request.empty else line)
+
     def _attention(self, found: Attention) -> None:
         self._answered()
         with self.app.batch_update():
@@ -199,7 +203,9 @@ class InsideScreen(OverLab):
     def action_view(self, name: str) -> None:
         self.view = name
         for kind in (HeadGrid, LensTable, NeighbourTable):
-            self.query_one(kind).display = kind is type(self.body)
+            self.query_one(kind).display = kind is type(self.body) and (
+                kind is NeighbourTable or not self.request.empty
+            )
         self.body.focus()
         self.query_one(KeyBar).show_commands([c for c in COMMANDS if f"inside_{name}" in c.footer])
         self._show_top()

@@ -16,8 +16,6 @@ from tui_llm.reading import Engine, Reading, Target
 from tui_llm.tui.commands import PANES, bindings
 from tui_llm.tui.messages import (
     Failed,
-    ModelChosen,
-    ModelsListed,
     Opened,
     Progress,
     ReadingReady,
@@ -29,8 +27,8 @@ from tui_llm.tui.panes.loss import LossPane
 from tui_llm.tui.panes.tokens import TokensPane
 from tui_llm.tui.panes.training import TrainingPane
 from tui_llm.tui.screens.branching import Branching
+from tui_llm.tui.screens.choosing import Choosing
 from tui_llm.tui.screens.drawing import Drawing
-from tui_llm.tui.screens.following import Following
 from tui_llm.tui.screens.ghosting import Ghosting
 from tui_llm.tui.screens.keep import Keeping
 from tui_llm.tui.screens.measuring import Measuring
@@ -53,7 +51,7 @@ CANCELLABLE_AFTER = 2.0
 class LabScreen(
     TokenTools,
     Drawing,
-    Following,
+    Choosing,
     Keeping,
     Opening,
     Pinning,
@@ -364,32 +362,6 @@ class LabScreen(
             self.say("the target is a token of the model's; press t to type one")
 
     # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def action_models(self) -> None:
-        from tui_llm.tui.screens.models import ModelsScreen
-
-        def chosen(model: str | None) -> None:
-            if model is not None:
-                self.open_model(model)
-
-        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
-        self.asker.list_models()
-
-    @on(ModelsListed)
-    def _models_listed(self, message: ModelsListed) -> None:
-        from tui_llm.tui.screens.models import ModelsScreen
-
-        if isinstance(self.app.screen, ModelsScreen):
-            self.app.screen.show(message.models)
-
-    @on(ModelChosen)
-    def _model_chosen(self, message: ModelChosen) -> None:
-        self.open_model(message.model)
-
-    def open_model(self, model: str) -> None:
-        self.stop_following()
-        self.stop_stream()
-        self.asker.open(model)
 
     def action_runs(self) -> None:
         self.query_one(TrainingPane).choose_run()

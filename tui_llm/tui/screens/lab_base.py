@@ -12,6 +12,7 @@ from textual.widget import Widget
 from tui_llm.display import visible
 from tui_llm.reading import Engine, Question, Reading, Target, Weights
 from tui_llm.tui.asker import Asker
+from tui_llm.tui.panes.base import NO_TEXT
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -70,6 +71,12 @@ class LabBase(Screen[None]):
             return data.decode() or None, not data
         except UnicodeDecodeError:
             return None, True
+
+    def has_text(self) -> bool:
+        """Whether there is a token for a screen to be about; says what to do where there is none."""
+        if self.lab.empty:
+            self.say(NO_TEXT)
+        return not self.lab.empty
 
     # Foreign text reaches notifications only through these two.
 

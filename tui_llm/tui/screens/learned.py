@@ -181,7 +181,7 @@ class LearnedScreen(OverLab):
                     f"  target's loss {fmt.number(marked[1].loss, 3)} → {fmt.number(probe.loss, 3)} ({change})"
                 )
         elif probe.loss is not None and probe.probability is not None:
-            parts.append(f"  target {fmt.percent(probe.probability)}  loss {fmt.number(probe.loss, 3)} nats")
+            parts.append(f"  target {fmt.percent_said(probe.probability)}  loss {fmt.number(probe.loss, 3)} nats")
         if marked is None and probe.entropy is not None:
             parts.append(("  entropy " + fmt.number(probe.entropy, 2), "$text-muted"))
         line.update(Content.assemble(*parts))

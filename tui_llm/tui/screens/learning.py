@@ -109,10 +109,10 @@ class LearnScreen(OverLab):
         if self.problem:
             parts += [("  ! ", "bold $text-error"), (visible(self.problem), "$text-error")]
         elif seconds >= SHOWN_AFTER:
-            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc leaves it", "dim")]
+            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc leaves it", "$text-muted")]
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
-            parts.append(("  the open model stays as it is", "dim"))
+            parts.append(("  the open model stays as it is", "$text-muted"))
         self.query_one("#learn-top", Bar).put(Content.assemble(*parts))
         self._show_recipe()
 

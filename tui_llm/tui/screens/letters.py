@@ -39,7 +39,7 @@ class LettersScreen(FullScreen):
         self.found = letters.count([token.bytes for token in self.tokens.tokens], letter)
 
     def subject(self) -> str:
-        return f"in {self.tokens.count:,} tokens of {self.tokens.tokenizer}"
+        return f"in {self.tokens.count:,} token{'s' * (self.tokens.count != 1)} of {self.tokens.tokenizer}"
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         strong, muted = self.style("strong"), self.style("muted")
@@ -47,7 +47,7 @@ class LettersScreen(FullScreen):
         line = Text("the letter ").append(truncate(visible(found.letter), 8), self.style("accent"))
         line.append(" is there ").append(f"{fmt.count(found.total)} time{'' if found.total == 1 else 's'}", strong)
         line.append(
-            f", inside {fmt.count(holding)} of {fmt.count(len(found.inside))} tokens (upper and lower case alike)"
+            f", inside {fmt.count(holding)} of {fmt.count(len(found.inside))} token{'s' * (len(found.inside) != 1)} (upper and lower case alike)"
         )
         head = wrapped(line, width)
         if found.total:

@@ -57,7 +57,12 @@ class PairsScreen(FullScreen):
             return [], wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if pairs is None:
             return [], [Text("one moment", style=muted)]
-        line = Text(f"{fmt.count(pairs.count)} tokens make {fmt.count(max(0, pairs.count - 1))} pairs", strong)
+        if pairs.count < 2:
+            said = "one token alone makes no pair of input and target: Esc, then i types more"
+            return [], wrapped(Text(said, style=self.style("accent")), width)
+        line = Text(
+            f"{fmt.count(pairs.count)} tokens make {fmt.count(pairs.count - 1)} pair{'s' * (pairs.count > 2)}", strong
+        )
         line.append(": the model reads the input and is to predict the target", "not bold")
         head = wrapped(line, width)
         if pairs.mean is not None:

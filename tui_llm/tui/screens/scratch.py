@@ -33,8 +33,10 @@ class ScratchTable(VocabTable):
         super().__init__(id="scratch-table", classes="pane")
         self.problem = ""
 
-    def on_mount(self) -> None:
-        self.border_title = "Softmax of your own logits"
+    def rebuild(self) -> None:
+        super().rebuild()
+        if self.border_title != (title := f"Softmax of your own logits{self.stage_words()}"):
+            self.border_title = title
 
     def head(self, width: int) -> list[Text]:
         if self.problem:

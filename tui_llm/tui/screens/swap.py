@@ -63,8 +63,10 @@ class SwapScreen(FullScreen):
             return [], wrapped(Text("no token of the text is chosen: Esc, then , and . choose one", style=muted), width)
         line = Text("in the place of ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
         if reading.following_score is not None:
-            line.append(f" ({fmt.percent(reading.following_score.probability)})", muted)
-        line.append(" goes the token under the cursor; t types another")
+            line.append(f" ({fmt.percent_said(reading.following_score.probability)})", muted)
+        line.append(
+            " goes the token under the cursor; t types another" if self.candidates else " goes what you type: t"
+        )
         after = len(reading.prompt_ids) - reading.position - 1
         rest = Text("what follows ", style=self.style("strong"))
         rest.append(f"({fmt.count(after)} token{'' if after == 1 else 's'}) ", "not bold")
@@ -74,7 +76,10 @@ class SwapScreen(FullScreen):
         if self.problem:
             head += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if not self.candidates:
-            return head, wrapped(Text(visible(reading.problem or "there are no candidates"), style=muted), width)
+            return head, wrapped(
+                Text(visible((reading.problem or "there are no candidates").replace("(o)", "(Esc, o)")), style=muted),
+                width,
+            )
         room = max(4, width - 26)
         head.append(Text("  " + fit("candidate", room) + "id".rjust(10) + "raw p".rjust(10), style=muted, no_wrap=True))
         return head, Lazy(len(self.candidates), lambda at: self._row(at, room))

@@ -72,7 +72,8 @@ class Tabling(LabBase):
     def _table_asked(self, message: TableAsked) -> None:
         reading = self.table_pane.reading
         if reading is None or reading.distribution is None:
-            self.say("there is no prediction yet")
+            if self.has_text():
+                self.say("there is no prediction yet")
             return
         getattr(self, f"_table_{message.what}")()
 

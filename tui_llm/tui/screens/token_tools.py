@@ -53,25 +53,27 @@ class TokenTools(Drawing, Inquiring):
     def action_vocabularies(self) -> None:
         from tui_llm.tui.screens.vocabularies import VocabulariesScreen
 
-        if self._ready():
+        if self._ready() and not self.lab.prompt and not self.lab.steps:
+            self.say("there is no text yet to compare: i types some")
+        elif self._ready():
             self.app.push_screen(VocabulariesScreen(self))
 
     def action_letters(self) -> None:
         from tui_llm.tui.screens.letters import LettersScreen
 
-        if self._ready() and self.reading is not None:
+        if self._ready() and self.has_text() and self.reading is not None:
             self.app.push_screen(LettersScreen(self.reading))
 
     def action_pairs(self) -> None:
         from tui_llm.tui.screens.pairs import PairsScreen
 
-        if self._ready():
+        if self._ready() and self.has_text():
             self.app.push_screen(PairsScreen(self))
 
     def action_swap(self) -> None:
         from tui_llm.tui.screens.swap import SwapScreen
 
-        if not self._ready():
+        if not (self._ready() and self.has_text()):
             return
         if self.lab.position is None:
             self.action_token_cursor(-1)

@@ -21,7 +21,7 @@ from tui_llm.tui.screens.over import copy_rows
 from tui_llm.tui.screens.tree_files import KeepsTrees
 from tui_llm.tui.state import Growing
 from tui_llm.tui.widgets.bars import Bar, KeyBar
-from tui_llm.tui.widgets.tree_lines import TreeLines
+from tui_llm.tui.widgets.tree_lines import NO_TREE, TreeLines
 
 REPAINT_SECONDS = 0.1  # a growing tree is shown at most ten times a second
 QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
@@ -91,7 +91,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             parts.append((f"  ! {visible(self.frozen)}", "$text-error"))
         self.query_one("#tree-top", Bar).put(Content.assemble(*parts))
         words = (
-            f"k {rules.count} · depth {rules.depth} · path p ≥ {fmt.percent(rules.least)} · "
+            f"k {rules.count} · depth {rules.depth} · path p ≥ {fmt.percent_said(rules.least)} · "
             f"at most {fmt.count(rules.budget)} new · next seed {tree.seed + tree.draws}"
         )
         if self.growth is not None:
@@ -135,7 +135,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         else:
             tree.text_ids = known.text
             self._freeze("")
-            if not tree.root.children and not tree.changed:
+            if not tree.root.children and not tree.changed and not tree.request.empty:
                 self._expand(tree.root)
 
     def _freeze(self, reason: str) -> None:
@@ -144,6 +144,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
 
     def _can(self) -> bool:
         """Whether the model can be asked now; says why not."""
+        if self.shown_tree.request.empty:
+            self.say(NO_TREE)
+            return False
         if self.frozen:
             self.say(f"this tree can only be looked at: {self.frozen}")
         elif self.growth is not None or self._sampling:

@@ -55,7 +55,10 @@ class TopBar(Bar):
             fed, took = reading.forward_tokens, reading.milliseconds
             said = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
             facts.append((said, 2))
-        self._model = Content(name).stylize("bold"), [(Content(fact).stylize("dim"), much) for fact, much in facts]
+        self._model = (
+            Content(name).stylize("bold"),
+            [(Content(fact).stylize("$text-muted"), much) for fact, much in facts],
+        )
         self._put_model()
 
     def _put_model(self) -> None:
@@ -72,7 +75,7 @@ class TopBar(Bar):
     def show_busy(self, text: str, seconds: float, hint: str) -> None:
         self._model = None
         elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""
-        self.put(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "dim")))
+        self.put(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "$text-muted")))
 
     def show_problem(self, line: str) -> None:
         self._model = None
@@ -89,7 +92,7 @@ class TabBar(Bar):
             here = name == current
             text = f"[{number} {title}]" if here else f" {number} {title} "
             content = Content(text).stylize(press(f"screen.pane('{name}')"))
-            parts.append(content.stylize("bold $text-accent") if here else content.stylize("dim"))
+            parts.append(content.stylize("bold $text-accent") if here else content.stylize("$text-muted"))
         self.put(Content("").join(parts))
 
 

@@ -37,8 +37,14 @@ class DrawLines(Lines):
     def __init__(self) -> None:
         super().__init__(id="draw-lines")
         self.draw: Draw | None = None
+        self.problem = ""
         self.names: Sequence[str] = ()
         self._segments: list[tuple[Segment | None, ...]] = []  # a row: a token's segment in each landing
+
+    def say_problem(self, line: str) -> None:
+        """Why there is nothing to show."""
+        self.problem = line
+        self.rebuild()
 
     def show(self, draw: Draw, names: Sequence[str]) -> None:
         self.draw, self.names = draw, names
@@ -54,7 +60,8 @@ class DrawLines(Lines):
     def head(self, width: int) -> list[Text]:
         draw = self.draw
         if draw is None:
-            return [Text("…", style=self.style("muted"))]
+            said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+            return wrapped(said, width)
         muted = self.style("muted")
         lines = wrapped(self._summary(draw), width)[:2]
         small = self.size.height < 12

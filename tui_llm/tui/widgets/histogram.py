@@ -19,7 +19,13 @@ class HistogramLines(Lines):
     def __init__(self) -> None:
         super().__init__(id="histogram")
         self.histogram: Histogram | None = None
+        self.problem = ""
         self._most = 1.0
+
+    def say_problem(self, line: str) -> None:
+        """Why there is nothing to show."""
+        self.problem = line
+        self.rebuild()
 
     def show(self, histogram: Histogram) -> None:
         self.histogram = histogram
@@ -30,7 +36,8 @@ class HistogramLines(Lines):
     def head(self, width: int) -> list[Text]:
         found = self.histogram
         if found is None:
-            return [Text("…", style=self.style("muted"))]
+            said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+            return wrapped(said, width)
         strong, muted = self.style("strong"), self.style("muted")
         line = (
             Text()
@@ -45,7 +52,7 @@ class HistogramLines(Lines):
         if found.chi_squared is not None and found.chance is not None and self.size.height > 8:
             fair = Text("χ² = ").append(fmt.number(found.chi_squared, 1), strong)
             fair.append(f" on {found.freedom} degrees of freedom: fair draws are as far off or further in ")
-            fair.append(fmt.percent(found.chance), strong).append(" of cases")
+            fair.append(fmt.percent_said(found.chance), strong).append(" of cases")
             lines += wrapped(fair, width)[:2]
         if self.size.height > 8:
             explain = "expected n·p ± √(n·p·(1 − p)) · off: in standard errors, within ±2 in 95 % of cases · ┃ expected"

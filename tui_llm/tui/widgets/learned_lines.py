@@ -67,7 +67,7 @@ class LearnedLines(Lines):
         if learned.steps:
             text.append(f"({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
         text.append(
-            f"   p {fmt.percent(before.probability)} → {fmt.percent(after.probability)}"
+            f"   p {fmt.percent_said(before.probability)} → {fmt.percent_said(after.probability)}"
             f"   rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
         )
         return rows + wrapped(text, width)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from tui_llm.display import truncate
+from tui_llm.rounding import plain
 from tui_llm.tui.curve import Point, decimate, within
 from tui_llm.tui.format import percent
 from tui_llm.tui.widgets.chart import RGB, SMALLEST, Chart, log10
@@ -94,7 +95,7 @@ class ProbabilityChart(Chart):
         plot = self.blank(width, height, left, right)
         plot.ylim(scale(low), scale(high))
         ticks = (log_ticks if self.log_axis else nice_ticks)(low, high, min(6, max(2, height // 2)))
-        plot.yticks([scale(t) for t in ticks], [_percent(t) for t in ticks] if width >= 16 else [""] * len(ticks))
+        plot.yticks([scale(t) for t in ticks], [tick(t) for t in ticks] if width >= 16 else [""] * len(ticks))
         grey, strong = self._faint(self._colour("foreground"), 0.35), self._colour("text-accent", "accent")
         for mark, step, colour in ((MARKED, shown.marked, grey), (HERE, shown.here, strong)):
             if step is not None:
@@ -108,6 +109,6 @@ class ProbabilityChart(Chart):
         return self.built()
 
 
-def _percent(value: float) -> str:
-    """A tick is a round number: `20 %`, where `rounding.percent` would say 20.0 %."""
-    return f"{100 * value:.3g} %"
+def tick(value: float) -> str:
+    """A tick is a round number: `20 %`, where `rounding.percent` would say 20.0 %; `0.00002 %`, as each is another."""
+    return f"{plain(100 * value, 3)} %"

@@ -24,8 +24,8 @@ def points(change: Change) -> str:
     return f"{sign}{100 * change.change:+.2f}".replace("-", "−")
 
 
-def at_most(known: float | None, most: float) -> str:
-    return fmt.percent(known) if known is not None else f"≤{fmt.percent(most)}"
+def _share(known: float | None, most: float) -> str:
+    return fmt.at_most(most) if known is None else fmt.percent(known)
 
 
 class ProbeTable(Lines, can_focus=False):
@@ -119,9 +119,7 @@ class ProbeTable(Lines, can_focus=False):
         room = self._room(width)
         line = Text().append("◆ " if self._is_target(change.id) else "  ", self.style("accent"))
         line.append(fit(visible_token(change.text), room), self.style("strong"))
-        line.append(
-            f" {at_most(change.before, change.before_most):>14} {at_most(change.after, change.after_most):>14} "
-        )
+        line.append(f" {_share(change.before, change.before_most):>14} {_share(change.after, change.after_most):>14} ")
         style = self.style("good" if change.change > 0 else "bad" if change.change < 0 else "muted")
         line.append(f"{points(change):>9} ", style)
         return line.append(fmt.bar(abs(change.change), min(40, width - room - 43)), style)

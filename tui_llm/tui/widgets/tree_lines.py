@@ -14,6 +14,7 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.base import wrapped
 from tui_llm.tui.widgets.lines import Lines
 
+NO_TREE = "there is no text yet: Esc, then i types some; o opens a saved tree"
 TAIL = 400  # characters of the text that are looked at for the few lines in sight
 CUT = Style(strike=True)
 
@@ -81,6 +82,8 @@ class TreeLines(Lines):
         text.append(visible("".join(token.text for token in tree.continued[-TAIL:]), newlines=True), muted)
         text.append(visible(here.text[-TAIL:], newlines=True), self.style("generated"))
         lines = wrapped(text, width)[-(1 if room < 12 else 2) :]
+        if tree.request.empty and not tree.root.children:
+            return wrapped(Text(NO_TREE, self.style("accent")), width)
         lines.append(self._about(tree, here, width))
         if room >= 14:
             legend = (
@@ -120,7 +123,8 @@ class TreeLines(Lines):
         return max(1, width - sum(column.width + 1 for column in self._columns(width)))
 
     def row_count(self, width: int) -> int:
-        return len(self.nodes)
+        tree = self.shown_tree
+        return 0 if tree is None or (tree.request.empty and not tree.root.children) else len(self.nodes)
 
     def selectable(self, index: int) -> bool:
         return 0 <= index < len(self.nodes)
@@ -163,7 +167,11 @@ class TreeLines(Lines):
         line.append("▹ " if node.shut and node.children else "▾ " if node.children else "· ", self.style("muted"))
         if node.token is None:
             tree = self.shown_tree
-            words = f"the text ({fmt.count(len(tree.text_ids))} tokens)" if tree and tree.text_ids else "the text"
+            words = (
+                f"the text ({fmt.count(len(tree.text_ids))} token{'s' * (len(tree.text_ids) != 1)})"
+                if tree and tree.text_ids
+                else "the text"
+            )
             line.append(words, self.style("strong"))
         else:
             style = self.style("generated" if node in self._way else "strong")

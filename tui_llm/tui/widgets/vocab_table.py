@@ -33,6 +33,7 @@ class VocabTable(Lines):
         self.changed: frozenset[int] = frozenset()  # ids whose logit was set by hand
         self.order = "probability"
         self.stage = 0  # 0: the overview; from 1: pages of stages
+        self.stages = 0  # how many pages they take, at the width there is
         self.missing = ""  # why rows that are not there don't come
         self._held: dict[int, Candidate] = {}  # by place
         self._asked = range(0)
@@ -139,6 +140,7 @@ class VocabTable(Lines):
         pages = stage_pages(width, sampler) if self.stage else []
         if self.stage > len(pages):
             self.stage = 0
+        self.stages = len(pages) if self.stage else 0
         self._columns = pages[self.stage - 1] if self.stage else columns_for(width, fmt.sampler(sampler))
         names = [("" if column.name == "bar" else column.name).split("\n") for column in self._columns]
         height = max(len(parts) for parts in names)
@@ -151,6 +153,13 @@ class VocabTable(Lines):
                 cells.append(part.rjust(column.width) if column.right else part.ljust(column.width))
             lines.append(Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True))
         return lines
+
+    def stage_words(self) -> str:
+        """Which page of the stages this is, and what its key does next: for the title."""
+        if not self.stage or self.distribution is None:
+            return ""
+        where = f"stages, page {self.stage} of {self.stages}" if self.stages > 1 else "stages"
+        return f" · {where} · C: {'next page' if self.stage < self.stages else 'back'}"
 
     def shift_words(self) -> str:
         """What softmax takes off before e^x, and what the sum would be without that."""

@@ -1,0 +1,36 @@
+"""The lab opens another model: one of those listed, or one that a run or a form asks for."""
+
+from __future__ import annotations
+
+from textual import on
+
+from tui_llm.tui.messages import ModelChosen, ModelsListed
+from tui_llm.tui.screens.following import Following
+
+
+class Choosing(Following):
+    def action_models(self) -> None:
+        from tui_llm.tui.screens.models import ModelsScreen
+
+        def chosen(model: str | None) -> None:
+            if model is not None:
+                self.open_model(model)
+
+        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
+        self.asker.list_models()
+
+    @on(ModelsListed)
+    def _models_listed(self, message: ModelsListed) -> None:
+        from tui_llm.tui.screens.models import ModelsScreen
+
+        if isinstance(self.app.screen, ModelsScreen):
+            self.app.screen.show(message.models)
+
+    @on(ModelChosen)
+    def _model_chosen(self, message: ModelChosen) -> None:
+        self.open_model(message.model)
+
+    def open_model(self, model: str) -> None:
+        self.stop_following()
+        self.stop_stream()
+        self.asker.open(model)
