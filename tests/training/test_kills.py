@@ -25,7 +25,8 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_p
     for kill in range(KILLS):
         worker = begin(broken)
         if kill % 4 == 0:  # while it begins: before its lock, while it reads the checkpoint, in its first steps
-            time.sleep(draw.uniform(0, 0.4))
+            late, far = time.monotonic() + draw.uniform(0, 0.4), broken.status().step + 16
+            wait(lambda late=late, far=far: time.monotonic() >= late or broken.status().step >= far)  # type: ignore[misc]
         else:  # while it trains, some steps further each time
             goal = broken.status().step + draw.randint(1, 16)
             wait(lambda goal=goal, worker=worker: broken.status().step >= goal or not worker.is_alive())  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import fake_run
@@ -15,10 +16,12 @@ from textual.widgets import DataTable
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.training import launch
+from tui_llm.training.renaming import rename
 from tui_llm.training.run import Run, find
 from tui_llm.tui.screens import run_actions
 from tui_llm.tui.screens.ask import AskScreen
 from tui_llm.tui.screens.compare_runs import CompareScreen
+from tui_llm.tui.screens.run_rows import RunRow
 from tui_llm.tui.screens.runs import RunsScreen
 from tui_llm.tui.widgets.prompt import PromptEditor
 
@@ -50,6 +53,31 @@ async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
         await until(pilot, lambda: "◆ legends" in app.text)
         assert not run.path.exists() and find("legends").status().step == 3
         assert "tales" not in app.text.replace("/texts/tales", "")
+
+
+@pytest.mark.timeout(30)
+async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fake_run.make("tales", done=3)
+    app, going, go_on = ScreenApp(RunsScreen()), threading.Event(), threading.Event()
+    async with app.run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        read = app.shown._reader.read  # type: ignore[union-attr]
+
+        def slowly(one: Run) -> RunRow:
+            row = read(one)
+            going.set()
+            go_on.wait()
+            return row
+
+        monkeypatch.setattr(app.shown._reader, "read", slowly)  # type: ignore[union-attr]
+        app.shown.look()  # type: ignore[union-attr]
+        try:
+            await until(pilot, going.is_set)
+            rename(run, "legends")
+            app.shown.look()  # type: ignore[union-attr]
+        finally:
+            go_on.set()
+        await until(pilot, lambda: "legends" in app.text)
 
 
 async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from tui_llm.training import comparing
 from tui_llm.training.run import Run
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.over import copy_rows
+from tui_llm.tui.widgets.grid import Grid
 
 
 class CompareScreen(ModalScreen[None]):
@@ -39,7 +40,7 @@ class CompareScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="compare-window"):
             yield Static(Content("reading their metrics …"), id="compare-none")
-            yield DataTable(id="compare-table", cursor_type="row", fixed_columns=1)
+            yield Grid(id="compare-table", cursor_type="row", fixed_columns=1)
 
     def on_mount(self) -> None:
         window = self.query_one("#compare-window")

@@ -18,6 +18,7 @@ from tui_llm.training.run import Run, runs
 from tui_llm.tui.commands import bindings, footer
 from tui_llm.tui.screens.run_actions import RunActions
 from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
+from tui_llm.tui.widgets.grid import Grid
 from tui_llm.tui.widgets.loss_chart import OTHERS
 
 REFRESH = 2.0  # seconds, while a run is alive
@@ -47,12 +48,12 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
         self._runs: dict[str, Run] = {}
         self._reader = RowReader()
         self._timer: Timer | None = None
-        self._busy = False
+        self._busy = self._again = False
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
-            yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
+            yield Grid(id="runs-table", cursor_type="row", zebra_stripes=False)
             own = [command for command in footer("runs") if "runs" in command.footer]
             # A key and its word stay together where the line breaks.
             keys = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own)
@@ -73,10 +74,13 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def look(self) -> None:
-        """Reads all runs anew, off the screen's thread."""
-        if not self._busy:
-            self._busy = True
-            self._look()
+        """Reads all runs anew, off the screen's thread; where they are being read, once more after that: what has just been
+        done to one may have come too late for it."""
+        if self._busy:
+            self._again = True
+            return
+        self._busy, self._again = True, False
+        self._look()
 
     @work(thread=True, group="runs", exit_on_error=False)
     def _look(self) -> None:
@@ -84,13 +88,17 @@ class RunsScreen(RunActions, ModalScreen[tuple[str, Run | None] | None]):
             launch.reap()
             found = {run.name: run for run in runs()}
             rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
-        finally:
+        except BaseException:
             self._busy = False
+            raise
         self.app.call_from_thread(self._show, found, tuple(rows))
 
     def _show(self, found: dict[str, Run], rows: tuple[RunRow, ...]) -> None:
+        self._busy = False
         if not self.is_mounted or self._timer is None:
             return
+        if self._again:
+            self.look()
         if any(row.alive for row in rows):
             self._timer.resume()
         else:
