@@ -166,3 +166,11 @@ async def test_the_cursor_does_not_blink() -> None:
         await asyncio.sleep(0)
         assert not app.lab_screen.prompt.cursor_blink
         assert not app.lab_screen.prompt.blink_timer._active.is_set()
+
+
+@pytest.mark.parametrize(("size", "most"), [((120, 40), 6), ((80, 24), 5), ((80, 15), 3)])
+async def test_a_long_prompt_leaves_room_for_the_panes(size: tuple[int, int], most: int) -> None:
+    app = make_app(prompt="a word " * 200)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        assert app.lab_screen.prompt.outer_size.height == most
