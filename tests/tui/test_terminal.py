@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tui_llm.tui.input import ESC, PASTE_BEGINS, PASTE_ENDS, STAND_IN, Reader
+from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, Reader
 
 TESTS = Path(__file__).parent
 RUNNER = """
@@ -63,7 +63,8 @@ TYPED = """
 
 def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
     """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
-    app has drawn its first screen."""
+    app has drawn its first screen. The terminal says that it is 0 × 0, which is taken for 80 × 25 at first and for 80 × 24
+    then: two sizes at once, which would take turns for ever (screens/resizing.py)."""
     program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {
@@ -154,6 +155,28 @@ def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
     assert status == 0, log
     assert ascii("x one\ttwo\x1b[31m \x1b]0;t\x07 \x1b[20 \x1b three end").encode() in log
     assert b"\x1b]0;t" not in out
+
+
+@pytest.mark.parametrize("text", ["a word 日本 é \r\n\t" * 40, "x" * FLOOD, "\u200d\u3000" * FLOOD])
+def test_much_text_at_once_is_a_paste_without_its_marks(text: str) -> None:
+    assert Reader().decode(text.encode()) == PASTE_BEGINS + text + PASTE_ENDS
+    little = text[: FLOOD - 1]
+    assert Reader().decode(little.encode()) == little  # a key that was held
+
+
+@pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1bx"])
+def test_keys_among_it_stay_keys(keys: str) -> None:
+    assert Reader().decode(keys.encode()) == keys
+    reader = Reader()
+    assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD  # a key in two pieces
+
+
+def test_a_paste_that_no_marks_surround_arrives_whole(tmp_path: Path) -> None:
+    text = "wörd 日本 " * 300 + "end"
+    status, _ = run_in_terminal(tmp_path, runner=TYPED, typed=text.encode())
+    log = (tmp_path / "log" / "app.log").read_bytes()
+    assert status == 0, log
+    assert ascii("x" + text).encode() in log
 
 
 def test_a_broken_driver_is_said_in_a_line_too(tmp_path: Path) -> None:

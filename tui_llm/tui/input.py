@@ -1,7 +1,9 @@
-"""What the terminal sends, made safe to parse: bytes that are no UTF-8, and escape characters inside a paste.
+"""What the terminal sends, made safe to parse: bytes that are no UTF-8, escape characters inside a paste, a paste that no
+marks surround.
 
 Textual's own reader ends the app at the first byte that is no UTF-8 (a pasted binary, a Latin-1 terminal), and takes an
-escape character inside a bracketed paste for a key, which scrambles the text around it.
+escape character inside a bracketed paste for a key, which scrambles the text around it. Some terminals mark no pastes: a
+megabyte of text would be a million keys, a quarter of an hour of them, and commands where a pane has the focus.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ ESC = "\x1b"
 PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 # A code point that Unicode keeps out of every text ("noncharacter"): stands for ESC from here to the paste's event.
 STAND_IN = "\ufdeb"
+FLOOD = 256  # characters that come at once: more than anybody types, or a held key gives, between two looks
 
 
 class Reader:
@@ -43,8 +46,11 @@ class Reader:
                 at = seen.find(PASTE_BEGINS)
                 keys = len(text) if at < 0 else at + len(PASTE_BEGINS) - len(self._recent)
                 self._pasting = at >= 0
+                typed = text[:keys]
+                if not self._pasting and ESC not in self._recent and is_pasted(typed):
+                    typed = PASTE_BEGINS + typed + PASTE_ENDS
                 self._recent = "" if self._pasting else seen[1 - len(PASTE_BEGINS) :]
-                out, text = out + text[:keys], text[keys:]
+                out, text = out + typed, text[keys:]
         return out
 
     def _hold(self, text: str) -> str:
@@ -54,6 +60,13 @@ class Reader:
                 self._held = text[-length:]
                 return text[:-length]
         return text
+
+
+def is_pasted(text: str) -> bool:
+    """Whether what came at once without marks is a paste all the same: much, and nothing but text."""
+    return len(text) >= FLOOD and not any(
+        char < " " or "\x7f" <= char <= "\x9f" for char in text if char not in "\r\n\t"
+    )
 
 
 def safe(driver: type[Driver]) -> type[Driver]:

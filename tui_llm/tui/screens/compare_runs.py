@@ -17,10 +17,11 @@ from tui_llm.training import comparing
 from tui_llm.training.run import Run
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.over import copy_rows
+from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.grid import Grid
 
 
-class CompareScreen(ModalScreen[None]):
+class CompareScreen(KeepsUp, ModalScreen[None]):
     """Reads the runs when it opens."""
 
     BINDINGS = bindings("comparison")

@@ -21,6 +21,7 @@ from tui_llm.tui.commands import bindings, footer
 from tui_llm.tui.screens.confirm import ConfirmScreen
 from tui_llm.tui.screens.model_info import ModelInfoScreen
 from tui_llm.tui.screens.pulling import PullsModels
+from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.lines import Lines
 
 
@@ -80,7 +81,7 @@ class ModelLines(Lines):
         return line
 
 
-class ModelsScreen(PullsModels, ModalScreen[str | None]):
+class ModelsScreen(PullsModels, KeepsUp, ModalScreen[str | None]):
     """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
     later than the rest: looking through it may take a second."""
 

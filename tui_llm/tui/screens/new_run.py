@@ -36,6 +36,7 @@ from tui_llm.tui.screens.new_run_fields import (
     CorpusSuggester,
     row,
 )
+from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.tour_pane import left_of
 
 SETTLE = 0.15  # seconds without a key before files are looked at
@@ -70,7 +71,7 @@ def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
-class NewRunScreen(Estimating, ModalScreen[Run | None]):
+class NewRunScreen(Estimating, KeepsUp, ModalScreen[Run | None]):
     """Dismissed with the run, whose worker is started, or with None."""
 
     BINDINGS = bindings("new_run")
