@@ -37,10 +37,8 @@ async def test_every_panes_keys_stand_on_a_small_screen() -> None:
         await pilot.press("escape")
         for number, name in enumerate(PANES, 1):
             await pilot.press(str(number))
-            await until(pilot, lambda key=KEYS[name][0]: key in "".join(drawn(app)[-2:]))
+            await until(pilot, lambda keys=KEYS[name]: all(key in "".join(drawn(app)[-2:]) for key in keys))
             last = "".join(drawn(app)[-2:])
-            for key in KEYS[name]:
-                assert key in last, (name, key, last)
             assert "…" not in last  # none is cut
             others = [app.lab_screen.pane(other) for other in PANES if other != name]
             assert not any(str(pane.border_subtitle) for pane in others if pane.border_subtitle is not None)
