@@ -57,6 +57,31 @@ def test_the_first_paint_waits_for_nothing_that_is_asked_for_later() -> None:
     }
 
 
+def test_every_screen_keeps_up_with_the_windows_size() -> None:
+    import importlib
+    import pkgutil
+
+    from textual.screen import Screen
+
+    from tui_llm.tui import screens
+    from tui_llm.tui.screens.resizing import KeepsUp
+
+    modules = [
+        importlib.import_module(f"{screens.__name__}.{found.name}") for found in pkgutil.iter_modules(screens.__path__)
+    ]
+    ours = {
+        one for module in modules for one in vars(module).values() if isinstance(one, type) and issubclass(one, Screen)
+    }
+    ours = {one for one in ours if one.__module__.startswith("tui_llm")}
+    assert len(ours) > 20
+    late = {
+        one.__name__
+        for one in ours
+        if not issubclass(one, KeepsUp) or one.__mro__.index(KeepsUp) > one.__mro__.index(Screen)
+    }
+    assert not late
+
+
 def test_maths_training_and_engine_import_no_textual() -> None:
     code = (
         "import pkgutil, importlib, tui_llm.llm, tui_llm.training, tui_llm.engine\n"

@@ -292,11 +292,10 @@ class Int8(Reduced):
     def one(self) -> Function:
         weight, ids, bags, groups, inputs = self.weight, self.ids, self.bags, self.groups, self.inputs
         outputs, bias = self.outputs, self._offset()
-        exact = outputs * inputs == weight.numel() - 8 * len(weight)  # no spare outputs
 
         def one(x: Tensor) -> Tensor:
-            made = _bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1)).view(1, -1)
-            return (made if exact else made[:, :outputs]).add_(bias)
+            made = _bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1))
+            return made.view(1, -1)[:, :outputs].add_(bias)
 
         return one
 

@@ -16,6 +16,7 @@ from tui_llm.reading import GeneratedToken, Question
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.over import OverLab
 from tui_llm.tui.state import TEMPERATURES, TOP_PS, Lab, step
+from tui_llm.tui.widgets.answer_lines import AnswerLines
 from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.draw_lines import DrawLines
 
@@ -58,6 +59,7 @@ class StepScreen(OverLab):
 
     def failed(self, line: str) -> None:
         self.problem, self.waiting = line, False
+        self.query_one(AnswerLines).say_problem(line)
         self.show_title()
 
     def show_title(self) -> None:
@@ -128,10 +130,6 @@ class DrawScreen(StepScreen):
         first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"
         self.query_one(DrawLines).show(draw, (first, "replay"))
         self.show_title()
-
-    def failed(self, line: str) -> None:
-        super().failed(line)
-        self.query_one(DrawLines).say_problem(line)
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(DrawLines).table()

@@ -45,10 +45,6 @@ class DrawManyScreen(StepScreen):
         self.query_one(HistogramLines).show(histogram)
         self.show_title()
 
-    def failed(self, line: str) -> None:
-        super().failed(line)
-        self.query_one(HistogramLines).say_problem(line)
-
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(HistogramLines).table()
 

@@ -77,11 +77,10 @@ class RunsScreen(RunActions, KeepsUp, ModalScreen[tuple[str, Run | None] | None]
     def look(self) -> None:
         """Reads all runs anew, off the screen's thread; where they are being read, once more after that: what has just been
         done to one may have come too late for it."""
-        if self._busy:
-            self._again = True
-            return
-        self._busy, self._again = True, False
-        self._look()
+        self._again = self._busy
+        if not self._busy:
+            self._busy = True
+            self._look()
 
     @work(thread=True, group="runs", exit_on_error=False)
     def _look(self) -> None:
@@ -89,13 +88,11 @@ class RunsScreen(RunActions, KeepsUp, ModalScreen[tuple[str, Run | None] | None]
             launch.reap()
             found = {run.name: run for run in runs()}
             rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
-        except BaseException:
+        finally:
             self._busy = False
-            raise
         self.app.call_from_thread(self._show, found, tuple(rows))
 
     def _show(self, found: dict[str, Run], rows: tuple[RunRow, ...]) -> None:
-        self._busy = False
         if not self.is_mounted or self._timer is None:
             return
         if self._again:

@@ -18,7 +18,6 @@ from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import COMMANDS, bindings
 from tui_llm.tui.screens.inquiring import Inquiring
 from tui_llm.tui.screens.over import copy_rows
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.screens.tree_files import KeepsTrees
 from tui_llm.tui.state import Growing
 from tui_llm.tui.widgets.bars import Bar, KeyBar
@@ -28,7 +27,7 @@ REPAINT_SECONDS = 0.1  # a growing tree is shown at most ten times a second
 QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
 
 
-class TreeScreen(KeepsUp, KeepsTrees, Screen[tuple[Tree, Node] | None]):
+class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     """Dismissed with the tree and the node whose way is to be put into the text, or with None. `lab` asks the model."""
 
     SCOPE = "tree"

@@ -12,7 +12,8 @@ from tui_llm.display import fit, truncate, visible, visible_token
 from tui_llm.facts.draws import Draw, Landing, Segment
 from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.widgets.lines import PALETTE, Lines
+from tui_llm.tui.widgets.answer_lines import AnswerLines
+from tui_llm.tui.widgets.lines import PALETTE
 
 NAMED = 3  # cells that a segment needs for a part of its token
 REST = "┈"  # tokens beyond those that are listed
@@ -33,18 +34,12 @@ def owners(landing: Landing, u: float, width: int) -> list[int | None]:
     return found
 
 
-class DrawLines(Lines):
+class DrawLines(AnswerLines):
     def __init__(self) -> None:
         super().__init__(id="draw-lines")
         self.draw: Draw | None = None
-        self.problem = ""
         self.names: Sequence[str] = ()
         self._segments: list[tuple[Segment | None, ...]] = []  # a row: a token's segment in each landing
-
-    def say_problem(self, line: str) -> None:
-        """Why there is nothing to show."""
-        self.problem = line
-        self.rebuild()
 
     def show(self, draw: Draw, names: Sequence[str]) -> None:
         self.draw, self.names = draw, names
@@ -60,8 +55,7 @@ class DrawLines(Lines):
     def head(self, width: int) -> list[Text]:
         draw = self.draw
         if draw is None:
-            said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
-            return wrapped(said, width)
+            return self.awaited(width)
         muted = self.style("muted")
         lines = wrapped(self._summary(draw), width)[:2]
         small = self.size.height < 12

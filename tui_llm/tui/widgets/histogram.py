@@ -10,22 +10,16 @@ from tui_llm.display import fit, visible, visible_token
 from tui_llm.facts.draws import Bin, Histogram
 from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.widgets.lines import Lines
+from tui_llm.tui.widgets.answer_lines import AnswerLines
 
 FAR = 3.0  # standard errors: further off than that, fair counts are once in 370
 
 
-class HistogramLines(Lines):
+class HistogramLines(AnswerLines):
     def __init__(self) -> None:
         super().__init__(id="histogram")
         self.histogram: Histogram | None = None
-        self.problem = ""
         self._most = 1.0
-
-    def say_problem(self, line: str) -> None:
-        """Why there is nothing to show."""
-        self.problem = line
-        self.rebuild()
 
     def show(self, histogram: Histogram) -> None:
         self.histogram = histogram
@@ -36,8 +30,7 @@ class HistogramLines(Lines):
     def head(self, width: int) -> list[Text]:
         found = self.histogram
         if found is None:
-            said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
-            return wrapped(said, width)
+            return self.awaited(width)
         strong, muted = self.style("strong"), self.style("muted")
         line = (
             Text()
