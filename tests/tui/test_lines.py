@@ -58,7 +58,6 @@ def test_wrapped_is_as_rich_wraps(plain, width) -> None:
 
 
 class Rows(Lines):
-    DEFAULT_CSS = "Rows { overflow-x: hidden; overflow-y: scroll; }"
     count = 50
 
     def row_count(self, width: int) -> int:

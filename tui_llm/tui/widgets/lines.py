@@ -43,6 +43,7 @@ def flat_segments(text: Text, base: Style) -> list[Segment] | None:
 
 
 class Lines(ScrollView, can_focus=True):
+    DEFAULT_CSS = "Lines { overflow-x: hidden; overflow-y: scroll; }"  # the bar keeps its column: see `_resized`
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lines--muted",
         "lines--strong",
