@@ -71,7 +71,7 @@ def vocabulary(options: argparse.Namespace) -> None:
 
     folder = Path(options.out).expanduser()
     made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name, _said)
-    tk.save_folder(made, folder)
+    tk.save_new_folder(made, folder)
     if options.json:
         put_json({"size": made.size, "path": str(folder)})
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from tui_llm.files import to_json
 
 
 def put(value: object) -> None:
@@ -11,4 +12,4 @@ def put(value: object) -> None:
 
 
 def put_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=True, allow_nan=False))
+    print(to_json(value))

@@ -28,7 +28,7 @@ def runs(options: argparse.Namespace) -> None:
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
-             "message": status.message, "path": str(run.path)}
+             "message": status.message, "problem": status.problem or None, "path": str(run.path)}
         )  # fmt: skip
     if options.json:
         put_json({"runs": rows})
@@ -39,10 +39,21 @@ def runs(options: argparse.Namespace) -> None:
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
          "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
-         visible(r["message"]))
+         visible(_line(r["message"], r["problem"])))
         for r in rows
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
+
+
+def _line(message: str, problem: str | None) -> str:
+    """What is said of a run, and what is wrong with its files, unless that is the same."""
+    return (
+        message
+        if problem is None or problem in message
+        else f"! {problem}"
+        if not message
+        else f"{message} ! {problem}"
+    )
 
 
 def rename(options: argparse.Namespace) -> None:
@@ -86,7 +97,11 @@ def compare(options: argparse.Namespace) -> None:
         raise UserError("name two runs or more to compare; `tui-llm runs` lists them")
     found = comparing.compare([find(name) for name in names])
     if options.json:
-        outcomes = [{k: _plain(v) for k, v in dataclasses.asdict(outcome).items()} for outcome in found.outcomes]
+        outcomes = [
+            {k: _plain(v) for k, v in dataclasses.asdict(outcome).items() if k != "problem"}
+            | {"problem": outcome.problem or None}
+            for outcome in found.outcomes
+        ]
         differing = {name: dict(zip(names, map(_plain, values), strict=True)) for name, values in found.differing}
         put_json({"runs": outcomes, "differing": differing})
     else:

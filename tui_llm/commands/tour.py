@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from tui_llm import storage
 from tui_llm.commands.output import put_json
 from tui_llm.errors import UserError
 from tui_llm.tour.tour import Tour, path
@@ -12,7 +13,7 @@ from tui_llm.tour.tour import Tour, path
 def tour(options: argparse.Namespace) -> int:
     if options.again:
         try:
-            path().unlink(missing_ok=True)
+            storage.unlink(path(), missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"can't delete {path()}: {error.strerror or error}; delete it, or leave --again out"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 
-from tui_llm import paths
+from tui_llm import files, paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.files import write_aside
 from tui_llm.instruments.desk import Desk
 from tui_llm.llm import checkpoint, tokenizer
 from tui_llm.llm.learner import Learner
@@ -40,23 +38,20 @@ def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str) -> P
     """Writes a model folder with `text` as its card, aside, and renames it when it is whole. Raises `UserError` where
     there is something of that name already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
     folder = new_folder(name)
-    aside = folder.with_name(f".{folder.name}.part")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-        aside.mkdir()
+
+    def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
         tokenizer.save_folder(vocabulary, aside)
-        write_aside(aside / "README.md", lambda part: _write(part, text))
-        if os.path.lexists(folder):  # made by someone else meanwhile; an empty folder would be taken over silently
-            raise UserError(f"there is a {folder} already; choose another name")
-        aside.rename(folder)
+        files.write_text(aside / "README.md", text, "backslashreplace")
+
+    try:
+        files.write_folder(folder, fill)
+    except FileExistsError as error:  # made by someone else meanwhile
+        raise UserError(f"there is a {folder} already; choose another name") from error
     except OSError as error:
         raise UserError(
             f"can't write {folder}: {error.strerror or error}; free some space or give another folder"
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
@@ -120,7 +115,3 @@ Target ({target}):
 SGD is θ − step size × gradient, nothing else. AdamW has β 0.9 and 0.999 and a weight decay of 0.01. No dropout, no warm-up,
 no clipping.
 """
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -9,7 +9,7 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import named, vocabulary_files
 from tui_llm.llm.finding import _ADDED
-from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, from_merges, load_folder, save_folder
+from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, from_merges, load_folder, save_new_folder
 
 # What a round trip must bring back: words, numbers, signs, white space, other scripts, every byte that UTF-8 has.
 SAMPLES = (
@@ -51,7 +51,7 @@ def add(path: Path, name: str | None = None) -> tuple[str, Path]:
     folder = paths.vocabularies_dir() / name
     if folder.exists():
         raise UserError(f"there is a vocabulary {name} already, in {folder}; give another name, or delete that folder")
-    save_folder(made, folder)
+    save_new_folder(made, folder)
     return name, folder
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.files import write_aside, write_json
 from tui_llm.llm.model import GPT, GPTConfig
@@ -154,7 +155,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     def write(part: Path) -> None:
         try:
-            save_file(tensors, part, metadata={"format": "pt"})
+            storage.by_library(part, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
         except SafetensorError as error:  # an I/O error in disguise
             raise OSError(str(error)) from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import write_aside
+from tui_llm.files import write_bytes
 from tui_llm.llm import downloads, stories, texts
 from tui_llm.llm.texts import END_OF_TEXT
 
@@ -132,12 +132,8 @@ def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
         same = False
     if not same:
         data = make()
-        write_aside(path, lambda part: _write(part, data))
+        write_bytes(path, data)
     return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def python_reference() -> str:

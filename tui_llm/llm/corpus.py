@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,9 +23,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from tui_llm import paths
+from tui_llm import files as whole
+from tui_llm import paths, storage
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
 from tui_llm.llm.bigrams import bigram_entropy
@@ -157,19 +156,20 @@ def _fill(
 ) -> None:
     """Tokenises into `folder`. Two workers that want the same corpus don't do the work twice: the second one waits."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
+        storage.make_folders(folder)
+        lock = storage.Lock(folder / "lock")
         while not _acquired(lock):
             progress("waiting for another run, which is tokenising the same text")
         try:
             if _whole(folder):
                 return
-            for leftover in folder.glob(".tokens-*"):  # of a worker that was killed: the lock is ours now
-                shutil.rmtree(leftover, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=".tokens-", dir=folder) as aside:
-                facts = _Tokeniser(Path(aside), tokenizer, fraction, progress).run(names, hashes)
-                for part in ("train", "validation"):
-                    (Path(aside) / f"{part}.bin").replace(folder / f"{part}.bin")
+            for leftover in folder.glob(".tokens-*"):  # of a worker of an earlier version that was killed
+                storage.rmtree(leftover, ignore_errors=True)
+            with whole.aside(folder / "train.bin") as part:
+                facts = _Tokeniser(part.parent, tokenizer, fraction, progress).run(names, hashes)
+                for name in ("train.bin", "validation.bin"):
+                    storage.replace(part.with_name(name), folder / name)
+            storage.sync_folder(folder)
             write_json(folder / "corpus.json", {**facts, "digest": digest})
         finally:
             lock.release()
@@ -180,7 +180,7 @@ def _fill(
         ) from error
 
 
-def _acquired(lock: FileLock) -> bool:
+def _acquired(lock: storage.Lock) -> bool:
     try:
         lock.acquire(timeout=0.2)
         return True
@@ -210,8 +210,8 @@ class _Tokeniser:
         sizes = [path.stat().st_size for path in names]
         self.total = sum(sizes)
         with (
-            (self.folder / "train.bin").open("w+b") as train,
-            (self.folder / "validation.bin").open("wb") as validation,
+            storage.open_file(self.folder / "train.bin", "w+b") as train,
+            storage.open_file(self.folder / "validation.bin", "wb") as validation,
         ):
             for path, digest, size in zip(names, hashes, sizes, strict=True):
                 if digest in self.seen:
@@ -222,8 +222,7 @@ class _Tokeniser:
                 else:
                     self._file(path, digest, train, validation)
             for file in (train, validation):
-                file.flush()
-                os.fsync(file.fileno())
+                storage.sync(file)
         if not self.sizes["train"]:
             raise UserError(
                 f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
@@ -235,7 +234,7 @@ class _Tokeniser:
     def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
         """One file: its ids go aside first, since only its end tells where its held-out part begins."""
         hashed = hashlib.sha256()
-        with tempfile.TemporaryFile(dir=self.folder) as aside:
+        with storage.temporary_file(self.folder) as aside:
             count = 0
             for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
                 aside.write(ids.astype(self.dtype).tobytes())

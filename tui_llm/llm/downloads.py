@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
 
@@ -29,8 +30,8 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        storage.make_folders(path.parent)
+        lock = storage.Lock(path.with_name(f".{path.name}.lock"))
         while True:
             try:
                 lock.acquire(timeout=0.2)
@@ -58,15 +59,17 @@ def whole(path: Path, sha256: str | None) -> bool:
 
 
 def _settle(address: str, part: Path, path: Path, sha256: str | None) -> None:
-    _mark(part).unlink(missing_ok=True)
+    storage.unlink(_mark(part), missing_ok=True)
     if not whole(part, sha256):
         found = hashlib.sha256(part.read_bytes()).hexdigest()
-        part.unlink()
+        storage.unlink(part)
         raise UserError(
             f"{address} is not the file that it should be: its SHA-256 is {found[:12]}…, not {(sha256 or '')[:12]}…; "
             "get the file elsewhere and name it"
         )
-    part.replace(path)
+    storage.sync_path(part)
+    storage.replace(part, path)
+    storage.sync_folder(path.parent)
 
 
 def _mark(part: Path) -> Path:
@@ -84,7 +87,7 @@ def _bring(address: str, part: Path, progress: Progress) -> None:
         except urllib.error.HTTPError as error:
             if error.code != 416 or not before:
                 raise OSError(f"the server says {error.code} {error.reason}") from error
-            part.unlink()  # it has less than we have: from the beginning
+            storage.unlink(part)  # it has less than we have: from the beginning
         except (OSError, http.client.HTTPException):
             now = part.stat().st_size if part.exists() else 0
             if attempt + 1 == _ATTEMPTS or now <= before:
@@ -104,14 +107,14 @@ def _connect(address: str, part: Path, progress: Progress) -> None:
     with urllib.request.urlopen(request, timeout=20) as answer:
         goes_on = answer.status == 206 and str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
         if answer.status == 206 and not goes_on:
-            part.unlink(missing_ok=True)
+            storage.unlink(part, missing_ok=True)
             raise OSError("the server gave another part of it than was asked for")
         have = have if goes_on else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
         if not goes_on:
-            _mark(part).unlink(missing_ok=True)
-        with part.open("ab" if goes_on else "wb") as file:
+            storage.unlink(_mark(part), missing_ok=True)
+        with storage.open_file(part, "ab" if goes_on else "wb") as file:
             if not goes_on:
                 etag = answer.headers.get("ETag", "")
                 mark = etag if etag.startswith('"') else answer.headers.get("Last-Modified")  # a weak one is no mark

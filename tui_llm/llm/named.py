@@ -17,7 +17,7 @@ import tiktoken
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import write_aside
+from tui_llm.files import write_bytes
 from tui_llm.llm import vocabulary_files
 from tui_llm.llm.finding import added_folder, added_names
 from tui_llm.llm.tokenizer import (
@@ -120,12 +120,8 @@ def add_file(name: str, data: bytes) -> Path:
     if found != wanted:
         raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
     path = vocabulary_file(name)
-    write_aside(path, lambda part: _write_bytes(part, data))
+    write_bytes(path, data)
     return path
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _download(name: str) -> bytes:

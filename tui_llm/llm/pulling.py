@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from tui_llm import paths
+from tui_llm import paths, storage
 from tui_llm.errors import UserError
 from tui_llm.files import read_json, write_json
 from tui_llm.llm.model_config import read_config
@@ -174,8 +174,8 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_File], tell
     waiting = paths.models_dir() / ".pulling"
     part = waiting / f"{folder.name}@{commit[:12]}"
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        with FileLock(waiting / f"{folder.name}.lock", timeout=0):
+        storage.make_folders(part)
+        with storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
             _space(repo, part, files)
             bring = _Bringing(repo, commit, part, total, tell)
             for file in files:
@@ -231,7 +231,7 @@ class _Bringing:
         brought = path.with_name(file.name + ".part")
         try:
             url = huggingface_hub.hf_hub_url(self.repo, file.name, revision=self.commit)
-            with brought.open("r+b" if brought.exists() else "w+b") as raw:
+            with storage.open_file(brought, "r+b" if brought.exists() else "w+b") as raw:
                 have = raw.seek(0, os.SEEK_END)
                 if have > file.size:  # of another file, then
                     have = raw.seek(0)
@@ -248,12 +248,13 @@ class _Bringing:
             raise UserError(_said(error, self.repo, self.commit)) from error
         self.tell(Progress(f"checking {file.name}", self.before + file.size, self.total))
         if not _is(brought, file):
-            shutil.rmtree(self.part)
+            storage.rmtree(self.part)
             raise UserError(
                 f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was thrown away: pull again, or from another "
                 "address (HF_ENDPOINT)"
             )
-        brought.replace(path)
+        storage.sync_path(brought)
+        storage.replace(brought, path)
 
 
 class _Counted:
@@ -290,20 +291,21 @@ def _look(repo: str, part: Path) -> None:
         if read_json(part / "config.json").get("model_type") == "gpt2":
             read_config(part)
     except (UserError, AttributeError) as error:
-        shutil.rmtree(part)
+        storage.rmtree(part)
         raise UserError(f"{repo} can't be opened: {error}".replace(str(part), repo)) from error
 
 
 def _put(part: Path, folder: Path, waiting: Path) -> None:
     """Gives the whole folder its name; an older revision leaves, and with it what was begun of others."""
     old = waiting / f"{folder.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
+    storage.rmtree(old, ignore_errors=True)
     if folder.exists():
-        folder.replace(old)
-    part.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        storage.replace(folder, old)
+    storage.replace(part, folder)
+    storage.sync_folder(folder.parent)
+    storage.rmtree(old, ignore_errors=True)
     for begun in waiting.glob(f"{folder.name}@*"):
-        shutil.rmtree(begun, ignore_errors=True)
+        storage.rmtree(begun, ignore_errors=True)
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
@@ -322,9 +324,9 @@ def delete(name: str) -> Path:
         raise UserError(f"there is no pulled model {name}; `tui-llm models` lists what there is")
     gone = folder.with_name(f".{folder.name}.deleted")
     try:
-        shutil.rmtree(gone, ignore_errors=True)
-        folder.replace(gone)  # at once no model any more, even where the rest is cut off
-        shutil.rmtree(gone)
+        storage.rmtree(gone, ignore_errors=True)
+        storage.replace(folder, gone)  # at once no model any more, even where the rest is cut off
+        storage.rmtree(gone)
     except OSError as error:
         raise UserError(f"can't delete {folder}: {error.strerror or error}; make it writable") from error
     return folder

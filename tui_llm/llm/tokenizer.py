@@ -22,7 +22,7 @@ import regex
 import tiktoken
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_aside, write_json
+from tui_llm.files import read_json, remedy, write_folder, write_json, write_text
 from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
 from tui_llm.llm.texts import clean as clean
 
@@ -336,8 +336,8 @@ def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
             continue
         vocab[token.decode() if tokenizer.is_special(id) else as_written(token)] = id
     merges = "#version: 0.2\n" + "".join(f"{as_written(a)} {as_written(b)}\n" for a, b in tokenizer.merges)
-    write_aside(folder / "vocab.json", lambda part: _write(part, json.dumps(vocab, ensure_ascii=False)))
-    write_aside(folder / "merges.txt", lambda part: _write(part, merges))
+    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
+    write_text(folder / "merges.txt", merges)
     special = END_OF_TEXT if tokenizer.end_of_text is not None else None
     write_json(
         folder / "tokenizer_config.json",
@@ -346,8 +346,17 @@ def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def save_new_folder(tokenizer: BPETokenizer, folder: Path) -> None:
+    """As `save_folder`; where there is no such folder yet, it is there with all its files or not at all. Raises `UserError`."""
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            save_folder(tokenizer, folder)
+        else:
+            write_folder(folder, lambda aside: save_folder(tokenizer, aside))
+    except OSError as error:
+        raise UserError(
+            f"can't write {folder}: {error.strerror or error}; {remedy(error)} or give another folder"
+        ) from error
 
 
 def byte_level() -> BPETokenizer:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tui_llm import storage
 from tui_llm.errors import UserError
-from tui_llm.files import remedy, write_json
+from tui_llm.files import remedy, sweep, write_json
 from tui_llm.llm import checkpoint, intact
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, save_folder
@@ -34,26 +33,26 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
     if not trainer.ranks.first:
         return final
     view.check(step)
-    shutil.rmtree(aside, ignore_errors=True)
+    storage.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir()
+        storage.mkdir(aside)
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_folder(tokenizer, aside)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # The data order and dropout's noise follow from the seed and the step (see loop.py): this is all RNG state.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
         write_json(aside / intact.RECORD, record)
-        _sync(aside)
+        storage.sync_folder(aside)
         if final.exists():  # a damaged one that was passed over, and has now been reached again
             _drop(final)
-        aside.replace(final)
-        _sync(run.path)
+        storage.replace(aside, final)
+        storage.sync_folder(run.path)
     except (UserError, OSError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         why = (isinstance(cause, OSError) and cause.strerror) or cause or error
         raise UserError(f"can't write a checkpoint in {run.path}: {why}; {remedy(cause)}, then resume") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        storage.rmtree(aside, ignore_errors=True)
     for _, old in run.checkpoints()[:-KEEP]:
         _drop(old)
     return final
@@ -85,30 +84,22 @@ def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
 def _drop(folder: Path) -> None:
     """Deletes a checkpoint. Renamed first: one that is half deleted must not be taken for a whole one."""
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    storage.rmtree(old, ignore_errors=True)
     try:
-        folder.replace(old)
+        storage.replace(folder, old)
     except OSError:
-        old = folder
-    shutil.rmtree(old, ignore_errors=True)
+        return  # there is one checkpoint more than need be
+    storage.rmtree(old, ignore_errors=True)
 
 
 def clean(run: Run) -> None:
     """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
+    sweep(run.path)
     for folder in run.path.glob(".checkpoint-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        storage.rmtree(folder, ignore_errors=True)
     for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "batch.json", "pid"):
-        for part in run.path.glob(f".{mine}.*.part"):
-            part.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Makes the renames in `folder` themselves survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        for part in run.path.glob(f".{mine}.*.part"):  # of an earlier version
+            storage.unlink(part, missing_ok=True)
 
 
 def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str] | None:

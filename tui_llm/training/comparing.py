@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tui_llm.errors import UserError
+from tui_llm.training import jsonl
 from tui_llm.training.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run import Run, RunConfig
 
@@ -31,6 +32,7 @@ class Outcome:
     best_val_step: int | None
     last_val_loss: float | None
     tokens_per_second: float | None
+    problem: str = ""  # what is wrong with its files, in one line of raw text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,18 @@ def _outcome(run: Run, config: RunConfig | None) -> Outcome:
         best_val_step=best[1] if best else None,
         last_val_loss=last,
         tokens_per_second=_speed(run),
+        problem=status.problem,
     )
 
 
 def _evaluations(run: Run) -> Iterator[Metric]:
     """The lines with a validation loss; the others are not even parsed: there may be a million."""
     try:
-        with run.metrics_path.open("rb") as file:
-            for line in file:
-                if b'"val_loss"' in line and b'"val_loss": null' not in line and line.endswith(b"\n"):
-                    metric = parse_metric(line)
-                    if metric is not None and metric.val_loss is not None:
-                        yield metric
+        for line in jsonl.lines(run.metrics_path):
+            if b'"val_loss"' in line and b'"val_loss": null' not in line:
+                metric = parse_metric(line)
+                if metric is not None and metric.val_loss is not None:
+                    yield metric
     except OSError:
         return
 
@@ -136,5 +138,6 @@ def table(comparison: Comparison) -> list[tuple[str, ...]]:
         row("last val loss", [loss(o.last_val_loss) for o in outcomes]),
         row("tokens/s", [None if o.tokens_per_second is None else f"{o.tokens_per_second:,.0f}" for o in outcomes]),
         row("parameters", [None if o.parameters is None else f"{o.parameters:,}" for o in outcomes]),
+        *([row("problem", [o.problem for o in outcomes])] if any(o.problem for o in outcomes) else []),
         *(row(name.replace("_", " "), values) for name, values in comparison.differing),
     ]

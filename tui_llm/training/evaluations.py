@@ -43,8 +43,7 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
         )
     ]
     line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
-    with run.samples_path.open("ab", buffering=0) as file:
-        jsonl.append(file, line)
+    jsonl.append_to(run.samples_path, line)
 
 
 def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:

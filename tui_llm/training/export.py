@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from tui_llm import files
 from tui_llm.errors import UserError
 from tui_llm.llm import checkpoint, intact, tokenizer
 from tui_llm.training.run import Run
@@ -31,22 +30,15 @@ def export(run: Run, folder: Path, dtype: str = "float32", damaged: Callable[[st
     step, source = newest
     _check_free(folder)
     vocabulary, model = tokenizer.load_folder(source, run.name), checkpoint.load(source)
-    aside = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".export-", suffix=".part", dir=folder.parent))
+
+    def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, dtype))
         tokenizer.save_folder(vocabulary, aside)
-        aside.chmod(0o755)
-        _check_free(folder)
-        if folder.is_dir():
-            folder.rmdir()  # an empty one; Windows renames over nothing
-        aside.rename(folder)
+
+    try:
+        files.write_folder(folder, fill)
     except OSError as error:
         raise UserError(f"can't write {folder}: {error.strerror or error}; give another folder") from error
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
     return step
 
 

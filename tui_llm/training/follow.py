@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from types import FrameType
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.files import to_json
 from tui_llm.training import gauges, launch
 from tui_llm.training.metrics import Metric, MetricsTail
 from tui_llm.training.run import Run
@@ -78,7 +78,7 @@ class _Follower:
 
     def _print(self, metric: Metric) -> None:
         if self.as_json:
-            print(json.dumps({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
+            print(to_json({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
         elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
             self.last_line = time.monotonic()
             print(progress(self.run, metric), flush=True)
@@ -89,7 +89,7 @@ class _Follower:
             print(f"tui-llm: run {run.name} {status.state}: {visible(status.message)}", file=sys.stderr)
             return 1 if status.step else 2
         if self.as_json:
-            print(json.dumps({"run": run.name, "state": status.state, "step": status.step}), flush=True)
+            print(to_json({"run": run.name, "state": status.state, "step": status.step}), flush=True)
         else:
             print(f"{status.state}: {visible(status.message)}", flush=True)
         return 0

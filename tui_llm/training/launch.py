@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,13 +16,14 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from tui_llm import paths
+from tui_llm import files, paths, storage
 from tui_llm.errors import UserError
 from tui_llm.training import batch, changes, pins, processes
 from tui_llm.training import start as start_from
 from tui_llm.training.pins import Pin
 from tui_llm.training.presets import TrainingSettings, from_fields
 from tui_llm.training.run import Run, RunConfig, check_name
+from tui_llm.training.run_lock import worker_pid
 
 ALLOCATOR = {
     # Big tensors come and go every step: huge pages, and no handing back to the kernel in between.
@@ -65,26 +65,26 @@ def create(
     try:
         places = tuple(map(corpora.place, corpus))
         corpora.check(places)
+        config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
         if run.exists():
             run.delete()
-        run.path.mkdir(parents=True, exist_ok=True)
-        if model is not None:
-            _copy_model(model, run)
-        if pinned:
-            pins.write(run.pins_path, pinned)
-        run.write_config(RunConfig(places, preset, device, settings, tensorboard, nproc, shard))
+        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned))
+    except FileExistsError as error:
+        raise UserError(
+            f"there is something at {run.path} already that is no run; delete it, or choose another name"
+        ) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
 
 
-def _copy_model(model: Path, run: Run) -> None:
-    """As `start.copy`; a run that can't have its model leaves no directory."""
-    try:
+def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin]) -> None:
+    """What a new run's directory holds; it gets its name when all of it is there."""
+    if model is not None:
         start_from.copy(model, run)
-    except UserError:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
+    if pinned:
+        pins.write(run.pins_path, pinned)
+    run.write_config(config)
 
 
 def _failed_at_once(run: Run) -> bool:
@@ -178,7 +178,9 @@ def start(run: Run) -> None:
         raise taken
     try:
         with run.held(patience=1):
-            (run.path / "pid").unlink(missing_ok=True)  # the last worker's: its number may be another process's now
+            storage.unlink(
+                run.path / "pid", missing_ok=True
+            )  # the last worker's: its number may be another process's now
             run.write_control(paused=False, stop=False, save=None, batch=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
@@ -193,7 +195,7 @@ def start(run: Run) -> None:
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
-        with run.log_path.open("ab") as log:
+        with storage.open_file(run.log_path, "ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -338,12 +340,10 @@ def stop(run: Run) -> None:
 
 def _worker_pid(run: Run) -> int | None:
     """The pid that the holder of the lock wrote down; None where there is none, or that process is no worker of this run."""
+    if Path("/proc/self/cmdline").exists():
+        return worker_pid(run.path)
     try:
-        pid = int((run.path / "pid").read_text())
+        pid = int(files.read_regular(run.path / "pid", 100))
     except (OSError, ValueError):
         return None
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return pid if pid > 0 and not Path("/proc/self/cmdline").exists() else None  # no /proc: take its word
-    return pid if any(word.endswith(os.fsencode(run.name)) for word in words) else None
+    return pid if pid > 0 else None  # take its word

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tui_llm.training.jsonl import Tail
 
+LARGEST_STEP = 10**12
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -35,9 +37,11 @@ class MetricsTail(Tail[Metric]):
 def parse_metric(line: bytes) -> Metric | None:
     try:
         value = json.loads(line)
-        val_loss = value.get("val_loss")
+        val_loss, step = value.get("val_loss"), int(value["step"])
+        if not 0 <= step < LARGEST_STEP:
+            return None
         return Metric(
-            int(value["step"]),
+            step,
             float(value["loss"]),
             float(value["lr"]),
             float(value["grad_norm"]),

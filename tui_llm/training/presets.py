@@ -13,6 +13,7 @@ SCHEDULES = ("cosine", "wsd")
 OPTIMISERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
+MOST = 10**12  # of any count: numbers beyond it are typing errors, and some don't fit a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,11 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         "eval_batches",
         "checkpoint_every",
     ):
-        if getattr(settings, name) < 1:
-            found[name] = f"{name.replace('_', ' ')} is {getattr(settings, name)}; give 1 or more"
+        value = getattr(settings, name)
+        if not 1 <= value <= MOST:
+            found[name] = f"{name.replace('_', ' ')} is {value}; give " + (
+                "1 or more" if value < 1 else f"{MOST:,} at most"
+            )
     for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
@@ -104,11 +108,11 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
         found["precision"] = f"there is no precision {settings.precision!r}; there are: {', '.join(PRECISIONS)}"
     if not 0 <= settings.decay_fraction <= 1:
         found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
-    if settings.warmup_steps < 0:
+    if not 0 <= settings.warmup_steps <= MOST:
         found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
     if not 0 <= settings.seed < 2**32:
         found["seed"] = f"seed is {settings.seed}; give a whole number from 0 to {2**32 - 1:,}"
-    if settings.sample_tokens < 0:
+    if not 0 <= settings.sample_tokens <= MOST:
         found["sample_tokens"] = f"sample tokens is {settings.sample_tokens}; give 0 or more"
     return found
 
@@ -125,11 +129,18 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
             raise UserError(f"there is no training setting {name!r}; there are: {', '.join(values)}")
         kind = type(values[name])
         try:
-            values[name] = int(value) if kind is int else float(value) if kind is float else str(value)
+            values[name] = _whole(value) if kind is int else float(value) if kind is float else str(value)
         except (TypeError, ValueError, OverflowError) as error:
             wanted = "a whole number" if kind is int else "a number"
             raise UserError(f"{name.replace('_', ' ')} is {value!r}; give {wanted}") from error
     return TrainingSettings(**values)
+
+
+def _whole(value: Any) -> int:
+    """Never a part of what was given: 1.5 is no 1, and True is none either."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
 
 
 def _preset(**fields: Any) -> TrainingSettings:

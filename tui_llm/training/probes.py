@@ -39,8 +39,7 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Non
     found = [probe(trainer.model, tokenizer, pin) for pin in wanted]
     if problem:
         found = [Probe(one.pin, one.entropy, one.guesses, one.tokens, problem) for one in found]
-    with run.probes_path.open("ab", buffering=0) as file:
-        jsonl.append(file, probe_log.line(Moment(step, tuple(found))))
+    jsonl.append_to(run.probes_path, probe_log.line(Moment(step, tuple(found))))
 
 
 def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:

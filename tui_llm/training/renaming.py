@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from filelock import Timeout
 
+from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.training.run import Run, check_name
 
@@ -33,18 +34,19 @@ def _move(run: Run, to: Run) -> None:
     taken = UserError(f"there is a run or folder {to.name!r} already; choose another name")
     if os.name == "nt":  # never over what is there
         try:
-            run.path.rename(to.path)
+            storage.rename(run.path, to.path)
         except FileExistsError:
             raise taken from None
         return
     # Elsewhere an empty directory may be renamed over: one of our own holds the name, so that nothing else does.
     try:
-        to.path.mkdir()
+        storage.mkdir(to.path)
     except FileExistsError:
         raise taken from None
     try:
-        run.path.rename(to.path)
+        storage.rename(run.path, to.path)
     except OSError:
         with suppress(OSError):
-            to.path.rmdir()
+            storage.rmdir(to.path)
         raise
+    storage.sync_folder(to.path.parent)

@@ -14,17 +14,17 @@ batch.json         the batch that comes next, with the model's loss on each toke
 checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
 start/             the model that it started from, where it was not from random weights
 worker.log         what the worker printed
-lock               held by the worker as long as it lives
+lock               held by the worker as long as it lives, as this directory itself is (see run_lock.py)
 pid                who holds it, for signals; believed only while it is held
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
+import os
 import re
-import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,23 +32,23 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from tui_llm import paths
+from tui_llm import paths, storage
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
-from tui_llm.training import jsonl
+from tui_llm.files import open_regular, read_json, write_json
+from tui_llm.training import jsonl, run_lock
 from tui_llm.training.metrics import Metric, parse_metric
 from tui_llm.training.presets import TrainingSettings, from_fields
-
-try:
-    import fcntl
-except ImportError:  # no flock on Windows
-    fcntl = None  # type: ignore[assignment]
+from tui_llm.training.run_lock import RunLock
 
 STARTING_GRACE = 60.0  # seconds that a new worker has to take its lock: importing torch takes long on a busy machine
 VERSION = 1  # of what config.json says; a later tui-llm may count on
 DAMAGED = 1 << 25
+JSON_MOST = 1 << 20  # bytes of config.json, status.json and control.json
+LONGEST = 2000  # characters of a text in status.json
+MOST = 2**53  # of a count: JSON has no larger ones that every reader takes for the same
+STATES = ("new", "starting", "running", "paused", "finished", "stopped", "failed", "died")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -95,6 +95,7 @@ class Status:
     device: str | None = None
     fits: tuple[int, int] | None = None
     precision: str | None = None  # of the arithmetic, in words
+    problem: str = ""  # what is wrong with the run's files, in one line of raw text
 
     @property
     def alive(self) -> bool:
@@ -129,20 +130,21 @@ class Run:
     # ── asked ──
 
     def exists(self) -> bool:
-        return (self.path / "config.json").is_file()
+        """Whether there is one, be it readable or not."""
+        return os.path.lexists(self.path / "config.json")
 
     def config(self) -> RunConfig:
         """Raises `UserError` where it is missing or damaged, `NewerRun` where it says what this version can't know."""
-        raw = read_json(self.path / "config.json")
+        raw = read_json(self.path / "config.json", JSON_MOST)
         self._check_version(raw)
         try:
             return RunConfig(
-                tuple(map(str, raw["corpus"])),
+                _corpus(raw["corpus"]),
                 str(raw["preset"]),
                 str(raw["device"]),
                 from_fields(raw["settings"]),
                 raw.get("tensorboard") is True,
-                max(1, int(raw.get("nproc", 1))),  # a run of an earlier version has one
+                _processes(raw.get("nproc", 1)),  # a run of an earlier version has one
                 raw.get("shard", False) is True,
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -160,11 +162,7 @@ class Run:
         write_json(self.path / "config.json", {"version": VERSION, **asdict(config)})
 
     def control(self) -> dict[str, Any]:
-        try:
-            value = read_json(self.path / "control.json")
-        except UserError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        return self._object("control.json")[0]
 
     def write_control(self, **asked: Any) -> None:
         """Raises `UserError` where nothing can be asked of the run: it can only be read, or a later tui-llm made it."""
@@ -178,17 +176,13 @@ class Run:
 
     # ── what happened ──
 
-    def lock(self, timeout: float = 0) -> FileLock:
-        """The lock that a worker holds as long as it lives (flock, through filelock)."""
-        return FileLock(self.lock_path, timeout=timeout)
-
     @contextmanager
-    def held(self, patience: float) -> Iterator[None]:
-        """Holds the lock. Raises filelock's `Timeout` where another process holds it for `patience` seconds on end.
+    def held(self, patience: float) -> Iterator[RunLock]:
+        """Holds the run. Raises filelock's `Timeout` where another process holds it for `patience` seconds on end.
 
-        Those who only look whether the run is alive share the lock for an instant: they are waited out, not counted.
+        Those who only look whether the run is alive share the locks for an instant: they are waited out, not counted.
         """
-        lock, since = self.lock(), None
+        lock, since = RunLock(self.path), None
         while True:
             try:
                 lock.acquire()
@@ -199,26 +193,13 @@ class Run:
                     raise
                 time.sleep(0.005)
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
     def alive(self) -> bool:
-        """Whether a worker holds the lock. A pid in a file proves nothing; a held lock does."""
-        try:
-            with self.lock_path.open("rb") as file:
-                if fcntl is None:
-                    with self.lock():
-                        return False
-                # Shared, where the worker's is exclusive: two who look at once don't take each other for a worker.
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except Timeout:
-            return True
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
+        """Whether a worker holds the run. A pid in a file proves nothing; a held lock does."""
+        return run_lock.held(self.path)
 
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
         value = {"state": state, "message": message, "time": time.time(), "monotonic": time.monotonic(), **more}
@@ -231,26 +212,31 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What the worker noted in status.json beside its state: entropies, the machine's peak …; nothing is checked."""
-        return self._said()
+        return self._object("status.json")[0]
 
-    def _said(self) -> dict[str, Any]:
+    def _object(self, name: str) -> tuple[dict[str, Any], str]:
+        """What a small JSON file says, and what is wrong with it: nothing where there is none."""
+        path = self.path / name
         try:
-            value = read_json(self.path / "status.json")
-        except UserError:
-            return {}
-        return value if isinstance(value, dict) else {}
+            value = read_json(path, JSON_MOST)
+        except UserError as error:
+            return {}, str(error) if os.path.lexists(path) else ""
+        return (value, "") if isinstance(value, dict) else ({}, f"{path} is no JSON object; it may be damaged")
 
     def status(self) -> Status:
         alive = self.alive()  # before the file: a worker that ends between the two looks has said so
-        raw = self._said()
+        raw, damage = self._object("status.json")
         last = self.last_metric()
+        step = last.step if last else 0
+        problem = self._problem(damage, last)
         try:
             config = self.config()
         except NewerRun as error:
-            return Status("newer", str(error), last.step if last else 0)
+            return Status("newer", str(error), step, problem=problem)
         except UserError as error:
-            return Status("failed", str(error))
-        state = str(raw.get("state", "new"))
+            return Status("failed", str(error), step, problem=problem or str(error))
+        said = raw.get("state")
+        state = said if isinstance(said, str) and said in STATES else "new"
         if alive:
             if state in ("new", "died"):
                 state = "starting"
@@ -258,26 +244,41 @@ class Run:
             pass  # the worker is on its way to its lock
         elif state in ("starting", "running", "paused"):
             state = "died"
-        message = str(raw.get("message", ""))
+        message = _text(raw.get("message")) or ""
         if state == "died":
             message = f"its worker is gone without a word; resume it from its last checkpoint (log: {self.log_path})"
         return Status(
             state,
             message,
-            last.step if last else 0,
+            step,
             config.settings.steps,
-            _int_or_none(raw.get("vocabulary")),
-            _int_or_none(raw.get("parameters")),
-            str(raw["device"]) if raw.get("device") else None,
+            _count(raw.get("vocabulary")),
+            _count(raw.get("parameters")),
+            _text(raw.get("device")),
             _fits(raw.get("fits")) if state == "failed" else None,
-            str(raw["arithmetic"]) if raw.get("arithmetic") else None,
+            _text(raw.get("arithmetic")),
+            problem,
         )
+
+    def _problem(self, said: str, last: Metric | None) -> str:
+        """What is wrong with the files that a look at the run reads, in one line; empty where all is well. `said` is what
+        is wrong with status.json."""
+        for path in (self.metrics_path, self.samples_path, self.probes_path):
+            if found := jsonl.problem(path):
+                return found
+        if found := said or self._object("control.json")[1]:
+            return found
+        if os.path.lexists(self.lock_path) and not self.lock_path.is_file():
+            return f"{self.lock_path} is no regular file; delete it, then resume"
+        if last and not all(map(math.isfinite, (last.loss, last.lr, last.grad_norm, last.tokens_per_second))):
+            return f"metrics.jsonl: not all numbers of its last line, of step {last.step:,}, are finite"
+        return ""
 
     def last_metric(self) -> Metric | None:
         """The last whole line of metrics.jsonl, found from the file's end, past damage of up to `DAMAGED` bytes."""
         span = 8192
         try:
-            with self.metrics_path.open("rb") as file:
+            with open_regular(self.metrics_path, jsonl.MOST) as file:
                 size = file.seek(0, 2)
                 while True:
                     file.seek(max(0, size - span))
@@ -321,7 +322,7 @@ class Run:
         if self.alive():
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
-            shutil.rmtree(self.path)
+            storage.rmtree(self.path)
         except OSError as error:
             raise UserError(f"can't delete {self.path}: {error.strerror or error}") from error
 
@@ -330,28 +331,51 @@ def _just_said(raw: dict[str, Any], processes: int) -> bool:
     """Whether a status was written a moment ago. By either clock: one jumps when someone sets it, the other begins anew
     with the machine. Several processes find each other before they take the lock."""
     grace = STARTING_GRACE * (2 if processes > 1 else 1)
-    spans = (time.time() - _float(raw.get("time")), time.monotonic() - _float(raw.get("monotonic", -math.inf)))
+    spans = (
+        time.time() - (number(raw.get("time")) or 0.0),
+        time.monotonic() - (number(raw.get("monotonic")) or -math.inf),
+    )
     return any(abs(span) < grace for span in spans)
 
 
-def _int_or_none(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _corpus(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("corpus is a list of texts")
+    return tuple(map(str, value))
+
+
+def _processes(value: Any) -> int:
+    if (count := int(value)) > 4096:
+        raise ValueError(f"nproc is {count}")
+    return max(1, count)
+
+
+def number(value: Any) -> float | None:
+    """A finite number out of JSON; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < sys.float_info.max else None
+
+
+def _count(value: Any) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and 0 <= found < MOST else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:LONGEST] if isinstance(value, str) and value else None
 
 
 def _fits(value: Any) -> tuple[int, int] | None:
-    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)):
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and 0 < n < MOST for n in value)):
         return None
     return value[0], value[1]
-
-
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _overwrite(path: Path, data: bytes) -> bool:
     """Writes over an existing file without asking the disk for more room; says whether that went well."""
     try:
-        with path.open("r+b", buffering=0) as file:
+        with storage.open_file(path, "r+b", buffering=0) as file:
             whole = file.write(data) == len(data)
             file.truncate(len(data))
             return whole
@@ -377,5 +401,5 @@ def runs() -> Iterator[Run]:
         return
     for child in children:
         run = Run(child)
-        if run.exists():
+        if run.exists() and not child.name.startswith("."):  # one that is being made
             yield run

@@ -3,10 +3,10 @@ begin again when that model has changed or gone."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.llm.shape import GPTConfig
 from tui_llm.training.presets import TrainingSettings, from_fields
@@ -44,10 +44,10 @@ def copy(model: Path, run: Run) -> None:
     """Puts a copy of a model folder into the run. Raises `UserError` where it lacks something or the disk is full."""
     folder = run.path / FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folders(folder)
         for name in _NEEDED:
             if not (model / name).is_file():
                 raise UserError(f"can't start from the model folder {model}: it has no {name}")
-            shutil.copyfile(model / name, folder / name)
+            storage.copy_file(model / name, folder / name)
     except OSError as error:
         raise UserError(f"can't copy the model {model} to {folder}: {error.strerror or error}") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tui_llm import storage
 from tui_llm.errors import UserError
+from tui_llm.training import jsonl
 from tui_llm.training.extras import check_tensorboard
 from tui_llm.training.run import Run
 
@@ -42,12 +43,11 @@ def scalars(line: Any) -> tuple[int, float, dict[str, float]] | None:
 
 def _lines(path: Path) -> Iterator[Any]:
     try:
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError):
-                    continue  # damaged, or half written
+        for line in jsonl.lines(path):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                continue  # damaged, or half written
     except OSError:
         return
 
@@ -105,7 +105,7 @@ def begin(run: Run, done: int) -> Events:
     # TensorBoard reads event files in the order of the seconds in their names: a younger one must sort last.
     newest = max((_second(path) for path in folder.glob("events.out.tfevents.*")), default=-1)
     if not done or newest >= int(time.time()):  # begun anew; or written this very second, or the clock was put back
-        shutil.rmtree(folder, ignore_errors=True)
+        storage.rmtree(folder, ignore_errors=True)
         newest = -1
     if newest < 0 and done:
         export(run.metrics_path, folder)

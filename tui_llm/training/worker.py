@@ -17,14 +17,15 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import Timeout
 
+from tui_llm import storage
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, remedy, write_aside, write_json
+from tui_llm.files import read_json, remedy, write_json, write_text
 from tui_llm.llm import checkpoint, corpus, hub
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
@@ -45,6 +46,7 @@ from tui_llm.training import (
 from tui_llm.training.loop import Diverged, Trainer
 from tui_llm.training.ranks import Stopped
 from tui_llm.training.run import NewerRun, Run
+from tui_llm.training.run_lock import LockLost, RunLock
 from tui_llm.training.start import FOLDER
 
 PATIENCE = 5.0  # seconds that another worker has to give the lock back
@@ -58,6 +60,8 @@ class Worker:
         self.settings = self.config.settings
         self.ranks = ranks.of_this_process(self.config.shard)
         self.told_to_stop = False
+        self.lock: RunLock | None = None  # rank 0's
+        self.lost = ""  # how the lock was lost, while nobody else can have begun to train the run
         self.facts: dict[str, Any] = {}
         self.shape: GPTConfig | None = None  # once it is known
         self.events: tensorboard.Events | None = None
@@ -69,6 +73,19 @@ class Worker:
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
 
+    def look_at_lock(self) -> None:
+        """Sees to it that no two workers train the run: where its lock file was deleted or replaced, this worker saves and
+        leaves. Raises `LockLost` where another one may have begun, so that not even that is safe."""
+        if self.lost or self.lock is None or not self.lock.lost:
+            return
+        self.lost = (
+            f"the lock of run {self.run.name}, {self.lock.path}, was deleted or replaced while it was being trained"
+        )
+        self.told_to_stop = True
+        if not self.lock.alone:
+            raise LockLost(f"{self.lost}; nothing more is written, as another worker may be at it")
+        log(f"{self.lost}; saving, then leaving")
+
     def say(self, state: str, message: str = "") -> None:
         if not self.ranks.first:
             return
@@ -77,6 +94,7 @@ class Worker:
 
     def prepare(self, message: str) -> None:
         """Says how the preparation goes, a few times a second. Raises `Stopped` where it is told to stop."""
+        self.look_at_lock()
         if self.told_to_stop or self.run.control().get("stop"):
             raise Stopped
         if self.ranks.first and time.monotonic() - self._last_look > 0.5:
@@ -138,13 +156,14 @@ class Worker:
             told += compiling.compile_step(trainer, done + 1)
         self.say("running", told)
         step = done
-        with Path(run.metrics_path if self.ranks.first else os.devnull).open("ab", buffering=0) as metrics:
+        with self._metrics() as metrics:
             steps = trainer.steps(done)
             while self._obey(trainer, tokenizer, step):
                 record = next(steps, None)
                 if record is None:
                     break
                 step = record.step
+                self.look_at_lock()
                 line = {**dataclasses.asdict(record), "time": round(time.time(), 3), **gauges.line(record)}
                 jsonl.append(metrics, line)
                 if self.events is not None:
@@ -155,7 +174,7 @@ class Worker:
                         look(run, view, tokenizer, record)
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     if self.ranks.first:
-                        os.fsync(metrics.fileno())  # a checkpoint must not outlive the lines that lead to it
+                        storage.sync(metrics)  # a checkpoint must not outlive the lines that lead to it
                     self.save(trainer, tokenizer, step)
                 if self.ranks.first and not self.ranks.shard and gauges.due():
                     self.say("running", "measuring what this machine can do, once")
@@ -166,7 +185,9 @@ class Worker:
         if self.events is not None:
             self.events.close()
         self.ranks.leave()
-        if step >= s.steps:
+        if self.lost and step < s.steps:
+            self.say("failed", f"{self.lost}; saved at step {step:,} of {s.steps:,}: resume it")
+        elif step >= s.steps:
             self.say("finished", f"all {s.steps:,} steps are done")
         else:
             self.say(
@@ -179,8 +200,15 @@ class Worker:
         if step and step != self.saved:
             if self.events is not None:
                 self.events.flush()
+            self.look_at_lock()
             checkpoints.save(self.run, trainer, tokenizer, step)
             self.saved = step
+
+    def _metrics(self) -> BinaryIO:
+        """The metrics file, to append to; of all processes only the first one writes."""
+        if self.ranks.first:
+            return storage.open_file(self.run.metrics_path, "ab", buffering=0)
+        return Path(os.devnull).open("ab", buffering=0)
 
     def _begin_events(self, done: int) -> str:
         """Opens TensorBoard's event files; what to tell where that can't be done, which no run should fail for."""
@@ -246,6 +274,7 @@ class Worker:
             self.say("paused", f"paused at step {step:,}")
             while control.get("paused") and not control.get("stop") and not self.told_to_stop:
                 self._show_batch(trainer, tokenizer, step, control)
+                self.look_at_lock()
                 time.sleep(0.1)
                 control = self.run.control()
             if not control.get("stop") and not self.told_to_stop:
@@ -299,7 +328,8 @@ def main(arguments: list[str]) -> int:
     if not worker.ranks.first:
         return work(worker)
     try:
-        with run.held(PATIENCE):
+        with run.held(PATIENCE) as lock:
+            worker.lock = lock
             return work(worker)
     except Timeout:
         log(f"run {run.name} is being trained by another process")
@@ -314,13 +344,20 @@ def work(worker: Worker) -> int:
     run = worker.run
     try:
         if worker.ranks.first:
-            write_aside(run.path / "pid", lambda part: _write(part, str(os.getpid())))
+            write_text(run.path / "pid", str(os.getpid()))
             checkpoints.clean(run)
         worker.work()
-        return 0
+        return 1 if worker.lost else 0
     except Stopped:
+        if worker.lost:
+            worker.say("failed", f"{worker.lost}; resume it")
+            return 1
         worker.say("stopped", "stopped before the first step")
         return 0
+    except LockLost as error:  # the files are another worker's now
+        log(f"failed {error}")
+        worker.ranks.fail(str(error))
+        return 3
     except UserError as error:
         message = str(error)
     except Diverged as error:
@@ -351,10 +388,6 @@ def work(worker: Worker) -> int:
 
 def _cannot_write(error: OSError, run: Run) -> str:
     return f"{error.strerror or error} ({error.filename or run.path}); {remedy(error)}, then resume"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 if __name__ == "__main__":

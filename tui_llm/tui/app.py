@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from tui_llm.reading import Engine
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="replace")
-
-
 class CommandProvider(Provider):
     """The palette: the same commands as the keys."""
 
@@ -120,12 +116,12 @@ class LabApp(App[None]):
         self.call_after_refresh(self._save_picture)  # the palette it may come from is gone by then
 
     def _save_picture(self) -> None:
-        from tui_llm.files import write_aside
+        from tui_llm.files import write_text
 
         path = free_path("screen", "svg", "pictures")
         try:
             picture = self.export_screenshot(title=self.TITLE)
-            write_aside(path, lambda part: _write(part, picture))
+            write_text(path, picture, "replace")
         except UserError as error:
             self.notify(visible(str(error)), severity="error", markup=False, timeout=8)
         else:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from tui_llm.training.metrics import LARGEST_STEP
+
 BUCKETS = 2048  # of a curve: more than any terminal has columns
-LARGEST_STEP = 10**12
 
 Point = tuple[int, float]
 """(step, loss in nats per token)"""
