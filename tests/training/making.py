@@ -119,32 +119,38 @@ def _half_the_weights(now: _Countdown) -> None:
     checkpoint.save_file = save_file
 
 
-def _around_the_rename(now: _Countdown) -> None:
-    """Odd numbers: the folder is whole, but not renamed. Even ones: renamed, and nothing after that."""
+def _in_checkpoints(**functions: Any) -> None:
+    """Replaces functions of `storage` where checkpoints are written, in this forked process only."""
+    from types import SimpleNamespace
+
+    from tui_llm import storage
     from tui_llm.training import checkpoints
 
-    whole = checkpoints._sync
+    checkpoints.storage = SimpleNamespace(**{**vars(storage), **functions})  # type: ignore[attr-defined]
+
+
+def _around_the_rename(now: _Countdown) -> None:
+    """Odd numbers: the folder is whole, but not renamed. Even ones: renamed, and nothing after that."""
+    from tui_llm import storage
 
     def sync(folder: Path) -> None:
-        whole(folder)
+        storage.sync_folder(folder)
         if now():
             _kill()
 
-    checkpoints._sync = sync
+    _in_checkpoints(sync_folder=sync)
 
 
 def _half_deleted(now: _Countdown) -> None:
-    from tui_llm.training import checkpoints
-
-    whole = checkpoints.shutil.rmtree
+    from tui_llm import storage
 
     def rmtree(folder: Path, **more: Any) -> None:
         if folder.name.endswith(".old") and folder.exists() and now():
             (folder / "model.safetensors").unlink()
             _kill()
-        whole(folder, **more)
+        storage.rmtree(folder, **more)
 
-    checkpoints.shutil.rmtree = rmtree  # in this forked process only
+    _in_checkpoints(rmtree=rmtree)
 
 
 def _a_disk_turned_read_only(now: _Countdown) -> None:

@@ -153,4 +153,4 @@ def test_why_it_failed_is_said_in_the_room_of_what_was_said_before(
     with pytest.raises(UserError):
         run.write_status("running", "now")
     run.write_status("failed", "full")
-    assert run._said()["state"] == "failed" and run._said()["message"] == "full"
+    assert run.facts()["state"] == "failed" and run.facts()["message"] == "full"

@@ -48,7 +48,7 @@ def test_rename(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, err = said(capsys, "runs", "rename", "one", name)
         assert (code, out) == (2, "") and "can't name a run" in err and "\x1b" not in err
     assert "no run 'none'" in said(capsys, "runs", "rename", "none", "x")[2]
-    with run.lock():
+    with run.held(1):
         assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
     run.write_status("starting")  # a worker on its way to its lock
     assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
@@ -70,7 +70,7 @@ def test_delete_asks_or_wants_yes(
         monkeypatch.setattr("sys.stdin.readline", lambda answer=answer: answer, raising=False)
         code, _, err = said(capsys, "runs", "delete", "one")
         assert code == 2 and "[y/N]" in err and "is kept" in err and run.exists()
-    with run.lock():
+    with run.held(1):
         assert "stop it first" in said(capsys, "runs", "delete", "one", "--yes")[2]
     monkeypatch.setattr("sys.stdin.readline", lambda: "y\n", raising=False)
     assert said(capsys, "runs", "delete", "one", "--json")[1] == '{"run": "one", "deleted": true}\n'

@@ -1,0 +1,65 @@
+"""Breaks off every command that writes, at its k-th write to the disk, and looks at what is left.
+
+    python scripts/io_faults.py --seed 7              # a sample: 40 attempts
+    python scripts/io_faults.py --all                 # every k of every scenario, in every way
+    python scripts/io_faults.py --all --only resume   # of one scenario
+
+What must hold is said in tests/faults.py. Prints a line for each scenario, and one for each thing that does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.fault_scenarios import SCENARIOS
+from tests.faults import HOW, Trial
+
+SAMPLE = 40
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--count", type=int, default=SAMPLE, help="attempts of the sample")
+    parser.add_argument("--all", action="store_true", help="every k")
+    parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="these scenarios")
+    parser.add_argument("--how", choices=HOW, nargs="+", default=list(HOW), help="these faults")
+    parser.add_argument("--json", action="store_true", help="the counts as JSON, at the end")
+    options = parser.parse_args()
+    draw = random.Random(options.seed)
+    counts: dict[str, dict[str, int]] = {}
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        trials = {name: Trial(SCENARIOS[name], Path(scratch) / name.replace(" ", "-")) for name in options.only}
+        every = [(name, k, how) for name, trial in trials.items()
+                 for k in range(1, len(trial.calls) + 1) for how in options.how]  # fmt: skip
+        chosen = every if options.all else sorted(draw.sample(every, min(options.count, len(every))))
+        for name, trial in trials.items():
+            found: list[str] = []
+            mine = [(k, how) for other, k, how in chosen if other == name]
+            failed = 0
+            for k, how in mine:
+                lines = trial.attempt(k, how)
+                failed += bool(lines)
+                for line in lines:
+                    print("  ✗", line, flush=True)
+                found += lines
+            wrong += failed
+            counts[name] = {"calls": len(trial.calls), "attempts": len(mine), "failed": failed}
+            print(f"{name}: {len(trial.calls)} calls, {len(mine)} attempts, {failed} failed", flush=True)
+    if options.json:
+        print(json.dumps(counts))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,266 @@
+"""What is broken off by `faults.py`: every kind of command that writes something that must not be lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.faults import Scenario
+from tests.training.making import make, words
+from tui_llm import cli, paths
+from tui_llm.llm.corpora import place
+from tui_llm.training import launch, measuring, pins
+from tui_llm.training.pins import Pin
+from tui_llm.training.run import Run, find
+
+# Forked processes find these imported: they take longer than all else.
+import tui_llm.llm.adding
+import tui_llm.llm.vocabulary
+import tui_llm.training.export
+import tui_llm.training.worker
+import tui_llm.instruments.learned_folder
+import torch._dynamo  # isort: skip
+
+TINY: dict[str, Any] = {
+    "steps": 6, "checkpoint_every": 2, "eval_every": 3, "eval_batches": 1, "block_size": 8, "batch_size": 2, "width": 8,
+    "sample_tokens": 2, "dropout": 0.1, "sample_prompt": "the",
+}  # fmt: skip
+PINS = [Pin("the cat", " sat"), Pin("a")]
+
+
+def _text(home: Path, count: int = 400) -> Path:
+    path = home / "text.txt"
+    path.write_text(words(count))
+    return path
+
+
+def _command(*words: str) -> int:
+    """A command, in this process."""
+    return cli.main(list(words))
+
+
+def _worker(home: Path) -> int:
+    """The worker of the run `run`; what it says goes into its log, as `launch.start` has it."""
+    from tui_llm.training import worker
+
+    measuring.PEAK_AFTER = float("inf")
+    run = Run(home / "runs" / "run")
+    if not run.path.is_dir():
+        return 3
+    log = os.open(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout.flush()
+    worker.PATIENCE = 0.0
+    return worker.main([str(run.path)])
+
+
+def _begun(home: Path, **fields: Any) -> Run:
+    run = make("run", _text(home), **{**TINY, **fields})
+    pins.write(run.pins_path, PINS)
+    return run
+
+
+def _tokenised(home: Path) -> None:
+    """A run whose corpus is in the cache."""
+    from tui_llm.llm import corpus
+    from tui_llm.llm.tokenizer import byte_level
+
+    _begun(home)
+    corpus.load([place(str(home / "text.txt"))], byte_level(), 0.05, block_size=8)
+
+
+def _broken_off(home: Path) -> None:
+    """A run that was killed after its second checkpoint, while it wrote."""
+    from tui_llm.training import jsonl
+
+    _tokenised(home)
+    append, written = jsonl.append, 0
+
+    class Enough(BaseException):
+        pass
+
+    def some(file: Any, value: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 9:
+            file.write(b'{"step": 5, "lo')
+            raise Enough
+        append(file, value)
+
+    jsonl.append = some
+    try:
+        _worker(home)
+    except Enough:
+        return
+    raise AssertionError("it was not broken off")
+
+
+def _trained(home: Path) -> int:
+    _tokenised(home)
+    return _worker(home)
+
+
+def _export(home: Path) -> int:
+    return _command("export", "run", str(home / "exported"))
+
+
+def _export_again(home: Path) -> int:
+    """Beside another export."""
+    return _command("export", "run", str(home / "second"), "--dtype", "bfloat16")
+
+
+def _learned(home: Path) -> None:
+    _text(home, 4000)
+
+
+def _learn(home: Path) -> int:
+    return _command("vocabulary", "train", str(home / "text.txt"), "--size", "270", "--out", str(home / "learned"))
+
+
+def _vocabulary(home: Path) -> int:
+    _learned(home)
+    return _learn(home)
+
+
+def _add(home: Path) -> int:
+    return _command("vocabulary", "add", str(home / "learned"), "--name", "mine")
+
+
+def _create(home: Path) -> int:
+    return _command("train", str(home / "text.txt"), "--run", "new", "--no-start", "--tokenizer", "byte", "--pin", "the cat")
+
+
+def _create_from(home: Path) -> int:
+    """A run that starts from a model: the run has a copy of it."""
+    return _command("train", str(home / "text.txt"), "--run", "new", "--no-start", "--from", "run:run")
+
+
+def _steer(home: Path) -> int:
+    """Pins of a run and of the user, control.json."""
+    run = find("run")
+    pins.change(run.pins_path, [Pin("new")], PINS[:1])
+    pins.change(paths.pins_path(), [Pin("new")])
+    launch.pause(run)
+    return 0
+
+
+def _steered(home: Path) -> None:
+    _begun(home)
+    pins.write(paths.pins_path(), PINS)
+
+
+def _guarded(act: Any) -> Any:
+    """What has no command of its own, with the command line's last word."""
+
+    def acted(home: Path) -> int:
+        from tui_llm.errors import UserError
+
+        try:
+            return act(home) or 0
+        except UserError as error:
+            print(f"tui-llm: {error}", file=sys.stderr)
+            return 2
+
+    return acted
+
+
+def _extend(home: Path) -> int:
+    run = find("run")
+    if run.config().settings.steps < 9:
+        launch.extend(run, 9)
+    return 0
+
+
+def _start(home: Path) -> int:
+    """What is written before a worker begins."""
+
+    class Begun:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+    launch.subprocess.Popen = Begun  # type: ignore[misc, assignment]
+    launch.start(find("run"))
+    return 0
+
+
+def _rename(home: Path) -> int:
+    if (home / "runs" / "other").is_dir() and not (home / "runs" / "run").is_dir():
+        return 0
+    return _command("runs", "rename", "run", "other")
+
+
+def _tour(home: Path) -> int:
+    from tui_llm.tour.tour import Tour
+
+    tour = Tour()
+    tour.step, tour.part = 1, 0
+    tour.done = {(tour.steps[0].name, 0)}
+    tour.save()
+    return 0
+
+
+def _tree(home: Path) -> int:
+    from tui_llm import tree_file
+
+    path = home / "tree.json"
+    tree = tree_file.load(home / "kept.json") if (home / "kept.json").exists() else tree_file.load(path)
+    tree_file.save(tree, path)
+    return 0
+
+
+def _tree_made(home: Path) -> int:
+    code = _command("tree", "the cat", "--out", str(home / "tree.json"), "--count", "2")
+    shutil.copy(home / "tree.json", home / "kept.json")
+    return code
+
+
+def _keep(home: Path) -> int:
+    from tui_llm.instruments.learned_folder import write_model
+    from tui_llm.llm import checkpoint, tokenizer
+
+    folder = find("run").checkpoints()[-1][1]
+    write_model(tokenizer.load_folder(folder), checkpoint.load(folder), "kept", "# A card\n")
+    return 0
+
+
+def _corpus(home: Path) -> int:
+    from tui_llm.llm import corpus
+    from tui_llm.llm.tokenizer import byte_level
+
+    corpus.load([place(str(home / "text.txt"))], byte_level(), 0.05, block_size=8)
+    return 0
+
+
+def _download(home: Path) -> int:
+    from tui_llm.llm import downloads
+
+    downloads.fetch((home / "text.txt").as_uri(), home / "cache" / "texts" / "text.txt", None)
+    return 0
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("run", _tokenised, _worker, run="run"),
+        Scenario("resume", _broken_off, _worker, run="run"),
+        Scenario("export", _trained, _export, once=True),
+        Scenario("export beside", lambda home: _trained(home) or _export(home), _export_again, once=True),
+        Scenario("vocabulary train", _learned, _learn, once=True),
+        Scenario("vocabulary add", _vocabulary, _add, once=True),
+        Scenario("create", _learned, _create, once=True),
+        Scenario("create from", _trained, _create_from, once=True),
+        Scenario("pins and control", _steered, _guarded(_steer)),
+        Scenario("more steps", _trained, _guarded(_extend)),
+        Scenario("start", _begun, _guarded(_start)),
+        Scenario("rename", _trained, _rename, once=True),
+        Scenario("tour", lambda home: None, _guarded(_tour)),
+        Scenario("tree", _tree_made, _guarded(_tree)),
+        Scenario("keep", _trained, _guarded(_keep), once=True),
+        Scenario("corpus", _learned, _guarded(_corpus)),
+        Scenario("download", _learned, _guarded(_download)),
+    )
+}

@@ -1,0 +1,317 @@
+"""A fault at every k-th write to the disk: the scenarios, the faults, and what must hold after each.
+
+An attempt copies what was there before, makes one call of `storage` fail or tears it, and looks: what was whole before is
+whole after, a failure is one line, and the same command run again gives, byte for byte, what it gives unbroken.
+`scripts/io_faults.py` tries all k, tests/test_io_faults.py a seeded sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tui_llm import files, storage
+
+KILLED = 99  # the exit status of a process that ended at its fault
+HOW = ("kill", "full", "error", "sealed")
+"""kill: half a write, or nothing of another call, then the process ends at once. full: from k on there is no room. error:
+the k-th call fails with EIO, once. sealed: from k on nothing can be opened, renamed or deleted (EACCES)."""
+_ROOM = {"open", "write", "mkdir", "fsync", "library"}
+_SEALED = {"open", "mkdir", "replace", "rename", "unlink", "rmdir", "lock", "library"}
+
+
+class Plan:
+    """Counts calls; makes the `at`-th one go wrong. With `at` 0 it only counts."""
+
+    def __init__(self, at: int = 0, how: str = "kill") -> None:
+        self.at, self.how, self.count = at, how, 0
+        self.calls: list[str] = []
+
+    def _due(self, call: str, path: str) -> bool:
+        self.count += 1
+        self.calls.append(f"{call} {path}")
+        if not self.at or self.count < self.at:
+            return False
+        if self.how == "full":
+            return call in _ROOM and not (call == "open" and os.path.exists(path))  # noqa: PTH110
+        if self.how == "sealed":
+            return call in _SEALED
+        return self.count == self.at
+
+    def _error(self, path: str) -> OSError:
+        number = {"full": errno.ENOSPC, "error": errno.EIO, "sealed": errno.EACCES}[self.how]
+        return OSError(number, os.strerror(number), path)
+
+    def step(self, call: str, path: str) -> None:
+        if self._due(call, path):
+            if self.how == "kill":
+                os._exit(KILLED)
+            raise self._error(path)
+
+    def write(self, path: str, data: Any, put: Callable[[Any], int | None]) -> int | None:
+        if not self._due("write", path):
+            return put(data)
+        view = memoryview(data).cast("B")
+        half = view[: len(view) // 2]
+        if self.how == "kill":
+            put(half)
+            os._exit(KILLED)
+        if self.how == "full" and self.count == self.at and len(half):
+            return put(half)  # a short count, as the kernel gives; the next call says why
+        if self.how == "error":
+            put(half)
+        raise self._error(path)
+
+    def library(self, path: str, write: Callable[[], object]) -> None:
+        if not self._due("library", path):
+            write()
+            return
+        write()
+        os.truncate(path, os.path.getsize(path) // 2)  # noqa: PTH202
+        if self.how == "kill":
+            os._exit(KILLED)
+        raise self._error(path)
+
+
+# ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Ended:
+    status: int
+    out: str
+    err: str
+    calls: list[str] = field(default_factory=list)
+
+
+def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = None) -> Ended:
+    """Calls `act(home)` in a forked process, its home set, under a plan of faults."""
+    out, err, calls = (home.with_name(f"{home.name}.{name}") for name in ("out", "err", "calls"))
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            os.environ["TUI_LLM_HOME"] = str(home)
+            for descriptor, path in ((1, out), (2, err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            os.fsync = lambda _file: None  # processes die here, the machine doesn't
+            storage.faults = plan
+            code = act(home) or 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            storage.faults = None
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            if plan is not None:
+                calls.write_text("\n".join(plan.calls))
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    counted = calls.read_text().splitlines() if plan is not None and code != KILLED and calls.exists() else []
+    return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), counted)
+
+
+# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────
+
+GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
+TOLD = ("status.json", "control.json", "batch.json")  # what is said of a run at one moment: whole, whichever moment it is
+UNCOUNTED = ("lock", "worker.log", "pid")
+CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked")
+
+
+def _is_aside(path: Path) -> bool:
+    """Made aside: deleted by the next start."""
+    return any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
+
+
+def _uncounted(path: Path) -> bool:
+    return path.name in UNCOUNTED or path.name.endswith(".lock")
+
+
+def _line(line: bytes) -> bytes:
+    value = json.loads(line)
+    return json.dumps({key: item for key, item in value.items() if key not in CHANGING}, sort_keys=True).encode()
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return [_line(line) for line in data.split(b"\n")[:-1]]
+
+
+def canonical(path: Path) -> bytes:
+    """What a file says, without clock and speed. Raises ValueError where it is not whole."""
+    data = path.read_bytes()
+    if path.name in GROWING:
+        if data and not data.endswith(b"\n"):
+            raise ValueError(f"{path} ends in half a line")
+        return b"\n".join(_lines(data))
+    return _line(data) if path.name in TOLD else data
+
+
+def state(home: Path) -> dict[str, bytes]:
+    """Every file by its path, but those aside, locks and logs."""
+    found = {}
+    for path in sorted(home.rglob("*")):
+        inside = path.relative_to(home)
+        if path.is_file() and not _is_aside(inside) and not _uncounted(path):
+            found[str(inside)] = canonical(path)
+    return found
+
+
+def leftovers(home: Path) -> list[str]:
+    return [str(path.relative_to(home)) for path in home.rglob("*") if _is_aside(path.relative_to(home))]
+
+
+def empty_folders(home: Path) -> set[str]:
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_dir() and not any(path.iterdir())}
+
+
+# ── an attempt ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Scenario:
+    """`prepare` makes what is there before, `act` is what is broken off, run again with the same arguments: it ends with 0
+    where it succeeded, and with one line on stderr, or in a run's log and status, where it failed. `once`: it refuses to do
+    again what is done."""
+
+    name: str
+    prepare: Callable[[Path], int | None]
+    act: Callable[[Path], int | None]
+    once: bool = False
+    run: str = ""  # of the worker that it is, the run
+
+
+class Trial:
+    """A scenario in a folder of its own: what was there before, and what comes of it unbroken."""
+
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self.scenario = scenario
+        self.home, self.kept = folder / "home", folder / "before"
+        folder.mkdir(parents=True)
+        self.home.mkdir()
+        made = forked(self.home, scenario.prepare)
+        assert made.status == 0, made
+        self.home.rename(self.kept)
+        self._reset()
+        self.before = state(self.home)
+        ended = forked(self.home, scenario.act, Plan())
+        assert ended.status == 0, ended
+        self.calls = ended.calls
+        self.after = state(self.home)
+        self.folders = empty_folders(self.home) | empty_folders(self.kept)
+        assert not leftovers(self.home), leftovers(self.home)
+
+    def _reset(self) -> None:
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self.kept, self.home)
+
+    def attempt(self, k: int, how: str) -> list[str]:
+        """What went wrong; nothing where all held."""
+        self._reset()
+        ended = forked(self.home, self.scenario.act, Plan(k, how))
+        wrong = [*self._whole(how), *self._said(ended, how)]
+        if ended.status == KILLED or ended.status != 0 or self.scenario.run:
+            wrong += self._again()
+        elif state(self.home) != self.after:
+            wrong.append(f"it ended well, but not all is there: {self._differences()}")
+        for path in {Path(name).parent for name in leftovers(self.home)}:
+            files.sweep(self.home / path)  # as the next write there does
+        if left := leftovers(self.home):
+            wrong.append(f"left behind: {left[:3]}")
+        if more := empty_folders(self.home) - self.folders:
+            wrong.append(f"empty folders: {sorted(more)[:3]}")
+        call = self.calls[k - 1] if k <= len(self.calls) else "?"
+        where = call.replace(str(self.home), "")
+        return [f"{self.scenario.name} {how} {k} ({where}): {line}" for line in wrong]
+
+    def _whole(self, how: str) -> Iterator[str]:
+        """What was whole before is whole after, old or new."""
+        for name in self.before:
+            if name in self.after and not (self.home / name).exists():
+                yield f"{name} is lost"
+        for path in sorted(self.home.rglob("*")):
+            inside = path.relative_to(self.home)
+            name = str(inside)
+            if not path.is_file() or _is_aside(inside) or _uncounted(path):
+                continue
+            data = path.read_bytes()
+            if path.name in GROWING:
+                known = {
+                    line for kept in (self.before, self.after) for line in kept.get(name, b"").split(b"\n")
+                }
+                try:
+                    strange = [line for line in _lines(data) if line not in known]
+                except ValueError:
+                    strange = [b"a damaged line"]
+                if strange:
+                    yield f"{name} has a line that no run wrote: {strange[0][:80]!r}"
+                if data and not data.endswith(b"\n") and how == "full":
+                    yield f"{name} ends in half a line"
+            elif path.name in TOLD:
+                try:
+                    json.loads(data)
+                except ValueError:
+                    yield f"{name} is not whole"
+            elif inside.parent.name.startswith("checkpoint-") and name not in self.after:
+                pass  # one that is dropped later: looked at below
+            elif data not in (self.before.get(name), self.after.get(name)):
+                yield f"{name} is neither the old file nor the new one"
+        from tui_llm.errors import UserError
+        from tui_llm.llm import intact
+
+        for folder in self.home.rglob("checkpoint-*"):
+            if folder.is_dir() and not _is_aside(folder.relative_to(self.home)):
+                try:
+                    intact.check(folder)
+                except UserError as error:
+                    yield f"{folder.name} is not whole: {error}"
+
+    def _said(self, ended: Ended, how: str) -> Iterator[str]:
+        if ended.status == KILLED and how == "kill":
+            return
+        log = self.home / "runs" / self.scenario.run / "worker.log"
+        if "Traceback" in ended.out + ended.err:
+            yield f"a traceback: {(ended.out + ended.err).strip().splitlines()[-1]}"
+        elif ended.status not in (0, 1, 2, 3):
+            yield f"exit status {ended.status}"
+        elif ended.status and not self.scenario.run and ended.err.count("\n") != 1:
+            yield f"{ended.err.count(chr(10))} lines: {ended.err[:200]!r}"
+        elif ended.status and self.scenario.run and "failed" not in ended.out + (log.read_text() if log.exists() else ""):
+            yield f"it failed without a word: {ended.out[-200:]!r}"
+
+    def _again(self) -> Iterator[str]:
+        try:
+            done = self.scenario.once and state(self.home) == self.after
+        except ValueError:
+            done = False
+        if done:
+            return
+        ended = forked(self.home, self.scenario.act)
+        if ended.status != 0:
+            yield f"run again, it ends with {ended.status}: {(ended.out + ended.err)[-300:]!r}"
+            return
+        try:
+            same = state(self.home) == self.after
+        except ValueError as error:
+            yield f"run again: {error}"
+            return
+        if not same:
+            yield f"run again, it gives something else: {self._differences()}"
+
+    def _differences(self) -> list[str]:
+        now = state(self.home)
+        return sorted(name for name in {*now, *self.after} if now.get(name) != self.after.get(name))[:4]
