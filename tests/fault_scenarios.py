@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Forked processes find these imported: they take longer than all else.
 from tests.faults import Scenario
 from tests.training.making import make, words
 from tui_llm import cli, paths
@@ -15,14 +16,6 @@ from tui_llm.llm.corpora import place
 from tui_llm.training import launch, measuring, pins
 from tui_llm.training.pins import Pin
 from tui_llm.training.run import Run, find
-
-# Forked processes find these imported: they take longer than all else.
-import tui_llm.llm.adding
-import tui_llm.llm.vocabulary
-import tui_llm.training.export
-import tui_llm.training.worker
-import tui_llm.instruments.learned_folder
-import torch._dynamo  # isort: skip
 
 TINY: dict[str, Any] = {
     "steps": 6, "checkpoint_every": 2, "eval_every": 3, "eval_batches": 1, "block_size": 8, "batch_size": 2, "width": 8,
@@ -131,7 +124,9 @@ def _add(home: Path) -> int:
 
 
 def _create(home: Path) -> int:
-    return _command("train", str(home / "text.txt"), "--run", "new", "--no-start", "--tokenizer", "byte", "--pin", "the cat")
+    return _command(
+        "train", str(home / "text.txt"), "--run", "new", "--no-start", "--tokenizer", "byte", "--pin", "the cat"
+    )
 
 
 def _create_from(home: Path) -> int:

@@ -106,7 +106,8 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
             os.fsync = lambda _file: None  # processes die here, the machine doesn't
             storage.faults = plan
-            code = act(home) or 0
+            made = act(home)
+            code = made if isinstance(made, int) else 0
         except BaseException:
             import traceback
 
@@ -128,7 +129,11 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
 # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────
 
 GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
-TOLD = ("status.json", "control.json", "batch.json")  # what is said of a run at one moment: whole, whichever moment it is
+TOLD = (
+    "status.json",
+    "control.json",
+    "batch.json",
+)  # what is said of a run at one moment: whole, whichever moment it is
 UNCOUNTED = ("lock", "worker.log", "pid")
 CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked")
 
@@ -250,9 +255,7 @@ class Trial:
                 continue
             data = path.read_bytes()
             if path.name in GROWING:
-                known = {
-                    line for kept in (self.before, self.after) for line in kept.get(name, b"").split(b"\n")
-                }
+                known = {line for kept in (self.before, self.after) for line in kept.get(name, b"").split(b"\n")}
                 try:
                     strange = [line for line in _lines(data) if line not in known]
                 except ValueError:
@@ -290,7 +293,9 @@ class Trial:
             yield f"exit status {ended.status}"
         elif ended.status and not self.scenario.run and ended.err.count("\n") != 1:
             yield f"{ended.err.count(chr(10))} lines: {ended.err[:200]!r}"
-        elif ended.status and self.scenario.run and "failed" not in ended.out + (log.read_text() if log.exists() else ""):
+        elif (
+            ended.status and self.scenario.run and "failed" not in ended.out + (log.read_text() if log.exists() else "")
+        ):
             yield f"it failed without a word: {ended.out[-200:]!r}"
 
     def _again(self) -> Iterator[str]:

@@ -7,6 +7,7 @@ none, and never half of one. Reading: regular files only, up to a bound, so that
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tui_llm import storage
 from tui_llm.errors import UserError
@@ -180,7 +181,7 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a fifo"), (stat.S_ISCH
           (stat.S_ISSOCK, "a socket"))  # fmt: skip
 
 
-def open_regular(path: Path, most_bytes: int | None = None) -> BinaryIO:
+def open_regular(path: Path, most_bytes: int | None = None) -> io.BufferedReader:
     """Opens a file for reading. Never blocks, whatever `path` is.
 
     Raises OSError: `NotRegular` where it is something else than a file (links are followed), `TooLarge` where it has more

@@ -22,9 +22,11 @@ def runs(options: argparse.Namespace) -> None:
     from tui_llm.training.run import runs as every
 
     rows: list[dict[str, Any]] = []
+    told_of: list[str] = []
     for run in every():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
+        told_of.append(status.told)
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
@@ -39,21 +41,10 @@ def runs(options: argparse.Namespace) -> None:
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
          "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
-         visible(_line(r["message"], r["problem"])))
-        for r in rows
+         visible(told))
+        for r, told in zip(rows, told_of, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
-
-
-def _line(message: str, problem: str | None) -> str:
-    """What is said of a run, and what is wrong with its files, unless that is the same."""
-    return (
-        message
-        if problem is None or problem in message
-        else f"! {problem}"
-        if not message
-        else f"{message} ! {problem}"
-    )
 
 
 def rename(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.files import open_regular, read_json
 
 RECORD = "training.json"  # written last; it holds the digests of all the others
 WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as data:
+    with open_regular(file) as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 

@@ -7,6 +7,7 @@ newest one only is kept, written aside; the screen needs no tokenizer to read it
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def ask(run: Run) -> int:
 def newest(run: Run) -> Batch | None:
     """The batch that the worker last wrote down; None where there is none. Raises `UserError` where it is damaged."""
     path = path_of(run)
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     raw = read_json(path)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read(run: Run) -> list[Change]:
     """Every change so far, in the order in which they were made. Raises `UserError` where the file is damaged: going on
     without it would silently train another run."""
     path = _path(run)
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
         return [Change(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]

@@ -20,7 +20,7 @@ from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
 from tui_llm.training import cost, gauges
 from tui_llm.training.loop import Step, Trainer
-from tui_llm.training.run import Run
+from tui_llm.training.run import Run, number
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured: a shorter run can do without
 MEMORY_EVERY = 20  # steps
@@ -102,8 +102,8 @@ def shipped_loss(
     kept = run.path / "shipped.json"
     with suppress(UserError, KeyError, TypeError, ValueError):
         said = read_json(kept)
-        if said["rows"] == rows:
-            return {"shipped_model": str(said["model"]), "shipped_loss": float(said["loss"])}
+        if said["rows"] == rows and (loss := number(said["loss"])) is not None:
+            return {"shipped_model": str(said["model"]), "shipped_loss": loss}
     for folder in sorted(paths.shipped_models_dir().glob("*/")):
         with suppress(UserError):
             if not _fits(folder, trainer, tokenizer):

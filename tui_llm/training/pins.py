@@ -6,6 +6,7 @@ anew at every evaluation: `{"version": 1, "pins": [{"prompt": …, "target": …
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tui_llm.training.run import Run
 
 MOST = 16  # pins of one run: each costs a forward pass or two at every evaluation
 LONGEST = 2000  # characters of a prompt or a target: each line of the log repeats them
+MOST_BYTES = 1 << 20  # of a file of pins
 ARROW = "=>"
 
 
@@ -49,12 +51,12 @@ def parse(words: str) -> Pin:
 
 def read(path: Path) -> list[Pin]:
     """The pins in a file, none where there is no file. Raises `UserError` where it is damaged."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    value = read_json(path)
+    value = read_json(path, MOST_BYTES)
     try:
         return list(dict.fromkeys(map(_pin, value["pins"])))[:MOST]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no list of pins ({error!r}); delete it, then pin again") from error
 
 

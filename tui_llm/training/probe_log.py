@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tui_llm.errors import UserError
 from tui_llm.llm.token_bytes import token_text
 from tui_llm.training.jsonl import Tail
+from tui_llm.training.metrics import LARGEST_STEP
 from tui_llm.training.pins import Pin
 from tui_llm.training.run import Run
 
@@ -147,7 +150,8 @@ def parse(line: bytes) -> Moment | None:
     """None where the line is damaged."""
     try:
         value = json.loads(line)
-        return Moment(int(value["step"]), tuple(map(_probe, value["probes"])))
+        step = int(value["step"])
+        return Moment(step, tuple(map(_probe, value["probes"]))) if 0 <= step < LARGEST_STEP else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
@@ -156,14 +160,26 @@ def _probe(value: Any) -> Probe:
     target = value.get("target")
     return Probe(
         Pin(str(value["prompt"]), str(target) if target else None),
-        float(value["entropy"]) if "entropy" in value else None,
-        tuple(Guess(int(id), bytes.fromhex(data), float(p)) for id, data, p in value.get("top", ())),
+        _from_0(value["entropy"], sys.float_info.max) if "entropy" in value else None,
+        tuple(Guess(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
         tuple(
-            ProbeToken(int(id), bytes.fromhex(data), float(loss), float(p), int(rank))
+            ProbeToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
             for id, data, loss, p, rank in value.get("tokens", ())
         ),
         str(value.get("problem", "")),
     )
+
+
+def _from_0(value: Any, most: float) -> float:
+    """Raises ValueError where it is less, more, or no number: a loss is never negative, a probability at most 1."""
+    found = float(value)
+    if not 0 <= found <= most + 1e-6:
+        raise ValueError(f"{found} is out of range")
+    return found
+
+
+def _count(value: Any) -> int:
+    return int(_from_0(value, LARGEST_STEP))
 
 
 class ProbeTail(Tail[Moment]):
@@ -174,8 +190,12 @@ class ProbeTail(Tail[Moment]):
 
 
 def moments(run: Run) -> list[Moment]:
-    """Every saved moment, in the order of steps."""
-    return in_order(ProbeTail(run).new())
+    """Every saved moment, in the order of steps. Raises `UserError` where the file can't be read."""
+    tail = ProbeTail(run)
+    found = tail.new()
+    if tail.problem:
+        raise UserError(f"run {run.name}: {tail.problem}; move it away")
+    return in_order(found)
 
 
 def in_order(found: Iterable[Moment]) -> list[Moment]:

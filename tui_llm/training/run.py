@@ -101,6 +101,12 @@ class Status:
     def alive(self) -> bool:
         return self.state in ("starting", "running", "paused")
 
+    @property
+    def told(self) -> str:
+        """The message and, where that doesn't say it, what is wrong with the files: one line of raw text."""
+        wrong = f"! {self.problem}" if self.problem and self.problem not in self.message else ""
+        return " ".join(f"{self.message} {wrong}".split())
+
 
 def check_name(name: str) -> str:
     """Returns `name` if it can name a run; raises `UserError`. Never a path: letters, digits, `.`, `_`, `-`."""

@@ -14,13 +14,13 @@ from tui_llm.training import launch, pins, probe_log
 from tui_llm.training.pins import Pin
 from tui_llm.training.probe_log import Moment, ProbeTail
 from tui_llm.training.run import Run, Status
-from tui_llm.tui.run_watch import CHUNK, INTERVAL
+from tui_llm.tui.run_watch import CHUNK, INTERVAL, unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeSnapshot:
     """What was known at one moment: the run's saved moments in the order of steps, the pins that it reads (`running`) and
-    those of the user (`mine`). Without a run, only the latter. `problem` says which file of pins can't be read."""
+    those of the user (`mine`). Without a run, only the latter. `problem` says which file can't be read."""
 
     name: str = ""
     status: Status | None = None
@@ -45,6 +45,14 @@ class ProbeReader:
         self.moments: tuple[Moment, ...] = ()
 
     def read(self) -> ProbeSnapshot:
+        try:
+            return self._read()
+        except Exception as error:
+            assert self.run is not None
+            status = unreadable(self.run, error)
+            return ProbeSnapshot(self.run.name, status, problem=status.problem)
+
+    def _read(self) -> ProbeSnapshot:
         problem = ""
         mine: list[Pin] = []
         running: list[Pin] = []
@@ -64,6 +72,7 @@ class ProbeReader:
             if new:
                 self.moments = tuple(probe_log.in_order((*self.moments, *new)))
             more = self.tail.more
+        problem = problem or self.tail.problem
         return ProbeSnapshot(self.run.name, status, self.moments, tuple(running), tuple(mine), problem)
 
 

@@ -7,9 +7,9 @@ and the same snapshot is there.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -26,8 +26,10 @@ from tui_llm.errors import UserError
 from tui_llm.llm.units import perplexity, uniform_loss
 from tui_llm.training import gauges, launch
 from tui_llm.training.metrics import Metric, MetricsTail
-from tui_llm.training.run import Run, RunConfig, Sample, Status, runs
+from tui_llm.training.run import Run, RunConfig, Sample, Status, number, runs
 from tui_llm.tui.curve import Average, Envelope, Point, moving_average
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
 LONG = 16 * CHUNK  # bytes of metrics that take so long to read that a glimpse of them comes first
@@ -130,6 +132,12 @@ class RunReader:
 
     def read(self) -> RunSnapshot:
         """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
+        try:
+            return self._read()
+        except Exception as error:  # whatever it is: this run says so, and the others are shown
+            return RunSnapshot(self.run.name, unreadable(self.run, error))
+
+    def _read(self) -> RunSnapshot:
         metrics = self.tail.new(CHUNK)
         if self.tail.restarted:
             self._restart()
@@ -206,18 +214,20 @@ class RunReader:
         return tuple(Average(share, window, moving_average(sums, window)) for share, window in windows)
 
 
+def unreadable(run: Run, error: Exception) -> Status:
+    """What to show of a run whose files can't be made sense of; the log has the whole story."""
+    log.error("run %s can't be read", run.name, exc_info=error)
+    return Status("failed", problem=f"its files can't be read ({type(error).__name__}: {error})"[:300])
+
+
 def _numbers(said: dict[str, Any]) -> dict[str, float]:
     """The finite numbers in what the worker wrote into its status.json."""
-    return {
-        key: float(value)
-        for key, value in said.items()
-        if isinstance(value, int | float) and abs(value) < sys.float_info.max
-    }
+    return {key: found for key, value in said.items() if (found := number(value)) is not None}
 
 
 def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
     """Curves of the training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
-    size = path.stat().st_size if path.is_file() else 0
+    size = _size(path)
     if size <= LONG:
         return None
     tail, train, validation = MetricsTail(path), Envelope(), Envelope()
@@ -228,6 +238,13 @@ def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
             if metric.val_loss is not None:
                 validation.add(metric.step, metric.val_loss)
     return train.points(), validation.points()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # it went away between the two looks
+        return 0
 
 
 def last_sign(run: Run) -> float:
@@ -248,7 +265,7 @@ def most_recent() -> Run | None:
 
 def loss_glimpse(path: Path, points: int = 32) -> list[float]:
     """About `points` losses spread evenly over a metrics.jsonl, without reading it all: enough for a sparkline."""
-    size = path.stat().st_size if path.is_file() else 0
+    size = _size(path)
     if size <= CHUNK // 4:
         values = [metric.loss for metric in MetricsTail(path).new()]
         if len(values) > points:
@@ -264,7 +281,7 @@ def loss_glimpse(path: Path, points: int = 32) -> list[float]:
 def last_validation(path: Path) -> float | None:
     """The newest validation loss in the last megabyte of a metrics.jsonl."""
     tail = MetricsTail(path)
-    tail.offset = max(0, path.stat().st_size - CHUNK) if path.is_file() else 0
+    tail.offset = max(0, _size(path) - CHUNK)
     return next((metric.val_loss for metric in reversed(tail.new()) if metric.val_loss is not None), None)
 
 

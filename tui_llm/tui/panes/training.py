@@ -142,13 +142,13 @@ def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
 def message_line(snapshot: RunSnapshot) -> Content:
     """What the worker said, where that is news: nothing while all goes well."""
     status = snapshot.status
-    if not (status.message or status.state in RESUMABLE):
+    if not (status.told or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
     if hint and status.fits:
         hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
-    style = "$text-error" if status.state in ("failed", "died") else "$text-muted"
-    return Content.assemble((hint, "bold $text-accent"), (visible(" ".join(status.message.split())), style))
+    style = "$text-error" if status.state in ("failed", "died") or status.problem else "$text-muted"
+    return Content.assemble((hint, "bold $text-accent"), (visible(status.told), style))
 
 
 def sample_text(snapshot: RunSnapshot) -> Content:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from tui_llm.display import visible
+from tui_llm.display import truncate, visible
 from tui_llm.errors import UserError
 from tui_llm.training.run import Run
 from tui_llm.tui import format as fmt
 from tui_llm.tui.panes.training import state_words
-from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse
+from tui_llm.tui.run_watch import last_sign, last_validation, loss_glimpse, unreadable
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # cells of a sparkline
+PROBLEM = 40  # cells of what is wrong with a run, in its place; watching the run tells all of it
 MARK = "◆"  # before the name of a run that the chart shows too
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
@@ -34,6 +35,7 @@ class RunRow:
     preset: str
     changed: float
     alive: bool
+    problem: str = ""  # what is wrong with its files, in one line of raw text
 
 
 class RowReader:
@@ -44,6 +46,13 @@ class RowReader:
 
     def read(self, run: Run) -> RunRow:
         """Never raises on what it finds."""
+        try:
+            return self._read(run)
+        except Exception as error:  # whatever it is: this row says so, and the others are shown
+            status = unreadable(run, error)
+            return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, status.problem)
+
+    def _read(self, run: Run) -> RunRow:
         mark = _mark(run)
         known = self._losses.get(run.name)
         if known is None or known[0] != mark:
@@ -73,7 +82,7 @@ def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRo
         size = 0
     return RunRow(
         run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
-        losses, size, preset, last_sign(run), status.alive,
+        losses, size, preset, last_sign(run), status.alive, status.problem,
     )  # fmt: skip
 
 
@@ -101,7 +110,7 @@ def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
         Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
         Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),
         Text("" if row.val_loss is None else fmt.number(row.val_loss, 3), justify="right"),
-        Text(spark(row.losses)),
+        Text(truncate(f"! {visible(row.problem)}", PROBLEM)) if row.problem else Text(spark(row.losses)),
         Text(size_text(row.size), justify="right"),
         Text(visible(row.preset)),
     )
