@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from tui_llm import paths
+from tui_llm import new_files, paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.files import write_aside
@@ -21,9 +21,10 @@ from tui_llm.llm.tokenizer import BPETokenizer
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def write_folder(desk: Desk, learner: Learner, name: str) -> Path:
+def write_folder(desk: Desk, learner: Learner, name: str, *, force: bool = False) -> Path:
     """What *Learn this* made. Raises as `write_model` does."""
-    return write_model(writable(desk), learner.model, name, card(desk, learner, new_folder(name).name))
+    text = card(desk, learner, new_folder(name, force=force).name)
+    return write_model(writable(desk), learner.model, name, text, force=force)
 
 
 def writable(desk: Desk) -> BPETokenizer:
@@ -36,35 +37,25 @@ def writable(desk: Desk) -> BPETokenizer:
     return vocabulary
 
 
-def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str) -> Path:
-    """Writes a model folder with `text` as its card, aside, and renames it when it is whole. Raises `UserError` where
-    there is something of that name already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
-    folder = new_folder(name)
-    aside = folder.with_name(f".{folder.name}.part")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-        aside.mkdir()
+def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
+    """Writes a model folder with `text` as its card, whole or not at all. Raises `UserError` where there is something of that
+    name already and `force` is not given, or it can't be written (what was there stays)."""
+    folder = new_folder(name, force=force)
+
+    def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
         tokenizer.save_folder(vocabulary, aside)
         write_aside(aside / "README.md", lambda part: _write(part, text))
-        if os.path.lexists(folder):  # made by someone else meanwhile; an empty folder would be taken over silently
-            raise UserError(f"there is a {folder} already; choose another name")
-        aside.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"can't write {folder}: {error.strerror or error}; free some space or give another folder"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    new_files.write_folder(folder, fill, last="config.json", force=force)
     return folder
 
 
-def new_folder(name: str) -> Path:
+def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Where a new model of that name goes: among the user's models, or to the path that it is. Raises `UserError` on a
-    name that is taken or none."""
+    name that is none, or taken where `force` is not given; always on what lies in `inputs` (`new_files.check_file`)."""
     looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
-    if "\0" in name or not (looks_like_path or _NAME.fullmatch(name)):
+    if not (looks_like_path or _NAME.fullmatch(name)):
         raise UserError(
             f"{name[:80]!r} can't name a model; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or "
             "digit), or give a folder's path"
@@ -73,13 +64,8 @@ def new_folder(name: str) -> Path:
         for top in (paths.shipped_models_dir(), paths.runs_dir()):
             if os.path.lexists(top / name):
                 raise UserError(f"there is a model or a run {name!r} already; choose another name")
-    try:
-        folder = Path(name).expanduser().absolute() if looks_like_path else paths.models_dir() / name
-        taken = os.path.lexists(folder)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"that is no folder: {error}") from error
-    if taken:
-        raise UserError(f"there is a {folder} already, and nothing is overwritten; choose another name")
+    folder = paths.absolute(name) if looks_like_path else paths.models_dir() / name
+    new_files.check_folder(folder, force=force, inputs=inputs)
     return folder
 
 

@@ -98,5 +98,12 @@ def prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def force_option(parser: argparse.ArgumentParser) -> None:
+    """For whatever writes where the user says: `new_files` takes it."""
+    parser.add_argument(
+        "--force", action="store_true", help="write over what is there; without it nothing is overwritten"
+    )
+
+
 def json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")

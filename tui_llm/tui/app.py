@@ -16,16 +16,12 @@ from textual.screen import Screen
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
-from tui_llm.tui.saving import free_path
+from tui_llm.tui.saving import save_new
 from tui_llm.tui.screens.lab import LabScreen
 from tui_llm.tui.themes import DARK, LIGHT, readable
 
 if TYPE_CHECKING:
     from tui_llm.reading import Engine
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 class CommandProvider(Provider):
@@ -120,12 +116,9 @@ class LabApp(App[None]):
         self.call_after_refresh(self._save_picture)  # the palette it may come from is gone by then
 
     def _save_picture(self) -> None:
-        from tui_llm.files import write_aside
-
-        path = free_path("screen", "svg", "pictures")
         try:
-            picture = self.export_screenshot(title=self.TITLE)
-            write_aside(path, lambda part: _write(part, picture))
+            picture = self.export_screenshot(title=self.TITLE).encode("utf-8", "replace").decode()
+            path = save_new("screen", "svg", "pictures", picture)
         except UserError as error:
             self.notify(visible(str(error)), severity="error", markup=False, timeout=8)
         else:
