@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 from tui_llm import paths
 from tui_llm.errors import UserError

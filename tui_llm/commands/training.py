@@ -275,9 +275,9 @@ def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
     extras.check_tensorboard()
     if run.last_metric() is None:
         raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
-    check_folder(folder, force=options.force, inputs=(run.path,))
     if any(folder.glob("events.out.tfevents.*")):  # TensorBoard would show both as one run
         raise UserError(f"there are event files in {folder} already; give another name")
+    check_folder(folder, force=options.force, inputs=(run.path,))
     counts: list[int] = []
     write_folder(
         folder, lambda part: counts.append(tensorboard.export(run.metrics_path, part)), last="", force=options.force
