@@ -1,6 +1,10 @@
 """The program's entry. It imports nothing before an interrupt can be answered without a traceback."""
 
+import os
 import sys
+from contextlib import suppress
+
+NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs, or raise its limit (ulimit -v)\n"
 
 
 def main() -> int:
@@ -14,8 +18,12 @@ def main() -> int:
         return cli.main()
     except KeyboardInterrupt:
         return 130
-    except (ImportError, MemoryError, OSError) as error:  # no memory for Python's own modules, a broken installation
-        print(f"tui-llm: can't start: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    except MemoryError:  # `cli.main` had none left to say so
+        with suppress(OSError):
+            os.write(2, NO_MEMORY)
+        return 2
+    except Exception as error:  # a broken installation: `cli` itself can't be imported
+        print(f"tui-llm: can't start: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     finally:  # while Python ends, an interrupt has nothing left to stop
         signal.signal(signal.SIGINT, signal.SIG_IGN)

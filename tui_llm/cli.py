@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tui_llm import __version__, streams
+from tui_llm import __version__, address_space, paths, streams
 from tui_llm.options import PARTS
 from tui_llm.options.manual import lay_over
 from tui_llm.options.shared import (
@@ -282,9 +282,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.discard(sys.stdout)
         return 0
     except Exception as error:
-        from tui_llm.problems import line
+        try:
+            from tui_llm.problems import line
 
-        said = line(error, options)
+            said = line(error, options)
+        except MemoryError:
+            said = address_space.SHORT
         streams.discard_if_broken(sys.stdout)
         streams.complain(said)
         return 2
@@ -292,7 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     build_parser().parse_args(arguments, options)
+    paths.check_current_folder()
     wait_briefly()
+    address_space.check_before_torch()
     if options.command is None:
         return open_app(options)
     module = importlib.import_module(f"tui_llm.commands.{options.module}")

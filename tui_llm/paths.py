@@ -22,7 +22,7 @@ def expand(text: str | Path, said: str = "") -> Path:
 
     Raises `UserError` where no file can have that name: an unknown user, a zero byte, a name too long, a loop of links.
     """
-    front = f"{said} is {text}: " if said else f"{str(text)[:200]} can't be a path: "
+    front = f"{said} is {_short(text)}: " if said else f"{_short(text)} can't be a path: "
     try:
         path = Path(text).expanduser()
         os.lstat(path)
@@ -36,6 +36,11 @@ def expand(text: str | Path, said: str = "") -> Path:
     return path
 
 
+def _short(text: str | Path) -> str:
+    said = str(text)
+    return said if len(said) <= 200 else f"{said[:200]}…"
+
+
 def absolute(text: str | Path, said: str = "") -> Path:
     """As `expand`, from the root. Raises `UserError` where the current folder is gone too."""
     path = expand(text, said)
@@ -46,6 +51,15 @@ def absolute(text: str | Path, said: str = "") -> Path:
 
 
 GONE = "the current folder was deleted; change to another one (cd)"
+
+
+def check_current_folder() -> None:
+    """Raises `UserError` where it was deleted: relative paths mean nothing then, and MKL, which torch brings, ends the program
+    that loads it there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(GONE) from error
 
 
 def home() -> Path | None:

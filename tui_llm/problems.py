@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 
+from tui_llm.address_space import SHORT
 from tui_llm.crash_log import record
 from tui_llm.display import truncate, visible
 from tui_llm.errors import UserError
 from tui_llm.new_files import FORCE, Taken
-from tui_llm.paths import GONE
 
 LONGEST = 300  # cells of a foreign message
 # What torch, numpy and the dynamic linker say where memory can't be had; they raise RuntimeError and ImportError.
 _NO_MEMORY = ("allocate memory", "alloc", "failed to map segment", "out of memory", "not enough memory")
-NO_MEMORY = (
-    "there is not enough memory for this; close other programs, raise its limit (ulimit -v), or use a smaller model"
-)
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 def line(error: Exception, options: argparse.Namespace) -> str:
@@ -31,12 +28,12 @@ def line(error: Exception, options: argparse.Namespace) -> str:
     where = record(error)
     said = truncate(visible(" ".join(str(error).split())), LONGEST)
     if _wants_memory(error):
-        return visible(f"{NO_MEMORY} ({where})")
+        return visible(f"{SHORT} ({where})")
     if isinstance(error, OSError):
-        if error.errno == errno.ENOENT and _folder_gone():
-            return GONE
-        name = f"{truncate(visible(str(error.filename)), LONGEST)}: " if error.filename is not None else ""
-        return visible(f"{name}{error.strerror or said} ({where})")
+        if error.filename is not None:
+            return visible(f"{truncate(visible(str(error.filename)), LONGEST)}: {error.strerror or said} ({where})")
+        writing = "can't write: " if error.errno in _WRITING else ""
+        return visible(f"{writing}{error.strerror or said} ({where})")
     if isinstance(error, ImportError):
         return visible(f"can't load a part of this program: {said}; install it anew ({where})")
     return visible(f"internal error: {type(error).__name__}: {said}; {where}")
@@ -58,11 +55,3 @@ def _wants_memory(error: Exception) -> bool:
         return True
     said = str(error).lower()
     return isinstance(error, (ImportError, RuntimeError)) and any(words in said for words in _NO_MEMORY)
-
-
-def _folder_gone() -> bool:
-    try:
-        os.getcwd()  # noqa: PTH109
-    except OSError:
-        return True
-    return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import sys
+from typing import Any, NoReturn
 
 from tui_llm.errors import UserError
 
@@ -15,6 +16,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own passes over a full disk: the help would be lost without a word."""
+        (file or sys.stdout).write(message)
 
 
 def sampler_options(parser: argparse.ArgumentParser) -> None:
