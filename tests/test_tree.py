@@ -236,7 +236,7 @@ def test_the_command_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
     assert "path p" in printed and "\x1b" not in printed and len(printed.splitlines()) == 5 + 6 + 1
-    assert cli.main([*words, "--json"]) == 0
+    assert cli.main([*words, "--json", "--force"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
     assert len(load(out)) == 6 and all(isinstance(node, Node) for node in load(out).nodes())
     assert cli.main([*words[:2], "--depth", "5", "--max-nodes", "7", "--device", "cpu"]) == 0

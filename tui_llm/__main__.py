@@ -1,3 +1,54 @@
-from tui_llm.cli import main
+"""The program's entry. It imports nothing before an interrupt can be answered without a traceback."""
 
-raise SystemExit(main())
+import os
+import sys
+from contextlib import suppress
+
+NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs, or raise its limit (ulimit -v)\n"
+
+
+def main() -> int:
+    """The exit status: 130 after Ctrl+C, at any moment from here on."""
+    import signal
+
+    try:
+        _tracebacks_into_the_log()
+        from tui_llm import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:  # `cli.main` had none left to say so
+        with suppress(OSError):
+            os.write(2, NO_MEMORY)
+        return 2
+    except Exception as error:  # a broken installation: `cli` itself can't be imported
+        print(f"tui-llm: can't start: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    finally:  # while Python ends, an interrupt has nothing left to stop
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tracebacks_into_the_log() -> None:
+    """Of threads and finalizers, which nobody catches: Python would print them on the screen."""
+    import threading
+
+    def of_a_thread(what: threading.ExceptHookArgs) -> None:
+        if what.exc_value is not None:
+            _record(what.exc_value)
+
+    def of_a_finalizer(what: "sys.UnraisableHookArgs") -> None:
+        if what.exc_value is not None and not isinstance(what.exc_value, KeyboardInterrupt):
+            _record(what.exc_value)
+
+    threading.excepthook, sys.unraisablehook = of_a_thread, of_a_finalizer
+
+
+def _record(error: BaseException) -> None:
+    from tui_llm.crash_log import record
+
+    record(error)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tui_llm import __version__
-from tui_llm.errors import UserError
+from tui_llm import __version__, address_space, paths, streams
 from tui_llm.options import PARTS
 from tui_llm.options.manual import lay_over
 from tui_llm.options.shared import (
     DEFAULT_MODEL,
     Parser,
+    force_option,
     json_option,
     model_options,
     prompt_options,
@@ -225,6 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     export = command("export", "copy a run's newest checkpoint as a model folder")
     export.add_argument("run", metavar="RUN")
     export.add_argument("folder", metavar="FOLDER")
+    force_option(export)
     export.add_argument("--tensorboard", action="store_true", help="its metrics as TensorBoard's event files instead")
     export.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="how its weights are written (default float32)")  # fmt: skip
 
@@ -240,6 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
     add.add_argument("file", metavar="FILE", help="a .tiktoken file, a tokenizer.json, or vocab.json and merges.txt (either, or their folder)")  # fmt: skip
     add.add_argument("--name", metavar="NAME", help="what to call it, where it is none of the three; --tokenizer NAME then uses it")  # fmt: skip
     for action in (learn, add):
+        force_option(action)
         json_option(action)
 
     for sub in (
@@ -265,27 +267,42 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong."""
+    """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong. No traceback reaches the
+    screen: see `problems`."""
+    streams.prepare()
+    options = argparse.Namespace()
     try:
-        options = build_parser().parse_args(arguments)
-        wait_briefly()
-        if options.command is None:
-            return open_app(options)
-        module = importlib.import_module(f"tui_llm.commands.{options.module}")
-        run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
-        code = run(options)
-        sys.stdout.flush()
-        return code or 0
-    except UserError as error:
-        from tui_llm.display import visible
-
-        print(f"tui-llm: {visible(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        try:
+            return _run(arguments, options)
+        finally:  # after SystemExit too, which --help raises
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        streams.discard(sys.stdout)
+        return 0
+    except Exception as error:
+        try:
+            from tui_llm.problems import line
+
+            said = line(error, options)
+        except MemoryError:
+            said = address_space.SHORT
+        streams.discard_if_broken(sys.stdout)
+        streams.complain(said)
+        return 2
+
+
+def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
+    build_parser().parse_args(arguments, options)
+    paths.check_current_folder()
+    wait_briefly()
+    address_space.check_before_torch()
+    if options.command is None:
+        return open_app(options)
+    module = importlib.import_module(f"tui_llm.commands.{options.module}")
+    run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
+    return run(options) or 0
 
 
 def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tui_llm import storage
+from tui_llm import paths, storage
 from tui_llm.errors import UserError
 
 JSON_MOST = 32 << 20  # bytes of a JSON file: those of a vocabulary have a few million
@@ -29,8 +29,10 @@ DAY = 86400.0
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a path aside, then renames that over `path`. Nothing is left on failure.
+def write_aside(
+    path: Path, write: Callable[[Path], object], place: Callable[[Path, Path], None] = storage.replace
+) -> None:
+    """Calls `write` on a path aside, then `place`, which gives that the name `path`. Nothing is left on failure.
 
     Raises `UserError` where the disk is full or the folder can't be written.
     """
@@ -38,12 +40,10 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         with aside(path) as part:
             write(part)
             storage.sync_path(part)
-            storage.replace(part, path)
+            place(part, path)
         storage.sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(
-            f"can't write {path}: {error.strerror or error}; {remedy(error)} or set TUI_LLM_HOME to another folder"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(cannot_write(path, error)) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -56,11 +56,38 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
     write_bytes(path, text.encode("utf-8", errors))
 
 
-def write_json(path: Path, value: Any) -> None:
+_OTHER_NAME = (
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+)
+
+
+def cannot_write(path: Path, error: BaseException) -> str:
+    """The line that says why `path` can't be written, and what can be changed: the variable that names the folder where
+    tui-llm chose the place, else the path that was asked for."""
+    why = getattr(error, "strerror", None) or error
+    ours = paths.chosen_by_us(path)
+    other = "set TUI_LLM_HOME to another folder" if ours else "give another path"
+    if isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _OTHER_NAME):
+        return f"can't write {path}: {why}; {other}"
+    return f"can't write {path}: {why}; {remedy(error)} or {other}"
+
+
+def json_text(value: Any) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if any("\ud800" <= c <= "\udfff" for c in text):  # a file's name that is not UTF-8: only escapes can carry it
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_text(path, text)
+    return text
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_aside`."""
+    write_text(path, json_text(value))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -161,6 +161,26 @@ def rename(source: Path, to: Path) -> None:
     source.rename(to)
 
 
+def link(source: Path, to: Path) -> None:
+    """Gives a file a second name. Raises FileExistsError where `to` is taken; OSError where the file system, or this Python,
+    has no hard links."""
+    _step("link", to)
+    if not hasattr(os, "link"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(to))
+    os.link(source, to)
+
+
+def create_empty(path: Path) -> None:
+    """Raises FileExistsError where the name is taken."""
+    _step("open", path)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+
+
+def chmod(path: Path, mode: int) -> None:
+    _step("chmod", path)
+    path.chmod(mode)
+
+
 def unlink(path: Path, missing_ok: bool = False) -> None:
     _step("unlink", path)
     path.unlink(missing_ok=missing_ok)

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.facts.tree import Next
-from tui_llm.files import read_json, write_json
+from tui_llm.files import json_text, read_json
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import token_text
+from tui_llm.new_files import write_new
 from tui_llm.reading import Request, Token, Weights
 from tui_llm.tree import LONGEST_NAME, Tree
 
@@ -77,9 +80,11 @@ def tree_json(tree: Tree) -> dict[str, Any]:
     }
 
 
-def save(tree: Tree, path: Path) -> None:
-    """Raises `UserError` where it can't be written; what was there before then stays."""
-    write_json(path, tree_json(tree))
+def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Raises `UserError` where it can't be written, `new_files.Taken` where something is there and `force` is not given; what
+    was there before then stays."""
+    text = json_text(tree_json(tree))
+    write_new(path, lambda part: storage.write_text(part, text), force=force, inputs=inputs)
     tree.changed = False
 
 

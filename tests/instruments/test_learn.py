@@ -293,7 +293,7 @@ def test_kept_as_a_folder_that_transformers_opens(
         ("nano", "already"),
         ("", "can't name a model"),
         ("a b[red]\x1b", "can't name a model"),
-        (f"{tmp_path}/mine\0", "can't name a model"),
+        (f"{tmp_path}/mine\0", "can't be a path"),
         (str(tmp_path), "nothing is overwritten"),
     ):
         with pytest.raises(UserError, match=why):

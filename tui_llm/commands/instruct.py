@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tui_llm.cli import TRAINING_OPTIONS
 from tui_llm.commands.output import put, put_json
@@ -11,6 +10,7 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.facts.instruct import LEARNING_RATE, STEPS, Instructed, InstructQuestion
 from tui_llm.llm import instruction_pairs
+from tui_llm.paths import expand
 from tui_llm.reading import Request
 
 TAKEN = ("steps", "learning_rate")  # of the options for training
@@ -30,7 +30,7 @@ def instruct(options: argparse.Namespace) -> int:
     if len(options.corpus) != 1:
         raise UserError(f"--instruct takes one file of pairs, not {len(options.corpus)}: a .jsonl or .tsv")
     steps, rate = _number(options.steps, STEPS, "steps"), _number(options.learning_rate, LEARNING_RATE, "learning rate")
-    pairs = instruction_pairs.read(Path(options.corpus[0]).expanduser())
+    pairs = instruction_pairs.read(expand(options.corpus[0]))
     from tui_llm.engine import PipelineEngine
 
     engine = PipelineEngine(options.device or "auto")

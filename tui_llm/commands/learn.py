@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tui_llm import report
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.display import truncate, visible, visible_token
 from tui_llm.errors import UserError
 from tui_llm.facts.learn import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched, WatchedChange
@@ -35,16 +34,19 @@ def learn(options: argparse.Namespace) -> None:
     )
     if options.keep is not None:
         from tui_llm.instruments.learned_folder import new_folder
+        from tui_llm.llm.finding import find
 
-        folder = str(Path(options.keep).expanduser().absolute())
-        new_folder(folder)  # known before the work is done
+        folder = str(out_path(options.keep, "--keep"))
+        new_folder(folder, force=options.force, inputs=(find(options.model).folder,))  # known before the work is done
     from tui_llm.engine import PipelineEngine
 
     engine = PipelineEngine(options.device, options.weights)
     engine.open(options.model)
     watched = tuple(dict.fromkeys(Watched(pin.prompt, pin.target) for pin in also))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, watched))
-    kept: Kept | None = engine.answer(KeepQuestion(request, folder)) if options.keep is not None else None
+    kept: Kept | None = (
+        engine.answer(KeepQuestion(request, folder, options.force)) if options.keep is not None else None
+    )
     if options.json:
         put_json(learned_json(learned) | {"kept": kept.folder if kept else None})
         return

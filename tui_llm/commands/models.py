@@ -7,8 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from tui_llm.commands.output import put, put_json
+from tui_llm import paths
+from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.display import visible
+from tui_llm.new_files import check_folder, write_folder
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -60,7 +62,7 @@ def vocabulary(options: argparse.Namespace) -> None:
     if options.action == "add":
         from tui_llm.llm import adding
 
-        name, path = adding.add(Path(options.file).expanduser(), options.name)
+        name, path = adding.add(paths.expand(options.file), options.name, force=options.force)
         if options.json:
             put_json({"name": name, "path": str(path)})
             return
@@ -69,9 +71,11 @@ def vocabulary(options: argparse.Namespace) -> None:
     from tui_llm.llm import corpora
     from tui_llm.llm import vocabulary as learning
 
-    folder = Path(options.out).expanduser()
-    made = learning.train(list(map(corpora.place, options.corpus)), options.size, folder.name, _said)
-    tk.save_new_folder(made, folder)
+    folder, places = out_path(options.out, "--out"), list(map(corpora.place, options.corpus))
+    reads = [*map(Path, places), *corpora.files(places)]
+    check_folder(folder, force=options.force, inputs=reads)  # known before the work is done
+    made = learning.train(places, options.size, folder.name, _said)
+    write_folder(folder, lambda part: tk.save_folder(made, part), last="vocab.json", force=options.force, inputs=reads)
     if options.json:
         put_json({"size": made.size, "path": str(folder)})
         return

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm import report
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.new_files import check_folder, write_folder
+from tui_llm.paths import expand
+from tui_llm.streams import complain
 
 if TYPE_CHECKING:
     from tui_llm.llm.shape import GPTConfig
@@ -181,7 +183,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     from tui_llm.training.presets import from_fields
 
     config = run.config()
-    if Path(given.get("from_model", "")).expanduser().resolve() == Path(config.settings.from_model):
+    if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
         given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
     asked = from_fields(given, config.settings)
     rows = config.settings.batch_size * config.settings.accumulation
@@ -256,16 +258,11 @@ def export(options: argparse.Namespace) -> None:
     from tui_llm.training.run import find
 
     run = find(options.run)
-    try:
-        folder = Path(options.folder).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise UserError(f"can't write {options.folder}: {error}; give another folder") from error
-    if not options.folder.strip():
-        raise UserError("name the folder to write")
+    folder = out_path(options.folder, "FOLDER")
     if options.tensorboard:
         _export_events(run, folder, options)
         return
-    step = write(run, folder, options.dtype, damaged=lambda line: print(f"tui-llm: {visible(line)}", file=sys.stderr))
+    step = write(run, folder, options.dtype, damaged=lambda line: complain(visible(line)), force=options.force)
     if options.json:
         put_json({"run": run.name, "path": str(folder), "step": step, "dtype": options.dtype})
         return
@@ -278,9 +275,14 @@ def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
     extras.check_tensorboard()
     if run.last_metric() is None:
         raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
-    if any(folder.glob("events.out.tfevents.*")):
-        raise UserError(f"there are event files in {folder} already; name another folder")
-    count = tensorboard.export(run.metrics_path, folder)
+    if any(folder.glob("events.out.tfevents.*")):  # TensorBoard would show both as one run
+        raise UserError(f"there are event files in {folder} already; give another name")
+    check_folder(folder, force=options.force, inputs=(run.path,))
+    counts: list[int] = []
+    write_folder(
+        folder, lambda part: counts.append(tensorboard.export(run.metrics_path, part)), last="", force=options.force
+    )
+    (count,) = counts
     if options.json:
         put_json({"run": run.name, "path": str(folder), "logged_steps": count})
         return

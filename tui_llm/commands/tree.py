@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.display import truncate, visible, visible_token
 from tui_llm.errors import UserError
 from tui_llm.facts.tree import BranchQuestion, KnownQuestion
 from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.new_files import check_file
 from tui_llm.reading import Request
 from tui_llm.rounding import percent
 from tui_llm.tree import Growth, Node, Tree
@@ -33,6 +33,12 @@ def tree(options: argparse.Namespace) -> None:
         sampler=sampler,
     )
 
+    out = None
+    if options.out is not None:
+        from tui_llm.llm.finding import find
+
+        out, reads = out_path(options.out, "--out"), (find(options.model).folder,)
+        check_file(out, force=options.force, inputs=reads)  # known before the work is done
     from tui_llm.engine import PipelineEngine
 
     engine = PipelineEngine(options.device)
@@ -41,8 +47,8 @@ def tree(options: argparse.Namespace) -> None:
     growth = Growth(made, made.root, options.branch, options.depth, options.min_probability, options.max_nodes)
     while not growth.done:
         growth.take(engine.answer(BranchQuestion(request, growth.batch(), options.branch)))
-    if options.out:
-        save(made, Path(options.out).expanduser())
+    if out is not None:
+        save(made, out, force=options.force, inputs=reads)
     if options.json:
         put_json(tree_json(made))
         return
@@ -50,8 +56,8 @@ def tree(options: argparse.Namespace) -> None:
         put(line)
     if growth.full:
         put(f"stopped at {len(made):,} tokens: less likely ways are left out (--max-nodes)")
-    if options.out:
-        put(f"saved {visible(str(options.out))}")
+    if out is not None:
+        put(f"saved {visible(str(out))}")
 
 
 def lines(tree: Tree) -> list[str]:

@@ -32,9 +32,11 @@ class LearnQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class KeepQuestion(Question):
-    """The copy as a new model folder: a plain `name` is one among the user's models, one with a separator is a path."""
+    """The copy as a new model folder: a plain `name` is one among the user's models, one with a separator is a path. With
+    `force` the model files of a folder that is there are replaced."""
 
     name: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

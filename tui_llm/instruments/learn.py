@@ -189,5 +189,5 @@ def _keep(desk: Desk, question: KeepQuestion) -> Kept:
     steps = session.learner.steps
     if not steps:
         raise UserError("there is nothing to keep yet: take a step first")
-    folder: Path = write_folder(desk, session.learner, question.name)
+    folder: Path = write_folder(desk, session.learner, question.name, force=question.force)
     return Kept(folder.name, str(folder), len(steps))

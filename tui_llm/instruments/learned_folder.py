@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from tui_llm import files, paths
+from tui_llm import new_files, paths, storage
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.instruments.desk import Desk
@@ -19,9 +20,10 @@ from tui_llm.llm.tokenizer import BPETokenizer
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def write_folder(desk: Desk, learner: Learner, name: str) -> Path:
+def write_folder(desk: Desk, learner: Learner, name: str, *, force: bool = False) -> Path:
     """What *Learn this* made. Raises as `write_model` does."""
-    return write_model(writable(desk), learner.model, name, card(desk, learner, new_folder(name).name))
+    text = card(desk, learner, new_folder(name, force=force).name)
+    return write_model(writable(desk), learner.model, name, text, force=force)
 
 
 def writable(desk: Desk) -> BPETokenizer:
@@ -34,32 +36,25 @@ def writable(desk: Desk) -> BPETokenizer:
     return vocabulary
 
 
-def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str) -> Path:
-    """Writes a model folder with `text` as its card, aside, and renames it when it is whole. Raises `UserError` where
-    there is something of that name already (nothing is ever overwritten), or it can't be written (nothing is left then)."""
-    folder = new_folder(name)
+def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
+    """Writes a model folder with `text` as its card, whole or not at all. Raises `UserError` where there is something of that
+    name already and `force` is not given, or it can't be written (what was there stays)."""
+    folder = new_folder(name, force=force)
 
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
         tokenizer.save_folder(vocabulary, aside)
-        files.write_text(aside / "README.md", text, "backslashreplace")
+        storage.write_text(aside / "README.md", text, "backslashreplace")
 
-    try:
-        files.write_folder(folder, fill)
-    except FileExistsError as error:  # made by someone else meanwhile
-        raise UserError(f"there is a {folder} already; choose another name") from error
-    except OSError as error:
-        raise UserError(
-            f"can't write {folder}: {error.strerror or error}; free some space or give another folder"
-        ) from error
+    new_files.write_folder(folder, fill, last="config.json", force=force)
     return folder
 
 
-def new_folder(name: str) -> Path:
+def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Where a new model of that name goes: among the user's models, or to the path that it is. Raises `UserError` on a
-    name that is taken or none."""
+    name that is none, or taken where `force` is not given; always on what lies in `inputs` (`new_files.check_file`)."""
     looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
-    if "\0" in name or not (looks_like_path or _NAME.fullmatch(name)):
+    if not (looks_like_path or _NAME.fullmatch(name)):
         raise UserError(
             f"{name[:80]!r} can't name a model; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or "
             "digit), or give a folder's path"
@@ -68,13 +63,8 @@ def new_folder(name: str) -> Path:
         for top in (paths.shipped_models_dir(), paths.runs_dir()):
             if os.path.lexists(top / name):
                 raise UserError(f"there is a model or a run {name!r} already; choose another name")
-    try:
-        folder = Path(name).expanduser().absolute() if looks_like_path else paths.models_dir() / name
-        taken = os.path.lexists(folder)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"that is no folder: {error}") from error
-    if taken:
-        raise UserError(f"there is a {folder} already, and nothing is overwritten; choose another name")
+    folder = paths.absolute(name) if looks_like_path else paths.models_dir() / name
+    new_files.check_folder(folder, force=force, inputs=inputs)
     return folder
 
 

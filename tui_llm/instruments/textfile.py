@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
+from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.facts.textfile import TextFile, TextFileQuestion
 from tui_llm.instruments.desk import Desk
@@ -16,9 +16,9 @@ LARGEST = 20_000_000  # bytes: counted in a second or two
 def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
     """Raises `UserError` where it can't be read, isn't text, or is very large."""
     try:
-        path = Path(question.path.strip()).expanduser()
+        path = paths.expand(question.path.strip())
         found = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~nobody; ValueError: a zero byte
+    except OSError as error:
         raise UserError(f"that is no file's name: {error}") from error
     if not found and path.is_dir():
         raise UserError(f"{question.path.strip()!r} is a folder; give the path of a text file in it")

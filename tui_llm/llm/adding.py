@@ -9,7 +9,8 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.llm import named, vocabulary_files
 from tui_llm.llm.finding import _ADDED
-from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, from_merges, load_folder, save_new_folder
+from tui_llm.llm.tokenizer import END_OF_TEXT, BPETokenizer, from_merges, load_folder, save_folder
+from tui_llm.new_files import write_folder
 
 # What a round trip must bring back: words, numbers, signs, white space, other scripts, every byte that UTF-8 has.
 SAMPLES = (
@@ -19,10 +20,11 @@ SAMPLES = (
 )  # fmt: skip
 
 
-def add(path: Path, name: str | None = None) -> tuple[str, Path]:
+def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[str, Path]:
     """Keeps the vocabulary in `path`, a file or a folder: what it is called from now on, and where it is kept.
 
-    Raises `UserError` where it is no vocabulary that can be used, or is none of the three and has no `name`.
+    Raises `UserError` where it is no vocabulary that can be used, is none of the three and has no `name`, or where there is one
+    of that name and `force` is not given.
     """
     if path.is_dir():
         path = next(
@@ -49,9 +51,7 @@ def add(path: Path, name: str | None = None) -> tuple[str, Path]:
         if made.decode_bytes(made.encode(text)) != text.encode():
             raise UserError(f"{path} doesn't give back the text that it is given ({text[:20]!r}…); it is damaged")
     folder = paths.vocabularies_dir() / name
-    if folder.exists():
-        raise UserError(f"there is a vocabulary {name} already, in {folder}; give another name, or delete that folder")
-    save_new_folder(made, folder)
+    write_folder(folder, lambda part: save_folder(made, part), last="vocab.json", force=force, inputs=(path,))
     return name, folder
 
 

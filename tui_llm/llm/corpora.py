@@ -44,7 +44,7 @@ def place(text: str) -> str:
     if is_address(text):
         return text
     try:
-        path = Path(text).expanduser()
+        path = paths.expand(text)
         return text if text in NAMES and not path.exists() else str(path.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a home that can't be told, a name with a zero byte
         raise UserError(f"can't read {text}: {getattr(error, 'strerror', None) or error}; give another text") from error

@@ -58,7 +58,7 @@ def find(name: str) -> Found:
         raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
     looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
     try:
-        found = (None if looks_like_path else _named(name)) or _folder(Path(name).expanduser())
+        found = (None if looks_like_path else _named(name)) or _folder(paths.expand(name))
     except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
         found = None
     found = found or _from_hub(name)
@@ -106,9 +106,10 @@ def _from_hub(name: str) -> Found | None:
 def hub_cache() -> Path:
     """Where the hub's own library keeps what it downloads: its rules, without importing it."""
     top = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(
-        os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or Path(top) / "hub"
-    ).expanduser()
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if place := os.environ.get(variable):
+            return paths.expand(place, variable)
+    return paths.expand(Path(top) / "hub", "the hub's cache (HF_HOME)")
 
 
 def _snapshot(folder: Path) -> str | None:
@@ -189,7 +190,7 @@ def added_names() -> list[str]:
 
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
     """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
-    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), Path(name).expanduser()):
+    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), paths.expand(name)):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None
     return find(name).folder, name

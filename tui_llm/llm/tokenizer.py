@@ -22,7 +22,7 @@ import regex
 import tiktoken
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, remedy, write_folder, write_json, write_text
+from tui_llm.files import read_json, write_json, write_text
 from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
 from tui_llm.llm.texts import clean as clean
 
@@ -344,19 +344,6 @@ def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
         {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "add_bos_token": False,
          "bos_token": special, "eos_token": special, "unk_token": special, "clean_up_tokenization_spaces": False},
     )  # fmt: skip
-
-
-def save_new_folder(tokenizer: BPETokenizer, folder: Path) -> None:
-    """As `save_folder`; where there is no such folder yet, it is there with all its files or not at all. Raises `UserError`."""
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            save_folder(tokenizer, folder)
-        else:
-            write_folder(folder, lambda aside: save_folder(tokenizer, aside))
-    except OSError as error:
-        raise UserError(
-            f"can't write {folder}: {error.strerror or error}; {remedy(error)} or give another folder"
-        ) from error
 
 
 def byte_level() -> BPETokenizer:

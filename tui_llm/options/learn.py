@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tui_llm.llm.recipe import OPTIMISERS, USUAL
 from tui_llm.options import AddCommand
-from tui_llm.options.shared import json_option, prompt_options
+from tui_llm.options.shared import force_option, json_option, prompt_options
 
 
 def add(command: AddCommand) -> None:
@@ -21,6 +21,7 @@ def add(command: AddCommand) -> None:
     learn.add_argument("--learning-rate", type=float, metavar="R", help=f"the step size (default {usual})")
     learn.add_argument("--also", action="append", metavar="PROMPT=>TARGET", help="see what becomes of this one, which is not learned (the target may be left out); may be given again")  # fmt: skip
     learn.add_argument("--pins", action="store_true", help="the same for your pinned prompts")
-    learn.add_argument("--keep", metavar="FOLDER", help="write what was learned as a new model folder; nothing is overwritten")  # fmt: skip
+    learn.add_argument("--keep", metavar="FOLDER", help="write what was learned as a new model folder")
+    force_option(learn)
     prompt_options(learn)
     json_option(learn)

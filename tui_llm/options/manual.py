@@ -84,7 +84,7 @@ PAGES = {
     "stop": Page("Sends SIGTERM to the worker; it saves a checkpoint, then leaves. `train --resume` goes on from there.", ("tui-llm stop first",)),
     "export": Page(
         "Writes config.json, model.safetensors, the vocabulary and a card: Hugging Face's layout for GPT-2, which `transformers` opens. "
-        "The folder must not be there, or be empty.",
+        "The folder must not be there, or be empty; --force replaces the files of those names in it, and no others.",
         ("tui-llm export first my-model", "tui-llm export first logs --tensorboard"),
     ),
     "vocabulary": Page(
@@ -162,6 +162,7 @@ TOP_SECTIONS = """exit status:
 
 environment:
   TUI_LLM_HOME  keep everything in this folder: data, cache and log
+  TUI_LLM_DEBUG show tracebacks, which otherwise go to LOG/errors.log
   NO_COLOR      the app in shades of grey
   COLUMNS       how wide tables and this help are
   HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
@@ -176,8 +177,10 @@ files:
   DATA/pins.json       pinned prompts
   DATA/tour.json       where you are in the tour
   CACHE/               downloads and tokenised text: can be deleted
-  DATA and CACHE are the system's folders for tui-llm (on Linux
-  ~/.local/share/tui-llm and ~/.cache/tui-llm), or in TUI_LLM_HOME.
+  LOG/                 app.log, errors.log
+  DATA, CACHE and LOG are the system's folders for tui-llm (on Linux
+  ~/.local/share/tui-llm, ~/.cache/tui-llm and ~/.local/state/tui-llm/log),
+  or in TUI_LLM_HOME.
 
 Every command but serve and completion takes --json. `tui-llm COMMAND --help`
 says what each needs and prints."""
@@ -190,7 +193,7 @@ ARGUMENTS = {  # positional arguments that say nothing of themselves, by metavar
     "NEW": "the name that it gets",
     "MODEL": "its name, as `tui-llm models` lists it",
     "NAME": "its name, as `tui-llm models` lists it",
-    "FOLDER": "where it goes: a folder that is not there yet",
+    "FOLDER": "where it goes: a folder that is not there yet, or is empty",
 }
 
 

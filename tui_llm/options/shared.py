@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import sys
+from typing import Any, NoReturn
 
 from tui_llm.errors import UserError
 
@@ -15,6 +16,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own passes over a full disk: the help would be lost without a word."""
+        (file or sys.stdout).write(message)
 
 
 def sampler_options(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +100,13 @@ def prompt_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--chat", action="store_true", help="the text is a message: feed it as the model's chat template writes it"
+    )
+
+
+def force_option(parser: argparse.ArgumentParser) -> None:
+    """For whatever writes where the user says: `new_files` takes it."""
+    parser.add_argument(
+        "--force", action="store_true", help="write over what is there; without it nothing is overwritten"
     )
 
 

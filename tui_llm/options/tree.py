@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.options import AddCommand
-from tui_llm.options.shared import json_option, prompt_options, sampler_options
+from tui_llm.options.shared import force_option, json_option, prompt_options, sampler_options
 
 
 def add(command: AddCommand) -> None:
@@ -15,5 +15,6 @@ def add(command: AddCommand) -> None:
     tree.add_argument("--min-probability", type=float, default=0.0, metavar="P", help="leave out ways that are less likely than P, all their tokens multiplied")  # fmt: skip
     tree.add_argument("--max-nodes", type=int, default=1000, metavar="N", help="stop before more than N tokens are in the tree; the likeliest ways come first (default 1000)")  # fmt: skip
     tree.add_argument("--out", metavar="FILE", help="write it as JSON, for the tree's screen (T in the Generate pane)")
+    force_option(tree)
     sampler_options(tree)
     json_option(tree)

@@ -16,7 +16,7 @@ from textual.screen import Screen
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
-from tui_llm.tui.saving import free_path
+from tui_llm.tui.saving import save_new
 from tui_llm.tui.screens.lab import LabScreen
 from tui_llm.tui.themes import DARK, LIGHT, readable
 
@@ -116,12 +116,9 @@ class LabApp(App[None]):
         self.call_after_refresh(self._save_picture)  # the palette it may come from is gone by then
 
     def _save_picture(self) -> None:
-        from tui_llm.files import write_text
-
-        path = free_path("screen", "svg", "pictures")
         try:
-            picture = self.export_screenshot(title=self.TITLE)
-            write_text(path, picture, "replace")
+            picture = self.export_screenshot(title=self.TITLE).encode("utf-8", "replace").decode()
+            path = save_new("screen", "svg", "pictures", picture)
         except UserError as error:
             self.notify(visible(str(error)), severity="error", markup=False, timeout=8)
         else:

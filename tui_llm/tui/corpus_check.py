@@ -7,8 +7,8 @@ import csv
 import os
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 
+from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm import corpora
@@ -26,7 +26,7 @@ def corpus_size(text: str) -> int | None:
         if corpora.is_named(corpora.place(text.strip())):
             corpora.check([text.strip()])
             return None
-        path = Path(text.strip()).expanduser()
+        path = paths.expand(text.strip())
         if path.is_dir():
             if not any(os.access(child, os.R_OK) for child in islice(path.iterdir(), ENTRIES)):
                 raise UserError("there is nothing to read in this folder")
@@ -64,13 +64,13 @@ def complete(text: str) -> str | None:
     what it is."""
     folder, _, start = text.rpartition("/")
     try:
-        place = Path(folder or ("/" if text.startswith("/") else ".")).expanduser()
+        place = paths.expand(folder or ("/" if text.startswith("/") else "."))
         entries = sorted(islice(os.scandir(place), ENTRIES), key=lambda entry: entry.name)
         for entry in entries:
             shown = visible(entry.name) == entry.name and (start or not entry.name.startswith("."))
             if shown and entry.name.startswith(start) and entry.name != start:
                 return text + entry.name[len(start) :] + ("/" if entry.is_dir() else "")
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, UserError):
         pass
     return next((name for name in corpora.NAMES if text and name.startswith(text) and name != text), None)
 
@@ -82,8 +82,8 @@ def several(text: str) -> list[str]:
     Raises `UserError` where a quotation mark is not closed.
     """
     text = text.strip()
-    with suppress(OSError, ValueError, RuntimeError):
-        if Path(text).expanduser().exists():
+    with suppress(OSError, UserError):
+        if paths.expand(text).exists():
             return [text] if text else []
     try:
         rows = list(csv.reader([text], skipinitialspace=True, strict=True))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import write_json
+from tui_llm.files import json_text
 from tui_llm.reading import Reading
-from tui_llm.tui.saving import free_path
+from tui_llm.tui.saving import save_new
 from tui_llm.tui.screens.lab_base import LabBase
 from tui_llm.tui.screens.over import copy_rows
 
@@ -36,9 +36,7 @@ def save_reading(reading: Reading) -> Path:
 
     Raises `UserError` where neither can be.
     """
-    path = free_path("reading", "json", "readings")
-    write_json(path, plain(reading))
-    return path
+    return save_new("reading", "json", "readings", json_text(plain(reading)))
 
 
 class Keeping(LabBase):

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tui_llm import paths
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.new_files import FORCE
 from tui_llm.training import launch
 from tui_llm.training.renaming import rename
 from tui_llm.training.run import Run
 from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.saving import free_name
 from tui_llm.tui.screens.ask import AskScreen
 from tui_llm.tui.screens.compare_runs import CompareScreen
 from tui_llm.tui.screens.confirm import ConfirmScreen
@@ -23,10 +26,7 @@ def export(run: Run, folder: str) -> None:
 
     Raises `UserError` with what that says.
     """
-    try:
-        place = str(Path(folder).expanduser().absolute())
-    except (OSError, RuntimeError) as error:  # a home that can't be told
-        raise UserError(f"can't write {folder}: {error}; give another folder") from error
+    place = str(paths.absolute(folder))
     done = subprocess.run(
         [sys.executable, "-m", "tui_llm", "export", run.name, place],
         stdin=subprocess.DEVNULL,
@@ -37,7 +37,7 @@ def export(run: Run, folder: str) -> None:
     )
     if done.returncode:
         said = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
-        raise UserError(said.removeprefix("tui-llm: "))
+        raise UserError(said.removeprefix("tui-llm: ").removesuffix(FORCE))
 
 
 class RunActions(ActsOnRuns):
@@ -136,7 +136,8 @@ class RunActions(ActsOnRuns):
             self.say(f"writing {folder} …")
             self.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
 
-        self._ask(f"Export {run.name}", "a new folder; nothing is written over", f"./{run.name}", write)
+        free = free_name(Path(run.name))
+        self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)
 
     def action_compare_runs(self) -> None:
         run = self.selected

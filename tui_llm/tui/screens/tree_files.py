@@ -9,7 +9,9 @@ from typing import Any
 
 from textual.screen import Screen
 
+from tui_llm import paths
 from tui_llm.errors import UserError
+from tui_llm.new_files import Taken
 from tui_llm.tree import Node, Tree
 from tui_llm.tree_file import load, save
 from tui_llm.tui.saving import free_path
@@ -19,6 +21,7 @@ from tui_llm.tui.screens.resizing import KeepsUp
 class KeepsTrees(KeepsUp, Screen[Any]):
     shown_tree: Tree
     file: Path | None = None  # where the tree was saved, or opened from
+    as_left: tuple[int, ...] | None = None  # that file, as it was then
 
     @property
     @abstractmethod
@@ -66,31 +69,36 @@ class KeepsTrees(KeepsUp, Screen[Any]):
 
     def action_save(self) -> None:
         def take(line: str) -> None:
-            path = Path(line).expanduser()
             try:
-                there = path.exists()
-            except (OSError, ValueError):
-                there = False
-            if there and path != self.file:
-                self._confirm(f"{path} is there already. Write over it?", "Write over", lambda: self._save(path))
-            elif line:
-                self._save(path)
+                path = paths.expand(line)
+            except UserError as error:
+                self.warn(str(error))
+                return
+            if line:
+                self._save(path, over=path == self.file and self.as_left == _state(path))
 
-        self._line(
-            "Save the tree as",
-            "Enter writes it · Esc does not",
-            str(self.file or free_path("tree", "json", "trees")),
-            take,
-        )
-
-    def _save(self, path: Path) -> None:
         try:
-            save(self.shown_tree, path)
-        except (UserError, OSError, ValueError, RuntimeError) as error:
+            path = self.file or free_path("tree", "json", "trees")
+        except UserError as error:
             self.warn(str(error))
             return
-        self.file = path
-        self.say(f"saved {path}")
+        self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
+
+    def _save(self, path: Path, over: bool = False) -> None:
+        """Asks before it writes over a file; `over` where it may: it is the tree's own, as it was left."""
+        try:
+            save(self.shown_tree, path, force=over)
+        except Taken:
+            question = f"{path} is there already. Write over it?"
+            self._confirm(question, "Write over", lambda: self._save(path, over=True))
+        except UserError as error:
+            self.warn(str(error))
+        else:
+            self._note_file(path)
+            self.say(f"saved {path}")
+
+    def _note_file(self, path: Path) -> None:
+        self.file, self.as_left = path, _state(path)
 
     def action_open_file(self) -> None:
         def take(line: str) -> None:
@@ -103,10 +111,19 @@ class KeepsTrees(KeepsUp, Screen[Any]):
 
     def _open(self, line: str) -> None:
         try:
-            path = Path(line).expanduser()
+            path = paths.expand(line)
             tree = load(path)
-        except (UserError, OSError, ValueError, RuntimeError) as error:
+        except UserError as error:
             self.warn(str(error))
             return
-        self.file = path
+        self._note_file(path)
         self.meet(tree)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """By which a file is known to be as it was: another's writing changes it. None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

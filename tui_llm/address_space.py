@@ -1,0 +1,66 @@
+"""Whether torch can be loaded under a limit of the address space (`ulimit -v`). Where it can't, its libraries don't raise: they
+end the program ("terminate called after throwing an instance of 'std::bad_alloc'"). No torch here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+try:
+    import resource
+except ImportError:  # no such limits on Windows
+    resource = None  # type: ignore[assignment]
+
+SHORT = "there is not enough memory for this; close other programs, raise its limit (ulimit -v), or use a smaller model"
+LIBRARIES = ("libtorch_cpu.so", "libtorch_cuda.so")  # most of what is mapped
+BESIDE = 310_000_000  # bytes for its other libraries, numpy's, and what they allocate at once (torch 2.13, one thread)
+A_THREAD = 80_000_000  # bytes that each further thread of theirs takes: its stack and its arena
+
+
+def check_before_torch() -> None:
+    """From here on `import torch` raises MemoryError where a limit leaves too little for it."""
+    if "torch" in sys.modules or any(isinstance(finder, _Gate) for finder in sys.meta_path):
+        return
+    if resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        sys.meta_path.insert(0, _Gate())
+
+
+class _Gate(MetaPathFinder):
+    """Finds nothing itself: looks at the limit when torch is asked for."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)  # who looks for torch here does not ask this again
+        found = importlib.util.find_spec("torch")
+        if found is not None and found.origin and _left() < _needed(Path(found.origin).parent):
+            sys.meta_path.insert(0, self)
+            raise MemoryError(SHORT)
+        return None
+
+
+def _needed(torch: Path) -> int:
+    libraries = [torch / "lib" / name for name in LIBRARIES]
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    more = (int(threads) if threads.isdecimal() else os.cpu_count() or 1) - 1
+    return BESIDE + min(more, 64) * A_THREAD + sum(path.stat().st_size for path in libraries if path.is_file())
+
+
+def _left() -> float:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit - _used()
+
+
+def _used() -> int:
+    """Bytes of address space; 0 where the system doesn't say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
