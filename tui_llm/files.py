@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import read_json as read_json
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -53,13 +54,3 @@ def write_json(path: Path, value: Any) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Raises `UserError` where the file is missing, unreadable or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be damaged or cut short") from error

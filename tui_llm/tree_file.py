@@ -85,15 +85,7 @@ def save(tree: Tree, path: Path) -> None:
 
 def load(path: Path) -> Tree:
     """Raises `UserError` with one line where there is no such file, or it holds no whole tree."""
-    try:
-        if path.is_file() and path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB: no tree of continuations is")
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't read {path}: {error}") from error
-    try:
-        value = read_json(path)
-    except ValueError as error:  # a NUL in the path
-        raise UserError(f"can't read {path}: {error}") from error
+    value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
             f"{path} is no tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"

@@ -22,9 +22,11 @@ import regex
 import tiktoken
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_aside, write_json
+from tui_llm.files import write_aside, write_json
+from tui_llm.foreign_files import VOCABULARY, read_foreign_text
 from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
 from tui_llm.llm.texts import clean as clean
+from tui_llm.llm.vocab_json import read_vocab
 
 # How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -282,13 +284,8 @@ def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not vocab_path.is_file() or not merges_path.is_file():
         raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
-    vocab = read_json(vocab_path)
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
-        raise UserError(f"{vocab_path} is not a vocabulary: a JSON object of token → id is needed")
-    try:
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {merges_path}: {error}") from error
+    vocab = read_vocab(vocab_path)
+    lines = read_foreign_text(merges_path, VOCABULARY).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     merges: list[tuple[bytes, bytes]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
