@@ -52,7 +52,7 @@ class JsonTokenizer(Tokenizer):
         except UserError:
             raise
         except BaseException as error:  # the library raises plain Exception on what it can't read, or panics
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            if not is_failure(error):
                 raise
             raise UserError(f"{where} can't be read ({_line(error)}); get it again") from error
         self.name = name
@@ -124,6 +124,11 @@ def _library() -> Any:
     except ImportError as error:
         raise UserError(f"{FILE} needs the tokenizers library: pip install 'tui-llm[transformers]'") from error
     return tokenizers
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether the `tokenizers` library failed: a panic of its Rust code is no Exception, but nothing else either."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _line(error: BaseException) -> str:
