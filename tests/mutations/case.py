@@ -59,5 +59,3 @@ def fault(case: Case, ending: Ending, base: Ending | None) -> str:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} in it")
-
-

@@ -93,7 +93,25 @@ def change_bytes(draw: random.Random, path: Path) -> None:
     path.write_bytes(data)
 
 
-KINDS = ("folder", "fifo", "dangling", "loop", "zero", "random", "full", "stdin", "mem", "passwd", "empty", "noise", "sparse", "huge", "socket", "secret", "missing")
+KINDS = (
+    "folder",
+    "fifo",
+    "dangling",
+    "loop",
+    "zero",
+    "random",
+    "full",
+    "stdin",
+    "mem",
+    "passwd",
+    "empty",
+    "noise",
+    "sparse",
+    "huge",
+    "socket",
+    "secret",
+    "missing",
+)
 
 
 def other_kind(draw: random.Random, path: Path, kind: str | None = None) -> str:
@@ -167,10 +185,15 @@ def change_weights(draw: random.Random, path: Path) -> str:
         header[name]["dtype"] = draw.choice(DTYPES)
     elif act == "offsets":
         at = draw.randrange(2)
-        header[name]["data_offsets"][at] = draw.choice((*SIZES, header[name]["data_offsets"][at] + draw.choice((-4, -1, 1, 4, 1000))))
+        header[name]["data_offsets"][at] = draw.choice(
+            (*SIZES, header[name]["data_offsets"][at] + draw.choice((-4, -1, 1, 4, 1000)))
+        )
     elif act == "swap":
         other = draw.choice(names)
-        header[name]["data_offsets"], header[other]["data_offsets"] = header[other]["data_offsets"], header[name]["data_offsets"]
+        header[name]["data_offsets"], header[other]["data_offsets"] = (
+            header[other]["data_offsets"],
+            header[name]["data_offsets"],
+        )
     elif act == "drop":
         del header[name]
     elif act == "rename":
@@ -178,7 +201,11 @@ def change_weights(draw: random.Random, path: Path) -> str:
     elif act == "overlap":
         header[name]["data_offsets"] = header[draw.choice(names)]["data_offsets"]
     elif act == "extra":
-        header["more"] = {"dtype": "F32", "shape": [draw.choice((0, 1, 4))], "data_offsets": [len(data), len(data) + draw.choice((0, 4, 16))]}
+        header["more"] = {
+            "dtype": "F32",
+            "shape": [draw.choice((0, 1, 4))],
+            "data_offsets": [len(data), len(data) + draw.choice((0, 4, 16))],
+        }
         data += b"\0" * draw.choice((0, 4, 16))
     elif act == "many":
         header |= {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}
@@ -186,14 +213,24 @@ def change_weights(draw: random.Random, path: Path) -> str:
         changed = bytearray(data)
         for _ in range(draw.choice((1, 1000))):
             at = draw.randrange(len(data) // 4) * 4
-            changed[at : at + 4] = struct.pack("<f", draw.choice((float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, 0.0, -1.0)))
+            changed[at : at + 4] = struct.pack(
+                "<f", draw.choice((float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, 0.0, -1.0))
+            )
         data = bytes(changed)
     if act == "twice":
         text = json.dumps(header)
         write_header(path, text[:-1] + f", {json.dumps(name)}: {json.dumps(header[draw.choice(names)])}}}", data)
     elif act == "length":
         whole = path.read_bytes()
-        path.write_bytes(struct.pack("<Q", draw.choice((0, 1, 7, 99_999_999, 100_000_001, 2**31, 2**40, 2**63, 2**64 - 1, len(whole) - 8, len(whole)))) + whole[8:])
+        path.write_bytes(
+            struct.pack(
+                "<Q",
+                draw.choice(
+                    (0, 1, 7, 99_999_999, 100_000_001, 2**31, 2**40, 2**63, 2**64 - 1, len(whole) - 8, len(whole))
+                ),
+            )
+            + whole[8:]
+        )
     elif act == "bytes":
         change_bytes(draw, path)
     elif act == "json":
@@ -228,5 +265,3 @@ def change_gguf(draw: random.Random, path: Path) -> str:
         data[at:at] = draw.randbytes(draw.choice((1, 4, 8)))
     path.write_bytes(data)
     return act
-
-

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPU = 10  # seconds
-ROOM = 3 << 30  # bytes of address space over this process's: what takes more is stopped, before the machine is in trouble
+ROOM = (
+    3 << 30
+)  # bytes of address space over this process's: what takes more is stopped, before the machine is in trouble
 _IDLE = 20.0  # seconds without any CPU time after which a sleeping child is taken to hang
 
 

@@ -29,7 +29,9 @@ def make_bases(top: Path) -> None:
     from tui_llm.llm import checkpoint, tokenizer, vocabulary
     from tui_llm.llm.model import GPT, GPTConfig
 
-    spec = importlib.util.spec_from_file_location("foreign_models", Path(__file__).parents[1] / "adapters" / "foreign.py")
+    spec = importlib.util.spec_from_file_location(
+        "foreign_models", Path(__file__).parents[1] / "adapters" / "foreign.py"
+    )
     assert spec is not None and spec.loader is not None
     foreign: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(foreign)
@@ -74,7 +76,11 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
 
 
 def _change(draw: random.Random, base: str, folder: Path, work: Path) -> str:
-    files = [name for name in (*FILES, "tokenizer.json", "generation_config.json") if (folder / name).is_file() and (folder / name).stat().st_size]
+    files = [
+        name
+        for name in (*FILES, "tokenizer.json", "generation_config.json")
+        if (folder / name).is_file() and (folder / name).stat().st_size
+    ]
     act = draw.choices(
         ("key", "json", "text", "bytes", "weights", "kind", "type", "missing", "swap", "pickle", "code", "index", "unknown", "untouched", "vocab", "many"),
         (20, 10, 5, 8, 20, 12, 4, 2, 2, 2, 2, 3, 1, 1, 10, 1),
@@ -160,8 +166,20 @@ def _hostile(draw: random.Random, act: str, base: str, folder: Path, work: Path)
     if act == "index":
         (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
         names = list(changes.header_of(folder / "model-00001-of-00001.safetensors")[0])
-        target: Any = draw.choice(("model-00001-of-00001.safetensors", "../../../etc/passwd", "/dev/zero", "nowhere.safetensors", 3, None, ".."))
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, target)}))
+        target: Any = draw.choice(
+            (
+                "model-00001-of-00001.safetensors",
+                "../../../etc/passwd",
+                "/dev/zero",
+                "nowhere.safetensors",
+                3,
+                None,
+                "..",
+            )
+        )
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, target)})
+        )
         return f"index to {target}"
     if act == "many":
         (folder / "vocab.json").write_text(json.dumps({f"q{i}": i for i in range(1_000_000)}))

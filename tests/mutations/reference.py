@@ -42,7 +42,9 @@ def _answer(path: Path, ids: list[int], tokens: bool) -> int:
 
     where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     with torch.inference_mode():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype=torch.float32, **how)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            where, local_files_only=True, dtype=torch.float32, **how
+        )
         logits = model.eval()(torch.tensor([ids])).logits[0, -1]
     theirs = list(ids)
     if tokens:

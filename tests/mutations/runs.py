@@ -22,7 +22,9 @@ def make_bases(top: Path) -> None:
     words = ["train", str(top / "text.txt"), "--run", NAME, "--preset", "toy", "--steps", "10", "--block-size", "16", "--batch-size", "2", "--layers", "1", "--heads", "1", "--width", "16",
              "--tokenizer", str(top / "gpt2"), "--eval-every", "5", "--checkpoint-every", "5", "--pin", "The cat=> sat", "--device", "cpu", "--compile", "off", "--no-start", "--json"]  # fmt: skip
     assert _main(words) == 0
-    assert worker.main([str(find(NAME).path)]) == 0
+    run = find(NAME).path
+    assert worker.main([str(run)]) == 0
+    shutil.copytree(run, run.with_name("second"))
 
 
 def make(draw: random.Random, home: Path, work: Path) -> Case:
@@ -32,11 +34,18 @@ def make(draw: random.Random, home: Path, work: Path) -> Case:
         what = _change(draw, run)
         if draw.random() < 0.15:
             what += ", " + _change(draw, run)
-    except (ValueError, KeyError, TypeError, OSError, AttributeError, IndexError) as error:  # damaged by the change before
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        AttributeError,
+        IndexError,
+    ) as error:  # damaged by the change before
         what = f"nothing more ({type(error).__name__})"
     words = draw.choice((
         ("runs", "--json"), ("runs", "--json"), ("probes", NAME, "--json"), ("samples", NAME, "--json"), ("logits", "The cat", "--model", f"run:{NAME}", "--json", "--top", "5"), ("models", "--json"),
-        ("export", NAME, str(work / "out"), "--json"), ("train", "--resume", "--run", NAME, "--no-start", "--json"), ("runs", "compare", NAME, NAME, "--json"),
+        ("export", NAME, str(work / "out"), "--json"), ("train", "--resume", "--run", NAME, "--no-start", "--json"), ("runs", "compare", NAME, "second", "--json"),
         ("probes", NAME, "--at", "5", "--json"), ("export", NAME, str(work / "logs"), "--tensorboard", "--json"),
     ))  # fmt: skip
     return Case(f"run {what} → {' '.join(words[:2])}", words, words)
@@ -60,7 +69,9 @@ def _change(draw: random.Random, run: Path) -> str:
         elif how == "fifo":
             changes.other_kind(draw, folder, "fifo")
         else:
-            shutil.copytree(folder, folder.with_name("checkpoint-999999999999" if how == "copied" else f"checkpoint-{10**18}"))
+            shutil.copytree(
+                folder, folder.with_name("checkpoint-999999999999" if how == "copied" else f"checkpoint-{10**18}")
+            )
         return f"checkpoint {how}"
     if act == "kind":
         return f"{where} is {changes.other_kind(draw, path)}"

@@ -64,7 +64,9 @@ class Session:
         if kind == "runs":
             case = runs.make(draw, self._home, self.here)
         else:
-            case = {"models": models, "vocabularies": vocabularies, "corpora": corpora}[kind].make(draw, self.bases, self.here)  # type: ignore[attr-defined]
+            case = {"models": models, "vocabularies": vocabularies, "corpora": corpora}[kind].make(
+                draw, self.bases, self.here
+            )  # type: ignore[attr-defined]
         base = self._base(case)
         ending = forked.run(case.call or (lambda: corpora._main(list(case.words))))
         wrong = fault(case, ending, base)
@@ -90,19 +92,36 @@ class Session:
             shutil.rmtree(self.here / "logs", ignore_errors=True)
         return self._plain[case.plain]
 
-    def _note(self, kind: str, number: int, case: Case, ending: forked.Ending, base: forked.Ending | None, wrong: str) -> None:
+    def _note(
+        self, kind: str, number: int, case: Case, ending: forked.Ending, base: forked.Ending | None, wrong: str
+    ) -> None:
         over = ending.memory - base.memory if base else 0
         where = f"{kind} {number} ({case.name})"
         self.worst_cpu = max(self.worst_cpu, (round(ending.cpu, 2), where))
         self.worst_memory = max(self.worst_memory, (over >> 20, where))
-        self.endings[f"{kind} {'answered' if ending.code == 0 else 'refused' if ending.code == 2 else ending.code}"] += 1
+        self.endings[
+            f"{kind} {'answered' if ending.code == 0 else 'refused' if ending.code == 2 else ending.code}"
+        ] += 1
         if wrong.startswith("unconfirmed"):
             self.unconfirmed.append((kind, number, case.name, wrong))
         elif wrong:
             self.faults.append((kind, number, case.name, wrong))
-            print(f"WRONG {where}: {wrong}".encode("ascii", "backslashreplace").decode().replace("\n", " | "), file=sys.stderr, flush=True)
+            print(
+                f"WRONG {where}: {wrong}".encode("ascii", "backslashreplace").decode().replace("\n", " | "),
+                file=sys.stderr,
+                flush=True,
+            )
         if self._log:
-            line = {"kind": kind, "case": number, "name": case.name, "code": ending.code, "cpu": round(ending.cpu, 2), "mb": over >> 20, "wrong": wrong, "err": ending.err[:500]}
+            line = {
+                "kind": kind,
+                "case": number,
+                "name": case.name,
+                "code": ending.code,
+                "cpu": round(ending.cpu, 2),
+                "mb": over >> 20,
+                "wrong": wrong,
+                "err": ending.err[:500],
+            }
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,32 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
     use = base != "ranks" and draw.random() < 0.5
     file = {"vocabulary": "merges.txt", "library": "tokenizer.json", "ranks": "made.tiktoken"}[base]
     give = folder if draw.random() < 0.3 and base != "ranks" else folder / file
-    words = ("tokens", TEXT, "--tokenizer", str(folder), "--json") if use else ("vocabulary", "add", str(give), "--name", "mutated", "--json")
-    return Case(f"{base} {what} {'used' if use else 'added'}", words, check=_whole if use else None)
+    words = (
+        ("tokens", TEXT, "--tokenizer", str(folder), "--json")
+        if use
+        else ("vocabulary", "add", str(give), "--name", "mutated", "--json")
+    )
+    return Case(f"{base} {what} {'used' if use else 'added'}", words, check=_checker(folder) if use else None)
 
 
-def _whole(answer: Any) -> str:
-    """The bytes of all tokens together are the text's."""
-    made = b"".join(bytes.fromhex(token["bytes"]) for token in answer["tokens"])
-    return "" if made == TEXT.encode() else f"the tokens give back {made!r}"
+def _checker(folder: Path) -> Callable[[Any], str]:
+    """The bytes of all tokens together are the text's; of a tokenizer.json, which may drop what it has no token for, the ids are
+    those that the `tokenizers` library itself gives."""
+
+    def check(answer: Any) -> str:
+        path = folder / "tokenizer.json"
+        if path.is_file() and not (folder / "merges.txt").exists():
+            import tokenizers
+
+            theirs = tokenizers.Tokenizer.from_file(str(path))
+            theirs.no_truncation()
+            ids = theirs.encode(TEXT, add_special_tokens=False).ids
+            ours = [token["id"] for token in answer["tokens"]]
+            return "" if ours == ids else f"ids {ours}, the library has {ids}"
+        made = b"".join(bytes.fromhex(token["bytes"]) for token in answer["tokens"])
+        return "" if made == TEXT.encode() else f"the tokens give back {made!r}"
+
+    return check
 
 
 def _change(draw: random.Random, base: str, folder: Path) -> str:
@@ -82,13 +101,22 @@ def _change(draw: random.Random, base: str, folder: Path) -> str:
         if draw.random() < 0.3 and path.suffix != ".json":
             lines = path.read_bytes().splitlines(keepends=True)
             at = draw.randrange(len(lines))
-            lines[at : at + 1] = draw.choice(([], [lines[at], lines[at]], [lines[0], lines[at]], [lines[at][:-1]], [b"\n", lines[at]]))
+            lines[at : at + 1] = draw.choice(
+                ([], [lines[at], lines[at]], [lines[0], lines[at]], [lines[at][:-1]], [b"\n", lines[at]])
+            )
             path.write_bytes(b"".join(lines))
             return f"{path.name} lines"
         changes.change_bytes(draw, path)
         return f"{path.name} bytes"
     if act == "text":
-        texts = TIKTOKEN if base == "ranks" else tuple(text.encode("utf-8", "surrogatepass") for text in (MERGES if path.suffix == ".txt" else (*changes.TEXTS, *TOKENIZERS)))
+        texts = (
+            TIKTOKEN
+            if base == "ranks"
+            else tuple(
+                text.encode("utf-8", "surrogatepass")
+                for text in (MERGES if path.suffix == ".txt" else (*changes.TEXTS, *TOKENIZERS))
+            )
+        )
         path.write_bytes(draw.choice(texts))
         return f"{path.name} is another text"
     if path.suffix == ".txt":

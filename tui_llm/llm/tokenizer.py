@@ -270,7 +270,7 @@ def _as_bytes(written: str, where: Path) -> bytes:
         return bytes(table[c] for c in written)
     except KeyError as error:
         raise UserError(
-            f"{where}: {written!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
+            f"{where}: {written[:40]!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
         ) from error
 
 
@@ -310,7 +310,7 @@ def from_merges(
         written = as_written(token)
         if written not in vocab:
             raise UserError(
-                f"{where} has no id for {written!r}, which merges.txt makes; the two files don't belong together"
+                f"{where} has no id for {written[:40]!r}, which merges.txt makes; the two files don't belong together"
             )
         ids[rank] = vocab[written]
     special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}

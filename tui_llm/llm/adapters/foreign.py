@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ def open_foreign(
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     """The model, its vocabulary and its chat template. Raises `UserError` where the extra is missing or it can't be opened."""
     library = _transformers(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the library makes of a file that is not quite right
+        return _open(library, path, name, place)
+
+
+def _open(
+    library: Any, path: Path, name: str, place: torch.device
+) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     checking.check_files(where)
     raw = {} if how else _checked_config(path, library)
@@ -84,6 +93,10 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
         missing = "the gguf library" if "gguf" in str(error).lower() else _line(error)
         raise UserError(f"{path} needs {missing}: {EXTRA}") from error
     except Exception as error:  # damaged files come as any kind of exception
+        if "ignore_mismatched_sizes" in str(error):  # its own line points to a report that nobody sees
+            raise UserError(
+                f"{path}: its weights are of other sizes than config.json says; they are of different models"
+            ) from error
         raise UserError(f"transformers can't open {path}: {_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
