@@ -7,11 +7,9 @@ none, and never half of one. Reading: regular files only, up to a bound, so that
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +19,6 @@ from typing import Any
 from tui_llm import paths, storage
 from tui_llm.errors import UserError
 
-JSON_MOST = 32 << 20  # bytes of a JSON file: those of a vocabulary have a few million
 ASIDE, PART = ".tui-llm-", ".part"  # what the folders aside are called; nobody else's may be swept away
 DAY = 86400.0
 
@@ -178,7 +175,7 @@ def remedy(error: BaseException | None) -> str:
     return "make it writable" if sealed else "free some space there"
 
 
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── JSON for programs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def to_json(value: Any) -> str:
@@ -194,61 +191,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-class NotRegular(OSError):
-    """A fifo, a device, a socket or a directory where a file should be."""
-
-
-class TooLarge(OSError):
-    """More bytes than such a file can have."""
-
-
-_KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a fifo"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
-          (stat.S_ISSOCK, "a socket"))  # fmt: skip
-
-
-def open_regular(path: Path, most_bytes: int | None = None) -> io.BufferedReader:
-    """Opens a file for reading. Never blocks, whatever `path` is.
-
-    Raises OSError: `NotRegular` where it is something else than a file (links are followed), `TooLarge` where it has more
-    than `most_bytes`.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-                         | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))  # fmt: skip
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            kind = next((words for test, words in _KINDS if test(found.st_mode)), "no file")
-            raise NotRegular(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
-        if most_bytes is not None and found.st_size > most_bytes:
-            raise _too_large(path, found.st_size, most_bytes)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def read_regular(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file. Raises OSError as `open_regular` does."""
-    with open_regular(path, most_bytes) as file:
-        data = bytearray()
-        while block := file.read(1 << 20):
-            data += block
-            if len(data) > most_bytes:  # it has grown since, or its size says nothing (as in /proc)
-                raise _too_large(path, len(data), most_bytes)
-    return bytes(data)
-
-
-def _too_large(path: Path, size: int, most: int) -> TooLarge:
-    return TooLarge(errno.EFBIG, f"it has {size:,} bytes, and such a file has {most:,} at most", str(path))
-
-
-def read_json(path: Path, most_bytes: int = JSON_MOST) -> Any:
-    """Raises `UserError` where the file is missing, unreadable, too large or not JSON."""
-    try:
-        return json.loads(read_regular(path, most_bytes).decode("utf-8"))
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be damaged or cut short") from error

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import open_foreign
 from tui_llm.llm import finding, pulling
 from tui_llm.llm.adapters import describing
 from tui_llm.llm.finding import Found
@@ -13,7 +14,7 @@ from tui_llm.llm.model_config import is_gpt2, read_config
 from tui_llm.reading import ModelInfo
 
 CARD = "README.md"
-_LONGEST_CARD = 200_000  # characters
+_LONGEST_CARD = 200_000  # bytes
 
 
 def describe(found: Found) -> ModelInfo:
@@ -68,9 +69,9 @@ def cached() -> list[ModelInfo]:
 def card(folder: Path) -> str:
     """The model's card as its file has it, foreign text; empty where there is none."""
     try:
-        with (folder / CARD).open(encoding="utf-8", errors="replace") as file:
-            return file.read(_LONGEST_CARD)
-    except OSError:
+        with open_foreign(folder / CARD) as file:
+            return file.read(_LONGEST_CARD).decode("utf-8", "replace")
+    except UserError:
         return ""
 
 

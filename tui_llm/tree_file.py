@@ -19,7 +19,8 @@ from typing import Any
 from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.facts.tree import Next
-from tui_llm.files import json_text, read_json
+from tui_llm.files import json_text
+from tui_llm.foreign_files import read_json
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.llm.token_bytes import token_text
 from tui_llm.new_files import write_new
@@ -90,15 +91,7 @@ def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] 
 
 def load(path: Path) -> Tree:
     """Raises `UserError` with one line where there is no such file, or it holds no whole tree."""
-    try:
-        if path.is_file() and path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB: no tree of continuations is")
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't read {path}: {error}") from error
-    try:
-        value = read_json(path)
-    except ValueError as error:  # a NUL in the path
-        raise UserError(f"can't read {path}: {error}") from error
+    value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
             f"{path} is no tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"

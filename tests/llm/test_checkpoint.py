@@ -86,12 +86,13 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
         ({"vocab_size": 41}, "different models"),
         ({"n_layer": 2}, "no tensor"),
         ({"n_head": 3}, "not a multiple"),
-        ({"n_layer": 0}, "layers is 0"),
+        ({"n_layer": 0}, "n_layer is 0"),
         ({"n_embd": "wide"}, "does not describe"),
         ({"model_type": "llama"}, "not a GPT-2 config"),
         ({"activation_function": "relu"}, "activation"),
         ({"scale_attn_by_inverse_layer_idx": True}, "attention"),
-        ({"vocab_size": 10**12}, "different models"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000, not an integer"),
+        ({"vocab_size": 10**7}, "different models"),
     ],
 )
 def test_a_config_that_does_not_fit(folder: Path, fields: dict[str, object], message: str) -> None:

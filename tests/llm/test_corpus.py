@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm import corpus, hub, texts
 from tui_llm.llm.tokenizer import byte_level
 
@@ -224,14 +225,14 @@ def test_pipes_and_unreadable_files_are_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load(tmp_path / "pipe")
     secret = write(tmp_path / "secret.txt", "x" * 100)
-    real = Path.open
+    real = os.open
 
-    def refuse(self: Path, *more: object, **most: object) -> object:
-        if self == secret:
+    def refuse(path: object, *more: object, **most: object) -> object:
+        if path == secret:
             raise PermissionError(13, "Permission denied")
-        return real(self, *more, **most)  # type: ignore[call-overload]
+        return real(path, *more, **most)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything
     with pytest.raises(UserError, match=r"can't read .*secret.txt: Permission denied"):
         load(secret)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.training.making import TINY, lines, make, words, work
 from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm import checkpoint, corpus, hub, machine
 from tui_llm.llm.examples import spread
 from tui_llm.training import gauges, measuring, worker

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.training.making import _context, _work, begin, leftovers, lines, losses, make, wait, words
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.training import changes, launch
 from tui_llm.training.ranks import Stopped, Torchrun
 from tui_llm.training.run import Run

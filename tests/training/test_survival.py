@@ -22,7 +22,7 @@ from tests.training.making import TINY, begin, contents, leftovers, lines, losse
 from tui_llm import cli
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm import intact
 from tui_llm.training import launch
 from tui_llm.training.follow import progress

@@ -9,7 +9,7 @@ from typing import Any
 from tui_llm import paths
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.facts.vocabularies import Side, Vocabularies, VocabulariesQuestion, WordCoverage
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.instruments.desk import Desk
 from tui_llm.llm import corpora, named, texts, tokenizer
 from tui_llm.llm.tokenizer import Tokenizer, WordTokenizer

@@ -76,6 +76,8 @@ def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
     tokens = vocabulary_files.read_tiktoken(data, path)
     if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
         return tokens, f"{path} lacks some of the 256 bytes, or has a token twice; it is damaged"
+    if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # what finding the merges takes
+        return tokens, f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; no vocabulary of text is like that"
     return tokens, _from_tokens(path, tokens)
 
 
@@ -91,4 +93,5 @@ def _is_vocab(path: Path, data: bytes) -> bool:
     return b'"model"' not in data[:LOOK] and b'"merges"' not in data and (path.parent / "merges.txt").is_file()
 
 
+_MOST_WORK = 40_000_000  # steps; o200k_base takes 13 million
 LOOK = 1_000_000  # characters of a JSON file in which its kind shows

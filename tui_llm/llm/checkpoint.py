@@ -6,6 +6,7 @@ Weights are read from safetensors only: nothing is ever unpickled.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.files import write_aside, write_json
+from tui_llm.llm import memory
+from tui_llm.llm.device import free_bytes
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.model_config import read_config as read_config
-from tui_llm.llm.tensor_shapes import read_shapes as read_shapes
+from tui_llm.llm.tensor_shapes import read_header
 
 WEIGHTS = "model.safetensors"
 
@@ -79,14 +82,19 @@ def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
             "its weights are split over several files, which can't be opened yet" if any(folder.glob("model-*-of-*.safetensors"))
             else f"no {WEIGHTS}")  # fmt: skip
         raise UserError(f"{folder} has {why}")
-    _check_shapes(path, config)
+    names = _check_tensors(path, config)
+    memory.check(_need(config), free_bytes(torch.device(device)), f"opening {folder}")
+    with memory.enough(f"open {folder}"):
+        return _filled(path, config, names, device)
+
+
+def _filled(path: Path, config: GPTConfig, names: dict[str, tuple[str, bool]], device: torch.device | str) -> GPT:
     with torch.device("meta"):
         model = GPT(config)
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
             for name, parameter in list(model.named_parameters()):
-                key, transposed = _find(name, names, path)
+                key, transposed = names[name]
                 tensor = file.get_tensor(key).to(torch.float32)
                 tensor = (tensor.T if transposed else tensor).contiguous().to(device)
                 _put(model, name, tensor, parameter)
@@ -97,25 +105,32 @@ def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
     return model.eval().requires_grad_(False)
 
 
-def _check_shapes(path: Path, config: GPTConfig) -> None:
-    """Compares every tensor's shape with what the config promises, before anything is set aside for it: a config
-    that lies about its size must not cost the memory."""
-    shapes = read_shapes(path)
-    with torch.device("meta"):
-        try:
-            model = GPT(config)
-        except (RuntimeError, OverflowError) as error:
-            raise UserError(f"{path.parent / 'config.json'} describes a model that is too large: {error}") from error
-    for name, parameter in model.named_parameters():
-        key, transposed = _find(name, set(shapes), path)
-        wanted = list(parameter.shape[::-1] if transposed else parameter.shape)
-        if shapes[key] != wanted:
+def _need(config: GPTConfig) -> int:
+    """Bytes of memory that opening and reading the model takes: its weights and its KV cache in float32, and a matrix twice
+    while it is being transposed."""
+    cache = 2 * config.layers * config.context * config.width
+    return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
+
+
+def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]:
+    """Our name of each parameter → its name in the file, and whether it is stored transposed. Every tensor's shape is
+    compared with what the config promises before anything is set aside for it: a config that lies about its size must
+    not cost the memory. Raises `UserError`."""
+    header = read_header(path)
+    found: dict[str, tuple[str, bool]] = {}
+    for name, shape in config.shapes():  # stops at the first that is missing: a config may promise a million layers
+        key, transposed = found[name] = _find(name, header, path)
+        tensor, wanted = header[key], shape[::-1] if transposed else shape
+        if tensor.shape != wanted:
             raise UserError(
-                f"{path}: {key} is {shapes[key]}, but config.json says {wanted}; they are of different models"
+                f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
             )
+        if not tensor.dtype.startswith(("F", "BF")):
+            raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
+    return found
 
 
-def _find(name: str, names: set[str], path: Path) -> tuple[str, bool]:
+def _find(name: str, names: Collection[str], path: Path) -> tuple[str, bool]:
     key, transposed = theirs(name)
     for candidate in (f"transformer.{key}", key):  # the first GPT-2 folders have no prefix
         if candidate in names:

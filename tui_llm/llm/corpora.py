@@ -126,11 +126,7 @@ def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, s
 def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
     """The file with just that text: another Python's text is another file, whoever reads this one meanwhile."""
     path = paths.cache_dir() / "texts" / f"{name}-{digest[:12]}.txt"
-    try:
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    except OSError:
-        same = False
-    if not same:
+    if not downloads.whole(path, digest):
         data = make()
         write_bytes(path, data)
     return path

@@ -28,10 +28,11 @@ from filelock import Timeout
 from tui_llm import files as whole
 from tui_llm import paths, storage
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import open_foreign, read_json
 from tui_llm.llm.bigrams import bigram_entropy
 from tui_llm.llm.corpora import files, floor
-from tui_llm.llm.texts import blocks, read_text
+from tui_llm.llm.texts import blocks, glance, read_text
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
 __all__ = ["Corpus", "documents", "files", "load", "read_text"]
@@ -108,14 +109,12 @@ def load(
 
 
 def _hash(path: Path, progress: Progress) -> bytes:
+    glance(path)  # what is no text is told before all of it is read
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while data := file.read(1 << 24):
-                digest.update(data)
-                progress("reading the corpus")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    with open_foreign(path) as file:
+        while data := file.read(1 << 24):
+            digest.update(data)
+            progress("reading the corpus")
     return digest.digest()
 
 

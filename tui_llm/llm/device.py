@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from tui_llm.errors import UserError
+from tui_llm.llm import memory
 from tui_llm.llm.device_names import check_device
 
 
@@ -56,3 +57,8 @@ def threads(work: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def free_bytes(place: torch.device) -> int | None:
+    """Bytes of memory that are free there; None where nobody says."""
+    return torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else memory.free_bytes()

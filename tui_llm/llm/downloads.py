@@ -14,7 +14,8 @@ from filelock import Timeout
 
 from tui_llm import storage
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import open_foreign, read_json
 
 Progress = Callable[[str], None]
 _BLOCK = 1 << 18  # bytes read at a time
@@ -55,7 +56,8 @@ def whole(path: Path, sha256: str | None) -> bool:
     """Whether `path` is there and, where `sha256` is given, the file that it should be."""
     if sha256 is None or not path.is_file():
         return path.is_file()
-    return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    with open_foreign(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _settle(address: str, part: Path, path: Path, sha256: str | None) -> None:

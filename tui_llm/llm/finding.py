@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_foreign_text
 from tui_llm.llm import intact
+from tui_llm.llm.vocab_json import read_vocab
 
 GGUF = ".gguf"
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -94,12 +95,12 @@ def _from_hub(name: str) -> Found | None:
         return Found(name, "model", pulled)
     kept = hub_cache() / ("models--" + name.replace("/", "--"))
     try:
-        commit = (kept / "refs" / "main").read_text(encoding="utf-8").strip()
+        commit = read_foreign_text(kept / "refs" / "main", 1000).strip()
         snapshot = kept / "snapshots" / commit
         if not commit.isalnum():
             return None
         return Found(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
-    except (OSError, ValueError):
+    except (UserError, OSError, ValueError):
         return None
 
 
@@ -215,8 +216,4 @@ def size_of_vocabulary(folder: Path) -> int:
     path = folder / "vocab.json"
     if not path.is_file():
         raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
-    vocab = read_json(path)
-    ids = list(vocab.values()) if isinstance(vocab, dict) else []
-    if not ids or not all(isinstance(id, int) and id >= 0 for id in ids):
-        raise UserError(f"{path} is not a vocabulary: a JSON object of token → id is needed")
-    return max(ids) + 1
+    return max(read_vocab(path).values()) + 1

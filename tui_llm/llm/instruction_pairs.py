@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import SETTINGS
 from tui_llm.llm.texts import clean, read_text
 
 ARROW = "=>"
@@ -41,7 +42,7 @@ def typed(text: str) -> tuple[Pair, ...]:
 def read(path: Path) -> tuple[Pair, ...]:
     """A .tsv or .txt (question, tab, answer), or a .jsonl (an object a line, such as {"question": …, "answer": …}).
     Raises `UserError` where it can't be read or a line is no pair."""
-    text = read_text(path)
+    text = read_text(path, SETTINGS)
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         found = [(f"{path} line {number}", line.partition("\t")) for number, line in _lines(text)]
         return _pairs(found, "QUESTION, a tab, ANSWER")

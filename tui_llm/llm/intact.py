@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import open_regular, read_json
+from tui_llm.foreign_files import TOKENIZER, open_foreign, read_json
+from tui_llm.llm.tensor_shapes import read_header
 
 RECORD = "training.json"  # written last; it holds the digests of all the others
 WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
@@ -26,7 +27,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(file: Path) -> str:
-    with open_regular(file) as data:
+    with open_foreign(file, None if file.suffix == ".safetensors" else TOKENIZER) as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
@@ -45,12 +46,14 @@ def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
         file = folder / Path(name).name
         if file.name in without:
             continue
+        if not file.exists():
+            raise UserError(f"its {file.name} is missing")
         try:
+            if file.suffix == ".safetensors":
+                read_header(file)  # it says how long the file must be: terabytes of nothing are not read
             found = _digest(file)
-        except FileNotFoundError:
-            raise UserError(f"its {file.name} is missing") from None
-        except OSError as error:
-            raise UserError(f"its {file.name} can't be read: {error.strerror or error}") from error
+        except UserError as error:
+            raise UserError(f"its {file.name} can't be read: {error}") from error
         if found != digest:
             raise UserError(f"its {file.name} is not what was saved")
     return record

@@ -19,7 +19,8 @@ import torch
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # of the square matrices that are multiplied

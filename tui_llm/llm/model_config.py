@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json, whole_number
 from tui_llm.llm.shape import GPTConfig
+
+# The most that a config may ask for: far beyond any GPT-2, and small enough to count with.
+MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
 
 
 def config_from_json(raw: Any, where: Path) -> GPTConfig:
     """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
     if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
         kind = raw.get("model_type") if isinstance(raw, dict) else None
-        raise UserError(f"{where} is not a GPT-2 config (model_type {kind!r}); only GPT-2's layout can be opened")
+        raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
     activation = raw.get("activation_function", "gelu_new")
     if activation not in ("gelu_new", "gelu_pytorch_tanh"):
-        raise UserError(f"{where} asks for the activation {activation!r}; GPT-2's is gelu_new")
-    if (
-        raw.get("scale_attn_by_inverse_layer_idx")
-        or raw.get("add_cross_attention")
-        or not raw.get("scale_attn_weights", True)
-    ):
-        raise UserError(
-            f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)"
-        )
+        raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
     try:
+        if (
+            _flag(raw, "scale_attn_by_inverse_layer_idx", False)
+            or _flag(raw, "add_cross_attention", False)
+            or not _flag(raw, "scale_attn_weights", True)
+        ):
+            raise UserError(
+                f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)"
+            )
         return GPTConfig(
-            vocabulary=int(raw["vocab_size"]),
-            context=int(raw["n_positions"] if "n_positions" in raw else raw.get("n_ctx", 1024)),
-            layers=int(raw["n_layer"]),
-            heads=int(raw["n_head"]),
-            width=int(raw["n_embd"]),
-            inner=int(raw.get("n_inner") or 0),
-            epsilon=float(raw.get("layer_norm_epsilon", 1e-5)),
-            tied=bool(raw.get("tie_word_embeddings", True)),
+            vocabulary=_size(raw, "vocab_size", MOST_ROWS),
+            context=_size(raw, "n_positions" if "n_positions" in raw else "n_ctx", MOST_ROWS, 1024),
+            layers=_size(raw, "n_layer", MOST_LAYERS),
+            heads=_size(raw, "n_head", MOST_HEADS),
+            width=_size(raw, "n_embd", MOST_WIDTH),
+            inner=_size(raw, "n_inner", MOST_ROWS) if raw.get("n_inner") is not None else 0,
+            epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
+            tied=_flag(raw, "tie_word_embeddings", True),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{where} does not describe a GPT-2: {error}") from error
+
+
+def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None) -> int:
+    """A size: an integer from 1 to `most`, no true, no fraction, no text. Raises ValueError."""
+    if name not in raw and default is None:
+        raise ValueError(f"it has no {name}")
+    value = raw.get(name, default)
+    size = whole_number(value, 1, most)
+    if size is None:
+        raise ValueError(f"{name} is {_shown(value)}, not an integer from 1 to {most:,}")
+    return size
+
+
+def _epsilon(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1 or not math.isfinite(value):
+        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, not a number from 0 to 1")
+    return float(value)
+
+
+def _flag(raw: dict[str, Any], name: str, default: bool) -> bool:
+    value = raw.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {_shown(value)}, neither true nor false")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Short enough for a line, whatever it is: an integer of more digits than Python writes as well."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def read_config(folder: Path) -> GPTConfig:

@@ -18,6 +18,7 @@ import tiktoken
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_bytes
+from tui_llm.foreign_files import VOCABULARY, read_foreign
 from tui_llm.llm import vocabulary_files
 from tui_llm.llm.finding import added_folder, added_names
 from tui_llm.llm.tokenizer import (
@@ -90,8 +91,8 @@ def _at_hand(name: str) -> bytes | None:
     it; the last two are copied into ours."""
     path, wanted = vocabulary_file(name), _SOURCES[name][1]
     for place in (path, *(folder / path.name for folder in _tiktoken_caches())):
-        with suppress(OSError):
-            data = place.read_bytes()
+        with suppress(UserError):
+            data = read_foreign(place, VOCABULARY)
             if hashlib.sha256(data).hexdigest() == wanted:
                 if place != path:
                     add_file(name, data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, fast_decode, tokenizer
+from tui_llm.llm import checkpoint, fast_decode, memory, tokenizer
 from tui_llm.llm.model import GPT
 from tui_llm.llm.model_config import is_gpt2
 from tui_llm.llm.predictor import Predictor
@@ -30,7 +30,13 @@ class Opened:
 
 
 def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> Opened:
-    """`weights` says how they are kept (`weight_names.WEIGHTS`). Raises `UserError` where it can't be opened."""
+    """`weights` says how they are kept (`weight_names.WEIGHTS`). Raises `UserError` where it can't be opened, or memory is
+    short."""
+    with memory.enough(f"open {name}"):
+        return _opened(path, name, place, weights)
+
+
+def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
     if not is_gpt2(path):
         if weights != "fp32":
             raise UserError(

@@ -26,7 +26,8 @@ from filelock import Timeout
 
 from tui_llm import paths, storage
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm.model_config import read_config
 from tui_llm.llm.tensor_shapes import read_shapes
 

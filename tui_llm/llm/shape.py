@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -37,3 +38,20 @@ class GPTConfig:
         block = 4 * self.width**2 + 2 * self.width * self.hidden + 9 * self.width + self.hidden
         embeddings = (self.vocabulary * (1 if self.tied else 2) + self.context) * self.width
         return embeddings + self.layers * block + 2 * self.width
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every parameter's name and shape, one at a time: as `model.GPT` has them, without making one."""
+        C, inner = self.width, self.hidden
+        yield "tokens.weight", (self.vocabulary, C)
+        yield "positions.weight", (self.context, C)
+        for layer in range(self.layers):
+            for name, shape in (
+                ("norm1", (C,)), ("attention.qkv", (3 * C, C)), ("attention.out", (C, C)),
+                ("norm2", (C,)), ("mlp.up", (inner, C)), ("mlp.down", (C, inner)),
+            ):  # fmt: skip
+                yield f"blocks.{layer}.{name}.weight", shape
+                yield f"blocks.{layer}.{name}.bias", shape[:1]
+        yield "norm.weight", (C,)
+        yield "norm.bias", (C,)
+        if not self.tied:
+            yield "head.weight", (self.vocabulary, C)

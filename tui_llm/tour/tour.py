@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.tour.facts import Facts
 from tui_llm.tour.step import Part, Step
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm.token_bytes import token_text
 from tui_llm.reading import Token
 from tui_llm.training.run import Run

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.training.presets import TrainingSettings
 from tui_llm.training.run import Run
 

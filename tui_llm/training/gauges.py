@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from tui_llm.llm.memory import memory_limit as memory_limit
+from tui_llm.llm.memory import resident_bytes as resident_bytes
 
 
 def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
@@ -29,47 +30,6 @@ def _positive(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 < value < sys.float_info.max else None
-
-
-def resident_bytes() -> int | None:
-    """Memory that this process holds now; where the system only tells the most it ever held, that; None where neither."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def memory_limit() -> int | None:
-    """Bytes of main memory that this process could hold at most: what it holds and what is free, or less where a limit
-    (a container's, ulimit's) says so. None where the system doesn't tell."""
-    limits: list[int] = []
-    held = resident_bytes() or 0
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(int(line.split()[1]) * 1024 + held)
-    except (OSError, ValueError, IndexError):
-        pass
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path(name).read_text()))
-        except (OSError, ValueError):  # `max`
-            continue
-    try:
-        import resource
-
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if soft != resource.RLIM_INFINITY:
-            limits.append(soft)
-    except (ImportError, OSError):
-        pass
-    return min(limits, default=None)
 
 
 def bytes_text(count: float) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from tui_llm import storage
-from tui_llm.files import open_regular, write_aside
+from tui_llm.files import write_aside
+from tui_llm.foreign_files import open_regular
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from tui_llm import files, paths, storage
+from tui_llm import files, foreign_files, paths, storage
 from tui_llm.errors import UserError
 from tui_llm.training import batch, changes, pins, processes
 from tui_llm.training import start as start_from
@@ -343,7 +343,7 @@ def _worker_pid(run: Run) -> int | None:
     if Path("/proc/self/cmdline").exists():
         return worker_pid(run.path)
     try:
-        pid = int(files.read_regular(run.path / "pid", 100))
+        pid = int(foreign_files.read_regular(run.path / "pid", 100))
     except (OSError, ValueError):
         return None
     return pid if pid > 0 else None  # take its word

@@ -13,7 +13,8 @@ import torch
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm import checkpoint, machine
 from tui_llm.llm.finding import size_of_vocabulary
 from tui_llm.llm.model import GPT

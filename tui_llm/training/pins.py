@@ -14,7 +14,8 @@ from typing import Any
 
 from tui_llm import paths
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm.texts import clean
 from tui_llm.training.run import Run
 

@@ -36,7 +36,8 @@ from filelock import Timeout
 
 from tui_llm import paths, storage
 from tui_llm.errors import UserError
-from tui_llm.files import open_regular, read_json, write_json
+from tui_llm.files import write_json
+from tui_llm.foreign_files import open_regular, read_json
 from tui_llm.training import jsonl, run_lock
 from tui_llm.training.metrics import Metric, parse_metric
 from tui_llm.training.presets import TrainingSettings, from_fields

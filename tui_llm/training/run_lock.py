@@ -16,7 +16,7 @@ from filelock import Timeout
 
 from tui_llm import storage
 from tui_llm.errors import UserError
-from tui_llm.files import NotRegular, open_regular, read_regular
+from tui_llm.foreign_files import NotRegular, open_regular, read_regular
 
 try:
     import fcntl

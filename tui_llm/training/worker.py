@@ -25,7 +25,8 @@ from filelock import Timeout
 from tui_llm import storage
 from tui_llm.display import visible
 from tui_llm.errors import UserError
-from tui_llm.files import read_json, remedy, write_json, write_text
+from tui_llm.files import remedy, write_json, write_text
+from tui_llm.foreign_files import read_json
 from tui_llm.llm import checkpoint, corpus, hub
 from tui_llm.llm.model import GPT, GPTConfig
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder

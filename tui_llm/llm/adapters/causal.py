@@ -51,6 +51,10 @@ class CausalPredictor:
         rows = self.model.get_input_embeddings().weight.shape[0]
         ids = [at % rows for at in range(min(_PROBE, self.context))]
         wanted = self._logits(ids)  # (T, V)
+        if bool(wanted.isnan().any()) or not bool(wanted.isfinite().any()):
+            raise UserError(
+                f"{self.name} predicts no numbers (its logits are NaN or infinite): its weights are damaged"
+            )
         self.vocabulary = int(wanted.shape[1])
         self.kept = self.vocabulary
         half = max(1, len(ids) // 2)
@@ -179,7 +183,7 @@ def _same(made: Tensor, wanted: Tensor, loose: float) -> bool:
     if made.shape != wanted.shape:
         return False
     # Of the logits' own size: a random model's are small, a trained one's large.
-    scale = float(wanted.abs().amax()) if wanted.numel() else 0.0
+    scale = float(wanted[wanted.isfinite()].abs().amax()) if bool(wanted.isfinite().any()) else 0.0
     return bool(torch.allclose(made, wanted, rtol=0, atol=loose * max(scale, 1e-6), equal_nan=True))
 
 

@@ -6,11 +6,11 @@ but the message and the names of the special tokens.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import SETTINGS, read_foreign_text, read_json
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
 _LONGEST = 200_000  # characters of a template
@@ -70,15 +70,12 @@ def template_of(folder: Path, name: str) -> ChatTemplate | None:
     config = settings_of(folder / "tokenizer_config.json")
     text: Any = None
     path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            text = None
+    if path.exists():
+        text = read_foreign_text(path, SETTINGS)
     if text is None:
         text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
-        named = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}
+        named = {str(one.get("name")): one.get("template") for one in text if isinstance(one, dict)}
         text = named.get("default")
     return made(text, config, name)
 
@@ -102,9 +99,10 @@ def written_token(value: Any) -> str | None:
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """A JSON object of settings; empty where there is none that can be read."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    """A JSON object of settings; empty where there is no such file. Raises `UserError` where it is damaged."""
+    if not path.exists():
         return {}
-    return raw if isinstance(raw, dict) else {}
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} is not a JSON object of settings; get it again")
+    return raw

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
+from tui_llm.foreign_files import read_json
 from tui_llm.llm.finding import GGUF
 from tui_llm.llm.tensor_shapes import read_shapes
 

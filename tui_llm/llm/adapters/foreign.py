@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tui_llm.errors import UserError
-from tui_llm.files import read_json
-from tui_llm.llm.adapters import chat
+from tui_llm.foreign_files import read_json
+from tui_llm.llm import device, memory
+from tui_llm.llm.adapters import chat, checking
 from tui_llm.llm.adapters.causal import CausalPredictor
-from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, load_json
+from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, is_failure, load_json
 
 EXTRA = "pip install 'tui-llm[transformers]'"
 
@@ -22,7 +24,16 @@ def open_foreign(
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     """The model, its vocabulary and its chat template. Raises `UserError` where the extra is missing or it can't be opened."""
     library = _transformers(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the library makes of a file that is not quite right
+        return _open(library, path, name, place)
+
+
+def _open(
+    library: Any, path: Path, name: str, place: torch.device
+) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
+    checking.check_files(where)
     raw = {} if how else _checked_config(path, library)
     model = _placed(_opened(library, where, how, path, place), path, place)
     predictor = CausalPredictor(model, name)
@@ -76,10 +87,16 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
             if how or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise
             model, lacking = _from_folder(library, path, place, "eager")
+    except (UserError, MemoryError):
+        raise
     except ImportError as error:
         missing = "the gguf library" if "gguf" in str(error).lower() else _line(error)
         raise UserError(f"{path} needs {missing}: {EXTRA}") from error
     except Exception as error:  # damaged files come as any kind of exception
+        if "ignore_mismatched_sizes" in str(error):  # its own line points to a report that nobody sees
+            raise UserError(
+                f"{path}: its weights are of other sizes than config.json says; they are of different models"
+            ) from error
         raise UserError(f"transformers can't open {path}: {_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -89,13 +106,16 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
 
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
     """The model and the names of weights that it lacks."""
+    config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    weights = checking.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
+    more = checking.check_config(library, config, weights, path / "config.json")
     model, info = library.AutoModelForCausalLM.from_pretrained(
         str(path),
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
         attn_implementation=attention,  # said, so that a config can't name a kernel to be fetched
-        dtype=_precision(path, place),
+        dtype=_precision(path, weights, more, place),
         output_loading_info=True,
     )
     return model, [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
@@ -106,10 +126,18 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
     another package for it."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
+    from tui_llm.llm.adapters.gguf_header import read_gguf
+
+    header = read_gguf(path)
     reader.tqdm = lambda tensors, **words: tensors  # its progress bar would be written over the screen
     config = library.AutoConfig.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
     )
+    stored = checking.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
+    more = checking.check_config(library, config, stored, path)
+    memory.check(
+        8 * header.numbers + more, memory.free_bytes(), f"opening {path}"
+    )  # the file's numbers, and the model's
     model = library.AutoModelForCausalLM.from_config(
         config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
     )
@@ -131,26 +159,14 @@ def _placed(model: Any, path: Path, place: torch.device) -> Any:
         raise UserError(f"{path} can't be put on {place}: {_line(error)}") from error
 
 
-def _precision(path: Path, place: torch.device) -> torch.dtype | str:
-    """float32, so that the numbers are those of the weights; as stored where that would fill the memory."""
-    needed = 2 * sum(
-        file.stat().st_size for file in path.glob("*.safetensors")
-    )  # weights are mostly stored in two bytes
-    free = _free(place)
-    return "auto" if free is not None and needed > 0.8 * free else torch.float32
-
-
-def _free(place: torch.device) -> int | None:
-    """Bytes of memory that are free there; None where nobody says."""
-    if place.type == "cuda":
-        return torch.cuda.mem_get_info(place)[0]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None
+def _precision(path: Path, weights: checking.Stored, more: int, place: torch.device) -> torch.dtype | str:
+    """float32, so that the numbers are those of the weights; as stored where that would fill the memory. Raises `UserError`
+    where that is too much as well."""
+    free = device.free_bytes(place)
+    if free is None or 4 * weights.numbers + more <= 0.8 * free:
+        return torch.float32
+    memory.check(weights.bytes + more, free, f"opening {path}")
+    return "auto"
 
 
 def _vocabulary(
@@ -164,6 +180,7 @@ def _vocabulary(
         if begin is None:
             begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
         return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
+    checking.check_vocabulary(where)
     try:
         # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers makes it one of its library's.
         made = library.AutoTokenizer.from_pretrained(
@@ -172,7 +189,9 @@ def _vocabulary(
         text = made.backend_tokenizer.to_str()
     except ImportError as error:
         raise UserError(f"the vocabulary of {path} needs more: {_line(error)}") from error
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise UserError(f"transformers can't open the vocabulary of {path}: {_line(error)}") from error
     special = {key: value for key, value in made.special_tokens_map.items() if isinstance(value, str)}
     end = special.get("eos_token")

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.errors import UserError
+from tui_llm.foreign_files import TOKENIZER, parse_json, read_foreign_text, whole_number
 from tui_llm.llm.texts import clean
 from tui_llm.llm.tokenizer import Tokenizer, byte_characters
+from tui_llm.llm.vocab_json import MOST_IDS, check_ids
 
 FILE = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -35,6 +37,7 @@ class JsonTokenizer(Tokenizer):
         ends: Collection[str | int] = (),
     ) -> None:
         library, raw = _library(), _parsed(text, where)
+        _check_ids(raw, where, rows)  # before the library or a table here sets anything aside for them
         try:
             self._whole = library.Tokenizer.from_str(text)
             self._after = library.Tokenizer.from_str(json.dumps(_without_front(raw)))
@@ -48,17 +51,14 @@ class JsonTokenizer(Tokenizer):
             bare = self._whole.encode("a", add_special_tokens=False).ids
         except UserError:
             raise
-        except Exception as error:  # the library raises plain Exception on what it can't read
+        except BaseException as error:  # the library raises plain Exception on what it can't read, or panics
+            if not is_failure(error):
+                raise
             raise UserError(f"{where} can't be read ({_line(error)}); get it again") from error
         self.name = name
         self.special = frozenset(id for id, token in added.items() if token.get("special"))
         self.special_texts = tuple(str(token["content"]) for token in added.values() if token.get("special"))
         self.size = len(self._bytes) if rows is None else min(rows, len(self._bytes))
-        base = max((id for id in ids.values() if id not in added), default=-1) + 1
-        if rows is not None and base > rows:
-            raise UserError(
-                f"{where}: its vocabulary has {base} tokens, its model only {rows}; they are of different models"
-            )
         self._ids = ids
         front = probe[0] if len(probe) > len(bare) and probe[0] in self.special and probe[:1] != bare[:1] else None
         self._starts = front is not None
@@ -80,7 +80,10 @@ class JsonTokenizer(Tokenizer):
 
     def _cut(self, cutter: Any, text: str, allow_special: bool) -> list[int]:
         cutter.encode_special_tokens = not allow_special
-        ids: list[int] = cutter.encode(clean(text), add_special_tokens=False).ids
+        try:
+            ids: list[int] = cutter.encode(clean(text), add_special_tokens=False).ids
+        except Exception as error:  # text that the vocabulary has no token for, and no token for the unknown
+            raise UserError(f"the vocabulary of {self.name} can't encode this text: {_line(error)}") from error
         if ids and max(ids) >= self.size:
             unknown = next(id for id in ids if id >= self.size)
             raise UserError(f"the token {cutter.id_to_token(unknown)!r} is none that the model knows; leave it out")
@@ -111,10 +114,7 @@ def load_json(folder: Path, name: str, rows: int | None = None, begin: str | int
               ends: Collection[str | int] = ()) -> JsonTokenizer:  # fmt: skip
     """The vocabulary in a folder's `tokenizer.json`. Raises `UserError` where it is damaged or the library is missing."""
     path = folder / FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {path}: {error}") from error
+    text = read_foreign_text(path, TOKENIZER)
     return JsonTokenizer(name, text, path, rows, begin, ends)
 
 
@@ -126,18 +126,42 @@ def _library() -> Any:
     return tokenizers
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether the `tokenizers` library failed: a panic of its Rust code is no Exception, but nothing else either."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _parsed(text: str, where: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({_line(error)}); get it again") from error
+    raw = parse_json(text.encode("utf-8", "surrogatepass"), where)
     if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
         raise UserError(f"{where} is not a vocabulary: a tokenizer.json of the tokenizers library is needed")
     return raw
+
+
+def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
+    """Raises `UserError` where an id is no integer, stands for two tokens, or is beyond the model's `rows`."""
+    vocab, added = raw["model"].get("vocab"), raw.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise UserError(f"{where} is not a vocabulary: its added_tokens are no list of tokens")
+    for token in added:
+        if whole_number(token.get("id"), 0, MOST_IDS - 1) is None:
+            raise UserError(
+                f"{where}: an added token has the id {str(token.get('id'))[:40]}; ids go from 0 to {MOST_IDS - 1:,}"
+            )
+    if isinstance(vocab, dict):
+        check_ids(vocab, where)
+        known = {token["id"] for token in added}
+        size = 1 + max((id for id in vocab.values() if id not in known), default=-1)
+    else:
+        size = len(vocab) if isinstance(vocab, list) else 0
+    if rows is not None and size > rows:
+        raise UserError(
+            f"{where}: its vocabulary has {size} tokens, its model only {rows}; they are of different models"
+        )
 
 
 def _parts(step: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,61 @@
+"""A case, and whether it ended rightly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.mutations.forked import CPU, Ending
+
+MEMORY = 1 << 30  # bytes over what the untouched files take
+_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`words` are the command line's, of which `plain` is what is said of the untouched files; or `call` is what is called
+    instead. `same`: the change must not matter. `check` gets the answer, where there is one, and says what is wrong."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    call: Callable[[], int | None] | None = None
+    same: bool = False
+    check: Callable[[Any], str] | None = None
+
+
+def fault(case: Case, ending: Ending, base: Ending | None) -> str:
+    """Why `ending` is no right one; empty where it is. `base` is that of the untouched files."""
+    told = (ending.err or ending.out).strip()[-400:]
+    if ending.hung:
+        return f"hangs after {ending.cpu:.1f} s of CPU"
+    if ending.code == -24 or ending.cpu > CPU:
+        return f"takes over {CPU} s of CPU"
+    if ending.code not in (0, 2):
+        return f"ends with {ending.code}: {told}"
+    if "Traceback" in ending.out + ending.err:
+        return f"traceback: {told}"
+    if base is not None and ending.memory > base.memory + MEMORY:
+        return f"takes {(ending.memory - base.memory) >> 20:,} MB over the base"
+    if _RAW.search(ending.err) or _RAW.search(ending.out):
+        return f"raw control character: {told!r}"
+    if ending.code == 2:
+        if ending.out.strip():
+            return f"fails, and says on stdout: {ending.out[:100]!r}"
+        if ending.err.count("\n") != 1 or not ending.err.startswith("tui-llm: "):
+            return f"not one line: {ending.err[:400]!r}"
+        return f"refused, but must be as before: {told}" if case.same else ""
+    try:
+        answer = json.loads(ending.out, parse_constant=_refuse)
+    except ValueError as error:
+        return f"no strict JSON ({error}): {ending.out[:150]!r}"
+    if case.same and base is not None and answer != json.loads(base.out):
+        return f"another answer than before: {ending.out[:200]}"
+    return case.check(answer) if case.check is not None else ""
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} in it")

@@ -1,0 +1,107 @@
+"""Runs a call in a forked child of this process, which has imported everything: limits, exit status, output, CPU, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU = 10  # seconds
+ROOM = (
+    3 << 30
+)  # bytes of address space over this process's: what takes more is stopped, before the machine is in trouble
+_IDLE = 20.0  # seconds without any CPU time after which a sleeping child is taken to hang
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """`code` is the exit status, `-N` where signal N ended it; `memory` is the most that was resident, in bytes."""
+
+    code: int
+    out: str
+    err: str
+    cpu: float
+    memory: int
+    hung: bool = False
+
+
+def run(work: Callable[[], int | None]) -> Ending:
+    """`work`'s exit status is what it returns; what it raises is printed, as the interpreter would."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _child(work, out.fileno(), err.fileno())
+        code, usage, hung = _wait(pid)
+        for file in (out, err):
+            file.seek(0)
+        return Ending(
+            code,
+            out.read(1 << 24).decode("utf-8", "replace"),
+            err.read(1 << 20).decode("utf-8", "replace"),
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * 1024,
+            hung,
+        )
+
+
+def _child(work: Callable[[], int | None], out: int, err: int) -> None:
+    code: int | None = 99
+    try:
+        os.setsid()
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + ROOM
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU + 2))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = work()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code or 0)
+
+
+def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
+    """(exit status, usage, whether it hung): it does where it sleeps and takes no CPU time for long."""
+    before, since = -1, time.monotonic()
+    pause = 0.002
+    while True:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), usage, False
+        state, spent = _doing(pid)
+        if spent != before or state not in "SD":
+            before, since = spent, time.monotonic()
+        elif time.monotonic() - since > _IDLE:
+            os.killpg(pid, signal.SIGKILL)
+            _, status, usage = os.wait4(pid, 0)
+            return os.waitstatus_to_exitcode(status), usage, True
+        time.sleep(pause)
+        pause = min(0.05, pause * 1.5)
+
+
+def _doing(pid: int) -> tuple[str, int]:
+    """(its state, its clock ticks of CPU)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "R", -1
+    return fields[0], int(fields[11]) + int(fields[12])

@@ -1,0 +1,223 @@
+"""Mutated model folders: GPT-2's layout, others' through transformers, GGUF files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.mutations import changes
+from tests.mutations.case import Case
+from tests.mutations.reference import TEXT, checker
+
+FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json")
+OTHERS = ("tokenizer.json", "chat_template.jinja", "generation_config.json", "README.md", "special_tokens_map.json", "added_tokens.json", "model.safetensors.index.json", "adapter_config.json")  # fmt: skip
+TYPES = ("llama", "gpt_neo", "bert", "t5", "mamba", "gemma2", "gpt_neox", "opt", "bloom", "phi", "qwen2", "mistral", "auto", "__class__", "../x", "gpt2", "\x1b]0;x\x07gpt2")  # fmt: skip
+GPT2_KEYS = ("n_layer", "n_head", "n_embd", "n_positions", "n_ctx", "vocab_size", "n_inner", "layer_norm_epsilon", "tie_word_embeddings", "model_type", "activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "add_cross_attention", "eos_token_id", "torch_dtype")  # fmt: skip
+LLAMA_KEYS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters", "rope_scaling", "hidden_act", "attention_bias", "tie_word_embeddings", "pad_token_id", "eos_token_id", "quantization_config", "_attn_implementation", "dtype", "layer_types", "sliding_window", "is_encoder_decoder")  # fmt: skip
+CODE = "from pathlib import Path\nPath({!r}).write_text('x')\nclass C: pass\nclass M: pass\nclass T: pass\n"
+
+
+def make_bases(top: Path) -> None:
+    """`gpt2`, `llama` (with tokenizer.json) and `gguf/tiny.gguf`, small and random; and a text."""
+    import torch
+
+    from tui_llm.llm import checkpoint, tokenizer, vocabulary
+    from tui_llm.llm.model import GPT, GPTConfig
+
+    spec = importlib.util.spec_from_file_location(
+        "foreign_models", Path(__file__).parents[1] / "adapters" / "foreign.py"
+    )
+    assert spec is not None and spec.loader is not None
+    foreign: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(foreign)
+    top.mkdir(parents=True, exist_ok=True)
+    text = top / "text.txt"
+    text.write_text("\n".join(foreign.TEXT * 8) + "\n")
+    made = vocabulary.train([str(text)], 300, "gpt2", lambda *_: None)
+    torch.manual_seed(0)
+    config = GPTConfig(vocabulary=made.size, context=64, layers=2, heads=2, width=32)
+    model = GPT(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    checkpoint.save(model, top / "gpt2", end_of_text=made.end_of_text)
+    tokenizer.save_folder(made, top / "gpt2")
+    (top / "llama").mkdir(exist_ok=True)
+    llama = foreign.make("llama", top / "llama", foreign.byte_level())
+    foreign.chatty(top / "llama")
+    (top / "gguf").mkdir(exist_ok=True)
+    foreign.write_gguf(llama, foreign.byte_level(), top / "gguf" / "tiny.gguf")
+
+
+def words(path: Path) -> tuple[str, ...]:
+    return ("logits", TEXT, "--model", str(path), "--json", "--top", "5")
+
+
+def make(draw: random.Random, bases: Path, work: Path) -> Case:
+    """A folder in `work`, changed in a way or two."""
+    base = draw.choices(("gpt2", "llama", "gguf"), (6, 3, 1))[0]
+    folder = work / base
+    shutil.copytree(bases / base, folder)
+    if base == "gguf":
+        path = folder / "tiny.gguf"
+        what = changes.other_kind(draw, path) if draw.random() < 0.1 else changes.change_gguf(draw, path)
+        return Case(f"gguf {what}", words(path), words(bases / base / "tiny.gguf"), check=checker(path, tokens=False))
+    what = _change(draw, base, folder, work)
+    if draw.random() < 0.15:
+        what += ", " + _change(draw, base, folder, work)
+    same = what in ("untouched", "config unknown key", "README.md other kind")
+    plain = words(bases / base)
+    return Case(f"{base} {what}", words(folder), plain, same=same, check=checker(folder))
+
+
+def _change(draw: random.Random, base: str, folder: Path, work: Path) -> str:
+    files = [
+        name
+        for name in (*FILES, "tokenizer.json", "generation_config.json")
+        if (folder / name).is_file() and (folder / name).stat().st_size
+    ]
+    act = draw.choices(
+        ("key", "json", "text", "bytes", "weights", "kind", "type", "missing", "swap", "pickle", "code", "index", "unknown", "untouched", "vocab", "many"),
+        (20, 10, 5, 8, 20, 12, 4, 2, 2, 2, 2, 3, 1, 1, 10, 1),
+    )[0]  # fmt: skip
+    try:
+        return _done(draw, act, base, folder, files, work)
+    except (ValueError, KeyError, OSError, AttributeError, TypeError, IndexError, RecursionError):
+        return f"{act} (not possible after the change before)"
+
+
+def _done(draw: random.Random, act: str, base: str, folder: Path, files: list[str], work: Path) -> str:
+    config = folder / "config.json"
+    if act == "key":
+        raw = json.loads(config.read_text())
+        key, value = draw.choice(GPT2_KEYS if base == "gpt2" else LLAMA_KEYS), draw.choice(changes.ABSURD)
+        raw[key] = value
+        config.write_text(json.dumps(raw))
+        return f"config {key}={str(value)[:30]!r}" if value != 10**400 else f"config {key}=10**400"
+    if act == "unknown":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "a_key_of_nobody": 1}))
+        return "config unknown key"
+    if act == "untouched":
+        return act
+    if act == "json":
+        name = draw.choice([name for name in files if name.endswith(".json")])
+        changes.change_json(draw, folder / name, draw.choice((1, 1, 2)))
+        return f"{name} json"
+    if act == "text":
+        name = draw.choice([name for name in (*files, *OTHERS) if name != "model.safetensors"])
+        (folder / name).write_text(draw.choice(changes.TEXTS))
+        return f"{name} is another text"
+    if act == "bytes":
+        name = draw.choice(files)
+        changes.change_bytes(draw, folder / name)
+        return f"{name} bytes"
+    if act == "weights":
+        return f"weights {changes.change_weights(draw, folder / 'model.safetensors')}"
+    if act == "kind":
+        name = draw.choice((*files, *files, *OTHERS))
+        kind = changes.other_kind(draw, folder / name)
+        return f"{name} other kind" if name == "README.md" else f"{name} is {kind}"
+    if act == "type":
+        raw = {**json.loads(config.read_text()), "model_type": draw.choice(TYPES)}
+        config.write_text(json.dumps(raw if draw.random() < 0.7 else {"model_type": raw["model_type"]}))
+        return f"model_type {raw['model_type']!r}"
+    if act == "missing":
+        name = draw.choice(files)
+        (folder / name).unlink()
+        return f"no {name}"
+    if act == "swap":
+        name, other = draw.sample(files, 2)
+        shutil.copyfile(folder / name, folder / "aside")
+        (folder / "aside").replace(folder / other)
+        return f"{name} in the place of {other}"
+    return _hostile(draw, act, base, folder, work)
+
+
+class _Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.write_text, (self.mark, "x"))
+
+
+def _hostile(draw: random.Random, act: str, base: str, folder: Path, work: Path) -> str:
+    config, mark = folder / "config.json", work / "EXECUTED"
+    if act == "pickle":
+        name = draw.choice(("pytorch_model.bin", "model.pt", "model.safetensors"))
+        if draw.random() < 0.7:
+            (folder / "model.safetensors").unlink()
+        (folder / name).write_bytes(pickle.dumps(_Evil(mark)))
+        return f"pickle {name}"
+    if act == "code":
+        raw = json.loads(config.read_text())
+        raw["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M", "AutoTokenizer": ["evil.T", None]}
+        raw["model_type"] = draw.choice((raw["model_type"], "evil", "llama"))
+        config.write_text(json.dumps(raw))
+        for name in ("evil.py", "custom_generate/generate.py"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(CODE.format(str(mark)))
+        return "code"
+    if act == "index":
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+        names = list(changes.header_of(folder / "model-00001-of-00001.safetensors")[0])
+        target: Any = draw.choice(
+            (
+                "model-00001-of-00001.safetensors",
+                "../../../etc/passwd",
+                "/dev/zero",
+                "nowhere.safetensors",
+                3,
+                None,
+                "..",
+            )
+        )
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, target)})
+        )
+        return f"index to {target}"
+    if act == "many":
+        (folder / "vocab.json").write_text(json.dumps({f"q{i}": i for i in range(1_000_000)}))
+        return "a million tokens"
+    path = folder / ("vocab.json" if base == "gpt2" else "tokenizer.json")
+    raw = json.loads(path.read_text())
+    return f"vocab {change_vocab(draw, raw if base == 'gpt2' else raw['model']['vocab'])}" + _written(path, raw)
+
+
+def _written(path: Path, raw: Any) -> str:
+    path.write_text(json.dumps(raw))
+    return ""
+
+
+def change_vocab(draw: random.Random, vocab: dict[str, Any]) -> str:
+    """Ids of a vocabulary: holes, twins, absurd ones."""
+    names = list(vocab)
+    name = draw.choice(names)
+    act = draw.choice(("hole", "holes", "twin", "id", "id", "shuffle", "end", "foreign", "same", "shift"))
+    if act == "hole":
+        del vocab[name]
+    elif act == "holes":
+        for one in draw.sample(names, min(40, len(names))):
+            del vocab[one]
+    elif act == "twin":
+        vocab[name] = vocab[draw.choice(names)]
+    elif act == "id":
+        vocab[name] = draw.choice((*changes.ABSURD, 4 * 10**8, 2**32 - 1, len(names), len(names) + 1, 1 << 23))
+    elif act == "shuffle":
+        vocab |= dict(zip(names, draw.sample(list(vocab.values()), len(names)), strict=True))
+    elif act == "end":
+        vocab["<|endoftext|>"] = draw.choice((*changes.ABSURD, 0, 5, len(names)))
+    elif act == "foreign":
+        vocab |= {"日本": len(names), "\x1b[2J": len(names) + 1, "\ud800": len(names) + 2}
+    elif act == "same":
+        for one in names:
+            vocab[one] = 5
+    else:
+        for one in names:
+            vocab[one] += draw.choice((1,))
+    return act

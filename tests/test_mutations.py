@@ -1,0 +1,21 @@
+"""A sample of mutated files through the real commands (`scripts/mutate_files.py` runs thousands): each a right answer or one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
+@pytest.mark.parametrize("kind", ["models", "vocabularies", "corpora", "runs"])
+def test_a_sample_of_mutated_files(kind: str) -> None:
+    words = [sys.executable, str(ROOT / "scripts" / "mutate_files.py"), "--seed", "13", "--cases", "20", "--kind", kind]
+    made = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert made.returncode == 0, made.stderr[-3000:] + made.stdout[-3000:]
+    assert json.loads(made.stdout.splitlines()[-1])["cases"] == 20

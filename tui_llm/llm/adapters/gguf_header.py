@@ -1,0 +1,134 @@
+"""What a GGUF file says of itself, checked against its length before the library reads it: that one trusts every count.
+
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, number of tensors, number of key-value pairs; the
+pairs; the tensors' names, shapes, types and offsets; from the next multiple of the alignment on, their data.)
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from tui_llm.errors import UserError
+from tui_llm.foreign_files import open_foreign
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_MOST_ELEMENTS = 3_000_000  # in all arrays together: the library makes two objects of each (Gemma's has 1.3 million)
+_MOST_NUMBERS = 1 << 50
+
+
+@dataclass(frozen=True, slots=True)
+class GgufInfo:
+    """`tensors` is how many there are, `numbers` how many weights they hold together; `settings` the pairs, without arrays."""
+
+    settings: dict[str, Any]
+    tensors: int
+    numbers: int
+
+
+def read_gguf(path: Path) -> GgufInfo:
+    """Raises `UserError` where it is no GGUF file, or what its header says is not there."""
+    with open_foreign(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        try:
+            return _Reader(file, size).read()
+        except (ValueError, struct.error) as error:
+            raise UserError(f"{path} is not a GGUF file, or is damaged ({error}); get it again") from error
+
+
+class _Reader:
+    """Raises ValueError where the file doesn't hold what it promises."""
+
+    def __init__(self, file: BufferedReader, size: int) -> None:
+        self.file, self.size, self.elements = file, size, 0
+
+    def read(self) -> GgufInfo:
+        if self._bytes(4) != b"GGUF":
+            raise ValueError("its first bytes are not GGUF")
+        version, tensors, pairs = self._number("<I"), self._number("<Q"), self._number("<Q")
+        if version not in (2, 3):
+            raise ValueError(f"its version is {version}; 2 and 3 are known")
+        self._there(tensors * 24 + pairs * 13, "pairs and tensors")  # what the smallest take
+        settings: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = self._string()
+            if key in settings:
+                raise ValueError(f"{key[:60]!r} is there twice")
+            settings[key] = self._value(self._number("<I"))
+        infos = dict(self._tensor() for _ in range(tensors))
+        if len(infos) != tensors:
+            raise ValueError("a tensor is there twice")
+        alignment = settings.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise ValueError(f"its alignment is {alignment}, not a power of two")
+        start = -(-self.file.tell() // alignment) * alignment
+        self._placed(infos, start)
+        return GgufInfo(settings, tensors, sum(numbers for numbers, _, _ in infos.values()))
+
+    def _placed(self, infos: dict[str, tuple[int, int, int]], start: int) -> None:
+        """Whether all tensors (numbers, offset, bytes) lie in the file, none over another."""
+        at = 0
+        for offset, length in sorted((offset, length) for _, offset, length in infos.values()):
+            if offset < at:
+                raise ValueError("two tensors lie over each other")
+            at = offset + length
+        if start + at > self.size:
+            raise ValueError(f"it is cut short: {start + at:,} bytes are promised, {self.size:,} are there")
+
+    def _tensor(self) -> tuple[str, tuple[int, int, int]]:
+        from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        name, dimensions = self._string(), self._number("<I")
+        if dimensions > 8:
+            raise ValueError(f"{name[:60]!r} has {dimensions} dimensions")
+        shape = [self._number("<Q") for _ in range(dimensions)]
+        kind, offset = GGMLQuantizationType(self._number("<I")), self._number("<Q")
+        numbers = math.prod(shape)
+        block, width = GGML_QUANT_SIZES[kind]
+        if numbers > _MOST_NUMBERS or (shape and shape[0] % block):
+            raise ValueError(f"{name[:60]!r} has the shape {str(shape)[:60]}")
+        return name, (numbers, offset, numbers // block * width)
+
+    def _value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self._number(_SCALARS[kind])
+        if kind == _STRING:
+            return self._string()
+        if kind != _ARRAY:
+            raise ValueError(f"a value is of the unknown type {kind}")
+        kind, count = self._number("<I"), self._number("<Q")
+        self.elements += count
+        if self.elements > _MOST_ELEMENTS:
+            raise ValueError(f"its lists have {self.elements:,} elements; {_MOST_ELEMENTS:,} at most are read")
+        if kind in _SCALARS:
+            self._skip(count * struct.calcsize(_SCALARS[kind]))
+        elif kind == _STRING:
+            for _ in range(count):
+                self._skip(self._number("<Q"))
+        else:
+            raise ValueError(f"a list is of the unknown type {kind}")
+        return None
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
+
+    def _string(self) -> str:
+        return self._bytes(self._number("<Q")).decode("utf-8")
+
+    def _bytes(self, count: int) -> bytes:
+        self._there(count, "bytes")
+        return self.file.read(count)
+
+    def _skip(self, count: int) -> None:
+        self._there(count, "bytes")
+        self.file.seek(count, 1)
+
+    def _there(self, count: int, what: str) -> None:
+        if count > self.size - self.file.tell():
+            raise ValueError(f"it is cut short: {count:,} more {what} are promised")
