@@ -16,12 +16,12 @@ from tui_llm.display import visible
 from tui_llm.training import comparing
 from tui_llm.training.run import Run
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.over import copy_rows
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.grid import Grid
 
 
-class CompareScreen(KeepsUp, ModalScreen[None]):
+class CompareScreen(BaseScreen, ModalScreen[None]):
     """Reads the runs when it opens."""
 
     BINDINGS = bindings("comparison")

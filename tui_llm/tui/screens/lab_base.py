@@ -13,12 +13,12 @@ from tui_llm.display import visible
 from tui_llm.reading import Engine, Question, Reading, Target, Weights
 from tui_llm.tui.asker import Asker
 from tui_llm.tui.panes.base import NO_TEXT
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 
-class LabBase(KeepsUp, Screen[None]):
+class LabBase(BaseScreen, Screen[None]):
     def __init__(self, open_engine: Callable[[], Engine], prompt: str) -> None:
         super().__init__()
         self.lab = Lab(prompt=prompt)

@@ -13,7 +13,7 @@ from tui_llm.display import visible
 from tui_llm.reading import ModelInfo
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.lines import Lines
 
 
@@ -57,7 +57,7 @@ class InfoLines(Lines):
         return Text(self._lines[index], no_wrap=True)
 
 
-class ModelInfoScreen(KeepsUp, ModalScreen[None]):
+class ModelInfoScreen(BaseScreen, ModalScreen[None]):
     BINDINGS = bindings("model_info")
 
     def __init__(self, model: ModelInfo) -> None:

@@ -18,10 +18,10 @@ from tui_llm.reading import ModelInfo, Weights
 from tui_llm.tui import format as fmt
 from tui_llm.tui.command import Command
 from tui_llm.tui.commands import bindings, footer
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.confirm import ConfirmScreen
 from tui_llm.tui.screens.model_info import ModelInfoScreen
 from tui_llm.tui.screens.pulling import PullsModels
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.lines import Lines
 
 
@@ -81,7 +81,7 @@ class ModelLines(Lines):
         return line
 
 
-class ModelsScreen(PullsModels, KeepsUp, ModalScreen[str | None]):
+class ModelsScreen(PullsModels, BaseScreen, ModalScreen[str | None]):
     """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
     later than the rest: looking through it may take a second."""
 

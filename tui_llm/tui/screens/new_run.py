@@ -25,6 +25,7 @@ from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.corpus_check import corpora_said, several
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.estimating import Estimating
 from tui_llm.tui.screens.new_run_fields import (
     BESIDE,
@@ -36,7 +37,6 @@ from tui_llm.tui.screens.new_run_fields import (
     CorpusSuggester,
     row,
 )
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.tour_pane import left_of
 
 SETTLE = 0.15  # seconds without a key before files are looked at
@@ -71,7 +71,7 @@ def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
-class NewRunScreen(Estimating, KeepsUp, ModalScreen[Run | None]):
+class NewRunScreen(Estimating, BaseScreen, ModalScreen[Run | None]):
     """Dismissed with the run, whose worker is started, or with None."""
 
     BINDINGS = bindings("new_run")

@@ -14,15 +14,15 @@ from textual.screen import Screen
 from tui_llm.errors import UserError
 from tui_llm.training.run import Run
 from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.over import copy_rows
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.bars import KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
 INTERVAL = 0.5  # seconds between two looks at the file
 
 
-class RunView(ActsOnRuns, KeepsUp, Screen[None]):
+class RunView(ActsOnRuns, BaseScreen, Screen[None]):
     """A list and its keys. Subclasses say which file, how it is read, and show what was read."""
 
     PLACE = ""  # whose keys the footer shows

@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Static
 from tui_llm.training import launch
 from tui_llm.training.run import Run, runs
 from tui_llm.tui.commands import bindings, footer
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.run_actions import RunActions
 from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
 from tui_llm.tui.widgets.grid import Grid
@@ -26,7 +26,7 @@ REFRESH = 2.0  # seconds, while a run is alive
 WHOLE = 90  # columns of a terminal from which all of the table is shown
 
 
-class RunsScreen(RunActions, KeepsUp, ModalScreen[tuple[str, Run | None] | None]):
+class RunsScreen(RunActions, BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
     watched one, at first the `marked` ones."""
 
