@@ -26,7 +26,9 @@ class LabBase(BaseScreen, Screen[None]):
         self.reading: Reading | None = None
         self.asker = Asker(open_engine, self.post_message)
         self.current = "logits"  # the pane that has, or last had, the focus
-        self._takers: dict[type[Question], tuple[Question, Callable[[Any], object], Callable[[str], object]]] = {}
+        self._takers: dict[
+            type[Question], tuple[Widget, Question, Callable[[Any], object], Callable[[str], object]]
+        ] = {}
         self._job: int | None = None  # the generation whose tokens are taken
 
     @abstractmethod
@@ -39,7 +41,11 @@ class LabBase(BaseScreen, Screen[None]):
 
     @abstractmethod
     def inquire(
-        self, question: Question, take: Callable[[Any], object], problem: Callable[[str], object] | None = None
+        self,
+        owner: Widget,
+        question: Question,
+        take: Callable[[Any], object],
+        problem: Callable[[str], object] | None = None,
     ) -> None:
         """Asks an instrument (see `Inquiring`)."""
 

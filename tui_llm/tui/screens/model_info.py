@@ -13,6 +13,7 @@ from tui_llm.display import visible
 from tui_llm.reading import ModelInfo
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.live import deliver
 from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.lines import Lines
 
@@ -73,18 +74,17 @@ class ModelInfoScreen(BaseScreen, ModalScreen[None]):
         lines.focus()
         self._read()
 
-    @work(thread=True, exit_on_error=False)
+    @work(thread=True)
     def _read(self) -> None:
         from tui_llm import listing
 
         card = listing.card(Path(self._model.path))
-        self.app.call_from_thread(self._show, card)
+        deliver(self, self._show, card)
 
     def _show(self, card: str) -> None:
-        if self.is_mounted:
-            lines = self.query_one(InfoLines)
-            lines.card = card
-            lines.rebuild()
+        lines = self.query_one(InfoLines)
+        lines.card = card
+        lines.rebuild()
 
     def action_copy(self) -> None:
         table = "\n".join(f"{name}\t{visible(value)}" for name, value in facts(self._model))

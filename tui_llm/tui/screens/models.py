@@ -18,6 +18,7 @@ from tui_llm.reading import ModelInfo, Weights
 from tui_llm.tui import format as fmt
 from tui_llm.tui.command import Command
 from tui_llm.tui.commands import bindings, footer
+from tui_llm.tui.live import deliver
 from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.confirm import ConfirmScreen
 from tui_llm.tui.screens.model_info import ModelInfoScreen
@@ -109,17 +110,17 @@ class ModelsScreen(PullsModels, BaseScreen, ModalScreen[str | None]):
     def look(self) -> None:
         self._look()
 
-    @work(thread=True, group="models-cache", exit_on_error=False)
+    @work(thread=True, group="models-cache")
     def _scan(self) -> None:
         from tui_llm import listing
 
         found = tuple(listing.cached())
         if found:
-            self.app.call_from_thread(self._take, found)
+            deliver(self, self._take, found)
 
     def _take(self, found: tuple[ModelInfo, ...]) -> None:
         self._cached = found
-        if self.is_mounted and self._own is not None:
+        if self._own is not None:
             self._rebuild()
 
     def show(self, models: tuple[ModelInfo, ...]) -> None:

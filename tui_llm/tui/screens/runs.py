@@ -16,6 +16,7 @@ from textual.widgets import DataTable, Static
 from tui_llm.training import launch
 from tui_llm.training.run import Run, runs
 from tui_llm.tui.commands import bindings, footer
+from tui_llm.tui.live import deliver
 from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.run_actions import RunActions
 from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
@@ -82,7 +83,7 @@ class RunsScreen(RunActions, BaseScreen, ModalScreen[tuple[str, Run | None] | No
             self._busy = True
             self._look()
 
-    @work(thread=True, group="runs", exit_on_error=False)
+    @work(thread=True, group="runs")
     def _look(self) -> None:
         try:
             launch.reap()
@@ -90,10 +91,10 @@ class RunsScreen(RunActions, BaseScreen, ModalScreen[tuple[str, Run | None] | No
             rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
         finally:
             self._busy = False
-        self.app.call_from_thread(self._show, found, tuple(rows))
+        deliver(self, self._show, found, tuple(rows))
 
     def _show(self, found: dict[str, Run], rows: tuple[RunRow, ...]) -> None:
-        if not self.is_mounted or self._timer is None:
+        if self._timer is None:
             return
         if self._again:
             self.look()
