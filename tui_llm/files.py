@@ -1,7 +1,6 @@
-"""Files that are read and written whole.
+"""Files and folders that are written whole: in a folder aside, flushed to the disk, then renamed.
 
-Writing: in a folder aside, flushed to the disk, then renamed to its name, so that a reader finds the old file, the new one or
-none, and never half of one. Reading: regular files only, up to a bound, so that nothing blocks and nothing takes all memory.
+A reader finds the old file, the new one or none, and never half of one.
 """
 
 from __future__ import annotations

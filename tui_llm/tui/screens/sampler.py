@@ -16,7 +16,7 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.tour_pane import left_of
 
 
@@ -58,7 +58,7 @@ class NumberField(Input):
         return value if value.isprintable() else "".join(c for c in value if c.isprintable())
 
 
-class SamplerScreen(KeepsUp, ModalScreen[SamplerSettings | None]):
+class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     """Dismissed with the settings, or with None. `set_aside` keeps what is switched off, by name, for the next time."""
 
     BINDINGS = bindings("sampler")
