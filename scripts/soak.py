@@ -34,7 +34,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ |= {"TEXTUAL_ANIMATIONS": "none", "TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_COLOR_SYSTEM": "truecolor"}
+os.environ |= {
+    "TEXTUAL_ANIMATIONS": "none",
+    "TERM": "xterm-256color",
+    "COLORTERM": "truecolor",
+    "TEXTUAL_COLOR_SYSTEM": "truecolor",
+}
 
 from soak_clock import SettledLoop, Stuck, simulate_time  # noqa: E402
 from soak_events import Event, Events  # noqa: E402
@@ -153,7 +158,9 @@ class Faults(logging.Handler):
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         logging.getLogger().addHandler(self)
-        loop.set_exception_handler(lambda _loop, context: self._add("the loop: " + str(context["message"]), context.get("exception")))
+        loop.set_exception_handler(
+            lambda _loop, context: self._add("the loop: " + str(context["message"]), context.get("exception"))
+        )
         threading.excepthook = lambda told: self._add(f"thread {told.thread}", told.exc_value)
         sys.unraisablehook = lambda told: self._add(f"unraisable: {told.err_msg} {told.object!r}", told.exc_value)
 

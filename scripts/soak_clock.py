@@ -83,7 +83,9 @@ class SettledLoop(asyncio.SelectorEventLoop):
             raise Stuck(f"{self.spent:.1f} s of CPU and not settled yet")
         if timeout == 0 or self._settled is None:
             return real(0 if timeout == 0 else PATIENCE)
-        busy = self._submitted > self._finished or self._busy()  # before the look: what a thread posted last is seen then
+        busy = (
+            self._submitted > self._finished or self._busy()
+        )  # before the look: what a thread posted last is seen then
         ready = real(0)
         if ready:
             return ready
@@ -113,7 +115,6 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
     def select(self, timeout: float | None = None) -> list[Any]:
         return self._loop.select(super().select, timeout)
-
 
 
 def simulate_time(clock: Clock, packages: tuple[str, ...]) -> None:

@@ -64,7 +64,7 @@ def test_every_screen_keeps_up_with_the_windows_size() -> None:
     from textual.screen import Screen
 
     from tui_llm.tui import screens
-    from tui_llm.tui.screens.resizing import KeepsUp
+    from tui_llm.tui.screens.base import BaseScreen
 
     modules = [
         importlib.import_module(f"{screens.__name__}.{found.name}") for found in pkgutil.iter_modules(screens.__path__)
@@ -77,7 +77,7 @@ def test_every_screen_keeps_up_with_the_windows_size() -> None:
     late = {
         one.__name__
         for one in ours
-        if not issubclass(one, KeepsUp) or one.__mro__.index(KeepsUp) > one.__mro__.index(Screen)
+        if not issubclass(one, BaseScreen) or one.__mro__.index(BaseScreen) > one.__mro__.index(Screen)
     }
     assert not late
 

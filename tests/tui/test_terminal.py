@@ -64,7 +64,7 @@ TYPED = """
 def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
     """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
     app has drawn its first screen. The terminal says that it is 0 × 0, which is taken for 80 × 25 at first and for 80 × 24
-    then: two sizes at once, which would take turns for ever (screens/resizing.py)."""
+    then: two sizes at once, which would take turns for ever (screens/base.py)."""
     program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {

@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.tui.live import deliver
 
 
 class ActsOnRuns(Widget):
@@ -22,14 +23,14 @@ class ActsOnRuns(Widget):
     def say(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
         self.notify(visible(line), severity=severity, markup=False)
 
-    @work(thread=True, group="run-action", exit_on_error=False)
+    @work(thread=True, group="run-action")
     def act(self, action: Callable[[], None], done: str = "") -> None:
         """Touches the run's files off the screen's thread, then takes a look."""
         try:
             action()
         except (UserError, OSError) as error:
-            self.app.call_from_thread(self.say, " ".join(str(error).split()), "error")
+            self.app.call_later(self.say, " ".join(str(error).split()), "error")
         else:
             if done:
-                self.app.call_from_thread(self.say, done)
-        self.app.call_from_thread(self.look)
+                self.app.call_later(self.say, done)
+        deliver(self, self.look)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import RenderableType
-from textual.app import App
+from textual import events
+from textual.actions import ActionParseResult
+from textual.await_complete import AwaitComplete
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 
 from tui_llm.display import visible
 from tui_llm.errors import UserError
+from tui_llm.tui.asker import one_line
+from tui_llm.tui.closing_keys import ClosingKeys
 from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
+from tui_llm.tui.last_resort import LastResort
+from tui_llm.tui.live import is_live
 from tui_llm.tui.saving import free_path
 from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.textual_private import ResilientApp
 from tui_llm.tui.themes import DARK, LIGHT, readable
 
 if TYPE_CHECKING:
@@ -59,7 +65,7 @@ class CommandProvider(Provider):
                 yield Hit(score, matcher.highlight(words), run, help=command.group)
 
 
-class LabApp(App[None]):
+class LabApp(ResilientApp):
     TITLE = "tui-llm"
     CSS_PATH = Path(__file__).with_name("app.tcss")
     COMMANDS: ClassVar[set[Any]] = {CommandProvider}
@@ -74,7 +80,8 @@ class LabApp(App[None]):
         tour: bool = False,
     ) -> None:
         super().__init__()
-        self.panicked = False
+        self.last_resort = LastResort()
+        self.closing_keys = ClosingKeys()
         self._trouble_until = 0.0  # when an error that is shown goes away
         self.lab_screen = LabScreen(open_engine, model, prompt)
         self.lab_screen.tour_asked = tour
@@ -82,11 +89,6 @@ class LabApp(App[None]):
             self.register_theme(theme)
         self.theme = DARK
         self.stylesheet.set_variables(self.get_css_variables())  # ours: made before, it has those of Textual's own DARK
-
-    def panic(self, *renderables: RenderableType) -> None:
-        """Textual's way out when something broke; remembered, so that the command line can say so in a line."""
-        self.panicked = True
-        super().panic(*renderables)
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
         """Says it in the place of what was said before, which is old news; an error stays as long as it should."""
@@ -108,7 +110,70 @@ class LabApp(App[None]):
         self.lab_screen.stand_beside(self.screen)
         return pushed
 
+    def pop_screen(self) -> AwaitComplete:
+        self.closing_keys.closed()
+        return super().pop_screen()
+
+    # ── what comes at the wrong time ─────────────────────────────────────────────────────────────────────────────
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent | events.Paste) and not event.is_forwarded:
+            self.last_resort.input_came()
+            if not self.lab_screen.is_mounted:  # there is nothing yet that could take it
+                self.lab_screen.call_later(self.post_message, event)
+                return
+        if not self._too_late(event):
+            await super().on_event(event)
+
+    def _too_late(self, event: events.Event) -> bool:
+        """Whether it was meant for a window that has closed."""
+        if (
+            isinstance(event, events.Key) and event.is_forwarded
+        ):  # a screen did nothing with it, and now the bindings are
+            return getattr(event, "_aimed_at", self.screen) not in self.screen_stack
+        if isinstance(event, events.Key):
+            event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
+            return not self.closing_keys.press(event.key)
+        return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen
+
+    def post_display_hook(self) -> None:
+        self.closing_keys.painted()
+        self.last_resort.painted()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """A key in a bar is clicked for the widget that has the focus or, where the terminal has lost it, had it."""
+        had = getattr(self.screen, "had_focus", None)
+        focused = self.focused or (had if had is not None and is_live(had) else self.screen)
+        return await super().run_action(action, default_namespace, {"focused": focused, **(namespaces or {})})
+
+    # ── what went wrong ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def report(self, error: BaseException, drawn: bool) -> None:
+        tell = self.last_resort.take(error, drawn=drawn)
+        if self.last_resort.hopeless:
+            self.give_up()
+        elif tell:
+            line = f"{one_line(error)}; {self.last_resort.details}"
+            self.call_later(self.notify, visible(line), markup=False, severity="error", timeout=8)
+
+    def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
+        if screen in self.screen_stack[1:]:
+            screen.dismiss(None)  # it may have nothing that a key could close it with
+        elif itself:
+            self.give_up()
+
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_command_palette(self) -> None:
+        from tui_llm.tui.screens.palette import Palette
+
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_show_help(self) -> None:
         from tui_llm.tui.screens.help import HelpScreen

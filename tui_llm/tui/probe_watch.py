@@ -103,7 +103,7 @@ class ProbeWatcher(Widget):
             self._busy = True
             self._look()
 
-    @work(thread=True, group="probes", exit_on_error=False)
+    @work(thread=True, group="probes")
     def _look(self) -> None:
         try:
             launch.reap()

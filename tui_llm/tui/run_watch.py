@@ -330,7 +330,7 @@ class RunWatcher(Widget):
             self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
             self.look()
 
-    @work(thread=True, exclusive=True, group="find", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="find")
     def find(self) -> None:
         """Watches the most recent run, unless the one that is watched may well stay: nobody trains another."""
         watched, found = self.run_watched, most_recent()
@@ -355,7 +355,7 @@ class RunWatcher(Widget):
             reader.busy = True
             self._look(reader, self._compared)
 
-    @work(thread=True, group="look", exit_on_error=False)
+    @work(thread=True, group="look")
     def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()

@@ -33,9 +33,10 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
     app.driver_class = safe(app.driver_class)
+    app.last_resort.log_path = log
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
-    if app.panicked or (app.return_code and app._exception is not None):
+    if not app.asked_to_end:
         raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
     return app.return_code or 0
 

@@ -9,11 +9,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.widgets.text_area import Selection
 
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 
-class AskScreen(KeepsUp, ModalScreen[str | None]):
+class AskScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text as typed, or with None."""
 
     def __init__(self, title: str, hint: str, text: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import on
 
+from tui_llm.tui.live import deliver
 from tui_llm.tui.messages import ModelChosen, ModelsListed
 from tui_llm.tui.screens.following import Following
 
@@ -23,8 +24,9 @@ class Choosing(Following):
     def _models_listed(self, message: ModelsListed) -> None:
         from tui_llm.tui.screens.models import ModelsScreen
 
-        if isinstance(self.app.screen, ModelsScreen):
-            self.app.screen.show(message.models)
+        for screen in self.app.screen_stack:
+            if isinstance(screen, ModelsScreen):
+                deliver(screen, screen.show, message.models)
 
     @on(ModelChosen)
     def _model_chosen(self, message: ModelChosen) -> None:

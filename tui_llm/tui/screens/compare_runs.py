@@ -16,12 +16,13 @@ from tui_llm.display import visible
 from tui_llm.training import comparing
 from tui_llm.training.run import Run
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.over import copy_rows
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.grid import Grid
 
 
-class CompareScreen(KeepsUp, ModalScreen[None]):
+class CompareScreen(BaseScreen, ModalScreen[None]):
     """Reads the runs when it opens."""
 
     BINDINGS = bindings("comparison")
@@ -49,14 +50,12 @@ class CompareScreen(KeepsUp, ModalScreen[None]):
         window.border_subtitle = Content("y copies · Esc closes · ← → scroll")
         self._read()
 
-    @work(thread=True, exit_on_error=False)
+    @work(thread=True)
     def _read(self) -> None:
         rows = comparing.table(comparing.compare(self._compared))
-        self.app.call_from_thread(self._show, rows)
+        deliver(self, self._show, rows)
 
     def _show(self, rows: list[tuple[str, ...]]) -> None:
-        if not self.is_mounted:
-            return
         self._rows = rows
         table = self.query_one(DataTable)
         head, *body = rows

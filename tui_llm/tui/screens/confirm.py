@@ -11,10 +11,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from tui_llm.display import visible
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 
 
-class ConfirmScreen(KeepsUp, ModalScreen[bool]):
+class ConfirmScreen(BaseScreen, ModalScreen[bool]):
     """Asks before something is lost. Dismissed with whether it was agreed to."""
 
     BINDINGS: ClassVar = [("y", "dismiss(True)", "Yes"), ("n,escape,q", "dismiss(False)", "No")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.widget import Widget
 
 from tui_llm.display import visible
 from tui_llm.facts.draws import Draw, DrawQuestion
@@ -20,7 +21,7 @@ from tui_llm.tui.widgets.answer_lines import AnswerLines
 from tui_llm.tui.widgets.bars import Bar, KeyBar
 from tui_llm.tui.widgets.draw_lines import DrawLines
 
-Inquire = Callable[[Question, Callable[[Any], object], Callable[[str], object]], None]
+Inquire = Callable[[Widget, Question, Callable[[Any], object], Callable[[str], object]], None]
 WARM = 1.2  # what was drawn at less is first replayed hotter, the rest cooler
 
 
@@ -111,6 +112,7 @@ class DrawScreen(StepScreen):
         drawn = self.lab.steps[self.index] if self.index < len(self.lab.steps) else None
         own = drawn.u if drawn is not None else None
         self.inquire(
+            self,
             DrawQuestion(
                 request,
                 (request.sampler, self.replay),
@@ -123,8 +125,6 @@ class DrawScreen(StepScreen):
         )
 
     def _take(self, draw: Draw) -> None:
-        if not self.is_mounted:
-            return
         self.draw, self.problem, self.waiting = draw, "", False
         drawn = self.index < len(self.lab.steps)
         first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"

@@ -36,11 +36,9 @@ class DrawManyScreen(StepScreen):
 
     def ask(self) -> None:
         request = dataclasses.replace(self.lab.before_step(self.index), sampler=self.sampler)
-        self.inquire(HistogramQuestion(request, self.count, self.seed), self._take, self.failed)
+        self.inquire(self, HistogramQuestion(request, self.count, self.seed), self._take, self.failed)
 
     def _take(self, histogram: Histogram) -> None:
-        if not self.is_mounted:
-            return
         self.problem, self.waiting = "", False
         self.query_one(HistogramLines).show(histogram)
         self.show_title()

@@ -16,6 +16,7 @@ from tui_llm.training.follow import duration
 from tui_llm.training.presets import PRESETS, TrainingSettings
 from tui_llm.training.timing import Measurement, Rate
 from tui_llm.tui import format as fmt
+from tui_llm.tui.live import deliver, is_live
 
 
 def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
@@ -88,28 +89,27 @@ class Estimating(Widget):
         self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
         self._measure(self._asked, self.given, self.preset, self.text("device"))
 
-    @work(thread=True, group="estimate", exit_on_error=False)
+    @work(thread=True, group="estimate")
     def _measure(self, number: int, given: dict[str, str], preset: str, device: str) -> None:
         try:
             settings, shape, _ = settle(given, PRESETS[preset])
             measurement = Measurement(settings, shape, device)
-            self.app.call_from_thread(self._measuring, number, measurement)
+            self.app.call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)
         except UserError as error:
             line = str(error)
-        self.app.call_from_thread(self._measured, number, line)
+        deliver(self, self._measured, number, line)
 
     def _measuring(self, number: int, measurement: Measurement) -> None:
-        if number == self._asked and self.is_mounted:
+        if number == self._asked and is_live(self):
             self._measurement = measurement
         else:
             measurement.cancel()
 
     def _measured(self, number: int, line: str) -> None:
-        if number == self._asked and self.is_mounted:
+        if number == self._asked:
             self._measurement = None
             self._tell(line)
 
     def _tell(self, line: str) -> None:
-        if self.is_mounted:
-            self.query_one("#estimate", Static).update(Content(visible(line)))
+        self.query_one("#estimate", Static).update(Content(visible(line)))

@@ -55,7 +55,7 @@ class Ghosting(Inquiring, Undoing):
         current = self.reading is not None and self.reading.request.number == self.lab.number
         if current and self._ghost_wanted():
             request = dataclasses.replace(self.lab.before_step(0), tokenizer=None)
-            self.inquire(GhostQuestion(request), self._take_ghost, lambda line: None)
+            self.inquire(self, GhostQuestion(request), self._take_ghost, lambda line: None)
 
     def _take_ghost(self, ghost: Ghost) -> None:
         typed_on = self.prompt.prompt_text != self.lab.prompt  # its message is still to come

@@ -8,7 +8,7 @@ from textual.screen import ModalScreen
 
 from tui_llm.tui.commands import COMMANDS, bindings, key_text
 from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.lines import Lines
 
 WORDS = (
@@ -104,7 +104,7 @@ class HelpLines(Lines):
         return self._lines[index].copy()
 
 
-class HelpScreen(KeepsUp, ModalScreen[None]):
+class HelpScreen(BaseScreen, ModalScreen[None]):
     BINDINGS = bindings("help")
 
     def compose(self) -> ComposeResult:

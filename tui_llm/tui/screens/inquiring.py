@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from textual import on
+from textual.widget import Widget
 
 from tui_llm.reading import Question
+from tui_llm.tui.live import deliver, is_live
 from tui_llm.tui.messages import Answered
 from tui_llm.tui.screens.lab_base import LabBase
 
@@ -15,10 +18,13 @@ Taker = Callable[[Any], object]
 
 
 class Inquiring(LabBase):
-    def inquire(self, question: Question, take: Taker, problem: Callable[[str], object] | None = None) -> None:
+    def inquire(
+        self, owner: Widget, question: Question, take: Taker, problem: Callable[[str], object] | None = None
+    ) -> None:
         """Asks; `take` gets the answer, or `problem` a line that says why there is none (a notification otherwise).
-        A newer question of the same kind replaces this one, and it is never heard of again."""
-        self._takers[type(question)] = (question, take, problem or self.warn)
+        A newer question of the same kind replaces this one, and it is never heard of again. Nor is one whose `owner`, the
+        widget that shows the answer, is gone by then: its screen has closed. What must be heard has the lab as its owner."""
+        self._takers[type(question)] = (owner, question, take, problem or self.warn)
         self.asker.inquire(question)
 
     def forget(self, kind: type[Question]) -> None:
@@ -29,11 +35,13 @@ class Inquiring(LabBase):
     @on(Answered)
     def _answered(self, message: Answered) -> None:
         kind = type(message.question)
-        question, take, problem = self._takers.get(kind, (None, None, None))
-        if question is not message.question or take is None or problem is None:
+        if kind not in self._takers or self._takers[kind][1] is not message.question:
             return
-        del self._takers[kind]
-        if message.problem:
-            problem(message.problem)
-        else:
-            take(message.answer)
+        owner, _, take, problem = self._takers.pop(kind)
+        hear = (
+            functools.partial(problem, message.problem) if message.problem else functools.partial(take, message.answer)
+        )
+        if is_live(owner):
+            hear()
+        elif not owner.is_mounted:  # it is being composed
+            deliver(owner, hear)

@@ -127,21 +127,21 @@ class InsideScreen(OverLab):
     def ask(self) -> None:
         """Asks for what the view shows of the chosen token."""
         if self.view == "attention":
-            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._no_place)
+            self.lab.inquire(self, AttentionQuestion(self.request, self.number), self._attention, self._no_place)
         elif self.view == "lens":
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
             given = at_end and self.target is not None and not self.target.own  # at its end a text has no next token
             request = dataclasses.replace(self.request, target=self.target if given else None)
-            self.lab.inquire(LensQuestion(request, self.number, TOP), self._lens, self._no_place)
+            self.lab.inquire(self, LensQuestion(request, self.number, TOP), self._lens, self._no_place)
         elif self.place is not None:
             self._ask_neighbours(id=self.place.token.id)
             return
         else:  # the tokens of the text are not known yet, or there are none
-            self.lab.inquire(AttentionQuestion(self.request, self.number), self._attention, self._no_place)
+            self.lab.inquire(self, AttentionQuestion(self.request, self.number), self._attention, self._no_place)
         self._wait()
 
     def _ask_neighbours(self, id: int = 0, text: str | None = None) -> None:
-        self.lab.inquire(NeighboursQuestion(self.request, id, COUNT, text), self._neighbours, self._problem)
+        self.lab.inquire(self, NeighboursQuestion(self.request, id, COUNT, text), self._neighbours, self._problem)
         self._wait()
 
     def reopened(self, weights: Weights) -> None:

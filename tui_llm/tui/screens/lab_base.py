@@ -13,12 +13,12 @@ from tui_llm.display import visible
 from tui_llm.reading import Engine, Question, Reading, Target, Weights
 from tui_llm.tui.asker import Asker
 from tui_llm.tui.panes.base import NO_TEXT
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.state import Lab
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 
-class LabBase(KeepsUp, Screen[None]):
+class LabBase(BaseScreen, Screen[None]):
     def __init__(self, open_engine: Callable[[], Engine], prompt: str) -> None:
         super().__init__()
         self.lab = Lab(prompt=prompt)
@@ -26,7 +26,9 @@ class LabBase(KeepsUp, Screen[None]):
         self.reading: Reading | None = None
         self.asker = Asker(open_engine, self.post_message)
         self.current = "logits"  # the pane that has, or last had, the focus
-        self._takers: dict[type[Question], tuple[Question, Callable[[Any], object], Callable[[str], object]]] = {}
+        self._takers: dict[
+            type[Question], tuple[Widget, Question, Callable[[Any], object], Callable[[str], object]]
+        ] = {}
         self._job: int | None = None  # the generation whose tokens are taken
 
     @abstractmethod
@@ -39,7 +41,11 @@ class LabBase(KeepsUp, Screen[None]):
 
     @abstractmethod
     def inquire(
-        self, question: Question, take: Callable[[Any], object], problem: Callable[[str], object] | None = None
+        self,
+        owner: Widget,
+        question: Question,
+        take: Callable[[Any], object],
+        problem: Callable[[str], object] | None = None,
     ) -> None:
         """Asks an instrument (see `Inquiring`)."""
 

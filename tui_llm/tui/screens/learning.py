@@ -16,6 +16,7 @@ from tui_llm.llm.recipe import OPTIMISERS, USUAL, Recipe, check
 from tui_llm.reading import Reading
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
+from tui_llm.tui.live import is_live
 from tui_llm.tui.screens.ask import AskScreen
 from tui_llm.tui.screens.inquiring import Inquiring
 from tui_llm.tui.screens.over import OverLab, Row
@@ -69,7 +70,7 @@ class LearnScreen(OverLab):
     def _ask(self, doing: str) -> None:
         question = LearnQuestion(self._moment.request, self.at, self.recipe, self._watched)
         self._begin(doing)
-        self._lab.inquire(question, self._take, self._fail)
+        self._lab.inquire(self, question, self._take, self._fail)
 
     def _begin(self, doing: str) -> None:
         self._doing, self.problem = doing, ""
@@ -84,8 +85,6 @@ class LearnScreen(OverLab):
             self._timer.pause()
 
     def _take(self, learned: Learned) -> None:
-        if not self.is_mounted:
-            return
         self._end()
         self.learned = learned
         self.query_one(LearnedLines).show(learned)
@@ -93,8 +92,6 @@ class LearnScreen(OverLab):
 
     def _fail(self, problem: str) -> None:
         """The copy stands where it stood before the step that failed, or nearer to the open model: asked again."""
-        if not self.is_mounted:
-            return
         self.at = min(self.at, len(self.learned.steps) if self.learned is not None else 0)
         self._end(problem)
         self._show_top()
@@ -187,13 +184,13 @@ class LearnScreen(OverLab):
         def answered(name: str | None) -> None:
             if name:
                 self._begin("writing the folder")
-                self._lab.inquire(KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
+                self._lab.inquire(self._lab, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
 
         title = "Keep the copy as a new model: its name"
         self.app.push_screen(AskScreen(title, "Enter writes it · Esc doesn't · nothing is overwritten"), answered)
 
     def _kept(self, kept: Kept) -> None:
-        if self.is_mounted:
+        if is_live(self):
             self._end()
             self._show_top()
         self._lab.say(
@@ -201,7 +198,7 @@ class LearnScreen(OverLab):
         )
 
     def _not_kept(self, problem: str) -> None:
-        if self.is_mounted:
+        if is_live(self):
             self._end(problem)
             self._show_top()
         else:

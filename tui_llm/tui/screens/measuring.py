@@ -20,7 +20,7 @@ class Measuring(Inquiring):
         if message.question is None:
             self.forget(GradientQuestion)
         else:
-            self.inquire(message.question, pane.show_gradient, pane.no_gradient)
+            self.inquire(pane, message.question, pane.show_gradient, pane.no_gradient)
 
     @on(LearnWanted)
     def _learn_wanted(self) -> None:

@@ -70,7 +70,7 @@ class MergesScreen(FullScreen):
 
     def _ask(self, first: int | None) -> None:
         request = self.lab.lab.moment()
-        self.lab.inquire(MergesQuestion(request, self.text, first), self._take, self._fail)
+        self.lab.inquire(self, MergesQuestion(request, self.text, first), self._take, self._fail)
 
     def _take(self, merges: Merges) -> None:
         self.merges, self.problem = merges, ""

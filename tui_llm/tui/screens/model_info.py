@@ -13,7 +13,8 @@ from tui_llm.display import visible
 from tui_llm.reading import ModelInfo
 from tui_llm.tui import format as fmt
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.lines import Lines
 
 
@@ -57,7 +58,7 @@ class InfoLines(Lines):
         return Text(self._lines[index], no_wrap=True)
 
 
-class ModelInfoScreen(KeepsUp, ModalScreen[None]):
+class ModelInfoScreen(BaseScreen, ModalScreen[None]):
     BINDINGS = bindings("model_info")
 
     def __init__(self, model: ModelInfo) -> None:
@@ -73,18 +74,17 @@ class ModelInfoScreen(KeepsUp, ModalScreen[None]):
         lines.focus()
         self._read()
 
-    @work(thread=True, exit_on_error=False)
+    @work(thread=True)
     def _read(self) -> None:
         from tui_llm import listing
 
         card = listing.card(Path(self._model.path))
-        self.app.call_from_thread(self._show, card)
+        deliver(self, self._show, card)
 
     def _show(self, card: str) -> None:
-        if self.is_mounted:
-            lines = self.query_one(InfoLines)
-            lines.card = card
-            lines.rebuild()
+        lines = self.query_one(InfoLines)
+        lines.card = card
+        lines.rebuild()
 
     def action_copy(self) -> None:
         table = "\n".join(f"{name}\t{visible(value)}" for name, value in facts(self._model))

@@ -18,10 +18,11 @@ from tui_llm.reading import ModelInfo, Weights
 from tui_llm.tui import format as fmt
 from tui_llm.tui.command import Command
 from tui_llm.tui.commands import bindings, footer
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.confirm import ConfirmScreen
 from tui_llm.tui.screens.model_info import ModelInfoScreen
 from tui_llm.tui.screens.pulling import PullsModels
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.lines import Lines
 
 
@@ -81,7 +82,7 @@ class ModelLines(Lines):
         return line
 
 
-class ModelsScreen(KeepsUp, ModalScreen[str | None], PullsModels):
+class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
     """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
     later than the rest: looking through it may take a second."""
 
@@ -109,17 +110,17 @@ class ModelsScreen(KeepsUp, ModalScreen[str | None], PullsModels):
     def look(self) -> None:
         self._look()
 
-    @work(thread=True, group="models-cache", exit_on_error=False)
+    @work(thread=True, group="models-cache")
     def _scan(self) -> None:
         from tui_llm import listing
 
         found = tuple(listing.cached())
         if found:
-            self.app.call_from_thread(self._take, found)
+            deliver(self, self._take, found)
 
     def _take(self, found: tuple[ModelInfo, ...]) -> None:
         self._cached = found
-        if self.is_mounted and self._own is not None:
+        if self._own is not None:
             self._rebuild()
 
     def show(self, models: tuple[ModelInfo, ...]) -> None:

@@ -25,6 +25,8 @@ from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
 from tui_llm.training.run import Run, check_name
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.corpus_check import corpora_said, several
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.estimating import Estimating
 from tui_llm.tui.screens.new_run_fields import (
     BESIDE,
@@ -36,7 +38,6 @@ from tui_llm.tui.screens.new_run_fields import (
     CorpusSuggester,
     row,
 )
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.tour_pane import left_of
 
 SETTLE = 0.15  # seconds without a key before files are looked at
@@ -71,7 +72,7 @@ def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
-class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
+class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     """Dismissed with the run, whose worker is started, or with None."""
 
     BINDINGS = bindings("new_run")
@@ -265,16 +266,16 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
             self._settle.stop()
         self._settle = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
 
-    @work(thread=True, exclusive=True, group="corpus", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="corpus")
     def _check_corpus(self, text: str) -> None:
         try:
             problem, fact = "", corpora_said(text)
         except UserError as error:
             problem, fact = str(error), ""
-        self.app.call_from_thread(self._corpus_checked, text, problem, fact)
+        deliver(self, self._corpus_checked, text, problem, fact)
 
     def _corpus_checked(self, text: str, problem: str, fact: str) -> None:
-        if self.is_mounted and text == self.text("corpus"):
+        if text == self.text("corpus"):
             self._judge("corpus", problem or "", f"{fact} ({SEVERAL})")
 
     def _examine_soon(self) -> None:
@@ -284,7 +285,7 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
             self._look.stop()
         self._look = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
 
-    @work(thread=True, exclusive=True, group="examine", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="examine")
     def _examine(self, given: dict[str, str], preset: str) -> None:
         unfit: dict[str, str] = {}
         model, settled, field = None, None, "from_model"
@@ -296,7 +297,7 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
             settled = settle(given, PRESETS[preset])[:2]
         except UserError as error:
             unfit[field] = str(error)
-        self.app.call_from_thread(self._examined, given, preset, model, settled, unfit)
+        deliver(self, self._examined, given, preset, model, settled, unfit)
 
     def _examined(
         self,
@@ -306,7 +307,7 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
         settled: tuple[TrainingSettings, GPTConfig] | None,
         unfit: dict[str, str],
     ) -> None:
-        if not self.is_mounted or (given, preset) != (self.given, self.preset):
+        if (given, preset) != (self.given, self.preset):
             return
         if model != self._model:
             self._model = model
@@ -347,7 +348,7 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
         trouble.update(Content(visible(line)))
         trouble.set_class(bool(line), "-some")
 
-    @work(thread=True, group="start", exit_on_error=False)
+    @work(thread=True, group="start")
     def _start(
         self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
     ) -> None:
@@ -362,6 +363,6 @@ class NewRunScreen(KeepsUp, ModalScreen[Run | None], Estimating):
         except (UserError, OSError) as error:
             if run is not None and not run.checkpoints() and not run.alive():
                 run.delete()  # so that the same name can be tried again
-            self.app.call_from_thread(self.trouble, " ".join(str(error).split()))
+            deliver(self, self.trouble, " ".join(str(error).split()))
         else:
-            self.app.call_from_thread(self.dismiss, run)
+            deliver(self, self.dismiss, run)

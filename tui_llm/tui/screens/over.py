@@ -9,7 +9,7 @@ from textual.app import App
 from textual.screen import Screen
 
 from tui_llm.tui.commands import COMMANDS
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.bars import KeyBar
 
 Row = tuple[str, ...]
@@ -25,7 +25,7 @@ def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
     return f"copied {len(rows) - 1} row{'' if len(rows) == 2 else 's'}, tab-separated"
 
 
-class OverLab(KeepsUp, Screen[None]):
+class OverLab(BaseScreen, Screen[None]):
     """A subclass gives `SCOPE` (its commands'; bindings are its own) and `table`."""
 
     SCOPE: ClassVar[str] = ""

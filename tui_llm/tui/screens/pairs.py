@@ -38,7 +38,7 @@ class PairsScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.lab.inquire(PairsQuestion(self.lab.lab.moment()), self._take, self._fail)
+        self.lab.inquire(self, PairsQuestion(self.lab.lab.moment()), self._take, self._fail)
 
     def _take(self, pairs: Pairs) -> None:
         self.pairs = pairs

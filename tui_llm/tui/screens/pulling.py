@@ -19,6 +19,7 @@ from tui_llm.display import visible
 from tui_llm.training import launch
 from tui_llm.tui import format as fmt
 from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.live import deliver
 from tui_llm.tui.screens.ask import AskScreen
 
 _BAR = 20  # cells
@@ -54,13 +55,13 @@ class PullsModels(ActsOnRuns):
     def command(self, name: str) -> list[str]:
         return [sys.executable, "-m", "tui_llm", "models", "pull", "--progress", "--json", "--", name]
 
-    @work(thread=True, group="models-pull", exit_on_error=False)
+    @work(thread=True, group="models-pull")
     def _pull(self, name: str) -> None:
         child = self._child = subprocess.Popen(
             self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env=launch.environment(), text=True, errors="replace",
         )  # fmt: skip
-        self.app.call_from_thread(self._tell, f"starting to pull {name}")
+        deliver(self, self._tell, f"starting to pull {name}")
         said = ""
         assert child.stderr is not None
         for line in child.stderr:
@@ -69,19 +70,18 @@ class PullsModels(ActsOnRuns):
             except ValueError:
                 now = None
             if isinstance(now, dict):
-                self.app.call_from_thread(self._tell, f"{name}: {progress_line(now)}")
+                deliver(self, self._tell, f"{name}: {progress_line(now)}")
             elif line.strip():
                 said = line.strip().removeprefix("tui-llm: ")
         code = child.wait()
         self._child = None
         if not self._left:
-            self.app.call_from_thread(self._ended, name, code, said)
+            deliver(self, self._ended, name, code, said)
 
     def _tell(self, line: str) -> None:
-        if self.is_mounted:
-            shown = self.query_one("#models-pull", Static)
-            shown.set_class(not line, "-hidden")
-            shown.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
+        shown = self.query_one("#models-pull", Static)
+        shown.set_class(not line, "-hidden")
+        shown.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
 
     def _ended(self, name: str, code: int, said: str) -> None:
         self._tell("")

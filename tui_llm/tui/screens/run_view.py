@@ -14,15 +14,16 @@ from textual.screen import Screen
 from tui_llm.errors import UserError
 from tui_llm.training.run import Run
 from tui_llm.tui.acting import ActsOnRuns
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.over import copy_rows
-from tui_llm.tui.screens.resizing import KeepsUp
 from tui_llm.tui.widgets.bars import KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
 INTERVAL = 0.5  # seconds between two looks at the file
 
 
-class RunView(KeepsUp, Screen[None], ActsOnRuns):
+class RunView(BaseScreen, Screen[None], ActsOnRuns):
     """A list and its keys. Subclasses say which file, how it is read, and show what was read."""
 
     PLACE = ""  # whose keys the footer shows
@@ -73,7 +74,7 @@ class RunView(KeepsUp, Screen[None], ActsOnRuns):
             self._busy = True
             self._look()
 
-    @work(thread=True, group="look", exit_on_error=False)
+    @work(thread=True, group="look")
     def _look(self) -> None:
         try:
             mark = self._stat()
@@ -87,7 +88,7 @@ class RunView(KeepsUp, Screen[None], ActsOnRuns):
             self._mark = mark
         finally:
             self._busy = False
-        self.app.call_from_thread(self._shown, found, problem)
+        deliver(self, self.show, found, problem)
 
     def _stat(self) -> tuple[int, int] | None:
         try:
@@ -95,10 +96,6 @@ class RunView(KeepsUp, Screen[None], ActsOnRuns):
         except OSError:
             return None
         return stat.st_mtime_ns, stat.st_size
-
-    def _shown(self, found: Any, problem: str) -> None:
-        if self.is_mounted:
-            self.show(found, problem)
 
     def action_copy(self) -> None:
         self.say(copy_rows(self.app, list(self.table())))

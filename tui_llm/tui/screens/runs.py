@@ -16,7 +16,8 @@ from textual.widgets import DataTable, Static
 from tui_llm.training import launch
 from tui_llm.training.run import Run, runs
 from tui_llm.tui.commands import bindings, footer
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.live import deliver
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.screens.run_actions import RunActions
 from tui_llm.tui.screens.run_rows import COLUMNS, RowReader, RunRow, cells
 from tui_llm.tui.widgets.grid import Grid
@@ -26,7 +27,7 @@ REFRESH = 2.0  # seconds, while a run is alive
 WHOLE = 90  # columns of a terminal from which all of the table is shown
 
 
-class RunsScreen(KeepsUp, ModalScreen[tuple[str, Run | None] | None], RunActions):
+class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
     watched one, at first the `marked` ones."""
 
@@ -82,7 +83,7 @@ class RunsScreen(KeepsUp, ModalScreen[tuple[str, Run | None] | None], RunActions
             self._busy = True
             self._look()
 
-    @work(thread=True, group="runs", exit_on_error=False)
+    @work(thread=True, group="runs")
     def _look(self) -> None:
         try:
             launch.reap()
@@ -90,10 +91,10 @@ class RunsScreen(KeepsUp, ModalScreen[tuple[str, Run | None] | None], RunActions
             rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
         finally:
             self._busy = False
-        self.app.call_from_thread(self._show, found, tuple(rows))
+        deliver(self, self._show, found, tuple(rows))
 
     def _show(self, found: dict[str, Run], rows: tuple[RunRow, ...]) -> None:
-        if not self.is_mounted or self._timer is None:
+        if self._timer is None:
             return
         if self._again:
             self.look()

@@ -16,7 +16,8 @@ from tui_llm.display import visible
 from tui_llm.errors import UserError
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.tui.commands import bindings
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
+from tui_llm.tui.widgets.field import Field
 from tui_llm.tui.widgets.tour_pane import left_of
 
 
@@ -51,14 +52,11 @@ def parsed(setting: Setting, text: str) -> float:
     return value
 
 
-class NumberField(Input):
-    """One line of text. What could not be seen in it can't be typed or pasted into it either."""
-
-    def validate_value(self, value: str) -> str:
-        return value if value.isprintable() else "".join(c for c in value if c.isprintable())
+class NumberField(Field):
+    """One number."""
 
 
-class SamplerScreen(KeepsUp, ModalScreen[SamplerSettings | None]):
+class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     """Dismissed with the settings, or with None. `set_aside` keeps what is switched off, by name, for the next time."""
 
     BINDINGS = bindings("sampler")

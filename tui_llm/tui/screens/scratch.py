@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
+from textual.widget import Widget
 
 from tui_llm.display import visible
 from tui_llm.facts.scratch import EXAMPLE, Scratch, ScratchQuestion, split
@@ -98,15 +99,13 @@ class ScratchScreen(OverLab):
         return ScratchQuestion(Request(), split(self.lab.scratch), self.sampler, temperatures)
 
     def _ask(self) -> None:
-        self._inquire(self._question(), self._take, self._say)
+        self._inquire(self, self._question(), self._take, self._say)
 
     def _take(self, found: Scratch) -> None:
-        if self.is_mounted:
-            self.shown.take(found)
+        self.shown.take(found)
 
     def _say(self, line: str) -> None:
-        if self.is_mounted:
-            self.shown.say_problem(line)
+        self.shown.say_problem(line)
 
     # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,9 +158,9 @@ class ScratchScreen(OverLab):
         self.app.push_screen(SamplerScreen(self.sampler, self._set_aside), chosen)
 
     def action_temperatures(self) -> None:
-        def fetch(temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
+        def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
             self.lab.temperatures = temperatures
-            self._inquire(self._question(temperatures), lambda found: take(found.temperatures), problem)
+            self._inquire(owner, self._question(temperatures), lambda found: take(found.temperatures), problem)
 
         self.app.push_screen(TemperaturesScreen(self.lab.temperatures, fetch))
 

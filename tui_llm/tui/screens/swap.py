@@ -37,7 +37,7 @@ class SwapScreen(FullScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.listing.can_select = True
-        self.lab.inquire(PlaceQuestion(self.request), self._read, self._fail)
+        self.lab.inquire(self, PlaceQuestion(self.request), self._read, self._fail)
 
     def _read(self, reading: Reading) -> None:
         self.reading = reading
@@ -123,7 +123,7 @@ class SwapScreen(FullScreen):
 
     def _swap(self, question: SwapQuestion) -> None:
         if self.reading is not None and self.reading.following is not None:
-            self.lab.inquire(question, self._done, self._fail)
+            self.lab.inquire(self, question, self._done, self._fail)
 
     def _done(self, swapped: Swapped) -> None:
         self.dismiss(None)

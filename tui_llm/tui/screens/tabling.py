@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from textual import on
+from textual.widget import Widget
 
 from tui_llm.errors import UserError
 from tui_llm.facts.temperatures import TemperaturesQuestion
@@ -66,7 +67,7 @@ class Tabling(LabBase):
                 pane.take_rows(page.start, page.rows)
 
         question = VocabularyQuestion(reading.request, message.order, message.places.start, message.places.stop)
-        self.inquire(question, take, pane.say_missing)
+        self.inquire(pane, question, take, pane.say_missing)
 
     @on(TableAsked)
     def _table_asked(self, message: TableAsked) -> None:
@@ -125,7 +126,7 @@ class Tabling(LabBase):
                 pane.show_search(f"{text!r}: match {fmt.count(found.number)} of {fmt.count(found.matches)}; N: next")
             pane.go_to(found.place)
 
-        self.inquire(FindQuestion(pane.reading.request, pane.order, text, after), take)
+        self.inquire(pane, FindQuestion(pane.reading.request, pane.order, text, after), take)
 
     # ── what if ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,9 +173,9 @@ class Tabling(LabBase):
         reading = self.table_pane.reading
         assert reading is not None
 
-        def fetch(temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
+        def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
             self.lab.temperatures = temperatures
-            self.inquire(TemperaturesQuestion(reading.request, temperatures), take, problem)
+            self.inquire(owner, TemperaturesQuestion(reading.request, temperatures), take, problem)
 
         self.app.push_screen(TemperaturesScreen(self.lab.temperatures, fetch, what_if_words(reading)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.widget import Widget
 
 from tui_llm.display import fit, visible, visible_token
 from tui_llm.errors import UserError
@@ -18,7 +19,7 @@ from tui_llm.tui.screens.over import OverLab, Row
 from tui_llm.tui.widgets.bars import KeyBar
 from tui_llm.tui.widgets.lines import Lines
 
-Fetch = Callable[[tuple[float, ...], Callable[[Any], object], Callable[[str], object]], None]
+Fetch = Callable[[Widget, tuple[float, ...], Callable[[Any], object], Callable[[str], object]], None]
 WIDTH = 9  # cells of a column
 BAR = 10
 
@@ -117,15 +118,13 @@ class TemperaturesScreen(OverLab):
         return self.query_one(TemperatureLines)
 
     def _ask(self) -> None:
-        self._fetch(self._temperatures, self._take, self._say)
+        self._fetch(self, self._temperatures, self._take, self._say)
 
     def _take(self, found: Temperatures) -> None:
-        if self.is_mounted:
-            self.lines.show(found)
+        self.lines.show(found)
 
     def _say(self, line: str) -> None:
-        if self.is_mounted:
-            self.lines.say_problem(line)
+        self.lines.say_problem(line)
 
     def action_type_temperatures(self) -> None:
         from tui_llm.tui.screens.ask import AskScreen

@@ -13,7 +13,7 @@ from tui_llm.errors import UserError
 from tui_llm.llm.instruction_pairs import Pair, typed
 from tui_llm.tui.command_tour import PAIRS
 from tui_llm.tui.commands import BY_ID, bindings
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 from tui_llm.tui.widgets.prompt import PromptEditor
 
 
@@ -27,7 +27,7 @@ class PairsEditor(PromptEditor):
             super().action_leave(False)
 
 
-class TourPairsScreen(KeepsUp, ModalScreen[str | None]):
+class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text, which `instruction_pairs.typed` reads, or with None."""
 
     SCOPE = PAIRS

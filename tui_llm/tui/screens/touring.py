@@ -229,7 +229,7 @@ class Touring(Inquiring):
             return
         self._tour_typed[ask.key] = text
         if ask.form == "file":
-            self.inquire(TextFileQuestion(Request(), text), _nothing, _nothing)
+            self.inquire(self, TextFileQuestion(Request(), text), _nothing, _nothing)
         self.look_at_tour()
 
     def _ask_pairs(self, ask: Ask) -> None:
@@ -241,7 +241,7 @@ class Touring(Inquiring):
             self._tour_typed[ask.key] = text
             self._tour_answers.pop(InstructQuestion, None)
             self._tour_problems.pop(InstructQuestion, None)
-            self.inquire(InstructQuestion(Request(), typed_pairs(text)), self._tour_tuned, _nothing)
+            self.inquire(self, InstructQuestion(Request(), typed_pairs(text)), self._tour_tuned, _nothing)
             self.look_at_tour()
 
         if not isinstance(self.app.screen, TourPairsScreen):

@@ -123,7 +123,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self._freeze(f"not of the open model ({model_words(weights)})" if weights else "no model is open")
             return
         ids = dict.fromkeys(node.id for node in self.shown_tree.nodes() if node.token is not None)
-        self.lab.inquire(KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
+        self.lab.inquire(self, KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
 
     def _known(self, known: Known) -> None:
         tree = self.shown_tree
@@ -165,7 +165,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         count = self.growth.count if self.growth is not None else self.rules.count
         self._wanted.clear()
         self._busy = True
-        self.lab.inquire(BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem)
+        self.lab.inquire(self, BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem)
 
     def _taken(self, branches: Branches) -> None:
         self._busy = False
@@ -283,7 +283,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         tree.draws += 1
         self._sampling = True
         self._show_bars()
-        self.lab.inquire(question, self._drawn, self._problem)
+        self.lab.inquire(self, question, self._drawn, self._problem)
 
     def action_count(self, count: int) -> None:
         self.rules.count = count

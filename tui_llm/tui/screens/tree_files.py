@@ -13,10 +13,10 @@ from tui_llm.errors import UserError
 from tui_llm.tree import Node, Tree
 from tui_llm.tree_file import load, save
 from tui_llm.tui.saving import free_path
-from tui_llm.tui.screens.resizing import KeepsUp
+from tui_llm.tui.screens.base import BaseScreen
 
 
-class KeepsTrees(KeepsUp, Screen[Any]):
+class KeepsTrees(BaseScreen, Screen[Any]):
     shown_tree: Tree
     file: Path | None = None  # where the tree was saved, or opened from
 

@@ -36,7 +36,7 @@ class VocabulariesScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.lab.inquire(VocabulariesQuestion(self.lab.lab.moment()), self._take, self._fail)
+        self.lab.inquire(self, VocabulariesQuestion(self.lab.lab.moment()), self._take, self._fail)
 
     def _take(self, found: Vocabularies) -> None:
         self.found = found
