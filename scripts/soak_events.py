@@ -59,11 +59,53 @@ def key_bytes() -> dict[str, str]:
 KEYS = key_bytes()
 SPECIALS = tuple(
     KEYS[name]
-    for name in (
-        "up down left right home end pageup pagedown tab shift+tab enter space backspace delete f1 f2 f3 f4 f5 f7 ctrl+p ctrl+o "
-        "ctrl+l ctrl+y ctrl+e ctrl+u ctrl+w ctrl+k ctrl+a ctrl+z ctrl+x ctrl+c ctrl+v ctrl+s ctrl+q ctrl+left ctrl+right "
-        "shift+left shift+right shift+up shift+down ctrl+home ctrl+end alt+right alt+enter"
-    ).split()
+    for name in [
+        "up",
+        "down",
+        "left",
+        "right",
+        "home",
+        "end",
+        "pageup",
+        "pagedown",
+        "tab",
+        "shift+tab",
+        "enter",
+        "space",
+        "backspace",
+        "delete",
+        "f1",
+        "f2",
+        "f3",
+        "f4",
+        "f5",
+        "f7",
+        "ctrl+p",
+        "ctrl+o",
+        "ctrl+l",
+        "ctrl+y",
+        "ctrl+e",
+        "ctrl+u",
+        "ctrl+w",
+        "ctrl+k",
+        "ctrl+a",
+        "ctrl+z",
+        "ctrl+x",
+        "ctrl+c",
+        "ctrl+v",
+        "ctrl+s",
+        "ctrl+q",
+        "ctrl+left",
+        "ctrl+right",
+        "shift+left",
+        "shift+right",
+        "shift+up",
+        "shift+down",
+        "ctrl+home",
+        "ctrl+end",
+        "alt+right",
+        "alt+enter",
+    ]
     if name in KEYS
 )
 
@@ -84,6 +126,7 @@ class Event:
     text: str = ""
     x: float = 0
     y: float = 0
+    count: int = 1  # how many a burst, or a held key, are
 
     def __str__(self) -> str:
         if self.kind == "type":
@@ -94,6 +137,11 @@ class Event:
 
 def typed(*parts: str) -> Event:
     return Event("type", "".join(parts))
+
+
+def burst(*parts: Event) -> Event:
+    """All of them before the app has seen the first."""
+    return Event("type", "".join(part.text for part in parts), count=sum(part.count for part in parts))
 
 
 class Events:
@@ -142,7 +190,7 @@ class Events:
 
     def _press(self, command: Command) -> Event:
         """A key once, twice at once, or held."""
-        return typed(self._key(command) * self._draw.choice((1, 1, 1, 1, 1, 2, 2, 12)))
+        return burst(*[typed(self._key(command))] * self._draw.choice((1, 1, 1, 1, 1, 2, 2, 12)))
 
     def _one(self) -> Event:
         draw = self._draw
@@ -163,9 +211,9 @@ class Events:
         """Several events before the app has seen the first: two closing keys, type-ahead, a click among keys."""
         draw = self._draw
         if draw.random() < 0.3:
-            return typed(draw.choice((ESCAPE, KEYS["enter"])) * draw.choice((2, 2, 3, 8)))
+            return burst(*[typed(draw.choice((ESCAPE, KEYS["enter"])))] * draw.choice((2, 2, 3, 8)))
         parts = (self._command, self._letter, self._special, self._mouse)
-        return typed(*(draw.choice(parts)().text for _ in range(draw.randint(2, 10))))
+        return burst(*(draw.choice(parts)() for _ in range(draw.randint(2, 10))))
 
     def _mouse(self) -> Event:
         draw = self._draw
@@ -176,11 +224,11 @@ class Events:
         if button == 35:
             return typed(f"\x1b[<35;{x};{y}M")
         if button >= 64:
-            return typed(f"\x1b[<{button};{x};{y}M" * draw.choice((1, 3, 10)))
+            return burst(*[typed(f"\x1b[<{button};{x};{y}M")] * draw.choice((1, 3, 10)))
         if draw.random() < 0.1:  # dragged
             to = f"{draw.randint(1, self._size[0])};{draw.randint(1, self._size[1])}"
             return typed(f"\x1b[<{button};{x};{y}M", f"\x1b[<{button + 32};{to}M", f"\x1b[<{button};{to}m")
-        return typed(f"\x1b[<{button};{x};{y}M\x1b[<{button};{x};{y}m" * draw.choice((1, 1, 1, 2, 3)))
+        return burst(*[typed(f"\x1b[<{button};{x};{y}M\x1b[<{button};{x};{y}m")] * draw.choice((1, 1, 1, 2, 3)))
 
     def _paste(self) -> Event:
         draw = self._draw
@@ -211,7 +259,8 @@ class Events:
 
     def _model(self) -> Event:
         """The models' list, some lines down, that model opened: all in one read."""
-        return typed(ESCAPE * 3, BY_ID["models"].keys, KEYS["down"] * self._draw.randrange(4), KEYS["enter"])
+        keys = (*[ESCAPE] * 3, BY_ID["models"].keys, *[KEYS["down"]] * self._draw.randrange(4), KEYS["enter"])
+        return burst(*map(typed, keys))
 
     def _wait(self) -> Event:
         return Event("wait", x=self._draw.choice((0.3, 0.3, 1.0, 3.0, 12.0)))

@@ -19,10 +19,28 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 CORPUS = "the cat sat on the mat and slept.\n" * 400
-SETTINGS = (
-    "--preset toy --layers 1 --heads 2 --width 16 --block-size 32 --batch-size 4 --steps 40 --eval-every 10 --checkpoint-every 10 "
-    "--device cpu"
-).split()
+SETTINGS = [
+    "--preset",
+    "toy",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--width",
+    "16",
+    "--block-size",
+    "32",
+    "--batch-size",
+    "4",
+    "--steps",
+    "40",
+    "--eval-every",
+    "10",
+    "--checkpoint-every",
+    "10",
+    "--device",
+    "cpu",
+]
 WORKER = """
 import fcntl, json, os, sys, time
 run, say = sys.argv[1], int(sys.argv[2])
