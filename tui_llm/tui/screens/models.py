@@ -82,7 +82,7 @@ class ModelLines(Lines):
         return line
 
 
-class ModelsScreen(PullsModels, BaseScreen, ModalScreen[str | None]):
+class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
     """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
     later than the rest: looking through it may take a second."""
 

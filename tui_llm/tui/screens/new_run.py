@@ -72,12 +72,12 @@ def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
-class NewRunScreen(Estimating, BaseScreen, ModalScreen[Run | None]):
+class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     """Dismissed with the run, whose worker is started, or with None."""
 
     BINDINGS = bindings("new_run")
     DEFAULT_CSS = """
-    NewRunScreen { align: center middle; }
+    NewRunScreen { align: center middle; background: transparent; }
     NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
         background: $surface; padding: 0 1; }
     NewRunScreen #rows { height: auto; max-height: 100%; }

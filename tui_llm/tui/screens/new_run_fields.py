@@ -9,13 +9,14 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.suggester import Suggester
 from textual.widget import Widget
-from textual.widgets import Input, Select, Static
+from textual.widgets import Select, Static
 
 from tui_llm.llm import finding
 from tui_llm.llm.device_names import DEVICES
 from tui_llm.training.fields import NAMES
 from tui_llm.training.presets import COMPILE, OPTIMISERS, PRECISIONS, PRESETS, SCHEDULES
 from tui_llm.tui.corpus_check import complete, complete_last, quoted
+from tui_llm.tui.widgets.field import Field
 
 OFF_ON = ("off", "on")
 CHOICES = {
@@ -86,13 +87,6 @@ HINTS = {
     "sample_prompt": "what samples begin with",
     "sample_tokens": "in each sample",
 }
-
-
-class Field(Input):
-    """One line of text. What could not be seen in it can't be typed or pasted into it either."""
-
-    def validate_value(self, value: str) -> str:
-        return value if value.isprintable() else "".join(c for c in value if c.isprintable())
 
 
 class CorpusField(Field):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from textual.command import CommandPalette
+from textual.widgets import Input
 
 from tui_llm.tui.screens.base import BaseScreen
+from tui_llm.tui.widgets.field import printable
 
 
 class Palette(BaseScreen, CommandPalette):
-    """Textual's, which closes once."""
+    """Textual's, which closes once, and whose line takes what can be seen only."""
+
+    def on_mount(self) -> None:
+        self.query_one(Input).validate_value = printable  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from tui_llm.tui.widgets.lines import Lines
 INTERVAL = 0.5  # seconds between two looks at the file
 
 
-class RunView(ActsOnRuns, BaseScreen, Screen[None]):
+class RunView(BaseScreen, Screen[None], ActsOnRuns):
     """A list and its keys. Subclasses say which file, how it is read, and show what was read."""
 
     PLACE = ""  # whose keys the footer shows

@@ -27,13 +27,13 @@ REFRESH = 2.0  # seconds, while a run is alive
 WHOLE = 90  # columns of a terminal from which all of the table is shown
 
 
-class RunsScreen(RunActions, BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
+class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
     watched one, at first the `marked` ones."""
 
     BINDINGS = bindings("runs")
     DEFAULT_CSS = """
-    RunsScreen { align: center middle; }
+    RunsScreen { align: center middle; background: transparent; }
     RunsScreen #runs-window { width: 110; max-width: 100%; height: auto; max-height: 90%; min-height: 6;
         border: round $primary; background: $surface; }
     RunsScreen DataTable { height: auto; max-height: 100%; background: $surface; }

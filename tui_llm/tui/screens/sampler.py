@@ -17,6 +17,7 @@ from tui_llm.errors import UserError
 from tui_llm.llm.sampler import SamplerSettings
 from tui_llm.tui.commands import bindings
 from tui_llm.tui.screens.base import BaseScreen
+from tui_llm.tui.widgets.field import Field
 from tui_llm.tui.widgets.tour_pane import left_of
 
 
@@ -51,11 +52,8 @@ def parsed(setting: Setting, text: str) -> float:
     return value
 
 
-class NumberField(Input):
-    """One line of text. What could not be seen in it can't be typed or pasted into it either."""
-
-    def validate_value(self, value: str) -> str:
-        return value if value.isprintable() else "".join(c for c in value if c.isprintable())
+class NumberField(Field):
+    """One number."""
 
 
 class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):

@@ -1,0 +1,454 @@
+"""The app under random keys, clicks, pastes, sizes and answers, for as many events as you like. A seed plays the same again.
+
+python scripts/soak.py [--seed S] [--events N] [--from K] [--keep-going]
+
+The real app with the real engine, in this process, on simulated time (soak_clock.py): after each event it is left alone until it
+has nothing more to do. After each event: nothing in the log, no exception anywhere, the app, its screen and the widget with the
+focus answer a message, within a bound of CPU time, and nothing that was foreign text reached the terminal raw. At the end: memory
+within a tenth of what it was after 5,000 events. The exit status is 1, and the last 30 events are told, where one of these fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import faulthandler
+import gc
+import importlib
+import itertools
+import logging
+import os
+import pkgutil
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ |= {
+    "TEXTUAL_ANIMATIONS": "none",
+    "TERM": "xterm-256color",
+    "COLORTERM": "truecolor",
+    "TEXTUAL_COLOR_SYSTEM": "truecolor",
+}
+
+from soak_clock import SettledLoop, Stuck, simulate_time
+from soak_events import Event, Events
+from soak_home import Home
+from soak_terminal import SoakDriver
+
+BOUND = 30.0  # seconds of CPU that an event may take
+HANG = 600.0  # real seconds
+MOMENT = 0.06  # simulated seconds after each event: paints, and answers that come late, are seen
+TIDY = 500  # events between two times that the home is tidied
+SETTLED = 5_000  # events after which memory may grow by a tenth
+QUANTUM = 60  # how often a long answer may ask whether it is overtaken until the next event comes
+TOKENS = 3  # tokens of a stream between two events
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
+
+
+class Gate:
+    """Lets the engine's thread make one call at a time, when the app has nothing to do, or not at all."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._permitted = False
+        self._kind: str | None = None  # what waits
+        self._open = False
+        self._left: dict[str, int] = {}
+        self.held = 0  # events for which no answer comes
+
+    def wait(self, kind: str) -> None:
+        """Called from the engine's thread."""
+        with self._changed:
+            if self._open:
+                return
+            self._kind = kind
+            self._changed.wait_for(lambda: self._permitted or self._open)
+            self._permitted, self._kind = False, None
+
+    @property
+    def blocked(self) -> bool:
+        with self._changed:
+            return self._kind is not None and not self._permitted and not self._open
+
+    def refill(self) -> None:
+        self._left = {"generate": TOKENS, "part": 1}
+
+    def permit(self) -> bool:
+        """Lets a call through that waits; false where none does, or not now."""
+        with self._changed:
+            if self._kind is None or self._permitted or self.held or self._left.get(self._kind, 1) <= 0:
+                return False
+            if self._kind in self._left:
+                self._left[self._kind] -= 1
+            self._permitted = True
+            self._changed.notify()
+            return True
+
+    def open(self) -> None:
+        with self._changed:
+            self._open = True
+            self._changed.notify()
+
+
+class GatedEngine:
+    """The engine, which waits at the gate before it does anything."""
+
+    def __init__(self, engine: Any, gate: Gate) -> None:
+        self._engine, self._gate = engine, gate
+
+    def _overtaken(self, overtaken: Callable[[], bool]) -> Callable[[], bool]:
+        asked = itertools.count(1)
+
+        def ask() -> bool:
+            if next(asked) % QUANTUM == 0:
+                self._gate.wait("part")
+            return overtaken()
+
+        return ask
+
+    def read(self, request: Any, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        self._gate.wait("read")
+        return self._engine.read(request, overtaken)
+
+    def answer(self, question: Any, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        self._gate.wait("answer")
+        return self._engine.answer(question, self._overtaken(overtaken))
+
+    def generate(self, request: Any, **how: Any) -> Iterator[Any]:
+        self._gate.wait("generate")
+        yield from self._engine.generate(request, **how)
+
+    def open(self, model: str) -> Any:
+        self._gate.wait("open")
+        return self._engine.open(model)
+
+    def refresh(self) -> Any:
+        self._gate.wait("refresh")
+        return self._engine.refresh()
+
+    def models(self) -> Any:
+        self._gate.wait("models")
+        return self._engine.models()
+
+
+class Faults(logging.Handler):
+    """Collects what should never be there: log entries, exceptions that nobody caught."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+        self.setFormatter(logging.Formatter("log: %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(self.format(record))
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        logging.getLogger().addHandler(self)
+        loop.set_exception_handler(
+            lambda _loop, context: self._add("the loop: " + str(context["message"]), context.get("exception"))
+        )
+        threading.excepthook = lambda told: self._add(f"thread {told.thread}", told.exc_value)
+        sys.unraisablehook = lambda told: self._add(f"unraisable: {told.err_msg} {told.object!r}", told.exc_value)
+
+    def _add(self, what: str, error: BaseException | None) -> None:
+        if isinstance(error, Stuck | asyncio.CancelledError):
+            return
+        self.found.append(what + "\n" + ("".join(traceback.format_exception(error)) if error else ""))
+
+
+def rss() -> int:
+    """Bytes."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def say(line: str) -> None:
+    print(line, file=sys.__stdout__, flush=True)
+
+
+class Soak:
+    def __init__(self, options: argparse.Namespace, home: Home) -> None:
+        self.options = options
+        self.home = home
+        self.gate = Gate()
+        self.faults = Faults()
+        self.recent: collections.deque[str] = collections.deque(maxlen=30)
+        self.number = 0
+        self.broken: collections.Counter[str] = collections.Counter()
+        self.quits = self.apps = self.reads = 0
+        self.slowest: list[tuple[float, int, str]] = []
+        self.memory: dict[int, int] = {}
+        self.loop = SettledLoop(self._busy, self.gate.permit, options.bound)
+        self.began = time.process_time()
+        self.app: Any = None
+        self.engine: Any = None
+
+    # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open_engine(self) -> GatedEngine:
+        from tui_llm.engine import PipelineEngine
+
+        self.engine = self.engine or GatedEngine(PipelineEngine("cpu"), self.gate)
+        return self.engine
+
+    def _make_app(self) -> Any:
+        from tui_llm.tui.app import LabApp
+
+        soak = self
+
+        class SoakApp(LabApp):
+            async def action_quit(self) -> None:
+                soak.quits += 1  # its own test is scripts/ends.py
+
+            def open_url(self, url: str, *, new_tab: bool = True) -> None:
+                pass
+
+        app = SoakApp(self._open_engine, model="nano", prompt="The cat sat on the")
+        app.driver_class = SoakDriver
+        return app
+
+    def _busy(self) -> bool:
+        """Whether the engine's thread is at work: neither at rest nor at the gate."""
+        if self.app is None:
+            return False
+        asker = self.app.lab_screen.asker
+        if not asker._thread.is_alive() or self.gate.blocked:
+            return False
+        with asker._wake:
+            return not (getattr(asker, "resting", False) and type(asker)._seen_next(asker) is None)
+
+    async def _start(self) -> asyncio.Task[None]:
+        from tui_llm.tui.asker import Asker
+
+        if not hasattr(Asker, "_seen_next"):
+            Asker._seen_next = Asker._next  # type: ignore[attr-defined]
+
+            def noted(asker: Any) -> Any:
+                job = Asker._seen_next(asker)  # type: ignore[attr-defined]
+                asker.resting = job is None
+                if job is None and not self.loop.is_closed():
+                    self.loop.call_soon_threadsafe(lambda: None)
+                return job
+
+            Asker._next = noted  # type: ignore[method-assign]
+        self.apps += 1
+        self.app = self._make_app()
+        self.gate.held = 0
+        self.gate.refill()
+        task = asyncio.get_running_loop().create_task(self.app.run_async(size=(120, 40)))
+        await self.loop.settle(1.0)
+        while self.app.lab_screen.weights is None and not task.done():
+            await self.loop.settle(0.1)
+        return task
+
+    async def _stop(self, task: asyncio.Task[None]) -> None:
+        self.gate.open()
+        if not task.done():
+            self.app.exit()
+            await self.loop.settle(1.0)
+        await asyncio.wait([task], timeout=1)
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _do(self, event: Event) -> None:
+        driver = self.app._driver
+        self.gate.refill()
+        if self.gate.held:
+            self.gate.held -= 1
+        if event.kind == "type":
+            driver.feed(event.text)
+        elif event.kind == "resize":
+            driver.resize(int(event.x), int(event.y))
+        elif event.kind == "wait":
+            await self.loop.settle(event.x)
+        elif event.kind == "hold":
+            self.gate.held = int(event.x)
+        elif event.kind == "grow":
+            self.home.grow(int(event.x))
+        elif event.kind == "save":
+            self.home.save()
+        elif event.kind == "end":
+            self.home.end_worker()
+        elif event.kind == "start":
+            self.home.start_worker()
+        answered: list[object] = []
+        self.app.call_later(answered.append, "app")  # behind the event in the app's queue
+        await self.loop.settle(MOMENT)
+        if event.kind == "type" and driver._parser._timeout_time is not None:
+            await self.loop.settle(0.11)
+            driver.tick()
+            await self.loop.settle(MOMENT)
+        await self._check(answered)
+
+    async def _check(self, answered: list[object]) -> None:
+        if self.app._exit or not self.app.is_running:
+            raise Broken(f"the app ended; {self.app._exception!r}")
+        if not answered:
+            raise Broken("the app does not answer")
+        pumps = [self.app.screen, *([self.app.screen.focused] if self.app.screen.focused else [])]
+        for pump in pumps:
+            pump.call_later(answered.append, pump)
+        await self.loop.settle(0)
+        for pump in pumps:
+            if pump not in answered and pump.is_running:
+                raise Broken(f"{pump} does not answer")
+        leaks, self.app._driver.leaks = self.app._driver.leaks, []
+        if leaks:
+            raise Broken(f"reached the terminal: {leaks[0]}")
+        if self.faults.found:
+            raise Broken("\n".join(self.faults.found))
+
+    async def _run(self) -> None:
+        self.faults.install(self.loop)
+        task = await self._start()
+        if self.faults.found:
+            raise Broken("\n".join(self.faults.found))
+        self.began = time.process_time()
+        tidied = reported = 0
+        for event in Events(self.options.seed):
+            if self.number >= self.options.events:
+                break
+            self.number += event.count
+            self.reads += 1
+            self.recent.append(f"{self.number}: {event}")
+            if self.options.verbose:
+                say(self.recent[-1])
+            self._arm()
+            self.loop.begin()
+            try:
+                await self._do(event)
+            except Broken as error:
+                if not self._told(error):
+                    break
+                self.faults.found.clear()
+                if not self.app.is_running or task.done() or self.app._exit:
+                    await asyncio.wait([task], timeout=5)
+                    task = await self._start()
+            spent = self.loop.spent
+            self.slowest = sorted([*self.slowest, (spent, self.number, str(event)[:80])], reverse=True)[:5]
+            if self.number - tidied >= TIDY:
+                tidied = self.number
+                self.home.tidy()
+            if self.number - reported >= self.options.report:
+                reported += self.options.report
+                self._report()
+        self._disarm()
+        await self._stop(task)
+
+    def _told(self, error: Exception) -> bool:
+        """Says what broke, each kind once; whether to go on."""
+        app = self.app
+        what = str(error)
+        if getattr(app, "_exception", None) is not None and not self.faults.found:
+            what += "\n" + "".join(traceback.format_exception(app._exception))
+        kind = what.strip().splitlines()[-1][:160]
+        self.broken[kind] += 1
+        if self.broken[kind] == 1:
+            say(f"\nBROKEN at event {self.number} of seed {self.options.seed}: {what}")
+            say("the last events:\n  " + "\n  ".join(self.recent))
+            say(f"again: python scripts/soak.py --seed {self.options.seed} --events {self.number}\n")
+        return bool(self.options.keep_going)
+
+    def _arm(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self.options.bound * 2)
+        if self.reads % 50 == 1:
+            faulthandler.dump_traceback_later(HANG, exit=True, file=sys.__stderr__)
+
+    def _disarm(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        faulthandler.cancel_dump_traceback_later()
+
+    def _report(self) -> None:
+        before = rss()
+        gc.collect()
+        self.memory[self.number] = rss()
+        spent = time.process_time() - self.began
+        say(
+            f"{self.number:>7,} events  {spent:8.1f} s CPU  {self.number / spent:5.1f} events/s  "
+            f"{before / 1e6:6.1f} MB, {self.memory[self.number] / 1e6:6.1f} after gc, most "
+            f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}  {len(gc.get_objects()):,} objects  "
+            f"{threading.active_count()} threads  {sum(1 for _ in Path('/dev/fd').iterdir())} files  "
+            f"{sum(self.broken.values())} broken"
+        )
+
+    def run(self) -> int:
+        signal.signal(signal.SIGPROF, _too_long)
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self._run())
+        except BaseException as error:  # whatever it is: printed here, as the app has the usual streams
+            self._disarm()
+            for frame in traceback.format_exception(error):
+                say(frame.rstrip())
+            self._told(error)
+            return 1
+        self._report()
+        spent = time.process_time() - self.began
+        say(f"seed {self.options.seed}: {self.number:,} events in {self.reads:,} reads of the terminal, {spent:.0f} s of CPU; {self.quits} times quit was asked for; "
+            f"{self.apps} apps; {sum(self.broken.values())} broken")  # fmt: skip
+        for kind, count in self.broken.most_common():
+            say(f"  {count} × {kind}")
+        for seconds, number, event in self.slowest:
+            say(f"  {seconds:.2f} s: {number}: {event}")
+        early = [size for number, size in self.memory.items() if number >= SETTLED]
+        if early and early[-1] > 1.1 * early[0]:
+            say(f"memory grew from {early[0] / 1e6:.0f} MB to {early[-1] / 1e6:.0f} MB")
+            return 1
+        return 1 if self.broken else 0
+
+
+def _too_long(_signal: int, frame: Any) -> None:
+    raise Stuck("in one handler:\n" + "".join(traceback.format_stack(frame)))
+
+
+def import_screens() -> None:
+    """Everything the app imports later, so that time is simulated there too and memory is not counted as growing."""
+    import tui_llm.tui
+
+    for module in pkgutil.walk_packages(tui_llm.tui.__path__, "tui_llm.tui."):
+        importlib.import_module(module.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--events", type=int, default=1000)
+    parser.add_argument("--bound", type=float, default=BOUND, help="seconds of CPU that an event may take")
+    parser.add_argument("--report", type=int, default=1000, help="events between two lines about memory")
+    parser.add_argument("--keep-going", action="store_true", help="go on after what broke, each kind of it told once")
+    parser.add_argument("--verbose", action="store_true", help="print each event")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tui-llm-soak-") as folder:
+        home = Home(Path(folder).resolve())
+        try:
+            home.train()
+            home.keep_pristine()
+            import_screens()
+            home.stand_in()
+            soak = Soak(options, home)
+            simulate_time(soak.loop.clock, ("textual", "tui_llm.tui"))
+            return soak.run()
+        finally:
+            home.close()
+            os.chdir("/")
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # the engine's thread may be in the middle of a call
