@@ -318,7 +318,7 @@ def test_every_position_is_read_as_transformers_predicts_there(
         row, score = rows[at - first - 1], whole.scores[at]
         assert reading.loss is not None and reading.distribution is not None and score is not None
         assert reading.loss.sum == pytest.approx(-float(row[ids[at]]), abs=2e-4)
-        assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-5)
+        assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-4)  # one row, and one of many: other kernels
         assert score.probability == pytest.approx(math.exp(-score.surprisal), rel=1e-4)
         assert {score.rank, reading.loss.tokens[0].rank} <= set(possible_ranks(row, ids[at]))
         entropy = -float((row.exp() * row).sum())
