@@ -1,24 +1,75 @@
-"""`python -m tests`: every check of this project, in turn; stops at the first that fails."""
+"""`python -m tests`: every check of this project, in turn; stops at the first that fails.
+
+`python -m tests ARGUMENTS` gives pytest the arguments and leaves out the second run of the numeric tests.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+PYTEST = (sys.executable, "-m", "pytest", "-n", "2")
 
-CHECKS = [
-    [BIN / "ruff", "check", "."],
-    [BIN / "ruff", "format", "--check", "."],
-    [BIN / "mypy"],
-    [BIN / "lint-imports"],
-    [sys.executable, "-m", "pytest", "-n", "2", "--durations=10", *sys.argv[1:]],
-]
+CHECKS = (
+    (BIN / "ruff", "check", "."),
+    (BIN / "ruff", "format", "--check", "."),
+    (BIN / "mypy",),
+    (BIN / "lint-imports",),
+    (*PYTEST, "--durations=10", *sys.argv[1:]),
+)
 
-for check in CHECKS:
-    print("$", " ".join(str(Path(word).name if i == 0 else word) for i, word in enumerate(check)), flush=True)
-    code = subprocess.run(check, cwd=HERE).returncode
+NUMERIC = (
+    "tests/llm",
+    "tests/instruments",
+    "tests/adapters",
+    "tests/test_engine.py",
+    "tests/test_api.py",
+    "tests/test_cli.py",
+    "tests/test_learn_command.py",
+    "tests/test_tree.py",
+    "tests/training/test_batch.py",
+    "tests/training/test_loop.py",
+    "tests/training/test_probes.py",
+    "tests/training/test_resume.py",
+)
+"""The tests of what the model computes. They run a second time with the kernels of a CPU that has AVX2 and no more."""
+
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+def run(check: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
+    said = [*(f"{name}={value}" for name, value in (variables or {}).items()), Path(check[0]).name, *check[1:]]
+    print("$", *said, flush=True)
+    code = subprocess.run(check, cwd=HERE, env={**os.environ, **(variables or {})}).returncode
     if code:
         sys.exit(code)
+
+
+def capability(variables: Mapping[str, str] | None = None) -> str:
+    """The instruction set of torch's kernels, as torch names it: AVX512, AVX2, DEFAULT …"""
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def main() -> None:
+    for check in CHECKS:
+        run(check)
+    if sys.argv[1:]:
+        return
+    if (own := capability()) == "AVX512":
+        run((*PYTEST, *NUMERIC), AVX2)
+    else:
+        print(
+            f"The numeric tests run once: torch's kernels are {own} here; those of AVX2 are chosen where it has AVX512."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests import HANG
+
 
 @dataclass
 class Repository:
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         if weights and repository.cut:
             self.wfile.write(body[: repository.cut])
             self.wfile.flush()
-            repository.go_on.wait(30)
+            repository.go_on.wait(HANG)
             self.close_connection = True
         else:
             self.wfile.write(body)

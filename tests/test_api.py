@@ -74,7 +74,7 @@ def test_refusals(lab: OpenModel) -> None:
 
 def test_importing_the_package_is_free_and_typed() -> None:
     code = "import sys, tui_llm; assert 'torch' not in sys.modules; from tui_llm import open_model; assert 'torch' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute"):
         import tui_llm
 

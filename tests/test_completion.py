@@ -48,7 +48,7 @@ def test_a_real_bash_completes(
         ("logits", "x", "--device", "c"): {"cpu", "cuda"},
         ("learn", "x", "--optimiser", "a"): {"adamw"},
     }.items():
-        done = subprocess.run(["bash", "-c", ASK, "bash", "tui-llm", *words], cwd=tmp_path, capture_output=True, text=True, timeout=30)  # fmt: skip
+        done = subprocess.run(["bash", "-c", ASK, "bash", "tui-llm", *words], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
         assert set(done.stdout.split()) == expected, (words, done.stderr)
 
 
@@ -60,7 +60,7 @@ def test_the_shell_itself_reads_its_script(shell: str, tmp_path: Path, capsys: p
         assert word in text
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -74,7 +74,7 @@ def test_names_that_a_shell_could_misread_are_left_out(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("what", NAMES)
 def test_names_load_nothing_slow(what: str) -> None:
     code = f"import sys; from tui_llm.cli import main; main(['completion', '{what}']); assert not {{'torch', 'textual', 'shtab'}} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_shtab_it_says_what_to_install(

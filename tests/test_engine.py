@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
+from tests.near_ties import possible_ranks
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.llm import checkpoint, named, tokenizer
@@ -149,7 +150,7 @@ def test_loss_is_teacher_forced(engine: PipelineEngine, reference: GPT2LMHeadMod
         loss = float(torch.nn.functional.cross_entropy(wanted[None], torch.tensor([id])))
         assert token.id == id
         assert token.loss == pytest.approx(loss, abs=2e-4)
-        assert token.rank == 1 + int((wanted > wanted[id]).sum())
+        assert token.rank in possible_ranks(wanted, id)
         ids.append(id)
     assert lossy.sum == pytest.approx(sum(t.loss for t in lossy.tokens))
     assert lossy.mean == pytest.approx(lossy.sum / 5)
@@ -317,9 +318,9 @@ def test_every_position_is_read_as_transformers_predicts_there(
         row, score = rows[at - first - 1], whole.scores[at]
         assert reading.loss is not None and reading.distribution is not None and score is not None
         assert reading.loss.sum == pytest.approx(-float(row[ids[at]]), abs=2e-4)
-        assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-5)
+        assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-4)  # one row, and one of many: other kernels
         assert score.probability == pytest.approx(math.exp(-score.surprisal), rel=1e-4)
-        assert score.rank == reading.loss.tokens[0].rank == 1 + int((row > row[ids[at]]).sum())
+        assert {score.rank, reading.loss.tokens[0].rank} <= set(possible_ranks(row, ids[at]))
         entropy = -float((row.exp() * row).sum())
         assert score.entropy == pytest.approx(entropy, abs=1e-4)
         assert reading.distribution.entropy == pytest.approx(entropy, abs=1e-4)

@@ -131,7 +131,7 @@ def test_the_command_with_a_token_and_a_mirror(
 ) -> None:
     server.repositories["some-one/Model.v2"] = repository
     done = command(server, "pull", "some-one/Model.v2", "--revision", "v1", "--json", "--progress", home=tmp_path / "h")
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate()
     assert done.returncode == 0, err
     made = json.loads(out)
     assert made["name"] == "some-one/Model.v2"
@@ -163,11 +163,11 @@ def test_cut_off_and_gone_on_with_by_another_process(server: Hub, repository: Re
         assert first.poll() is None
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=30)
+    first.communicate()
     repository.go_on.set()
     repository.cut, repository.ranges = 0, []
     done = command(server, "pull", "distilgpt2", home=tmp_path / "h")
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate()
     assert done.returncode == 0, err
     assert "every file as its hash says" in out
     assert repository.ranges == ["bytes=1048576-"]

@@ -95,7 +95,7 @@ def test_a_missing_extra_is_said(llama: tuple[Path, Any]) -> None:
         "from tui_llm.cli import main\n"
         f"sys.exit(main(['logits', 'The cat', '--model', {str(llama[0])!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'tui-llm[transformers]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

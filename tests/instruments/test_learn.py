@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from tests.near_ties import possible_ranks
 from tui_llm import paths
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import Overtaken, UserError
@@ -112,7 +113,10 @@ def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: Pip
     assert reading.loss is not None
     assert told.before.loss == pytest.approx(reading.loss.mean, abs=1e-4)
     assert told.before.probability == pytest.approx(math.exp(-reading.loss.sum), rel=1e-3)
-    assert told.before.rank == reading.loss.tokens[0].rank
+    ids, wanted = engine.target(request())
+    with torch.no_grad():
+        logits = engine.model(torch.tensor([ids]))[0, -1, :257]
+    assert {told.before.rank, reading.loss.tokens[0].rank} <= set(possible_ranks(logits, wanted[0]))
     assert bool((flat(engine.model) == weights).all())
     again = engine.read(request())
     assert again.loss == reading.loss and again.distribution == reading.distribution
@@ -172,13 +176,19 @@ def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: Pipel
     rows = []
     for model in (engine.model, copy_of(engine)):
         with torch.no_grad():
-            rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257].softmax(-1))
-    likeliest = {id for row in rows for id in row.topk(8).indices.tolist()}
-    assert {runner.token.id for runner in told.runners} == likeliest | {engine.tokenizer.encode("m")[0]}
+            rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257])
+    ranks = [(possible_ranks(rows[0], id), possible_ranks(rows[1], id)) for id in range(257)]
+    shown, (target, *_) = {runner.token.id for runner in told.runners}, engine.tokenizer.encode("m")
+    surely = {
+        id for id in range(257) if min(ranks[id][0][-1], ranks[id][1][-1]) <= 8
+    }  # among the first eight, before or after
+    perhaps = {id for id in range(257) if min(ranks[id][0][0], ranks[id][1][0]) <= 8}
+    assert surely | {target} <= shown <= perhaps | {target}
+    before, after = (row.softmax(-1) for row in rows)
     for runner in told.runners:
-        assert runner.before == pytest.approx(float(rows[0][runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.after == pytest.approx(float(rows[1][runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.rank_after == 1 + int((rows[1] > rows[1][runner.token.id]).sum())
+        assert runner.before == pytest.approx(float(before[runner.token.id]), rel=1e-4, abs=1e-7)
+        assert runner.after == pytest.approx(float(after[runner.token.id]), rel=1e-4, abs=1e-7)
+        assert runner.rank_after in ranks[runner.token.id][1]
     assert [r.target for r in told.runners].count(True) == 1
     dog, once, empty, long, hostile = told.watched
     ids, wanted = (engine.tokenizer.encode(text) for text in ("A dog", " ran"))

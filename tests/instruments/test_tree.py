@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.near_ties import are_likeliest
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import Overtaken, UserError
 from tui_llm.facts.tree import BranchQuestion, KnownQuestion, SampleQuestion
@@ -53,13 +54,13 @@ def test_every_number_from_fresh_passes(engine: PipelineEngine, reference: torch
         with torch.no_grad():
             logits = reference(torch.tensor([text + list(parent.path)])).logits[0, -1, : engine.tokenizer.size].double()
         raw = logits.log_softmax(-1)
-        assert [node.id for node in parent.children] == raw.topk(3).indices.tolist()
-        tempered, order = (logits / 0.7).softmax(-1).sort(descending=True)
+        assert are_likeliest([node.id for node in parent.children], logits)
+        tempered, _ = (logits / 0.7).softmax(-1).sort(descending=True)
         kept = int((tempered.cumsum(0) - tempered < 0.8).sum())
         for place, node in enumerate(parent.children):
             assert node.log_probability == pytest.approx(float(raw[node.id]), abs=1e-4)
             assert node.drawn == pytest.approx(float(tempered[place] / tempered[:kept].sum()) if place < kept else 0, abs=1e-4)  # fmt: skip
-            assert node.rank == place + 1 and node.id == int(order[place])
+            assert node.rank == place + 1
             way = torch.tensor([text + list(node.path)])
             with torch.no_grad():
                 every = reference(way).logits[0, :, : engine.tokenizer.size].double().log_softmax(-1)

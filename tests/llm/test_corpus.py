@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import HANG
 from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_json
@@ -302,7 +303,7 @@ def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypat
 
     def run(self: corpus._Tokeniser, *arguments: object) -> object:
         begun.append(1)
-        assert waiting.wait(60)  # until the other one stands at the lock
+        assert waiting.wait(HANG)  # until the other one stands at the lock
         return real(self, *arguments)  # type: ignore[arg-type]
 
     def progress(message: str) -> None:

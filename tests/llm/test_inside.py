@@ -41,7 +41,8 @@ def test_the_weights_on_the_values_give_what_the_layer_gives(shape: tuple[int, i
             x = block.norm1(traced.residuals[layer])
             _, _, values = inside.projections(block.attention, x)
             mixed = (weights[layer] @ values).transpose(0, 1).reshape(len(ids), -1)
-            assert torch.allclose(block.attention.out(mixed), block.attention(x[None])[0], atol=1e-5)
+            # Small sums of products up to 100: float32 leaves them 1e-5 and more apart where they are added in another order.
+            assert torch.allclose(block.attention.out(mixed), block.attention(x[None])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

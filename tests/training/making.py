@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests import HANG
 from tui_llm.training import launch
 from tui_llm.training.presets import TrainingSettings, from_fields
 from tui_llm.training.run import Run
@@ -87,7 +88,7 @@ class _Countdown:
 
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(HANG)
 
 
 def _half_a_line(now: _Countdown) -> None:
@@ -197,6 +198,20 @@ def _out_of_memory(now: _Countdown) -> None:
     Trainer._update = update  # type: ignore[method-assign]
 
 
+def _held_at_a_step(number: _Countdown) -> None:
+    """Not a moment to die at either: it goes no further than that step, and waits to be killed."""
+    from tui_llm.training.loop import Trainer
+
+    whole = Trainer._update
+
+    def update(self: Trainer, step: int, lr: float) -> tuple[float, float]:
+        if step > number.left:
+            time.sleep(HANG)
+        return whole(self, step, lr)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
 MOMENTS: dict[str, Callable[[_Countdown], None]] = {
     function.__name__.strip("_").replace("_", " "): function
     for function in (
@@ -207,6 +222,7 @@ MOMENTS: dict[str, Callable[[_Countdown], None]] = {
         _a_disk_turned_read_only,
         _a_clock_that_jumps,
         _out_of_memory,
+        _held_at_a_step,
     )
 }
 
@@ -230,7 +246,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def wait(until: Callable[[], object]) -> None:
-    """Waits for something in another process; the test's own time limit ends it where it never comes."""
+    """Waits for something in another process; the time limit of all tests ends it where it never comes."""
     while not until():
         launch.reap()
         time.sleep(0.02)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG
 from tests.training.making import TINY, begin, leftovers, losses, make, wait, words, work
 from tui_llm import paths
 from tui_llm.errors import UserError
@@ -97,7 +98,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
     wait(lambda: run.status().state == "paused")
     paused = step(run)
     launch.stop(run)
-    assert launch.wait_until_gone(run)
+    assert launch.wait_until_gone(run, HANG)
     assert run.status().state == "stopped" and f"{paused:,}" in run.status().message
     assert step(run) == run.checkpoints()[-1][0] == paused
     with pytest.raises(UserError, match="not being trained"):
@@ -105,10 +106,10 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
 
     # Resumed: not paused any more. SIGTERM saves at the step where it was.
     launch.start(run)
-    assert launch.wait_until_held(run)
+    assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)
     launch.stop(run)
-    assert launch.wait_until_gone(run)
+    assert launch.wait_until_gone(run, HANG)
     assert run.status().state == "stopped" and step(run) == run.checkpoints()[-1][0] > paused
     assert [row[0] for row in losses(run)] == list(range(1, step(run) + 1))
     assert leftovers(run.path) == []
@@ -213,7 +214,7 @@ def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: py
     run = make("run", text)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     launch.start(run)
-    assert not launch.wait_until_held(run)
+    assert not launch.wait_until_held(run, HANG)
     assert run.status().state == "failed" and "exit status 1" in run.status().message
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(UserError, match="can't start the worker"):

@@ -118,12 +118,15 @@ def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
             known = gradient.abs() > 1e-5
             assert torch.allclose(moved[known], -lr * gradient.sign()[known], rtol=2e-2, atol=1e-6), name
             continue
-        # Newton–Schulz in bf16 nears U Vᵀ of the gradient's SVD, with singular values about 1.
-        u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
+        # Newton–Schulz in bf16 nears U Vᵀ of the gradient's SVD, with singular values about 1: along each direction that
+        # is more than bf16's rounding (2⁻⁸) beside the largest. What is made of the rest is noise, and another kernel's.
+        u, sizes, vt = torch.linalg.svd(gradient, full_matrices=False)
+        known = sizes > 2**-8 * sizes[0]
         scaled = moved / (-lr * 0.2 * math.sqrt(max(p.shape)))
         assert torch.linalg.svdvals(scaled).max() < 1.4, name
-        cosine = (scaled * (u @ vt)).sum() / (scaled.norm() * (u @ vt).norm())
-        assert cosine > 0.9, name
+        along = u[:, known].T @ scaled @ vt[known].T
+        assert known.sum() > 8 and 0.6 < along.diagonal().min() <= along.diagonal().max() < 1.3, name
+        assert along.diagonal().norm() / along.norm() > 0.999, name
 
 
 def test_muon_learns(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import HANG
 from tests.training.making import _context, _work, begin, leftovers, lines, losses, make, wait, words
 from tui_llm.errors import UserError
 from tui_llm.foreign_files import read_json
@@ -218,7 +219,7 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
 @pytest.mark.parametrize("trouble", [Stopped(), UserError("no such file")], ids=["stop", "failure"])
 def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception) -> None:
     """Rank 0 may hold the store in which the others read what troubles it."""
-    both, gone, store, raised = threading.Barrier(2, timeout=5), threading.Event(), {}, {}
+    both, gone, store, raised = threading.Barrier(2, timeout=HANG), threading.Event(), {}, {}
     sums: list[float] = []
 
     class Rank(Torchrun):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import answered, drawn, make_app, unsafe, until
 
+from tests import HANG
 from tui_llm import listing, paths
 from tui_llm.llm import pulling
 from tui_llm.reading import ModelInfo
@@ -76,7 +77,7 @@ async def pulls(app: object, pilot: object) -> None:
 
 async def test_a_pull_shows_how_far_it_is_and_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     now = '{"doing": "model[/]", "done": 5000000, "total": 10000000}'
-    child(monkeypatch, f"import sys, time; print({now!r}, file=sys.stderr, flush=True); time.sleep(60)")
+    child(monkeypatch, f"import sys, time; print({now!r}, file=sys.stderr, flush=True); time.sleep({HANG})")
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -88,7 +89,7 @@ async def test_a_pull_shows_how_far_it_is_and_is_cancelled(monkeypatch: pytest.M
 
 
 async def test_leaving_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
-    child(monkeypatch, "import time; time.sleep(60)")
+    child(monkeypatch, f"import time; time.sleep({HANG})")
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)

@@ -55,7 +55,6 @@ async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
         assert "tales" not in app.text.replace("/texts/tales", "")
 
 
-@pytest.mark.timeout(30)
 async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.make("tales", done=3)
     app, going, go_on = ScreenApp(RunsScreen()), threading.Event(), threading.Event()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 
+import pytest
 from helpers import drawn
 from textual import work
 from textual.app import App, ComposeResult
 from textual.widgets import Static
+
+from tests import settling
 
 
 class Chain(App[None]):
@@ -53,3 +57,31 @@ async def test_a_thread_that_waits_holds_no_test() -> None:
         app.gate.set()
         await pilot.pause()
         assert "threaded" in "".join(drawn(app))
+
+
+async def test_a_thread_that_gets_no_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: the app's thread is ready to run, and for longer than `PATIENCE` nothing of it does."""
+    looks = iter([True] * 30)
+    monkeypatch.setattr(settling, "runnable", lambda: next(looks, False))
+    await settling.settle()
+    assert next(looks, None) is None
+
+
+@pytest.mark.skipif(not settling.TASKS.is_dir(), reason="only Linux tells what threads do")
+def test_threads_that_run_are_told_from_those_that_wait() -> None:
+    end = threading.Event()
+    waits = threading.Thread(target=end.wait)
+    works = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
+    waits.start()
+    try:
+        while settling.runnable():
+            pass
+        works.start()
+        while not settling.runnable():
+            assert works.is_alive()
+        works.join()
+        while settling.runnable():
+            pass
+    finally:
+        end.set()
+        waits.join()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, Reader
 
 TESTS = Path(__file__).parent
+READY, CTRL_Q = b"Prompt", b"\x11"
 RUNNER = """
     import os, sys
     sys.path.insert(0, {tests!r})
@@ -28,7 +29,6 @@ RUNNER = """
         def on_mount(self):
             os.write(1, b"NOISE-ON-1")
             os.write(2, b"NOISE-ON-2")
-            self.set_timer(0.2, self.exit)
 
         def on_ready(self):
             {ready}
@@ -63,8 +63,8 @@ TYPED = """
 
 def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
     """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
-    app has drawn its first screen. The terminal says that it is 0 × 0, which is taken for 80 × 25 at first and for 80 × 24
-    then: two sizes at once, which would take turns for ever (screens/base.py)."""
+    app has drawn its first screen, and all its keys then do (`READY`). The terminal says that it is 0 × 0, which is taken
+    for 80 × 25 at first and for 80 × 24 then: two sizes at once, which would take turns for ever (screens/base.py)."""
     program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {
@@ -93,7 +93,7 @@ def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed
             if not chunk:
                 break
             out += chunk
-            if typed and b"Prompt" in out:
+            if typed and READY in out:
                 os.write(master, typed)
                 typed = b""
         elif process.poll() is not None:
@@ -103,7 +103,7 @@ def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed
 
 
 def test_other_writers_go_to_the_log(tmp_path: Path) -> None:
-    status, out = run_in_terminal(tmp_path)
+    status, out = run_in_terminal(tmp_path, typed=CTRL_Q)
     log = (tmp_path / "log" / "app.log").read_bytes()
     assert status == 0
     assert b"NOISE-ON-1" in log and b"NOISE-ON-2" in log

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from fake_engine import HOSTILE, FakeEngine
 from fake_run import add, alive, make, sample
@@ -41,13 +39,10 @@ class Learner:
 
     async def until_done(self, step: str, part: int) -> None:
         try:
-            async with asyncio.timeout(40):
-                while (step, part) not in self.tour.done:
-                    self.lab.look_at_tour()
-                    await self.pilot.pause()
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            pytest.fail(f"{step} {part}: {self.tour.lacks}")
+            await until(self.pilot, lambda: self.lab.look_at_tour() or (step, part) in self.tour.done)
+        finally:
+            if (step, part) not in self.tour.done:
+                print(f"{step} {part}: {self.tour.lacks}")
 
     async def at(self, step: str, part: int, *keys: str) -> None:
         """Does part number `part` of `step` with `keys`; `wait` waits for the reading, `=text` types it, `[*9` presses 9 times."""

@@ -12,6 +12,7 @@ from fake_engine import VOCABULARY, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
+from tests import HANG
 from tui_llm.errors import UserError
 from tui_llm.facts.tree import Branches, Branching, BranchQuestion, Known, KnownQuestion, Next, SampleQuestion
 from tui_llm.reading import Candidate, Weights
@@ -38,7 +39,7 @@ class TreeEngine(FakeEngine):
         return Next(self.token(row.id), math.log(row.raw_probability), row.probability, row.rank, u)
 
     def branch(self, question: BranchQuestion) -> Branches:
-        assert self.free.wait(20)
+        assert self.free.wait(HANG)
         found = [
             Branching(path, tuple(self._next(row) for row in self._rows(question, path)[: question.count]))
             for path in question.paths

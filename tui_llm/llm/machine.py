@@ -119,7 +119,7 @@ def measure_apart(device: torch.device) -> Machine | None:
     threads = str(torch.get_num_threads())
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=True)
         return known(device)
     return None
 

@@ -255,8 +255,9 @@ def reap() -> None:
             )
 
 
-def wait_until_held(run: Run, timeout: float = 30.0) -> bool:
-    """Waits until the run's worker holds its lock or has ended; says whether it is held."""
+def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
+    """Waits until the run's worker holds its lock or has ended; says whether it is held. `timeout` is for a hang: on a busy
+    machine importing torch may take a minute."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if run.alive():

@@ -22,9 +22,7 @@ from tui_llm.training import launch
 from tui_llm.training.presets import TrainingSettings
 
 SECONDS = 15.0  # that the steps may take
-STARTING = (
-    60.0  # seconds that the process may take to begin: torch's import, a few seconds where the machine isn't busy
-)
+STARTING = 600.0  # that the process may take to begin, else it hangs: torch's import takes a minute on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
