@@ -73,8 +73,6 @@ def argument(action: argparse.Action) -> str:
     words = " ".join(value) if isinstance(value, tuple) else value
     if action.nargs in ("+", "*"):
         words += " …"
-    if action.option_strings and isinstance(action, argparse._AppendAction):
-        words += " …"
     return " ".join(filter(None, [", ".join(action.option_strings), words if action.nargs != 0 else ""]))
 
 
@@ -91,6 +89,7 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         elif not isinstance(action, argparse._HelpAction):
             about = parser._get_formatter()._expand_help(action)
             about += " (required)" if action.required and action.option_strings else ""
+            about += " (repeatable)" if isinstance(action, argparse._AppendAction) else ""
             rows.append(f"| {code(argument(action))} | {cell(about)} |")
     if rows:
         yield "\n".join(["| argument | meaning |", "|---|---|", *rows]) + "\n"
