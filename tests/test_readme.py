@@ -60,7 +60,6 @@ def test_generated_pages_are_current_whatever_the_terminal(columns: str) -> None
         [sys.executable, REPOSITORY / "scripts" / "readme.py", "--check"],
         cwd=REPOSITORY,
         env={**os.environ, "COLUMNS": columns},
-        timeout=60,
     )
     assert done.returncode == 0, "run: python scripts/readme.py"
 
