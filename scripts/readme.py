@@ -1,89 +1,132 @@
-"""Writes the README's keys and tree and docs/keys.md from the code, so that none goes stale; `--check` only compares.
+"""Writes the README's tree, docs/keys.md and docs/cli.md from the code; `--check` only compares.
 
 python scripts/readme.py [--check]
 """
 
 from __future__ import annotations
 
-import ast
+import argparse
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHOWN = {"docs/app.svg": "the picture above", "docs/keys.md": "every key of every screen",
-         "docs/instruments.md": "what the panes and screens can do, with their numbers", "docs/training.md": "training for real", "docs/models.md": "other models, vocabularies, no network",
-         "docs/performance.md": "how quick it is, and how that was measured",
-         "models/nano/README.md": "the card of the model that ships: data, command, losses",
-         "pyproject.toml": "what it needs, and the rules it is held to", ".ci/run": "the second command above",
-         "tui_llm/tui/app.tcss": "How the screen is laid out and coloured."}  # fmt: skip
+
+FOLDERS = {  # each folder of the package, and those beside it, in reading order; a test compares them with the disk
+    "tui_llm": "the package: `cli.py`, `api.py` and `engine.py` are its entry points",
+    "tui_llm/commands": "what each command of the command line does",
+    "tui_llm/options": "the options of each command, and its help page",
+    "tui_llm/tui": "the app: keys, state, and the thread that calls the engine; imports no torch",
+    "tui_llm/tui/screens": "the main screen with its five panes, and the full screens",
+    "tui_llm/tui/panes": "the five panes, and the views of the screen Inside",
+    "tui_llm/tui/widgets": "lists, tables, charts, the prompt's editor",
+    "tui_llm/tour": "the tour's steps and their checks",
+    "tui_llm/facts": "frozen dataclasses: what an instrument is asked, and its answer",
+    "tui_llm/instruments": "how each of those answers is computed",
+    "tui_llm/training": "runs: settings, the worker process, checkpoints, metrics",
+    "tui_llm/llm": "the maths: tokenizers, GPT-2, softmax, sampling, loss, corpora",
+    "tui_llm/llm/adapters": "other causal language models, through transformers",
+    "models": "the model that ships",
+    "docs": "the pages listed above, and their pictures",
+    "scripts": "write the generated pages, draw the pictures, measure, train nano",
+    "dev": "the log of what was measured and tried",
+    "tests": "pytest; the folders follow the package's",
+}
 
 
-def keys(*, lab: bool) -> str:
-    """The keys by group; with `lab` those of the five panes and of everywhere, without the full screens'."""
-    from tui_llm.tui.commands import COMMANDS, PANES
+def cell(text: str) -> str:
+    """`text` in a cell of a Markdown table."""
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
+
+
+def code(text: str) -> str:
+    """`text` as code in such a cell."""
+    return f"`{text}`" if "|" not in text else f"<code>{cell(text)}</code>"
+
+
+def keys() -> str:
+    """Every key, by group."""
+    from tui_llm.tui.commands import COMMANDS
 
     groups: dict[str, list[str]] = {}
     for command in COMMANDS:
-        if lab and command.scope not in ("app", "lab", "prompt", *PANES):
-            continue
-        what = command.tooltip.replace("|", chr(92) + "|").replace("<", "&lt;")
-        groups.setdefault(command.group, []).append(f"`{command.key_text}` | {what} |")
+        groups.setdefault(command.group, []).append(f"`{command.key_text}` | {cell(command.tooltip)} |")
     rows = ["| where | key | what |", "|---|---|---|"]
     for group, lines in groups.items():
         rows += [f"| {group if at == 0 else ''} | {line}" for at, line in enumerate(lines)]
     return "\n".join(rows)
 
 
-def all_keys() -> str:
-    return (
-        "# Every key, on every screen\n\nWritten by `python scripts/readme.py` from the app's own commands. `?` shows this in"
-        " the app.\n\n" + keys(lab=False) + "\n"
-    )
-
-
-def first_line(path: Path) -> str:
-    """A module's docstring, up to its first full stop."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return re.split(r"(?<=\.)\s", text.split("\n\n")[0].replace("\n", " "))[0].rstrip(".")
-
-
 def tree() -> str:
+    """The folders, indented by depth."""
     lines = []
-    for top in ("tui_llm", "models", "scripts", "docs", "tests"):
-        lines.append(f"{top}/")
-        for path in sorted((REPOSITORY / top).rglob("*")):
-            name = path.relative_to(REPOSITORY)
-            if (
-                "__pycache__" in name.parts
-                or not path.is_file()
-                or (path.name == "__init__.py" and not path.stat().st_size)
-            ):
-                continue
-            about = SHOWN.get(str(name)) or (first_line(path) if path.suffix == ".py" else "")
-            if about:
-                lines.append(f"    {name.relative_to(top)!s:34} {about}")
-    for name in (".ci/run", "pyproject.toml"):
-        lines.append(f"{name:38} {SHOWN[name]}")
+    for folder, about in FOLDERS.items():
+        depth, name = folder.count("/"), folder.rpartition("/")[2]
+        lines.append(f"{'    ' * depth + name + '/':<24} {about}")
     return "```\n" + "\n".join(lines) + "\n```"
 
 
-def written(text: str) -> str:
-    for name, made in (("keys", keys(lab=True)), ("tree", tree())):
-        text = re.sub(
-            rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)",
-            lambda m, made=made: f"{m[1]}{made}\n{m[2]}",
-            text,
-            flags=re.DOTALL,
-        )  # type: ignore[misc]
-    return text
+def argument(action: argparse.Action) -> str:
+    """An argument as it is typed: `--top N`, `TOKEN=LOGIT …`."""
+    value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
+    words = " ".join(value) if isinstance(value, tuple) else value
+    if action.nargs in ("+", "*"):
+        words += " …"
+    return " ".join(filter(None, [", ".join(action.option_strings), words if action.nargs != 0 else ""]))
+
+
+def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    """What `tui-llm PATH --help` says, as Markdown. The order of the options is the parser's."""
+    yield f"## tui-llm {path}".rstrip() + "\n"
+    for paragraph in (parser.description or "").split("\n\n"):
+        as_is = any(line.startswith("  ") for line in paragraph.splitlines())
+        yield f"```text\n{paragraph}\n```\n" if as_is else paragraph.replace("<", "&lt;") + "\n"
+    rows, actions = [], []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            actions = [(choice.dest, choice.help) for choice in action._choices_actions]
+        elif not isinstance(action, argparse._HelpAction):
+            about = parser._get_formatter()._expand_help(action)
+            about += " (required)" if action.required and action.option_strings else ""
+            about += " (repeatable)" if isinstance(action, argparse._AppendAction) else ""
+            rows.append(f"| {code(argument(action))} | {cell(about)} |")
+    if rows:
+        yield "\n".join(["| argument | meaning |", "|---|---|", *rows]) + "\n"
+    if actions:
+        linked = ((f"tui-llm {path} {name}".replace("  ", " "), about) for name, about in actions)
+        lines = [f"| [`{name}`](#{name.replace(' ', '-')}) | {cell(about or '')} |" for name, about in linked]
+        yield "\n".join(["| command | what it does |", "|---|---|", *lines]) + "\n"
+    examples, _, sections = (parser.epilog or "").removeprefix("examples:\n").partition("\n\n")
+    yield "\n".join(["```console", *(line.strip() for line in examples.splitlines()), "```"]) + "\n"
+    if sections:
+        yield f"```text\n{sections}\n```\n"
+
+
+def commands() -> str:
+    from tui_llm.cli import build_parser
+    from tui_llm.options.manual import parsers
+
+    return "\n".join(part for path, parser in parsers(build_parser()) for part in help_page(path, parser))
+
+
+def written(text: str, name: str, made: str) -> str:
+    """`text` with what stands between the marks of `name` replaced."""
+    start, end = re.escape(f"<!-- {name}:"), re.escape(f"<!-- /{name} -->")
+    found = re.subn(rf"({start}[^\n]*-->\n).*?({end})", lambda m: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL)
+    assert found[1] == 1, f"one pair of marks for {name}"
+    return found[0]
+
+
+PAGES = {"README.md": ("tree", tree), "docs/keys.md": ("keys", keys), "docs/cli.md": ("commands", commands)}
 
 
 def main() -> int:
-    stale = 0
-    for path, new in ((REPOSITORY / "README.md", None), (REPOSITORY / "docs" / "keys.md", all_keys())):
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        new = written(text) if new is None else new
+    stale = False
+    for name, (mark, make) in PAGES.items():
+        path = REPOSITORY / name
+        text = path.read_text(encoding="utf-8")
+        new = written(text, mark, make())
         stale |= new != text
         if "--check" not in sys.argv and new != text:
             path.write_text(new, encoding="utf-8")

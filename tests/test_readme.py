@@ -1,7 +1,10 @@
-"""What the README says is so: its commands run, its keys and tree are the code's, CI runs its test command."""
+"""README, docs and CONTRIBUTING are true: their commands run, generated parts are current, links and named files exist."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -11,78 +14,155 @@ from pathlib import Path
 
 import pytest
 
+from tui_llm import facts, instruments
 from tui_llm.cli import build_parser, main
+from tui_llm.reading import Question
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+README = REPOSITORY / "README.md"
+CLI = REPOSITORY / "docs" / "cli.md"
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+ALL = [README, *PAGES, *(REPOSITORY / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "dev/LOG.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
 
 
 def test_ci_runs_the_readmes_second_command() -> None:
-    second = BLOCKS[1].strip()
+    second = blocks(README, "sh")[1].strip()
     assert second.endswith("-m tests")
     assert second in (REPOSITORY / ".ci" / "run").read_text()
 
 
 def test_the_first_command_ends_in_the_app() -> None:
-    install, app = BLOCKS[0].strip().rsplit("&&", 1)
+    install, app = blocks(README, "sh")[0].strip().rsplit("&&", 1)
     assert "pip install" in install
     assert app.strip() == ".venv/bin/tui-llm"
     assert "tui-llm" in (REPOSITORY / "pyproject.toml").read_text()
 
 
-def test_keys_and_tree_are_the_codes() -> None:
-    done = subprocess.run([sys.executable, REPOSITORY / "scripts" / "readme.py", "--check"], cwd=REPOSITORY)
+def test_readme_is_short() -> None:
+    assert README.stat().st_size <= 20_000
+
+
+def test_performance_is_a_reference() -> None:
+    assert len((REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_generated_pages_are_current_whatever_the_terminal(columns: str) -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "readme.py", "--check"],
+        cwd=REPOSITORY,
+        env={**os.environ, "COLUMNS": columns},
+    )
     assert done.returncode == 0, "run: python scripts/readme.py"
 
 
-def examples() -> list[list[str]]:
-    lines = [shlex.split(line, comments=True) for line in BLOCKS[2].splitlines()]
-    return [words[1:] for words in lines if words and words[0] == "tui-llm" and len(words) > 1]
+def test_the_tree_names_each_folder_of_the_package() -> None:
+    sys.path.insert(0, str(REPOSITORY / "scripts"))
+    try:
+        folders = importlib.import_module("readme").FOLDERS
+    finally:
+        sys.path.pop(0)
+    package = {name(path.parent) for path in (REPOSITORY / "tui_llm").rglob("*.py")}
+    assert {folder for folder in folders if folder.startswith("tui_llm")} == package
+    assert all((REPOSITORY / folder).is_dir() for folder in folders)
 
 
-def test_every_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In their order, as a reader would: what one leaves, the next may use."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("README.md", "CHANGELOG.md"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    assert len(examples()) >= 10
-    for words in examples():
-        assert main(words) == 0, (words, capsys.readouterr().err)
-        assert capsys.readouterr().out.strip(), words
-    assert (tmp_path / "my-model" / "model.safetensors").is_file()
-
-
-PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_the_docs_say_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `sh` block, line by line; `console` blocks hold what needs hours, several machines or another shell."""
-    monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:1] == ["tui-llm"]:
-                assert main(words[1:]) == 0, line
-            elif words[:1] == ["printf"]:
-                subprocess.run(["bash", "-c", line], check=True)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_the_docs_link_to_is_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).is_file(), target
-
-
-def test_every_command_is_mentioned() -> None:
+def test_every_command_is_in_the_readmes_table() -> None:
     (commands,) = (action.choices for action in build_parser()._actions if action.dest == "command")
-    for name in commands or ():
-        assert f"tui-llm {name}" in README, name
+    text = README.read_text(encoding="utf-8")
+    for command in commands or ():
+        assert f"`{command}`" in text, command
 
 
-def test_files_that_are_linked_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (REPOSITORY / target).is_file(), target
+def lines(page: Path) -> list[str]:
+    """The commands of the page's `sh` blocks; `console` blocks hold what takes hours, several machines or another shell."""
+    return [line for line in "".join(blocks(page, "sh")).splitlines() if words(line)]
+
+
+def words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In their order: what one leaves, the next may use."""
+    monkeypatch.chdir(tmp_path)
+    for text in ("README.md", "CHANGELOG.md"):
+        shutil.copy(REPOSITORY / text, tmp_path)
+    for line in lines(page):
+        if words(line)[0] == "tui-llm":
+            assert main(words(line)[1:]) == 0, (line, capsys.readouterr().err)
+            assert capsys.readouterr().out.strip(), line
+        else:
+            assert words(line)[0] == "printf", line
+            subprocess.run(["bash", "-c", line], check=True)
+    if page == CLI:
+        assert len(lines(page)) > 15
+        assert (tmp_path / "my-model" / "model.safetensors").is_file()
+
+
+def test_the_readmes_commands_are_among_the_examples_that_run() -> None:
+    mine = lines(README)[2:]
+    assert len(mine) >= 5
+    run = [words(line) for line in lines(CLI)]
+    assert [line for line in mine if words(line) not in run] == []
+
+
+@pytest.mark.parametrize("page", [page for page in [README, *PAGES] if blocks(page, "python")], ids=name)
+def test_python_runs(page: Path) -> None:
+    """The blocks of a page are one program."""
+    exec(compile("".join(blocks(page, "python")), page.name, "exec"), {})
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{target}#{anchor}"
+
+
+FILES = re.compile(r"`((?:tui_llm|scripts|tests|docs|dev)/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for path in FILES.findall(page.read_text(encoding="utf-8")):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_the_walk_names_what_is_in_each_file() -> None:
+    rows = re.findall(r"^\| `(tui_llm/[^`]*\.py)` \| (.*) \|$", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.M)
+    assert len(rows) > 30
+    for path, about in rows:
+        code = (REPOSITORY / path).read_text(encoding="utf-8")
+        for used in re.findall(r"`([A-Za-z_.]+)`", about):
+            last = used.rpartition(".")[2]
+            assert re.search(rf"\b{last}\b", code), f"{used} in {path}"
+
+
+def test_every_instrument_is_in_the_table_of_instruments() -> None:
+    for package in (facts, instruments):
+        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(found.name)
+    names = {match[1] for one in Question.__subclasses__() if (match := re.search(r"\.(?:facts|instruments)\.(\w+)", one.__module__))}  # fmt: skip
+    assert len(names) > 10
+    table = (REPOSITORY / "docs" / "instruments.md").read_text(encoding="utf-8").split("\n\n")[2]
+    assert {one for one in names if f"`{one}`" not in table} == set()

@@ -36,7 +36,7 @@ def trains_in_bfloat16(device: torch.device) -> bool:
 
 
 # Multiply-adds below which a second thread costs more than it brings: waking it, waiting for it, and, where a training
-# run has the cores, waiting much longer (measured: docs/performance.md).
+# run has the cores, waiting much longer (measured: dev/LOG.md).
 _WORTH_THREADS = 100_000_000
 _ALL = torch.get_num_threads()
 

@@ -2,7 +2,7 @@
 
     block(x): a whole block, its backward pass written out;  head_loss(x): head and loss in one
 
-What makes it fast, each measured (docs/performance.md):
+What makes it fast, each measured (dev/LOG.md):
 
 - Matrix products in `dtype` (bfloat16, where the CPU multiplies in it) on weights that are cast once a step. The weights
   themselves, their gradients, the residual stream, LayerNorm, softmax sums and the loss stay float32.
