@@ -22,7 +22,22 @@ from tui_llm.tui.run_watch import RunReader
 from tui_llm.tui.screens.run_rows import RowReader, cells
 
 DEEP = b"[" * 5000 + b"]" * 5000
-STRANGE = ("NaN", "Infinity", "-Infinity", "1e999", "-1", "9" * 400, str(2**63), '"5"', '"x"', "true", "null", "[]", "{}", '""')
+STRANGE = (
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "-1",
+    "9" * 400,
+    str(2**63),
+    '"5"',
+    '"x"',
+    "true",
+    "null",
+    "[]",
+    "{}",
+    '""',
+)
 
 
 def _fifo(path: Path) -> None:
@@ -59,7 +74,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "UTF-16": _bytes('{"step": 1, "loss": 1}\n'.encode("utf-16")),
     "Latin-1": _bytes(b'{"step": 1, "message": "\xe9"}\n'),
     "deep": _bytes(DEEP + b"\n"),
-    "deep inside": _bytes(b'{"step": 1, "probes": ' + DEEP + b', "settings": ' + DEEP + b', "message": ' + DEEP + b"}\n"),
+    "deep inside": _bytes(
+        b'{"step": 1, "probes": ' + DEEP + b', "settings": ' + DEEP + b', "message": ' + DEEP + b"}\n"
+    ),
     "a list": _bytes(b"[1, 2]\n"),
     "a number": _bytes(b"1e999\n"),
 }
@@ -157,7 +174,9 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_anything_in_the_place_of_a_file(name: str, bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_anything_in_the_place_of_a_file(
+    name: str, bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw = random.Random(name)
     for kind, put in KINDS.items():
         shutil.rmtree(bad.path)
@@ -214,7 +233,9 @@ def test_anything_in_the_place_of_a_number_of_a_line(
 
 def test_a_line_with_numbers_that_are_none_is_null_and_said(bad: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with bad.metrics_path.open("a") as file:
-        file.write('{"step": 21, "loss": NaN, "lr": Infinity, "grad_norm": 1, "tokens_per_second": 1, "val_loss": NaN}\n')
+        file.write(
+            '{"step": 21, "loss": NaN, "lr": Infinity, "grad_norm": 1, "tokens_per_second": 1, "val_loss": NaN}\n'
+        )
     row = check(bad, capsys, COMMANDS)
     assert (row["step"], row["loss"]) == (21, None) and "finite" in row["problem"]
     assert cli.main(["runs"]) == 0
