@@ -84,11 +84,10 @@ def writes(source: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"os.{name}"
             elif of == "shutil" and name not in ("get_terminal_size", "disk_usage", "which"):
                 yield node.lineno, f"shutil.{name}"
-            elif of != "os" and (
-                name in METHODS or name in NAMES or (name == "open" and set(_mode(node, 0)) & set("wax+"))
-            ):
-                yield node.lineno, name
-            elif name == "replace" and len(node.args) == 1 and not node.keywords:  # a path's; a text's has two
+            elif (
+                of != "os"
+                and (name in METHODS or name in NAMES or (name == "open" and set(_mode(node, 0)) & set("wax+")))
+            ) or (name == "replace" and len(node.args) == 1 and not node.keywords):
                 yield node.lineno, name
 
 

@@ -153,12 +153,12 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
     rows = {row["name"]: row for row in strictly(capsys.readouterr().out)["runs"]}
     assert set(rows) == {"bad", "good"}
     assert rows["good"]["problem"] is None and rows["good"]["state"] == "stopped" and rows["good"]["step"] == 20
-    for words in commands:
-        code = cli.main([word.format(out=bad.path.parent.parent / "out") for word in words])
+    for command in commands:
+        code = cli.main([word.format(out=bad.path.parent.parent / "out") for word in command])
         said = capsys.readouterr()
-        assert code in (0, 2), (words, code, said)
-        assert "Traceback" not in said.err and said.err.count("\n") <= (1 if code else 3), (words, said.err)
-        if code == 0 and "--json" in words:
+        assert code in (0, 2), (command, code, said)
+        assert "Traceback" not in said.err and said.err.count("\n") <= (1 if code else 3), (command, said.err)
+        if code == 0 and "--json" in command:
             strictly(said.out)
     shutil.rmtree(bad.path.parent.parent / "out", ignore_errors=True)
     reader = RunReader(bad)

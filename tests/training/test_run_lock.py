@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from tests.training.making import begin, contents, losses, make, wait, words, work
+from tests.training.making import begin, losses, make, wait, words, work
 from tui_llm import storage
 from tui_llm.errors import UserError
 from tui_llm.files import NotRegular
@@ -116,7 +116,9 @@ def test_a_lock_that_is_no_file_and_a_run_moved_by_hand(text: Path) -> None:
     os.mkfifo(run.lock_path)
     with pytest.raises(NotRegular):
         RunLock(run.path).acquire()
-    assert work(run) == 1 and "not a regular file" in run.log_path.read_text().replace("it is no regular", "not a regular")
+    assert work(run) == 1 and "not a regular file" in run.log_path.read_text().replace(
+        "it is no regular", "not a regular"
+    )
     run.lock_path.unlink()
     with run.held(1) as lock:
         assert not lock.lost and lock.alone
