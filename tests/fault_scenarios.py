@@ -208,7 +208,7 @@ def _tree(home: Path) -> int:
 
 
 def _tree_made(home: Path) -> int:
-    code = _command("tree", "the cat", "--out", str(home / "tree.json"), "--count", "2")
+    code = _command("tree", "the cat", "--out", str(home / "tree.json"), "--depth", "1", "--branch", "2")
     shutil.copy(home / "tree.json", home / "kept.json")
     return code
 

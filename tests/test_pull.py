@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tests.fake_hub import Hub, Repository, hub
-from tui_llm import listing, paths
+from tui_llm import listing, paths, storage
 from tui_llm.cli import main
 from tui_llm.errors import UserError
 from tui_llm.llm import finding, pulling, tokenizer
@@ -194,14 +195,26 @@ def test_too_little_space_is_said_before_anything_comes(
     assert repository.ranges == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_disk_that_becomes_full(repository: Repository) -> None:
-    part = paths.models_dir() / ".pulling" / f"distilgpt2@{repository.commit[:12]}"
-    part.mkdir(parents=True)
-    (part / "model.safetensors.part").symlink_to("/dev/full")
+class _Full:
+    """No room for the weights."""
+
+    def step(self, call: str, path: str) -> None:
+        pass
+
+    def write(self, path: str, data: Any, put: Callable[[Any], int | None]) -> int | None:
+        if path.endswith("model.safetensors.part"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return put(data)
+
+    def library(self, path: str, write: Callable[[], object]) -> None:
+        write()
+
+
+def test_a_disk_that_becomes_full(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "faults", _Full())
     assert "the disk is full" in refused()
     assert finding.every() == [finding.find("nano")]
-    (part / "model.safetensors.part").unlink()
+    monkeypatch.setattr(storage, "faults", None)
     assert pulling.pull("distilgpt2").fresh
 
 

@@ -154,6 +154,13 @@ def _half_deleted(now: _Countdown) -> None:
     _in_checkpoints(rmtree=rmtree)
 
 
+def _no_locks_of_folders(_now: _Countdown) -> None:
+    """Not a moment either: a file system that locks files only."""
+    from tui_llm import storage
+
+    storage.lock_folder = lambda folder, shared=False: None  # type: ignore[assignment]
+
+
 def _a_disk_turned_read_only(now: _Countdown) -> None:
     from tui_llm.training import jsonl
 
@@ -223,6 +230,7 @@ MOMENTS: dict[str, Callable[[_Countdown], None]] = {
         _a_clock_that_jumps,
         _out_of_memory,
         _held_at_a_step,
+        _no_locks_of_folders,
     )
 }
 

@@ -53,9 +53,14 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         raise UserError(f"can't write a checkpoint in {run.path}: {why}; {remedy(cause)}, then resume") from error
     finally:
         storage.rmtree(aside, ignore_errors=True)
+    drop_old(run)
+    return final
+
+
+def drop_old(run: Run) -> None:
+    """Deletes all but the newest ones. Only where the newest is known to be whole."""
     for _, old in run.checkpoints()[:-KEEP]:
         _drop(old)
-    return final
 
 
 def drop_bad(run: Run, last: int) -> bool:

@@ -144,6 +144,8 @@ class Worker:
         trainer.changes = changes.read(run)
         gauges = measuring.Gauges(trainer)
         if self.ranks.first:
+            if done and not told:  # a killed worker may have left one more
+                checkpoints.drop_old(run)
             jsonl.cut_back(run.path, done)
             if self.config.tensorboard:
                 told += self._begin_events(done)

@@ -1,0 +1,21 @@
+"""A seeded sample of the faults that `scripts/io_faults.py --all` tries all of."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.fault_scenarios import SCENARIOS
+from tests.faults import HOW, Trial
+
+SEED, SAMPLE = 13, 4  # attempts of each scenario: one of each kind of fault
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_was_whole_is_whole_after_a_fault_at_any_write(name: str, tmp_path: Path) -> None:
+    draw = random.Random(f"{SEED} {name}")
+    trial = Trial(SCENARIOS[name], tmp_path / "trial")
+    for how in draw.sample(HOW, SAMPLE):
+        assert trial.attempt(draw.randint(1, len(trial.calls)), how) == []

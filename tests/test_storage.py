@@ -1,0 +1,229 @@
+"""Every write goes through `tui_llm.storage`, and what is there is whole: files and folders made aside, regular files only."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tui_llm import files, storage
+from tui_llm.errors import UserError
+
+PACKAGE = Path(storage.__file__).parent
+
+METHODS = {
+    "write_text",
+    "write_bytes",
+    "touch",
+    "mkdir",
+    "unlink",
+    "rmdir",
+    "rename",
+    "hardlink_to",
+    "symlink_to",
+    "rmtree",
+}
+OS = {"replace", "rename", "renames", "link", "unlink", "remove", "mkdir", "makedirs", "rmdir", "removedirs", "symlink", "truncate",
+      "ftruncate", "fsync", "mkfifo", "chmod", "utime"}  # fmt: skip
+NAMES = {
+    "save_file",
+    "FileLock",
+    "NamedTemporaryFile",
+    "TemporaryDirectory",
+    "TemporaryFile",
+    "mkstemp",
+    "mkdtemp",
+    "flock",
+}
+SEAM = {"storage", "files"}  # modules whose functions have such names and are the seam
+ALLOWED = {
+    ("llm/checkpoint.py", "save_file"): "inside storage.by_library, which flushes it afterwards",
+    ("training/run_lock.py", "flock"): "shared, to look whether someone holds it: nothing is written",
+    ("tui/terminal.py", "mkdir"): "the folder of the app's log",
+    ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",
+    ("tui/terminal.py", "os.open"): "the same log",
+    ("tui/terminal.py", "os.fdopen"): "the terminal",
+    ("cli.py", "os.open"): "the null device",
+    ("training/worker.py", "open"): "the null device, of processes that write no metrics",
+    ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
+}
+
+
+def _mode(call: ast.Call, at: int) -> str:
+    """The mode of a call of `open`, whose `at`-th argument it is; read-only where it says none."""
+    words = [word.value for word in call.keywords if word.arg == "mode"] + call.args[at : at + 1]
+    return "".join(str(node.value) for word in words for node in ast.walk(word) if isinstance(node, ast.Constant))
+
+
+def writes(source: str) -> Iterator[tuple[int, str]]:
+    """Calls that change something on the disk: (line, name)."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name):
+            name = node.func.id
+            if name in NAMES or (name == "open" and set(_mode(node, 1)) & set("wax+")):
+                yield node.lineno, name
+        elif isinstance(node.func, ast.Attribute):
+            name, owner = node.func.attr, node.func.value
+            of = owner.id if isinstance(owner, ast.Name) else ""
+            if of in SEAM:
+                continue
+            if of == "os" and (
+                name in OS
+                or (name == "open" and "O_WRONLY" in ast.unparse(node))
+                or (name == "fdopen" and set(_mode(node, 1)) & set("wax+"))
+            ):
+                yield node.lineno, f"os.{name}"
+            elif of == "shutil" and name not in ("get_terminal_size", "disk_usage", "which"):
+                yield node.lineno, f"shutil.{name}"
+            elif (
+                of != "os"
+                and (name in METHODS or name in NAMES or (name == "open" and set(_mode(node, 0)) & set("wax+")))
+            ) or (name == "replace" and len(node.args) == 1 and not node.keywords):
+                yield node.lineno, name
+
+
+def test_nothing_is_written_but_through_storage() -> None:
+    found = {
+        (str(path.relative_to(PACKAGE)), name): line
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path != Path(storage.__file__)
+        for line, name in writes(path.read_text(encoding="utf-8"))
+    }
+    assert {
+        f"{module}:{line} {name}" for (module, name), line in found.items() if (module, name) not in ALLOWED
+    } == set()
+    assert set(ALLOWED) <= set(found), "something is allowed that nobody does any more"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["p.write_text('x')", "open(p, 'w')", "p.open('ab')", "p.open(mode='r+b')", "os.replace(a, b)", "a.replace(b)", "shutil.move(a, b)",
+     "shutil.copyfile(a, b)", "tempfile.mkdtemp()", "p.touch()", "save_file({}, p)", "FileLock(p)", "os.open(p, os.O_WRONLY)"],
+)  # fmt: skip
+def test_the_test_sees_a_write(line: str) -> None:
+    assert list(writes(line))
+
+
+@pytest.mark.parametrize(
+    "line", ["'a'.replace('a', 'b')", "p.open('rb')", "open(p)", "dataclasses.replace(a, b=1)", "storage.mkdir(p)"]
+)
+def test_the_test_sees_no_write_where_there_is_none(line: str) -> None:
+    assert not list(writes(line))
+
+
+# ── made aside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, [1])
+
+    def half(part: Path) -> None:
+        part.write_text("[2")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UserError, match="No space left"):
+        files.write_aside(path, half)
+    assert json.loads(path.read_text()) == [1] and names(tmp_path) == ["a.json"]
+
+
+def test_a_killed_process_leaves_what_the_next_write_sweeps_away_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+    code = (
+        "import sys, os; from pathlib import Path; from tui_llm import files\n"
+        "with files.aside(Path(sys.argv[1]) / 'a') as part:\n"
+        "    part.write_text('half'); print('there', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdin is not None
+    assert child.stdout.readline() == "there\n"
+    files.write_text(tmp_path / "b", "whole")
+    (begun,) = [path for path in tmp_path.iterdir() if path.name.startswith(files.ASIDE)]
+    assert (begun / "a").read_text() == "half"  # its process lives
+    child.kill()
+    child.communicate()
+    files.write_text(tmp_path / "b", "whole")
+    assert names(tmp_path) == ["b"]
+
+
+def test_nobody_elses_folder_is_swept_away(tmp_path: Path) -> None:
+    for name in (".a.part", ".tui-llm-x", "tui-llm-x.part"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("x")
+    (tmp_path / f"{files.ASIDE}link{files.PART}").symlink_to(tmp_path / "theirs")
+    files.write_text(tmp_path / "b", "whole")
+    assert (
+        (tmp_path / "theirs" / "file").exists()
+        and (tmp_path / ".a.part").is_dir()
+        and (tmp_path / ".tui-llm-x").is_dir()
+    )
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+
+    def fill(part: Path) -> None:
+        files.write_text(part / "one", "1")
+        assert not folder.exists()
+
+    files.write_folder(folder, fill)
+    assert names(tmp_path) == ["made"] and names(folder) == ["one"]
+    with pytest.raises(FileExistsError):
+        files.write_folder(folder, lambda part: None)
+    assert names(tmp_path) == ["made"] and names(folder) == ["one"]
+
+
+# ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_regular_files_within_a_bound_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert files.read_regular(path, 5) == b"12345"
+    with pytest.raises(files.TooLarge, match="5 bytes, and such a file has 4 at most"):
+        files.read_regular(path, 4)
+    (tmp_path / "link").symlink_to(path)
+    assert files.open_regular(tmp_path / "link").read() == b"12345"
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, kind in (("fifo", "a fifo"), ("zero", "a device"), (".", "a directory")):
+        with pytest.raises(files.NotRegular, match=f"{kind}, not a regular file"):
+            files.open_regular(tmp_path / name)
+        with pytest.raises(UserError, match="not a regular file"):
+            files.read_json(tmp_path / name)
+    if Path("/proc/self/status").exists():  # its size says nothing
+        with pytest.raises(files.TooLarge):
+            files.read_regular(Path("/proc/self/status"), 10)
+
+
+def test_nothing_but_a_regular_file_is_written_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero"):
+        for mode in ("ab", "wb", "r+b"):
+            with pytest.raises(OSError, match="not a regular file"):
+                storage.open_file(tmp_path / name, mode)
+
+
+def test_json_for_every_parser() -> None:
+    value = {"a": float("nan"), "b": [1.5, float("inf"), {"c": -float("inf")}], "d": "é\ud800"}
+    assert json.loads(files.to_json(value), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None, {"c": None}],
+        "d": "é\ud800",
+    }
