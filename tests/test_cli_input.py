@@ -59,7 +59,7 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
         (["logits", "a", "--temperature", "-1"], "temperature is -1"),
         (["logits", "a", "--temperature", "nan"], "temperature is nan"),
         (["logits", "a", "--temperature", "inf"], "temperature is inf"),
-        (["logits", "a", "--temperature", "hot"], "invalid float value"),
+        (["logits", "a", "--temperature", "hot"], "is no number"),
         (["logits", "a", "--top-p", "1.5"], "top-p is 1.5"),
         (["logits", "a", "--top-p", "nan"], "top-p is nan"),
         (["logits", "a", "--min-p", "-0.1"], "min-p is -0.1"),

@@ -22,6 +22,7 @@ from tui_llm.options.shared import (
     sampler_options,
     table_options,
     weights_option,
+    whole,
 )
 from tui_llm.waiting import wait_briefly
 
@@ -119,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     logits = command("logits", "prompt → logits and probabilities of the next token")
     logits.add_argument("prompt", metavar="PROMPT")
     prompt_options(logits)
-    logits.add_argument("--top", type=int, default=20, metavar="N", help="how many candidates to list (default 20)")
+    logits.add_argument("--top", type=whole, default=20, metavar="N", help="how many candidates to list (default 20)")
     logits.add_argument(
         "--find",
         metavar="TEXT",
@@ -160,9 +161,11 @@ def build_parser() -> argparse.ArgumentParser:
     generate = command("generate", "prompt → sampled text")
     generate.add_argument("prompt", metavar="PROMPT")
     prompt_options(generate)
-    generate.add_argument("--max-tokens", type=int, default=100, metavar="N", help="stop after N tokens (default 100)")
     generate.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="the same seed gives the same text (default 1)"
+        "--max-tokens", type=whole, default=100, metavar="N", help="stop after N tokens (default 100)"
+    )
+    generate.add_argument(
+        "--seed", type=whole, default=1, metavar="S", help="the same seed gives the same text (default 1)"
     )
     generate.add_argument("--ignore-end", action="store_true", help="go on after <|endoftext|>")
     sampler_options(generate)
@@ -179,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
         train.add_argument(f"--{option}", metavar=metavar, help=meaning + " (instead of the preset's)")
     train.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files into the run's folder too")  # fmt: skip
-    train.add_argument("--nproc", type=int, metavar="N", help="processes that share each batch, on a GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
+    train.add_argument("--nproc", type=whole, metavar="N", help="processes that share each batch, on a GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
     train.add_argument("--shard", action=argparse.BooleanOptionalAction, help="with several processes: a part of the weights and optimiser in each, for models that don't fit (FSDP)")  # fmt: skip
     train.add_argument("--no-start", action="store_true", help="only make the run and print its folder, for a torchrun of your own")  # fmt: skip
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
@@ -218,8 +221,10 @@ def build_parser() -> argparse.ArgumentParser:
     probes.add_argument("run", metavar="RUN")
     probes.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
     moment = probes.add_mutually_exclusive_group()
-    moment.add_argument("--at", type=int, metavar="STEP", help="the candidates at the last evaluation up to this step")
-    moment.add_argument("--between", type=int, nargs=2, metavar=("A", "B"), help="what changed from step A to step B")
+    moment.add_argument(
+        "--at", type=whole, metavar="STEP", help="the candidates at the last evaluation up to this step"
+    )
+    moment.add_argument("--between", type=whole, nargs=2, metavar=("A", "B"), help="what changed from step A to step B")
     stop = command("stop", "stop a run: it saves, then leaves")
     stop.add_argument("run", metavar="RUN")
     export = command("export", "copy a run's newest checkpoint as a model folder")
@@ -234,7 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
     learn = actions.add_parser("train", help="learn a BPE vocabulary from text")
     learn.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS)
     learn.add_argument(
-        "--size", type=int, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
+        "--size", type=whole, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)"
     )
     learn.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.json and merges.txt go")
     add = actions.add_parser("add", help="keep a vocabulary: gpt2, cl100k_base or o200k_base, or another under a name")

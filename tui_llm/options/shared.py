@@ -17,15 +17,46 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """argparse (Python 3.11) takes the value of `--option=--` for a separator and gives an empty list instead."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            value = self._get_value(action, arg_strings[0])
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse's own passes over a full disk: the help would be lost without a word."""
         (file or sys.stdout).write(message)
 
 
+def whole(text: str) -> int:
+    """An option's whole number: ASCII digits, in 64 bits."""
+    try:
+        value = int(text)
+        fits = text.isascii() and -(1 << 63) <= value < 1 << 63
+    except ValueError:
+        fits = False
+    if not fits:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number of at most 64 bits, such as 20")
+    return value
+
+
+def number(text: str) -> float:
+    """An option's number. Whether nan and inf can be used, the command says."""
+    try:
+        value = float(text)
+        if text.isascii():
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number, such as 0.8")
+
+
 def sampler_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature",
-        type=float,
+        type=number,
         default=1.0,
         metavar="T",
         help="divides the logits; 0 is greedy (default 1)",
@@ -34,24 +65,26 @@ def sampler_options(parser: argparse.ArgumentParser) -> None:
 
 
 def cut_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens (default: all)")
+    parser.add_argument(
+        "--top-k", type=whole, default=0, metavar="K", help="keep the K likeliest tokens (default: all)"
+    )
     parser.add_argument(
         "--top-p",
-        type=float,
+        type=number,
         default=1.0,
         metavar="P",
         help="keep the fewest tokens that reach P together (default 1)",
     )
     parser.add_argument(
         "--min-p",
-        type=float,
+        type=number,
         default=0.0,
         metavar="P",
         help="keep tokens at least P times as likely as the likeliest",
     )
     parser.add_argument(
         "--repetition-penalty",
-        type=float,
+        type=number,
         default=1.0,
         metavar="R",
         help="divide the logits of tokens that are in the text already by R, or multiply them where negative (default 1)",

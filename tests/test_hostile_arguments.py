@@ -1,0 +1,33 @@
+"""Every option of every command, with a seeded sample of hostile values: status 0, or 2 and one line (all of them:
+`python scripts/hostile_cli.py`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import hostile
+
+EACH = 2  # values for each option
+
+
+@pytest.mark.timeout(600)
+def test_each_call_ends_well_or_with_one_line(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hostile.furnish(tmp_path)
+    before, count, wrong = hostile.state(tmp_path), 0, []
+    for case in hostile.cases(seed=13, each=EACH):
+        count += 1
+        if said := hostile.problem(case.arguments, seconds=600):
+            wrong.append(f"{case}: {case.arguments}\n{said}")
+    assert not wrong, ascii("\n\n".join(wrong))
+    assert hostile.state(tmp_path) == before, "an input was written to"
+    assert count > 350
+
+
+def test_every_command_is_tried() -> None:
+    tried = {case.command for case in hostile.cases(seed=1, each=1)}
+    assert {command for command, _ in hostile.commands()} - tried == {"serve"}

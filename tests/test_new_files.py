@@ -1,0 +1,222 @@
+"""Nothing that exists is replaced unless that is asked for, whoever else writes meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tui_llm import new_files
+from tui_llm.errors import UserError
+from tui_llm.new_files import Taken, check_file, check_folder, write_folder, write_new
+
+
+def writer(text: str) -> Callable[[Path], None]:
+    def write(part: Path) -> None:
+        part.write_text(text)
+
+    return write
+
+
+def no_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "hard links":
+        monkeypatch.setattr(os, "link", no_links)
+
+
+@pytest.mark.usefixtures("links")
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_new(path, writer("one"))
+    with pytest.raises(Taken, match="nothing is overwritten"):
+        write_new(path, writer("two"))
+    assert path.read_text() == "one"
+    path.chmod(0o600)
+    write_new(path, writer("three"), force=True)
+    assert path.read_text() == "three"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.usefixtures("links")
+def test_a_file_that_comes_while_ours_is_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+
+    def write(part: Path) -> None:
+        part.write_text("ours")
+        path.write_text("theirs")
+
+    with pytest.raises(Taken):
+        write_new(path, write)
+    assert path.read_text() == "theirs"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.usefixtures("links")
+def test_of_many_writers_one_wins(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.txt", 8
+    together, won = threading.Barrier(count), []
+
+    def one(number: int) -> None:
+        def write(part: Path) -> None:
+            part.write_text(str(number) * 10_000)
+            together.wait()  # all have looked: none found the name taken
+
+        try:
+            write_new(path, write)
+            won.append(number)
+        except Taken:
+            pass
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert path.read_text() == str(won[0]) * 10_000
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("folder", "fifo", "dangling", "device"):
+        with pytest.raises(UserError):
+            write_new(tmp_path / name, writer("x"))
+        with pytest.raises(UserError):
+            write_new(tmp_path / name, writer("x"), force=True)
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(Taken):
+        write_new(tmp_path / "link", writer("new"))
+    write_new(tmp_path / "link", writer("new"), force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "corpus.txt").write_text("text")
+    (tmp_path / "link").symlink_to("model")
+    for path in (model / "config.json", model / "new.json", tmp_path / "link" / "new.json"):
+        with pytest.raises(UserError, match="reads"):
+            check_file(path, force=True, inputs=[model])
+    with pytest.raises(UserError, match="reads"):
+        check_file(tmp_path / "corpus.txt", force=True, inputs=[tmp_path / "corpus.txt"])
+    for folder in (model, tmp_path / "link", model / "sub"):
+        with pytest.raises(UserError, match="reads"):
+            check_folder(folder, force=True, inputs=[model])
+    check_file(tmp_path / "other.json", inputs=[model])
+
+
+# ── folders ──
+
+
+def fill(aside: Path, text: str = "new") -> None:
+    for name in ("config.json", "model.safetensors", "vocab.json"):
+        (aside / name).write_text(f"{text} {name}")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+WHOLE = {name: f"new {name}" for name in ("config.json", "model.safetensors", "vocab.json")}
+
+
+@pytest.mark.usefixtures("links")
+def test_a_new_folder_an_empty_one_and_a_full_one(tmp_path: Path) -> None:
+    for name in ("new", "empty"):
+        folder = tmp_path / name
+        if name == "empty":
+            folder.mkdir()
+        inode = folder.stat().st_ino if folder.exists() else None
+        write_folder(folder, fill, last="config.json")
+        assert contents(folder) == WHOLE
+        assert inode in (None, folder.stat().st_ino)  # who stands in it still does
+    (tmp_path / "new" / "notes.txt").write_text("mine")
+    (tmp_path / "new" / "vocab.json").write_text("older")
+    before = contents(tmp_path)
+    with pytest.raises(Taken, match="nothing is overwritten"):
+        write_folder(tmp_path / "new", fill, last="config.json")
+    assert contents(tmp_path) == before
+    write_folder(tmp_path / "new", fill, last="config.json", force=True)
+    assert contents(tmp_path / "new") == {**WHOLE, "notes.txt": "mine"}
+    (tmp_path / "file").write_text("")
+    for force in (False, True):
+        with pytest.raises(UserError):
+            write_folder(tmp_path / "file", fill, last="config.json", force=force)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_what_comes_into_the_folder_meanwhile_stays(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+
+    def and_another(aside: Path) -> None:
+        fill(aside)
+        folder.mkdir(exist_ok=True)
+        (folder / "model.safetensors").write_text("theirs")
+
+    with pytest.raises(Taken):
+        write_folder(folder, and_another, last="config.json")
+    assert contents(folder) == {"model.safetensors": "theirs"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_failure_on_the_way_leaves_all_as_it_was(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    fill(folder, "old")
+    before, calls, place = contents(folder), 0, new_files._place
+
+    def failing(part: Path, path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert not (folder / "config.json").exists()  # nobody takes the mixture for a model
+        place(part, path)
+
+    monkeypatch.setattr(new_files, "_place", failing)
+    with pytest.raises(UserError, match="No space left"):
+        write_folder(folder, fill, last="config.json", force=True)
+    assert contents(folder) == before
+
+
+def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out" / "vocab.json").mkdir(parents=True)
+    (tmp_path / "out" / "vocab.json" / "precious").write_text("x")
+    with pytest.raises(UserError, match="is a folder"):
+        write_folder(tmp_path / "out", fill, last="config.json", force=True)
+    assert contents(tmp_path) == {"out/vocab.json/precious": "x"}
+
+
+def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tui_llm import files, paths
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on device; free some space there or give another path") as said:
+        write_new(tmp_path / "out.json", full)
+    assert "TUI_LLM_HOME" not in str(said.value)
+    for path in (paths.data_dir() / "pins.json", paths.cache_dir() / "texts" / "a.txt"):
+        with pytest.raises(UserError, match="free some space there or set TUI_LLM_HOME to another folder"):
+            files.write_aside(path, full)
