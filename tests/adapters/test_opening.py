@@ -30,6 +30,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, model
 
 
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
 def copied(folder: Path, to: Path) -> Path:
     to.mkdir()
     for file in folder.iterdir():
@@ -176,7 +179,9 @@ def test_special_tokens_typed_in_a_message_are_text(llama: tuple[Path, Any]) -> 
     assert b"".join(token.bytes for token in plain.tokens) == b"".join(token.bytes for token in special.tokens)
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('no [/]') }}", "{% for", "{{ ''.__class__.__mro__ }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no [/]') }}", "{% for", "{{ ''.__class__.__mro__ }}", ENDLESS]
+)
 def test_a_template_that_fails_is_one_line(llama: tuple[Path, Any], tmp_path: Path, template: str) -> None:
     folder = copied(llama[0], tmp_path / "odd")
     foreign.chatty(folder, template)
