@@ -24,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--first", type=int, default=0, help="begin with this case, so that several can share the work")
     parser.add_argument("--kind", choices=("models", "vocabularies", "corpora", "runs"))
     parser.add_argument("--case", type=int, help="only this one")
     parser.add_argument("--keep", action="store_true", help="leave the files of the last case")
@@ -40,7 +41,7 @@ def main() -> int:
         if options.case is not None:
             session.one(options.kind or "models", options.case)
         else:
-            session.all(options.cases, [options.kind] if options.kind else None)
+            session.all(options.cases, [options.kind] if options.kind else None, options.first)
     finally:
         session.close(keep=options.keep)
     print(json.dumps(session.report(), ensure_ascii=False))

@@ -13,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
-@pytest.mark.parametrize("kind", ["models", "vocabularies", "corpora", "runs"])
-def test_a_sample_of_mutated_files(kind: str) -> None:
-    words = [sys.executable, str(ROOT / "scripts" / "mutate_files.py"), "--seed", "13", "--cases", "20", "--kind", kind]
+def test_a_sample_of_mutated_files() -> None:
+    words = [sys.executable, str(ROOT / "scripts" / "mutate_files.py"), "--seed", "13", "--cases", "120"]
     made = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert made.returncode == 0, made.stderr[-3000:] + made.stdout[-3000:]
-    assert json.loads(made.stdout.splitlines()[-1])["cases"] == 20
+    assert json.loads(made.stdout.splitlines()[-1])["cases"] == 120

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import transformers
 
 from tui_llm.engine import PipelineEngine
 from tui_llm.errors import UserError
+from tui_llm.llm.adapters.gguf_header import read_gguf
 from tui_llm.llm.finding import every, find
 from tui_llm.reading import Request
 
@@ -25,6 +28,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     model = foreign.make("llama", folder)
     foreign.chatty(folder)
     return folder, model
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -173,7 +179,9 @@ def test_special_tokens_typed_in_a_message_are_text(llama: tuple[Path, Any]) -> 
     assert b"".join(token.bytes for token in plain.tokens) == b"".join(token.bytes for token in special.tokens)
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('no [/]') }}", "{% for", "{{ ''.__class__.__mro__ }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no [/]') }}", "{% for", "{{ ''.__class__.__mro__ }}", ENDLESS]
+)
 def test_a_template_that_fails_is_one_line(llama: tuple[Path, Any], tmp_path: Path, template: str) -> None:
     folder = copied(llama[0], tmp_path / "odd")
     foreign.chatty(folder, template)
@@ -188,3 +196,93 @@ def test_a_base_model_says_that_it_has_no_template() -> None:
     engine.open("nano")
     with pytest.raises(UserError, match="base model"):
         engine.read(Request(prompt="Hello", chat=True))
+
+
+# ── checked before anything is built ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"num_hidden_layers": 10**6},
+        {"hidden_size": 10**6},
+        {"vocab_size": 10**9},
+        {"intermediate_size": 10**9},
+        {"num_key_value_heads": 10**9},
+        {"head_dim": 10**8},
+    ],
+)
+def test_a_config_that_promises_more_than_the_weights_make(
+    field: dict[str, Any], llama: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied(llama[0], tmp_path / "large")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | field))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("built"))
+    assert "larger model than its weights make" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"])  # fmt: skip
+def test_pipes_and_devices_in_the_folder(name: str, llama: tuple[Path, Any], tmp_path: Path) -> None:
+    for kind in ("fifo", "device"):
+        folder = copied(llama[0], tmp_path / kind)
+        (folder / name).unlink(missing_ok=True)
+        if kind == "fifo":
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to("/dev/zero")
+        refused(folder)
+
+
+@pytest.mark.parametrize("target", ["../../../etc/passwd", "/dev/zero", "nowhere.safetensors", None])
+def test_an_index_that_leads_elsewhere(target: str | None, llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(llama[0], tmp_path / "shards")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": target}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "no safetensors file beside it" in refused(folder)
+
+
+@pytest.mark.parametrize("id", [4 * 10**8, 2**32 - 1, -1, 1.5, True, 7])
+def test_ids_are_checked_before_there_is_a_table_for_them(id: Any, llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(llama[0], tmp_path / "ids")
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    last = max(raw["model"]["vocab"], key=raw["model"]["vocab"].get)
+    raw["model"]["vocab"][last] = id
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    assert ("have the same id 7" if id == 7 else f"is {id}, not an integer") in refused(folder)
+
+
+def test_weights_that_are_no_numbers(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(llama[0], tmp_path / "nan")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "predicts no numbers" in refused(folder)
+
+
+def test_a_gguf_header_that_promises_what_is_not_there(tmp_path: Path) -> None:
+    model = foreign.make("llama", tmp_path)
+    foreign.write_gguf(model, foreign.byte_level(), tmp_path / "whole.gguf")
+    whole = (tmp_path / "whole.gguf").read_bytes()
+    found = read_gguf(tmp_path / "whole.gguf")
+    assert found.numbers == sum(parameter.numel() for parameter in model.parameters())
+    assert found.settings["llama.block_count"] == 2
+    length = whole.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8  # after both types
+    cases = {
+        "tensors": whole[:8] + struct.pack("<Q", 2**63) + whole[16:],
+        "pairs": whole[:16] + struct.pack("<Q", 2**63) + whole[24:],
+        "list": whole[:length] + struct.pack("<Q", 2**63) + whole[length + 8 :],
+        "cut": whole[: len(whole) // 2],
+        "header": whole[:1000],
+        "other": b"GGML" + whole[4:],
+    }
+    for name, data in cases.items():
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(data)
+        with pytest.raises(UserError) as caught:
+            read_gguf(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        refused(path)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tui_llm.errors import UserError
 from tui_llm.llm import checkpoint
 from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.tensor_shapes import read_header
 
 CONFIG = GPTConfig(vocabulary=40, context=8, layers=1, heads=2, width=8)
 
@@ -118,3 +119,82 @@ def test_the_first_gpt2_folders_have_no_prefix(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     after = checkpoint.load(folder)
     assert torch.equal(before.positions.weight, after.positions.weight)
+
+
+ABSURD = [10**6, 10**18, 2**63, -1, 0, 1.5, 1.0, True, "12", None, [], float("inf"), float("nan"), 1e300]
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=repr)
+@pytest.mark.parametrize("name", ["n_layer", "n_head", "n_embd", "n_positions", "vocab_size"])
+def test_sizes_are_integers_of_a_sane_size(
+    name: str, value: object, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder, **{name: value})
+    monkeypatch.setattr(checkpoint, "GPT", lambda *_: pytest.fail("built"))
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(folder)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1, "x", True, None], ids=repr)
+def test_epsilon_is_a_number(value: object, folder: Path) -> None:
+    edit(folder, layer_norm_epsilon=value)
+    with pytest.raises(UserError, match="layer_norm_epsilon is"):
+        checkpoint.load(folder)
+
+
+def test_1e999_in_a_config(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"n_layer": 1', '"n_layer": 1e999'))
+    with pytest.raises(UserError, match="n_layer is inf"):
+        checkpoint.load(folder)
+
+
+def test_the_shapes_are_those_of_the_model() -> None:
+    for config in (CONFIG, GPTConfig(vocabulary=9, context=3, layers=2, heads=1, width=4, inner=5, tied=False)):
+        assert list(config.shapes()) == [(name, tuple(p.shape)) for name, p in GPT(config).named_parameters()]
+
+
+HEADERS = {
+    "no shape": {"dtype": "F32", "shape": None, "data_offsets": [0, 4]},
+    "a fraction": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+    "a truth": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+    "below zero": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+    "too few bytes": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]},
+    "a gap": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+    "beyond": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "another type": {"dtype": "XX", "shape": [1], "data_offsets": [0, 4]},
+    "a list": [],
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_a_header_that_does_not_describe_its_file(what: str, tmp_path: Path) -> None:
+    text = json.dumps({"x": HEADERS[what]}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    with pytest.raises(UserError, match="not a safetensors file, or is damaged"):
+        read_header(path)
+
+
+def test_overlapping_tensors(tmp_path: Path) -> None:
+    one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    text = json.dumps({"x": one, "y": one}).encode()
+    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    with pytest.raises(UserError, match="does not begin where"):
+        read_header(tmp_path / "x")
+
+
+def test_memory_that_is_not_there_is_told_with_both_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(checkpoint, "GPT", lambda *_: pytest.fail("built"))
+    with pytest.raises(UserError, match=r"needs about 0 MB of memory and 0 MB are free"):
+        checkpoint.load(folder)
+
+
+def test_running_out_of_memory_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"))  # fmt: skip
+    for error in errors:
+        monkeypatch.setattr(checkpoint, "GPT", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(UserError, match="not enough memory to open"):
+            checkpoint.load(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.errors import UserError
+from tui_llm.llm import checkpoint
 from tui_llm.llm.evaluate import evaluate
 from tui_llm.llm.model import GPT, GPTConfig
 
@@ -73,3 +76,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert made["bits_per_byte"] == pytest.approx(made["loss"] * made["tokens"] / math.log(2) / made["bytes"])
     assert made["loss"] < math.log(4096), "better than knowing nothing"
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
+
+
+def test_a_vocabulary_of_another_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nano = paths.shipped_models_dir() / "nano"
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(nano / name, tmp_path / name)
+    checkpoint.save(GPT(GPTConfig(vocabulary=40, context=8, layers=1, heads=2, width=8)), tmp_path)
+    (tmp_path / "t.txt").write_text("Once upon a time")
+    assert main(["evaluate", str(tmp_path / "t.txt"), "--model", str(tmp_path), "--json"]) == 2
+    told = capsys.readouterr()
+    assert "different models" in told.err and told.err.count("\n") == 1 and not told.out

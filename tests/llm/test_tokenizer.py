@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
+import regex
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -164,6 +165,13 @@ def test_ids_that_differ_from_ranks(tmp_path: Path, nano: tk.BPETokenizer) -> No
         ("{", "", "not valid JSON"),
         ("[1]", "", "not a vocabulary"),
         ('{"a": "x"}', "", "not a vocabulary"),
+        ("{}", "", "not a vocabulary"),
+        ('{"a": true}', "", "not a vocabulary"),
+        ('{"a": 1.0}', "", "not a vocabulary"),
+        ('{"a": 1e999}', "", "not a vocabulary"),
+        ('{"a": 400000000}', "", "the id of 'a' is 400000000"),
+        ('{"a": 9223372036854775808}', "", "the id of 'a' is 9223372036854775808"),
+        ('{"a": 0, "b": 1, "c": 0}', "", "'a' and 'c' have the same id 0"),
         ('{"a": 1}', "", "has no id"),
         (None, "a b c\n", "line 1"),
         (None, "a\n", "line 1"),
@@ -266,3 +274,17 @@ def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
         vocabulary.train([tmp_path / "t.txt"], 400, "x")
     with pytest.raises(UserError, match="too small"):
         vocabulary.train([tmp_path / "t.txt"], 100, "x")
+
+
+def test_words_of_any_length_are_learned_from(tmp_path: Path) -> None:
+    """A word is merged in time that grows with its length squared: a long one is handed over in pieces, others as they are."""
+    ordinary = "One endless line, with 12 words.  And spaces, \t and (brackets) " * 100 + "\n"
+    assert vocabulary._documents(ordinary, True)[0] == [ordinary]
+    for text in ("字" * 5000, " " * 5000, ordinary + "x" * 5000 + " and on" + "\u3000" * 3000 + "end"):
+        pieces, _ = vocabulary._documents(text, False)
+        assert "".join(pieces) == text and all(len(piece) <= 2000 for piece in pieces if piece != ordinary)
+    # White space stays before its word, where the pattern finds it: what is cut is counted as in the whole line.
+    pieces, _ = vocabulary._documents(ordinary.strip() + "x" * 5000, False)
+    whole = tk.GPT2_PATTERN
+    words = [word for piece in pieces[:-6] for word in regex.findall(whole, piece)]
+    assert words == regex.findall(whole, ordinary.strip() + "x" * 5000)[: len(words)] and len(words) > 1000

@@ -71,6 +71,9 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
     if draw.random() < 0.15:
         what += ", " + _change(draw, base, folder, work)
     same = what in ("untouched", "config unknown key", "README.md other kind")
+    if base == "gpt2" and draw.random() < 0.1:
+        use = ("evaluate", str(bases / "text.txt"), "--json", "--model")
+        return Case(f"evaluated gpt2 {what}", (*use, str(folder)), (*use, str(bases / base)))
     plain = words(bases / base)
     return Case(f"{base} {what}", words(folder), plain, same=same, check=checker(folder))
 

@@ -52,10 +52,10 @@ class Session:
             importlib.import_module(name)
         shutil.copytree(self._home, self.bases / "home", symlinks=True)
 
-    def all(self, cases: int, kinds: Sequence[str] | None = None) -> None:
+    def all(self, cases: int, kinds: Sequence[str] | None = None, first: int = 0) -> None:
         for kind in kinds or SHARES:
             for number in range(cases if kinds else round(cases * SHARES[kind] / 100)):
-                self.one(kind, number)
+                self.one(kind, first + number)
 
     def one(self, kind: str, number: int) -> None:
         self._clear()

@@ -14,13 +14,13 @@ from tui_llm.new_files import check_folder, write_folder
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from tui_llm.llm import checkpoint, corpora, device, hub, tokenizer
+    from tui_llm.llm import corpora, device, hub, opened
     from tui_llm.llm import evaluate as evaluation
     from tui_llm.llm.corpus import documents
     from tui_llm.llm.texts import read_text
 
     place, found = device.choose(options.device), hub.find(options.model)
-    model, vocabulary = checkpoint.load(found.folder, place), tokenizer.load_folder(found.folder, found.name)
+    model, vocabulary = opened.open_gpt(found.folder, found.name, place)
     end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
     rows = []
     for path in corpora.files(list(map(corpora.place, options.corpus))):

@@ -48,14 +48,25 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
         return Opened(predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other")))
     gpt = checkpoint.load(path, place)
     own = load_vocabulary(path, name, gpt.config.vocabulary)
+    _check_rows(path, own, gpt)
+    from tui_llm.llm.adapters.chat import template_of
+
+    return Opened(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
+
+
+def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
+    """A model of GPT-2's layout and its vocabulary. Raises `UserError` where it is none, or the two don't belong together."""
+    gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+    _check_rows(path, own, gpt)
+    return gpt, own
+
+
+def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
     if own.size > gpt.config.vocabulary:
         raise UserError(
             f"{path}: its vocabulary has {own.size} tokens, its model only {gpt.config.vocabulary}; "
             "they are of different models"
         )
-    from tui_llm.llm.adapters.chat import template_of
-
-    return Opened(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:

@@ -6,7 +6,11 @@ but the message and the names of the special tokens.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tui_llm.errors import UserError
@@ -14,6 +18,7 @@ from tui_llm.foreign_files import SETTINGS, read_foreign_text, read_json
 from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
 
 _LONGEST = 200_000  # characters of a template
+_MOST_STEPS = 500_000  # lines of a template that are run for a message; a usual one takes some tens
 
 
 class ChatTemplate:
@@ -52,17 +57,41 @@ class ChatTemplate:
         except ImportError as error:
             raise UserError("a chat template needs the extra: pip install 'tui-llm[transformers]'") from error
         try:
-            made: Any = render_jinja_template(
-                conversations=[[{"role": "user", "content": message}]],
-                chat_template=self._template,
-                add_generation_prompt=True,
-                **self._special,
-            )
+            with _bounded():
+                made: Any = render_jinja_template(
+                    conversations=[[{"role": "user", "content": message}]],
+                    chat_template=self._template,
+                    add_generation_prompt=True,
+                    **self._special,
+                )
             rendered = made[0][0] if isinstance(made, tuple) else made
             return str(rendered)
         except Exception as error:  # a template can fail in any way that a program can
             line = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"the chat template of {self._where} fails: {line}; J feeds the plain text") from error
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends a template that takes too many steps: Jinja's sandbox bounds a loop, not loops inside each other."""
+    steps = 0
+
+    def inside(frame: FrameType, event: str, value: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > _MOST_STEPS:
+            raise RuntimeError(f"it takes more than {_MOST_STEPS:,} steps")
+        return inside
+
+    def called(frame: FrameType, event: str, value: Any) -> Any:
+        return inside if frame.f_code.co_filename == "<template>" else None
+
+    before = sys.gettrace()
+    sys.settrace(called)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def template_of(folder: Path, name: str) -> ChatTemplate | None:
