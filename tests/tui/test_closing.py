@@ -261,9 +261,7 @@ async def test_an_answer_before_a_screen_is_composed_waits_for_it() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         screen = AskScreen("Well?", "")
-        lab.inquire(
-            screen, question := Question(Request()), lambda said: heard.append((said, screen.is_mounted))
-        )
+        lab.inquire(screen, question := Question(Request()), lambda said: heard.append((said, screen.is_mounted)))
         from tui_llm.tui.messages import Answered
 
         app.push_screen(screen)

@@ -246,7 +246,7 @@ async def test_it_gives_up_when_it_cannot_draw() -> None:
             app.lab_screen.refresh(layout=True)
             while app.return_code is None:
                 await asyncio.sleep(0)
-    assert app.return_code == 1 and not app.asked_to_end
+    assert app.return_code == 1 and app.failed
 
 
 async def test_a_lab_that_cannot_be_built_ends_the_app() -> None:
@@ -256,7 +256,7 @@ async def test_a_lab_that_cannot_be_built_ends_the_app() -> None:
         async with app.run_test():
             while app.return_code is None:
                 await asyncio.sleep(0)
-    assert app.return_code == 1 and not app.asked_to_end
+    assert app.return_code == 1 and app.failed
 
 
 class Plain(App[None]):
