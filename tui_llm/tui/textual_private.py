@@ -41,6 +41,8 @@ NOT_DRAWN = "this can't be drawn"
 class ResilientApp(App[None]):
     """Goes on after an exception; `report` says what becomes of it."""
 
+    _gave_up = False
+
     def report(self, error: BaseException, drawn: bool) -> None:
         """An exception that nobody caught. `drawn`: it kept one widget from being drawn, and the rest was."""
         raise NotImplementedError
@@ -77,12 +79,14 @@ class ResilientApp(App[None]):
 
     def give_up(self) -> None:
         """Ends the app, at once and without a further look at what raised."""
+        self._gave_up = True
         self._return_code = 1
         self._close_messages_no_wait()
 
     @property
-    def asked_to_end(self) -> bool:
-        return self._exit
+    def failed(self) -> bool:
+        """Whether the app ended by itself: nothing called `exit`."""
+        return self._gave_up or not self._exit
 
 
 def _resilient() -> ResilientApp | None:
