@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tui_llm.llm.recipe import Recipe
 from tui_llm.reading import Question, Token, Weights
@@ -35,6 +36,7 @@ class KeepQuestion(Question):
     """The copy as a new model folder: a plain `name` is one among the user's models, one with a separator is a path."""
 
     name: str = ""
+    writes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
