@@ -11,6 +11,7 @@ from textual import on
 from tui_llm.llm.token_bytes import TextStream
 from tui_llm.reading import GeneratedToken, Request, Token, Weights
 from tui_llm.tree import Node, Tree
+from tui_llm.tui.live import deliver
 from tui_llm.tui.messages import Opened, TreeWanted
 from tui_llm.tui.panes.generate import GeneratePane
 from tui_llm.tui.screens.inquiring import Inquiring
@@ -69,7 +70,7 @@ class Branching(Inquiring):
     @on(Opened)
     def _other_weights_in_tree(self, message: Opened) -> None:
         if self._tree is not None:
-            self._tree.reopened(message.weights)
+            deliver(self._tree, self._tree.reopened, message.weights)
 
     def _put_in(self, tree: Tree, node: Node) -> None:
         """Where the tree's root is another text than the lab's, that one takes its place."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual import on
 
 from tui_llm.reading import Request
+from tui_llm.tui.live import deliver
 from tui_llm.tui.messages import Opened
 from tui_llm.tui.screens.inquiring import Inquiring
 
@@ -50,4 +51,4 @@ class Opening(Inquiring):
     @on(Opened)
     def _other_weights_inside(self, message: Opened) -> None:
         if self._inside is not None:
-            self._inside.reopened(message.weights)
+            deliver(self._inside, self._inside.reopened, message.weights)

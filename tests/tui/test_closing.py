@@ -1,0 +1,292 @@
+"""A screen closes once, whatever comes: every screen, each of its closing keys twice before the app has seen either."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import fake_run
+import pytest
+from fake_engine import FakeEngine
+from helpers import answered, drawn, make_app, until
+from textual import events
+from textual.keys import key_to_character
+from textual.pilot import Pilot
+from textual.screen import Screen
+
+from tui_llm.errors import UserError
+from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.reading import Question
+from tui_llm.tui import screens
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.screens.ask import AskScreen
+from tui_llm.tui.screens.base import BaseScreen
+from tui_llm.tui.screens.batch import BatchScreen
+from tui_llm.tui.screens.compare_runs import CompareScreen
+from tui_llm.tui.screens.confirm import ConfirmScreen
+from tui_llm.tui.screens.draw import DrawScreen
+from tui_llm.tui.screens.draw_many import DrawManyScreen
+from tui_llm.tui.screens.help import HelpScreen
+from tui_llm.tui.screens.inside import InsideScreen
+from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.screens.learned import LearnedScreen
+from tui_llm.tui.screens.learning import LearnScreen
+from tui_llm.tui.screens.letters import LettersScreen
+from tui_llm.tui.screens.merges import MergesScreen
+from tui_llm.tui.screens.model_info import ModelInfoScreen
+from tui_llm.tui.screens.models import ModelsScreen
+from tui_llm.tui.screens.new_run import NewRunScreen
+from tui_llm.tui.screens.pairs import PairsScreen
+from tui_llm.tui.screens.palette import Palette
+from tui_llm.tui.screens.runs import RunsScreen
+from tui_llm.tui.screens.sampler import SamplerScreen
+from tui_llm.tui.screens.samples import SamplesScreen
+from tui_llm.tui.screens.scratch import ScratchScreen
+from tui_llm.tui.screens.swap import SwapScreen
+from tui_llm.tui.screens.temperatures import TemperaturesScreen
+from tui_llm.tui.screens.tour_pairs import TourPairsScreen
+from tui_llm.tui.screens.tree import TreeScreen
+from tui_llm.tui.screens.vocabularies import VocabulariesScreen
+
+# How each is opened: by keys of the lab, or made (one that needs a run, or has several places that open it).
+OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
+    AskScreen: "3 t",
+    BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
+    CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
+    ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
+    DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.inquire, 0),
+    DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.inquire, 0),
+    HelpScreen: "question_mark",
+    InsideScreen: "A",
+    LearnedScreen: lambda app: LearnedScreen(fake_run.make("learned", done=20)),
+    LearnScreen: "3 L",
+    LettersScreen: "1 L",
+    MergesScreen: "1 M",
+    ModelInfoScreen: lambda app: ModelInfoScreen(FakeEngine().models()[0]),
+    ModelsScreen: "m",
+    NewRunScreen: lambda app: NewRunScreen(),
+    PairsScreen: "1 E",
+    Palette: "ctrl+p",
+    RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
+    SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
+    SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
+    ScratchScreen: "2 X",
+    SwapScreen: lambda app: SwapScreen(app.lab_screen),
+    TemperaturesScreen: "2 T",
+    TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
+    TreeScreen: "5 T",
+    VocabulariesScreen: "1 C",
+}
+
+
+def all_screens() -> set[type[Screen[Any]]]:
+    """Every screen of the package that is not only there to be subclassed."""
+    for found in pkgutil.iter_modules(screens.__path__):
+        importlib.import_module(f"{screens.__name__}.{found.name}")
+    found, todo = set(), [Screen]
+    while todo:
+        subclasses = todo.pop().__subclasses__()
+        todo += subclasses
+        found |= {one for one in subclasses if one.__module__.startswith("tui_llm.tui.")}
+    return {one for one in found if not any(one in other.__bases__ for other in found)}
+
+
+class Unwilling(FakeEngine):
+    """Whatever an instrument is asked, there is none."""
+
+    def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
+        raise UserError("nothing here")
+
+
+def closing_keys(screen: Screen[Any]) -> list[str]:
+    """Enter, Esc, q, and each key of its own whose action dismisses it."""
+    keys = {"enter", "escape", "q"}
+    for key, active in screen.active_bindings.items():
+        name = active.binding.action.partition("(")[0].rpartition(".")[2]
+        action = getattr(screen, f"action_{name}", None) if active.node is screen else None
+        if action is not None and "dismiss(" in inspect.getsource(action):
+            keys.add(key)
+    return sorted(keys)
+
+
+def send(app: LabApp, *keys: str) -> None:
+    """All at once: the app has processed none of them when the last has come."""
+    for key in keys:
+        app.post_message(events.Key(key, key_to_character(key)))
+
+
+async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], results: list[Any]) -> Screen[Any]:
+    how = OPENED[kind]
+    if isinstance(how, str):
+        await pilot.press("escape", *how.split())
+    else:
+        app.push_screen(how(app), results.append)
+    await until(pilot, lambda: type(app.screen) is kind and app.screen.is_mounted)
+    return app.screen
+
+
+def test_no_screen_is_left_out() -> None:
+    assert all_screens() == {*OPENED, LabScreen}
+    assert all(issubclass(one, BaseScreen) for one in OPENED)
+
+
+@pytest.mark.parametrize("kind", OPENED, ids=lambda kind: kind.__name__)
+async def test_closing_keys_twice(kind: type[Screen[Any]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app(Unwilling())
+    below: list[Any] = []
+    run_action = app.run_action
+
+    async def spied(action: Any, *rest: Any) -> bool:
+        if app.screen is app.lab_screen:
+            below.append(action)
+        return await run_action(action, *rest)
+
+    async with app.run_test(size=(100, 30)) as pilot:
+        await answered(pilot, app.lab_screen)
+        keys = [""]
+        for number, key in enumerate(keys):
+            monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / str(number)))  # runs of its own
+            results: list[Any] = []
+            screen = await opened(app, pilot, kind, results)
+            if not key:
+                keys += closing_keys(screen)
+            else:
+                app.run_action = spied  # type: ignore[method-assign]
+                send(app, key, key)
+                await pilot.pause()
+                app.run_action = run_action  # type: ignore[method-assign]
+                assert app.screen_stack[0] is app.lab_screen and len(results) <= 1
+            closed = screen not in app.screen_stack
+            assert not closed or not below, f"the second {key} was a command of the lab"
+            below.clear()
+            while len(app.screen_stack) > 1:
+                app.screen.dismiss(None)
+            await pilot.pause()
+        assert len(keys) > 3
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+
+
+async def test_a_covered_screen_closes_when_it_is_on_top_again() -> None:
+    app = make_app()
+    results: list[bool | None] = []
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        screen = ConfirmScreen("Delete it?", "Delete")
+        app.push_screen(screen, results.append)
+        await pilot.press("ctrl+p")
+        palette = app.screen
+        screen.dismiss(True)  # a worker is done
+        await pilot.pause()
+        assert app.screen is palette and not results
+        await pilot.press("escape")
+        assert app.screen is app.lab_screen and results == [True]
+
+
+async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "2")
+        screen = ConfirmScreen("Delete it?", "Delete")
+        app.push_screen(screen)
+        await pilot.pause()
+        pop, came = app.pop_screen, []
+
+        def popped() -> Any:
+            done = pop()
+            send(app, "escape", "n", "3", "question_mark")  # before the lab has been painted
+            came.append(True)
+            return done
+
+        app.pop_screen = popped  # type: ignore[method-assign]
+        await pilot.press("n")
+        app.pop_screen = pop  # type: ignore[method-assign]
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        assert came and app.lab_screen.current == "loss"
+        await pilot.press("escape")
+        target = app.lab_screen.lab.target
+        await pilot.press("n")  # painted by now: a command again
+        assert app.lab_screen.lab.target != target
+
+
+async def test_keys_before_the_lab_is_there_are_kept() -> None:
+    app = make_app()
+    send_early = LabApp.get_default_screen
+
+    def early(self: LabApp) -> Any:
+        send(app, "f2", "question_mark")
+        return send_early(self)
+
+    app.get_default_screen = early.__get__(app)  # type: ignore[method-assign]
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: app.lab_screen.tour is not None)
+        assert any("Tour" in line for line in drawn(app))
+
+
+async def test_an_answer_to_a_closed_screen_is_dropped() -> None:
+    engine = FakeEngine()
+    app = make_app(engine)
+    heard: list[object] = []
+    async with app.run_test() as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        for answer in (lambda _asked: "yes", Unwilling().answer):
+            engine.answers[Question] = answer
+            engine.gate.clear()
+            lab.ask()  # holds the thread
+            screen = AskScreen("Well?", "")
+            app.push_screen(screen)
+            lab.inquire(screen, Question(lab.lab.request()), heard.append, heard.append)
+            await pilot.pause()
+            send(app, "escape")
+            await until(pilot, lambda: app.screen is lab)
+            engine.gate.set()
+            await answered(pilot, lab)
+            await until(pilot, lambda: Question not in lab._takers)
+            assert not heard
+
+
+async def test_an_answer_before_a_screen_is_composed_waits_for_it() -> None:
+    engine = FakeEngine()
+    engine.answers[Question] = lambda _asked: "yes"
+    app = make_app(engine)
+    heard: list[tuple[object, bool]] = []
+    async with app.run_test() as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        screen = AskScreen("Well?", "")
+        lab.inquire(
+            screen, question := Question(lab.lab.request()), lambda said: heard.append((said, screen.is_mounted))
+        )
+        from tui_llm.tui.messages import Answered
+
+        app.push_screen(screen)
+        lab._answered(Answered(question, "yes", ""))
+        assert not heard and not screen.is_mounted
+        await until(pilot, lambda: heard)
+        assert heard == [("yes", True)]
+
+
+@pytest.mark.parametrize("lost", ["blur", "unfocused"])
+async def test_a_key_in_a_bar_is_clicked_while_nothing_has_the_focus(lost: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "2")
+        if lost == "blur":
+            app.post_message(events.AppBlur())
+            await pilot.pause()
+        else:
+            app.screen.set_focus(None)
+        keys = {
+            app.screen.get_style_at(x, y).meta.get("@click"): (x, y)
+            for y in range(app.size.height)
+            for x in range(app.size.width)
+        }
+        assert app.focused is None
+        await pilot.click(offset=keys["focused.table('find')"])
+        assert isinstance(app.screen, AskScreen)
