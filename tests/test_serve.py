@@ -33,11 +33,14 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("textual_serve")
     port = free_port()
-    environment = {**os.environ, "TUI_LLM_HOME": str(tmp_path_factory.mktemp("home"))}
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "TUI_LLM_HOME": str(home)}
+    told = home / "told"
     process = subprocess.Popen(
         [sys.executable, "-m", "tui_llm", "serve", "--port", str(port), "--prompt", "The cat sat on the"],
         env=environment,
         stdout=subprocess.PIPE,
+        stderr=told.open("w"),
         text=True,
     )
     assert process.stdout is not None and f"http://127.0.0.1:{port}" in process.stdout.readline()
@@ -51,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield url
     process.terminate()
     assert process.wait() == 0
+    assert "Traceback" not in told.read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,67 @@ def test_only_its_own_page_may_connect(server: str) -> None:
     assert status("/ws", own, "Origin: http://evil.example", *upgrade) == 403
     assert status("/ws", own, *upgrade) == 403
     assert status("/ws", own, f"Origin: {server}", *upgrade) == 101
+
+
+def answer(server: str, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", int(server.rpartition(":")[2]))) as connection:
+        connection.sendall(request)
+        return connection.recv(100)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/" + "a" * 300,
+        "/static/" + "a" * 300,
+        "/static/" + "a" * 70_000,
+        "/static/%00",
+        "/download/" + "k" * 5000,
+        "/\xff",
+    ],
+)
+def test_no_path_ends_it(server: str, path: str) -> None:
+    """`server` looks for tracebacks once all is done."""
+    host = server.removeprefix("http://")
+    assert answer(server, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")).split()[1] in (
+        b"404",
+        b"400",
+    )
+    assert answer(server, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).split()[1] == b"200"
+
+
+NO_MESSAGES = [
+    "", "nonsense", "null", "1e999", "{}", "[]", "[1]", '"stdin"', '["stdin"]', '["stdin", 5]', '["stdin", "a", "b"]', '["stdin", ""]',
+    '["resize"]', '["resize", 4]', '["resize", {}]', '["resize", {"width": "a", "height": null}]', '["resize", {"width": 1e9, "height": 1}]',
+    '["ping"]', '["unknown", 1]', "[" * 100_000,
+]  # fmt: skip
+
+
+def test_what_no_page_says_is_dropped() -> None:
+    messages = pytest.importorskip("tui_llm.commands.browser_messages")
+    assert [text for text in NO_MESSAGES if messages.checked(text) is not None] == []
+    assert messages.checked('["stdin", "a\\ud800"]').json() == ["stdin", "a?"]
+    assert messages.checked('["resize", {"width": 1000000000, "height": -4}]').json() == [
+        "resize",
+        {"width": 1000, "height": 1},
+    ]
+    assert messages.checked('["blur"]').json() == ["blur"]
+
+
+async def test_malformed_messages_leave_the_tab_open(server: str) -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+    where = server.replace("http", "ws") + "/ws?width=99999999999&height=-1"
+    async with aiohttp.ClientSession() as session, session.ws_connect(where, headers={"Origin": server}) as tab:
+        for text in NO_MESSAGES:
+            await tab.send_str(text)
+        await tab.send_bytes(b"\xff\x00")
+        await tab.send_str('["ping", 7]')
+        async for message in tab:
+            if message.type == aiohttp.WSMsgType.TEXT:
+                assert message.json() == ["pong", 7]
+                break
+        else:
+            pytest.fail("the tab was closed")
 
 
 @pytest.fixture

@@ -8,6 +8,14 @@ NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs
 
 
 def main() -> int:
+    """Runs the command line and ends the process; see `leaving.leave` for when it returns."""
+    status = _status()
+    from tui_llm.leaving import leave
+
+    return leave(status)
+
+
+def _status() -> int:
     """The exit status: 130 after Ctrl+C, at any moment from here on."""
     import signal
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tui_llm.llm.sampler import SamplerSettings
 
@@ -56,6 +56,7 @@ class Question:
     """What one of the `instruments` is asked about a moment, beyond its Reading. Each kind is a subclass in `facts/`."""
 
     request: Request
+    writes: ClassVar[bool] = False  # answering it writes a file that the user asked for: the app's end waits for that
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────

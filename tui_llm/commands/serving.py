@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from textual_serve.app_service import AppService
 from textual_serve.server import Server as TextualServer
 
+from tui_llm.commands.browser_messages import DEFAULT, CheckedSocket, size
+from tui_llm.display import visible
+
 FONT = "<style>@font-face { font-family: 'Roboto Mono'; src: url('/static/fonts/RobotoMono-VariableFont_wght.ttf'); }</style>"
+
+
+class OneLine(logging.Formatter):
+    """What went wrong, in a line: a request that no server could answer is no reason for a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        reason = f": {type(error).__name__}: {error}" if error is not None else ""
+        return "tui-llm: " + visible(" ".join(f"{record.getMessage()}{reason}".split()))[:300]
 
 
 class Server(TextualServer):
@@ -36,7 +50,22 @@ class Server(TextualServer):
             raise web.HTTPForbidden(text=f"this is {self.public_url}")
         if request.path == "/ws" and origin != f"http://{host}":
             raise web.HTTPForbidden(text="only the page of this server may connect")
-        return await handler(request)
+        try:
+            return await handler(request)
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise web.HTTPNotFound(text="there is no such page") from error
+
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+        """With a size that a screen can have: the app's process is told it before any message comes."""
+        numbers = (request.query.get(name, "") for name in ("width", "height"))
+        given = [int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None for text in numbers]
+        width, height = size(*(one or usual for one, usual in zip(given, DEFAULT, strict=True)))
+        return await super().handle_websocket(
+            request.clone(rel_url=request.rel_url.with_query(width=width, height=height))
+        )
+
+    async def _process_messages(self, websocket: Any, app_service: AppService) -> None:
+        await super()._process_messages(CheckedSocket(websocket), app_service)  # type: ignore[arg-type]
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
         """Under the name that the browser knows it by: 127.0.0.1 and localhost are two pages to it."""
@@ -51,7 +80,9 @@ class Server(TextualServer):
             self.public_url = before
 
     def initialize_logging(self) -> None:
-        logging.basicConfig(level=logging.WARNING)
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
     async def on_startup(self, app: web.Application) -> None:
         """Its own word is on the screen already."""

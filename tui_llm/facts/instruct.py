@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tui_llm.llm.instruction_pairs import Pair
 from tui_llm.reading import Question, Weights
@@ -21,6 +22,7 @@ class InstructQuestion(Question):
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
     name: str = ""
+    writes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

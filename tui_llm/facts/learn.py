@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tui_llm.llm.recipe import Recipe
 from tui_llm.reading import Question, Token, Weights
@@ -37,6 +38,7 @@ class KeepQuestion(Question):
 
     name: str = ""
     force: bool = False
+    writes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ class Asker:
         self._generation: Generation | None = None
         self._generations = 0
         self._closing = False
+        self._writing = False  # what is being answered writes a file
         self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
 
     # ── from the screen's thread ─────────────────────────────────────────────────────────────────────────────────
@@ -121,12 +122,20 @@ class Asker:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread after what it is doing now; does not wait for it."""
+        """Ends the thread after what it is doing now, and after what is still to be written; does not wait for it."""
         with self._wake:
             self._closing = True
             if self._generation is not None:
                 self._generation.stop.set()
             self._wake.notify()
+
+    def finish(self) -> None:
+        """After `close`: waits until everything that the user asked to be written is, and for nothing else."""
+        while self._thread.is_alive():
+            with self._wake:
+                if not self._writing and self._to_write() is None:
+                    return
+            self._thread.join(0.02)
 
     def read(self, request: Request) -> None:
         """Replaces a request that has not been answered yet."""
@@ -206,7 +215,7 @@ class Asker:
                 rested = True
                 continue
             rested = False
-            if self._closing:
+            if self._closing and job != self._answer:
                 return
             try:
                 job()
@@ -215,7 +224,7 @@ class Asker:
 
     def _next(self) -> Callable[[], None] | None:
         if self._closing:
-            return lambda: None
+            return self._answer if self._to_write() is not None else lambda: None
         if self._model is not None:
             return self._open
         if self._want_models:
@@ -229,6 +238,9 @@ class Asker:
         if self._want_refresh:
             return self._refresh
         return None
+
+    def _to_write(self) -> type[Question] | None:
+        return next((kind for kind, question in self._questions.items() if question.writes), None)
 
     def _fail(self, what: str, error: BaseException) -> None:
         if not isinstance(error, UserError):
@@ -299,20 +311,26 @@ class Asker:
         """An answer may take long, so it gives way to a reading, and starts again after it."""
         assert self._engine is not None
         with self._wake:
-            kind, question = next(iter(self._questions.items()), (Question, None))
-        if question is None:
-            return
+            kind = self._to_write() if self._closing else next(iter(self._questions), None)
+            if kind is None:
+                return
+            question = self._questions[kind]
+            self._writing = question.writes
         answer, problem = None, ""
         try:
             answer = self._engine.answer(
                 question, lambda: self._slot is not None or self._closing or self._questions.get(kind) is not question
             )
         except Overtaken:
+            if self._closing:
+                self.forget(kind)
             return
         except BaseException as error:
             if not isinstance(error, UserError):
                 log.error("asking an instrument failed", exc_info=error)
             problem = one_line(error)
+        finally:
+            self._writing = False
         with self._wake:
             if self._questions.get(kind) is not question:
                 return

@@ -83,6 +83,10 @@ class ResilientApp(App[None]):
         self._return_code = 1
         self._close_messages_no_wait()
 
+    async def _on_exit_app(self) -> None:
+        self._exit = True  # a browser's tab was closed: an end that was asked for
+        await super()._on_exit_app()
+
     @property
     def failed(self) -> bool:
         """Whether the app ended by itself: nothing called `exit`."""
