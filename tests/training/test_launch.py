@@ -40,6 +40,8 @@ def nothing_stays(home: Path) -> Iterator[None]:
         pid = launch._worker_pid(Run(folder))
         if Run(folder).alive() and pid:
             os.kill(pid, signal.SIGKILL)
+    for _, child in launch._children:  # one that has not begun yet
+        child.kill()
     launch.reap()
 
 
