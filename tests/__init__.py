@@ -1,5 +1,10 @@
-"""The tests. `HANG` is the one time limit here: no test is about time, and a busy machine must not fail one."""
+"""The tests. `HANG` is the one time limit here: no test is about time, and a busy machine must not fail one.
 
+Importing this gives the process, and those it starts, the environment of nobody in particular: what the variables of a
+terminal, a batch system or a user's shell would change is another test's to say.
+"""
+
+import os
 import tomllib
 from pathlib import Path
 
@@ -8,3 +13,16 @@ _options = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_tex
 HANG = float(_options["timeout"])
 """Seconds after which a wait is taken for a hang. pytest-timeout ends every test then; waits in other threads and processes,
 which it can't end, have it as their limit."""
+
+_OTHERS = {
+    "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "COLUMNS", "LINES", "TMUX", "STY",
+    "LANG", "LANGUAGE", "PYTHONIOENCODING", "PYTHONWARNINGS", "PAGER", "EDITOR", "VISUAL",
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
+}  # fmt: skip
+_FAMILIES = ("TEXTUAL", "TERM", "TUI_LLM_", "LC_", "HF_", "HUGGING", "TRANSFORMERS_", "TORCHELASTIC_")
+
+for _name in list(os.environ):
+    if _name in _OTHERS or _name.startswith(_FAMILIES) or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
+os.environ |= {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import HANG
 from tests.training.making import TINY, lines, make, words, work
 from tui_llm import paths
 from tui_llm.cli import main
@@ -108,6 +109,7 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
 
     monkeypatch.setattr(Run, "write_status", written)
     monkeypatch.setattr(machine, "measure_apart", measure)
+    monkeypatch.setattr(measuring, "PEAK_AFTER", HANG)  # on a busy machine three steps take longer than it is
     assert here(make("short", text, steps=3)) == 0
     assert not measured  # a short run never asks
     monkeypatch.setattr(measuring, "PEAK_AFTER", 0.0)
@@ -162,6 +164,7 @@ def test_the_batch_that_fits_makes_the_same_step(batch: int, accumulation: int, 
 
 
 def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SHIPPED_WITHIN", HANG)
     run = make("run", text, steps=2, tokenizer="nano")
     assert here(run) == 0
     facts = read_json(run.path / "status.json")

@@ -40,6 +40,8 @@ def nothing_stays(home: Path) -> Iterator[None]:
         pid = launch._worker_pid(Run(folder))
         if Run(folder).alive() and pid:
             os.kill(pid, signal.SIGKILL)
+    for _, child in launch._children:  # one that has not begun yet
+        child.kill()
     launch.reap()
 
 
@@ -51,7 +53,9 @@ def step(run: Run) -> int:
     return run.status().step
 
 
-def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Path, home: Path) -> None:
+def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
+    text: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # `tui-llm train` in a terminal of its own, which then hangs up.
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "tui_llm", "train", str(text), "--run", "long", "--preset", "toy", "--tokenizer", "byte",
@@ -105,8 +109,10 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(text: Pa
         launch.stop(run)
 
     # Resumed: not paused any more. SIGTERM saves at the step where it was.
-    launch.start(run)
-    assert launch.wait_until_held(run, HANG)
+    with monkeypatch.context() as patch:
+        patch.setattr("tui_llm.training.run.STARTING_GRACE", 0.0)  # it starts later than is waited for elsewhere
+        launch.start(run)
+        assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)
     launch.stop(run)
     assert launch.wait_until_gone(run, HANG)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import HANG
 from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.errors import UserError
@@ -52,7 +53,7 @@ def test_a_slow_step_counts_at_once() -> None:
     shape = cost.shape(TOY, 257)
     found = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 1e-6))
     assert [value["rows"] for value in found] == [1] and found[0]["tokens"] == TOY.block_size
-    many = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 300.0))
+    many = list(timing_worker.measure(TOY, shape, torch.device("cpu"), HANG))
     assert len(many) == timing_worker.STEPS and {value["rows"] for value in many} == {TOY.batch_size}
 
 

@@ -48,6 +48,8 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     run = Run(home / "runs" / "r")
     assert [row[0] for row in losses(run)] == list(range(1, 21))
 
+    other = tmp_path / "other.txt"
+    other.write_text(words(80))
     code, out, err = said(capsys, "runs", "--json")
     (row,) = json.loads(out)["runs"]
     assert code == 0 and (row["name"], row["state"], row["step"], row["steps"]) == ("r", "finished", 20, 20)
@@ -57,7 +59,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     for arguments, why in (
         (["train", str(text), "--run", "r", *SMALL_SHAPE], "there is a run 'r' already"),
         (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch-size"),
-        (["train", "/etc/hostname", "--run", "r", "--resume"], "another corpus"),
+        (["train", str(other), "--run", "r", "--resume"], "another corpus"),
         (["train", "--run", "none", "--resume"], "no run 'none'"),
         (["stop", "r"], "not being trained"),
         (["export", "none", str(tmp_path / "x")], "no run"),

@@ -263,8 +263,8 @@ def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
         if run.alive():
             return True
         reap()
-        if run.status().state != "starting":
-            return False
+        if run.status().state != "starting" and not any(child.path == run.path for child, _ in _children):
+            return False  # one that we started may begin after `STARTING_GRACE`, for which it is taken for dead
         time.sleep(0.05)
     return False
 
