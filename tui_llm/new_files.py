@@ -139,7 +139,7 @@ def write_folder(
     """
     check_folder(folder, force=force, inputs=inputs)
     there = folder.is_dir()
-    aside = (folder if there else folder.parent) / f".tui-llm-{secrets.token_hex(6)}.part"
+    aside = (folder if there else folder.parent) / f".new-{secrets.token_hex(6)}.tui-llm"
     try:
         if not there:
             folder.parent.mkdir(parents=True, exist_ok=True)
