@@ -19,6 +19,8 @@ from tui_llm.reading import Candidate, Weights
 from tui_llm.tree_file import load, save, tree_json
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.messages import Opened
+from tui_llm.tui.screens.ask import AskScreen
+from tui_llm.tui.screens.confirm import ConfirmScreen
 from tui_llm.tui.screens.tree import TreeScreen
 
 
@@ -246,6 +248,38 @@ async def test_saving_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await pilot.press("n")
         await pilot.pause()
         assert (tmp_path / "other.json").read_text() == "[red]{"
+
+
+async def test_what_another_wrote_is_written_over_only_after_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = make_app(TreeEngine())
+    own = tmp_path / "tree-1.json"
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await open_tree(pilot, app)
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        own.write_text("theirs")  # the name was free when it was offered
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        assert own.read_text() == "theirs"
+        await pilot.press("y")
+        await until(pilot, lambda: own.read_text() != "theirs")
+        await until(pilot, lambda: app.screen is screen)
+        inode = own.stat().st_ino
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("enter")  # its own file, as it was left: no question
+        await until(pilot, lambda: app.screen is screen and own.stat().st_ino != inode)
+        own.write_text("theirs again")
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await pilot.press("n")
+        await until(pilot, lambda: app.screen is screen)
+        assert own.read_text() == "theirs again"
 
 
 async def test_a_file_of_another_model_or_with_other_bytes_can_only_be_looked_at(tmp_path: Path) -> None:

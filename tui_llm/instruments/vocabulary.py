@@ -98,12 +98,17 @@ def _matching(known: _Known, find: str) -> Tensor:
     elif len(find) > 1 and find[0] == "#":
         if not (find[1:].isascii() and find[1:].isdigit()):
             raise UserError(f"{find!r} is no id; write # and a number from 0 to {size - 1}")
-        ids = [int(find[1:])]
+        ids = _typed_id(find[1:])
     else:
         ids = [id for id, text in enumerate(known.texts) if find in text]
-        ids += [int(find)] if find.isascii() and find.isdigit() else []
+        ids += _typed_id(find)
     hits[[id for id in ids if id < size]] = True
     return hits
+
+
+def _typed_id(text: str) -> list[int]:
+    """The id that `text` is; none where it is no number, or one that no vocabulary reaches."""
+    return [int(text)] if text.isascii() and text.isdigit() and len(text) < 20 else []
 
 
 def _find(known: _Known, processed: Processed, question: FindQuestion) -> Found:
