@@ -2,6 +2,7 @@
 
     python scripts/io_faults.py --seed 7              # a sample: 2 attempts of each scenario
     python scripts/io_faults.py --all                 # every k of every scenario, in every way
+    python scripts/io_faults.py --distinct            # one of each call on each kind of path: an eighth of the time
     python scripts/io_faults.py --all --only resume   # of one scenario
 
 What must hold is said in tests/faults.py. Prints a line for each scenario, and one for each thing that does not hold.
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,11 +28,19 @@ from tests.faults import HOW, Trial
 SAMPLE = 34
 
 
+def kind(call: str) -> str:
+    """A call without what differs from one step, and from one folder aside, to the next."""
+    return re.sub(r"\.tui-llm-\w+", ".tui-llm-", re.sub(r"checkpoint-\d+", "checkpoint-", call))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--count", type=int, default=SAMPLE, help="attempts of the sample")
     parser.add_argument("--all", action="store_true", help="every k")
+    parser.add_argument(
+        "--distinct", action="store_true", help="one k of those that do the same to the same kind of path"
+    )
     parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="these scenarios")
     parser.add_argument("--how", choices=HOW, nargs="+", default=list(HOW), help="these faults")
     parser.add_argument("--json", action="store_true", help="the counts as JSON, at the end")
@@ -41,11 +51,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             trial = Trial(SCENARIOS[name], Path(scratch) / name.replace(" ", "-"))
-            every = [(k, how) for k in range(1, len(trial.calls) + 1) for how in options.how]
+            kinds = {kind(call): k for k, call in enumerate(trial.calls, 1)}  # the last of each: most is there by then
+            numbers = sorted(kinds.values()) if options.distinct else range(1, len(trial.calls) + 1)
+            every = [(k, how) for k in numbers for how in options.how]
             share = -(-options.count // len(options.only))
-            chosen = every if options.all else sorted(draw.sample(every, min(share, len(every))))
+            chosen = every if options.all or options.distinct else sorted(draw.sample(every, min(share, len(every))))
             failed = 0
-            for k, how in chosen:
+            for done, (k, how) in enumerate(chosen):
+                if done and done % 50 == 0:
+                    print(f"  {name}: {done} of {len(chosen)}", file=sys.stderr, flush=True)
                 found = trial.attempt(k, how)
                 failed += bool(found)
                 for line in found:

@@ -26,6 +26,8 @@ def probes(options: argparse.Namespace) -> None:
     run = find(options.run)
     found = probe_log.moments(run)
     known = probe_log.pins_of(found)
+    if not known and run.probes_path.is_file() and run.probes_path.stat().st_size:
+        raise UserError(f"no line of {run.probes_path} can be read; move it away: the next evaluation begins a new one")
     if not known:
         raise UserError(f"run {run.name} has read no pinned prompt yet; it does so before its first step")
     wanted = pins.meant(options.pin, known) if options.pin is not None else known
