@@ -127,9 +127,7 @@ class LabApp(ResilientApp):
 
     def _too_late(self, event: events.Event) -> bool:
         """Whether it was meant for a window that has closed."""
-        if (
-            isinstance(event, events.Key) and event.is_forwarded
-        ):  # a screen did nothing with it, and now the bindings are
+        if isinstance(event, events.Key) and event.is_forwarded:  # no widget took it: the bindings are next
             return getattr(event, "_aimed_at", self.screen) not in self.screen_stack
         if isinstance(event, events.Key):
             event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
@@ -137,8 +135,9 @@ class LabApp(ResilientApp):
         return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen
 
     def post_display_hook(self) -> None:
-        self.closing_keys.painted()
-        self.last_resort.painted()
+        if self.draws:
+            self.closing_keys.painted()
+            self.last_resort.painted()
 
     async def run_action(
         self,
