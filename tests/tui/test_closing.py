@@ -172,6 +172,24 @@ async def test_closing_keys_twice(kind: type[Screen[Any]], tmp_path: Any, monkey
         assert isinstance(app.screen, HelpScreen)
 
 
+async def test_dismissing_twice_closes_no_other_screen() -> None:
+    app = make_app()
+    results: list[bool | None] = []
+    async with app.run_test() as pilot:
+        await answered(pilot, app.lab_screen)
+        below, screen = HelpScreen(), ConfirmScreen("Delete it?", "Delete")
+        app.push_screen(below)
+        app.push_screen(screen, results.append)
+        await pilot.pause()
+        screen.dismiss(True)
+        screen.dismiss(False)
+        await pilot.pause()
+        assert app.screen is below and results == [True]
+        app.lab_screen.dismiss(None)  # the last one stays
+        await pilot.pause()
+        assert app.screen_stack == [app.lab_screen, below]
+
+
 async def test_a_covered_screen_closes_when_it_is_on_top_again() -> None:
     app = make_app()
     results: list[bool | None] = []

@@ -33,7 +33,7 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
     app.driver_class = safe(app.driver_class)
-    app.last_resort.log_path = log
+    app.last_resort.log_path = log if log.is_file() else None
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
     app.lab_screen.asker.finish()

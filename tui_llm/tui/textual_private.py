@@ -88,6 +88,11 @@ class ResilientApp(App[None]):
         await super()._on_exit_app()
 
     @property
+    def draws(self) -> bool:
+        """Whether what is drawn now is sent to the terminal, and not held back by `batch_update`."""
+        return not self._batch_count
+
+    @property
     def failed(self) -> bool:
         """Whether the app ended by itself: nothing called `exit`."""
         return self._gave_up or not self._exit
