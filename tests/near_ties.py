@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 WITHIN = 1e-4
-"""How far the logits of two computations of one model may be apart: the promise of DESIGN.md, that the tests hold otherwise
-(the shipped model's, up to 19, differ by up to 2.5e-5 between kernels)."""
+"""How far the logits of two computations of one model may be apart: what other tests hold the engine's to, against transformers.
+(The shipped model's, up to 19, were up to 2.5e-5 apart between kernels.)"""
 
 
 def possible_ranks(logits: Tensor, id: int, within: float = WITHIN) -> range:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from textual import app, constants, pilot, screen
+from textual import app, constants, notifications, pilot, screen
 from textual._context import active_app
 
 from tests import HANG
@@ -82,6 +82,8 @@ def install() -> None:
     app.wait_for_idle = pilot.wait_for_idle = settle  # type: ignore[attr-defined]
     screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
+    # A notification is there for some seconds. A test that comes late on a busy machine would not find it.
+    notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]
     # A Pilot gives up after 30 s in which the widgets have not handled their messages.
     whole = pilot.Pilot._wait_for_screen
     pilot.Pilot._wait_for_screen = functools.partialmethod(whole, timeout=HANG)  # type: ignore[method-assign, assignment]

@@ -85,3 +85,11 @@ def test_threads_that_run_are_told_from_those_that_wait() -> None:
     finally:
         end.set()
         waits.join()
+
+
+async def test_what_is_said_stays_for_a_test_that_comes_late() -> None:
+    app = Chain()
+    async with app.run_test(size=(40, 10), notifications=True) as pilot:
+        app.notify("said", timeout=0.001)
+        await pilot.pause()
+        assert any("said" in line for line in drawn(app)) and len(app._notifications) == 1

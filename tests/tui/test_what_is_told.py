@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from tests import HANG
 from tui_llm.reading import GeneratedToken, Reading, Request
 from tui_llm.tui import format as fmt
 from tui_llm.tui.app import LabApp
@@ -201,7 +202,7 @@ async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
             app.notify(f"copied {count} rows, tab-separated")
             await until(pilot, lambda count=count: f"copied {count} rows" in drawn(app)[0])  # type: ignore[misc]
             assert not any("▌" in line for line in drawn(app)[1:]) and drawn(app)[2:] == below
-        app.notify("it can't be [read]", severity="error", timeout=60, markup=False)
+        app.notify("it can't be [read]", severity="error", timeout=HANG, markup=False)
         app.notify("copied 6 rows, tab-separated")
         await until(pilot, lambda: "can't be [read]" in drawn(app)[0] and "copied 6 rows" in drawn(app)[1])
 
