@@ -209,29 +209,31 @@ async def test_a_covered_screen_closes_when_it_is_on_top_again() -> None:
 
 async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() -> None:
     app = make_app()
+    done: list[Any] = []
+    run_action, pop = app.run_action, app.pop_screen
+
+    async def spied(action: Any, *rest: Any) -> bool:
+        done.append(action)
+        return await run_action(action, *rest)
+
+    def popped() -> Any:
+        popping = pop()
+        send(app, "n", "2", "question_mark")  # before the lab has been painted
+        return popping
+
     async with app.run_test(size=(100, 30)) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "2")
-        screen = ConfirmScreen("Delete it?", "Delete")
-        app.push_screen(screen)
+        await pilot.press("escape", "3")
+        app.push_screen(ConfirmScreen("Delete it?", "Delete"))
         await pilot.pause()
-        pop, came = app.pop_screen, []
-
-        def popped() -> Any:
-            done = pop()
-            send(app, "escape", "n", "3", "question_mark")  # before the lab has been painted
-            came.append(True)
-            return done
-
-        app.pop_screen = popped  # type: ignore[method-assign]
+        app.run_action, app.pop_screen = spied, popped  # type: ignore[method-assign]
         await pilot.press("n")
-        app.pop_screen = pop  # type: ignore[method-assign]
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        assert came and app.lab_screen.current == "loss"
-        await pilot.press("escape")
-        target = app.lab_screen.lab.target
-        await pilot.press("n")  # painted by now: a command again
-        assert app.lab_screen.lab.target != target
+        assert app.lab_screen.current == "logits"
+        assert done == ["dismiss(False)", "pane('logits')", "app.show_help"]
+        app.pop_screen = pop  # type: ignore[method-assign]
+        await pilot.press("escape", "3", "n")  # painted by now: a command again
+        assert len(done) == 6
 
 
 async def test_keys_before_the_lab_is_there_are_kept() -> None:

@@ -129,12 +129,12 @@ class LabApp(ResilientApp):
             return getattr(event, "_aimed_at", self.screen) not in self.screen_stack
         if isinstance(event, events.Key):
             event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
-            return not self.closing_keys.press(event.key)
-        return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen
+            return not self.closing_keys.press(event.key, event.time)
+        return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen(event.time)
 
     def post_display_hook(self) -> None:
         if self.draws:
-            self.closing_keys.painted()
+            self.closing_keys.painted(time.monotonic())
             self.last_resort.painted()
 
     async def run_action(
