@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tui_llm import files, storage
 from tui_llm.errors import UserError
+from tui_llm.llm import checkpoint
 
 PACKAGE = Path(storage.__file__).parent
 
@@ -186,6 +188,18 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.write_folder(folder, lambda part: None)
     assert names(tmp_path) == ["made"] and names(folder) == ["one"]
+
+
+def test_who_may_read_a_file_is_the_umasks_to_say(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(3)}
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            files.write_text(tmp_path / "text", "x")
+            checkpoint.write_tensors(tmp_path / "tensors", tensors)
+        finally:
+            os.umask(before)
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
 # ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -93,7 +93,10 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     """
     with aside(folder) as part:
         storage.mkdir(part)
-        fill(part)
+        try:
+            fill(part)
+        except UserError as error:  # who reads it knows nothing of a folder aside
+            raise UserError(str(error).replace(str(part), str(folder))) from error
         storage.sync_folder(part)
         if os.path.lexists(folder) and not _empty(folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))

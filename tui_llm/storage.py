@@ -99,14 +99,19 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
 def copy_file(source: Path, to: Path) -> None:
     with source.open("rb") as data, open_file(to, "wb") as file:
         shutil.copyfileobj(data, file, 1 << 20)
+        sync(file)
 
 
 def by_library(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write`, a function of a library that writes the file `path` by itself."""
+    """Calls `write`, a function of a library that writes the file `path` by itself. Who may read it is the umask's to say,
+    as with what we write: safetensors 0.8 leaves a file that only its owner can read."""
+    path.touch()
+    mode = path.stat().st_mode
     if faults is None:
         write(path)
     else:
         faults.library(str(path), lambda: write(path))
+    path.chmod(mode & 0o777)
 
 
 def temporary_file(folder: Path) -> BinaryIO:

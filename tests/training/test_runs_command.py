@@ -41,13 +41,16 @@ def test_rename(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, other = make("one", text), make("two", text)
     (other.path.parent / "empty").mkdir()
     (other.path.parent / "gone").symlink_to("nowhere")
-    for name in ("two", "empty", "gone"):
+    (other.path.parent / "full").mkdir()
+    (other.path.parent / "full" / "file").touch()
+    for name in ("two", "full", "gone"):
         code, out, err = said(capsys, "runs", "rename", "one", name)
         assert (code, out) == (2, "") and "already" in err and err.count("\n") == 1
     for name in ("../x", "a/b", "", ".", "[/]", "\x1b[31m", "x" * 65):
         code, out, err = said(capsys, "runs", "rename", "one", name)
         assert (code, out) == (2, "") and "can't name a run" in err and "\x1b" not in err
     assert "no run 'none'" in said(capsys, "runs", "rename", "none", "x")[2]
+    assert said(capsys, "runs", "rename", "two", "empty")[0] == 0  # nobody's: a rename that was killed left such ones
     with run.held(1):
         assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
     run.write_status("starting")  # a worker on its way to its lock

@@ -88,20 +88,12 @@ def compare(options: argparse.Namespace) -> None:
         raise UserError("name two runs or more to compare; `tui-llm runs` lists them")
     found = comparing.compare([find(name) for name in names])
     if options.json:
-        outcomes = [
-            {k: _plain(v) for k, v in dataclasses.asdict(outcome).items() if k != "problem"}
-            | {"problem": outcome.problem or None}
-            for outcome in found.outcomes
-        ]
-        differing = {name: dict(zip(names, map(_plain, values), strict=True)) for name, values in found.differing}
+        outcomes = [{**dataclasses.asdict(outcome), "problem": outcome.problem or None} for outcome in found.outcomes]
+        differing = {name: dict(zip(names, values, strict=True)) for name, values in found.differing}
         put_json({"runs": outcomes, "differing": differing})
     else:
         head, *rows = ([visible(cell) for cell in row] for row in comparing.table(found))
         put(report.table(head, rows, left=(0,)))
-
-
-def _plain(value: Any) -> Any:
-    return report.finite(value) if isinstance(value, float) else value
 
 
 ACTIONS = {"rename": rename, "delete": delete, "compare": compare}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
 
 from filelock import Timeout
 
@@ -32,21 +32,16 @@ def rename(run: Run, name: str) -> Run:
 
 def _move(run: Run, to: Run) -> None:
     taken = UserError(f"there is a run or folder {to.name!r} already; choose another name")
-    if os.name == "nt":  # never over what is there
-        try:
-            storage.rename(run.path, to.path)
-        except FileExistsError:
-            raise taken from None
-        return
-    # Elsewhere an empty directory may be renamed over: one of our own holds the name, so that nothing else does.
-    try:
-        storage.mkdir(to.path)
-    except FileExistsError:
-        raise taken from None
+    if os.path.lexists(to.path):
+        # An empty directory is nobody's: a system other than Windows renames over it, and over nothing else.
+        if to.path.is_symlink() or not to.path.is_dir() or any(to.path.iterdir()):
+            raise taken
+        if os.name == "nt":
+            storage.rmdir(to.path)
     try:
         storage.rename(run.path, to.path)
-    except OSError:
-        with suppress(OSError):
-            storage.rmdir(to.path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # made by someone else meanwhile
+            raise taken from error
         raise
     storage.sync_folder(to.path.parent)

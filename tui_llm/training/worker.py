@@ -62,6 +62,7 @@ class Worker:
         self.ranks = ranks.of_this_process(self.config.shard)
         self.told_to_stop = False
         self.lock: RunLock | None = None  # rank 0's
+        self.done = False
         self.lost = ""  # how the lock was lost, while nobody else can have begun to train the run
         self.facts: dict[str, Any] = {}
         self.shape: GPTConfig | None = None  # once it is known
@@ -191,6 +192,7 @@ class Worker:
         if self.lost and step < s.steps:
             self.say("failed", f"{self.lost}; saved at step {step:,} of {s.steps:,}: resume it")
         elif step >= s.steps:
+            self.done = True
             self.say("finished", f"all {s.steps:,} steps are done")
         else:
             self.say(
@@ -350,7 +352,7 @@ def work(worker: Worker) -> int:
             write_text(run.path / "pid", str(os.getpid()))
             checkpoints.clean(run)
         worker.work()
-        return 1 if worker.lost else 0
+        return 1 if worker.lost and not worker.done else 0
     except Stopped:
         if worker.lost:
             worker.say("failed", f"{worker.lost}; resume it")
