@@ -16,11 +16,13 @@ import collections
 import contextlib
 import faulthandler
 import gc
+import hashlib
 import importlib
 import itertools
 import logging
 import os
 import pkgutil
+import random
 import resource
 import signal
 import sys
@@ -177,6 +179,10 @@ def rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def hash_of(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode("utf-8", "replace")).hexdigest()[:8]
+
+
 def say(line: str) -> None:
     print(line, file=sys.__stdout__, flush=True)
 
@@ -315,6 +321,7 @@ class Soak:
 
     async def _run(self) -> None:
         self.faults.install(self.loop)
+        random.seed(self.options.seed)  # the app draws its seeds from it
         task = await self._start()
         if self.faults.found:
             raise Broken("\n".join(self.faults.found))
@@ -326,8 +333,6 @@ class Soak:
             self.number += event.count
             self.reads += 1
             self.recent.append(f"{self.number}: {event}")
-            if self.options.verbose:
-                say(self.recent[-1])
             self._arm()
             self.loop.begin()
             try:
@@ -339,6 +344,8 @@ class Soak:
                 if not self.app.is_running or task.done() or self.app._exit:
                     await asyncio.wait([task], timeout=5)
                     task = await self._start()
+            if self.options.verbose:
+                say(f"{self.recent[-1]} → {self._where()}")
             spent = self.loop.spent
             self.slowest = sorted([*self.slowest, (spent, self.number, str(event)[:80])], reverse=True)[:5]
             if self.number - tidied >= TIDY:
@@ -349,6 +356,14 @@ class Soak:
                 self._report()
         self._disarm()
         await self._stop(task)
+
+    def _where(self) -> str:
+        """What came of it, as two runs of a seed must agree on."""
+        screen, lab = self.app.screen, self.app.lab_screen
+        shown = hash_of(lab.prompt.prompt_text, lab.lab.steps, lab.lab.number, self.home.step)
+        return (
+            f"{type(screen).__name__} {screen.focused and (screen.focused.id or type(screen.focused).__name__)} {shown}"
+        )
 
     def _told(self, error: Exception) -> bool:
         """Says what broke, each kind once; whether to go on."""

@@ -58,8 +58,7 @@ with open("status.part", "w") as file:
 os.replace("status.part", "status.json")
 os.write(say, b"held")
 os.close(say)
-while True:
-    time.sleep(3600)
+sys.stdin.buffer.read()  # until whoever started it has gone
 """
 SAID = {  # a word of a command → what its stand-in prints to stderr, and its exit status
     "export": ("tui-llm: there is no run of that name", 2),
@@ -212,7 +211,7 @@ class Home:
         reader, writer = os.pipe()
         process = self._popen(
             [sys.executable, "-I", "-S", "-c", WORKER, str(run), str(writer)], pass_fds=(writer,), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(writer)
         os.read(reader, 4)
@@ -236,6 +235,8 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _with(module: ModuleType, **replaced: Any) -> ModuleType:
