@@ -142,16 +142,8 @@ def _folder(folder: Path) -> Found | None:
 
 
 def _run(name: str, run: Path) -> Found:
-    passed: list[str] = []
-    newest = intact.newest(_checkpoints(run), passed.append, intact.check_model)
-    note = "; ".join(passed)
-    if newest is None:
-        raise UserError(
-            f"run {name} has no checkpoint that is whole: {note}; resume it to make one"
-            if passed
-            else f"run {name} has no checkpoint yet; wait for its first one"
-        )
-    return Found(name, "run", newest[1], newest[0], note)
+    step, folder, passed = intact.newest_of_run(name, _checkpoints(run), intact.check_model)
+    return Found(name, "run", folder, step, "; ".join(passed))
 
 
 def every() -> list[Found]:

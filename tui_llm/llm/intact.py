@@ -91,3 +91,18 @@ def newest(
         else:
             return step, folder
     return None
+
+
+def newest_of_run(
+    name: str, checkpoints: Sequence[tuple[int, Path]], check: Callable[[Path], object] = check
+) -> tuple[int, Path, list[str]]:
+    """As `newest`: step, folder, and a line for each checkpoint that was passed over. Raises `UserError` where none is intact."""
+    passed: list[str] = []
+    found = newest(checkpoints, passed.append, check)
+    if found is None:
+        raise UserError(
+            f"run {name} has no checkpoint that is whole: {'; '.join(passed)}; resume it to make one"
+            if passed
+            else f"run {name} has no checkpoint yet; wait for its first one"
+        )
+    return *found, passed

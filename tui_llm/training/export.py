@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from tui_llm.errors import UserError
 from tui_llm.llm import checkpoint, intact, tokenizer
 from tui_llm.new_files import check_folder, write_folder
 from tui_llm.training.run import Run
@@ -24,17 +23,9 @@ def export(
     """Writes it as `folder`, whole or not at all, and returns its step. `damaged` hears of each checkpoint that was passed
     over since it is not what was saved. Raises `UserError` where the run has no checkpoint, there is something at `folder`
     already (with `force` the model's files in it are replaced), or it can't be written."""
-    passed: list[str] = []
-    newest = intact.newest(run.saved(), passed.append)
+    step, source, passed = intact.newest_of_run(run.name, run.saved())
     for line in passed:
         damaged(line)
-    if newest is None:
-        raise UserError(
-            f"run {run.name} has no checkpoint that is whole; resume it to make one"
-            if passed
-            else f"run {run.name} has no checkpoint yet; wait for its first one"
-        )
-    step, source = newest
     inputs = (run.path,)
     check_folder(folder, force=force, inputs=inputs)
     vocabulary, model = tokenizer.load_folder(source, run.name), checkpoint.load(source)
