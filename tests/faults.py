@@ -129,18 +129,16 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
 # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────
 
 GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
-TOLD = (
-    "status.json",
-    "control.json",
-    "batch.json",
-)  # what is said of a run at one moment: whole, whichever moment it is
+# What is said at one moment: whole, whichever moment it is.
+TOLD = ("status.json", "control.json", "batch.json", "corpus.json")
 UNCOUNTED = ("lock", "worker.log", "pid")
-CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked")
+CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked", "bigram_entropy")
 
 
 def _is_aside(path: Path) -> bool:
     """Made aside: deleted by the next start."""
-    return any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
+    half = path.name.startswith(".") and path.name.endswith((".part", ".part.json"))  # a download, gone on with
+    return half or any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
 
 
 def _uncounted(path: Path) -> bool:
