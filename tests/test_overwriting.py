@@ -151,7 +151,7 @@ def test_a_name_that_is_taken_meanwhile_is_passed_over(
 
     monkeypatch.chdir(tmp_path)
     stem, suffix = name.replace("-1.", ".").split(".")
-    write = saving.write_text
+    write = saving.storage.write_text
     others = iter(("theirs", "theirs too"))
 
     def meanwhile(part: Path, text: str) -> None:
@@ -159,7 +159,7 @@ def test_a_name_that_is_taken_meanwhile_is_passed_over(
             saving.free_path(stem, suffix, "aside").write_text(other)
         write(part, text)
 
-    monkeypatch.setattr(saving, "write_text", meanwhile)
+    monkeypatch.setattr(saving.storage, "write_text", meanwhile)
     path = saving.save_new(stem, suffix, "aside", "ours")
     assert path.name == f"{stem}-3.{suffix}"
     assert path.read_text() == "ours"

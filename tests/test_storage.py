@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tui_llm import files, storage
+from tui_llm import files, foreign_files, storage
 from tui_llm.errors import UserError
 from tui_llm.llm import checkpoint
 
@@ -52,7 +52,8 @@ ALLOWED = {
     ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",
     ("tui/terminal.py", "os.open"): "the same log",
     ("tui/terminal.py", "os.fdopen"): "the terminal",
-    ("cli.py", "os.open"): "the null device",
+    ("streams.py", "os.open"): "the null device",
+    ("streams.py", "open"): "standard output under another encoding",
     ("training/worker.py", "open"): "the null device, of processes that write no metrics",
     ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
@@ -208,21 +209,21 @@ def test_who_may_read_a_file_is_the_umasks_to_say(tmp_path: Path) -> None:
 def test_only_regular_files_within_a_bound_are_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert files.read_regular(path, 5) == b"12345"
-    with pytest.raises(files.TooLarge, match="5 bytes, and such a file has 4 at most"):
-        files.read_regular(path, 4)
+    assert foreign_files.read_regular(path, 5) == b"12345"
+    with pytest.raises(foreign_files.TooLarge, match="5 bytes, over the 4 that such a file may have"):
+        foreign_files.read_regular(path, 4)
     (tmp_path / "link").symlink_to(path)
-    assert files.open_regular(tmp_path / "link").read() == b"12345"
+    assert foreign_files.open_regular(tmp_path / "link").read() == b"12345"
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    for name, kind in (("fifo", "a fifo"), ("zero", "a device"), (".", "a directory")):
-        with pytest.raises(files.NotRegular, match=f"{kind}, not a regular file"):
-            files.open_regular(tmp_path / name)
+    for name, kind in (("fifo", "a named pipe"), ("zero", "a device"), (".", "a folder")):
+        with pytest.raises(foreign_files.NotRegular, match=f"{kind}, not a regular file"):
+            foreign_files.open_regular(tmp_path / name)
         with pytest.raises(UserError, match="not a regular file"):
-            files.read_json(tmp_path / name)
+            foreign_files.read_json(tmp_path / name)
     if Path("/proc/self/status").exists():  # its size says nothing
-        with pytest.raises(files.TooLarge):
-            files.read_regular(Path("/proc/self/status"), 10)
+        with pytest.raises(foreign_files.TooLarge):
+            foreign_files.read_regular(Path("/proc/self/status"), 10)
 
 
 def test_nothing_but_a_regular_file_is_written_to(tmp_path: Path) -> None:

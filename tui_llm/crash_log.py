@@ -27,11 +27,16 @@ def record(error: BaseException) -> str:
     except UserError as why:
         return f"no log was written: {why}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _rotate(path)
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(_entry(error))
-    except (OSError, MemoryError, RecursionError) as why:
+        from tui_llm import (
+            storage,  # not above: the program's entry imports this module before it can answer an interrupt
+        )
+
+        storage.make_folders(path.parent)
+        if _is_large(path):
+            storage.replace(path, path.with_name(f"{NAME}.1"))
+        with storage.open_file(path, "ab") as file:
+            file.write(_entry(error).encode("utf-8", "backslashreplace"))
+    except (ImportError, OSError, MemoryError, RecursionError) as why:
         return f"no log could be written to {path}: {getattr(why, 'strerror', None) or why}"
     return f"details in {path}"
 
@@ -41,10 +46,8 @@ def _entry(error: BaseException) -> str:
     return f"{when} pid {os.getpid()} {sys.argv!r}\n{''.join(traceback.format_exception(error))}\n"
 
 
-def _rotate(path: Path) -> None:
+def _is_large(path: Path) -> bool:
     try:
-        large = path.stat().st_size > LARGEST
+        return path.stat().st_size > LARGEST
     except FileNotFoundError:
-        return
-    if large:
-        path.replace(path.with_name(f"{NAME}.1"))
+        return False
