@@ -239,14 +239,14 @@ async def test_it_gives_up_when_it_cannot_draw() -> None:
             await answered(pilot, app.lab_screen)
 
             def broken(*_: Any) -> None:
-                app.lab_screen.refresh(layout=True)
+                app.lab_screen.call_later(app.lab_screen.refresh, layout=True)
                 boom()
 
             app.lab_screen._compositor.reflow = broken  # type: ignore[method-assign, assignment]
             app.lab_screen.refresh(layout=True)
-            while app.is_running:
+            while app.return_code is None:
                 await asyncio.sleep(0)
-    assert app.return_code == 1 and not app.asked_to_end
+    assert app.return_code == 1 and app.failed
 
 
 async def test_a_lab_that_cannot_be_built_ends_the_app() -> None:
@@ -254,9 +254,9 @@ async def test_a_lab_that_cannot_be_built_ends_the_app() -> None:
     app.lab_screen.compose = boom  # type: ignore[method-assign, assignment]
     with pytest.raises(Boom):
         async with app.run_test():
-            while app.is_running:
+            while app.return_code is None:
                 await asyncio.sleep(0)
-    assert app.return_code == 1 and not app.asked_to_end
+    assert app.return_code == 1 and app.failed
 
 
 class Plain(App[None]):

@@ -112,10 +112,21 @@ def test_other_writers_go_to_the_log(tmp_path: Path) -> None:
     assert out.rstrip().endswith(b"AFTER-THE-APP")
 
 
-def test_a_crash_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
-    status, out = run_in_terminal(tmp_path, ready="raise RuntimeError('a bug')")
+def test_the_app_goes_on_after_an_exception(tmp_path: Path) -> None:
+    status, out = run_in_terminal(tmp_path, ready="self.call_later(self.exit); raise RuntimeError('a bug')")
+    log = (tmp_path / "log" / "app.log").read_text()
+    assert status == 0, log
+    assert "Traceback (most recent call last):" in log and "RuntimeError: a bug" in log
+    assert out.rstrip().endswith(b"AFTER-THE-APP")
+
+
+def test_giving_up_is_an_error_of_one_line(tmp_path: Path) -> None:
+    status, out = run_in_terminal(
+        tmp_path, ready="self.lab_screen.call_later(self.give_up); raise RuntimeError('a bug')"
+    )
+    log = (tmp_path / "log" / "app.log").read_text()
     assert status != 0
-    assert b"a bug" in (tmp_path / "log" / "app.log").read_bytes()
+    assert "RuntimeError: a bug" in log and "\u2502" not in log  # no frames drawn around it
     assert b"stopped on an internal error" in out  # the UserError that the command line prints
 
 

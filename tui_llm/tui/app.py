@@ -14,7 +14,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from tui_llm.display import visible
+from tui_llm.display import truncate, visible
 from tui_llm.errors import UserError
 from tui_llm.tui.asker import one_line
 from tui_llm.tui.closing_keys import ClosingKeys
@@ -28,6 +28,8 @@ from tui_llm.tui.themes import DARK, LIGHT, readable
 
 if TYPE_CHECKING:
     from tui_llm.reading import Engine
+
+WHAT_CELLS = 60  # of an internal error, so that what follows it has room; the log has all of it
 
 
 def _write(path: Path, text: str) -> None:
@@ -127,18 +129,17 @@ class LabApp(ResilientApp):
 
     def _too_late(self, event: events.Event) -> bool:
         """Whether it was meant for a window that has closed."""
-        if (
-            isinstance(event, events.Key) and event.is_forwarded
-        ):  # a screen did nothing with it, and now the bindings are
+        if isinstance(event, events.Key) and event.is_forwarded:  # no widget took it: the bindings are next
             return getattr(event, "_aimed_at", self.screen) not in self.screen_stack
         if isinstance(event, events.Key):
             event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
-            return not self.closing_keys.press(event.key)
-        return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen
+            return not self.closing_keys.press(event.key, event.time)
+        return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen(event.time)
 
     def post_display_hook(self) -> None:
-        self.closing_keys.painted()
-        self.last_resort.painted()
+        if self.draws:
+            self.closing_keys.painted(time.monotonic())
+            self.last_resort.painted()
 
     async def run_action(
         self,
@@ -158,8 +159,8 @@ class LabApp(ResilientApp):
         if self.last_resort.hopeless:
             self.give_up()
         elif tell:
-            line = f"{one_line(error)}; {self.last_resort.details}"
-            self.call_later(self.notify, visible(line), markup=False, severity="error", timeout=8)
+            line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
+            self.call_later(self.notify, line, markup=False, severity="error", timeout=8)
 
     def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
         if screen in self.screen_stack[1:]:

@@ -11,10 +11,11 @@ class ClosingKeys:
         self._last = ""
         self._sent: set[str] = set()  # since the last paint
         self._closing: frozenset[str] = frozenset()
+        self._painted_at: float | None = None  # by the clock of `Message.time`
 
-    def press(self, key: str) -> bool:
-        """Notes it; whether it goes on."""
-        if key in self._closing:
+    def press(self, key: str, time: float) -> bool:
+        """Notes a key that came at `time`; whether it goes on."""
+        if key in self._closing and self.unseen(time):
             return False
         self._last = key
         self._sent.add(key)
@@ -22,13 +23,14 @@ class ClosingKeys:
 
     def closed(self) -> None:
         """A window closed: by one of these keys."""
-        self._closing = frozenset((self._last, *self._sent))
+        self._closing, self._painted_at = frozenset((self._last, *self._sent)), None
 
-    def painted(self) -> None:
+    def painted(self, now: float) -> None:
         self._sent.clear()
-        self._closing = frozenset()
+        if self._painted_at is None:
+            self._painted_at = now
 
-    @property
-    def unseen(self) -> bool:
-        """Whether a window has closed since the last paint."""
-        return bool(self._closing)
+    def unseen(self, time: float) -> bool:
+        """Whether what came at `time` came after a window had closed, and before what is below was painted. It may be
+        processed later than that."""
+        return bool(self._closing) and (self._painted_at is None or time < self._painted_at)

@@ -67,4 +67,4 @@ class LastResort:
 
     @property
     def details(self) -> str:
-        return f"details in {self.log_path}; the app goes on" if self.log_path else "the app goes on"
+        return f"the app goes on; details in {self.log_path}" if self.log_path else "the app goes on"

@@ -33,11 +33,11 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
     app.driver_class = safe(app.driver_class)
-    app.last_resort.log_path = log
+    app.last_resort.log_path = log if log.is_file() else None
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
     app.lab_screen.asker.finish()
-    if not app.asked_to_end:
+    if app.failed:
         raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
     return app.return_code or 0
 
@@ -80,8 +80,11 @@ def _terminal_only_for_driver(terminal: int, log: Path) -> Iterator[None]:
     sink = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     handler = logging.FileHandler(log, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("tui_llm")
-    logger.addHandler(handler)
+    loggers = [
+        logging.getLogger(name) for name in ("tui_llm", "asyncio")
+    ]  # the latter: a task that nobody awaited failed
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         os.dup2(sink, 1)
         os.dup2(sink, 2)
@@ -99,7 +102,8 @@ def _terminal_only_for_driver(terminal: int, log: Path) -> Iterator[None]:
         os.close(sink)
         with contextlib.suppress(OSError):
             screen.close()
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
         handler.close()
 
 

@@ -41,6 +41,8 @@ NOT_DRAWN = "this can't be drawn"
 class ResilientApp(App[None]):
     """Goes on after an exception; `report` says what becomes of it."""
 
+    _gave_up = False
+
     def report(self, error: BaseException, drawn: bool) -> None:
         """An exception that nobody caught. `drawn`: it kept one widget from being drawn, and the rest was."""
         raise NotImplementedError
@@ -77,16 +79,27 @@ class ResilientApp(App[None]):
 
     def give_up(self) -> None:
         """Ends the app, at once and without a further look at what raised."""
+        self._gave_up = True
         self._return_code = 1
         self._close_messages_no_wait()
 
+    def panic(self, *renderables: Any) -> None:
+        self._gave_up = True
+        super().panic(*renderables)
+
     async def _on_exit_app(self) -> None:
-        self._exit = True  # a browser's tab was closed: an end that was asked for
+        self._exit = True  # where nothing else asked for it, a browser's tab was closed
         await super()._on_exit_app()
 
     @property
-    def asked_to_end(self) -> bool:
-        return self._exit
+    def draws(self) -> bool:
+        """Whether what is drawn now is sent to the terminal, and not held back by `batch_update`."""
+        return not self._batch_count
+
+    @property
+    def failed(self) -> bool:
+        """Whether the app ended by itself: neither its user nor a closed tab asked for it."""
+        return self._gave_up or not self._exit
 
 
 def _resilient() -> ResilientApp | None:
