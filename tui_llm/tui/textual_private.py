@@ -83,8 +83,12 @@ class ResilientApp(App[None]):
         self._return_code = 1
         self._close_messages_no_wait()
 
+    def panic(self, *renderables: Any) -> None:
+        self._gave_up = True
+        super().panic(*renderables)
+
     async def _on_exit_app(self) -> None:
-        self._exit = True  # a browser's tab was closed: an end that was asked for
+        self._exit = True  # where nothing else asked for it, a browser's tab was closed
         await super()._on_exit_app()
 
     @property
@@ -94,7 +98,7 @@ class ResilientApp(App[None]):
 
     @property
     def failed(self) -> bool:
-        """Whether the app ended by itself: nothing called `exit`."""
+        """Whether the app ended by itself: neither its user nor a closed tab asked for it."""
         return self._gave_up or not self._exit
 
 
