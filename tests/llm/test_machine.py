@@ -13,7 +13,7 @@ from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.llm import machine
 from tui_llm.llm.machine import Machine
-from tui_llm.training.gauges import resident_bytes
+from tui_llm.llm.memory import resident_bytes
 
 CPU = torch.device("cpu")
 

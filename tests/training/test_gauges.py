@@ -17,7 +17,7 @@ from tests.training.making import TINY, lines, make, words, work
 from tui_llm import paths
 from tui_llm.cli import main
 from tui_llm.foreign_files import read_json
-from tui_llm.llm import checkpoint, corpus, hub, machine
+from tui_llm.llm import checkpoint, corpus, hub, machine, memory
 from tui_llm.llm.examples import spread
 from tui_llm.training import gauges, measuring, worker
 from tui_llm.training.cost import ROOM, cost, fitting, flops_per_token, shape
@@ -133,11 +133,11 @@ def test_memory_is_logged_at_evaluations(text: Path) -> None:
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:
-    before = gauges.resident_bytes()
+    before = memory.resident_bytes()
     held = torch.ones(1 << 25)  # 128 MiB
-    after = gauges.resident_bytes()
+    after = memory.resident_bytes()
     assert before and after and len(held) and after - before > 100e6
-    limit = gauges.memory_limit()
+    limit = memory.memory_limit()
     assert limit is None or limit > after / 2
     assert measuring.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measuring.gpu_use(CPU) is None
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.training.making import losses, make, words, work
 from tui_llm.cli import main
 from tui_llm.errors import UserError
+from tui_llm.llm import memory
 from tui_llm.llm.examples import Batches
-from tui_llm.training import gauges, launch, worker
+from tui_llm.training import launch, worker
 from tui_llm.training.loop import Trainer
 
 
@@ -80,7 +81,7 @@ def test_every_kind_of_failure(
 
     run = make("run", text)
     monkeypatch.setattr(Trainer, "_update", fail)
-    monkeypatch.setattr(gauges, "memory_limit", lambda: limit)
+    monkeypatch.setattr(memory, "memory_limit", lambda: limit)
     assert worker.work(worker.Worker(run)) == 1
     status = run.status()
     assert status.fits == fits and status.state == "failed"

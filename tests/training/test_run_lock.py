@@ -13,7 +13,7 @@ from filelock import Timeout
 from tests.training.making import begin, losses, make, wait, words, work
 from tui_llm import storage
 from tui_llm.errors import UserError
-from tui_llm.files import NotRegular
+from tui_llm.foreign_files import NotRegular
 from tui_llm.training import launch
 from tui_llm.training.run import Run
 from tui_llm.training.run_lock import RunLock

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tui_llm.llm.memory import memory_limit as memory_limit
-from tui_llm.llm.memory import resident_bytes as resident_bytes
-
 
 def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
     """Model FLOPs utilisation, as a fraction: tokens/s × the model's operations for a token ÷ what the machine can do

@@ -15,11 +15,11 @@ from tui_llm import paths
 from tui_llm.errors import UserError
 from tui_llm.files import write_json
 from tui_llm.foreign_files import read_json
-from tui_llm.llm import checkpoint, machine
+from tui_llm.llm import checkpoint, machine, memory
 from tui_llm.llm.finding import size_of_vocabulary
 from tui_llm.llm.model import GPT
 from tui_llm.llm.tokenizer import BPETokenizer, load_folder
-from tui_llm.training import cost, gauges
+from tui_llm.training import cost
 from tui_llm.training.loop import Step, Trainer
 from tui_llm.training.run import Run, number
 
@@ -69,7 +69,7 @@ def memory_bytes(device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    return gauges.resident_bytes()
+    return memory.resident_bytes()
 
 
 def gpu_use(device: torch.device) -> float | None:
@@ -84,7 +84,7 @@ def gpu_use(device: torch.device) -> float | None:
 def available(device: torch.device) -> int | None:
     """Bytes that this worker could hold on its device, what it holds already included."""
     if device.type != "cuda":
-        return gauges.memory_limit()
+        return memory.memory_limit()
     try:
         free, _total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
