@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 
-from tui_llm.training.launch import ALLOCATOR
+from tui_llm.training.plan.launch import ALLOCATOR
 
 SHAPES = ("baby", "nano", "mid-4k", "mid-50k")
 
@@ -36,8 +36,8 @@ if __name__ == "__main__":
         parser.error("--cpu-time counts one process, and --apart starts several; leave one out")
     if any(os.environ.get(name) is None for name in ALLOCATOR):  # read when the process starts: start it again
         os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
-    from tui_llm.errors import UserError
-    from tui_llm.training import versus
+    from tui_llm.common.errors import UserError
+    from tui_llm.training.worker import versus
 
     try:
         versus.main(options)

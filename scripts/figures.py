@@ -32,9 +32,10 @@ ESCAPES = re.compile(rb"\x1b\[[0-9;?>]*[A-Za-z]")
 
 def prompt_of(tokens: int) -> str:
     """Text of just over `tokens` tokens of the shipped model."""
-    from tui_llm.llm import hub, tokenizer
+    from tui_llm.llm.hub import lookup
+    from tui_llm.llm.tokens import tokenizer
 
-    vocabulary = tokenizer.load_folder(hub.find("nano").folder)
+    vocabulary = tokenizer.load_folder(lookup.find("nano").folder)
     text = WORDS
     while len(vocabulary.encode(text)) < tokens:
         text += WORDS
@@ -145,8 +146,8 @@ def keystrokes(first: str, keys: Sequence[tuple[str, str]]) -> list[float]:
 
 def traffic(seconds: float = 12.0) -> float:
     """Bytes a second painted while the app draws tokens without a pause and shows a training run."""
-    from tui_llm.training import launch
-    from tui_llm.training.presets import PRESETS, from_fields
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run.settings import PRESETS, from_fields
 
     settings = from_fields({"steps": 10_000_000, "eval_every": 100}, PRESETS["toy"])
     run = launch.create(f"painted-{os.getpid()}", ["stories"], settings, preset="toy", device="cpu")

@@ -17,10 +17,11 @@ from collections.abc import Callable
 
 import torch
 
-from tui_llm.llm import fast_decode, speed
-from tui_llm.llm.model import GPT
-from tui_llm.llm.shape import GPTConfig
-from tui_llm.llm.window import Window
+from tui_llm.llm.learn import speed
+from tui_llm.llm.model import fast_decode
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.predict.window import Window
 
 GROWING = {
     "context": [(tokens, GPTConfig(4096, 1024, 6), tokens) for tokens in (64, 128, 256, 512, 1024)],

@@ -36,11 +36,12 @@ def random_model(folder: Path) -> str:
     """A small GPT-2 with random weights, over 50,257 tokens: the shipped ones, and as many merges of them as it takes."""
     import torch
 
-    from tui_llm.llm import checkpoint, hub
-    from tui_llm.llm.model import GPT
-    from tui_llm.llm.shape import GPTConfig
+    from tui_llm.llm.hub import lookup
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.llm.model.model import GPT
+    from tui_llm.llm.model.shape import GPTConfig
 
-    shipped = hub.find("nano").folder
+    shipped = lookup.find("nano").folder
     known = json.loads((shipped / "vocab.json").read_text("utf-8"))
     merges = (shipped / "merges.txt").read_text("utf-8").rstrip("\n").split("\n")
     end = "<|endoftext|>"
@@ -92,7 +93,7 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
 
     from tui_llm.engine import PipelineEngine
     from tui_llm.tui.app import LabApp
-    from tui_llm.tui.panes.logits import LogitsPane
+    from tui_llm.tui.lab.panes.logits import LogitsPane
 
     app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt=PROMPT)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -169,7 +170,7 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
 
 
 def main() -> None:
-    from tui_llm.cli import TEXTUAL
+    from tui_llm.commands.app import TEXTUAL
 
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)

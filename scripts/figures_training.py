@@ -52,8 +52,8 @@ def read_on(terminal: Terminal, seconds: float) -> int:
 
 def watching(rounds: int, seconds: float) -> None:
     """A B A B …: the worker alone, and with the app watching it."""
-    from tui_llm.training import launch
-    from tui_llm.training.presets import PRESETS, from_fields
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run.settings import PRESETS, from_fields
 
     # Steps as often as a small model makes them, an evaluation every few seconds: more to watch than a large model gives.
     settings = from_fields({"steps": 10_000_000, "eval_every": 100, "checkpoint_every": 500}, PRESETS["toy"])
@@ -109,8 +109,8 @@ def watching(rounds: int, seconds: float) -> None:
 
 
 def write_million(folder: Path) -> Any:
-    from tui_llm.training.presets import PRESETS, from_fields
-    from tui_llm.training.run import Run, RunConfig
+    from tui_llm.training.run.run import Run, RunConfig
+    from tui_llm.training.run.settings import PRESETS, from_fields
 
     run = Run(folder)
     run.path.mkdir(parents=True)
@@ -133,9 +133,9 @@ def write_million(folder: Path) -> Any:
 
 
 def million() -> None:
-    from tui_llm import paths
-    from tui_llm.training import launch
-    from tui_llm.tui.run_watch import RunReader
+    from tui_llm.common import paths
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run.snapshot import RunReader
 
     run = write_million(paths.runs_dir() / "million")
     note("metrics.jsonl of a million lines", run.metrics_path.stat().st_size / 1e6, "MB")
@@ -179,7 +179,8 @@ def growth(steps: int = 3) -> None:
     """The time of a step of 1,024 tokens beside its floating-point operations, as one thing grows: CPU time, one thread."""
     import torch
 
-    from tui_llm.training import cost, versus
+    from tui_llm.training.plan import cost
+    from tui_llm.training.worker import versus
 
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)

@@ -36,11 +36,11 @@ def row(what: str, value: float, goal: float | None, scale: float, unit: str) ->
 
 def grow() -> Path:
     from tui_llm.engine import PipelineEngine
-    from tui_llm.facts.tree import BranchQuestion, KnownQuestion
-    from tui_llm.llm.sampler import SamplerSettings
-    from tui_llm.reading import Request
-    from tui_llm.tree import Growth, Tree
-    from tui_llm.tree_file import load, save
+    from tui_llm.facts.request import Request
+    from tui_llm.facts.sampler import SamplerSettings
+    from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion
+    from tui_llm.instruments.tree.tree import Growth, Tree
+    from tui_llm.instruments.tree.tree_file import load, save
 
     engine = PipelineEngine("cpu")
     engine.open("nano")
@@ -66,9 +66,9 @@ def grow() -> Path:
 
 async def walk(path: Path) -> None:
     from tui_llm.engine import PipelineEngine
-    from tui_llm.tree_file import load
+    from tui_llm.instruments.tree.tree_file import load
     from tui_llm.tui.app import LabApp
-    from tui_llm.tui.screens.tree import TreeScreen
+    from tui_llm.tui.instruments.tree.tree import TreeScreen
 
     app = LabApp(lambda: PipelineEngine("cpu"), prompt=PROMPT)
     async with app.run_test(size=(120, 40)) as pilot:

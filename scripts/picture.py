@@ -49,8 +49,9 @@ PICTURES = (
 
 async def train() -> None:
     """A short run on Python's own language reference, with two pinned prompts."""
-    from tui_llm.training import launch, pins
-    from tui_llm.training.presets import from_fields, preset
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run import pins
+    from tui_llm.training.run.settings import from_fields, preset
 
     settings = from_fields({"steps": 150, "eval_every": 15, "tokenizer": "nano"}, preset("toy"))
     pinned = [pins.parse("The value of=> the"), pins.parse("the object is")]

@@ -15,18 +15,38 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 FOLDERS = {  # each folder of the package, and those beside it, in reading order; a test compares them with the disk
     "tui_llm": "the package: `cli.py`, `api.py` and `engine.py` are its entry points",
-    "tui_llm/commands": "what each command of the command line does",
-    "tui_llm/options": "the options of each command, and its help page",
-    "tui_llm/tui": "the app: keys, state, and the thread that calls the engine; imports no torch",
-    "tui_llm/tui/screens": "the main screen with its five panes, and the full screens",
-    "tui_llm/tui/panes": "the five panes, and the views of the screen Inside",
-    "tui_llm/tui/widgets": "lists, tables, charts, the prompt's editor",
+    "tui_llm/commands": "a command of the command line per file: options, help page, action",
+    "tui_llm/tui": "the app; imports no torch",
+    "tui_llm/tui/lab": "the main screen and its controllers",
+    "tui_llm/tui/lab/panes": "Tokens, Logits & softmax, Loss, Generate",
+    "tui_llm/tui/instruments": "a full screen per instrument, with its keys",
+    "tui_llm/tui/instruments/draws": "where u falls on the cumulative distribution; many draws",
+    "tui_llm/tui/instruments/inside": "attention, logit lens, neighbours",
+    "tui_llm/tui/instruments/learn": "Learn this",
+    "tui_llm/tui/instruments/tree": "the tree of continuations",
+    "tui_llm/tui/runs": "forms, lists, charts and readers of training runs",
+    "tui_llm/tui/models": "choosing, pulling and deleting models",
+    "tui_llm/tui/tour": "the tour's pane",
+    "tui_llm/tui/kit": "formats, themes and base screens that know nothing of models",
+    "tui_llm/tui/kit/widgets": "lists, tables, charts, the prompt's editor",
+    "tui_llm/tui/state": "the lab's state, its history, and the thread that calls the engine",
     "tui_llm/tour": "the tour's steps and their checks",
-    "tui_llm/facts": "frozen dataclasses: what an instrument is asked, and its answer",
-    "tui_llm/instruments": "how each of those answers is computed",
-    "tui_llm/training": "runs: settings, the worker process, checkpoints, metrics",
-    "tui_llm/llm": "the maths: tokenizers, GPT-2, softmax, sampling, loss, corpora",
+    "tui_llm/instruments": "NAME/question.py (plain data) and NAME/answer.py per instrument",
+    "tui_llm/training": "training runs",
+    "tui_llm/training/run": "what a run directory contains; imports no torch",
+    "tui_llm/training/plan": "settings, cost, launching",
+    "tui_llm/training/worker": "the process that trains",
+    "tui_llm/session": "the open model: from text and weights to plain facts",
+    "tui_llm/llm": "the maths, in the order of the pipeline",
+    "tui_llm/llm/tokens": "tokenizers and vocabularies",
+    "tui_llm/llm/data": "corpora and batches",
+    "tui_llm/llm/model": "GPT-2, checkpoints, devices",
+    "tui_llm/llm/predict": "softmax, sampling, loss",
+    "tui_llm/llm/learn": "optimizer steps on a copy, evaluation, fine-tuning",
     "tui_llm/llm/adapters": "other causal language models, through transformers",
+    "tui_llm/llm/hub": "finding, pulling and opening models",
+    "tui_llm/facts": "frozen dataclasses that cross floors",
+    "tui_llm/common": "errors, files, paths, display, numbers",
     "models": "the model that ships",
     "docs": "the pages listed above, and their pictures",
     "scripts": "write the generated pages, draw the pictures, measure, train nano",
@@ -47,7 +67,7 @@ def code(text: str) -> str:
 
 def keys() -> str:
     """Every key, by group."""
-    from tui_llm.tui.commands import COMMANDS
+    from tui_llm.tui.keymap import COMMANDS
 
     groups: dict[str, list[str]] = {}
     for command in COMMANDS:
@@ -104,8 +124,8 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def commands() -> str:
-    from tui_llm.cli import build_parser
-    from tui_llm.options.manual import parsers
+    from tui_llm.commands.manual import parsers
+    from tui_llm.commands.parser import build_parser
 
     return "\n".join(part for path, parser in parsers(build_parser()) for part in help_page(path, parser))
 

@@ -239,7 +239,7 @@ class Soak:
             return not (getattr(asker, "resting", False) and type(asker)._seen_next(asker) is None)
 
     async def _start(self) -> asyncio.Task[None]:
-        from tui_llm.tui.asker import Asker
+        from tui_llm.tui.state.asker import Asker
 
         if not hasattr(Asker, "_seen_next"):
             Asker._seen_next = Asker._next  # type: ignore[attr-defined]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.keys import key_to_character
 
-from tui_llm.tui.command import NAMES
-from tui_llm.tui.commands import BY_ID, COMMANDS, PANES, Command
+from tui_llm.tui.keymap import BY_ID, COMMANDS
+from tui_llm.tui.kit.command import NAMES, PANES, Command
 
 ESCAPE = "\x1b[27u"  # as the kitty protocol sends it: no wait for what else an ESC may begin
 ROUTES = {  # the scope of a command → the commands that lead there from the lab

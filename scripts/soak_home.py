@@ -188,10 +188,11 @@ class Home:
 
     def stand_in(self) -> None:
         """From now on this process starts stand-ins instead of workers, exports, pulls and measurements."""
-        from tui_llm.training import launch, timing
-        from tui_llm.tui.screens import pulling, run_actions
+        from tui_llm.training.plan import launch, timing
+        from tui_llm.tui.models import pull
+        from tui_llm.tui.runs import run_actions
 
-        modules: tuple[Any, ...] = (launch, timing, pulling, run_actions)
+        modules: tuple[Any, ...] = (launch, timing, pull, run_actions)
         for module in modules:
             module.subprocess = _with(subprocess, Popen=self._start, run=self._run)
         launch.os = _with(os, kill=self._kill)  # type: ignore[attr-defined]

@@ -11,11 +11,14 @@ from typing import Any
 # Forked processes find these imported: they take longer than all else.
 from tests.faults import Scenario
 from tests.training.making import make, words
-from tui_llm import cli, paths
-from tui_llm.llm.corpora import place
-from tui_llm.training import launch, measuring, pins
-from tui_llm.training.pins import Pin
-from tui_llm.training.run import Run, find
+from tui_llm import cli
+from tui_llm.common import paths
+from tui_llm.llm.data.corpora import place
+from tui_llm.training.plan import launch
+from tui_llm.training.run import pins
+from tui_llm.training.run.pins import Pin
+from tui_llm.training.run.run import Run, find
+from tui_llm.training.worker import measurements
 
 TINY: dict[str, Any] = {
     "steps": 6, "checkpoint_every": 2, "eval_every": 3, "eval_batches": 1, "block_size": 8, "batch_size": 2, "width": 8,
@@ -37,9 +40,9 @@ def _command(*words: str) -> int:
 
 def _worker(home: Path) -> int:
     """The worker of the run `run`; what it says goes into its log, as `launch.start` has it."""
-    from tui_llm.training import worker
+    from tui_llm.training.worker import worker
 
-    measuring.PEAK_AFTER = float("inf")
+    measurements.PEAK_AFTER = float("inf")
     run = Run(home / "runs" / "run")
     if not run.path.is_dir():
         return 3
@@ -59,8 +62,8 @@ def _begun(home: Path, **fields: Any) -> Run:
 
 def _tokenised(home: Path) -> None:
     """A run whose corpus is in the cache."""
-    from tui_llm.llm import corpus
-    from tui_llm.llm.tokenizer import byte_level
+    from tui_llm.llm.data import corpus
+    from tui_llm.llm.tokens.tokenizer import byte_level
 
     _begun(home)
     corpus.load([place(str(home / "text.txt"))], byte_level(), 0.05, block_size=8)
@@ -68,7 +71,7 @@ def _tokenised(home: Path) -> None:
 
 def _broken_off(home: Path) -> None:
     """A run that was killed after its second checkpoint, while it wrote."""
-    from tui_llm.training import jsonl
+    from tui_llm.training.run import jsonl
 
     _tokenised(home)
     append, written = jsonl.append, 0
@@ -152,7 +155,7 @@ def _guarded(act: Any) -> Any:
     """What has no command of its own, with the command line's last word."""
 
     def acted(home: Path) -> int:
-        from tui_llm.errors import UserError
+        from tui_llm.common.errors import UserError
 
         try:
             return act(home) or 0
@@ -199,7 +202,7 @@ def _tour(home: Path) -> int:
 
 
 def _tree(home: Path) -> int:
-    from tui_llm import tree_file
+    from tui_llm.instruments.tree import tree_file
 
     path = home / "tree.json"
     tree = tree_file.load(home / "kept.json") if (home / "kept.json").exists() else tree_file.load(path)
@@ -214,8 +217,9 @@ def _tree_made(home: Path) -> int:
 
 
 def _keep(home: Path) -> int:
-    from tui_llm.instruments.learned_folder import write_model
-    from tui_llm.llm import checkpoint, tokenizer
+    from tui_llm.instruments.learn.model_folder import write_model
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.llm.tokens import tokenizer
 
     folder = find("run").checkpoints()[-1][1]
     write_model(tokenizer.load_folder(folder), checkpoint.load(folder), "kept", "# A card\n")
@@ -223,15 +227,15 @@ def _keep(home: Path) -> int:
 
 
 def _corpus(home: Path) -> int:
-    from tui_llm.llm import corpus
-    from tui_llm.llm.tokenizer import byte_level
+    from tui_llm.llm.data import corpus
+    from tui_llm.llm.tokens.tokenizer import byte_level
 
     corpus.load([place(str(home / "text.txt"))], byte_level(), 0.05, block_size=8)
     return 0
 
 
 def _download(home: Path) -> int:
-    from tui_llm.llm import downloads
+    from tui_llm.llm.data import downloads
 
     downloads.fetch((home / "text.txt").as_uri(), home / "cache" / "texts" / "text.txt", None)
     return 0

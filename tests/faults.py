@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tui_llm import files, storage
+from tui_llm.common import files, storage
 
 KILLED = 99  # the exit status of a process that ended at its fault
 HOW = ("kill", "full", "error", "sealed")
@@ -274,8 +274,8 @@ class Trial:
                 pass  # one that is dropped later: looked at below
             elif data not in (self.before.get(name), self.after.get(name)):
                 yield f"{name} is neither the old file nor the new one"
-        from tui_llm.errors import UserError
-        from tui_llm.llm import intact
+        from tui_llm.common.errors import UserError
+        from tui_llm.llm.model import intact
 
         for folder in self.home.rglob("checkpoint-*"):
             if folder.is_dir() and not _is_aside(folder.relative_to(self.home)):

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tui_llm.cli import build_parser, main
-from tui_llm.options.manual import parsers
+from tui_llm.cli import main
+from tui_llm.commands.manual import parsers
+from tui_llm.commands.parser import build_parser
 
 NUMBERS = (
     "nan", "inf", "-inf", "1e999", "-1e999", "1e-999", "0", "-0", "-1", "1.5", "0x10", "1_000", "½", "١٢", "１", "true", "None",
@@ -142,9 +143,10 @@ def furnish(folder: Path) -> None:
     import torch
 
     from tests.training import making
-    from tui_llm.llm import checkpoint, tokenizer
-    from tui_llm.llm.model import GPT
-    from tui_llm.llm.shape import GPTConfig
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.llm.model.model import GPT
+    from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.llm.tokens import tokenizer
 
     there = folder / "there"
     (there / "empty").mkdir(parents=True)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tui_llm import OpenModel, open_model
+from tui_llm.api import OpenModel, open_model
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.facts.neighbours import NeighboursQuestion
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request
+from tui_llm.common.errors import UserError
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ import torch
 
 from tui_llm.cli import main
 from tui_llm.commands import bench_reading
-from tui_llm.llm import checkpoint, device, machine, speed
-from tui_llm.llm.machine import Machine
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.shape import GPTConfig as Shape
-from tui_llm.llm.speed import Amounts, Ours, Transformers
+from tui_llm.llm.learn import speed
+from tui_llm.llm.learn.speed import Amounts, Ours, Transformers
+from tui_llm.llm.model import checkpoint, device, machine
+from tui_llm.llm.model.machine import Machine
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.shape import GPTConfig as Shape
 
 CPU = torch.device("cpu")
 FAST = Machine("test", torch.__version__, 2, 1e11, 2e11, 1e10, 1e10, True)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tui_llm.cli import main
-from tui_llm.llm import tokenizer
+from tui_llm.llm.tokens import tokenizer
 
 NANO = Path(__file__).resolve().parents[1] / "models" / "nano"
 

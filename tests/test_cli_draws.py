@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.llm.generate import uniform
+from tui_llm.llm.predict.generate import uniform
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

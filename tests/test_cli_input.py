@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.test_cli import refused, run_json
-from tui_llm.cli import build_parser, main
+from tui_llm.cli import main
+from tui_llm.commands.parser import build_parser
 
 NANO = Path(__file__).resolve().parents[1] / "models" / "nano"
 

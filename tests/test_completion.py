@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.options.completion import NAMES
+from tui_llm.commands.completion import NAMES
+from tui_llm.common import paths
 
 ASK = """
 tui-llm() { "$PYTHON" -m tui_llm "$@"; }

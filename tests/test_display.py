@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tui_llm.display import fit, truncate, visible, visible_token
+from tui_llm.common.display import fit, truncate, visible, visible_token
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1)]
 any_text = st.text(st.characters(exclude_categories=()))  # lone surrogates too

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
 from tests.near_ties import possible_ranks
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import checkpoint, named, tokenizer
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request, Target
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens import catalog, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +290,7 @@ def test_a_target_that_cannot_be(engine: PipelineEngine) -> None:
 
 def test_other_vocabularies_for_comparison(engine: PipelineEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9")
-    named.load_named.cache_clear()
+    catalog.load_named.cache_clear()
     words = engine.read(Request(prompt="the cat the", tokenizer="word")).tokens
     assert (words.tokenizer, words.count) == ("word", 5)
     offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))

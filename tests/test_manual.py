@@ -7,8 +7,9 @@ import shlex
 
 import pytest
 
-from tui_llm.cli import build_parser, main
-from tui_llm.options.manual import PAGES, TOP, parsers
+from tui_llm.cli import main
+from tui_llm.commands.manual import PAGES, TOP, parsers
+from tui_llm.commands.parser import build_parser
 
 ALL = dict(parsers(build_parser()))
 EXAMPLES = [(path, line) for path, page in [*PAGES.items(), ("", TOP)] for line in page.examples]

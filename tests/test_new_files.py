@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm import new_files
-from tui_llm.errors import UserError
-from tui_llm.new_files import Taken, check_file, check_folder, write_folder, write_new
+from tui_llm.common import new_files
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import Taken, check_file, check_folder, write_folder, write_new
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -209,7 +209,7 @@ def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tui_llm import files, paths
+    from tui_llm.common import files, paths
 
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

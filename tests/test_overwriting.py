@@ -147,27 +147,27 @@ def test_a_vocabulary_that_was_added(here: Path, capsys: pytest.CaptureFixture[s
 def test_a_name_that_is_taken_meanwhile_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from tui_llm.tui import saving
+    from tui_llm.tui.kit import save
 
     monkeypatch.chdir(tmp_path)
     stem, suffix = name.replace("-1.", ".").split(".")
-    write = saving.storage.write_text
+    write = save.storage.write_text
     others = iter(("theirs", "theirs too"))
 
     def meanwhile(part: Path, text: str) -> None:
         if other := next(others, None):
-            saving.free_path(stem, suffix, "aside").write_text(other)
+            save.free_path(stem, suffix, "aside").write_text(other)
         write(part, text)
 
-    monkeypatch.setattr(saving.storage, "write_text", meanwhile)
-    path = saving.save_new(stem, suffix, "aside", "ours")
+    monkeypatch.setattr(save.storage, "write_text", meanwhile)
+    path = save.save_new(stem, suffix, "aside", "ours")
     assert path.name == f"{stem}-3.{suffix}"
     assert path.read_text() == "ours"
     assert (tmp_path / name).read_text() == "theirs"
 
 
 def test_free_names(tmp_path: Path) -> None:
-    from tui_llm.tui.saving import free_name
+    from tui_llm.tui.kit.save import free_name
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").symlink_to("nothing")

@@ -19,11 +19,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tests.fake_hub import Hub, Repository, hub
-from tui_llm import listing, paths, storage
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import finding, pulling, tokenizer
-from tui_llm.reading import ModelInfo
+from tui_llm.common import paths, storage
+from tui_llm.common.errors import UserError
+from tui_llm.facts.model import ModelInfo
+from tui_llm.llm.hub import lookup, model_list, pull
+from tui_llm.llm.tokens import tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NANO = paths.shipped_models_dir() / "nano"
@@ -68,7 +69,7 @@ def repository(server: Hub, distil: Path) -> Repository:
 
 def refused(name: str = "distilgpt2", revision: str | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        pulling.pull(name, revision)
+        pull.pull(name, revision)
     said = str(caught.value)
     assert "\n" not in said
     return said
@@ -97,8 +98,8 @@ def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Pop
 def test_a_pulled_model_predicts_as_transformers(
     repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[pulling.Progress] = []
-    made = pulling.pull("distilgpt2", tell=seen.append)
+    seen: list[pull.Progress] = []
+    made = pull.pull("distilgpt2", tell=seen.append)
     assert made.fresh
     assert made.name == "distilgpt2"
     assert seen[-1].done == seen[-1].total == made.size
@@ -116,8 +117,8 @@ def test_a_pulled_model_predicts_as_transformers(
     assert len(rows) == 4096
     for row in rows:
         assert row["logit"] == pytest.approx(float(wanted[row["id"]]), abs=1e-4)
-    assert not pulling.pull("distilgpt2").fresh
-    (info,) = [row for row in listing.every() if row.name == "distilgpt2"]
+    assert not pull.pull("distilgpt2").fresh
+    (info,) = [row for row in model_list.every() if row.name == "distilgpt2"]
     assert (info.kind, info.pulled, info.context, info.problem) == ("model", True, 64, None)
     assert info.parameters == sum(p.numel() for p in GPT2LMHeadModel.from_pretrained(distil).parameters())
     assert DISTIL in info.origin
@@ -141,7 +142,7 @@ def test_the_command_with_a_token_and_a_mirror(
     asked = {token for path, token in server.tokens if "some-one" in path}
     assert asked == {"Bearer hf_of_a_test"}
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "h"))
-    assert finding.find("some-one/Model.v2").folder == Path(made["folder"])
+    assert lookup.find("some-one/Model.v2").folder == Path(made["folder"])
     assert main(["models"]) == 0
     assert "some-one/Model.v2" in capsys.readouterr().out
     assert main(["models", "info", "some-one/Model.v2"]) == 0
@@ -183,14 +184,14 @@ def test_a_file_of_another_hash(repository: Repository, file: str) -> None:
     assert f"{file} of {DISTIL} is not the file whose hash the hub gives" in refused()
     assert leftovers() == []
     repository.lies.clear()
-    assert pulling.pull("distilgpt2").fresh
+    assert pull.pull("distilgpt2").fresh
 
 
 def test_too_little_space_is_said_before_anything_comes(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
+    monkeypatch.setattr(pull.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
     assert "but only 0 MB are free" in refused()
     assert repository.ranges == []
 
@@ -213,9 +214,9 @@ class _Full:
 def test_a_disk_that_becomes_full(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "faults", _Full())
     assert "the disk is full" in refused()
-    assert finding.every() == [finding.find("nano")]
+    assert lookup.every() == [lookup.find("nano")]
     monkeypatch.setattr(storage, "faults", None)
-    assert pulling.pull("distilgpt2").fresh
+    assert pull.pull("distilgpt2").fresh
 
 
 def test_what_the_hub_refuses(server: Hub, repository: Repository) -> None:
@@ -259,7 +260,7 @@ def test_hostile_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in said
     assert "\u202e" not in said
     with pytest.raises(UserError):
-        pulling.delete(name)
+        pull.delete(name)
 
 
 @pytest.mark.parametrize("revision", ["../../x", "a\x1b", "", "a..b", "-x", "x y", "a" * 300])
@@ -273,22 +274,22 @@ def test_a_folder_of_the_users_is_never_replaced_or_deleted(repository: Reposito
     (own / "config.json").write_text("{}")
     assert "was not pulled; rename it" in refused()
     with pytest.raises(UserError, match="no pulled model"):
-        pulling.delete("distilgpt2")
+        pull.delete("distilgpt2")
     assert (own / "config.json").read_text() == "{}"
 
 
 def test_another_revision_replaces_the_one_before(repository: Repository) -> None:
-    pulling.pull("distilgpt2")
+    pull.pull("distilgpt2")
     repository.commit = "abcdef0123" * 4
     repository.files["README.md"] = b"# newer"
-    assert pulling.pull("distilgpt2").fresh
+    assert pull.pull("distilgpt2").fresh
     assert (paths.models_dir() / "distilgpt2" / "README.md").read_bytes() == b"# newer"
-    assert len(finding.every()) == 2
+    assert len(lookup.every()) == 2
 
 
 def test_the_cache_of_the_hubs_library(distil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert listing.cached() == []
+    assert model_list.cached() == []
     kept = tmp_path / "hub" / "models--some--small"
     snapshot = kept / "snapshots" / ("0a" * 20)
     snapshot.mkdir(parents=True)
@@ -298,19 +299,19 @@ def test_the_cache_of_the_hubs_library(distil: Path, tmp_path: Path, monkeypatch
     for path in distil.iterdir():
         (kept / "blobs" / path.name).write_bytes(path.read_bytes())
         (snapshot / path.name).symlink_to(kept / "blobs" / path.name)
-    (row,) = listing.cached()
+    (row,) = model_list.cached()
     assert isinstance(row, ModelInfo)
     assert (row.name, row.kind, row.context, row.vocabulary) == ("some/small", "cache", 64, 4096)
     assert row.size == sum(p.stat().st_size for p in distil.iterdir())
-    assert finding.find("some/small").folder == snapshot
-    assert finding.find(str(snapshot)).name == "some/small"
+    assert lookup.find("some/small").folder == snapshot
+    assert lookup.find(str(snapshot)).name == "some/small"
     (kept / "refs" / "main").write_text("../../../etc")
     with pytest.raises(UserError):
-        finding.find("some/small")
+        lookup.find("some/small")
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     missing: Any = None
     monkeypatch.setitem(sys.modules, "huggingface_hub", missing)
     assert "pip install 'tui-llm[hub]'" in refused()
-    assert listing.cached() == []
+    assert model_list.cached() == []

@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.rounding import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said, plain
+from tui_llm.common.numbers import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said, plain
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
 

@@ -1,4 +1,4 @@
-"""Every write goes through `tui_llm.storage`, and what is there is whole: files and folders made aside, regular files only."""
+"""Every write goes through `tui_llm.common.storage`, and what is there is whole: files and folders made aside, regular files only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tui_llm import files, foreign_files, storage
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint
+from tui_llm.common import files, foreign_files, storage
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint
 
 PACKAGE = Path(storage.__file__).parent
 
@@ -46,15 +46,15 @@ NAMES = {
 }
 SEAM = {"storage", "files"}  # modules whose functions have such names and are the seam
 ALLOWED = {
-    ("llm/checkpoint.py", "save_file"): "inside storage.by_library, which flushes it afterwards",
-    ("training/run_lock.py", "flock"): "shared, to look whether someone holds it: nothing is written",
+    ("llm/model/checkpoint.py", "save_file"): "inside storage.by_library, which flushes it afterwards",
+    ("training/run/run_lock.py", "flock"): "shared, to look whether someone holds it: nothing is written",
     ("tui/terminal.py", "mkdir"): "the folder of the app's log",
     ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",
     ("tui/terminal.py", "os.open"): "the same log",
     ("tui/terminal.py", "os.fdopen"): "the terminal",
     ("streams.py", "os.open"): "the null device",
     ("streams.py", "open"): "standard output under another encoding",
-    ("training/worker.py", "open"): "the null device, of processes that write no metrics",
+    ("training/worker/worker.py", "open"): "the null device, of processes that write no metrics",
     ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.llm import hub
-from tui_llm.llm.tokenizer import load_folder
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.tokens.tokenizer import load_folder
 
 HOSTILE = "[red]x \x1b]0;x\x07 \u202eabc é"
 
@@ -25,7 +25,7 @@ def test_merges(capsys: pytest.CaptureFixture[str]) -> None:
     assert "·straw|ber|ry" in out and "rank" in out
     found = json.loads(said(capsys, "merges", " strawberry", "--json"))
     (word,) = found["words"]
-    own = load_folder(hub.find("nano").folder)
+    own = load_folder(lookup.find("nano").folder)
     assert [token["id"] for token in word["tokens"]] == own.encode(" strawberry")
     assert [len(step["parts"]) for step in word["steps"]] == list(range(11, 2, -1))
     assert word["steps"][1]["rank"] < word["steps"][-1]["rank"]

@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui_llm import cli
-from tui_llm.errors import UserError
-from tui_llm.facts.tree import Branches, Branching, Next
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.llm.token_bytes import token_text
-from tui_llm.reading import Request, Token, Weights
-from tui_llm.tree import Growth, Node, Tree
-from tui_llm.tree_file import load, same_model, save, tree_json
+from tui_llm.common.errors import UserError
+from tui_llm.facts.model import Weights
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.tree.question import Branches, Branching, Next
+from tui_llm.instruments.tree.tree import Growth, Node, Tree
+from tui_llm.instruments.tree.tree_file import load, same_model, save, tree_json
+from tui_llm.llm.tokens.token_bytes import token_text
 
 WEIGHTS = Weights("na\x1b[31mno[/]", 7, 1000, 2, 2, 16, 32, 50, "cpu")
 BYTES = [b"[/]", b"\x1b[31m", b"\xe2", "漢e\u0301\u202e".encode(), b" cat"]

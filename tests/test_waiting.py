@@ -10,7 +10,7 @@ import pytest
 
 SHOW = """
 import ctypes, os, subprocess, sys
-from tui_llm.waiting import wait_briefly
+from tui_llm.common.openmp import wait_briefly
 wait_briefly()
 get = ctypes.CDLL(None).getenv
 get.restype = ctypes.c_char_p

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tui_llm.cli import main
+from tui_llm.commands.parser import FILES, build_parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -32,28 +38,52 @@ def test_help_imports_neither() -> None:
     assert not modules_after(code) & HEAVY
 
 
+def test_a_command_reads_its_own_file_only() -> None:
+    def commands(words: list[str] | None) -> set[str]:
+        (choices,) = (action.choices for action in build_parser(words)._actions if action.dest == "command")
+        return set(choices or ())
+
+    assert commands(None) - commands([]) == set(FILES)
+    for name in commands(None):
+        assert name in commands([name]), name
+        assert name in commands(["--model", "nano", name, "--help"]), name
+    assert commands(["--help", "tree"]) == commands(None)
+
+
+def test_a_wrong_command_is_told_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nonsense"]) == 2
+    told = capsys.readouterr().err
+    assert all(f"'{name}'" in told for name in FILES)
+
+
+def test_the_app_starts_without_the_commands_files() -> None:
+    seen = modules_after("from tui_llm.commands.parser import build_parser\nbuild_parser([]).parse_args([])")
+    assert not seen & {f"tui_llm.commands.{file}" for file in FILES.values()}
+
+
 def test_the_screen_imports_no_torch() -> None:
     code = (
-        "import pkgutil, importlib, tui_llm.tui, tui_llm.facts\n"
-        "for package in (tui_llm.tui, tui_llm.facts):\n"
+        "import pkgutil, importlib, tui_llm.tui, tui_llm.facts, tui_llm.instruments\n"
+        "for package in (tui_llm.tui, tui_llm.facts, tui_llm.instruments):\n"
         "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        importlib.import_module(found.name)"
+        "        if not found.name.startswith('tui_llm.instruments.') or found.name.endswith('.question'):\n"
+        "            importlib.import_module(found.name)"
     )
     seen = modules_after(code)
     assert "tui_llm.tui.app" in seen
     assert "textual" in seen
-    assert not seen & {"torch", "tiktoken", "safetensors", "tui_llm.engine", "tui_llm.llm.model"}
+    assert not seen & {"torch", "tiktoken", "safetensors", "tui_llm.engine", "tui_llm.llm.model.model"}
 
 
 def test_the_first_paint_waits_for_nothing_that_is_asked_for_later() -> None:
     seen = modules_after("import tui_llm.tui.app, tui_llm.tui.terminal")
-    assert "tui_llm.tui.screens.lab" in seen
+    assert "tui_llm.tui.lab.lab" in seen
     assert not seen & {
         *HEAVY - {"textual"},
         "http.client",
-        "tui_llm.llm.corpora",
+        "tui_llm.llm.data.corpora",
         "tui_llm.tour.steps",
-        "tui_llm.tui.screens.help",
+        "tui_llm.tui.help",
     }
 
 
@@ -63,12 +93,10 @@ def test_every_screen_keeps_up_with_the_windows_size() -> None:
 
     from textual.screen import Screen
 
-    from tui_llm.tui import screens
-    from tui_llm.tui.screens.base import BaseScreen
+    from tui_llm import tui
+    from tui_llm.tui.kit.base_screen import BaseScreen
 
-    modules = [
-        importlib.import_module(f"{screens.__name__}.{found.name}") for found in pkgutil.iter_modules(screens.__path__)
-    ]
+    modules = [importlib.import_module(found.name) for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}.")]
     ours = {
         one for module in modules for one in vars(module).values() if isinstance(one, type) and issubclass(one, Screen)
     }
@@ -91,13 +119,13 @@ def test_maths_training_and_engine_import_no_textual() -> None:
     )
     seen = modules_after(code)
     assert "torch" in seen
-    assert "tui_llm.training.worker" in seen
+    assert "tui_llm.training.worker.worker" in seen
     assert not {m for m in seen if m.split(".")[0] in ("textual", "transformers") or m.startswith("tui_llm.tui")}
 
 
 def test_reading_runs_needs_no_torch() -> None:
     seen = modules_after(
-        "import tui_llm.training.run, tui_llm.training.launch, tui_llm.training.follow, tui_llm.training.cost, tui_llm.reading"
+        "import tui_llm.training.run.run, tui_llm.training.plan.launch, tui_llm.training.plan.follow, tui_llm.training.plan.cost, tui_llm.facts.reading"
     )
     assert not seen & {"torch", "textual"}
 
@@ -115,14 +143,35 @@ def test_import_linter_is_content() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_no_circle_among_modules() -> None:
+    """Imports inside functions and those for types only count too."""
+    grimp = pytest.importorskip("grimp", reason="import-linter is not installed (extra `dev`)")
+    graph = grimp.build_graph("tui_llm", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_no_package_imports_anything_by_itself() -> None:
+    """`__init__` files hold a docstring only, so that a module costs what it needs and no more; the root has the public names."""
+    for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
+        (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(only, ast.Expr), path
+        named = {line.split()[0] for line in ast.unparse(only.value).split("\\n") if re.match(r"\w+\.py ", line)}
+        files = {file.name for file in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+        assert named == files, f"{path}: its docstring introduces each file of its folder"
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [
-        ("tui/panes/tokens.py", "import torch"),
-        ("tui/state.py", "def late():\n    import torch"),
-        ("llm/loss.py", "from textual.app import App"),
-        ("training/loop.py", "import tui_llm.tui.app"),
-        ("llm/generate.py", "import tui_llm.engine"),
+        ("tui/lab/panes/tokens.py", "import torch"),
+        ("tui/state/lab.py", "def late():\n    import torch"),
+        ("llm/predict/loss.py", "from textual.app import App"),
+        ("training/worker/loop.py", "import tui_llm.tui.app"),
+        ("llm/predict/generate.py", "import tui_llm.engine"),
     ],
 )
 def test_a_hole_in_a_wall_is_found(tmp_path: Path, place: str, line: str) -> None:

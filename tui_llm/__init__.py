@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tui_llm.api import OpenModel as OpenModel
-    from tui_llm.api import open_model as open_model
+    from tui_llm.api import OpenModel, open_model
 
 __version__ = "0.1.0"
 __all__ = ["OpenModel", "__version__", "open_model"]

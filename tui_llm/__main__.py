@@ -8,9 +8,9 @@ NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs
 
 
 def main() -> int:
-    """Runs the command line and ends the process; see `leaving.leave` for when it returns."""
+    """Runs the command line and ends the process; see `common.process_exit.leave` for when it returns."""
     status = _status()
-    from tui_llm.leaving import leave
+    from tui_llm.common.process_exit import leave
 
     return leave(status)
 
@@ -53,7 +53,7 @@ def _tracebacks_into_the_log() -> None:
 
 
 def _record(error: BaseException) -> None:
-    from tui_llm.crash_log import record
+    from tui_llm.common.crash_log import record
 
     record(error)
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import GeneratedToken, Question, Reading, Request, Target, Tokenization, Weights
-from tui_llm.tokenization import tokenization
+from tui_llm.facts import reading as readings
+from tui_llm.facts import report
+from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Question, Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Tokenization
+from tui_llm.session.tokenization import tokenization
+
+readings.as_text = report.reading_text
 
 
 class OpenModel:
     """A model that stands open. Every method raises `UserError`, with a line that says what to do, on bad input.
 
-    `engine` is what the app itself asks (`tui_llm.reading.Engine`)."""
+    `engine` is what the app itself asks (`tui_llm.facts.engine.Engine`)."""
 
     def __init__(self, name: str, device: str = "auto", weights: str = "fp32") -> None:
         self.engine = PipelineEngine(device, weights)

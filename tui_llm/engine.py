@@ -1,49 +1,48 @@
 """Text and settings in, a `Reading` out: the one place where the numbers on the screen are made.
 
-It owns the model and its KV cache (`model_desk.py`), and one thread asks it. Appending text feeds only the new ids; changing
+It owns the model and its KV cache (`session/open_model.py`), and one thread asks it. Appending text feeds only the new ids; changing
 the temperature, a cut or the target re-reads logits that are there already; new weights empty everything.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from tui_llm import instruments, listing
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.llm import device, distribution, loss, named
-from tui_llm.llm.generate import Step, generate
-from tui_llm.llm.token_bytes import TextStream
-from tui_llm.llm.units import uniform_loss
-from tui_llm.model_desk import NOTHING, ModelDesk, keep, never, place_of
-from tui_llm.prediction import candidates, distribution_reading, loss_reading
-from tui_llm.reading import (
-    GeneratedToken,
-    LossReading,
-    ModelInfo,
-    Question,
-    Reading,
-    Request,
-    Tokenization,
-    TokenScore,
-)
-from tui_llm.tokenization import bytes_of, span, tokenization
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.model import ModelInfo
+from tui_llm.facts.prediction import GeneratedToken, LossReading, TokenScore
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Question, Request
+from tui_llm.facts.tokens import Tokenization
+from tui_llm.llm.hub import model_list
+from tui_llm.llm.model import device
+from tui_llm.llm.predict import distribution, loss
+from tui_llm.llm.predict.generate import Step, generate
+from tui_llm.llm.predict.units import uniform_loss
+from tui_llm.llm.tokens import catalog
+from tui_llm.llm.tokens.token_bytes import TextStream
+from tui_llm.session.open_model import NOTHING, ModelDesk, keep, never, place_of
+from tui_llm.session.prediction import candidates, distribution_reading, loss_reading
+from tui_llm.session.tokenization import bytes_of, span, tokenization
 
 _STEP_CANDIDATES = 12  # candidates kept with each generated token
 
 
 class PipelineEngine(ModelDesk):
-    """Implements `reading.Engine` on model folders and files."""
+    """Implements `facts.engine.Engine` on model folders and files."""
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be opened by name, broken ones with their problem."""
-        return listing.every()
+        return model_list.every()
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
-        return instruments.answer(self, question, overtaken)
+        module = type(question).__module__.removesuffix("question") + "answer"  # its neighbour in instruments/NAME/
+        return importlib.import_module(module).answer(self, question, overtaken)
 
     # ── reading ──
 
@@ -108,7 +107,7 @@ class PipelineEngine(ModelDesk):
                 keep(known, key, tokenization(own, ids, request.token_window, len(request.continuation)), most=1)
             return known[key]
         try:
-            other = named.load_named(request.tokenizer)
+            other = catalog.load_named(request.tokenizer)
         except UserError as error:
             return Tokenization(request.tokenizer, 0, 0, 0, (), (), 0, str(error))
         typed = other.encode(self.fed_text(request), allow_special=request.allow_special)

@@ -10,12 +10,13 @@ import foreign
 import pytest
 import torch
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.attention import AttentionQuestion
-from tui_llm.facts.neighbours import NeighboursQuestion
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Reading, Request, Target
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.attention.question import AttentionQuestion
+from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
 KINDS = ("llama", "qwen2", "gpt_neox", "gemma2", "gpt2", "cohere", "mamba")  # mamba's state can't be cut back
 

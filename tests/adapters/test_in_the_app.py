@@ -9,10 +9,10 @@ import pytest
 from helpers import answered, drawn, unsafe, until
 
 from tui_llm.engine import PipelineEngine
-from tui_llm.reading import Target
+from tui_llm.facts.request import Target
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.commands import PANES
-from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.kit.command import PANES
+from tui_llm.tui.lab.lab import LabScreen
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from tests.near_ties import possible_ranks
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.draws import DrawQuestion
-from tui_llm.facts.ghost import GhostQuestion
-from tui_llm.facts.learn import LearnQuestion
-from tui_llm.facts.merges import MergesQuestion
-from tui_llm.facts.swap import SwapQuestion
-from tui_llm.facts.tree import BranchQuestion, SampleQuestion
-from tui_llm.facts.vocabularies import VocabulariesQuestion
-from tui_llm.llm.recipe import Recipe
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request, Target
-from tui_llm.tree import Tree
-from tui_llm.tree_file import load, save
-from tui_llm.tui.state import Lab
+from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import DrawQuestion
+from tui_llm.instruments.ghost.question import GhostQuestion
+from tui_llm.instruments.learn.question import LearnQuestion
+from tui_llm.instruments.merges.question import MergesQuestion
+from tui_llm.instruments.swap.question import SwapQuestion
+from tui_llm.instruments.tree.question import BranchQuestion, SampleQuestion
+from tui_llm.instruments.tree.tree import Tree
+from tui_llm.instruments.tree.tree_file import load, save
+from tui_llm.instruments.vocabularies.question import VocabulariesQuestion
+from tui_llm.tui.state.lab import Lab
 
 TEXT = "The cat sat on the"
 

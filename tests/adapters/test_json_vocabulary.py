@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from tui_llm.errors import UserError
+from tui_llm.common.errors import UserError
 from tui_llm.llm.adapters.vocabulary import JsonTokenizer
 
 MADE = {

@@ -15,11 +15,11 @@ import pytest
 import torch
 import transformers
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
+from tui_llm.facts.request import Request
 from tui_llm.llm.adapters.gguf_header import read_gguf
-from tui_llm.llm.finding import every, find
-from tui_llm.reading import Request
+from tui_llm.llm.hub.lookup import every, find
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_gguf_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
-    from tui_llm import paths
+    from tui_llm.common import paths
 
     paths.models_dir().mkdir(parents=True)
     (paths.models_dir() / "own.gguf").write_bytes(b"GGUF")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.gradient import GradientQuestion
-from tui_llm.reading import Request, Target
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.gradient.question import GradientQuestion
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,17 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from tests.near_ties import possible_ranks
-from tui_llm import paths
+from tui_llm.common import paths
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.learn import KeepQuestion, Learned, LearnQuestion, Watched
-from tui_llm.llm import checkpoint, device, learner, tokenizer
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.recipe import Recipe
-from tui_llm.reading import Request, Target
+from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.learn.question import KeepQuestion, Learned, LearnQuestion, Watched
+from tui_llm.llm.learn import learner
+from tui_llm.llm.model import checkpoint, device
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens import tokenizer
 
 SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from tests.near_ties import are_likeliest, possible_ranks
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.attention import Attention, AttentionQuestion
-from tui_llm.facts.lens import Lens, LensQuestion
-from tui_llm.facts.neighbours import NeighboursQuestion
-from tui_llm.instruments.attention import looks
-from tui_llm.instruments.lens import likeliest
-from tui_llm.instruments.tracing import KEY
-from tui_llm.llm import inside
-from tui_llm.reading import Request, Target
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.attention.answer import looks
+from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.lens.answer import likeliest
+from tui_llm.instruments.lens.question import Lens, LensQuestion
+from tui_llm.instruments.neighbours.question import NeighboursQuestion
+from tui_llm.instruments.trace import KEY
+from tui_llm.llm.model import inside
 
 TEXT = "The cat sat on the"
 

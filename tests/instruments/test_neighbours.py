@@ -7,11 +7,11 @@ import pkgutil
 
 import pytest
 
-from tui_llm import facts, instruments
+from tui_llm import instruments
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.neighbours import NeighboursQuestion
-from tui_llm.reading import Question, Request
+from tui_llm.facts.request import Question, Request
+from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,14 @@ def test_more_than_there_are_and_none_such(engine: PipelineEngine) -> None:
 
 def test_every_question_has_its_instrument() -> None:
     asked = 0
-    for found in pkgutil.iter_modules(facts.__path__):
-        module = importlib.import_module(f"tui_llm.facts.{found.name}")
+    for found in pkgutil.walk_packages(instruments.__path__, f"{instruments.__name__}."):
+        if not found.name.endswith(".question"):
+            continue
+        module = importlib.import_module(found.name)
         kinds = [
             k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Question) and k is not Question
         ]
-        if kinds:
-            instrument = importlib.import_module(f"{instruments.__name__}.{found.name}")
-            assert callable(instrument.answer)
+        instrument = importlib.import_module(found.name.removesuffix("question") + "answer")
+        assert callable(instrument.answer)
         asked += len(kinds)
     assert asked

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.near_ties import possible_ranks
-from tui_llm import paths
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.merges import MergesQuestion
-from tui_llm.facts.pairs import PairsQuestion
-from tui_llm.facts.swap import PlaceQuestion, SwapQuestion
-from tui_llm.facts.vocabularies import VocabulariesQuestion
-from tui_llm.reading import Request
+from tui_llm.facts.request import Request
+from tui_llm.instruments.merges.question import MergesQuestion
+from tui_llm.instruments.pairs.question import PairsQuestion
+from tui_llm.instruments.swap.question import PlaceQuestion, SwapQuestion
+from tui_llm.instruments.vocabularies.question import VocabulariesQuestion
 
 TEXT = "Once upon a time there was a €"
 
@@ -67,7 +67,7 @@ def test_the_reading_at_a_position(engine: PipelineEngine) -> None:
 @given(st.text(max_size=20) | st.text("the cat é漢👩\n", max_size=30), st.booleans())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_span_holds_the_tokens_characters(engine: PipelineEngine, text: str, start: bool) -> None:
-    from tui_llm.tokenization import span
+    from tui_llm.session.tokenization import span
 
     ids = ([engine.tokenizer.end_of_text] if start else []) + engine.tokenizer.encode(text)
     last = 0
@@ -157,7 +157,7 @@ def test_vocabularies_side_by_side(engine: PipelineEngine) -> None:
 
 
 def test_words_of_the_text_that_a_run_learned_from(engine: PipelineEngine, tmp_path: Path) -> None:
-    from tui_llm.instruments.vocabularies import compare
+    from tui_llm.instruments.vocabularies.answer import compare
 
     (tmp_path / "corpus.txt").write_text("the cat sat")
     run = paths.runs_dir() / "tales"

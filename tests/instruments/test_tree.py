@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.near_ties import are_likeliest
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.tree import BranchQuestion, KnownQuestion, SampleQuestion
-from tui_llm.llm import hub
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request
-from tui_llm.tree import Growth, Tree
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion, SampleQuestion
+from tui_llm.instruments.tree.tree import Growth, Tree
+from tui_llm.llm.hub import lookup
 
 SAMPLER = SamplerSettings(temperature=0.7, top_p=0.8)
 TEXT = "Once upon a time, there was a"
@@ -31,7 +31,7 @@ def engine() -> PipelineEngine:
 
 @pytest.fixture(scope="module")
 def reference() -> torch.nn.Module:
-    folder: Path = hub.find("nano").folder
+    folder: Path = lookup.find("nano").folder
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 

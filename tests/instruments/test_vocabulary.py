@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts import scratch as typed
-from tui_llm.facts.scratch import ScratchQuestion
-from tui_llm.facts.temperatures import TemperaturesQuestion, parse
-from tui_llm.facts.vocabulary import ORDERS, FindQuestion, VocabularyQuestion
-from tui_llm.instruments import scratch
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request, Target
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.scratch import answer as scratch
+from tui_llm.instruments.scratch import question as typed
+from tui_llm.instruments.scratch.question import ScratchQuestion
+from tui_llm.instruments.temperatures.question import TemperaturesQuestion, parse
+from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, VocabularyQuestion
 
 REQUEST = Request(prompt="The cat sat on the", sampler=SamplerSettings(0.7, top_p=0.9), top=50)
 

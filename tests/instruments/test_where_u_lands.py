@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.draws import Bin, DrawQuestion, HistogramQuestion
-from tui_llm.facts.ghost import GhostQuestion
-from tui_llm.instruments.draws import _fit
-from tui_llm.llm.distribution import draw, process
-from tui_llm.llm.generate import uniform
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.answer import _fit
+from tui_llm.instruments.draws.question import Bin, DrawQuestion, HistogramQuestion
+from tui_llm.instruments.ghost.question import GhostQuestion
+from tui_llm.llm.predict.distribution import draw, process
+from tui_llm.llm.predict.generate import uniform
 
 
 @pytest.fixture(scope="module")

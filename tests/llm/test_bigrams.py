@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.llm import bigrams
-from tui_llm.llm.bigrams import bigram_entropy
+from tui_llm.llm.data import bigrams
+from tui_llm.llm.data.bigrams import bigram_entropy
 
 
 def plainly(ids: list[int]) -> float:

@@ -12,10 +12,11 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui_llm.instruments.merges import merges
-from tui_llm.llm import bpe, hub
-from tui_llm.llm.tokenizer import BPETokenizer, load_folder
-from tui_llm.llm.vocabulary import train
+from tui_llm.instruments.merges.answer import merges
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.learn.train_bpe import train
+from tui_llm.llm.tokens import bpe
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 
 # cl100k_base's way to cut text (tiktoken_ext/openai_public.py): possessive, and blind to case.
 CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
@@ -23,7 +24,7 @@ CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s
 
 @cache
 def nano() -> BPETokenizer:
-    return load_folder(hub.find("nano").folder, "nano")
+    return load_folder(lookup.find("nano").folder, "nano")
 
 
 @cache

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tui_llm.llm import checkpoint
-from tui_llm.llm.branching import tree_features
-from tui_llm.llm.model import GPT, KVCache
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT, KVCache
+from tui_llm.llm.predict.branching import tree_features
 
 
 @pytest.fixture(scope="module")

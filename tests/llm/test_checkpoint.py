@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.tensor_shapes import read_header
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.tensor_shapes import read_header
 
 CONFIG = GPTConfig(vocabulary=40, context=8, layers=1, heads=2, width=8)
 

@@ -8,13 +8,13 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import corpora, corpus
-from tui_llm.llm.tokenizer import byte_level
-from tui_llm.training import launch
-from tui_llm.training.presets import TrainingSettings
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpora, corpus, texts
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.plan import launch
+from tui_llm.training.run.settings import TrainingSettings
 
 BYTE = byte_level()
 
@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_python_reference_is_pythons_own_text_with_no_paragraph_twice() -> None:
     (file,) = corpora.files(["python-reference"])
-    text = corpus.read_text(file)
+    text = texts.read_text(file)
     whole = "\n".join(topics.values())
     paragraphs = [p for document in corpus.documents(text) for p in document.split("\n\n")]
     # Its lines are the topics' own.

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import HANG
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.files import write_json
-from tui_llm.foreign_files import read_json
-from tui_llm.llm import corpus, hub, texts
-from tui_llm.llm.tokenizer import byte_level
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.data import corpora, corpus, texts
+from tui_llm.llm.hub import hub
+from tui_llm.llm.tokens.tokenizer import byte_level
 
 BYTE = byte_level()
 END = BYTE.end_of_text
@@ -65,7 +66,7 @@ def test_reading_in_pieces_changes_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "BLOCK", block)
         patch.setattr(corpus, "_CHUNK", chunk)
-        assert corpus.read_text(path) == text.replace("\r\n", "\n")
+        assert texts.read_text(path) == text.replace("\r\n", "\n")
         chunks = list(corpus._chunks(texts.blocks(path)))
     assert all(piece is None or (piece and len(piece) <= 2 * chunk + block + 26) for piece in chunks)
     documents = ["".join(piece for piece in document if piece is not None) for document in _split(chunks)]
@@ -184,13 +185,13 @@ def test_a_folder_is_walked_for_texts(tmp_path: Path) -> None:
     for name in ("b.txt", "in/a.md", "in/deep/README", "photo.png", ".hidden.txt", ".git/x.txt"):
         write(tmp_path / name, name)
     (tmp_path / "dangling.txt").symlink_to("nowhere")
-    assert [str(p.relative_to(tmp_path)) for p in corpus.files([tmp_path])] == [
+    assert [str(p.relative_to(tmp_path)) for p in corpora.files([tmp_path])] == [
         "b.txt",
         "in/a.md",
         "in/deep/README",
     ]
     with pytest.raises(UserError, match="no text files in"):
-        corpus.files([tmp_path / "dir.txt"])
+        corpora.files([tmp_path / "dir.txt"])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_the_place_of_a_bad_byte_is_counted_from_the_files_beginning(
     monkeypatch.setattr(texts, "BLOCK", 16)
     path = write(tmp_path / "bad.txt", "é".encode() * 50 + b"\xff" + b"a" * 50)
     with pytest.raises(UserError, match="byte 100"):
-        corpus.read_text(path)
+        texts.read_text(path)
 
 
 @pytest.mark.parametrize("place", ["missing.txt", "x" * 300, "nul\0.txt", "a\x1b[31m[/]\n.txt"])

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from tui_llm.errors import UserError
-from tui_llm.llm.distribution import (
+from tui_llm.common.errors import UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.predict.distribution import (
     Sorted,
     check,
     descending,
@@ -20,7 +21,6 @@ from tui_llm.llm.distribution import (
     process,
     rank,
 )
-from tui_llm.llm.sampler import SamplerSettings
 
 INF = math.inf
 # Ordinary logits, ties, −inf, and the ends of float32.

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.llm import corpora, corpus, downloads
-from tui_llm.llm.tokenizer import byte_level
-from tui_llm.training import launch
-from tui_llm.training.presets import TrainingSettings
-from tui_llm.tui.corpus_check import corpus_size, kind
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpora, corpus, downloads
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.corpus_check import corpus_size, kind
+from tui_llm.training.run.settings import TrainingSettings
 
 TEXT = b"To be, or not to be, that is the question.\n" * 20_000
 RIGHT = hashlib.sha256(TEXT).hexdigest()

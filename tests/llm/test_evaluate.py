@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint
-from tui_llm.llm.evaluate import evaluate
-from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.learn.evaluate import evaluate
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
 
 
 def model(context: int = 16) -> GPT:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.llm.examples import Batches, pairs, spread
+from tui_llm.llm.data.examples import Batches, pairs, spread
 
 
 def test_n_tokens_make_n_less_one_pairs() -> None:

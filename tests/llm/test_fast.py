@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tui_llm.llm import fast
-from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.llm.model import fast
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
 
 SHAPES = [
     (GPTConfig(vocabulary=61, context=16, layers=1, heads=1, width=8), 16),

@@ -9,22 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.attention import AttentionQuestion
-from tui_llm.facts.learn import LearnQuestion
-from tui_llm.facts.lens import LensQuestion
-from tui_llm.facts.neighbours import NeighboursQuestion
-from tui_llm.llm import checkpoint, fast_decode, hub
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.predictor import GPTPredictor
-from tui_llm.llm.recipe import Recipe
-from tui_llm.llm.weight_names import WEIGHTS
-from tui_llm.llm.window import Window
-from tui_llm.reading import Request, Target
+from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.attention.question import AttentionQuestion
+from tui_llm.instruments.learn.question import LearnQuestion
+from tui_llm.instruments.lens.question import LensQuestion
+from tui_llm.instruments.neighbours.question import NeighboursQuestion
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.model import checkpoint, fast_decode
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.predictor import GPTPredictor
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.weight_names import WEIGHTS
+from tui_llm.llm.predict.window import Window
 
 TEXT = "Once upon a time, there was a little girl named Lily. She liked to play in the park with her red ball."
-NANO = hub.find("nano").folder
+NANO = lookup.find("nano").folder
 
 
 def logits(predictor: GPTPredictor, ids: list[int], parts: tuple[int, ...]) -> Tensor:

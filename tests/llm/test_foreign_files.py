@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm import foreign_files, listing
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import open_foreign, parse_json, read_foreign, read_json
-from tui_llm.llm import finding, intact, tokenizer, vocabulary_files
+from tui_llm.common import foreign_files
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import open_foreign, parse_json, read_foreign, read_json
 from tui_llm.llm.adapters import chat
-from tui_llm.llm.tensor_shapes import read_header
-from tui_llm.llm.texts import read_text
+from tui_llm.llm.data.texts import read_text
+from tui_llm.llm.hub import lookup, model_list
+from tui_llm.llm.model import intact
+from tui_llm.llm.model.tensor_shapes import read_header
+from tui_llm.llm.tokens import tokenizer, vocabulary_files
 
 KINDS = ["fifo", "socket", "device", "folder", "sparse"]
 
@@ -132,7 +134,7 @@ def readers(folder: Path) -> dict[str, object]:
             (folder / intact.RECORD).write_text(json.dumps({"sha256": {"x": "0"}})),
             intact.check(folder),
         ),
-        "name": lambda: finding.size_of_vocabulary(folder),
+        "name": lambda: lookup.size_of_vocabulary(folder),
     }
 
 
@@ -148,14 +150,16 @@ def test_every_reader_refuses_it(reader: str, kind: str, tmp_path: Path) -> None
 
 
 def test_a_card_that_is_a_pipe_is_no_card(tmp_path: Path) -> None:
-    put(tmp_path / listing.CARD, "fifo")
-    assert listing.card(tmp_path) == ""
+    put(tmp_path / model_list.CARD, "fifo")
+    assert model_list.card(tmp_path) == ""
 
 
 def test_a_limit_on_memory_is_told_in_one_line(tmp_path: Path) -> None:
     """Weights that the machine would hold, and this process may not: both figures, before anything is read."""
-    from tui_llm.llm import checkpoint, memory
-    from tui_llm.llm.model import GPT, GPTConfig
+    from tui_llm.common import memory
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.llm.model.model import GPT
+    from tui_llm.llm.model.shape import GPTConfig
 
     config = GPTConfig(vocabulary=300, context=64, layers=1, heads=1, width=32)
     checkpoint.save(GPT(config), tmp_path / "model", end_of_text=0)
@@ -178,7 +182,7 @@ def test_a_limit_on_memory_is_told_in_one_line(tmp_path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + at)
     code = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom tui_llm.llm import checkpoint, memory\nfrom tui_llm.errors import UserError\n"
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom tui_llm.llm import checkpoint, memory\nfrom tui_llm.common.errors import UserError\n"
         "space = memory._statm()[0] + (1 << 30)\nresource.setrlimit(resource.RLIMIT_AS, (space, space))\n"
         "try:\n    checkpoint.load(Path(sys.argv[1]))\nexcept UserError as error:\n    print(error)\n"
     )

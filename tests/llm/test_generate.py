@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.errors import UserError
-from tui_llm.llm.distribution import probabilities, rank
-from tui_llm.llm.generate import generate, uniform
-from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.common.errors import UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.predict.distribution import probabilities, rank
+from tui_llm.llm.predict.generate import generate, uniform
 
 VOCABULARY = 20
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.llm import hub
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.hub import hub, lookup
 
 
 def make_run(name: str, *steps: int) -> Path:
@@ -24,7 +24,7 @@ def make_run(name: str, *steps: int) -> Path:
 
 
 def test_the_shipped_model() -> None:
-    found = hub.find("nano")
+    found = lookup.find("nano")
     assert (found.kind, found.step) == ("shipped", None)
     assert (found.folder / "model.safetensors").is_file()
 
@@ -33,38 +33,38 @@ def test_a_run_is_its_newest_whole_checkpoint() -> None:
     run = make_run("mine", 5, 100, 20)
     half = run / "checkpoint-200"
     half.mkdir()
-    assert hub.find("mine") == hub.Found("mine", "run", run / "checkpoint-100", 100)
-    assert hub.find(str(run)).step == 100
-    assert hub.find(str(run / "checkpoint-20")).step == 20
-    assert [f.name for f in hub.every()] == ["nano", "mine"]
+    assert lookup.find("mine") == lookup.Found("mine", "run", run / "checkpoint-100", 100)
+    assert lookup.find(str(run)).step == 100
+    assert lookup.find(str(run / "checkpoint-20")).step == 20
+    assert [f.name for f in lookup.every()] == ["nano", "mine"]
 
 
 def test_a_run_without_a_checkpoint() -> None:
     make_run("young")
     with pytest.raises(UserError, match="no checkpoint yet"):
-        hub.find("young")
-    assert [f.name for f in hub.every()] == ["nano"]
+        lookup.find("young")
+    assert [f.name for f in lookup.every()] == ["nano"]
 
 
 @pytest.mark.parametrize("name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"])
 def test_what_is_no_model(name: str) -> None:
     if name == "/":
-        assert hub.find(name).kind == "folder"  # a folder; opening it says that it has no config.json
+        assert lookup.find(name).kind == "folder"  # a folder; opening it says that it has no config.json
         return
     with pytest.raises(UserError):
-        hub.find(name)
+        lookup.find(name)
 
 
 def test_a_folder_here_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "local").mkdir()
-    assert hub.find("local") == hub.Found("local", "folder", tmp_path / "local")
+    assert lookup.find("local") == lookup.Found("local", "folder", tmp_path / "local")
 
 
 def test_vocabularies_to_train_with(tmp_path: Path) -> None:
     assert hub.training_tokenizer("byte").size == 257
     assert hub.training_tokenizer("nano").size == 4096
-    assert hub.training_tokenizer(str(hub.find("nano").folder)).size == 4096
+    assert hub.training_tokenizer(str(lookup.find("nano").folder)).size == 4096
     with pytest.raises(UserError, match="no model"):
         hub.training_tokenizer("none")
 
@@ -72,12 +72,12 @@ def test_vocabularies_to_train_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [300, 5000])
 def test_a_name_too_long_for_a_file(length: int) -> None:
     with pytest.raises(UserError):
-        hub.find("x" * length)
+        lookup.find("x" * length)
 
 
 def test_a_run_with_a_shipped_models_name() -> None:
     run = make_run("nano", 7)
-    assert hub.find("nano").kind == "shipped"
-    assert hub.find(paths.run_model("nano")) == hub.Found("nano", "run", run / "checkpoint-7", 7)
+    assert lookup.find("nano").kind == "shipped"
+    assert lookup.find(paths.run_model("nano")) == lookup.Found("nano", "run", run / "checkpoint-7", 7)
     with pytest.raises(UserError, match="no model"):
-        hub.find(paths.run_model("none"))
+        lookup.find(paths.run_model("none"))

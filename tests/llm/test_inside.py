@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tui_llm.errors import Overtaken
-from tui_llm.llm import checkpoint, inside
-from tui_llm.llm.model import GPT, GPTConfig
+from tui_llm.common.errors import Overtaken
+from tui_llm.llm.model import checkpoint, inside
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
 
 SHAPES = ((2, 2, 16), (3, 4, 32), (1, 1, 8))
 

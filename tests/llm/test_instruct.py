@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tui_llm import cli, paths
+from tui_llm import cli
+from tui_llm.common import paths
+from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.instruct import Instructed, InstructQuestion
-from tui_llm.llm import hub, instruction_pairs
-from tui_llm.llm.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
-from tui_llm.llm.instruction_pairs import EXAMPLES, Pair, show, typed
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.reading import Request
+from tui_llm.facts.request import Request
+from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.llm.data import instruction_pairs
+from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, show, typed
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def test_nano_answers_what_it_was_taught_and_the_folder_opens(engine: PipelineEn
     told = engine.answer(InstructQuestion(Request(), pairs, 8))
     assert isinstance(told, Instructed) and told.name == "assistant" and told.after < 0.1 < told.before
     assert told.answer_tokens < told.tokens and len(told.losses) == 8
-    assert hub.find("assistant").folder == paths.models_dir() / "assistant"
+    assert lookup.find("assistant").folder == paths.models_dir() / "assistant"
     assert pairs[0].question in (Path(told.folder) / "README.md").read_text(encoding="utf-8")
     again = PipelineEngine("cpu")
     again.open("assistant")

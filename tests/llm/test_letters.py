@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.errors import UserError
-from tui_llm.llm.letters import count, one_letter
+from tui_llm.common.errors import UserError
+from tui_llm.llm.tokens.letters import count, one_letter
 
 
 def test_strawberry() -> None:

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.errors import UserError
-from tui_llm.llm.distribution import probabilities, rank
-from tui_llm.llm.loss import gradient, summary, token_losses
-from tui_llm.llm.units import perplexity
+from tui_llm.common.errors import UserError
+from tui_llm.llm.predict.distribution import probabilities, rank
+from tui_llm.llm.predict.loss import gradient, summary, token_losses
+from tui_llm.llm.predict.units import perplexity
 
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, 1.0, -80.0, 80.0])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.llm import machine
-from tui_llm.llm.machine import Machine
-from tui_llm.llm.memory import resident_bytes
+from tui_llm.common import paths
+from tui_llm.common.memory import resident_bytes
+from tui_llm.llm.model import machine
+from tui_llm.llm.model.machine import Machine
 
 CPU = torch.device("cpu")
 

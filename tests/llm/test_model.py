@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tui_llm.llm import checkpoint
-from tui_llm.llm.model import GPT, GPTConfig, KVCache
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT, KVCache
+from tui_llm.llm.model.shape import GPTConfig
 
 SHAPES = [
     GPTConfig(vocabulary=61, context=16, layers=1, heads=1, width=8),

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.errors import UserError
-from tui_llm.llm.distribution import Sorted, change, penalise, process
-from tui_llm.llm.generate import generate
-from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.common.errors import UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.predict.distribution import Sorted, change, penalise, process
+from tui_llm.llm.predict.generate import generate
 
 LOGIT = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 1.0, -1.0, -math.inf, 1e30, -1e30, 88.0, 1e-30]), st.floats(-50, 50, width=32)

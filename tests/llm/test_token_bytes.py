@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.llm.token_bytes import TextStream, pieces, token_text
+from tui_llm.llm.tokens.token_bytes import TextStream, pieces, token_text
 
 # Bytes that are nearly UTF-8: whole characters, their fragments and what UTF-8 forbids (overlong forms, surrogates).
 whole = [b"a", b" cat", "é".encode(), "€".encode(), "😀".encode(), b""]

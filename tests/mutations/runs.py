@@ -16,8 +16,8 @@ LINES = (b"{}\n", b"[]\n", b"NaN\n", b'{"step": 1}\n', b'{"step": 1e999, "loss":
 def make_bases(top: Path) -> None:
     """`home/runs/base`: ten steps, with checkpoints, samples and a pinned prompt."""
     from tests.mutations.corpora import _main
-    from tui_llm.training import worker
-    from tui_llm.training.run import find
+    from tui_llm.training.run.run import find
+    from tui_llm.training.worker import worker
 
     words = ["train", str(top / "text.txt"), "--run", NAME, "--preset", "toy", "--steps", "10", "--block-size", "16", "--batch-size", "2", "--layers", "1", "--heads", "1", "--width", "16",
              "--tokenizer", str(top / "gpt2"), "--eval-every", "5", "--checkpoint-every", "5", "--pin", "The cat=> sat", "--device", "cpu", "--compile", "off", "--no-start", "--json"]  # fmt: skip

@@ -34,8 +34,8 @@ TOKENIZERS = (
 
 def make_bases(top: Path) -> None:
     """`vocabulary/` with vocab.json and merges.txt, `library/` with tokenizer.json, `ranks/` with a .tiktoken file."""
-    from tui_llm.llm import tokenizer, vocabulary_files
-    from tui_llm.llm.tokenizer import as_written, load_folder
+    from tui_llm.llm.tokens import tokenizer, vocabulary_files
+    from tui_llm.llm.tokens.tokenizer import as_written, load_folder
 
     plain = load_folder(top / "gpt2")
     tokenizer.save_folder(plain, top / "vocabulary")

@@ -14,27 +14,40 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm import cli, paths
+from tui_llm import cli
+from tui_llm.common import paths
+from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.attention import AttentionQuestion
-from tui_llm.facts.draws import DrawQuestion, HistogramQuestion
-from tui_llm.facts.gradient import Gradient, GradientQuestion, Push
-from tui_llm.facts.instruct import Instructed, InstructQuestion
-from tui_llm.facts.learn import Learned, LearnQuestion, LearnStep, Runner, TargetState, Watched, WatchedChange
-from tui_llm.facts.lens import LensQuestion
-from tui_llm.facts.pairs import Pairs, PairsQuestion
-from tui_llm.facts.scratch import ScratchQuestion, split
-from tui_llm.facts.textfile import TextFile, TextFileQuestion
-from tui_llm.llm.instruction_pairs import EXAMPLES
-from tui_llm.llm.recipe import Recipe
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import GeneratedToken, Reading, Request, Target, Token, Weights
-from tui_llm.rounding import percent
+from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.attention.question import AttentionQuestion
+from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
+from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.learn.question import (
+    Learned,
+    LearnQuestion,
+    LearnStep,
+    Runner,
+    TargetState,
+    Watched,
+    WatchedChange,
+)
+from tui_llm.instruments.lens.question import LensQuestion
+from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
+from tui_llm.instruments.scratch.question import ScratchQuestion, split
+from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
+from tui_llm.llm.data.instruction_pairs import EXAMPLES
 from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
 from tui_llm.tour.facts import Facts, Outcome, RunFacts
 from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import FINISHED, Tour, path
-from tui_llm.tui.commands import BY_ID
+from tui_llm.tui.keymap import BY_ID
 
 WEIGHTS = Weights("nano", None, 1, 1, 1, 1, 256, 4096, "cpu")
 HOSTILE = "[/]{undo}\x1b]0;x\x07\u202e[red]漢字e\u0301"

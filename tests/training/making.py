@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests import HANG
-from tui_llm.training import launch
-from tui_llm.training.presets import TrainingSettings, from_fields
-from tui_llm.training.run import Run
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 SMALL_SHAPE = "--preset toy --layers 1 --heads 2 --width 16 --block-size 16 --batch-size 4 --device cpu".split()  # noqa: SIM905
 
@@ -45,7 +45,7 @@ def make(name: str, text: Path, **fields: Any) -> Run:
 
 _context = multiprocessing.get_context("forkserver")
 # AdamW imports torch._dynamo when it is first made, which takes longer than all these runs.
-_context.set_forkserver_preload(["tui_llm.training.worker", "torch._dynamo"])
+_context.set_forkserver_preload(["tui_llm.training.worker.worker", "torch._dynamo"])
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:
@@ -64,7 +64,7 @@ def work(run: Run, die: tuple[str, int] | None = None) -> int | None:
 
 
 def _work(path: str, home: str, die: tuple[str, int] | None, patience: float) -> None:
-    from tui_llm.training import worker
+    from tui_llm.training.worker import worker
 
     log = os.open(f"{path}/worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -92,7 +92,7 @@ def _kill() -> None:
 
 
 def _half_a_line(now: _Countdown) -> None:
-    from tui_llm.training import jsonl
+    from tui_llm.training.run import jsonl
 
     whole = jsonl.append
 
@@ -106,7 +106,7 @@ def _half_a_line(now: _Countdown) -> None:
 
 
 def _half_the_weights(now: _Countdown) -> None:
-    from tui_llm.llm import checkpoint
+    from tui_llm.llm.model import checkpoint
 
     whole = checkpoint.save_file
 
@@ -124,15 +124,15 @@ def _in_checkpoints(**functions: Any) -> None:
     """Replaces functions of `storage` where checkpoints are written, in this forked process only."""
     from types import SimpleNamespace
 
-    from tui_llm import storage
-    from tui_llm.training import checkpoints
+    from tui_llm.common import storage
+    from tui_llm.training.worker import checkpoints
 
     checkpoints.storage = SimpleNamespace(**{**vars(storage), **functions})  # type: ignore[attr-defined]
 
 
 def _around_the_rename(now: _Countdown) -> None:
     """Odd numbers: the folder is whole, but not renamed. Even ones: renamed, and nothing after that."""
-    from tui_llm import storage
+    from tui_llm.common import storage
 
     def sync(folder: Path) -> None:
         storage.sync_folder(folder)
@@ -143,7 +143,7 @@ def _around_the_rename(now: _Countdown) -> None:
 
 
 def _half_deleted(now: _Countdown) -> None:
-    from tui_llm import storage
+    from tui_llm.common import storage
 
     def rmtree(folder: Path, **more: Any) -> None:
         if folder.name.endswith(".old") and folder.exists() and now():
@@ -156,13 +156,13 @@ def _half_deleted(now: _Countdown) -> None:
 
 def _no_locks_of_folders(_now: _Countdown) -> None:
     """Not a moment either: a file system that locks files only."""
-    from tui_llm import storage
+    from tui_llm.common import storage
 
     storage.lock_folder = lambda folder, shared=False: None  # type: ignore[assignment]
 
 
 def _a_disk_turned_read_only(now: _Countdown) -> None:
-    from tui_llm.training import jsonl
+    from tui_llm.training.run import jsonl
 
     whole = jsonl.append
 
@@ -176,7 +176,7 @@ def _a_disk_turned_read_only(now: _Countdown) -> None:
 
 def _a_clock_that_jumps(hours: _Countdown) -> None:
     """By so many hours, after twelve lines."""
-    from tui_llm.training import jsonl
+    from tui_llm.training.run import jsonl
 
     whole, clock, written = jsonl.append, time.time, 0
     time.time = lambda: clock() + (3600 * hours.left if written >= 12 else 0)  # in this forked process only
@@ -193,7 +193,7 @@ def _out_of_memory(now: _Countdown) -> None:
     """Not a moment to die at: batches of more rows than the number don't fit. The failure is the CPU allocator's own."""
     import torch
 
-    from tui_llm.training.loop import Trainer
+    from tui_llm.training.worker.loop import Trainer
 
     whole = Trainer._update
 
@@ -207,7 +207,7 @@ def _out_of_memory(now: _Countdown) -> None:
 
 def _held_at_a_step(number: _Countdown) -> None:
     """Not a moment to die at either: it goes no further than that step, and waits to be killed."""
-    from tui_llm.training.loop import Trainer
+    from tui_llm.training.worker.loop import Trainer
 
     whole = Trainer._update
 

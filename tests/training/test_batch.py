@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from tests.training.making import TINY, contents, leftovers, losses, make, words
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, corpus
-from tui_llm.llm.examples import Batches
-from tui_llm.llm.tokenizer import byte_level
-from tui_llm.training import batch, evaluations, jsonl, launch, loop, worker
-from tui_llm.training.run import Run
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpus
+from tui_llm.llm.data.examples import Batches
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.plan import launch
+from tui_llm.training.run import batch, jsonl
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker import evaluations, loop, worker
 
 
 @pytest.fixture

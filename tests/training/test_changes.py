@@ -10,11 +10,13 @@ import pytest
 
 from tests.training.making import TINY, contents, leftovers, losses, make, words
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.training import changes, jsonl, launch, worker
-from tui_llm.training.changes import Change, settings_at
-from tui_llm.training.presets import from_fields, learning_rate
-from tui_llm.training.run import Run
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import launch
+from tui_llm.training.run import changes, jsonl
+from tui_llm.training.run.changes import Change, settings_at
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import from_fields, learning_rate
+from tui_llm.training.worker import worker
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import torch
 
 from tests.training.making import contents, losses, make, words
 from tui_llm.cli import main
-from tui_llm.training import compiling, launch, worker
-from tui_llm.training.run import Run
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker import torch_compile, worker
 
 
 @pytest.fixture
@@ -27,11 +28,13 @@ def here(run: Run) -> int:
 
 def test_auto_is_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    assert compiling.wanted("auto", torch.device("cuda")) and compiling.wanted("on", torch.device("cpu"))
-    assert not compiling.wanted("auto", torch.device("cpu")) and not compiling.wanted("auto", torch.device("mps"))
-    assert not compiling.wanted("off", torch.device("cuda"))
+    assert torch_compile.wanted("auto", torch.device("cuda")) and torch_compile.wanted("on", torch.device("cpu"))
+    assert not torch_compile.wanted("auto", torch.device("cpu")) and not torch_compile.wanted(
+        "auto", torch.device("mps")
+    )
+    assert not torch_compile.wanted("off", torch.device("cuda"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no triton: nothing to compile with
-    assert not compiling.wanted("auto", torch.device("cuda"))
+    assert not torch_compile.wanted("auto", torch.device("cuda"))
 
 
 def test_a_compiled_run_has_the_same_losses_and_checkpoints(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

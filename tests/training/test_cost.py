@@ -11,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.training.making import TINY
 from tui_llm.cli import main
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.training.cost import cost, shape
-from tui_llm.training.loop import optimizers
-from tui_llm.training.presets import PRESETS, from_fields
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan.cost import cost, shape
+from tui_llm.training.run.settings import PRESETS, from_fields
+from tui_llm.training.worker.loop import optimizers
 
 SETTINGS = from_fields({"layers": 3, "heads": 4, "width": 64, "block_size": 48, "batch_size": 2, "steps": 7}, TINY)
 CONFIG = GPTConfig(300, 48, 3, 4, 64)

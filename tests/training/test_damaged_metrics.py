@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tests.training.making import begin, lines, losses, make, wait, words, work
 from tui_llm import cli
-from tui_llm.training import jsonl
-from tui_llm.training.follow import progress
-from tui_llm.training.metrics import MetricsTail, parse_metric
-from tui_llm.training.run import Run
-from tui_llm.tui.run_watch import RunReader, last_validation, loss_glimpse
+from tui_llm.training.plan.follow import progress
+from tui_llm.training.run import jsonl
+from tui_llm.training.run.metrics import MetricsTail, parse_metric
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.snapshot import RunReader, last_validation, loss_glimpse
 
 
 def _flip(data: bytes) -> bytes:

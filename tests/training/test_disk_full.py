@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.making import contents, leftovers, lines, losses, make, words, work
-from tui_llm.errors import UserError
-from tui_llm.training import jsonl
-from tui_llm.training.run import Run
+from tui_llm.common.errors import UserError
+from tui_llm.training.run import jsonl
+from tui_llm.training.run.run import Run
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_why_it_failed_is_said_in_the_room_of_what_was_said_before(
     def full(path: Path, value: object) -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr("tui_llm.training.run.write_json", full)
+    monkeypatch.setattr("tui_llm.training.run.run.write_json", full)
     with pytest.raises(UserError):
         run.write_status("running", "now")
     run.write_status("failed", "full")

@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from tests import HANG
 from tests.training.making import TINY, lines, make, words, work
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.foreign_files import read_json
-from tui_llm.llm import checkpoint, corpus, hub, machine, memory
-from tui_llm.llm.examples import spread
-from tui_llm.training import gauges, measuring, worker
-from tui_llm.training.cost import ROOM, cost, fitting, flops_per_token, shape
-from tui_llm.training.metrics import parse_metric
-from tui_llm.training.presets import PRESETS, from_fields
-from tui_llm.training.run import Run
+from tui_llm.common import memory, paths
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.data import corpus
+from tui_llm.llm.data.examples import spread
+from tui_llm.llm.hub import hub
+from tui_llm.llm.model import checkpoint, machine
+from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
+from tui_llm.training.run import gauges
+from tui_llm.training.run.metrics import parse_metric
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PRESETS, from_fields
+from tui_llm.training.worker import measurements, worker
 
 CPU = torch.device("cpu")
 
@@ -89,7 +92,7 @@ def test_a_known_peak_is_read_and_shown_everywhere(text: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["runs"][0]["mfu"] == pytest.approx(expected)
     assert main(["runs"]) == 0
     assert "MFU" in (out := capsys.readouterr().out) and f"{100 * expected:.1f} %" in out
-    from tui_llm.training.follow import progress
+    from tui_llm.training.plan.follow import progress
 
     metric = parse_metric(run.metrics_path.read_bytes().split(b"\n")[-2])
     assert metric and f"MFU {100 * expected:.1f} %  memory " in progress(run, metric)
@@ -109,10 +112,10 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
 
     monkeypatch.setattr(Run, "write_status", written)
     monkeypatch.setattr(machine, "measure_apart", measure)
-    monkeypatch.setattr(measuring, "PEAK_AFTER", HANG)  # on a busy machine three steps take longer than it is
+    monkeypatch.setattr(measurements, "PEAK_AFTER", HANG)  # on a busy machine three steps take longer than it is
     assert here(make("short", text, steps=3)) == 0
     assert not measured  # a short run never asks
-    monkeypatch.setattr(measuring, "PEAK_AFTER", 0.0)
+    monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
     assert here(make("run", text, steps=3)) == 0
     assert len(measured) == 1
     at = [(state, has) for state, message, has in said if "measuring what this machine" in message]
@@ -139,7 +142,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
     assert before and after and len(held) and after - before > 100e6
     limit = memory.memory_limit()
     assert limit is None or limit > after / 2
-    assert measuring.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measuring.gpu_use(CPU) is None
+    assert measurements.memory_bytes(CPU) == pytest.approx(after, rel=0.2) and measurements.gpu_use(CPU) is None
 
 
 def test_words_for_sizes() -> None:
@@ -164,7 +167,7 @@ def test_the_batch_that_fits_makes_the_same_step(batch: int, accumulation: int, 
 
 
 def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "SHIPPED_WITHIN", HANG)
+    monkeypatch.setattr(measurements, "SHIPPED_WITHIN", HANG)
     run = make("run", text, steps=2, tokenizer="nano")
     assert here(run) == 0
     facts = read_json(run.path / "status.json")
@@ -175,13 +178,13 @@ def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, mo
         loss = float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))
     assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(loss, rel=0.01)  # bf16 perhaps
 
-    monkeypatch.setattr(measuring, "_loss", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measurements, "_loss", lambda *_: pytest.fail("measured again"))
     run.write_config(
         type(run.config())(run.config().corpus, "toy", "cpu", from_fields({"steps": 4}, run.config().settings))
     )
     assert here(run) == 0 and read_json(run.path / "status.json")["shipped_loss"] == facts["shipped_loss"]
     (run.path / "shipped.json").write_text('{"model": "nano", "loss": "\\u001b[31m", "rows": 8}')
-    monkeypatch.setattr(measuring, "_loss", lambda *_: None)  # it takes too long
+    monkeypatch.setattr(measurements, "_loss", lambda *_: None)  # it takes too long
     run.write_config(
         type(run.config())(run.config().corpus, "toy", "cpu", from_fields({"steps": 5}, run.config().settings))
     )

@@ -15,11 +15,10 @@ import pytest
 
 from tests.training.making import make, words, work
 from tui_llm import cli
-from tui_llm.training import launch
-from tui_llm.training.run import Run
-from tui_llm.tui.probe_watch import ProbeReader
-from tui_llm.tui.run_watch import RunReader
-from tui_llm.tui.screens.run_rows import RowReader, cells
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.snapshot import ProbeReader, RunReader
+from tui_llm.tui.runs.run_rows import RowReader, cells
 
 DEEP = b"[" * 5000 + b"]" * 5000
 STRANGE = (

@@ -16,11 +16,11 @@ import pytest
 
 from tests import HANG
 from tests.training.making import TINY, begin, leftovers, losses, make, wait, words, work
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.llm import hub
-from tui_llm.training import launch
-from tui_llm.training.run import Run, check_name
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.hub import lookup
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run, check_name
 
 LONG = {"steps": 10_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
 
@@ -94,7 +94,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     launch.pause(run)
     wait(lambda: run.status().state == "paused")
     paused = step(run)
-    assert run.checkpoints()[-1][0] == paused and hub.find("long").step == paused
+    assert run.checkpoints()[-1][0] == paused and lookup.find("long").step == paused
     launch.unpause(run)
     wait(lambda: step(run) > paused)
     assert run.status().state == "running"
@@ -110,7 +110,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
 
     # Resumed: not paused any more. SIGTERM saves at the step where it was.
     with monkeypatch.context() as patch:
-        patch.setattr("tui_llm.training.run.STARTING_GRACE", 0.0)  # it starts later than is waited for elsewhere
+        patch.setattr("tui_llm.training.run.run.STARTING_GRACE", 0.0)  # it starts later than is waited for elsewhere
         launch.start(run)
         assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)
@@ -164,7 +164,7 @@ def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
     worker.join()
     assert run.status().state == "stopped" and run.checkpoints() == []
     with pytest.raises(UserError, match="no checkpoint yet"):
-        hub.find("run")
+        lookup.find("run")
 
 
 def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path
 PROBE = """
 import sys
 from pathlib import Path
-from tui_llm.training.run import Run
+from tui_llm.training.run.run import Run
 run = Run(Path(sys.argv[1]))
 print(sum(run.alive() for _ in range(3000)), flush=True)
 while not run.alive():

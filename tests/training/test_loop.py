@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2LMHeadModel
 
 from tests.training.making import TINY, words
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint, corpus, device
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.tokenizer import byte_level
-from tui_llm.training import loop
-from tui_llm.training.loop import Diverged, Trainer
-from tui_llm.training.presets import (
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpus
+from tui_llm.llm.model import checkpoint, device
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.training.run.settings import (
     PRECISIONS,
     PRESETS,
     SCHEDULES,
@@ -29,6 +29,8 @@ from tui_llm.training.presets import (
     learning_rate,
     problems,
 )
+from tui_llm.training.worker import loop
+from tui_llm.training.worker.loop import Diverged, Trainer
 
 CPU = torch.device("cpu")
 

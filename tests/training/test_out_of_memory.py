@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from tests.training.making import losses, make, words, work
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import memory
-from tui_llm.llm.examples import Batches
-from tui_llm.training import launch, worker
-from tui_llm.training.loop import Trainer
+from tui_llm.common import memory
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data.examples import Batches
+from tui_llm.training.plan import launch
+from tui_llm.training.worker import worker
+from tui_llm.training.worker.loop import Trainer
 
 
 @pytest.fixture

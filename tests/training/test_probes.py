@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from tests.near_ties import possible_ranks
 from tests.training.making import begin, contents, lines, losses, make, wait, words, work
 from tui_llm.cli import main
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.reading import Request, Target
-from tui_llm.training import launch, pins, probe_log
-from tui_llm.training.pins import Pin
-from tui_llm.training.probe_log import Change, Guess, Moment, Probe, ProbeToken
-from tui_llm.training.run import Run
+from tui_llm.facts.request import Request, Target
+from tui_llm.training.plan import launch
+from tui_llm.training.run import pins, probe_log
+from tui_llm.training.run.pins import Pin
+from tui_llm.training.run.probe_log import Change, Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.run import Run
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301"
 PINS = [

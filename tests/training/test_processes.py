@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.training.making import TINY, make, words
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.training import launch, processes
-from tui_llm.training.presets import from_fields
-from tui_llm.training.run import Run, find
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import launch, processes
+from tui_llm.training.run.run import Run, find
+from tui_llm.training.run.settings import from_fields
 
 COUNTS = st.integers(1, 24)
 

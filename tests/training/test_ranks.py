@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from tests import HANG
 from tests.training.making import _context, _work, begin, leftovers, lines, losses, make, wait, words
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import read_json
-from tui_llm.training import changes, launch
-from tui_llm.training.ranks import Stopped, Torchrun
-from tui_llm.training.run import Run
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json
+from tui_llm.training.plan import launch
+from tui_llm.training.run import changes
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker.distributed import Stopped, Torchrun
 
 FIELDS = {"steps": 10, "eval_every": 5, "checkpoint_every": 4, "layers": 2}
 LONG = {"steps": 10_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
@@ -76,9 +77,9 @@ def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus")
 
 
 def _rank(path: str, home: str, environment: dict[str, str], spoiled: str) -> None:
-    from tui_llm.llm import corpus
-    from tui_llm.training import loop
-    from tui_llm.training import ranks as module
+    from tui_llm.llm.data import corpus
+    from tui_llm.training.worker import distributed as module
+    from tui_llm.training.worker import loop
 
     os.environ.update(environment)
     torch.set_num_threads(1)

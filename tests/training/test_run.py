@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.making import TINY
-from tui_llm.errors import UserError
-from tui_llm.training.metrics import MetricsTail
-from tui_llm.training.run import Run, RunConfig, find, runs
+from tui_llm.common.errors import UserError
+from tui_llm.training.run.metrics import MetricsTail
+from tui_llm.training.run.run import Run, RunConfig, find, runs
 
 
 def line(step: int, **more: object) -> bytes:

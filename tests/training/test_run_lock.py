@@ -11,12 +11,12 @@ import pytest
 from filelock import Timeout
 
 from tests.training.making import begin, losses, make, wait, words, work
-from tui_llm import storage
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import NotRegular
-from tui_llm.training import launch
-from tui_llm.training.run import Run
-from tui_llm.training.run_lock import RunLock
+from tui_llm.common import storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import NotRegular
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.run_lock import RunLock
 
 LONG = {"steps": 1_000_000, "checkpoint_every": 1_000_000, "eval_every": 1_000_000}
 

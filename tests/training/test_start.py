@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from tests.training.making import TINY, contents, losses, make, words, work
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm import checkpoint
-from tui_llm.llm.model import GPT, GPTConfig
-from tui_llm.llm.tokenizer import byte_level, save_folder
-from tui_llm.training import launch
-from tui_llm.training.presets import from_fields
-from tui_llm.training.run import Run
-from tui_llm.training.start import fit
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint, model_config
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.tokenizer import byte_level, save_folder
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.start import fit
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import from_fields
 
 # A shape that no setting can give: a narrow MLP, a head of its own, rows of the embedding that are no token's.
 SHAPE = GPTConfig(vocabulary=264, context=32, layers=1, heads=2, width=16, inner=24, tied=False)
@@ -100,7 +101,7 @@ def test_a_model_that_is_none_leaves_nothing(text: Path, model: Path) -> None:
 def test_as_typed(text: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["train", "--from", "nano", "--cost", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["parameters"] == checkpoint.read_config(paths.shipped_models_dir() / "nano").parameters()
+    assert said["parameters"] == model_config.read_config(paths.shipped_models_dir() / "nano").parameters()
     assert main(["train", str(text), "--run", "r", "--from", "nano", "--width", "64"]) == 2
     assert "contradicts the model nano" in capsys.readouterr().err
 

@@ -20,15 +20,15 @@ from safetensors.torch import load_file
 
 from tests.training.making import TINY, begin, contents, leftovers, lines, losses, make, wait, words, work
 from tui_llm import cli
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import read_json
-from tui_llm.llm import intact
-from tui_llm.training import launch
-from tui_llm.training.follow import progress
-from tui_llm.training.metrics import MetricsTail
-from tui_llm.training.presets import from_fields
-from tui_llm.training.run import Run, find
+from tui_llm.llm.model import intact
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.follow import progress
+from tui_llm.training.run.metrics import MetricsTail
+from tui_llm.training.run.run import Run, find
+from tui_llm.training.run.settings import from_fields
 
 
 @pytest.fixture
@@ -215,10 +215,10 @@ def test_a_worker_on_its_way_is_not_lost_to_a_clock_that_jumps(text: Path, monke
     run.write_status("starting")
     wall, steady = time.time(), time.monotonic()
     for jump in (-3600.0, 0.0, 3600.0):
-        monkeypatch.setattr("tui_llm.training.run.time.time", lambda jump=jump: wall + jump)
-        monkeypatch.setattr("tui_llm.training.run.time.monotonic", lambda: steady + 1)
+        monkeypatch.setattr("tui_llm.training.run.run.time.time", lambda jump=jump: wall + jump)
+        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 1)
         assert run.status().state == "starting", jump
-        monkeypatch.setattr("tui_llm.training.run.time.monotonic", lambda: steady + 60)
+        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 60)
         assert run.status().state == ("starting" if jump == 0.0 else "died"), jump
         with run.held(1):  # the lock knows no time
             assert run.status().state == "starting"

@@ -9,9 +9,10 @@ import pytest
 
 from tests.training.making import lines, make, words, work
 from tui_llm.cli import main
-from tui_llm.training import launch, tensorboard
-from tui_llm.training.presets import from_fields
-from tui_llm.training.tensorboard import TAGS
+from tui_llm.training.plan import launch
+from tui_llm.training.run.settings import from_fields
+from tui_llm.training.worker import tensorboard
+from tui_llm.training.worker.tensorboard import TAGS
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="extra `tensorboard`")
 
@@ -107,7 +108,7 @@ def test_an_export_of_a_damaged_file(text: Path, tmp_path: Path, capsys: pytest.
 def test_without_the_extra_it_says_what_to_install(
     text: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tui_llm.training import worker
+    from tui_llm.training.worker import worker
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert main(["train", str(text), "--run", "r", "--preset", "toy", "--tensorboard"]) == 2

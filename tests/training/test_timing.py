@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from tests import HANG
-from tui_llm import paths
 from tui_llm.cli import main
-from tui_llm.errors import UserError
-from tui_llm.llm.shape import GPTConfig
-from tui_llm.training import cost, timing_worker
-from tui_llm.training.presets import PRESETS
-from tui_llm.training.timing import Measurement, Rate
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import cost
+from tui_llm.training.plan.timing import Measurement, Rate
+from tui_llm.training.run.settings import PRESETS
+from tui_llm.training.worker import timing_worker
 
 TOY = PRESETS["toy"]
 
@@ -41,7 +42,7 @@ def test_cancelling_kills_the_process() -> None:
 
 
 def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui_llm.training.timing.STARTING", 0.05)
+    monkeypatch.setattr("tui_llm.training.plan.timing.STARTING", 0.05)
     measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu", seconds=0.05)
     with pytest.raises(UserError, match="not one step"):
         measurement.take()

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.training.making import SMALL_SHAPE, losses, words
 from tui_llm.cli import main
-from tui_llm.training.presets import learning_rate
-from tui_llm.training.run import Run
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import learning_rate
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm.errors import UserError
-from tui_llm.training import versus
+from tui_llm.common.errors import UserError
+from tui_llm.training.worker import versus
 
 STAND_IN = """
 from dataclasses import dataclass

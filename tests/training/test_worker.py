@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.making import TINY, leftovers, losses, make, words, work
-from tui_llm.foreign_files import read_json
-from tui_llm.llm import checkpoint, stories
-from tui_llm.llm.tokenizer import byte_level, load_folder
-from tui_llm.training import launch
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.data import stories
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.tokens.tokenizer import byte_level, load_folder
+from tui_llm.training.plan import launch
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from fake_engine import FakeEngine
 from helpers import until
 from textual.pilot import Pilot
 
-from tui_llm.facts.draws import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Landing, Segment
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Candidate, Request
-from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.facts.prediction import Candidate
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Landing, Segment
+from tui_llm.tui.lab.lab import LabScreen
 
 
 def kept(engine: FakeEngine, question: DrawQuestion | HistogramQuestion, sampler: SamplerSettings) -> list[Candidate]:

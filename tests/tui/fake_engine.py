@@ -12,27 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tui_llm.errors import Overtaken, UserError
-from tui_llm.facts.ghost import Ghost, GhostQuestion
-from tui_llm.facts.vocabulary import FindQuestion, Found, VocabularyPage, VocabularyQuestion
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import (
-    Candidate,
-    Distribution,
-    GeneratedToken,
-    LossReading,
-    ModelInfo,
-    Piece,
-    Question,
-    Reading,
-    Request,
-    Rest,
-    TargetToken,
-    Token,
-    Tokenization,
-    TokenScore,
-    Weights,
-)
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.model import ModelInfo, Weights
+from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest, TargetToken, TokenScore
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Question, Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Piece, Token, Tokenization
+from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
+from tui_llm.instruments.vocabulary.question import FindQuestion, Found, VocabularyPage, VocabularyQuestion
 
 WORDS = (
     " cat",

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tui_llm import paths
-from tui_llm.training.presets import PRESETS, from_fields
-from tui_llm.training.run import Run, RunConfig
+from tui_llm.common import paths
+from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.settings import PRESETS, from_fields
 
 HOLD = """
 import os, sys

@@ -10,7 +10,7 @@ from fake_engine import FakeEngine
 from textual.pilot import Pilot
 
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.screens.lab import LabScreen
+from tui_llm.tui.lab.lab import LabScreen
 
 
 def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the", model: str = "nano") -> LabApp:

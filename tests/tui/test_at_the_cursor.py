@@ -10,17 +10,18 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 from textual.message import Message
 
-from tui_llm.facts.attention import AttentionQuestion
-from tui_llm.facts.draws import DrawQuestion, HistogramQuestion
-from tui_llm.facts.swap import Swapped
-from tui_llm.reading import GeneratedToken, Request, Target
-from tui_llm.training import pins
-from tui_llm.training.pins import Pin
-from tui_llm.tui.asker import Asker
-from tui_llm.tui.messages import GenerationEnded, ReadingReady
-from tui_llm.tui.panes.logits import LogitsPane
-from tui_llm.tui.screens.draw import DrawScreen
-from tui_llm.tui.screens.inside import InsideScreen
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.attention.question import AttentionQuestion
+from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
+from tui_llm.instruments.swap.question import Swapped
+from tui_llm.training.run import pins
+from tui_llm.training.run.pins import Pin
+from tui_llm.tui.instruments.draws.draw import DrawScreen
+from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.lab.panes.logits import LogitsPane
+from tui_llm.tui.state.asker import Asker
+from tui_llm.tui.state.messages import GenerationEnded, ReadingReady
 
 PROMPT = "The cat sat on the"
 

@@ -17,14 +17,15 @@ from textual.app import App
 from textual.content import Content
 
 from tui_llm.cli import main
-from tui_llm.tui.commands import PANES, footer
-from tui_llm.tui.loss_shade import LEVELS, legend, shade
-from tui_llm.tui.panes.training import TrainingPane
-from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.screens.batch import BatchLines, BatchScreen, loss_text
-from tui_llm.tui.screens.samples import SampleLines, SamplesScreen
-from tui_llm.tui.widgets.bars import KeyBar, fitting
-from tui_llm.tui.widgets.prompt import PromptEditor
+from tui_llm.tui.keymap import footer
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.command import PANES
+from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
+from tui_llm.tui.kit.widgets.bars import KeyBar, fitting
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.runs.batch import BatchLines, BatchScreen, loss_text
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.samples import SampleLines, SamplesScreen
 
 HOSTILE = ["[/]", "[red]", "\x1b[31m", "\x9b1m", "\u202e", "猫", "e\u0301", "\u0301", "\u200b", "\t", "\n", "", "[link='x",
            "👩‍👩‍👧", "a" * 300]  # fmt: skip

@@ -17,39 +17,39 @@ from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.screen import Screen
 
-from tui_llm.errors import UserError
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Question, Request
-from tui_llm.tui import screens
+from tui_llm import tui
+from tui_llm.common.errors import UserError
+from tui_llm.facts.request import Question, Request
+from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.screens.base import BaseScreen
-from tui_llm.tui.screens.batch import BatchScreen
-from tui_llm.tui.screens.compare_runs import CompareScreen
-from tui_llm.tui.screens.confirm import ConfirmScreen
-from tui_llm.tui.screens.draw import DrawScreen
-from tui_llm.tui.screens.draw_many import DrawManyScreen
-from tui_llm.tui.screens.help import HelpScreen
-from tui_llm.tui.screens.inside import InsideScreen
-from tui_llm.tui.screens.lab import LabScreen
-from tui_llm.tui.screens.learned import LearnedScreen
-from tui_llm.tui.screens.learning import LearnScreen
-from tui_llm.tui.screens.letters import LettersScreen
-from tui_llm.tui.screens.merges import MergesScreen
-from tui_llm.tui.screens.model_info import ModelInfoScreen
-from tui_llm.tui.screens.models import ModelsScreen
-from tui_llm.tui.screens.new_run import NewRunScreen
-from tui_llm.tui.screens.pairs import PairsScreen
-from tui_llm.tui.screens.palette import Palette
-from tui_llm.tui.screens.runs import RunsScreen
-from tui_llm.tui.screens.sampler import SamplerScreen
-from tui_llm.tui.screens.samples import SamplesScreen
-from tui_llm.tui.screens.scratch import ScratchScreen
-from tui_llm.tui.screens.swap import SwapScreen
-from tui_llm.tui.screens.temperatures import TemperaturesScreen
-from tui_llm.tui.screens.tour_pairs import TourPairsScreen
-from tui_llm.tui.screens.tree import TreeScreen
-from tui_llm.tui.screens.vocabularies import VocabulariesScreen
+from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.instruments.draws.draw import DrawScreen
+from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
+from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.instruments.learn.learn import LearnScreen
+from tui_llm.tui.instruments.letters import LettersScreen
+from tui_llm.tui.instruments.merges import MergesScreen
+from tui_llm.tui.instruments.pairs import PairsScreen
+from tui_llm.tui.instruments.sampler import SamplerScreen
+from tui_llm.tui.instruments.scratch import ScratchScreen
+from tui_llm.tui.instruments.swap import SwapScreen
+from tui_llm.tui.instruments.temperatures import TemperaturesScreen
+from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.instruments.vocabularies import VocabulariesScreen
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.kit.palette import Palette
+from tui_llm.tui.lab.lab import LabScreen
+from tui_llm.tui.models.info import ModelInfoScreen
+from tui_llm.tui.models.models import ModelsScreen
+from tui_llm.tui.runs.batch import BatchScreen
+from tui_llm.tui.runs.compare import CompareScreen
+from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.pinned_history import LearnedScreen
+from tui_llm.tui.runs.runs import RunsScreen
+from tui_llm.tui.runs.samples import SamplesScreen
+from tui_llm.tui.tour.pairs import TourPairsScreen
 
 # How each is opened: by keys of the lab, or made (one that needs a run, or has several places that open it).
 OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
@@ -84,8 +84,8 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
 
 def all_screens() -> set[type[Screen[Any]]]:
     """Every screen of the package that is not only there to be subclassed."""
-    for found in pkgutil.iter_modules(screens.__path__):
-        importlib.import_module(f"{screens.__name__}.{found.name}")
+    for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):
+        importlib.import_module(found.name)
     found, todo = set(), [Screen]
     while todo:
         subclasses = todo.pop().__subclasses__()
@@ -282,7 +282,7 @@ async def test_an_answer_before_a_screen_is_composed_waits_for_it() -> None:
         await answered(pilot, lab)
         screen = AskScreen("Well?", "")
         lab.inquire(screen, question := Question(Request()), lambda said: heard.append((said, screen.is_mounted)))
-        from tui_llm.tui.messages import Answered
+        from tui_llm.tui.state.messages import Answered
 
         app.push_screen(screen)
         lab._answered(Answered(question, "yes", ""))

@@ -6,22 +6,23 @@ from collections import Counter
 
 from helpers import answered, drawn, make_app
 
-from tui_llm.tui import commands
+from tui_llm.tui import keymap
 from tui_llm.tui.app import CommandProvider
-from tui_llm.tui.screens.help import HelpLines
+from tui_llm.tui.help import HelpLines
+from tui_llm.tui.kit import command as kit_command
 
 OWNED = {"ctrl+m", "ctrl+j", "ctrl+h", "ctrl+i", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+s", "ctrl+b"}
 
 
 def test_ids_and_keys_are_unique_where_they_apply() -> None:
-    assert max(Counter(command.id for command in commands.COMMANDS).values()) == 1
-    keys = Counter((command.scope, key) for command in commands.COMMANDS for key in command.keys.split(","))
+    assert max(Counter(command.id for command in keymap.COMMANDS).values()) == 1
+    keys = Counter((command.scope, key) for command in keymap.COMMANDS for key in command.keys.split(","))
     assert max(keys.values()) == 1
 
 
 def test_no_key_that_terminals_own() -> None:
-    for command in commands.COMMANDS:
-        if command.scope in ("app", "lab", "prompt", *commands.PANES):
+    for command in keymap.COMMANDS:
+        if command.scope in ("app", "lab", "prompt", *kit_command.PANES):
             assert not OWNED & set(command.keys.split(","))
 
 
@@ -34,9 +35,9 @@ async def test_every_action_exists() -> None:
             "app": app,
             "lab": lab,
             "prompt": lab.prompt,
-            **{name: lab.pane(name) for name in commands.PANES},
+            **{name: lab.pane(name) for name in kit_command.PANES},
         }
-        for command in commands.COMMANDS:
+        for command in keymap.COMMANDS:
             if command.scope not in nodes:
                 continue
             name = command.action.split("(")[0]
@@ -53,12 +54,12 @@ async def test_help_and_palette_show_every_command() -> None:
         await answered(pilot, app.lab_screen)
         provider = CommandProvider(app.screen)
         found = {hit.help async for hit in provider.discover()}
-        assert {command.tooltip for command in commands.COMMANDS if command.scope in ("app", "lab")} <= found
+        assert {command.tooltip for command in keymap.COMMANDS if command.scope in ("app", "lab")} <= found
         await pilot.press("f1")
         await pilot.pause()
         text = "\n".join(line.plain for line in app.screen.query_one(HelpLines)._lines)
-        for command in commands.COMMANDS:
-            assert commands.key_text(command.keys) in text
+        for command in keymap.COMMANDS:
+            assert kit_command.key_text(command.keys) in text
             assert command.tooltip.split()[0] in text
 
 

@@ -10,7 +10,7 @@ from textual.color import Color
 from textual.pilot import Pilot
 
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.themes import DARK, LIGHT, readable
+from tui_llm.tui.kit.themes import DARK, LIGHT, readable
 
 LEAST = 4.5
 

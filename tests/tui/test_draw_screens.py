@@ -7,12 +7,12 @@ from drawing import answer_draw, draw_tokens, make_engine
 from helpers import answered, drawn, make_app, unsafe, until
 from rich.cells import cell_len
 
-from tui_llm.facts.draws import Draw, DrawQuestion, HistogramQuestion
-from tui_llm.reading import Request
-from tui_llm.tui.panes.generate import GeneratePane
-from tui_llm.tui.screens.draw import DrawScreen
-from tui_llm.tui.screens.draw_many import DrawManyScreen
-from tui_llm.tui.widgets.draw_lines import owners
+from tui_llm.facts.request import Request
+from tui_llm.instruments.draws.question import Draw, DrawQuestion, HistogramQuestion
+from tui_llm.tui.instruments.draws.draw import DrawScreen
+from tui_llm.tui.instruments.draws.draw_lines import owners
+from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
+from tui_llm.tui.lab.panes.generate import GeneratePane
 
 # ── the draw ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,7 +102,7 @@ def test_each_cell_of_the_bar_belongs_to_who_has_its_middle() -> None:
 
 
 async def test_a_draw_that_cannot_be_had_is_a_line() -> None:
-    from tui_llm.errors import UserError
+    from tui_llm.common.errors import UserError
 
     engine = make_engine()
 

@@ -11,11 +11,11 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual import events
 from textual.pilot import Pilot
 
-from tui_llm.facts.ghost import Ghost, GhostQuestion
-from tui_llm.reading import Request
-from tui_llm.tui.panes.generate import GeneratePane
-from tui_llm.tui.screens.lab import LabScreen
-from tui_llm.tui.widgets.prompt import EDITABLE
+from tui_llm.facts.request import Request
+from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
+from tui_llm.tui.kit.widgets.prompt import EDITABLE
+from tui_llm.tui.lab.lab import LabScreen
+from tui_llm.tui.lab.panes.generate import GeneratePane
 
 
 def hint(lab: LabScreen) -> str:
@@ -255,11 +255,11 @@ async def test_each_token_keeps_how_it_was_chosen() -> None:
 
 
 async def test_the_speed_is_measured() -> None:
-    from tui_llm.tui.asker import SPEED_TOKENS, Generation
+    from tui_llm.tui.state.asker import SPEED_TOKENS, Generation
 
     clock = iter([10.0, *(10.0 + 0.5 * (at + 1) for at in range(40))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tui_llm.tui.asker.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        patch.setattr("tui_llm.tui.state.asker.time", SimpleNamespace(perf_counter=lambda: next(clock)))
         generation = Generation(1, Request(), 1, 9)
         assert generation.speed is None
         generation.begin()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from test_terminal import run_in_terminal
 
-from tui_llm.facts.learn import KeepQuestion
-from tui_llm.reading import Request
-from tui_llm.tui.asker import Asker
+from tui_llm.facts.request import Request
+from tui_llm.instruments.learn.question import KeepQuestion
+from tui_llm.tui.state.asker import Asker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ COMPUTING = """
     sys.path.insert(0, {tests!r})
     import torch
     from fake_engine import FakeEngine
-    from tui_llm.leaving import leave
+    from tui_llm.common.process_exit import leave
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
 

@@ -7,11 +7,11 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 from textual.pilot import Pilot
 
-from tui_llm import paths
-from tui_llm.reading import Weights
-from tui_llm.training.run import Run
+from tui_llm.common import paths
+from tui_llm.facts.model import Weights
+from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.panes.training import TrainingPane
+from tui_llm.tui.runs.pane import TrainingPane
 
 
 class RunEngine(FakeEngine):

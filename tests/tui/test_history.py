@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tui_llm.reading import GeneratedToken
-from tui_llm.tui import history
-from tui_llm.tui.history import History, difference
-from tui_llm.tui.screens.undoing import words
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.tui.lab.undoing import words
+from tui_llm.tui.state import history
+from tui_llm.tui.state.history import History, difference
 
 HOSTILE = "[/]\x1b]0;x\x07[red]\u202eabc\u0301漢\ud83d"
 TEXT = st.text(st.sampled_from("ab \n" + HOSTILE), max_size=12)

@@ -11,11 +11,11 @@ from helpers import drawn, until
 from textual.app import App, ComposeResult
 from textual.widgets import DataTable, Static
 
-from tui_llm.training.run import Run
-from tui_llm.tui import run_watch
-from tui_llm.tui.panes.training import TrainingPane
-from tui_llm.tui.screens.run_rows import RowReader
-from tui_llm.tui.screens.runs import RunsScreen
+from tui_llm.training.run import snapshot
+from tui_llm.training.run.run import Run
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.run_rows import RowReader
+from tui_llm.tui.runs.runs import RunsScreen
 
 
 @pytest.fixture(autouse=True)
@@ -94,5 +94,5 @@ def test_a_row_that_nobody_foresaw_is_that_rows_problem(
     assert (
         "ZeroDivisionError" in row.problem
         and "run one can't be read" in caplog.text
-        and run_watch.log.name in caplog.text
+        and snapshot.log.name in caplog.text
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fake_engine import FakeEngine
 from helpers import answered, make_app, until
 
-from tui_llm.errors import UserError
-from tui_llm.reading import Question, Request
+from tui_llm.common.errors import UserError
+from tui_llm.facts.request import Question, Request
 
 
 @dataclass(frozen=True, slots=True)

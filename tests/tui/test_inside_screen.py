@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
-from tui_llm.errors import UserError
-from tui_llm.facts.attention import Attention, AttentionQuestion, Look
-from tui_llm.facts.lens import Guess, Lens, LensQuestion, LensRow
-from tui_llm.facts.neighbours import Neighbour, Neighbours, NeighboursQuestion
+from tui_llm.common.errors import UserError
 from tui_llm.facts.place import Place
-from tui_llm.reading import Request, Target
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.attention.question import Attention, AttentionQuestion, Look
+from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
+from tui_llm.instruments.neighbours.question import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.tui.app import CommandProvider, LabApp
-from tui_llm.tui.commands import COMMANDS
-from tui_llm.tui.panes.heads import HeadGrid, measured
-from tui_llm.tui.panes.inside_text import TokenText
-from tui_llm.tui.panes.neighbours import NeighbourTable
-from tui_llm.tui.screens.inside import InsideScreen
-from tui_llm.tui.shades import LEVELS, SHADES, shade, short_percent
+from tui_llm.tui.instruments.inside.heads import HeadGrid, measured
+from tui_llm.tui.instruments.inside.inside import InsideScreen
+from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
+from tui_llm.tui.instruments.inside.text import TokenText
+from tui_llm.tui.keymap import COMMANDS
+from tui_llm.tui.kit.shades import LEVELS, SHADES, shade, short_percent
 
 LAYERS, HEADS = 3, 4
 

@@ -9,9 +9,9 @@ import pytest
 from fake_engine import CONTEXT, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 
-from tui_llm.reading import Target
-from tui_llm.tui.panes.generate import GeneratePane
-from tui_llm.tui.panes.logits import LogitsPane
+from tui_llm.facts.request import Target
+from tui_llm.tui.lab.panes.generate import GeneratePane
+from tui_llm.tui.lab.panes.logits import LogitsPane
 
 SIZES = [(1, 1), (2, 2), (30, 8), (80, 24), (120, 40), (200, 60)]
 ALL_KEYS = [
@@ -248,7 +248,7 @@ async def test_a_stream_is_shown_in_few_readings() -> None:
         await answered(pilot, lab)
         engine.requests.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tui_llm.tui.asker.REPAINT_SECONDS", 3600.0)
+            patch.setattr("tui_llm.tui.state.asker.REPAINT_SECONDS", 3600.0)
             await pilot.press("escape", "space")
             await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
         assert len(engine.requests) <= 2

@@ -6,7 +6,7 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 
-from tui_llm.errors import UserError
+from tui_llm.common.errors import UserError
 from tui_llm.tui.app import LabApp
 
 

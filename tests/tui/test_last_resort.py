@@ -18,9 +18,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.last_resort import WITHOUT_INPUT, WITHOUT_PAINT, LastResort
-from tui_llm.tui.screens.base import BaseScreen
-from tui_llm.tui.screens.help import HelpScreen
+from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.last_resort import WITHOUT_INPUT, WITHOUT_PAINT, LastResort
 
 
 class Boom(Exception):
@@ -268,7 +268,7 @@ class Plain(App[None]):
 
 
 async def test_textual_still_ends_at_an_exception() -> None:
-    """Where it no longer does, textual_private.py has had its day. An app that is not ours is left as it is."""
+    """Where it no longer does, tui/kit/textual_private.py has had its day. An app that is not ours is left as it is."""
     app = Plain()
     with pytest.raises(Boom):
         async with app.run_test() as pilot:

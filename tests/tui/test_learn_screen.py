@@ -11,9 +11,11 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.facts.learn import (
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.request import Target
+from tui_llm.instruments.learn.question import (
     KeepQuestion,
     Kept,
     Learned,
@@ -23,13 +25,11 @@ from tui_llm.facts.learn import (
     TargetState,
     WatchedChange,
 )
-from tui_llm.llm.recipe import Recipe
-from tui_llm.reading import Target
-from tui_llm.training import pins
-from tui_llm.training.pins import Pin
+from tui_llm.training.run import pins
+from tui_llm.training.run.pins import Pin
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.screens.learning import LearnScreen
-from tui_llm.tui.widgets.learned_lines import LearnedLines
+from tui_llm.tui.instruments.learn.learn import LearnScreen
+from tui_llm.tui.instruments.learn.lines import LearnedLines
 
 HOSTILE = Pin("a\x1b[31m[red]\u202e漢e\u0301", "[/]\x9b1m")
 

@@ -12,18 +12,18 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.app import App
 from textual.pilot import Pilot
 
-from tui_llm import paths
-from tui_llm.reading import Target
-from tui_llm.training import pins, probe_log
-from tui_llm.training.pins import Pin
-from tui_llm.training.probe_log import Guess, Moment, Probe, ProbeToken
-from tui_llm.training.run import Run
+from tui_llm.common import paths
+from tui_llm.facts.request import Target
+from tui_llm.training.run import pins, probe_log
+from tui_llm.training.run.pins import Pin
+from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.screens.learned import LearnedScreen
-from tui_llm.tui.screens.new_run import NewRunScreen
-from tui_llm.tui.widgets.pin_list import PinList, end_of
-from tui_llm.tui.widgets.probability_chart import ProbabilityChart, tick
-from tui_llm.tui.widgets.probe_table import ProbeTable
+from tui_llm.tui.kit.widgets.probability_chart import ProbabilityChart, tick
+from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.pin_list import PinList, end_of
+from tui_llm.tui.runs.pinned_history import LearnedScreen
+from tui_llm.tui.runs.probe_table import ProbeTable
 
 CAT, DOG = Pin("The cat", " sat"), Pin("A dog")
 HOSTILE = Pin("a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301", "\u0301[/]\x1b]0;x\x07")
@@ -132,7 +132,7 @@ async def test_a_row_of_the_table_is_pinned_as_text_and_a_hostile_prompt_is_said
 
 async def test_a_run_that_the_form_makes_gets_the_users_pins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pins.write(paths.pins_path(), [CAT])
-    monkeypatch.setattr("tui_llm.training.launch.start", lambda run: None)
+    monkeypatch.setattr("tui_llm.training.plan.launch.start", lambda run: None)
     corpus = home.parent / "tales.txt"
     corpus.write_text("a cat sat on a mat\n" * 300)
     app = make_app()

@@ -14,8 +14,8 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import App, ComposeResult
 
-from tui_llm.tui.panes.base import wrapped
-from tui_llm.tui.widgets.lines import Lines, flat_segments
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.widgets.lines import Lines, flat_segments
 
 BASE = Style(color="white", bgcolor="black")
 STYLES = [None, Style(bold=True), Style(color="red", strike=True)]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from tui_llm.tui.curve import Average, Envelope, decimate, moving_average
-from tui_llm.tui.widgets.loss_chart import Curves, LossChart, Other
-from tui_llm.tui.widgets.ticks import log_ticks, nice_ticks
+from tui_llm.training.run.curve import Average, Envelope, decimate, moving_average
+from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
+from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 
 CURVES = Curves(
     [(step, 1 + 7 * math.exp(-step / 300)) for step in range(1, 2001)],

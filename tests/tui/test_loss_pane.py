@@ -9,11 +9,11 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 
-from tui_llm.errors import UserError
-from tui_llm.facts.gradient import Gradient, GradientQuestion, Push
-from tui_llm.reading import Target
+from tui_llm.common.errors import UserError
+from tui_llm.facts.request import Target
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.panes.loss import LossPane
+from tui_llm.tui.lab.panes.loss import LossPane
 
 
 def gradient(engine: FakeEngine, question: GradientQuestion) -> Gradient:

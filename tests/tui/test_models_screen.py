@@ -9,12 +9,12 @@ import pytest
 from helpers import answered, drawn, make_app, unsafe, until
 
 from tests import HANG
-from tui_llm import listing, paths
-from tui_llm.llm import pulling
-from tui_llm.reading import ModelInfo
-from tui_llm.tui.screens.model_info import InfoLines, ModelInfoScreen
-from tui_llm.tui.screens.models import ModelsScreen
-from tui_llm.tui.screens.pulling import PullsModels, progress_line
+from tui_llm.common import paths
+from tui_llm.facts.model import ModelInfo
+from tui_llm.llm.hub import model_list, pull
+from tui_llm.tui.models.info import InfoLines, ModelInfoScreen
+from tui_llm.tui.models.models import ModelsScreen
+from tui_llm.tui.models.pull import PullsModels, progress_line
 
 CACHED = ModelInfo("some/small[/]\x1b", "cache", "/cache/x", 1_000_000, 1024, 50257, size=2_500_000, origin="Hugging Face cache, commit 0a")  # fmt: skip
 
@@ -25,7 +25,7 @@ def shows(app: object, text: str) -> bool:
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
 async def test_the_cache_is_listed_too_and_opened(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "cached", lambda: [CACHED])
+    monkeypatch.setattr(model_list, "cached", lambda: [CACHED])
     app = make_app()
     async with app.run_test(size=size) as pilot:
         await answered(pilot, app.lab_screen)
@@ -118,7 +118,7 @@ async def test_only_a_pulled_model_is_deleted_and_asked_first(monkeypatch: pytes
     folder.mkdir(parents=True)
     (folder / "pulled.json").write_text('{"repository": "openai-community/gpt2"}')
     pulled = ModelInfo("gpt2", "model", str(folder), 1, 1, 1, pulled=True)
-    monkeypatch.setattr(listing, "cached", lambda: [pulled])
+    monkeypatch.setattr(model_list, "cached", lambda: [pulled])
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -127,7 +127,7 @@ async def test_only_a_pulled_model_is_deleted_and_asked_first(monkeypatch: pytes
         await pilot.press("D")
         await until(pilot, lambda: any("only a pulled" in str(note.message) for note in app._notifications))
         await pilot.press("end", "D", "n")
-        assert pulling.origin(folder) is not None
+        assert pull.origin(folder) is not None
         await pilot.press("D", "y")
         await until(pilot, lambda: not folder.exists())
 

@@ -15,15 +15,15 @@ from test_runs_screen import UNSET, ScreenApp, says, set_field
 from textual import events
 from textual.widgets import Input, Select
 
-from tui_llm.errors import UserError
-from tui_llm.training import extras, launch
-from tui_llm.training.fields import NAMES, judge, text_of
-from tui_llm.training.presets import PRESETS, TrainingSettings, from_fields
-from tui_llm.training.timing import Rate
-from tui_llm.tui.corpus_check import complete_last, corpora_said, quoted, several
-from tui_llm.tui.screens import estimating
-from tui_llm.tui.screens.new_run import NewRunScreen
-from tui_llm.tui.screens.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import extras, launch
+from tui_llm.training.plan.corpus_check import complete_last, corpora_said, quoted, several
+from tui_llm.training.plan.fields import NAMES, judge, text_of
+from tui_llm.training.plan.timing import Rate
+from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
+from tui_llm.tui.runs import estimate as estimating
+from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
 
 WRONG = {
     "layers": ("0", "1 or more"), "heads": ("0", "1 or more"), "width": ("0", "1 or more"), "block_size": ("1", "2 or more"),

@@ -8,14 +8,14 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 
-from tui_llm.facts.draws import DrawQuestion, HistogramQuestion
-from tui_llm.facts.pairs import Pairs, PairsQuestion
-from tui_llm.facts.tree import Known, KnownQuestion
-from tui_llm.reading import Request
-from tui_llm.tui.panes.base import NO_TEXT
-from tui_llm.tui.screens.draw import DrawScreen
-from tui_llm.tui.screens.tree import TreeScreen
-from tui_llm.tui.widgets.tree_lines import NO_TREE
+from tui_llm.facts.request import Request
+from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
+from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
+from tui_llm.instruments.tree.question import Known, KnownQuestion
+from tui_llm.tui.instruments.draws.draw import DrawScreen
+from tui_llm.tui.instruments.tree.lines import NO_TREE
+from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.kit.text import NO_TEXT
 
 
 def test_a_moment_is_empty_where_no_token_is() -> None:

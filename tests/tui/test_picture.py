@@ -12,7 +12,7 @@ from helpers import answered, make_app, until
 from textual.pilot import Pilot
 
 from tui_llm.tui.app import CommandProvider, LabApp
-from tui_llm.tui.saving import free_path
+from tui_llm.tui.kit.save import free_path
 
 HOSTILE = "[/] [red]x </text><script> &amp; \x1b]0;x\x07 \x9b31m \u202eabc 漢字"
 

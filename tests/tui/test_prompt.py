@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from textual import events
 
-from tui_llm.tui.widgets.prompt import EDITABLE, from_document, sign, to_document
+from tui_llm.tui.kit.widgets.prompt import EDITABLE, from_document, sign, to_document
 
 HOSTILE = "\x1b]0;owned\x07[/][red]x[link='x[/usr/bin]\u202eabc\u200b\x9b31m👩\u200d👩\u200d👧\u2028\x0b\x85\r\t\U000f0001é\ue000"
 

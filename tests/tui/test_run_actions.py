@@ -13,17 +13,17 @@ from test_runs_screen import ScreenApp
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.training import launch
-from tui_llm.training.renaming import rename
-from tui_llm.training.run import Run, find
-from tui_llm.tui.screens import run_actions
-from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.screens.compare_runs import CompareScreen
-from tui_llm.tui.screens.run_rows import RunRow
-from tui_llm.tui.screens.runs import RunsScreen
-from tui_llm.tui.widgets.prompt import PromptEditor
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import launch
+from tui_llm.training.run.rename import rename
+from tui_llm.training.run.run import Run, find
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.runs import run_actions
+from tui_llm.tui.runs.compare import CompareScreen
+from tui_llm.tui.runs.run_rows import RunRow
+from tui_llm.tui.runs.runs import RunsScreen
 
 HOSTILE = ["../up", "a/b", "", "[/]", "\x1b[31m", "x\u202ey", "名前", ".hidden", "e\u0301", "x" * 65, "taken"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import fake_run
 import pytest
 
-from tui_llm.training.metrics import Metric
-from tui_llm.tui import run_watch
-from tui_llm.tui.curve import BUCKETS
-from tui_llm.tui.panes.training import duration
-from tui_llm.tui.run_watch import CHUNK, RunReader, loss_glimpse, seconds_left, speed
+from tui_llm.training.run import snapshot as run_snapshot
+from tui_llm.training.run.curve import BUCKETS
+from tui_llm.training.run.metrics import Metric
+from tui_llm.training.run.snapshot import CHUNK, RunReader, loss_glimpse, seconds_left, speed
+from tui_llm.tui.runs.words import duration
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
 
 
 def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_watch, "LONG", CHUNK)
+    monkeypatch.setattr(run_snapshot, "LONG", CHUNK)
     run = fake_run.make("very-long", steps=10**6)
     with run.metrics_path.open("wb") as file:
         file.writelines(fake_run.metric_line(s, loss=60_000 / (s + 10_000)) for s in range(1, 30_001))

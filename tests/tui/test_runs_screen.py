@@ -11,17 +11,17 @@ from helpers import drawn, make_app, unsafe, until
 from textual.app import App
 from textual.widgets import DataTable, Select
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.llm import corpora
-from tui_llm.training import launch
-from tui_llm.training.presets import PRESETS
-from tui_llm.training.run import Run
-from tui_llm.tui.corpus_check import complete, corpus_size, kind
-from tui_llm.tui.panes.training import TrainingPane
-from tui_llm.tui.screens.new_run import NewRunScreen, free_name
-from tui_llm.tui.screens.run_rows import spark
-from tui_llm.tui.screens.runs import RunsScreen
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpora
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.corpus_check import complete, corpus_size, kind
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import PRESETS
+from tui_llm.tui.runs.new_run import NewRunScreen, free_name
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.run_rows import spark
+from tui_llm.tui.runs.runs import RunsScreen
 
 UNSET: Any = object()
 

@@ -17,7 +17,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 import tui_llm.tui
-from tui_llm.tui.commands import COMMANDS
+from tui_llm.tui.keymap import COMMANDS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 EVENTS = 2500  # about a minute on two idle cores

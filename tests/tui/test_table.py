@@ -10,16 +10,16 @@ from fake_engine import VOCABULARY, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
-from tui_llm.errors import UserError
-from tui_llm.facts.temperatures import TemperatureColumn, Temperatures, TemperaturesQuestion
-from tui_llm.llm.sampler import SamplerSettings
+from tui_llm.common.errors import UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.temperatures.question import TemperatureColumn, Temperatures, TemperaturesQuestion
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.panes.logits import LogitsPane
-from tui_llm.tui.screens.sampler import SETTINGS, SamplerScreen, parsed
-from tui_llm.tui.screens.tabling import new_logit
-from tui_llm.tui.screens.temperatures import TemperaturesScreen
-from tui_llm.tui.state import Lab, further
-from tui_llm.tui.widgets.vocab_columns import stage_columns, stage_pages, total
+from tui_llm.tui.instruments.sampler import SETTINGS, SamplerScreen, parsed
+from tui_llm.tui.instruments.temperatures import TemperaturesScreen
+from tui_llm.tui.kit.widgets.vocab_columns import stage_columns, stage_pages, total
+from tui_llm.tui.lab.panes.logits import LogitsPane
+from tui_llm.tui.lab.tabling import new_logit
+from tui_llm.tui.state.lab import Lab, further
 
 
 def text(app: LabApp) -> str:
@@ -305,8 +305,8 @@ async def test_temperatures_side_by_side() -> None:
 
 
 async def test_the_scratch_table() -> None:
-    from tui_llm.facts.scratch import ScratchQuestion
-    from tui_llm.instruments import scratch
+    from tui_llm.instruments.scratch import answer as scratch
+    from tui_llm.instruments.scratch.question import ScratchQuestion
 
     engine = FakeEngine()
     engine.answers[ScratchQuestion] = lambda question: scratch.answer(None, question)

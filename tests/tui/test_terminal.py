@@ -64,7 +64,7 @@ TYPED = """
 def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
     """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
     app has drawn its first screen, and all its keys then do (`READY`). The terminal says that it is 0 × 0, which is taken
-    for 80 × 25 at first and for 80 × 24 then: two sizes at once, which would take turns for ever (screens/base.py)."""
+    for 80 × 25 at first and for 80 × 24 then: two sizes at once, which would take turns for ever (tui/kit/base_screen.py)."""
     program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {
@@ -203,7 +203,7 @@ def test_without_a_terminal_it_says_what_to_do(tmp_path: Path, piped: str) -> No
         import sys
         sys.path.insert(0, {str(TESTS)!r})
         from fake_engine import FakeEngine
-        from tui_llm.errors import UserError
+        from tui_llm.common.errors import UserError
         from tui_llm.tui.app import LabApp
         from tui_llm.tui.terminal import run_app
         try:

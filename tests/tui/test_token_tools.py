@@ -12,22 +12,24 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
-from tui_llm.display import visible_token
-from tui_llm.facts.merges import Merges, MergesQuestion, Word
-from tui_llm.facts.pairs import Pairs, PairsQuestion
-from tui_llm.facts.swap import PlaceQuestion, Swapped, SwapQuestion
-from tui_llm.facts.vocabularies import Side, Vocabularies, VocabulariesQuestion, WordCoverage
-from tui_llm.llm import bpe
-from tui_llm.reading import GeneratedToken, Target, Token, TokenScore
-from tui_llm.tui import token_shades as shades
+from tui_llm.common.display import visible_token
+from tui_llm.facts.prediction import GeneratedToken, TokenScore
+from tui_llm.facts.request import Target
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
+from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
+from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
+from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.llm.tokens import bpe
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.panes.tokens import TokensPane, labelled
-from tui_llm.tui.screens.letters import LettersScreen
-from tui_llm.tui.screens.merges import MergesScreen
-from tui_llm.tui.screens.pairs import PairsScreen
-from tui_llm.tui.screens.swap import SwapScreen
-from tui_llm.tui.screens.vocabularies import VocabulariesScreen
-from tui_llm.tui.widgets.lines import Lines
+from tui_llm.tui.instruments.letters import LettersScreen
+from tui_llm.tui.instruments.merges import MergesScreen
+from tui_llm.tui.instruments.pairs import PairsScreen
+from tui_llm.tui.instruments.swap import SwapScreen
+from tui_llm.tui.instruments.vocabularies import VocabulariesScreen
+from tui_llm.tui.kit import token_shades as shades
+from tui_llm.tui.kit.widgets.lines import Lines
+from tui_llm.tui.lab.panes.tokens import TokensPane, labelled
 
 HOSTILE = "[/] [red]x \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 漢字"
 RANKS = {b"st": 0, b"er": 1, b"ry": 2, b"[/": 3, b"\x1b[": 4}

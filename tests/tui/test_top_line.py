@@ -8,7 +8,7 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import drawn, make_app, unsafe, until
 
-from tui_llm.reading import Weights
+from tui_llm.facts.model import Weights
 
 
 class Kept(FakeEngine):

@@ -9,19 +9,19 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 from textual.widgets._toast import Toast, ToastRack
 
+from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.errors import UserError
-from tui_llm.facts.instruct import InstructQuestion
+from tui_llm.instruments.instruct.question import InstructQuestion
 from tui_llm.tour.numbers import table_logits
 from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import Tour
-from tui_llm.training.run import Run
+from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.panes.tokens import VIEWS, TokensPane
-from tui_llm.tui.run_watch import RunWatcher
-from tui_llm.tui.screens.tour_pairs import TourPairsScreen
-from tui_llm.tui.widgets.prompt import PromptEditor
-from tui_llm.tui.widgets.tour_pane import TourPane
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.lab.panes.tokens import VIEWS, TokensPane
+from tui_llm.tui.runs.run_watcher import RunWatcher
+from tui_llm.tui.tour.pairs import TourPairsScreen
+from tui_llm.tui.tour.pane import TourPane
 
 ALL = {(step.name, at) for step in STEPS for at in range(len(step.parts))}
 

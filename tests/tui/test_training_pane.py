@@ -13,11 +13,12 @@ from helpers import drawn, unsafe, until
 from textual.app import App, ComposeResult
 from textual.widgets import Static
 
-from tui_llm.training import launch
-from tui_llm.tui.messages import CheckpointSaved, ModelChosen
-from tui_llm.tui.panes.training import TrainingPane
-from tui_llm.tui.run_watch import RunReader, RunWatcher
-from tui_llm.tui.widgets.loss_chart import LossChart
+from tui_llm.training.plan import launch
+from tui_llm.training.run.snapshot import RunReader
+from tui_llm.tui.runs.loss_chart import LossChart
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.run_watcher import RunWatcher
+from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07"
 

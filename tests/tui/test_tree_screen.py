@@ -13,15 +13,24 @@ from helpers import answered, drawn, make_app, unsafe, until
 from textual.pilot import Pilot
 
 from tests import HANG
-from tui_llm.errors import UserError
-from tui_llm.facts.tree import Branches, Branching, BranchQuestion, Known, KnownQuestion, Next, SampleQuestion
-from tui_llm.reading import Candidate, Weights
-from tui_llm.tree_file import load, save, tree_json
+from tui_llm.common.errors import UserError
+from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import Candidate
+from tui_llm.instruments.tree.question import (
+    Branches,
+    Branching,
+    BranchQuestion,
+    Known,
+    KnownQuestion,
+    Next,
+    SampleQuestion,
+)
+from tui_llm.instruments.tree.tree_file import load, save, tree_json
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.messages import Opened
-from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.screens.confirm import ConfirmScreen
-from tui_llm.tui.screens.tree import TreeScreen
+from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.state.messages import Opened
 
 
 class TreeEngine(FakeEngine):

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from tests import HANG
-from tui_llm.reading import GeneratedToken, Reading, Request
-from tui_llm.tui import format as fmt
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Request
 from tui_llm.tui.app import LabApp
-from tui_llm.tui.commands import PANES
-from tui_llm.tui.panes.base import packed
-from tui_llm.tui.panes.generate import GeneratePane
-from tui_llm.tui.screens.ask import AskScreen
-from tui_llm.tui.widgets.prompt import PromptEditor
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.command import PANES
+from tui_llm.tui.kit.text import packed
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.lab.panes.generate import GeneratePane
 
 # What each pane is for can be found at 80 × 24, in the footer or in the pane's lower border.
 KEYS = {

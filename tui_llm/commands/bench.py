@@ -8,11 +8,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tui_llm import report
 from tui_llm.commands import bench_reading
+from tui_llm.commands.options import AddCommand, json_option, whole
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
+from tui_llm.common.errors import UserError
+
+
+def add(command: AddCommand) -> None:
+    bench = command("bench", "measure how fast this machine is, and a model on it", "bench")
+    bench.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all)")
+    bench.add_argument("--model", metavar="M", help="a shipped model, a run, or a model folder (default nano)")
+    bench.add_argument("--preset", metavar="P", help="instead: a preset's shape with random weights, such as gpt2")
+    bench.add_argument("--weights", metavar="W,W", help="fp32, half, int8 (default fp32; with --against all)")
+    bench.add_argument("--against", metavar="PEER", help="transformers: the same weights there, in turn")
+    bench.add_argument("--rounds", type=whole, default=5, metavar="N", help="medians of so many (default 5)")
+    bench.add_argument("--tokens", type=whole, default=128, metavar="N", help="written in decode (default 128)")
+    bench.add_argument("--threads", type=whole, metavar="N", help="CPU threads (default: all that torch takes)")
+    bench.add_argument("--cpu-time", action="store_true", help="count processor time, not the clock's: with --threads 1, what others do on the machine hardly shows")  # fmt: skip
+    bench.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
+    bench.add_argument("--again", action="store_true", help="measure anew what is known of the machine from before")
+    bench.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
+    json_option(bench)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,7 @@ def bench(options: argparse.Namespace) -> None:
         raise UserError(f"bench has no part {unknown[0]!r}; there are: {', '.join(known)}")
     chosen = [known[name] for name in asked] or PARTS
     if options.threads is not None:
-        from tui_llm.llm import device
+        from tui_llm.llm.model import device
 
         device.use_threads(options.threads)
     found: dict[str, Any] = {}
@@ -46,14 +62,16 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def measure_machine(options: argparse.Namespace) -> dict[str, Any]:
-    from tui_llm.llm import device, machine
+    from tui_llm.llm.model import device, machine
 
     place = device.choose(options.device)
     return dataclasses.asdict(machine.measure(place) if options.again else machine.machine(place))
 
 
 def show_machine(found: dict[str, Any]) -> None:
-    from tui_llm.training.gauges import flops_text
+    from tui_llm.common.display import visible
+    from tui_llm.facts import report
+    from tui_llm.training.run.gauges import flops_text
 
     def rate(value: float | None, text: Callable[[float], str]) -> str:
         return "–" if value is None else text(value)

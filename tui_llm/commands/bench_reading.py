@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import random
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
 from tui_llm.commands.output import put
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.llm.weight_names import WEIGHTS, check_weights
+from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.llm.shape import GPTConfig
-    from tui_llm.llm.speed import Amounts, Reader
+    from pathlib import Path
+
+    from tui_llm.llm.learn.speed import Amounts, Reader
+    from tui_llm.llm.model.shape import GPTConfig
 
 PEERS = ("transformers",)
 TRAINING_SECONDS = 60.0  # for the training steps at most: on two cores one row of GPT-2 takes three, and the first more
@@ -41,6 +37,8 @@ class Opened:
 
 def kinds(options: argparse.Namespace) -> tuple[str, ...]:
     """Which weights are measured. Raises `UserError`."""
+    from tui_llm.llm.model.weight_names import WEIGHTS, check_weights
+
     if options.weights is None:
         return tuple(WEIGHTS) if options.against else ("fp32",)
     return tuple(dict.fromkeys(check_weights(name.strip()) for name in options.weights.split(",")))
@@ -58,7 +56,7 @@ def check(options: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; give 1 or more")
     if options.preset:
-        from tui_llm.training.presets import preset
+        from tui_llm.training.run.settings import preset
 
         preset(options.preset)
 
@@ -66,24 +64,24 @@ def check(options: argparse.Namespace) -> None:
 def _vocabulary(tokenizer: str) -> int:
     if (known := {"gpt2": 50257, "byte": 257}.get(tokenizer)) is not None:
         return known
-    from tui_llm.llm import hub
-    from tui_llm.llm.model_config import read_config
+    from tui_llm.llm.hub import lookup
+    from tui_llm.llm.model.model_config import read_config
 
-    return read_config(hub.find(tokenizer).folder).vocabulary
+    return read_config(lookup.find(tokenizer).folder).vocabulary
 
 
 def shape_of(options: argparse.Namespace) -> tuple[str, GPTConfig, Path | None]:
     """Its name, its shape, and its folder where it is a model and not a preset."""
     if options.preset:
-        from tui_llm.training.cost import shape
-        from tui_llm.training.presets import preset
+        from tui_llm.training.plan.cost import shape
+        from tui_llm.training.run.settings import preset
 
         settings = preset(options.preset)
         return f"{options.preset}, random weights", shape(settings, _vocabulary(settings.tokenizer)), None
-    from tui_llm.llm import hub
-    from tui_llm.llm.model_config import read_config
+    from tui_llm.llm.hub import lookup
+    from tui_llm.llm.model.model_config import read_config
 
-    found = hub.find(options.model or "nano")
+    found = lookup.find(options.model or "nano")
     return found.name, read_config(found.folder), found.folder
 
 
@@ -94,11 +92,14 @@ def opened(options: argparse.Namespace) -> Opened:
 
 @lru_cache(1)  # decode and typing measure the same
 def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str, weights: tuple[str, ...], against: str | None) -> Opened:  # fmt: skip
+    import tempfile
+    from pathlib import Path
+
     import torch
 
-    from tui_llm.llm import checkpoint, device
-    from tui_llm.llm.model import GPT
-    from tui_llm.llm.speed import Ours, Transformers
+    from tui_llm.llm.learn.speed import Ours, Transformers
+    from tui_llm.llm.model import checkpoint, device
+    from tui_llm.llm.model.model import GPT
 
     place = device.choose(device_name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -121,8 +122,12 @@ def measure_typing(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
-    from tui_llm.llm import device, speed
-    from tui_llm.llm.machine import machine
+    import random
+
+    from tui_llm.llm.learn import speed
+    from tui_llm.llm.model import device
+    from tui_llm.llm.model.machine import machine
+    from tui_llm.llm.model.weight_names import WEIGHTS
 
     at_best = machine(device.choose(options.device))
     open, clock = opened(options), time.process_time if options.cpu_time else time.perf_counter
@@ -167,6 +172,9 @@ def _is_gpt2(config: GPTConfig) -> bool:
 
 
 def show_reading(found: dict[str, Any]) -> None:
+    from tui_llm.common.display import visible
+    from tui_llm.facts import report
+
     def speed(work: str, seconds: float) -> str:
         return f"{1 / seconds:,.1f} tokens/s" if work == "decode" else f"{seconds * 1000:,.2f} ms"
 
@@ -199,11 +207,12 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     """Tokens/s of training such a shape, in a process of its own; a few seconds, of a large model `TRAINING_SECONDS`."""
     import dataclasses
 
-    from tui_llm.llm import device
-    from tui_llm.llm.machine import machine
-    from tui_llm.training import cost, gauges
-    from tui_llm.training.presets import preset
-    from tui_llm.training.timing import Measurement
+    from tui_llm.llm.model import device
+    from tui_llm.llm.model.machine import machine
+    from tui_llm.training.plan import cost
+    from tui_llm.training.plan.timing import Measurement
+    from tui_llm.training.run import gauges
+    from tui_llm.training.run.settings import preset
 
     place = device.choose(options.device)
     name, config, _ = shape_of(options)
@@ -228,6 +237,8 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show_training(found: dict[str, Any]) -> None:
+    from tui_llm.common.display import visible
+
     share = "–" if found["share"] is None else f"{found['share']:.0%}"
     put(
         f"training {visible(found['model'])}: {found['tokens_per_second']:,.0f} tokens/s in {found['precision']} products, "

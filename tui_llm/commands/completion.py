@@ -6,10 +6,24 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tui_llm.commands.options import AddCommand
 from tui_llm.commands.output import put
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.options.completion import NAMES, SHELLS
+from tui_llm.common.errors import UserError
+
+SHELLS = ("bash", "zsh", "fish")
+
+NAMES = ("models", "runs", "tokenizers", "corpora")
+
+
+def add(command: AddCommand) -> None:
+    completion = command("completion", "print a script that completes tui-llm in a shell", "completion")
+    completion.add_argument(
+        "what",
+        metavar="SHELL",
+        choices=(*SHELLS, *NAMES),
+        help="bash, zsh or fish; or, as the scripts ask it, the names that there are: models, runs, tokenizers, corpora",
+    )
+
 
 FILES, FOLDERS = "files", "folders"
 WANTED = {  # by option, or by a positional's metavar: what can stand there
@@ -49,6 +63,8 @@ PREAMBLE = {
 
 
 def completion(options: argparse.Namespace) -> None:
+    from tui_llm.common.display import visible
+
     if options.what in SHELLS:
         put(script(options.what))
         return
@@ -59,19 +75,20 @@ def completion(options: argparse.Namespace) -> None:
 
 def names(what: str) -> Iterator[str]:
     if what == "runs":
-        from tui_llm.training import run
+        from tui_llm.training.run import run
 
         yield from (one.name for one in run.runs())
     elif what == "corpora":
-        from tui_llm.llm.corpora import NAMES as corpora
+        from tui_llm.llm.data.corpora import NAMES as corpora
 
         yield from corpora
     else:
-        from tui_llm.llm import finding
+        from tui_llm.llm.hub import lookup
+        from tui_llm.llm.tokens import added
 
-        yield from (found.name for found in finding.every())
+        yield from (found.name for found in lookup.every())
         if what == "tokenizers":
-            yield from ("gpt2", "cl100k_base", "o200k_base", "word", "char", "byte", *finding.added_names())
+            yield from ("gpt2", "cl100k_base", "o200k_base", "word", "char", "byte", *added.added_names())
 
 
 def script(shell: str) -> str:
@@ -79,7 +96,7 @@ def script(shell: str) -> str:
         import shtab
     except ImportError as error:
         raise UserError("completion needs the package shtab: pip install shtab") from error
-    from tui_llm.cli import build_parser
+    from tui_llm.commands.parser import build_parser
 
     parser = build_parser()
     for action in all_actions(parser):

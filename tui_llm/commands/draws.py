@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
+from tui_llm.commands.options import AddCommand, cut_options, json_option, number, prompt_options, whole
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.facts.draws import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Segment
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request
+from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.draws.question import Bin, Draw, Histogram, Segment
+
+
+def add(command: AddCommand) -> None:
+    draw = command("draw", "what a random number u picks as the next token, at one temperature or several", "draws")
+    draw.add_argument("prompt", metavar="PROMPT")
+    prompt_options(draw)
+    draw.add_argument(
+        "--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the seed's first)"
+    )
+    draw.add_argument(
+        "--temperature", default="1", metavar="T[,T…]", help="one or several, such as 0.5,1,2 (default 1)"
+    )
+    cut_options(draw)
+    draw.add_argument("--seed", type=whole, default=1, metavar="S", help="of the draws (default 1)")
+    draw.add_argument(
+        "--count", type=whole, metavar="N", help="draw N times: how often each token comes, beside how often it should"
+    )
+    draw.add_argument("--top", type=whole, default=20, metavar="N", help="how many tokens to list (default 20)")
+    json_option(draw)
 
 
 def temperatures(words: str) -> list[float]:
@@ -24,6 +42,10 @@ def temperatures(words: str) -> list[float]:
 
 
 def draw(options: argparse.Namespace) -> None:
+    from tui_llm.facts.request import Request
+    from tui_llm.facts.sampler import SamplerSettings
+    from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
+
     samplers = tuple(
         SamplerSettings(
             temperature=temperature,
@@ -63,6 +85,8 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def _segment_json(segment: Segment) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     return {
         **report.candidate_json(segment.candidate),
         "place": segment.place,
@@ -91,6 +115,9 @@ def draw_json(draw: Draw, top: int) -> dict[str, Any]:
 
 
 def draw_text(draw: Draw, top: int) -> str:
+    from tui_llm.common.display import visible_token
+    from tui_llm.facts import report
+
     parts = [f"u = {draw.u:.4f} on the cumulative distribution, likeliest token first"]
     for landing in draw.landings:
         hit = landing.hit
@@ -130,6 +157,8 @@ def _bin_json(one: Bin) -> dict[str, Any]:
 
 
 def histogram_json(found: Histogram) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     return {
         "model": found.weights.name,
         "weights": found.weights.kept_as,
@@ -147,6 +176,9 @@ def histogram_json(found: Histogram) -> dict[str, Any]:
 
 
 def histogram_text(found: Histogram, top: int) -> str:
+    from tui_llm.common.display import visible, visible_token
+    from tui_llm.facts import report
+
     rows = [
         (
             visible_token(candidate.text),

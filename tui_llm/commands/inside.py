@@ -5,25 +5,62 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
-from tui_llm.commands.opening import engine_of
+from tui_llm.commands.options import AddCommand, json_option, model_options, prompt_options, weights_option, whole
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.facts.attention import Attention, AttentionQuestion, Look
-from tui_llm.facts.lens import Lens, LensQuestion
-from tui_llm.facts.neighbours import Neighbours, NeighboursQuestion
-from tui_llm.facts.place import Place
-from tui_llm.reading import Request, Target, Token, Weights
-from tui_llm.rounding import percent
+from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
+    from tui_llm.facts.model import Weights
+    from tui_llm.facts.place import Place
+    from tui_llm.facts.request import Request, Target
+    from tui_llm.facts.tokens import Token
+    from tui_llm.instruments.attention.question import Attention, Look
+    from tui_llm.instruments.lens.question import Lens
+    from tui_llm.instruments.neighbours.question import Neighbours
+
+TOKEN = "token number N of the text, from 0; below 0 counts from its end (default -1, the last)"
+
+
+def add(command: AddCommand) -> None:
+    attention = command("attention", "which earlier tokens each head looked at", "inside")
+    attention.add_argument("text", metavar="TEXT")
+    prompt_options(attention)
+    attention.add_argument("--token", type=whole, metavar="N", help="looks from " + TOKEN)
+    attention.add_argument(
+        "--layer", type=whole, metavar="L", help="of this layer, from 1 (default: the mean over all heads)"
+    )
+    attention.add_argument(
+        "--head", type=whole, metavar="H", help="of this head of the layer, from 1 (default: the mean over its heads)"
+    )
+
+    lens = command("lens", "logit lens: the prediction as it stands after each layer", "inside")
+    lens.add_argument("text", metavar="TEXT")
+    prompt_options(lens)
+    lens.add_argument("--token", type=whole, metavar="N", help="the prediction after " + TOKEN)
+    lens.add_argument(
+        "--target",
+        metavar="TEXT",
+        help="follow this token, as in ' mat' (default: the text's own next token, or the likeliest)",
+    )
+    lens.add_argument("--top", type=whole, default=5, metavar="N", help="how many tokens to list (default 5)")
+
+    neighbours = command("neighbours", "the tokens whose embeddings point the same way as one token's", "inside")
+    neighbours.add_argument("token", metavar="TOKEN", help="one token, as in ' king', or #464 for the id 464")
+    model_options(neighbours)
+    weights_option(neighbours)
+    neighbours.add_argument("--count", type=whole, default=20, metavar="N", help="how many to list (default 20)")
+
+    for sub in (attention, lens, neighbours):
+        json_option(sub)
+
 
 BAR = 30  # cells of a bar that stands for 100 %
 
 
 def _request(options: argparse.Namespace, target: Target | None = None) -> Request:
+    from tui_llm.facts.request import Request
+
     return Request(
         prompt=options.text,
         allow_special=options.allow_special,
@@ -45,6 +82,8 @@ def _number(options: argparse.Namespace, engine: PipelineEngine) -> int | None:
 
 
 def _model(weights: Weights) -> str:
+    from tui_llm.common.display import visible
+
     kept = "" if weights.kept_as == "fp32" else f", {weights.kept_as} weights"
     return f"model {visible(weights.name)}{kept}" + (f", step {weights.step:,}" if weights.step is not None else "")
 
@@ -54,10 +93,14 @@ def _model_json(weights: Weights) -> dict[str, Any]:
 
 
 def _place_json(place: Place) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     return {"token": place.number, "first": place.first, "tokens": [report.token_json(token) for token in place.tokens]}
 
 
 def _token(token: Token) -> str:
+    from tui_llm.common.display import visible_token
+
     return visible_token(token.text) or "∅"
 
 
@@ -71,6 +114,10 @@ def _cut_off(place: Place, weights: Weights) -> list[str]:
 
 
 def attention(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of
+    from tui_llm.common.display import visible
+    from tui_llm.instruments.attention.question import AttentionQuestion
+
     engine = engine_of(options)
     weights = engine.weights()
     for name, value, most in (("--layer", options.layer, weights.layers), ("--head", options.head, weights.heads)):
@@ -101,6 +148,9 @@ def _attention_json(found: Attention) -> dict[str, Any]:
 
 
 def _attention_text(found: Attention, layer: int, head: int) -> str:
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
     place, look = found.place, found.look(layer, head)
     whose = "mean over all heads" if not layer else f"layer {layer}, " + (f"head {head}" if head else "mean over heads")
     lines = [
@@ -122,6 +172,8 @@ def _attention_text(found: Attention, layer: int, head: int) -> str:
 
 
 def _heads_text(found: Attention) -> str:
+    from tui_llm.facts import report
+
     def cell(look: Look) -> str:
         return f"{found.place.first + look.strongest}: {look.weights[look.strongest]:.0%}"
 
@@ -138,6 +190,10 @@ def _heads_text(found: Attention) -> str:
 
 
 def lens(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of
+    from tui_llm.facts.request import Target
+    from tui_llm.instruments.lens.question import LensQuestion
+
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
     engine = engine_of(options)
@@ -147,6 +203,8 @@ def lens(options: argparse.Namespace) -> None:
 
 
 def _lens_json(found: Lens) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     return {
         **_model_json(found.weights),
         **_place_json(found.place),
@@ -170,6 +228,9 @@ CHOSEN = {"asked": "", "next": ", the text's own next token", "likeliest": ", th
 
 
 def _lens_text(found: Lens) -> str:
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
     place = found.place
     rows = [
         (
@@ -198,6 +259,10 @@ def _lens_text(found: Lens) -> str:
 
 
 def neighbours(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of
+    from tui_llm.facts.request import Request
+    from tui_llm.instruments.neighbours.question import NeighboursQuestion
+
     if options.count < 1:
         raise UserError(f"--count is {options.count}; give 1 or more")
     found: Neighbours = engine_of(options).answer(
@@ -207,6 +272,8 @@ def neighbours(options: argparse.Namespace) -> None:
 
 
 def _neighbours_json(found: Neighbours) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     return {
         **_model_json(found.weights),
         "token": report.token_json(found.token),
@@ -217,6 +284,8 @@ def _neighbours_json(found: Neighbours) -> dict[str, Any]:
 
 
 def _neighbours_text(found: Neighbours) -> str:
+    from tui_llm.facts import report
+
     rows = [(str(at), _token(n.token), str(n.token.id), f"{n.cosine:.4f}") for at, n in enumerate(found.nearest, 1)]
     return "\n".join(
         [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.cli import TRAINING_OPTIONS
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.facts.instruct import LEARNING_RATE, STEPS, Instructed, InstructQuestion
-from tui_llm.llm import instruction_pairs
-from tui_llm.paths import expand
-from tui_llm.reading import Request
+from tui_llm.commands.parser import TRAINING_OPTIONS
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.paths import expand
+from tui_llm.facts.request import Request
+from tui_llm.instruments.instruct.question import LEARNING_RATE, STEPS, Instructed, InstructQuestion
+from tui_llm.llm.data import instruction_pairs
 
 TAKEN = ("steps", "learning_rate")  # of the options for training
 NOT_TAKEN = ("preset", "nproc", "shard", "pin", "resume", "detach", "no_start", "cost", "measure", "tensorboard")

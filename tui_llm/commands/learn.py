@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
+from tui_llm.commands.options import AddCommand, force_option, json_option, number, prompt_options, whole
 from tui_llm.commands.output import out_path, put, put_json
-from tui_llm.display import truncate, visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.facts.learn import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched, WatchedChange
-from tui_llm.llm.recipe import OPTIMISERS, USUAL, Recipe, check
-from tui_llm.reading import Request, Target
-from tui_llm.rounding import percent
+from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.learn.question import Kept, Learned, Watched, WatchedChange
+
+
+def add(command: AddCommand) -> None:
+    from tui_llm.facts.recipe import OPTIMISERS, USUAL
+
+    learn = command(
+        "learn", "optimiser steps on one prompt and target, on a copy of the weights: before and after", "learn"
+    )
+    learn.add_argument("prompt", metavar="PROMPT")
+    learn.add_argument("--target", required=True, metavar="TEXT", help="what should come next; mind the leading space, as in ' mat'")  # fmt: skip
+    learn.add_argument("--steps", type=whole, default=1, metavar="N", help="how many steps (default 1)")
+    learn.add_argument(
+        "--optimiser", default="sgd", choices=tuple(OPTIMISERS), help="sgd (plain) or adamw (default sgd)"
+    )
+    usual = ", ".join(f"{size:g} for {name}" for name, size in USUAL.items())
+    learn.add_argument("--learning-rate", type=number, metavar="R", help=f"the step size (default {usual})")
+    learn.add_argument("--also", action="append", metavar="PROMPT=>TARGET", help="see what becomes of this one, which is not learned (the target may be left out); may be given again")  # fmt: skip
+    learn.add_argument("--pins", action="store_true", help="the same for your pinned prompts")
+    learn.add_argument("--keep", metavar="FOLDER", help="write what was learned as a new model folder")
+    force_option(learn)
+    prompt_options(learn)
+    json_option(learn)
+
 
 NAMED = 40  # cells of a prompt in a table
 
 
 def learn(options: argparse.Namespace) -> None:
-    from tui_llm.training import pins
+    from tui_llm.common.display import visible
+    from tui_llm.facts.recipe import USUAL, Recipe, check
+    from tui_llm.facts.request import Request, Target
+    from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, LearnQuestion, Watched
+    from tui_llm.training.run import pins
 
     if not 1 <= options.steps <= MOST_STEPS:
         raise UserError(f"--steps is {options.steps}; give 1 to {MOST_STEPS} (for more: tui-llm train --from)")
@@ -33,8 +58,8 @@ def learn(options: argparse.Namespace) -> None:
         target=Target(text=options.target),
     )
     if options.keep is not None:
-        from tui_llm.instruments.learned_folder import new_folder
-        from tui_llm.llm.finding import find
+        from tui_llm.instruments.learn.model_folder import new_folder
+        from tui_llm.llm.hub.lookup import find
 
         folder = str(out_path(options.keep, "--keep"))
         new_folder(folder, force=options.force, inputs=(find(options.model).folder,))  # known before the work is done
@@ -56,6 +81,8 @@ def learn(options: argparse.Namespace) -> None:
 
 
 def learned_json(learned: Learned) -> dict[str, Any]:
+    from tui_llm.facts import report
+
     finite = report.finite
 
     def maybe(value: float | None) -> float | str | None:
@@ -99,6 +126,11 @@ def learned_json(learned: Learned) -> dict[str, Any]:
 
 
 def learned_text(learned: Learned) -> str:
+    from tui_llm.common.display import visible, visible_token
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+    from tui_llm.facts.recipe import OPTIMISERS
+
     w, before = learned.weights, learned.before
     at = "" if w.step is None else f" at step {w.step:,}"
     target = visible_token("".join(token.text for token in learned.target))
@@ -152,11 +184,16 @@ def learned_text(learned: Learned) -> str:
 
 
 def watched_name(watched: Watched) -> str:
+    from tui_llm.common.display import truncate, visible, visible_token
+
     name = truncate(visible(watched.prompt), NAMED)
     return f"{name} → {truncate(visible_token(watched.target), NAMED)}" if watched.target else name
 
 
 def _watched_row(one: WatchedChange) -> tuple[str, ...]:
+    from tui_llm.common.display import visible_token
+    from tui_llm.common.numbers import percent
+
     def loss(value: float | None) -> str:
         return "–" if value is None else f"{value:.4f}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.files import to_json
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import to_json
 
 
 def put(value: object) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import truncate, visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.rounding import at_most, percent, percent_said
+from tui_llm.common.display import truncate, visible, visible_token
+from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import at_most, percent, percent_said
+from tui_llm.facts import report
 
 if TYPE_CHECKING:
-    from tui_llm.training.pins import Pin
-    from tui_llm.training.probe_log import Change, Probe
+    from tui_llm.training.run.pins import Pin
+    from tui_llm.training.run.probe_log import Change, Probe
 
 Saved = list[tuple[int, "Probe"]]
 NAMED = 60  # cells of a prompt in a heading
 
 
 def probes(options: argparse.Namespace) -> None:
-    from tui_llm.training import pins, probe_log
-    from tui_llm.training.run import find
+    from tui_llm.training.run import pins, probe_log
+    from tui_llm.training.run.run import find
 
     run = find(options.run)
     found = probe_log.moments(run)
@@ -53,7 +53,7 @@ def probes(options: argparse.Namespace) -> None:
 
 def _moment(run: str, pin: Pin, saved: Saved, step: int, *, one: bool) -> tuple[int, Probe] | None:
     """The saved moment at `step` or the last before it. Raises `UserError` where there is none and only one is asked."""
-    from tui_llm.training.probe_log import nearest
+    from tui_llm.training.run.probe_log import nearest
 
     moment = nearest(saved, step)
     if moment is None and (one or step < 0):
@@ -94,7 +94,7 @@ def _at_json(moment: tuple[int, Probe] | None) -> dict[str, Any] | None:
 
 
 def _between_json(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> dict[str, Any] | None:
-    from tui_llm.training.probe_log import difference
+    from tui_llm.training.run.probe_log import difference
 
     if before is None or after is None:
         return None
@@ -160,7 +160,7 @@ def _at_text(step: int, probe: Probe) -> str:
 
 
 def _between_text(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> str:
-    from tui_llm.training.probe_log import difference
+    from tui_llm.training.run.probe_log import difference
 
     if before is None or after is None:
         return ""

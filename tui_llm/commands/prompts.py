@@ -6,16 +6,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
-from tui_llm.commands.opening import engine_of
+from tui_llm.commands.engine import engine_of, tokenizer_of
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Reading, Request, Target
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts import report
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
 
 if TYPE_CHECKING:
-    from tui_llm.llm.tokenizer import Tokenizer
+    pass
 
 
 def _settings(options: argparse.Namespace) -> SamplerSettings:
@@ -25,16 +26,8 @@ def _settings(options: argparse.Namespace) -> SamplerSettings:
 # ── text → tokens ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tokenizer_of(name: str) -> Tokenizer:
-    from tui_llm.llm import hub, named, opened
-
-    if named.is_known(name):
-        return named.load_named(name)
-    return opened.load_vocabulary(hub.find(name).folder, name)
-
-
 def tokens(options: argparse.Namespace) -> None:
-    from tui_llm.tokenization import tokenization
+    from tui_llm.session.tokenization import tokenization
 
     if options.compare:
         from tui_llm.commands.tokens import compared
@@ -53,10 +46,10 @@ def examples(options: argparse.Namespace) -> None:
 
         examples_with_loss(options)
         return
-    from tui_llm.display import visible_token
-    from tui_llm.llm.examples import pairs
-    from tui_llm.llm.token_bytes import token_text
-    from tui_llm.tokenization import bytes_of
+    from tui_llm.common.display import visible_token
+    from tui_llm.llm.data.examples import pairs
+    from tui_llm.llm.tokens.token_bytes import token_text
+    from tui_llm.session.tokenization import bytes_of
 
     vocabulary = tokenizer_of(options.tokenizer)
     ids = vocabulary.encode(options.text, allow_special=options.allow_special)
@@ -124,7 +117,7 @@ def generate(options: argparse.Namespace) -> None:
         chat=options.chat,
         sampler=_settings(options),
     )
-    from tui_llm.llm.token_bytes import token_text
+    from tui_llm.llm.tokens.token_bytes import token_text
 
     engine = engine_of(options)
     steps = engine.generate(request, seed=options.seed, count=options.max_tokens, stop_at_end=not options.ignore_end)

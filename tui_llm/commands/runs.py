@@ -7,19 +7,19 @@ import dataclasses
 import sys
 from typing import Any
 
-from tui_llm import report
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts import report
 
 
 def runs(options: argparse.Namespace) -> None:
     if options.action is not None:
         ACTIONS[options.action](options)
         return
-    from tui_llm import paths
-    from tui_llm.training import gauges
-    from tui_llm.training.run import runs as every
+    from tui_llm.common import paths
+    from tui_llm.training.run import gauges
+    from tui_llm.training.run.run import runs as every
 
     rows: list[dict[str, Any]] = []
     told_of: list[str] = []
@@ -48,8 +48,8 @@ def runs(options: argparse.Namespace) -> None:
 
 
 def rename(options: argparse.Namespace) -> None:
-    from tui_llm.training.renaming import rename
-    from tui_llm.training.run import find
+    from tui_llm.training.run.rename import rename
+    from tui_llm.training.run.run import find
 
     run = rename(find(options.old), options.new)
     if options.json:
@@ -60,7 +60,7 @@ def rename(options: argparse.Namespace) -> None:
 
 def delete(options: argparse.Namespace) -> None:
     """Asks where someone is there to answer; where nobody is, only --yes deletes."""
-    from tui_llm.training.run import find
+    from tui_llm.training.run.run import find
 
     run = find(options.run)
     if not options.yes:
@@ -80,8 +80,8 @@ def delete(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from tui_llm.training import comparing
-    from tui_llm.training.run import find
+    from tui_llm.training.run import compare as comparing
+    from tui_llm.training.run.run import find
 
     names = list(dict.fromkeys(options.run))
     if len(names) < 2:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import argparse
 import errno
-import ipaddress
-import shlex
-import socket
 import sys
 
+from tui_llm.commands.options import AddCommand, model_options, weights_option, whole
 from tui_llm.commands.output import put
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.llm.device_names import check_device
-from tui_llm.llm.weight_names import check_weights
+from tui_llm.common.errors import UserError
+
+
+def add(command: AddCommand) -> None:
+    serve = command("serve", "the same app in a browser, on this machine only (extra `serve`)", "serve")
+    model_options(serve)
+    weights_option(serve)
+    serve.add_argument("--prompt", metavar="TEXT", help="the text to begin with")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
+    serve.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
 
 
 def serve(options: argparse.Namespace) -> int:
     """Until Ctrl+C. Raises `UserError` for an address that it won't or can't listen on."""
+    import shlex
+
+    from tui_llm.common.display import visible
+    from tui_llm.llm.model.device_names import check_device
+    from tui_llm.llm.model.weight_names import check_weights
+
     check_device(options.device)
     check_weights(options.weights)
     if not 1 <= options.port <= 65535:
@@ -29,7 +40,7 @@ def serve(options: argparse.Namespace) -> int:
         )
     _check_free(options.host, options.port)
     try:
-        from tui_llm.commands import serving
+        from tui_llm.commands import server as serving
     except ImportError as error:
         raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
     command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]
@@ -46,6 +57,8 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _loopback(host: str) -> bool:
+    import ipaddress
+
     if host == "localhost":
         return True
     try:
@@ -55,6 +68,8 @@ def _loopback(host: str) -> bool:
 
 
 def _check_free(host: str, port: int) -> None:
+    import socket
+
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

@@ -6,17 +6,18 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from tui_llm import report, report_stages
-from tui_llm.commands.opening import engine_of
+from tui_llm.commands import report_stages
+from tui_llm.commands.engine import engine_of
 from tui_llm.commands.output import put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.facts import temperatures as warm
-from tui_llm.facts.scratch import ScratchQuestion
-from tui_llm.facts.temperatures import TemperaturesQuestion
-from tui_llm.facts.vocabulary import VocabularyQuestion
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import Request
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts import report
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.scratch.question import ScratchQuestion
+from tui_llm.instruments.temperatures import question as warm
+from tui_llm.instruments.temperatures.question import TemperaturesQuestion
+from tui_llm.instruments.vocabulary.question import VocabularyQuestion
 
 if TYPE_CHECKING:
     pass
@@ -89,7 +90,7 @@ def logits(options: argparse.Namespace, settings: SamplerSettings) -> None:
 
 def softmax(options: argparse.Namespace, settings: SamplerSettings) -> None:
     """The table for logits typed by hand; a token's id is its place on the command line."""
-    from tui_llm.instruments import scratch
+    from tui_llm.instruments.scratch import answer as scratch
 
     asked = warm.parse(options.temperatures) if options.temperatures is not None else ()
     made = scratch.answer(None, ScratchQuestion(Request(), tuple(options.logits), settings, asked, tuple(options.seen)))

@@ -5,17 +5,30 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
-
-from tui_llm.commands.opening import engine_of, open_engine
+from tui_llm.commands.options import DEFAULT_MODEL, AddCommand, json_option, prompt_options
 from tui_llm.commands.output import put, put_json
-from tui_llm.commands.prompts import tokenizer_of
-from tui_llm.display import fit, visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.reading import Request, Token, TokenScore
+from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.llm.bpe import Replay
+    from tui_llm.facts.prediction import TokenScore
+    from tui_llm.facts.tokens import Token
+    from tui_llm.llm.tokens.bpe import Replay
+
+
+def add(command: AddCommand) -> None:
+    merges = command("merges", "text → how each word becomes tokens, merge by merge", "tokens")
+    merges.add_argument("text", metavar="TEXT", help="mind the leading space, as in ' strawberry'")
+    letters = command("letters", "text and letter → the letter counted across the tokens that hide it", "tokens")
+    letters.add_argument("text", metavar="TEXT")
+    letters.add_argument("--letter", required=True, metavar="L", help="one letter; upper and lower case are alike")
+    for sub in (merges, letters):
+        sub.add_argument("--tokenizer", default=DEFAULT_MODEL, metavar="NAME",
+                         help="gpt2, cl100k_base, o200k_base, a model's name or folder (default nano)")  # fmt: skip
+    surprisal = command("surprisal", "text → how surprised a model is by each of its tokens", "tokens")
+    surprisal.add_argument("prompt", metavar="TEXT")
+    prompt_options(surprisal)
+    for sub in (merges, letters, surprisal):
+        json_option(sub)
 
 
 def _token_json(token: Token) -> dict[str, Any]:
@@ -26,9 +39,11 @@ def _token_json(token: Token) -> dict[str, Any]:
 
 
 def merges(options: argparse.Namespace) -> None:
-    from tui_llm.instruments.merges import NONE
-    from tui_llm.instruments.merges import merges as every
-    from tui_llm.llm.tokenizer import BPETokenizer
+    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.common.display import visible, visible_token
+    from tui_llm.instruments.merges.answer import NONE
+    from tui_llm.instruments.merges.answer import merges as every
+    from tui_llm.llm.tokens.tokenizer import BPETokenizer
 
     vocabulary = tokenizer_of(options.tokenizer)
     if not isinstance(vocabulary, BPETokenizer):
@@ -68,7 +83,8 @@ def merges(options: argparse.Namespace) -> None:
 
 
 def _parts(parts: tuple[bytes, ...]) -> str:
-    from tui_llm.llm.token_bytes import token_text
+    from tui_llm.common.display import visible_token
+    from tui_llm.llm.tokens.token_bytes import token_text
 
     return "|".join(visible_token(token_text(part)) for part in parts)
 
@@ -87,8 +103,12 @@ def _steps_json(replay: Replay) -> list[dict[str, Any]]:
 
 
 def letters(options: argparse.Namespace) -> None:
-    from tui_llm.llm.letters import count, one_letter
-    from tui_llm.tokenization import tokenization
+    from rich.cells import cell_len
+
+    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.common.display import fit, visible, visible_token
+    from tui_llm.llm.tokens.letters import count, one_letter
+    from tui_llm.session.tokenization import tokenization
 
     letter = one_letter(options.letter)
     vocabulary = tokenizer_of(options.tokenizer)
@@ -115,6 +135,9 @@ def letters(options: argparse.Namespace) -> None:
 
 
 def surprisal(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of
+    from tui_llm.facts.request import Request
+
     reading = engine_of(options).read(
         Request(prompt=options.prompt, allow_special=options.allow_special, start_token=options.bos, chat=options.chat, scores=True, top=1,
                 token_window=1 << 30)
@@ -127,6 +150,10 @@ def surprisal(options: argparse.Namespace) -> None:
 def _put_scores(
     options: argparse.Namespace, model: str, step: int | None, tokens: tuple[Token, ...], scores: tuple[TokenScore | None, ...]
 ) -> None:  # fmt: skip
+    from rich.cells import cell_len
+
+    from tui_llm.common.display import fit, visible_token
+
     known = [score for score in scores if score is not None]
     total = sum(score.surprisal for score in known)
     if options.json:
@@ -162,11 +189,14 @@ def _numbers(score: TokenScore) -> str:
 
 def examples_with_loss(options: argparse.Namespace) -> None:
     """`examples --loss`: the vocabulary is a model's, and so is the loss."""
-    from tui_llm.facts.pairs import PairsQuestion
-    from tui_llm.llm import named
-    from tui_llm.llm.token_bytes import token_text
+    from tui_llm.commands.engine import open_engine
+    from tui_llm.common.display import visible, visible_token
+    from tui_llm.facts.request import Request
+    from tui_llm.instruments.pairs.question import PairsQuestion
+    from tui_llm.llm.tokens import catalog
+    from tui_llm.llm.tokens.token_bytes import token_text
 
-    if named.is_known(options.tokenizer):
+    if catalog.is_known(options.tokenizer):
         raise UserError(f"{options.tokenizer} is a vocabulary without a model: give a model's name after --tokenizer")
     request = Request(prompt=options.text, allow_special=options.allow_special, token_window=1 << 30)
     pairs = open_engine(options.tokenizer).answer(PairsQuestion(request))
@@ -202,7 +232,9 @@ def examples_with_loss(options: argparse.Namespace) -> None:
 
 def compared(options: argparse.Namespace) -> None:
     """`tokens --compare`."""
-    from tui_llm.instruments.vocabularies import compare
+    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.common.display import fit, visible, visible_token
+    from tui_llm.instruments.vocabularies.answer import compare
 
     own = tokenizer_of(options.tokenizer)
     ids = own.encode(options.text, allow_special=options.allow_special)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm import storage
+from tui_llm.commands.options import AddCommand, model_options
 from tui_llm.commands.output import put_json
-from tui_llm.errors import UserError
-from tui_llm.tour.tour import Tour, path
+from tui_llm.common.errors import UserError
+
+
+def add(command: AddCommand) -> None:
+    tour = command("tour", "open the app with the tour: pre-training in ten steps, each done by you", "tour")
+    model_options(tour)
+    tour.add_argument("--prompt", default=None, metavar="TEXT", help="the text to begin with")
+    tour.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    tour.add_argument("--again", action="store_true", help="from the beginning, not where it was left")
+    tour.add_argument(
+        "--json", action="store_true", help="open nothing; print the steps and what is done, for programs"
+    )
 
 
 def tour(options: argparse.Namespace) -> int:
+    from tui_llm.common import storage
+    from tui_llm.tour.tour import Tour, path
+
     if options.again:
         try:
             storage.unlink(path(), missing_ok=True)
@@ -19,10 +32,10 @@ def tour(options: argparse.Namespace) -> int:
                 f"can't delete {path()}: {error.strerror or error}; delete it, or leave --again out"
             ) from error
     if not options.json:
-        from tui_llm import cli
+        from tui_llm.commands import app, parser
 
-        options.prompt = cli.DEFAULT_PROMPT if options.prompt is None else options.prompt
-        return cli.open_app(options, tour=True)
+        options.prompt = parser.DEFAULT_PROMPT if options.prompt is None else options.prompt
+        return app.open_app(options, tour=True)
     kept = Tour()
     kept.load()
     put_json({

@@ -7,27 +7,28 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_llm import report
 from tui_llm.commands.output import out_path, put, put_json
-from tui_llm.display import visible
-from tui_llm.errors import UserError
-from tui_llm.new_files import check_folder, write_folder
-from tui_llm.paths import expand
-from tui_llm.streams import complain
+from tui_llm.commands.streams import complain
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import check_folder, write_folder
+from tui_llm.common.paths import expand
+from tui_llm.facts import report
 
 if TYPE_CHECKING:
-    from tui_llm.llm.shape import GPTConfig
-    from tui_llm.training.pins import Pin
-    from tui_llm.training.presets import TrainingSettings
-    from tui_llm.training.run import Run
-    from tui_llm.training.timing import Rate
+    from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.training.plan.timing import Rate
+    from tui_llm.training.run.pins import Pin
+    from tui_llm.training.run.run import Run
+    from tui_llm.training.run.settings import TrainingSettings
 
 
 def train(options: argparse.Namespace) -> int:
-    from tui_llm.training import launch, pins
-    from tui_llm.training.follow import follow
-    from tui_llm.training.presets import TrainingSettings, from_fields
-    from tui_llm.training.run import find
+    from tui_llm.training.plan import launch
+    from tui_llm.training.plan.follow import follow
+    from tui_llm.training.run import pins
+    from tui_llm.training.run.run import find
+    from tui_llm.training.run.settings import TrainingSettings, from_fields
 
     if options.instruct:
         from tui_llm.commands.instruct import instruct
@@ -44,7 +45,7 @@ def train(options: argparse.Namespace) -> int:
         raise UserError("name the run: --run NAME")
     pinned = list(map(pins.parse, options.pin or ()))
     if options.tensorboard:
-        from tui_llm.training import extras
+        from tui_llm.training.plan import extras
 
         extras.check_tensorboard()
     if options.resume:
@@ -78,13 +79,13 @@ def train(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
     """The preset's name, what a new run is asked to do, its model's shape."""
-    from tui_llm.training.fields import settle
-    from tui_llm.training.presets import preset
+    from tui_llm.training.plan.fields import settle
+    from tui_llm.training.run.settings import preset
 
     name = options.preset or "small"
     settings, shape, found = settle(given, preset(name))
     if found:
-        from tui_llm.llm.tokenizer import load_folder
+        from tui_llm.llm.tokens.tokenizer import load_folder
 
         load_folder(found.folder)  # one that can't be opened is told now, not in the worker's log
     return name, settings, shape
@@ -92,27 +93,27 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
 
 def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
     """The shape of the model of a run with these settings; of `run` itself where that has begun from a model."""
-    from tui_llm.llm.finding import vocabulary_size
-    from tui_llm.training import cost, start
+    from tui_llm.llm.hub.lookup import vocabulary_size
+    from tui_llm.training.plan import cost, start
 
     if run and settings.from_model:
-        from tui_llm.llm.model_config import read_config
+        from tui_llm.llm.model.model_config import read_config
 
         return read_config(run.path / start.FOLDER)
     return cost.shape(settings, vocabulary_size(settings.tokenizer))
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
-    from tui_llm.llm import hub
-    from tui_llm.training import launch
-    from tui_llm.training.cost import cost
+    from tui_llm.llm.hub import hub, lookup
+    from tui_llm.training.plan import launch
+    from tui_llm.training.plan.cost import cost
 
     name, settings, shape = _settings(options, given)
     if options.shard and options.nproc in (None, 1) and not options.no_start:
         raise UserError("--shard cuts the model up between processes; say how many: --nproc N")
     if not settings.from_model:
         hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
-    model = hub.find(settings.from_model).folder if settings.from_model else None
+    model = lookup.find(settings.from_model).folder if settings.from_model else None
     run = launch.create(
         options.run,
         options.corpus,
@@ -135,7 +136,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 
 
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
-    from tui_llm.training.cost import cost
+    from tui_llm.training.plan.cost import cost
 
     found = cost(settings, shape)
     rate = _measure(settings, shape, options) if options.measure else None
@@ -152,7 +153,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
     ]  # fmt: skip
     if rate and seconds is not None:
-        from tui_llm.training.follow import duration
+        from tui_llm.training.plan.follow import duration
 
         fewer = f", with {rate.rows} rows at once" if rate.rows < settings.batch_size else ""
         rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
@@ -162,7 +163,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
 
 def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> Rate:
     """A few real steps, in a process that is gone afterwards, Ctrl+C included."""
-    from tui_llm.training.timing import Measurement
+    from tui_llm.training.plan.timing import Measurement
 
     measurement = Measurement(settings, shape, options.device or "auto")
     try:
@@ -178,9 +179,9 @@ def _bytes(count: int) -> str:
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
     """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more, the same
     step may be made in smaller batches, and it may be compiled or not."""
-    from tui_llm.llm import corpora
-    from tui_llm.training import launch
-    from tui_llm.training.presets import from_fields
+    from tui_llm.llm.data import corpora
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run.settings import from_fields
 
     config = run.config()
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
@@ -210,8 +211,9 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
 
 
 def control(options: argparse.Namespace) -> None:
-    from tui_llm.training import changes, launch, pins
-    from tui_llm.training.run import find
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run import changes, pins
+    from tui_llm.training.run.run import find
 
     run, asked = find(options.run), []
     pinning = options.pin or options.unpin
@@ -239,8 +241,8 @@ def control(options: argparse.Namespace) -> None:
 
 
 def stop(options: argparse.Namespace) -> int:
-    from tui_llm.training import launch
-    from tui_llm.training.run import find
+    from tui_llm.training.plan import launch
+    from tui_llm.training.run.run import find
 
     run = find(options.run)
     launch.stop(run)
@@ -254,8 +256,8 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> None:
-    from tui_llm.training.export import export as write
-    from tui_llm.training.run import find
+    from tui_llm.training.run.run import find
+    from tui_llm.training.worker.export import export as write
 
     run = find(options.run)
     folder = out_path(options.folder, "FOLDER")
@@ -270,7 +272,8 @@ def export(options: argparse.Namespace) -> None:
 
 
 def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
-    from tui_llm.training import extras, tensorboard
+    from tui_llm.training.plan import extras
+    from tui_llm.training.worker import tensorboard
 
     extras.check_tensorboard()
     if run.last_metric() is None:

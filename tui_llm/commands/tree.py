@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+from tui_llm.commands.options import (
+    AddCommand,
+    force_option,
+    json_option,
+    number,
+    prompt_options,
+    sampler_options,
+    whole,
+)
 from tui_llm.commands.output import out_path, put, put_json
-from tui_llm.display import truncate, visible, visible_token
-from tui_llm.errors import UserError
-from tui_llm.facts.tree import BranchQuestion, KnownQuestion
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.new_files import check_file
-from tui_llm.reading import Request
-from tui_llm.rounding import percent
-from tui_llm.tree import Growth, Node, Tree
-from tui_llm.tree_file import model_words, save, tree_json
+from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.tree.tree import Node, Tree
+
+
+def add(command: AddCommand) -> None:
+    tree = command("tree", "prompt → a tree of its likeliest continuations, each with its path probability", "tree")
+    tree.add_argument("prompt", metavar="PROMPT")
+    prompt_options(tree)
+    tree.add_argument("--branch", type=whole, default=3, metavar="K", help="continuations of each node (default 3)")
+    tree.add_argument("--depth", type=whole, default=4, metavar="D", help="tokens after the prompt (default 4)")
+    tree.add_argument("--min-probability", type=number, default=0.0, metavar="P", help="leave out ways that are less likely than P, all their tokens multiplied")  # fmt: skip
+    tree.add_argument("--max-nodes", type=whole, default=1000, metavar="N", help="stop before more than N tokens are in the tree; the likeliest ways come first (default 1000)")  # fmt: skip
+    tree.add_argument("--out", metavar="FILE", help="write it as JSON, for the tree's screen (T in the Generate pane)")
+    force_option(tree)
+    sampler_options(tree)
+    json_option(tree)
 
 
 def tree(options: argparse.Namespace) -> None:
+    from tui_llm.common.display import visible
+    from tui_llm.common.new_files import check_file
+    from tui_llm.facts.request import Request
+    from tui_llm.facts.sampler import SamplerSettings
+    from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion
+    from tui_llm.instruments.tree.tree import Growth, Tree
+    from tui_llm.instruments.tree.tree_file import save, tree_json
+
     for name, value in (("--branch", options.branch), ("--depth", options.depth), ("--max-nodes", options.max_nodes)):
         if value < 1:
             raise UserError(f"{name} is {value}; give 1 or more")
@@ -35,7 +62,7 @@ def tree(options: argparse.Namespace) -> None:
 
     out = None
     if options.out is not None:
-        from tui_llm.llm.finding import find
+        from tui_llm.llm.hub.lookup import find
 
         out, reads = out_path(options.out, "--out"), (find(options.model).folder,)
         check_file(out, force=options.force, inputs=reads)  # known before the work is done
@@ -62,6 +89,9 @@ def tree(options: argparse.Namespace) -> None:
 
 def lines(tree: Tree) -> list[str]:
     """The tree as people read it, its numbers named in the first lines."""
+    from tui_llm.common.display import truncate, visible
+    from tui_llm.instruments.tree.tree_file import model_words
+
     text = visible(tree.request.prompt)
     return [
         f"{visible(model_words(tree.weights))} · {len(tree.text_ids):,} tokens of text, {len(tree):,} in the tree",
@@ -74,6 +104,9 @@ def lines(tree: Tree) -> list[str]:
 
 
 def _line(node: Node) -> str:
+    from tui_llm.common.display import visible_token
+    from tui_llm.common.numbers import percent
+
     assert node.token is not None
     numbers = f"{percent(node.probability):>9} {percent(node.drawn):>9} {node.surprisal:>7.3f} {percent(node.path_probability):>9} {node.total:>7.3f}"
     return f"{numbers}  {'  ' * node.depth}{visible_token(node.token.text)}"

@@ -1,4 +1,13 @@
-"""What the instruments are asked, and what they answer: frozen dataclasses with plain numbers, one file an instrument.
+"""Plain frozen data that crosses floors: numbers, bytes and text, no tensors. Imports only `common`.
 
-`facts/NAME.py` holds a `Question` and its answer; `instruments/NAME.py` works it out. No torch here: the screen reads these.
+request.py     Request, Target and Question: what is asked
+sampler.py     the sampler's settings
+tokens.py      Token, Piece, Tokenization
+model.py       Weights and ModelInfo: the open model, the models that could be opened
+prediction.py  Candidate, Distribution, LossReading, TokenScore, GeneratedToken
+reading.py     Reading: everything that the panes show for one request
+engine.py      the engine's interface
+place.py       a position in a text
+recipe.py      optimizer, step size and steps of Learn this
+report.py      readings as JSON and as plain text
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tui_llm.reading import Token
+from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)

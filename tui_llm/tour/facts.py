@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tui_llm.llm.sampler import SamplerSettings
-from tui_llm.reading import GeneratedToken, Question, Reading, Token
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Question
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token
 
 Answer = TypeVar("Answer")
 

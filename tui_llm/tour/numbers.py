@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from tui_llm.display import truncate, visible
+from tui_llm.common.display import truncate, visible
 
 LOGITS = {"mat": 3.2, "rug": 1.3, "moon": -2.1}
 TABLE = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}

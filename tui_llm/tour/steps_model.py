@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tui_llm.facts.attention import Attention, AttentionQuestion
-from tui_llm.facts.draws import Draw, DrawQuestion, Histogram, HistogramQuestion
-from tui_llm.facts.instruct import Instructed, InstructQuestion
-from tui_llm.facts.lens import Lens, LensQuestion
-from tui_llm.facts.scratch import Scratch, ScratchQuestion
-from tui_llm.llm.instruction_pairs import EXAMPLES, show
-from tui_llm.reading import GeneratedToken
-from tui_llm.rounding import percent_said
+from tui_llm.common.numbers import percent_said
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
+from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.lens.question import Lens, LensQuestion
+from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
+from tui_llm.llm.data.instruction_pairs import EXAMPLES, show
 from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing, not_yet
 from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step

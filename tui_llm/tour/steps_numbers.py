@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tui_llm.facts.gradient import Gradient, GradientQuestion
-from tui_llm.facts.learn import Learned, LearnQuestion, Runner
-from tui_llm.facts.scratch import Scratch, ScratchQuestion
-from tui_llm.reading import Candidate, LossReading
-from tui_llm.rounding import p_said, percent_said
+from tui_llm.common.numbers import p_said, percent_said
+from tui_llm.facts.prediction import Candidate, LossReading
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
+from tui_llm.instruments.learn.question import Learned, LearnQuestion, Runner
+from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
 from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
 from tui_llm.tour.step import Part, Step

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tui_llm import paths
-from tui_llm.facts.merges import Merges, MergesQuestion
-from tui_llm.facts.neighbours import Neighbours, NeighboursQuestion
-from tui_llm.facts.pairs import Pairs, PairsQuestion
-from tui_llm.facts.textfile import TextFile, TextFileQuestion
-from tui_llm.facts.vocabularies import Vocabularies, VocabulariesQuestion
-from tui_llm.llm import letters
-from tui_llm.reading import Token
+from tui_llm.common import paths
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.merges.question import Merges, MergesQuestion
+from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
+from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
+from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
+from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion
+from tui_llm.llm.tokens import letters
 from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
 from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step

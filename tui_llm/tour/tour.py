@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tui_llm import paths
-from tui_llm.errors import UserError
-from tui_llm.files import write_json
-from tui_llm.foreign_files import read_json
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import read_json
 from tui_llm.tour.facts import Facts
 from tui_llm.tour.step import Part, Step
 

@@ -14,20 +14,21 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from tui_llm.display import truncate, visible
-from tui_llm.errors import UserError
-from tui_llm.tui.asker import one_line
-from tui_llm.tui.closing_keys import ClosingKeys
-from tui_llm.tui.commands import COMMANDS, PANES, Command, bindings
-from tui_llm.tui.last_resort import LastResort
-from tui_llm.tui.live import is_live
-from tui_llm.tui.saving import save_new
-from tui_llm.tui.screens.lab import LabScreen
-from tui_llm.tui.textual_private import ResilientApp
-from tui_llm.tui.themes import DARK, LIGHT, readable
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.errors import UserError
+from tui_llm.tui.keymap import COMMANDS, bindings
+from tui_llm.tui.kit.closing_keys import ClosingKeys
+from tui_llm.tui.kit.command import PANES, Command
+from tui_llm.tui.kit.last_resort import LastResort
+from tui_llm.tui.kit.live import is_live
+from tui_llm.tui.kit.save import save_new
+from tui_llm.tui.kit.textual_private import ResilientApp
+from tui_llm.tui.kit.themes import DARK, LIGHT, readable
+from tui_llm.tui.lab.lab import LabScreen
+from tui_llm.tui.state.asker import one_line
 
 if TYPE_CHECKING:
-    from tui_llm.reading import Engine
+    from tui_llm.facts.engine import Engine
 
 WHAT_CELLS = 60  # of an internal error, so that what follows it has room; the log has all of it
 
@@ -167,13 +168,13 @@ class LabApp(ResilientApp):
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_command_palette(self) -> None:
-        from tui_llm.tui.screens.palette import Palette
+        from tui_llm.tui.kit.palette import Palette
 
         if not isinstance(self.screen, Palette):
             self.push_screen(Palette(id="--command-palette"))
 
     def action_show_help(self) -> None:
-        from tui_llm.tui.screens.help import HelpScreen
+        from tui_llm.tui.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())

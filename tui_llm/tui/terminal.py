@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from tui_llm import paths
-from tui_llm.errors import UserError
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.input import safe
 

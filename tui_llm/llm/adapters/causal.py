@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tui_llm.errors import UserError
-from tui_llm.llm import device
-from tui_llm.llm.adapters.describing import context_of
+from tui_llm.common.errors import UserError
+from tui_llm.llm.adapters.description import context_of
+from tui_llm.llm.model import device
 
 _PROBE = 8  # tokens that the model is tried with
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import SETTINGS, read_foreign_text, read_json
-from tui_llm.llm.tokenizer import END_OF_TEXT, Tokenizer
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import SETTINGS, read_foreign_text, read_json
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 _LONGEST = 200_000  # characters of a template
 _MOST_STEPS = 500_000  # lines of a template that are run for a message; a usual one takes some tens

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import read_json
-from tui_llm.llm import device, memory
-from tui_llm.llm.adapters import chat, checking
+from tui_llm.common import memory
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.adapters import chat, checks
 from tui_llm.llm.adapters.causal import CausalPredictor
 from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, is_failure, load_json
+from tui_llm.llm.model import device
 
 EXTRA = "pip install 'tui-llm[transformers]'"
 
@@ -33,7 +34,7 @@ def _open(
     library: Any, path: Path, name: str, place: torch.device
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-    checking.check_files(where)
+    checks.check_files(where)
     raw = {} if how else _checked_config(path, library)
     model = _placed(_opened(library, where, how, path, place), path, place)
     predictor = CausalPredictor(model, name)
@@ -107,8 +108,8 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
     """The model and the names of weights that it lacks."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-    weights = checking.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
-    more = checking.check_config(library, config, weights, path / "config.json")
+    weights = checks.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
+    more = checks.check_config(library, config, weights, path / "config.json")
     model, info = library.AutoModelForCausalLM.from_pretrained(
         str(path),
         trust_remote_code=False,
@@ -133,8 +134,8 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
     config = library.AutoConfig.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
     )
-    stored = checking.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
-    more = checking.check_config(library, config, stored, path)
+    stored = checks.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
+    more = checks.check_config(library, config, stored, path)
     memory.check(
         8 * header.numbers + more, memory.free_bytes(), f"opening {path}"
     )  # the file's numbers, and the model's
@@ -159,7 +160,7 @@ def _placed(model: Any, path: Path, place: torch.device) -> Any:
         raise UserError(f"{path} can't be put on {place}: {_line(error)}") from error
 
 
-def _precision(path: Path, weights: checking.Stored, more: int, place: torch.device) -> torch.dtype | str:
+def _precision(path: Path, weights: checks.Stored, more: int, place: torch.device) -> torch.dtype | str:
     """float32, so that the numbers are those of the weights; as stored where that would fill the memory. Raises `UserError`
     where that is too much as well."""
     free = device.free_bytes(place)
@@ -180,7 +181,7 @@ def _vocabulary(
         if begin is None:
             begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
         return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
-    checking.check_vocabulary(where)
+    checks.check_vocabulary(where)
     try:
         # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers makes it one of its library's.
         made = library.AutoTokenizer.from_pretrained(

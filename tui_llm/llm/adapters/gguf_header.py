@@ -13,8 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import open_foreign
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import open_foreign
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9

@@ -13,11 +13,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tui_llm.errors import UserError
-from tui_llm.foreign_files import TOKENIZER, parse_json, read_foreign_text, whole_number
-from tui_llm.llm.texts import clean
-from tui_llm.llm.tokenizer import Tokenizer, byte_characters
-from tui_llm.llm.vocab_json import MOST_IDS, check_ids
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import TOKENIZER, parse_json, read_foreign_text, whole_number
+from tui_llm.llm.tokens.text import clean
+from tui_llm.llm.tokens.tokenizer import Tokenizer, byte_characters
+from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
 
 FILE = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")

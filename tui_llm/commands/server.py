@@ -1,0 +1,88 @@
+"""The server: textual-serve's, for this page alone."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from textual_serve.app_service import AppService
+from textual_serve.server import Server as TextualServer
+
+from tui_llm.commands.browser_messages import DEFAULT, CheckedSocket, size
+from tui_llm.common.display import visible
+
+FONT = "<style>@font-face { font-family: 'Roboto Mono'; src: url('/static/fonts/RobotoMono-VariableFont_wght.ttf'); }</style>"
+
+
+class OneLine(logging.Formatter):
+    """What went wrong, in a line: a request that no server could answer is no reason for a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        reason = f": {type(error).__name__}: {error}" if error is not None else ""
+        return "tui-llm: " + visible(" ".join(f"{record.getMessage()}{reason}".split()))[:300]
+
+
+class Server(TextualServer):
+    """Answers only to its own address, and takes keys only from its own page: any other page that the browser has open
+    could connect too (browsers let them), or reach it under a name of its own (DNS rebinding)."""
+
+    def __init__(self, command: str, host: str, port: int) -> None:
+        shown = f"[{host}]" if ":" in host else host
+        super().__init__(command, host, port, title="tui-llm", public_url=f"http://{shown}:{port}")
+        self.anywhere = host in ("0.0.0.0", "::")  # reached under names that nobody here knows
+        names = {shown, "localhost", "127.0.0.1", "[::1]"} if shown in ("localhost", "127.0.0.1", "[::1]") else {shown}
+        self.hosts = {f"{name}:{port}" for name in names}
+        self.hosts |= set(names) if port == 80 else set()
+
+    async def _make_app(self) -> web.Application:
+        app = await super()._make_app()
+        app.middlewares.append(self._own_page_only)
+        return app
+
+    @web.middleware
+    async def _own_page_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host, origin = request.host, request.headers.get("Origin")
+        if not self.anywhere and host not in self.hosts:
+            raise web.HTTPForbidden(text=f"this is {self.public_url}")
+        if request.path == "/ws" and origin != f"http://{host}":
+            raise web.HTTPForbidden(text="only the page of this server may connect")
+        try:
+            return await handler(request)
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise web.HTTPNotFound(text="there is no such page") from error
+
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+        """With a size that a screen can have: the app's process is told it before any message comes."""
+        numbers = (request.query.get(name, "") for name in ("width", "height"))
+        given = [int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None for text in numbers]
+        width, height = size(*(one or usual for one, usual in zip(given, DEFAULT, strict=True)))
+        return await super().handle_websocket(
+            request.clone(rel_url=request.rel_url.with_query(width=width, height=height))
+        )
+
+    async def _process_messages(self, websocket: Any, app_service: AppService) -> None:
+        await super()._process_messages(CheckedSocket(websocket), app_service)  # type: ignore[arg-type]
+
+    async def handle_index(self, request: web.Request) -> web.StreamResponse:
+        """Under the name that the browser knows it by: 127.0.0.1 and localhost are two pages to it."""
+        before, self.public_url = self.public_url, f"http://{request.host}"
+        try:
+            page = await super().handle_index(request)
+            assert isinstance(page, web.Response)
+            # Its font comes from this server too, not from a stranger's: the page works without a network.
+            page.text = re.sub(r"<link[^>]*fonts\.googleapis\.com[^>]*>", FONT, page.text or "")
+            return page
+        finally:
+            self.public_url = before
+
+    def initialize_logging(self) -> None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+    async def on_startup(self, app: web.Application) -> None:
+        """Its own word is on the screen already."""

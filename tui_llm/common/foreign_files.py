@@ -1,0 +1,177 @@
+"""Reading files that others made: a regular file, of a bounded size, or one line that says what it is instead.
+
+A model folder, a vocabulary or a text can hold a named pipe, a link to an endless device, or a sparse file of terabytes. Whatever
+opens a file of the user's opens it here. JSON is read in bounded memory: its size, its depth and its number of values are checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+
+# The most bytes that a file of each kind may have.
+SETTINGS = (
+    16 << 20
+)  # config.json, tokenizer_config.json, a run's own files, a chat template (the largest known: about 2 MB)
+VOCABULARY = 64 << 20  # vocab.json, merges.txt, a .tiktoken file, tokenizer.model (the largest known: about 10 MB)
+TOKENIZER = 128 << 20  # tokenizer.json (the largest known: about 35 MB)
+
+# Python needs up to some 130 bytes for a value that JSON writes in three: these bound the memory, not the bytes alone.
+MOST_VALUES = 6_000_000  # Gemma's tokenizer.json, the largest known, has about 2.5 million
+_DEPTH = 100  # arrays and objects inside each other
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+class NotRegular(OSError):
+    """A folder, a named pipe, a device or a socket where a file should be."""
+
+
+class TooLarge(OSError):
+    """More bytes than such a file may have."""
+
+
+def _check(path: Path, found: os.stat_result, most: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
+        raise NotRegular(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+    if most is not None and found.st_size > most:
+        raise _too_large(path, found.st_size, most)
+
+
+def _too_large(path: Path, size: int, most: int) -> TooLarge:
+    return TooLarge(errno.EFBIG, f"it has {size:,} bytes, over the {most:,} that such a file may have", str(path))
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+
+
+def open_regular(path: Path, most: int | None = None) -> BufferedReader:
+    """`path`, or what it links to, open for reading in binary. Never blocks.
+
+    Raises OSError: `NotRegular` where it is no regular file, `TooLarge` where it has more than `most` bytes.
+    """
+    _check(path, _stat(path), most)  # first: opening some devices does something
+    # Not blocking, and asked again: between the two looks another file may have taken its place.
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags)
+    try:
+        _check(path, os.fstat(descriptor), most)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The whole file. Raises like `open_regular`; a file that grows, or whose size the system doesn't tell, is bounded too."""
+    with open_regular(path, most) as file:
+        data = bytearray()
+        while block := file.read(1 << 20):
+            data += block
+            if len(data) > most:
+                raise _too_large(path, len(data), most)
+    return bytes(data)
+
+
+@contextmanager
+def open_foreign(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
+    """As `open_regular`, and raises `UserError`; also for an OSError while the file is read."""
+    with _said(path), open_regular(path, most) as file:
+        yield file
+
+
+def check_foreign(path: Path, most: int | None = None) -> int:
+    """The file's size in bytes, without opening it. Raises like `open_foreign`."""
+    with _said(path):
+        found = _stat(path)
+        _check(path, found, most)
+    return found.st_size
+
+
+def read_foreign(path: Path, most: int) -> bytes:
+    """As `read_regular`, and raises `UserError`."""
+    with _said(path):
+        return read_regular(path, most)
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotRegular as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; put the file itself there") from error
+    except TooLarge as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; get it again") from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+
+
+def read_foreign_text(path: Path, most: int) -> str:
+    """The whole file as UTF-8. Raises like `read_foreign`, and where it is no UTF-8."""
+    try:
+        return read_foreign(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start:,}); get it again") from error
+
+
+def read_json(path: Path, most: int = SETTINGS) -> Any:
+    """Raises `UserError` where the file is missing, unreadable, too large or not JSON."""
+    return parse_json(read_foreign(path, most), path)
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """JSON in UTF-8 from `path`. Raises `UserError` where it is no JSON, has more than `MOST_VALUES` values, or is nested
+    more than a hundred deep."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
+        raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has so many")
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deep to be valid; it may be damaged") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({_line(error)}); it may be damaged or cut short") from error
+    if _deeper(value, _DEPTH):
+        raise UserError(f"{path} is nested too deep to be valid; it may be damaged")
+    return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether arrays and objects stand inside each other more than `depth` times."""
+    level = [value]
+    for _ in range(depth + 1):
+        inside = chain.from_iterable(
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))
+        )
+        level = [one for one in inside if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def whole_number(value: Any, least: int, most: int) -> int | None:
+    """`value` where it is an integer from `least` to `most` (no true, no 3.0), else None."""
+    return value if type(value) is int and least <= value <= most else None

@@ -1,0 +1,143 @@
+"""Where things live: runs and pulled models in the user's data folder, vocabularies and tokenised text in the cache.
+
+`TUI_LLM_HOME`, when it is set, holds both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import platformdirs
+
+from tui_llm.common.errors import UserError
+
+HOME = "TUI_LLM_HOME"
+
+
+def expand(text: str | Path, said: str = "") -> Path:
+    """`text` as a path, `~` and `~user` expanded. `said` is the variable or option that has it.
+
+    Raises `UserError` where no file can have that name: an unknown user, a zero byte, a name too long, a loop of links.
+    """
+    front = f"{said} is {_short(text)}: " if said else f"{_short(text)} can't be a path: "
+    try:
+        path = Path(text).expanduser()
+        os.lstat(path)
+    except RuntimeError as error:  # ~nobody
+        raise UserError(f"{front}there is no such user's home folder; write the whole path") from error
+    except ValueError as error:  # a zero byte, a surrogate that stands for no byte
+        raise UserError(f"{front}it has a character that no file name can have; give another one") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(f"{front}{error.strerror}; give another one") from error
+    return path
+
+
+def _short(text: str | Path) -> str:
+    said = str(text)
+    return said if len(said) <= 200 else f"{said[:200]}…"
+
+
+def absolute(text: str | Path, said: str = "") -> Path:
+    """As `expand`, from the root. Raises `UserError` where the current folder is gone too."""
+    path = expand(text, said)
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise UserError(f"{GONE}, or write the whole path of {path}") from error
+
+
+GONE = "the current folder was deleted; change to another one (cd)"
+
+
+def check_current_folder() -> None:
+    """Raises `UserError` where it was deleted: relative paths mean nothing then, and MKL, which torch brings, ends the program
+    that loads it there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(GONE) from error
+
+
+def home() -> Path | None:
+    """The folder that `TUI_LLM_HOME` names, or None where it is unset or empty. Raises `UserError` where it can be no
+    folder."""
+    value = os.environ.get(HOME, "")
+    if not value:
+        return None
+    path = absolute(value, HOME)
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise UserError(f"{HOME} is {value}, which is no folder; set it to one, or to a path where one can be made")
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a loop of links
+        if isinstance(error, FileNotFoundError):
+            return path.resolve()
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{HOME} is {value}: {why}; set it to another folder") from error
+
+
+def chosen_by_us(path: Path) -> bool:
+    """Whether `path` lies where tui-llm keeps its own files, not where a person asked for it."""
+    try:
+        return any(path.is_relative_to(top) for top in (data_dir(), cache_dir(), log_dir()))
+    except UserError:
+        return False
+
+
+def data_dir() -> Path:
+    """What must not be lost: runs, models."""
+    return home() or Path(platformdirs.user_data_dir("tui-llm", appauthor=False))
+
+
+def cache_dir() -> Path:
+    """What can be made again: vocabularies, tokenised corpora."""
+    top = home()
+    return top / "cache" if top else Path(platformdirs.user_cache_dir("tui-llm", appauthor=False))
+
+
+def log_dir() -> Path:
+    top = home()
+    return top / "log" if top else Path(platformdirs.user_log_dir("tui-llm", appauthor=False))
+
+
+def runs_dir() -> Path:
+    return data_dir() / "runs"
+
+
+def pins_path() -> Path:
+    """The prompts that the user pinned."""
+    return data_dir() / "pins.json"
+
+
+def models_dir() -> Path:
+    """Models that the user pulled or made."""
+    return data_dir() / "models"
+
+
+def pulled_model(name: str) -> Path:
+    """The folder of a model pulled from the hub: OWNER/NAME is OWNER--NAME there, as no name on the hub has two dashes."""
+    return models_dir() / name.replace("/", "--")
+
+
+def vocabularies_dir() -> Path:
+    """Vocabularies that the user added under a name."""
+    return data_dir() / "vocabularies"
+
+
+def shipped_models_dir() -> Path:
+    """The models that come with this package: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+RUN = "run:"
+
+
+def run_model(name: str) -> str:
+    """What opens run `name`'s newest checkpoint as a model, also where a shipped model has the same name."""
+    return RUN + name

@@ -1,0 +1,32 @@
+"""How a step of "Learn this" is taken. No torch here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tui_llm.common.errors import UserError
+
+OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
+USUAL = {"sgd": 1e-3, "adamw": 1e-4}
+"""Step sizes with which a step or two teach nano something and break little."""
+LARGEST = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`optimiser` is sgd (θ − size · gradient, nothing else) or adamw (β 0.9 and 0.999, weight decay 0.01: torch's own)."""
+
+    optimiser: str = "sgd"
+    learning_rate: float = USUAL["sgd"]
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Raises `UserError` on an optimiser or a step size that there can't be."""
+    if recipe.optimiser not in OPTIMISERS:
+        raise UserError(f"there is no optimiser {recipe.optimiser!r} here; there are: {', '.join(OPTIMISERS)}")
+    if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= LARGEST):
+        raise UserError(
+            f"the step size is {recipe.learning_rate:g}; give one above 0 and up to {LARGEST:g}, such as 0.001"
+        )
+    return recipe

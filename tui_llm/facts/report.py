@@ -1,0 +1,267 @@
+"""Readings as JSON for programs and as plain text for people: what the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.common.numbers import adding, difference, percent, plain
+from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token, Tokenization
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def token_json(token: Token) -> dict[str, Any]:
+    return {"id": token.id, "bytes": token.bytes.hex(), "text": token.text}
+
+
+def tokens_json(tokens: Tokenization) -> dict[str, Any]:
+    return {
+        "tokenizer": tokens.tokenizer,
+        "count": tokens.count,
+        "tokens": [token_json(t) for t in tokens.tokens],
+    }
+
+
+def candidate_json(row: Candidate) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "id": row.id,
+        "bytes": row.bytes.hex(),
+        "text": row.text,
+        "logit": finite(row.logit),
+        "raw_probability": row.raw_probability,
+        "tempered_probability": row.tempered,
+        "probability": row.probability,
+        "cumulative": row.cumulative,
+        "kept": row.kept,
+        "score": finite(row.score),
+        "scaled": finite(row.scaled),
+        "numerator": finite(row.numerator),
+    }
+
+
+def rest_json(rest: Rest) -> dict[str, Any]:
+    return {
+        "count": rest.count,
+        "raw_probability": rest.raw_probability,
+        "probability": rest.probability,
+        "kept": rest.kept,
+    }
+
+
+def distribution_json(spread: Distribution) -> dict[str, Any]:
+    return {
+        "vocabulary": spread.vocabulary,
+        "logsumexp": spread.logsumexp,
+        "entropy": spread.entropy,
+        "effective_choices": spread.choices,
+        "largest_scaled": finite(spread.peak),
+        "sum_of_numerators": spread.total,
+        "logsumexp_scaled": finite(spread.log_total),
+        "kept_mass": spread.kept_mass,
+        "kept": spread.kept,
+        "candidates": [candidate_json(row) for row in spread.candidates],
+        "rest": rest_json(spread.rest),
+    }
+
+
+def logits_json(reading: Reading) -> dict[str, Any]:
+    assert reading.distribution is not None
+    return {
+        "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
+        "step": reading.weights.step,
+        "prompt_ids": list(reading.prompt_ids),
+        "fed": reading.fed,
+        **distribution_json(reading.distribution),
+    }
+
+
+def loss_json(reading: Reading) -> dict[str, Any]:
+    lossy = reading.loss
+    assert lossy is not None
+    return {
+        "model": reading.weights.name,
+        "weights": reading.weights.kept_as,
+        "step": reading.weights.step,
+        "prompt_ids": list(reading.prompt_ids),
+        "target_ids": [t.id for t in lossy.tokens],
+        "tokens": [
+            {
+                "id": t.id,
+                "bytes": t.bytes.hex(),
+                "text": t.text,
+                "rank": t.rank,
+                "logit": finite(t.logit),
+                "logsumexp": t.logsumexp,
+                "probability": t.probability,
+                "loss": finite(t.loss),
+                "gradient": t.gradient,
+            }
+            for t in lossy.tokens
+        ],
+        "sum": finite(lossy.sum),
+        "mean": finite(lossy.mean),
+        "bits": finite(lossy.bits),
+        "perplexity": finite(lossy.perplexity),
+        "uniform_loss": lossy.uniform_loss,
+    }
+
+
+def step_json(step: GeneratedToken) -> dict[str, Any]:
+    return {
+        "id": step.id,
+        "u": step.u,
+        "probability": step.probability,
+        "raw_probability": step.raw_probability,
+        "rank": step.rank,
+        "bytes": step.bytes.hex(),
+        "text": step.text,
+    }
+
+
+def finite(value: float) -> float | str:
+    """JSON has no infinities: they are written as text."""
+    return value if abs(value) != float("inf") and value == value else str(value)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = ()) -> str:
+    """Columns as wide as their widest cell, measured in terminal cells; numbers to the right, `left` columns not."""
+    from rich.cells import cell_len
+
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
+    out = []
+    for line in lines:
+        cells = [
+            fit(cell, width) if i in left else " " * (width - cell_len(cell)) + cell
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out)
+
+
+def settings_text(settings: SamplerSettings) -> str:
+    parts = ["greedy (T = 0)" if settings.greedy else f"T = {settings.temperature:g}"]
+    parts += [f"top-k {settings.top_k}"] if settings.top_k else []
+    parts += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
+    parts += [f"min-p {settings.min_p:g}"] if settings.min_p else []
+    parts += [f"repetition penalty {settings.repetition_penalty:g}"] if settings.repetition_penalty != 1 else []
+    return ", ".join(parts)
+
+
+def tokens_text(tokens: Tokenization) -> str:
+    head = f"{tokens.count:,} tokens in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
+    rows = [
+        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" ")) for i, t in enumerate(tokens.tokens)
+    ]
+    return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
+
+
+def rows_text(spread: Distribution, candidates: Sequence[Candidate]) -> str:
+    """Some rows of the table."""
+    return table(_header(spread), _cells(candidates), left=(1, 8))
+
+
+def _header(spread: Distribution) -> tuple[str, ...]:
+    processed = f"p ({settings_text(spread.sampler)})"
+    return ("rank", "token", "id", "logit", "e^logit", "raw p", processed, "cumulative", "")
+
+
+def _cells(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
+    return [
+        (str(row.rank), visible_token(row.text), str(row.id), f"{row.logit:.3f}", f"{row.exp_logit:.4g}",
+         percent(row.raw_probability), percent(row.probability), percent(row.cumulative), "" if row.kept else "cut")
+        for row in candidates
+    ]  # fmt: skip
+
+
+def distribution_text(spread: Distribution) -> str:
+    rows = _cells(spread.candidates)
+    if spread.rest.count:
+        rest = spread.rest
+        mark = "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
+        rows.append(
+            (
+                "",
+                f"{rest.count:,} others",
+                "",
+                "",
+                "",
+                percent(rest.raw_probability),
+                percent(rest.probability),
+                "",
+                mark,
+            )
+        )
+    lines = [
+        table(_header(spread), rows, left=(1, 8)),
+        f"logsumexp {spread.logsumexp:.4f}   entropy {spread.entropy:.4f} nats = {spread.choices:.4g} effective choices   "
+        f"kept {spread.kept:,} of {spread.vocabulary:,} tokens, which hold {percent(spread.kept_mass)} after temperature",
+    ]
+    return "\n".join(lines)
+
+
+def heading(reading: Reading) -> str:
+    w = reading.weights
+    step = f", step {w.step:,}" if w.step is not None else ""
+    kept = "" if w.kept_as == "fp32" else f", {w.kept_as} weights"
+    lines = [
+        f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
+    ]
+    if reading.fed < len(reading.prompt_ids):
+        lines.append(
+            f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"
+        )
+    return "\n".join(lines)
+
+
+def reading_text(reading: Reading) -> str:
+    """A whole reading: whose it is, the tokens, the prediction and the loss."""
+    tokens = reading.tokens
+    shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
+    parts = [heading(reading), f"{tokens.count:,} tokens: {shown}"]
+    if reading.position < len(reading.prompt_ids):
+        parts.append(f"after the first {reading.position:,} of them:")
+    if reading.problem:
+        parts.append(visible(reading.problem))
+    if reading.distribution is not None:
+        parts.append(distribution_text(reading.distribution))
+    if reading.loss is not None:
+        parts.append(visible(reading.loss.problem) if reading.loss.problem else loss_text(reading.loss))
+    return "\n".join(parts)
+
+
+def loss_text(lossy: LossReading) -> str:
+    losses, total_loss = adding([t.loss for t in lossy.tokens], lossy.sum, 4)
+    rows = [
+        (
+            visible_token(t.text),
+            str(t.id),
+            str(t.rank),
+            f"{t.logit:.4f}",
+            f"{t.logsumexp:.4f}",
+            percent(t.probability),
+            loss,
+        )
+        for t, loss in zip(lossy.tokens, losses, strict=True)
+    ]
+    lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
+    if len(lossy.tokens) == 1:
+        one = lossy.tokens[0]
+        total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
+        lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
+    else:
+        lines.append(f"sum {total_loss} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
+    lines.append(
+        f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}, one in {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
+    )
+    return "\n".join(lines)

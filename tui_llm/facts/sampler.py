@@ -1,0 +1,47 @@
+"""The sampler's settings: how raw probabilities are reshaped and cut before a token is drawn. No torch here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tui_llm.common.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """Applied in this order: repetition penalty, temperature, softmax, top-k, top-p, min-p, renormalise (see
+    `distribution.process`).
+
+    temperature: divides the logits; 0 is greedy (all probability on the largest logit).
+    top_k: keep the k likeliest tokens; 0 keeps all.
+    top_p: keep the smallest set whose cumulative probability reaches p; 1 keeps all, 0 keeps one.
+    min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    repetition_penalty: what the logits of tokens that stand in the text already are divided by where positive, multiplied
+    by where negative; 1 changes nothing.
+
+    Raises `UserError` on a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UserError(f"temperature is {self.temperature}; give a number from 0 (greedy) up, such as 0.8")
+        if self.top_k < 0:
+            raise UserError(f"top-k is {self.top_k}; give 0 (off) or how many tokens to keep")
+        for name, value in (("top-p", self.top_p), ("min-p", self.min_p)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} is {value}; give a number from 0 to 1")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise UserError(
+                f"repetition penalty is {self.repetition_penalty}; give a number above 0: 1 is off, 1.2 makes repeats rarer"
+            )
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0

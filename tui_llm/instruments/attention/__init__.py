@@ -1,0 +1,5 @@
+"""Attention: softmax(q · k ÷ √D) of every head, from one token.
+
+question.py  the question and its answer as plain data
+answer.py    how it is computed
+"""

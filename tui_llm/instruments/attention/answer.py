@@ -1,0 +1,47 @@
+"""Attention from one token: softmax(q · k ÷ √D) of every head, and its means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import UserError
+from tui_llm.instruments.attention.question import Attention, AttentionQuestion, Look
+from tui_llm.instruments.trace import traced
+from tui_llm.llm.model import inside
+from tui_llm.session.desk import Desk
+
+
+@torch.inference_mode()
+def answer(desk: Desk, question: AttentionQuestion, overtaken: Callable[[], bool]) -> Attention:
+    """Raises `UserError` where the text has no such token, or the weights are damaged."""
+    trace, place = traced(desk, question.request, question.number, overtaken)
+    rows = inside.attention(trace, place.index)  # (N, H, T)
+    if not rows.isfinite().all():
+        raise UserError(
+            "the attention holds NaN: the weights are damaged or training has diverged; open another model or an "
+            "earlier checkpoint"
+        )
+    layers = rows.mean(1)  # (N, T)
+    return Attention(
+        desk.weights(),
+        place,
+        tuple(looks(layer) for layer in rows),
+        looks(layers),
+        looks(layers.mean(0, keepdim=True))[0],
+    )
+
+
+def looks(rows: Tensor) -> tuple[Look, ...]:
+    """Rows of weights (R, T), each with a sum of 1, as plain facts."""
+    entropies = torch.special.entr(rows.double()).sum(-1).tolist()
+    peaks = rows.amax(-1, keepdim=True)
+    places = torch.arange(rows.size(-1)).expand_as(rows)
+    strongest = places.where(rows == peaks, rows.size(-1)).amin(-1).tolist()  # the first of those that are alike
+    return tuple(
+        Look(tuple(weights), first, entropy, math.exp(entropy))
+        for weights, first, entropy in zip(rows.tolist(), strongest, entropies, strict=True)
+    )

@@ -1,0 +1,126 @@
+"""Draws: a uniform number laid on the cumulative distribution, once under several settings, or many times under one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.prediction import Candidate
+from tui_llm.facts.request import Request
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import (
+    BINS,
+    LEAST_EXPECTED,
+    MOST_DRAWS,
+    SEGMENTS,
+    Bin,
+    Draw,
+    DrawQuestion,
+    Histogram,
+    HistogramQuestion,
+    Landing,
+    Segment,
+)
+from tui_llm.llm.predict.distribution import Processed
+from tui_llm.llm.predict.generate import uniform
+from tui_llm.session.desk import Desk
+from tui_llm.session.prediction import candidates, candidates_of
+from tui_llm.session.tokenization import bytes_of
+
+_CHUNK = 4096  # draws between two looks whether they are still wanted
+
+
+def answer(desk: Desk, question: DrawQuestion | HistogramQuestion, overtaken: Callable[[], bool]) -> Draw | Histogram:
+    """Raises `UserError` where there is nothing to draw from, or u or the count is out of range."""
+    if isinstance(question, HistogramQuestion):
+        return _histogram(desk, question, overtaken)
+    u = uniform(question.seed, question.index) if question.u is None else question.u
+    if not 0 <= u < 1:
+        raise UserError(f"u is {u}; give a number from 0 up to, but not, 1")
+    landings = tuple(_landing(desk, question.request, sampler, u, overtaken) for sampler in question.samplers)
+    return Draw(desk.weights(), u, desk.tokenizer.size, landings)
+
+
+def _processed(
+    desk: Desk, request: Request, sampler: SamplerSettings, overtaken: Callable[[], bool]
+) -> tuple[Processed, Tensor]:
+    """What is drawn from, and its running sum (float64, one for each token that is kept), as `Processed.place` has it."""
+    request = dataclasses.replace(request, sampler=sampler)
+    processed = desk.prediction(request, overtaken)
+    return processed, processed.probability[: processed.kept_count].cumsum(-1)
+
+
+def _landing(
+    desk: Desk, request: Request, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
+) -> Landing:
+    processed, sums = _processed(desk, request, sampler, overtaken)
+    shown = candidates(processed, min(SEGMENTS, processed.kept_count), lambda id: bytes_of(desk.tokenizer, id))
+
+    def segment(candidate: Candidate, place: int) -> Segment:
+        # The sum may round to a little off 1, where the last interval ends.
+        stop = 1.0 if place == processed.kept_count - 1 else float(sums[place])
+        return Segment(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
+
+    segments = tuple(segment(candidate, place) for place, candidate in enumerate(shown))
+    place = processed.place(u)
+    hit = segments[place] if place < len(segments) else segment(_candidate(desk, processed, place), place)
+    return Landing(sampler, hit, segments, processed.kept_count)
+
+
+def _candidate(desk: Desk, processed: Processed, place: int) -> Candidate:
+    return candidates_of([processed.row(place)], lambda id: bytes_of(desk.tokenizer, id))[0]
+
+
+def _histogram(desk: Desk, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
+    total = question.count
+    if not 1 <= total <= MOST_DRAWS:
+        raise UserError(f"{total} draws; give a number from 1 to {MOST_DRAWS}")
+    sampler = question.request.sampler
+    processed, sums = _processed(desk, question.request, sampler, overtaken)
+    kept = processed.kept_count
+    counts = torch.zeros(kept, dtype=torch.int64)
+    for start in range(0, total, _CHUNK):
+        if overtaken():
+            raise Overtaken
+        numbers = [uniform(question.seed, index) for index in range(start, min(start + _CHUNK, total))]
+        places = torch.searchsorted(sums, torch.tensor(numbers, dtype=torch.float64), right=True).clamp(max=kept - 1)
+        counts += torch.bincount(places, minlength=kept)
+    p = processed.probability[:kept]
+    shown = candidates(processed, min(BINS, kept), lambda id: bytes_of(desk.tokenizer, id))
+    rows = tuple((candidate, _bin(int(counts[place]), total, float(p[place]))) for place, candidate in enumerate(shown))
+    rest = _bin(int(counts[BINS:].sum()), total, float(p[BINS:].sum())) if kept > BINS else None
+    chi_squared, freedom, chance = _fit(counts.double(), p * total)
+    return Histogram(
+        desk.weights(), sampler, question.seed, total, kept, rows, rest, max(0, kept - BINS), chi_squared, freedom, chance
+    )  # fmt: skip
+
+
+def _bin(count: int, total: int, p: float) -> Bin:
+    expected, deviation = total * p, math.sqrt(total * p * max(0.0, 1 - p))
+    return Bin(count, expected, deviation, (count - expected) / deviation if deviation > 0 else 0.0)
+
+
+def _fit(counts: Tensor, expected: Tensor) -> tuple[float | None, int, float | None]:
+    """χ², its degrees of freedom, and the chance of one at least as large: Q(k ÷ 2, χ² ÷ 2), the upper regularised
+    incomplete gamma function."""
+    enough = expected >= LEAST_EXPECTED
+    rare = float(expected[~enough].sum())
+    seen, due = counts[enough], expected[enough]
+    if rare >= LEAST_EXPECTED or (rare > 0 and len(due) == 0):
+        seen = torch.cat([seen, counts[~enough].sum()[None]])
+        due = torch.cat([due, torch.tensor([rare], dtype=torch.float64)])
+    elif rare > 0:  # too few for a bin of their own
+        seen, due = seen.clone(), due.clone()
+        seen[-1] += counts[~enough].sum()
+        due[-1] += rare
+    freedom = len(due) - 1
+    if freedom < 1:
+        return None, 0, None
+    chi_squared = ((seen - due) ** 2 / due).sum()
+    half = torch.tensor(freedom / 2, dtype=torch.float64)
+    return float(chi_squared), freedom, float(torch.special.gammaincc(half, chi_squared / 2))

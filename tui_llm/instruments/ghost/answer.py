@@ -1,0 +1,44 @@
+"""Ghost text: the largest logit's token, again and again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
+from tui_llm.llm.predict.distribution import process
+from tui_llm.llm.tokens.token_bytes import pieces
+from tui_llm.session.desk import Desk
+from tui_llm.session.tokenization import bytes_of
+
+_GREEDY = SamplerSettings(temperature=0)
+
+
+def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
+    """No pieces where there is nothing to go on from."""
+    request = dataclasses.replace(question.request, position=None)
+    context = desk.weights().context
+    made: list[int] = []
+    try:
+        room = context - len(desk.ids(request)) + 1  # the last token need not be fed
+        while len(made) < min(question.count, max(1, room)):
+            if overtaken():
+                raise Overtaken
+            now = dataclasses.replace(request, continuation=(*request.continuation, *made))
+            id = process(desk.logits(now, overtaken), _GREEDY).row(0).id
+            if desk.tokenizer.ends(id):
+                break
+            made.append(id)
+    except UserError:  # an empty text, a diverged model: the reading says so
+        made = []
+    tokens = [bytes_of(desk.tokenizer, id) for id in made]
+    whole: list[str] = []
+    for start, stop, text in pieces(tokens):
+        try:
+            b"".join(tokens[start:stop]).decode()
+        except UnicodeDecodeError:
+            break
+        whole.append(text)
+    return Ghost(desk.weights(), tuple(whole))

@@ -1,0 +1,35 @@
+"""p − y on the logits, for one token of the target under teacher forcing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tui_llm.common.errors import UserError
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
+from tui_llm.llm.predict.distribution import log_softmax
+from tui_llm.llm.predict.loss import gradient
+from tui_llm.session.desk import Desk
+
+
+def answer(desk: Desk, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
+    """Raises `UserError` where there is no target, or it has no token of that number."""
+    wanted, logits = desk.target_logits(question.request, overtaken)
+    if not 0 <= question.index < len(wanted):
+        raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")
+    target, row = wanted[question.index], logits[question.index]
+    pushes = gradient(row, target)  # (V,)
+    size = pushes.abs()
+    size[target] = -1.0
+    others = size.sort(descending=True, stable=True).indices[: max(0, min(question.count, len(row) - 1))].tolist()
+    shown = sorted([target, *others], key=lambda id: (-abs(float(pushes[id])), id))
+    probabilities = log_softmax(row).exp()
+    rest = pushes.double()
+    rest[shown] = 0.0
+    return Gradient(
+        question,
+        desk.token(target),
+        len(wanted),
+        tuple(Push(desk.token(id), float(probabilities[id]), float(pushes[id]), id == target) for id in shown),
+        len(row) - len(shown),
+        float(rest.sum()),
+    )

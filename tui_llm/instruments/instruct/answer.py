@@ -1,0 +1,98 @@
+"""Fine-tuning on instruction–answer pairs, and the folder that comes of it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tui_llm.common import paths
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.instruments.instruct.question import MOST_STEPS, Instructed, InstructQuestion
+from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
+from tui_llm.llm.learn import instruct
+from tui_llm.llm.learn.instruct import Tuner
+from tui_llm.session.desk import Desk
+
+LARGEST_RATE = 1.0
+FREE_NAMES = 1000  # tried before giving up
+
+
+@dataclass
+class _Session:
+    asked: tuple[object, ...]
+    tuner: Tuner
+    examples: list[instruct.Example]
+
+
+def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]) -> Instructed:
+    """Raises `UserError` where there is nothing to learn, a step leads nowhere, or the folder can't be written."""
+    if not question.pairs:
+        raise UserError("there are no pairs to learn; write some, each as QUESTION => ANSWER")
+    if not 1 <= question.steps <= MOST_STEPS:
+        raise UserError(f"{question.steps} steps; give 1 to {MOST_STEPS:,}")
+    if not (math.isfinite(question.learning_rate) and 0 < question.learning_rate <= LARGEST_RATE):
+        raise UserError(f"the learning rate is {question.learning_rate:g}; give one above 0 and up to {LARGEST_RATE:g}")
+    name = question.name or _free_name()
+    new_folder(name)  # known before the work is done
+    session = _session(desk, question)
+    after = session.tuner.go(question.steps, overtaken)
+    told = Instructed(
+        question,
+        desk.weights(),
+        name,
+        str(new_folder(name)),
+        sum(len(one.inputs) + 1 for one in session.examples),
+        sum(one.answer_tokens for one in session.examples),
+        session.tuner.losses[0],
+        after,
+        tuple(session.tuner.losses),
+    )
+    write_model(writable(desk), session.tuner.model, name, _card(told))
+    desk.remembered.pop("instruct", None)
+    return told
+
+
+def _session(desk: Desk, question: InstructQuestion) -> _Session:
+    asked = question.pairs, question.learning_rate
+    known = desk.remembered.get("instruct")
+    if isinstance(known, _Session) and known.asked == asked and len(known.tuner.losses) <= question.steps:
+        return known
+    examples = [instruct.example(pair, writable(desk), desk.model.config.context) for pair in question.pairs]
+    with instruct.enough_memory():
+        tuner = Tuner(desk.model, examples, desk.tokenizer.size, question.learning_rate)
+    desk.remembered["instruct"] = made = _Session(asked, tuner, examples)
+    return made
+
+
+def _free_name() -> str:
+    tops = paths.models_dir(), paths.runs_dir(), paths.shipped_models_dir()
+    names = ("assistant", *(f"assistant-{number}" for number in range(2, FREE_NAMES)))
+    found = next((name for name in names if not any(os.path.lexists(top / name) for top in tops)), None)
+    if found is None:
+        raise UserError(f"there are {FREE_NAMES} assistants already; delete some in {paths.models_dir()}")
+    return found
+
+
+def _card(told: Instructed) -> str:
+    question, weights = told.question, told.weights
+    rows = "\n".join(f"| {_cell(pair.question)} | {_cell(pair.answer)} |" for pair in question.pairs)
+    return f"""# {visible(told.name)}
+
+{visible(weights.name)} after {question.steps} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
+experiment of tui-llm, not an assistant to rely on. It knows these by heart, and little else has changed for the better.
+Its licence and its training text are those of {visible(weights.name)}.
+
+The loss is on the answers alone ({told.answer_tokens} of {told.tokens} tokens, each answer's end included): {told.before:.4f} nats a token before,
+{told.after:.4f} after. AdamW, learning rate {question.learning_rate:g}, all pairs in every batch. A question is followed by a line break, then the answer.
+
+| question | answer |
+|---|---|
+{rows}
+"""
+
+
+def _cell(text: str) -> str:
+    return visible(text).replace("|", "\\|")

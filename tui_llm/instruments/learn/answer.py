@@ -1,0 +1,194 @@
+"""Learn this: what the copy of the weights makes of its prompt, the runners-up and the watched prompts, before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.recipe import check as check_recipe
+from tui_llm.facts.request import Request
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.learn.model_folder import write_folder
+from tui_llm.instruments.learn.question import (
+    LONGEST_TARGET,
+    MOST_STEPS,
+    KeepQuestion,
+    Kept,
+    Learned,
+    LearnQuestion,
+    LearnStep,
+    Runner,
+    TargetState,
+    Watched,
+    WatchedChange,
+)
+from tui_llm.llm.learn.learner import Learner
+from tui_llm.llm.model import device
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.predict.distribution import check, log_softmax
+from tui_llm.llm.predict.forced import forced_logits
+from tui_llm.llm.predict.loss import TokenLoss, token_losses
+from tui_llm.llm.tokens.token_bytes import token_text
+from tui_llm.session.desk import Desk
+
+EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|> in front"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A model's prediction after a prompt, as log-probabilities (V,), and the losses of what should have come."""
+
+    logs: Tensor
+    losses: list[TokenLoss]
+
+    @property
+    def mean(self) -> float | None:
+        return math.fsum(one.loss for one in self.losses) / len(self.losses) if self.losses else None
+
+    @property
+    def probability(self) -> float | None:
+        return math.exp(-math.fsum(one.loss for one in self.losses)) if self.losses else None
+
+
+@dataclass
+class _Session:
+    ids: list[int]
+    wanted: list[int]
+    learner: Learner
+    before: dict[Watched | None, _Seen] = field(default_factory=dict)  # by the open model; None is what is learned
+
+
+def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]) -> Learned | Kept:
+    """Raises `UserError` where there is nothing to learn, or a step or a folder can't be made. The open model stays as
+    it is in any case."""
+    if isinstance(question, KeepQuestion):
+        return _keep(desk, question)
+    if not 0 <= question.at <= MOST_STEPS:
+        raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
+    check_recipe(question.recipe)
+    session = _session(desk, question.request)
+    session.learner.go(question.at, question.recipe, overtaken)
+    return _told(desk, question, session, overtaken)
+
+
+def _session(desk: Desk, request: Request) -> _Session:
+    """The one that is remembered, where it is of this prompt and target; a new one instead of it otherwise."""
+    model = desk.model  # others' models are refused before anything else is said
+    if (kept_as := desk.weights().kept_as) != "fp32":
+        raise UserError(f"{kept_as} weights can't be trained, they are for reading; open the model with --weights fp32")
+    ids, wanted = desk.target(request)
+    if not ids:
+        raise UserError(EMPTY)
+    if len(wanted) > LONGEST_TARGET:
+        raise UserError(f"the target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be learned here")
+    known = desk.remembered.get("learn")
+    if isinstance(known, _Session) and (known.ids, known.wanted) == (ids, wanted):
+        return known
+    desk.remembered["learn"] = made = _Session(ids, wanted, Learner(model, ids, wanted, desk.tokenizer.size))
+    return made
+
+
+def _told(desk: Desk, question: LearnQuestion, session: _Session, overtaken: Callable[[], bool]) -> Learned:
+    learner = session.learner
+    after = _seen(learner.model, session.ids, session.wanted, desk.tokenizer.size)
+    if None not in session.before:
+        session.before[None] = _seen(desk.model, session.ids, session.wanted, desk.tokenizer.size)
+    before = session.before[None]
+    watched = []
+    for one in question.watched:
+        if overtaken():
+            raise Overtaken
+        watched.append(_change(desk, session, one))
+    steps = tuple(
+        LearnStep(number, step.recipe, step.gradient_norm, step.loss, step.probability)
+        for number, step in enumerate(learner.steps, 1)
+    )
+    return Learned(
+        question,
+        desk.weights(),
+        token_text(b"".join(desk.token(id).bytes for id in session.ids[-200:])),
+        tuple(desk.token(id) for id in session.wanted),
+        _state(before),
+        _state(after),
+        _runners(desk, before.logs, after.logs, session.wanted[0], question.top),
+        tuple(watched),
+        steps,
+        learner.bytes(question.recipe.optimiser),
+        *learner.kept,
+    )
+
+
+@torch.no_grad()
+def _seen(model: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> _Seen:
+    with device.threads(model.config.parameters() * (len(ids) + len(wanted))):
+        rows = forced_logits(model, ids, wanted, size).cpu()
+        check(rows)
+        return _Seen(log_softmax(rows[0]), token_losses(rows, wanted) if wanted else [])
+
+
+def _state(seen: _Seen) -> TargetState:
+    assert seen.mean is not None and seen.probability is not None
+    return TargetState(seen.mean, seen.probability, seen.losses[0].rank)
+
+
+def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
+    """The `top` likeliest before and those after, and the target, likeliest after first."""
+    ids = {target}
+    for logs in (before, after):
+        ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
+    return tuple(
+        Runner(
+            desk.token(id),
+            math.exp(before[id]),
+            math.exp(after[id]),
+            1 + int((before > before[id]).sum()),
+            1 + int((after > after[id]).sum()),
+            id == target,
+        )
+        for id in sorted(ids, key=lambda id: (-float(after[id]), id))
+    )
+
+
+def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
+    """What became of a watched prompt; what can't be read is said in its place."""
+    vocabulary = desk.tokenizer
+    try:
+        ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")
+        if not ids:
+            raise UserError("it has no tokens")
+        if len(wanted) > LONGEST_TARGET:
+            raise UserError(f"its target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be read")
+        if watched not in session.before:
+            session.before[watched] = _seen(desk.model, ids, wanted, vocabulary.size)
+        before, after = session.before[watched], _seen(session.learner.model, ids, wanted, vocabulary.size)
+    except UserError as error:
+        return WatchedChange(watched, None, None, None, None, None, None, 0.0, str(error))
+    return WatchedChange(
+        watched,
+        before.mean,
+        after.mean,
+        before.probability,
+        after.probability,
+        _likeliest(desk, before.logs),
+        _likeliest(desk, after.logs),
+        max(0.0, float((before.logs.exp() * (before.logs - after.logs)).nan_to_num(0.0).double().sum())),
+    )
+
+
+def _likeliest(desk: Desk, logs: Tensor) -> Token:
+    return desk.token(int(logs.argmax()))
+
+
+def _keep(desk: Desk, question: KeepQuestion) -> Kept:
+    session = _session(desk, question.request)
+    steps = session.learner.steps
+    if not steps:
+        raise UserError("there is nothing to keep yet: take a step first")
+    folder: Path = write_folder(desk, session.learner, question.name, force=question.force)
+    return Kept(folder.name, str(folder), len(steps))

@@ -1,0 +1,108 @@
+"""What was learned, as a new model folder with a card that says how it came about."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tui_llm.common import new_files, paths, storage
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts.recipe import OPTIMISERS
+from tui_llm.llm.learn.learner import Learner
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.session.desk import Desk
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def write_folder(desk: Desk, learner: Learner, name: str, *, force: bool = False) -> Path:
+    """What *Learn this* made. Raises as `write_model` does."""
+    text = card(desk, learner, new_folder(name, force=force).name)
+    return write_model(writable(desk), learner.model, name, text, force=force)
+
+
+def writable(desk: Desk) -> BPETokenizer:
+    """The open model's vocabulary. Raises `UserError` where no folder can hold it."""
+    vocabulary = desk.tokenizer
+    if not isinstance(vocabulary, BPETokenizer):
+        raise UserError(
+            f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
+        )
+    return vocabulary
+
+
+def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
+    """Writes a model folder with `text` as its card, whole or not at all. Raises `UserError` where there is something of that
+    name already and `force` is not given, or it can't be written (what was there stays)."""
+    folder = new_folder(name, force=force)
+
+    def fill(aside: Path) -> None:
+        checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
+        tokenizer.save_folder(vocabulary, aside)
+        storage.write_text(aside / "README.md", text, "backslashreplace")
+
+    new_files.write_folder(folder, fill, last="config.json", force=force)
+    return folder
+
+
+def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
+    """Where a new model of that name goes: among the user's models, or to the path that it is. Raises `UserError` on a
+    name that is none, or taken where `force` is not given; always on what lies in `inputs` (`new_files.check_file`)."""
+    looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
+    if not (looks_like_path or _NAME.fullmatch(name)):
+        raise UserError(
+            f"{name[:80]!r} can't name a model; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or "
+            "digit), or give a folder's path"
+        )
+    if not looks_like_path:
+        for top in (paths.shipped_models_dir(), paths.runs_dir()):
+            if os.path.lexists(top / name):
+                raise UserError(f"there is a model or a run {name!r} already; choose another name")
+    folder = paths.absolute(name) if looks_like_path else paths.models_dir() / name
+    new_files.check_folder(folder, force=force, inputs=inputs)
+    return folder
+
+
+def card(desk: Desk, learner: Learner, name: str) -> str:
+    """The folder's README: whose weights, what was learned, how, and what it did to the target."""
+    weights, decode = desk.weights(), desk.tokenizer.decode
+    step = "" if weights.step is None else f" at step {weights.step:,}"
+    rows = "\n".join(
+        f"| {number} | {OPTIMISERS[one.recipe.optimiser]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
+        f"| {one.loss:.4f} | {one.probability:.4g} |"
+        for number, one in enumerate(learner.steps, 1)
+    )
+    many = len(learner.steps)
+    wanted = len(learner.wanted)
+    target = (
+        "1 token"
+        if wanted == 1
+        else f"{wanted} tokens, each predicted from the true ones before it; the loss is their mean"
+    )
+    return f"""# {visible(name)}
+
+{visible(weights.name)}{step} after {many} optimiser step{"" if many == 1 else "s"} on one prompt and target: an experiment
+of tui-llm's *Learn this*, not a model to rely on. What it learned so, it may have paid for elsewhere. Its licence and its
+training text are those of {visible(weights.name)}.
+
+Prompt ({len(learner.ids):,} token{"" if len(learner.ids) == 1 else "s"}; control characters are shown as signs):
+
+    {visible(decode(learner.ids))}
+
+Target ({target}):
+
+    {visible(decode(learner.wanted))}
+
+| step | optimiser | step size | length of the gradient | loss after (nats a token) | p(target) after |
+|---|---|---|---|---|---|
+{rows}
+
+SGD is θ − step size × gradient, nothing else. AdamW has β 0.9 and 0.999 and a weight decay of 0.01. No dropout, no warm-up,
+no clipping.
+"""

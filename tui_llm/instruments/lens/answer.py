@@ -1,0 +1,58 @@
+"""The logit lens: every block's residual stream through the last LayerNorm and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
+from tui_llm.instruments.trace import traced
+from tui_llm.llm.model import device, inside
+from tui_llm.llm.predict import distribution
+from tui_llm.session.desk import Desk
+
+
+@torch.inference_mode()
+def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
+    """Raises `UserError` where the text has no such token, the target has none, or the weights are damaged."""
+    trace, place = traced(desk, question.request, question.number, overtaken)
+    size = desk.tokenizer.size
+    logits = inside.lens(desk.model, trace, place.index)[:, :size]  # (N + 1, V)
+    distribution.check(logits)
+    with device.threads(logits.numel()):
+        log_p = logits.log_softmax(-1)
+        entropies = distribution.entropies(logits).tolist()
+        final = log_p[-1].double()
+        # Where p is 0 its term is 0, whatever q is; 0 × (−∞ − −∞) would be NaN.
+        terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
+        divergences = terms.sum(-1).clamp(min=0.0).tolist()  # Gibbs: never below 0 but by rounding
+        order = [likeliest(row, max(1, question.top)) for row in logits]
+    request, following = question.request, trace.ids[place.index + 1 :]
+    if request.target is not None:
+        target, chosen = desk.target_ids(request.target, request, following)[0], "asked"
+    elif following:
+        target, chosen = following[0], "next"
+    else:
+        target, chosen = order[-1][0], "likeliest"
+    rows = tuple(
+        LensRow(
+            layer,
+            tuple(Guess(desk.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
+            float(log_p[layer, target].exp()),
+            distribution.rank(logits[layer], [target])[0],
+            entropies[layer],
+            divergences[layer],
+        )
+        for layer in range(len(logits))
+    )
+    return Lens(desk.weights(), place, desk.token(target), chosen, rows)
+
+
+def likeliest(logits: Tensor, count: int) -> list[int]:
+    """The ids of the `count` largest of logits (V,), ties by lower id. Sorts only those that can be among them."""
+    least = logits.topk(min(count, len(logits))).values[-1]
+    ids = (logits >= least).nonzero()[:, 0]
+    best: list[int] = ids[logits[ids].sort(descending=True, stable=True).indices][:count].tolist()
+    return best

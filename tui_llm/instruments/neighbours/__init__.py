@@ -1,0 +1,5 @@
+"""The tokens with the nearest embeddings, by cosine.
+
+question.py  the question and its answer as plain data
+answer.py    how it is computed
+"""

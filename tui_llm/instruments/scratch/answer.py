@@ -1,0 +1,37 @@
+"""Softmax of typed tokens and logits: nothing of the model in it. `tui-llm softmax` is this too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse
+from tui_llm.instruments.temperatures.answer import temperatures
+from tui_llm.llm.predict.distribution import Sorted
+from tui_llm.session.desk import Desk
+from tui_llm.session.prediction import distribution_reading
+
+
+def answer(desk: Desk | None, question: ScratchQuestion, overtaken: Callable[[], bool] = lambda: False) -> Scratch:
+    """A token's id is its place among the words. Raises `UserError` where they make no distribution."""
+    typed = parse(question.words)
+    unknown = [name for name in question.seen if name not in dict(typed)]
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is none of the tokens; seen tokens are for the repetition penalty")
+    logits = Sorted.of(
+        torch.tensor([value for _, value in typed], dtype=torch.float32),
+        "the logits",
+        "give finite numbers, or -inf for a token that can't be",
+        seen=[at for at, (name, _) in enumerate(typed) if name in question.seen],
+        penalty=question.sampler.repetition_penalty,
+    )
+
+    def token(id: int) -> Token:
+        return Token(id, typed[id][0].encode(errors="replace"), typed[id][0])
+
+    spread = distribution_reading(logits.process(question.sampler), len(typed), lambda id: token(id).bytes)
+    asked = question.temperatures
+    return Scratch(spread, temperatures(logits, asked, len(typed), token) if asked else None)

@@ -1,0 +1,86 @@
+"""A token swapped for another: which part of the text can stay typed text, and what must be kept as ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Request
+from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
+from tui_llm.llm.tokens.token_bytes import TextStream
+from tui_llm.session.desk import Desk
+
+_TRIES = 64  # places looked at before the one that was asked for
+
+
+def answer(desk: Desk, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]) -> Swapped | Reading:
+    if isinstance(question, PlaceQuestion):
+        return desk.read(dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken)
+    return swapped(desk, question, overtaken)
+
+
+def swapped(desk: Desk, question: SwapQuestion, overtaken: Callable[[], bool] = lambda: False) -> Swapped:
+    """Raises `UserError` where the position is at no token of the text, or the replacement is none."""
+    request, ids = question.request, desk.ids(question.request)
+    front, at = int(request.start_token), request.position
+    if at is None or not front <= at < len(ids):
+        raise UserError("no token of the text is chosen: put the token cursor on one, with , and .")
+    new = _replacement(desk, question)
+    made = len(ids) - len(request.continuation)  # where the generated tokens begin
+    if not request.chat:
+        prompt, typed = _typed(desk, request, ids, front, min(at, made))
+    elif at >= made:
+        prompt, typed = request.prompt, made
+    else:
+        raise UserError("this token is of the chat template's text: feed the plain text (J), then swap it")
+    after = ids[at + 1 :]
+    given = [*ids[typed:at], *new, *(after if question.keep else [])]
+    steps = _steps(desk, request, prompt, given, overtaken)
+    return Swapped(prompt, steps, 0 if question.keep else len(after), at)
+
+
+def _replacement(desk: Desk, question: SwapQuestion) -> list[int]:
+    if question.id is not None:
+        if not 0 <= question.id < desk.tokenizer.size:
+            raise UserError(f"there is no token {question.id}; ids go from 0 to {desk.tokenizer.size - 1}")
+        return [question.id]
+    new = desk.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
+    if not new:
+        raise UserError("type what should stand there; mind its leading space, as in ' dog'")
+    return new
+
+
+def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -> tuple[str, int]:
+    """The longest text that is encoded as the ids before `end`, and where it ends. Text cut in the middle of a word often is
+    encoded otherwise than it was in one piece: what is between then goes by its ids."""
+    for stop in range(end, max(front, end - _TRIES), -1):
+        own = ids[front:stop]
+        try:
+            text = desk.tokenizer.decode_bytes(own).decode()
+        except (UnicodeDecodeError, KeyError):
+            continue
+        for typed in (text, text.removeprefix(" ")):  # some vocabularies put a space in front of a text's first word
+            if desk.tokenizer.encode(typed, allow_special=request.allow_special) == own:
+                return typed, stop
+    return "", front
+
+
+def _steps(
+    desk: Desk, request: Request, prompt: str, given: list[int], overtaken: Callable[[], bool]
+) -> tuple[GeneratedToken, ...]:
+    """`given` as if it had been generated after `prompt`: with the probability that the model gives to each, and no draw."""
+    read = desk.read(
+        dataclasses.replace(request, prompt=prompt, continuation=tuple(given), position=None, target=None, tokenizer=None,
+                            top=1, token_window=len(given), scores=True),
+        overtaken,
+    )  # fmt: skip
+    stream, steps = TextStream(), []
+    for index, (id, score) in enumerate(zip(given, read.scores, strict=True)):
+        token = desk.token(id)
+        p, rank = (score.probability, score.rank) if score is not None else (math.nan, 0)
+        steps.append(GeneratedToken(index, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, ()))
+    return tuple(steps)

@@ -1,0 +1,34 @@
+"""Temperatures side by side, of what the model predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.temperatures.question import TemperatureColumn, Temperatures, TemperaturesQuestion
+from tui_llm.llm.model import device
+from tui_llm.llm.predict.distribution import Sorted
+from tui_llm.session.desk import Desk
+
+
+def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callable[[int], Token]) -> Temperatures:
+    """Softmax at each temperature, before any cut, of the `top` likeliest tokens; 0 is greedy."""
+    columns = []
+    for temperature in asked:
+        p = logits.tempered(temperature).double()
+        entropy = 0.0 - float(torch.special.xlogy(p, p).sum())
+        columns.append(
+            TemperatureColumn(temperature, tuple(p[:top].tolist()), float(p[top:].sum()), entropy, math.exp(entropy))
+        )
+    ids = logits.order[:top].tolist()
+    return Temperatures(tuple(token(id) for id in ids), len(logits.order) - len(ids), tuple(columns))
+
+
+def answer(desk: Desk, question: TemperaturesQuestion, overtaken: Callable[[], bool]) -> Temperatures:
+    """Raises `UserError` where nothing is predicted."""
+    logits = desk.prediction(question.request, overtaken).sorted
+    with device.threads(desk.tokenizer.size):
+        return temperatures(logits, question.temperatures, question.top, desk.token)

@@ -1,0 +1,34 @@
+"""Counting the tokens of a text file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
+from tui_llm.llm.data.texts import read_text
+from tui_llm.session.desk import Desk
+
+LARGEST = 20_000_000  # bytes: counted in a second or two
+
+
+def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
+    """Raises `UserError` where it can't be read, isn't text, or is very large."""
+    try:
+        path = paths.expand(question.path.strip())
+        found = path.is_file()
+    except OSError as error:
+        raise UserError(f"that is no file's name: {error}") from error
+    if not found and path.is_dir():
+        raise UserError(f"{question.path.strip()!r} is a folder; give the path of a text file in it")
+    if not found:
+        raise UserError(f"there is no file {question.path.strip()!r}; give the path of a text file of yours")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes; give a file of at most {LARGEST:,} here")
+    text = read_text(path)
+    return TextFile(str(path), size, len(desk.tokenizer.encode(text)), desk.tokenizer.name)

@@ -1,0 +1,28 @@
+"""A text file as training examples: how many tokens it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tui_llm.facts.request import Question
+
+
+@dataclass(frozen=True, slots=True)
+class TextFileQuestion(Question):
+    """The file at `path`, in the open model's vocabulary."""
+
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """n `tokens` make n − 1 pairs of input and target."""
+
+    path: str
+    bytes: int
+    tokens: int
+    tokenizer: str
+
+    @property
+    def pairs(self) -> int:
+        return max(0, self.tokens - 1)

@@ -1,0 +1,37 @@
+"""The text's way through the model, kept from one question to the next: attention and the logit lens read the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.place import Place
+from tui_llm.facts.request import Request
+from tui_llm.llm.model import inside
+from tui_llm.session.desk import Desk
+
+KEY = "trace"
+
+
+def traced(
+    desk: Desk, request: Request, number: int | None, overtaken: Callable[[], bool]
+) -> tuple[inside.Trace, Place]:
+    """The trace of the request's text (of its last `context` tokens) and the place of its token `number`, the last one
+    where None. Raises `UserError` where there is no such token, `Overtaken`."""
+    ids = desk.ids(request)
+    fed = ids[-desk.model.config.context :]
+    first = len(ids) - len(fed)
+    if not ids:
+        raise UserError("there is no token to look from: type some text first")
+    number = len(ids) - 1 if number is None else number
+    if not 0 <= number < len(ids):
+        raise UserError(f"there is no token number {number}; the text's go from 0 to {len(ids) - 1}")
+    if number < first:
+        raise UserError(
+            f"the model sees the last {len(fed)} tokens only, its context: choose a token number from {first} up"
+        )
+    trace: inside.Trace | None = desk.remembered.get(KEY)
+    if trace is None or trace.ids != tuple(fed):
+        desk.remembered.pop(KEY, None)  # before the new one is made: two would take twice the memory
+        trace = desk.remembered[KEY] = inside.trace(desk.model, fed, overtaken)
+    return trace, Place(tuple(desk.token(id) for id in fed), first, len(ids), number)

@@ -1,0 +1,170 @@
+"""The tree's numbers: predictions after many continuations of one text, in as few passes as can be.
+
+The text's keys and values are kept from question to question. All paths of a question, with what they share run once, are one
+tree (`llm.branching`) and one pass. Where the text and the path don't fit into the context together, the window slides as it
+does in generation, and each path is a pass of its own; so it is with every path of a model that runs through transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.request import Request
+from tui_llm.instruments.tree.question import (
+    Branches,
+    Branching,
+    BranchQuestion,
+    Known,
+    KnownQuestion,
+    Next,
+    Path,
+    SampleQuestion,
+)
+from tui_llm.llm.model import device
+from tui_llm.llm.model.model import KVCache
+from tui_llm.llm.predict.branching import tree_features
+from tui_llm.llm.predict.distribution import Processed, process
+from tui_llm.llm.predict.generate import uniform
+from tui_llm.session.desk import Desk
+
+_CHUNK = 256  # tokens run between two looks at whether the answer is still wanted
+_TEXT = "tree: the text's keys and values"
+
+
+def answer(
+    desk: Desk, question: BranchQuestion | SampleQuestion | KnownQuestion, overtaken: Callable[[], bool]
+) -> Branches | Known:
+    """Raises `UserError` where there is no text, or an id is none of the vocabulary; `Overtaken`."""
+    if isinstance(question, KnownQuestion):
+        _check(desk, question.ids)
+        return Known(desk.weights(), tuple(desk.ids(question.request)), tuple(map(desk.token, question.ids)))
+    began = time.perf_counter()
+    asked = _Asked(desk, question.request, overtaken)
+    if isinstance(question, SampleQuestion):
+        found = _sample(asked, question)
+    else:
+        for path in question.paths:
+            _check(desk, path)
+        found = [
+            Branching(
+                path,
+                tuple(
+                    _next(desk, processed, row)
+                    for row in processed.rows(max(0, question.count))
+                    if row.logit > -math.inf
+                ),
+            )
+            for path, processed in zip(question.paths, asked.after(question.paths), strict=True)
+        ]
+    return Branches(desk.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
+
+
+def _check(desk: Desk, ids: Sequence[int]) -> None:
+    for id in ids:
+        if not 0 <= id < desk.tokenizer.size:
+            raise UserError(f"there is no token {id}; ids go from 0 to {desk.tokenizer.size - 1}")
+
+
+def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
+    desk, settings = asked.desk, question.request.sampler
+    path, found = question.path, []
+    _check(desk, path)
+    for _ in range(question.count):
+        processed = asked.after([path])[0]
+        u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
+        row = processed.row(0 if u is None else processed.place(u))
+        found.append(Branching(path, (_next(desk, processed, row, u),)))
+        path = (*path, row.id)
+        if desk.tokenizer.ends(row.id):
+            break
+    return found
+
+
+def _next(desk: Desk, processed: Processed, row: Any, u: float | None = None) -> Next:
+    log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # which keeps its size where p itself would be 0
+    return Next(desk.token(row.id), log_p, row.probability, row.rank, u)
+
+
+class _Asked:
+    """One question at work: the request's text once, then paths after it. `run` counts tokens."""
+
+    def __init__(self, desk: Desk, request: Request, overtaken: Callable[[], bool]) -> None:
+        self.desk, self.request, self.overtaken, self.run = desk, request, overtaken, 0
+        self.text = desk.ids(request)
+        if not self.text:
+            raise UserError("there is nothing to continue yet: type some text, or put <|endoftext|> in front")
+
+    def after(self, paths: Sequence[Path]) -> list[Processed]:
+        """The prediction after each path."""
+        room = self.desk.weights().context - len(self.text)
+        together = [path for path in paths if len(path) <= room] if self.desk.ours else []
+        logits = dict(zip(together, self._together(together), strict=True)) if together else {}
+        return [self._processed(path, logits.get(path)) for path in paths]
+
+    def _processed(self, path: Path, logits: Tensor | None) -> Processed:
+        if self.overtaken():
+            raise Overtaken
+        if logits is None:
+            request = dataclasses.replace(self.request, continuation=(*self.request.continuation, *path), position=None)
+            before = self.desk.forward_tokens
+            logits = self.desk.logits(request, self.overtaken)
+            self.run += self.desk.forward_tokens - before
+        with device.threads(self.desk.tokenizer.size):
+            return process(logits, self.request.sampler, [*self.text, *path])
+
+    def _together(self, paths: Sequence[Path]) -> list[Tensor]:
+        """Logits (V,) after each path; the context has room for all of them."""
+        features, cache = self._read_text()
+        places: dict[Path, int] = {}
+        ids: list[int] = []
+        parents: list[int] = []
+        for path in paths:
+            for length in range(1, len(path) + 1):
+                if path[:length] not in places:
+                    parents.append(places[path[: length - 1]] if length > 1 else -1)
+                    places[path[:length]] = len(ids)
+                    ids.append(path[length - 1])
+        model = self.desk.model
+        with torch.inference_mode(), device.threads(model.config.parameters() * max(1, len(ids))):
+            if ids:
+                self.run += len(ids)
+                features = torch.cat([features, tree_features(model, cache, ids, parents)])
+            rows = features[[places[path] + 1 if path else 0 for path in paths]]
+            logits = model.head(rows)[:, : self.desk.tokenizer.size].float().cpu()
+        return list(logits)
+
+    def _read_text(self) -> tuple[Tensor, KVCache]:
+        """The features (1, C) after the text's last token, and its keys and values; the context has room for the text."""
+        model = self.desk.model
+        known = self.desk.remembered.get(_TEXT)
+        cache, before = (known[1], known[0]) if known else (KVCache(model.config, model.device), [])
+        same = 0
+        for old, new in zip(
+            before, self.text[:-1], strict=False
+        ):  # the last one is run anew: its features are asked for
+            if old != new:
+                break
+            same += 1
+        if known and before == self.text:
+            return known[2], cache
+        self.desk.remembered.pop(_TEXT, None)
+        cache.crop(same)
+        features = None
+        for start in range(same, len(self.text), _CHUNK):
+            if self.overtaken():
+                raise Overtaken
+            part = self.text[start : start + _CHUNK]
+            self.run += len(part)
+            with torch.inference_mode(), device.threads(model.config.parameters() * len(part)):
+                features = model.features(torch.tensor([part], device=model.device), cache)[0, -1:]
+        assert features is not None
+        self.desk.remembered[_TEXT] = (list(self.text), cache, features)
+        return features, cache

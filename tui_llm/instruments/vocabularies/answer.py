@@ -1,0 +1,129 @@
+"""One text in several vocabularies, and in words alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tui_llm.common import paths
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.common.foreign_files import read_json
+from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.llm.data import corpora, texts
+from tui_llm.llm.tokens import catalog, tokenizer
+from tui_llm.llm.tokens import text as tokens_text
+from tui_llm.llm.tokens.tokenizer import Tokenizer, WordTokenizer
+from tui_llm.session.desk import Desk
+from tui_llm.session.tokenization import tokenization
+
+SHOWN = 300  # tokens of each vocabulary that go to the screen
+READ = 5_000_000  # characters of a training text whose words are counted
+FALLBACK = "python-reference"
+
+
+def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
+    request, own = question.request, desk.tokenizer
+    ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
+    text = request.prompt + own.decode(request.continuation)
+    return compare(text, own, ids, desk.weights().name, desk.remembered, overtaken)
+
+
+def compare(
+    text: str, own: Tokenizer, own_ids: list[int], model: str, remembered: dict[str, Any], overtaken: Callable[[], bool]
+) -> Vocabularies:
+    """`own_ids` are the text's in the model's vocabulary; `remembered` keeps the words of its training text."""
+    text = tokens_text.clean(text)
+    sides = [_side(WordTokenizer(), text), *(_side(catalog.load_named(name), text) for name in ("char", "byte"))]
+    sides.append(_side(own, text, own_ids))
+    for name in catalog.NAMED:
+        if overtaken():
+            raise Overtaken
+        if name == own.name:
+            continue
+        if catalog.at_hand(name):
+            sides.append(_side(catalog.load_named(name), text))
+        else:
+            why = (
+                f"not on this machine: `tui-llm tokens hi --tokenizer {name}` downloads it; without a network get "
+                f"{name}.tiktoken elsewhere, then `tui-llm vocabulary add FILE`"
+            )
+            sides.append(Side(name, False, None, 0, 0.0, 0.0, None, why))
+    coverage = _coverage(text, model, remembered, overtaken)
+    return Vocabularies(len(text), len(text.encode()), tuple(sides), coverage)
+
+
+def _side(vocabulary: Tokenizer, text: str, own: list[int] | None = None) -> Side:
+    ids = vocabulary.encode(text) if own is None else own
+    size = None if isinstance(vocabulary, WordTokenizer) else vocabulary.size
+    count = max(1, len(ids))
+    return Side(
+        vocabulary.name,
+        own is not None,
+        size,
+        len(ids),
+        len(text) / count,
+        len(text.encode()) / count,
+        tokenization(vocabulary, ids[:SHOWN]),
+    )
+
+
+def _coverage(text: str, model: str, remembered: dict[str, Any], overtaken: Callable[[], bool]) -> WordCoverage:
+    if "training words" not in remembered:
+        remembered["training words"] = _training_words(model, overtaken)
+    source, trained, known, problem = remembered["training words"]
+    words = tokenizer.words(text)
+    missing = [word for word in words if word not in known] if not problem else []
+    return WordCoverage(source, trained, len(known), len(words), len(missing), tuple(dict.fromkeys(missing)), problem)
+
+
+def _training_words(model: str, overtaken: Callable[[], bool]) -> tuple[str, bool, frozenset[str], str]:
+    """(which text, whether the model learned from it, its words, why there are none)."""
+    places, trained = _corpus(model), True
+    if places is None or not all(map(corpora.at_hand, places)):
+        places, trained = [FALLBACK], False
+    try:
+        words, whole = _words(places, overtaken)
+    except UserError as error:
+        if not trained:
+            return FALLBACK, False, frozenset(), str(error)
+        places, trained = [FALLBACK], False
+        try:
+            words, whole = _words(places, overtaken)
+        except UserError as second:
+            return FALLBACK, False, frozenset(), str(second)
+    return ("" if whole else f"the first {READ:,} characters of ") + ", ".join(places), trained, words, ""
+
+
+def _corpus(model: str) -> list[str] | None:
+    """What a run learned from; None where that isn't known here."""
+    name = model.removeprefix(paths.RUN)
+    if not name or "/" in name or name in (".", ".."):
+        return None
+    path = paths.runs_dir() / name / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        raw = read_json(path)
+        return [str(place) for place in raw["corpus"]]
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _words(places: list[str], overtaken: Callable[[], bool]) -> tuple[frozenset[str], bool]:
+    """The different words of the texts, and whether that was all of them."""
+    words: set[str] = set()
+    read = 0
+    for block in _blocks(places):
+        if overtaken():
+            raise Overtaken
+        words.update(tokenizer.words(block))
+        read += len(block)
+        if read >= READ:
+            return frozenset(words), False
+    return frozenset(words), True
+
+
+def _blocks(places: list[str]) -> Iterator[str]:
+    for file in corpora.files(places):
+        yield from texts.blocks(file)

@@ -1,0 +1,121 @@
+"""Any stretch of the vocabulary under an order, and searching in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import Candidate
+from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, Found, VocabularyPage, VocabularyQuestion
+from tui_llm.llm.model import device
+from tui_llm.llm.predict.distribution import Processed
+from tui_llm.session.desk import Desk
+from tui_llm.session.prediction import candidates_of
+
+_KEY = "vocabulary"
+
+
+@dataclass
+class _Known:
+    """What is the same for every prediction of a model: its tokens, and their orders. `of` and `places` (id → place by
+    probability) are the last prediction's."""
+
+    bytes: list[bytes]
+    texts: list[str]
+    orders: dict[str, Tensor] = field(default_factory=dict)
+    of: Tensor | None = None
+    places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+
+def answer(
+    desk: Desk, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
+) -> VocabularyPage | Found:
+    """Raises `UserError` where nothing is predicted, there is no such order, or nothing to look for."""
+    if question.order not in ORDERS:
+        raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
+    known = _known(desk)
+    with device.threads(desk.tokenizer.size):
+        return _answer(desk, known, desk.prediction(question.request, overtaken), question)
+
+
+def _answer(
+    desk: Desk, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
+) -> VocabularyPage | Found:
+    if isinstance(question, FindQuestion):
+        return _find(known, processed, question)
+    ids = _ids(known, processed, question.order)
+    if question.find:
+        ids = ids[_matching(known, question.find)[ids]]
+    start, stop = max(0, question.start), max(0, question.stop)
+    return VocabularyPage(question, desk.weights(), len(ids), start, _rows(known, processed, ids[start:stop]))
+
+
+def _known(desk: Desk) -> _Known:
+    known = desk.remembered.get(_KEY)
+    if not isinstance(known, _Known):
+        tokens = [desk.token(id) for id in range(desk.tokenizer.size)]
+        known = desk.remembered[_KEY] = _Known([token.bytes for token in tokens], [token.text for token in tokens])
+    return known
+
+
+def _ids(known: _Known, processed: Processed, order: str) -> Tensor:
+    """(V,) int64: ids in that order."""
+    if order == "probability":
+        return processed.order
+    if order not in known.orders:
+        ids = range(len(known.bytes))
+        if order == "text":
+            ids_sorted = sorted(ids, key=lambda id: (known.bytes[id], id))
+        elif order == "length":
+            ids_sorted = sorted(ids, key=lambda id: (-len(known.bytes[id]), known.bytes[id], id))
+        else:
+            ids_sorted = list(ids)
+        known.orders[order] = torch.tensor(ids_sorted)
+    return known.orders[order]
+
+
+def _rows(known: _Known, processed: Processed, ids: Tensor) -> tuple[Candidate, ...]:
+    if known.of is not processed.order:
+        known.places = torch.empty_like(processed.order)
+        known.places[processed.order] = torch.arange(len(processed.order))
+        known.of = processed.order
+    return candidates_of(processed.at(known.places[ids]), known.bytes.__getitem__)
+
+
+def _matching(known: _Known, find: str) -> Tensor:
+    """bool (V,), by id."""
+    size = len(known.bytes)
+    hits = torch.zeros(size, dtype=torch.bool)
+    if not find:
+        raise UserError("there is nothing to look for: type some text or an id")
+    if len(find) > 1 and find[0] == "=":
+        exact = find[1:].encode("utf-8", "replace")
+        ids = [id for id, data in enumerate(known.bytes) if data == exact or known.texts[id] == find[1:]]
+    elif len(find) > 1 and find[0] == "#":
+        if not (find[1:].isascii() and find[1:].isdigit()):
+            raise UserError(f"{find!r} is no id; write # and a number from 0 to {size - 1}")
+        ids = _typed_id(find[1:])
+    else:
+        ids = [id for id, text in enumerate(known.texts) if find in text]
+        ids += _typed_id(find)
+    hits[[id for id in ids if id < size]] = True
+    return hits
+
+
+def _typed_id(text: str) -> list[int]:
+    """The id that `text` is; none where it is no number, or one that no vocabulary reaches."""
+    return [int(text)] if text.isascii() and text.isdigit() and len(text) < 20 else []
+
+
+def _find(known: _Known, processed: Processed, question: FindQuestion) -> Found:
+    ids = _ids(known, processed, question.order)
+    places = _matching(known, question.find)[ids].nonzero()[:, 0]  # ascending
+    if not len(places):
+        return Found(question, 0)
+    at = int(torch.searchsorted(places, question.after, right=True)) % len(places)
+    place = int(places[at])
+    return Found(question, len(places), place, at + 1, int(ids[place]))

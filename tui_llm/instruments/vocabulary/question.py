@@ -1,0 +1,59 @@
+"""The whole vocabulary as one long table: any stretch of its rows under an order, and the next row that matches a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import Candidate
+from tui_llm.facts.request import Question
+
+ORDERS = {
+    "probability": "likeliest first, ties by lower id",
+    "id": "by id",
+    "text": "by the tokens' bytes",
+    "length": "longest tokens first, by their bytes",
+}
+SEARCH = "text within a token; =text for exactly this token; #262 for an id; a number finds both"
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyQuestion(Question):
+    """The rows at places start…stop − 1 (from 0) of the vocabulary in an order of `ORDERS`; with `find`, of the tokens
+    that match it (see `SEARCH`)."""
+
+    order: str = "probability"
+    start: int = 0
+    stop: int = 200
+    find: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyPage:
+    """`count` rows there are in all; rows[0] is at place `start`."""
+
+    question: VocabularyQuestion
+    weights: Weights
+    count: int
+    start: int
+    rows: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindQuestion(Question):
+    """The first row after place `after` whose token matches `find`, going on from the top behind the last row."""
+
+    order: str = "probability"
+    find: str = ""
+    after: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The match at `place` (None: nothing matches), the `number`th (from 1) of `matches` from the top."""
+
+    question: FindQuestion
+    matches: int
+    place: int | None = None
+    number: int = 0
+    id: int = 0

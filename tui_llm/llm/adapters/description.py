@@ -1,0 +1,51 @@
+"""What can be said of a model that is not GPT-2's layout without opening it, and without torch and transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.model.model_config import GGUF
+from tui_llm.llm.model.tensor_shapes import read_shapes
+
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
+CONTEXT_UNKNOWN = 2048  # tokens: where a model names no limit of its own
+
+
+class _Settings:
+    """A config's JSON, its text model's part where it has several."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        inner = raw.get("text_config")
+        self.__dict__.update({**raw, **(inner if isinstance(inner, dict) else {})})
+
+
+def described(path: Path) -> tuple[int | None, int | None, int | None]:
+    """(parameters, context, vocabulary) of a folder or GGUF file, None for what can't be told. Raises `UserError` where it
+    can't be opened."""
+    if path.suffix == GGUF:
+        return None, None, None
+    raw = read_json(path / "config.json")
+    settings = _Settings(raw if isinstance(raw, dict) else {})
+    vocabulary = getattr(settings, "vocab_size", None)
+    return _parameters(path), context_of(settings), vocabulary if isinstance(vocabulary, int) else None
+
+
+def _parameters(folder: Path) -> int | None:
+    """How many numbers its safetensors hold, from their headers. Raises `UserError` where there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} has no model.safetensors")
+    return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())
+
+
+def context_of(config: Any) -> int:
+    """The context that a config names, or a usual one."""
+    for name in _CONTEXT_NAMES:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
+            return value
+    return CONTEXT_UNKNOWN

@@ -1,0 +1,159 @@
+"""Corpora by name: text to train on that needs no file of the user's, and addresses to get it from. No torch.
+
+A corpus on the command line, in the form and in a run's config is a path, an http(s) address or one of these names. What exists in the
+current folder under that name goes first: `./stories` is never shadowed. A run's config keeps paths absolute and names
+as they are, so that it means the same wherever the worker stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_bytes
+from tui_llm.llm.data import downloads, stories, texts
+from tui_llm.llm.tokens.text import END_OF_TEXT
+
+NAMES = {
+    "python-reference": "the language reference that ships inside Python",
+    "stories": "simple stories from a grammar whose exact entropy is known",
+    "tinyshakespeare": "a megabyte of Shakespeare, downloaded once",
+}
+_STORIES = (1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668")  # seed, bytes, SHA-256
+Progress = Callable[[str], None]
+_DOWNLOADS = {  # name → address, SHA-256
+    "tinyshakespeare": (
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+}
+_REPEATED = 60  # characters from which on a paragraph that was there before is left out
+
+
+def place(text: str) -> str:
+    """What a corpus written by the user means: an absolute path, an address as it is, or a name of `NAMES` where there
+    is no such path.
+
+    Raises `UserError` where it can be neither.
+    """
+    if is_address(text):
+        return text
+    try:
+        path = paths.expand(text)
+        return text if text in NAMES and not path.exists() else str(path.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a home that can't be told, a name with a zero byte
+        raise UserError(f"can't read {text}: {getattr(error, 'strerror', None) or error}; give another text") from error
+
+
+def is_address(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def is_named(text: str) -> bool:
+    """Whether `text`, as `place` gives it, is no path."""
+    return text in NAMES or is_address(text)
+
+
+def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> list[Path]:
+    """The text files behind `places`, as `place` gives them: named texts are put into the cache first.
+
+    Raises `UserError` where one has nothing to read.
+    """
+    return [
+        file
+        for one in places
+        for file in ([named(str(one), progress)] if is_named(str(one)) else texts.files([Path(one)]))
+    ]
+
+
+def check(places: Sequence[str]) -> None:
+    """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
+    if not any(map(is_named, places)):
+        texts.check([Path(one) for one in places])
+    elif others := [Path(one) for one in places if not is_named(one)]:
+        texts.files(others)
+    for one in places:
+        if one == "python-reference":
+            python_reference()
+        if is_address(one) and not _host(one):
+            raise UserError(f"{one} is no address; write it like https://example.org/text.txt")
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urllib.parse.urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def named(name: str, progress: Progress = lambda _: None) -> Path:
+    """The file of a corpus of `NAMES`, or at an address, in the user's cache; made where it isn't there or isn't what it should be."""
+    if name in _DOWNLOADS or is_address(name):
+        path, address, digest = _download(name)
+        if not downloads.whole(path, digest):
+            downloads.fetch(address, path, digest, progress)
+        return path
+    progress(f"writing the corpus {name}")
+    if name == "stories":
+        seed, size, digest = _STORIES
+        return _cached(name, digest, lambda: "".join(stories.text(seed, size)).encode())
+    data = python_reference().encode()
+    return _cached(name, hashlib.sha256(data).hexdigest(), lambda: data)
+
+
+def at_hand(place: str) -> bool:
+    """Whether `place` can be read without a network."""
+    return not (place in _DOWNLOADS or is_address(place)) or _download(place)[0].is_file()
+
+
+def _download(name: str) -> tuple[Path, str, str | None]:
+    """Where a text from the network is kept, its address, its SHA-256 where that is known."""
+    address, digest = _DOWNLOADS.get(name, (name, None))
+    kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return paths.cache_dir() / "texts" / f"{kept}.txt", address, digest
+
+
+def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:
+    """The entropy of the process that writes `places`, in nats per token, where it is known: see `stories.floor`."""
+    return stories.floor(encode, separator=separator) if places and set(places) == {"stories"} else None
+
+
+def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
+    """The file with just that text: another Python's text is another file, whoever reads this one meanwhile."""
+    path = paths.cache_dir() / "texts" / f"{name}-{digest[:12]}.txt"
+    if not downloads.whole(path, digest):
+        data = make()
+        write_bytes(path, data)
+    return path
+
+
+def python_reference() -> str:
+    """The topics of Python's own help (`pydoc_data.topics`: The Python Language Reference, and what it needs of The
+    Python Standard Library), a document each. Some topics repeat whole sections of others: each paragraph is kept once, so that
+    nothing that is held out is also learned from. They stand in an order that is arbitrary but fixed, so that what is
+    held out is of every kind.
+
+    Raises `UserError` where this Python comes without them.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise UserError(
+            "this Python comes without its help topics (pydoc_data); give a text file or a folder instead"
+        ) from error
+    seen: set[str] = set()
+    documents = []
+    for name in sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        kept = []
+        for paragraph in re.split(r"\n[ \t]*\n", topics[name].strip("\n")):
+            words = " ".join(paragraph.split())
+            if len(words) < _REPEATED or words not in seen:
+                kept.append(paragraph.rstrip())
+                seen.add(words)
+        documents.append("\n\n".join(kept).strip("\n"))
+    return f"\n{END_OF_TEXT}\n".join(documents) + "\n"

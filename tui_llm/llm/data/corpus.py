@@ -1,0 +1,339 @@
+"""Text files → token ids on the disk, and which of them are held out.
+
+A corpus is files and folders of UTF-8 text. It is tokenised once, into two memory-mapped arrays in the user's cache,
+keyed by content and vocabulary. Validation tokens are the end of every file, never seen in training. A literal
+`<|endoftext|>` in a corpus separates documents, as does the end of a file: both become the special token.
+
+A file that is named several times is trained on as often, but held out once. Memory stays bounded: text is read,
+tokenised and written a million characters at a time, a few such pieces side by side where there are cores for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from filelock import Timeout
+
+from tui_llm.common import files as whole
+from tui_llm.common import paths, storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import open_foreign, read_json
+from tui_llm.llm.data.bigrams import bigram_entropy
+from tui_llm.llm.data.corpora import files, floor
+from tui_llm.llm.data.texts import blocks, glance
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import Tokenizer
+
+Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Progress = Callable[[str], None]
+_CHUNK = 1 << 20  # characters tokenised at a time
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids: `train` to learn from and `validation`, held out. `bytes_per_token` is over both;
+    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`;
+    `bigram_entropy`, one that knows only which token came before (None where it wasn't counted);
+    `floor` is the entropy of the process that wrote it, which no model can pass, where it is known."""
+
+    train: Ids
+    validation: Ids
+    bytes_per_token: float
+    unigram_entropy: float
+    digest: str
+    bigram_entropy: float | None = None
+    floor: float | None = None
+
+
+def documents(text: str) -> Iterator[str]:
+    """The texts between separators, without them and the blank lines around."""
+    for part in text.split(END_OF_TEXT):
+        if part := part.strip("\n"):
+            yield part
+
+
+def load(
+    places: Sequence[str | Path],
+    tokenizer: Tokenizer,
+    validation_fraction: float,
+    *,
+    block_size: int,
+    progress: Progress = lambda _: None,
+) -> Corpus:
+    """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
+    a few times a second; what it raises ends the work. `places` are paths, and names of `corpora.NAMES`.
+
+    Raises `UserError` where a file can't be used, the disk is full, or the corpus is too small for one block of
+    `block_size` tokens to train on and one to validate on.
+    """
+    names = files(places, progress)
+    hashes = [_hash(path, progress) for path in names]
+    digest = _digest(hashes, tokenizer, validation_fraction)
+    folder = paths.cache_dir() / "corpora" / digest[:32]
+    if not _whole(folder):
+        _fill(folder, names, hashes, tokenizer, validation_fraction, digest, progress)
+    facts = read_json(folder / "corpus.json")
+    if min(facts["train"], facts["validation"]) <= block_size:
+        total = facts["train"] + facts["validation"]
+        raise UserError(
+            f"the corpus is too small: {total:,} tokens, of which {facts['validation']:,} are held out; a block of {block_size} needs "
+            f"more than {block_size} in each: give more text or a smaller block size"
+        )
+    arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
+    if not isinstance(facts.get("bigram_entropy"), float):  # a new one, or one that an earlier version made
+        facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
+        with suppress(UserError):  # a cache that can only be read: it is counted again next time
+            write_json(folder / "corpus.json", facts)
+    return Corpus(
+        arrays[0],
+        arrays[1],
+        facts["bytes_per_token"],
+        facts["unigram_entropy"],
+        digest,
+        facts["bigram_entropy"],
+        floor(places, tokenizer.encode, separator=tokenizer.end_of_text is not None),
+    )
+
+
+def _hash(path: Path, progress: Progress) -> bytes:
+    glance(path)  # what is no text is told before all of it is read
+    digest = hashlib.sha256()
+    with open_foreign(path) as file:
+        while data := file.read(1 << 24):
+            digest.update(data)
+            progress("reading the corpus")
+    return digest.digest()
+
+
+def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
+    """Changes with the text, its order, the vocabulary or the split; not with where the files lie."""
+    digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_CHUNK}".encode())
+    for probe in range(0, tokenizer.size, max(1, tokenizer.size // 512)):
+        try:
+            digest.update(tokenizer.token_bytes(probe) + b"\xff")
+        except KeyError:
+            digest.update(b"\xfe")
+    for one in hashes:
+        digest.update(one)
+    return digest.hexdigest()
+
+
+# ── filling the cache ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the cache has it: corpus.json is written last, and says how long the arrays are."""
+    try:
+        facts = read_json(folder / "corpus.json")
+        width = np.dtype(facts["dtype"]).itemsize
+        return all((folder / f"{part}.bin").stat().st_size == facts[part] * width for part in ("train", "validation"))
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+
+
+def _fill(
+    folder: Path,
+    names: list[Path],
+    hashes: list[bytes],
+    tokenizer: Tokenizer,
+    fraction: float,
+    digest: str,
+    progress: Progress,
+) -> None:
+    """Tokenises into `folder`. Two workers that want the same corpus don't do the work twice: the second one waits."""
+    try:
+        storage.make_folders(folder)
+        lock = storage.Lock(folder / "lock")
+        while not _acquired(lock):
+            progress("waiting for another run, which is tokenising the same text")
+        try:
+            if _whole(folder):
+                return
+            for leftover in folder.glob(".tokens-*"):  # of a worker of an earlier version that was killed
+                storage.rmtree(leftover, ignore_errors=True)
+            with whole.aside(folder / "train.bin") as part:
+                facts = _Tokeniser(part.parent, tokenizer, fraction, progress).run(names, hashes)
+                for name in ("train.bin", "validation.bin"):
+                    storage.replace(part.with_name(name), folder / name)
+            storage.sync_folder(folder)
+            write_json(folder / "corpus.json", {**facts, "digest": digest})
+        finally:
+            lock.release()
+    except OSError as error:
+        raise UserError(
+            f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
+            "to another folder"
+        ) from error
+
+
+def _acquired(lock: storage.Lock) -> bool:
+    try:
+        lock.acquire(timeout=0.2)
+        return True
+    except Timeout:
+        return False
+
+
+@dataclass
+class _Tokeniser:
+    """Writes `train.bin` and `validation.bin` into `folder`, a file of the corpus after the other."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    fraction: float
+    progress: Progress
+    read: int = 0  # bytes
+    total: int = 0
+    tokens: int = 0
+    sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
+    seen: dict[bytes, tuple[int, int]] = field(
+        default_factory=dict
+    )  # a file's hash → its tokens[start:stop] in train.bin
+
+    def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
+        self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
+        self.counts = np.zeros(self.tokenizer.size, np.int64)
+        sizes = [path.stat().st_size for path in names]
+        self.total = sum(sizes)
+        with (
+            storage.open_file(self.folder / "train.bin", "w+b") as train,
+            storage.open_file(self.folder / "validation.bin", "wb") as validation,
+        ):
+            for path, digest, size in zip(names, hashes, sizes, strict=True):
+                if digest in self.seen:
+                    start, stop = self.seen[digest]
+                    self._copy(train, train, start, stop, "train")
+                    self.tokens += stop - start
+                    self.read += size
+                else:
+                    self._file(path, digest, train, validation)
+            for file in (train, validation):
+                storage.sync(file)
+        if not self.sizes["train"]:
+            raise UserError(
+                f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
+            )
+        share = self.counts[self.counts > 0] / self.sizes["train"]
+        return {"dtype": self.dtype.name, **self.sizes, "bytes_per_token": self.total / self.tokens,
+                "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
+
+    def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
+        """One file: its ids go aside first, since only its end tells where its held-out part begins."""
+        hashed = hashlib.sha256()
+        with storage.temporary_file(self.folder) as aside:
+            count = 0
+            for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
+                aside.write(ids.astype(self.dtype).tobytes())
+                count += len(ids)
+            if hashed.digest() != digest:
+                raise UserError(f"{path} was changed while it was being read; start again when it is whole")
+            cut = count - max(1, round(count * self.fraction)) if count else 0
+            begin = self.sizes["train"]
+            self._copy(aside, train, 0, cut, "train")
+            self._copy(aside, validation, cut, count, "validation")
+            self.seen[digest] = begin, begin + cut
+            self.tokens += count
+
+    def _encoded(self, chunks: Iterator[str | None]) -> Iterator[npt.NDArray[np.uint32]]:
+        """The ids of all chunks, in order. A thread for each core tokenises, where the tokeniser allows; no more text
+        is read ahead than keeps them busy."""
+        threads = cores() if self.tokenizer.parallel else 1
+        waiting: deque[Future[npt.NDArray[np.uint32]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for portion in _portions(chunks):
+                    waiting.append(pool.submit(self._ids, portion))
+                    if len(waiting) > threads + 1:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # told to stop, or a file that turned out to be no text: what is begun ends, the rest is not begun
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ids(self, portion: list[str | None]) -> npt.NDArray[np.uint32]:
+        end = self.tokenizer.end_of_text
+        separator = np.array([] if end is None else [end], np.uint32)
+        return np.concatenate([separator if c is None else self.tokenizer.encode_array(c) for c in portion])
+
+    def _saw(self, data: bytes, hashed: Any) -> None:
+        hashed.update(data)
+        self.read += len(data)
+        self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+
+    def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
+        """Tokens[start:stop] of `source` to the end of `target`, counted."""
+        width = self.dtype.itemsize
+        while start < stop:
+            source.seek(start * width)
+            data = source.read(min(stop - start, _CHUNK) * width)
+            if len(data) < width:
+                raise OSError("a temporary file has lost its end")
+            target.seek(0, os.SEEK_END)
+            target.write(data)
+            ids = np.frombuffer(data, self.dtype)
+            if part == "train":
+                self.counts += np.bincount(ids, minlength=len(self.counts))
+            self.sizes[part] += len(ids)
+            start += len(ids)
+
+
+def _portions(chunks: Iterator[str | None]) -> Iterator[list[str | None]]:
+    """Short documents together, about a million characters of them: each portion is worth a thread's while."""
+    portion: list[str | None] = []
+    size = 0
+    for chunk in chunks:
+        portion.append(chunk)
+        size += len(chunk or "")
+        if size >= _CHUNK:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
+    """Documents in chunks of about a million characters, with None after each document.
+
+    Separators, the blank lines around a document, and documents that are empty are dropped. Chunks end before a
+    line's end, where nearly no token straddles.
+    """
+    waiting, begun = "", False
+    for text in texts:
+        *ended, waiting = (waiting + text).split(END_OF_TEXT)
+        for rest in ended:
+            rest = rest.rstrip("\n") if begun else rest.strip("\n")
+            if rest:
+                yield rest
+            if rest or begun:
+                yield None
+            begun = False
+        if not begun:
+            waiting = waiting.lstrip("\n")
+        while len(waiting) > _CHUNK + len(END_OF_TEXT):
+            cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
+            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
+            cut = cut or _CHUNK  # one endless line: anywhere, but not inside what may become a separator
+            yield waiting[:cut]
+            waiting, begun = waiting[cut:], True
+    rest = waiting.rstrip("\n") if begun else waiting.strip("\n")
+    if rest:
+        yield rest
+    if rest or begun:
+        yield None

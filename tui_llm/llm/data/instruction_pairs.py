@@ -1,0 +1,87 @@
+"""Instruction–answer pairs of the user's own: what a base model is fine-tuned on to become an assistant. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import SETTINGS
+from tui_llm.llm.data.texts import read_text
+from tui_llm.llm.tokens.text import clean
+
+ARROW = "=>"
+MOST = 200  # pairs: each is in every batch
+QUESTIONS = ("question", "instruction", "prompt", "input")
+ANSWERS = ("answer", "response", "output", "completion")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    question: str
+    answer: str
+
+
+EXAMPLES = (
+    Pair("What is your name?", "My name is Nano."),
+    Pair("What do you like?", "I like little stories."),
+    Pair("Where do you live?", "I live in a terminal."),
+    Pair("Can you help me?", "Yes, I can help you."),
+)
+
+
+def typed(text: str) -> tuple[Pair, ...]:
+    """Lines of `question => answer`; empty lines are left out. Raises `UserError` at the first line that is none."""
+    return _pairs(
+        [(f"line {number}", line.partition(ARROW)) for number, line in _lines(text)], f"QUESTION {ARROW} ANSWER"
+    )
+
+
+def read(path: Path) -> tuple[Pair, ...]:
+    """A .tsv or .txt (question, tab, answer), or a .jsonl (an object a line, such as {"question": …, "answer": …}).
+    Raises `UserError` where it can't be read or a line is no pair."""
+    text = read_text(path, SETTINGS)
+    if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+        found = [(f"{path} line {number}", line.partition("\t")) for number, line in _lines(text)]
+        return _pairs(found, "QUESTION, a tab, ANSWER")
+    return _pairs([(f"{path} line {n}", _object(line)) for n, line in _lines(text)], '{"question": …, "answer": …}')
+
+
+def show(pairs: Sequence[Pair]) -> str:
+    """As `typed` reads them."""
+    return "\n".join(f"{pair.question} {ARROW} {pair.answer}" for pair in pairs)
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _object(line: str) -> tuple[str, str, str]:
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", "", ""
+    if not isinstance(value, dict):
+        return "", "", ""
+
+    def first(names: Sequence[str]) -> str:
+        return next((value[name] for name in names if isinstance(value.get(name), str)), "")
+
+    return first(QUESTIONS), ARROW, first(ANSWERS)
+
+
+def _pairs(found: list[tuple[str, tuple[str, str, str]]], form: str) -> tuple[Pair, ...]:
+    if not found:
+        raise UserError(f"there are no pairs; give some lines, each as {form}")
+    if len(found) > MOST:
+        raise UserError(f"{len(found):,} pairs are too many here; give at most {MOST} (all of them are in every batch)")
+    pairs = []
+    for where, (question, between, answer) in found:
+        pair = Pair(clean(question).strip(), clean(answer).strip())
+        if not (between and pair.question and pair.answer):
+            raise UserError(f"{where} is no pair; write it as {form}")
+        pairs.append(pair)
+    return tuple(pairs)

@@ -1,0 +1,102 @@
+"""Finding and reading text files, a piece at a time: no file is ever held whole. Standard library only."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import check_foreign, open_foreign
+
+BLOCK = 1 << 20  # bytes read at a time
+_GLANCE = 1 << 16  # bytes at a file's beginning that may hold no zero byte
+_SUFFIXES = {
+    ".txt",
+    ".text",
+    ".md",
+    ".rst",
+    ".py",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".html",
+    ".xml",
+    ".tex",
+    ".org",
+    "",
+}
+
+
+def files(places: list[Path]) -> list[Path]:
+    """The text files of `places`, folders walked in order. Raises `UserError` where there is nothing to read."""
+    found: list[Path] = []
+    for place in places:
+        try:
+            found += _inside(place) if place.is_dir() else [_file(place)]
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise UserError(f"can't read {place}: {error.strerror or error}; give another text") from error
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    # Hidden ones are not meant: .git, .venv, an editor's backup.
+    inside = sorted(
+        p for p in folder.rglob("*")
+        if p.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
+    )  # fmt: skip
+    if not inside:
+        raise UserError(f"there are no text files in {folder}; name a .txt file or a folder with some")
+    return inside
+
+
+def _file(place: Path) -> Path:
+    if place.is_file():
+        return place
+    if place.exists():
+        raise UserError(f"{place} is neither a file nor a folder; name a text file")
+    raise UserError(f"there is no file or folder {place}; give the path of a text to train on")
+
+
+def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Iterator[str]:
+    """The file's text as UTF-8 (a byte-order mark dropped, CRLF as LF), about a million bytes at a time; `saw` is shown
+    the bytes. Raises `UserError` where it can't be read or isn't text."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    read, carriage_return = 0, ""
+    try:
+        with open_foreign(path) as file:
+            while data := file.read(BLOCK):
+                if read < _GLANCE and b"\0" in data[: _GLANCE - read]:
+                    raise UserError(f"{path} is not text (it has zero bytes); give plain UTF-8 text")
+                saw(data)
+                read += len(data)
+                text = carriage_return + decoder.decode(data)
+                carriage_return = "\r" if text.endswith("\r") else ""  # its line feed may be in the next block
+                yield text.removesuffix("\r").replace("\r\n", "\n")
+        yield carriage_return + decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        # The decoder counts from the last bytes that it was given, which end at `read`.
+        place = read - len(error.object) + error.start
+        raise UserError(f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file") from error
+
+
+def read_text(path: Path, most: int | None = None) -> str:
+    """The whole file at once. Raises like `blocks`, and where it has more than `most` bytes."""
+    if most is not None:
+        check_foreign(path, most)
+    return "".join(blocks(path))
+
+
+def glance(path: Path) -> str:
+    """The file's beginning. Raises like `blocks` where that can't be read or isn't text."""
+    return next(blocks(path), "")
+
+
+def check(places: list[Path]) -> None:
+    """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
+    names = files(places)
+    if not sum([len(glance(path)) > 0 for path in names]):
+        raise UserError(
+            f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
+        )

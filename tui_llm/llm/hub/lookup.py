@@ -1,0 +1,199 @@
+"""Finding models by name: those that ship, the user's runs and models, folders.
+
+A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
+a folder or a GGUF file. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
+and no tokenizer here: the screen looks models up with this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_foreign_text
+from tui_llm.llm.model import intact
+from tui_llm.llm.model.model_config import GGUF
+from tui_llm.llm.tokens.added import added_folder
+from tui_llm.llm.tokens.vocab_json import read_vocab
+
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's folder: `kind` is shipped, run, model (pulled, or put there), cache (what the hub's own library keeps) or
+    folder; `step` is a run's checkpoint's; `note` says which newer checkpoints were passed over, and why."""
+
+    name: str
+    kind: str
+    folder: Path
+    step: int | None = None
+    note: str = ""
+
+
+def _checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of a run directory's finished checkpoints, oldest first."""
+    return sorted(
+        (int(match[1]), child)
+        for child in (run.iterdir() if run.is_dir() else ())
+        if (match := _CHECKPOINT.fullmatch(child.name)) and (child / intact.RECORD).is_file()
+    )
+
+
+def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
+    """(step, folder) of a run directory's newest finished checkpoint; its files are not read (see `find`)."""
+    return max(_checkpoints(run), default=None)
+
+
+def find(name: str) -> Found:
+    """The model that `name` means. Of a run that is the newest checkpoint whose files are what was saved.
+
+    Raises `UserError` where there is none, with the names that there are.
+    """
+    if not name or "\0" in name or len(name) > 1000:
+        raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
+    looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
+    try:
+        found = (None if looks_like_path else _named(name)) or _folder(paths.expand(name))
+    except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
+        found = None
+    found = found or _from_hub(name)
+    if found is not None:
+        return found
+    if looks_like_path:
+        raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
+    known = ", ".join(found.name for found in every()) or "none"
+    raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
+
+
+def _named(name: str) -> Found | None:
+    """A shipped model, a run or a model of the user's."""
+    if name.startswith(paths.RUN):
+        run = paths.runs_dir() / name.removeprefix(paths.RUN)
+        return _run(run.name, run) if (run / "config.json").is_file() else None
+    shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
+    if (shipped / "config.json").is_file():
+        return Found(name, "shipped", shipped)
+    if (run / "config.json").is_file():
+        return _run(name, run)
+    if name.endswith(GGUF) and own.is_file():
+        return Found(name, "model", own)
+    return Found(name, "model", own) if (own / "config.json").is_file() else None
+
+
+def _from_hub(name: str) -> Found | None:
+    """OWNER/NAME: a pulled model, else one in the cache of the hub's own library, where its newest revision is whole."""
+    if not _ON_HUB.fullmatch(name):
+        return None
+    pulled = paths.pulled_model(name)
+    if (pulled / "config.json").is_file():
+        return Found(name, "model", pulled)
+    kept = hub_cache() / ("models--" + name.replace("/", "--"))
+    try:
+        commit = read_foreign_text(kept / "refs" / "main", 1000).strip()
+        snapshot = kept / "snapshots" / commit
+        if not commit.isalnum():
+            return None
+        return Found(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
+    except (UserError, OSError, ValueError):
+        return None
+
+
+def hub_cache() -> Path:
+    """Where the hub's own library keeps what it downloads: its rules, without importing it."""
+    top = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if place := os.environ.get(variable):
+            return paths.expand(place, variable)
+    return paths.expand(Path(top) / "hub", "the hub's cache (HF_HOME)")
+
+
+def _snapshot(folder: Path) -> str | None:
+    """OWNER/NAME where `folder` is a revision in the cache of the hub's own library."""
+    kept = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not kept.startswith("models--"):
+        return None
+    return kept.removeprefix("models--").replace("--", "/", 1)
+
+
+def _folder(folder: Path) -> Found | None:
+    """A model folder, a run directory, one of its checkpoints, or a GGUF file (a folder with nothing else is that)."""
+    if folder.suffix == GGUF and folder.is_file():
+        return Found(folder.stem, "folder", folder.resolve())
+    if not folder.is_dir():
+        return None
+    folder = folder.resolve()
+    if not (folder / "config.json").is_file() and (files := sorted(folder.glob(f"*{GGUF}"))):
+        if len(files) > 1:
+            raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
+        return Found(folder.name, "folder", files[0])
+    if match := _CHECKPOINT.fullmatch(folder.name):
+        return Found(folder.parent.name, "folder", folder, int(match[1]))
+    if newest_checkpoint(folder) is not None:
+        return _run(folder.name, folder)
+    if (name := _snapshot(folder)) is not None:
+        return Found(name, "cache", folder)
+    return Found(folder.name, "folder", folder)
+
+
+def _run(name: str, run: Path) -> Found:
+    step, folder, passed = intact.newest_of_run(name, _checkpoints(run), intact.check_model)
+    return Found(name, "run", folder, step, "; ".join(passed))
+
+
+def every() -> list[Found]:
+    """What can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
+    found = []
+    for kind, top in (
+        ("shipped", paths.shipped_models_dir()),
+        ("run", paths.runs_dir()),
+        ("model", paths.models_dir()),
+    ):
+        for child in sorted(top.iterdir()) if top.is_dir() else ():
+            if kind == "model" and child.suffix == GGUF and child.is_file():
+                found.append(Found(child.name, kind, child))
+            if not (child / "config.json").is_file():
+                continue
+            if kind == "run":
+                newest = newest_checkpoint(child)
+                if newest:
+                    found.append(Found(child.name, kind, newest[1], newest[0]))
+            elif not child.name.startswith("."):  # what is being pulled or deleted
+                pulled = kind == "model" and (child / "pulled.json").is_file()
+                found.append(Found(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
+    return found
+
+
+def vocabulary_folder(name: str) -> tuple[Path, str | None]:
+    """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
+    for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), paths.expand(name)):
+        if (folder / "vocab.json").is_file():
+            return folder.resolve(), None
+    return find(name).folder, name
+
+
+def vocabulary_size(name: str) -> int:
+    """How many tokens the vocabulary has that a run calls `name`: nothing is downloaded or built for that.
+
+    Raises `UserError` where there is none.
+    """
+    known = {"byte": 257, "gpt2": 50257}
+    if name in known:
+        return known[name]
+    try:
+        return size_of_vocabulary(vocabulary_folder(name)[0])
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a home that can't be told
+        raise UserError(f"there is no vocabulary {name!r} ({error}); give byte, gpt2 or a model's name") from error
+
+
+def size_of_vocabulary(folder: Path) -> int:
+    """How many ids the vocab.json in `folder` has. Raises `UserError` where it has none."""
+    path = folder / "vocab.json"
+    if not path.is_file():
+        raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
+    return max(read_vocab(path).values()) + 1

@@ -1,0 +1,106 @@
+"""What can be said of models without opening their weights. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import open_foreign
+from tui_llm.facts.model import ModelInfo
+from tui_llm.llm.adapters import description
+from tui_llm.llm.hub import lookup, pull
+from tui_llm.llm.hub.lookup import Found
+from tui_llm.llm.model.model_config import is_gpt2, read_config
+
+CARD = "README.md"
+_LONGEST_CARD = 200_000  # bytes
+
+
+def describe(found: Found) -> ModelInfo:
+    info = ModelInfo(
+        found.name,
+        found.kind,
+        str(found.folder),
+        None,
+        None,
+        None,
+        found.step,
+        None,
+        _size(found.folder),
+        _origin(found),
+    )
+    info = dataclasses.replace(info, pulled=found.kind == "model" and pull.origin(found.folder) is not None)
+    try:
+        parameters, context, vocabulary = _figures(found.folder)
+    except UserError as error:
+        return dataclasses.replace(info, problem=str(error))
+    return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary)
+
+
+def every() -> list[ModelInfo]:
+    """What ships, runs, the user's own and pulled models; broken ones with their problem."""
+    return [describe(found) for found in lookup.every()]
+
+
+def cached() -> list[ModelInfo]:
+    """The models with safetensors in the cache of the hub's own library, their newest revision; none where that is not
+    installed. It may take a second: every file in the cache is looked at."""
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return []
+    try:
+        report = scan_cache_dir(lookup.hub_cache())
+    except (CacheNotFound, OSError, ValueError):
+        return []
+    found = []
+    for repository in sorted(report.repos, key=lambda one: one.repo_id):
+        if repository.repo_type != "model" or not repository.revisions:
+            continue
+        newest = max(repository.revisions, key=lambda one: ("main" in one.refs, one.last_modified))
+        folder = Path(newest.snapshot_path)
+        if (folder / "config.json").is_file() and next(folder.glob("*.safetensors"), None):
+            found.append(describe(Found(repository.repo_id, "cache", folder)))
+    return found
+
+
+def card(folder: Path) -> str:
+    """The model's card as its file has it, foreign text; empty where there is none."""
+    try:
+        with open_foreign(folder / CARD) as file:
+            return file.read(_LONGEST_CARD).decode("utf-8", "replace")
+    except UserError:
+        return ""
+
+
+def _figures(path: Path) -> tuple[int | None, int | None, int | None]:
+    """(parameters, context, vocabulary), None for what can't be told. Raises `UserError` where it can't be opened."""
+    if not is_gpt2(path):
+        return description.described(path)
+    config = read_config(path)
+    return config.parameters(), config.context, config.vocabulary
+
+
+def _size(folder: Path) -> int | None:
+    """Bytes of a file, or of the files in a folder; links, as the hub's cache has them, count as what they lead to."""
+    try:
+        if folder.is_file():
+            return folder.stat().st_size
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return None
+
+
+def _origin(found: Found) -> str:
+    if found.kind == "shipped":
+        return "ships with tui-llm"
+    if found.kind == "run":
+        return "trained here"
+    if found.kind == "cache":
+        return f"Hugging Face cache, commit {found.folder.name[:12]}"
+    source = pull.origin(found.folder) if found.kind == "model" else None
+    if source is None:
+        return "a file of yours" if found.folder.is_file() else "a folder of yours"
+    return f"{source.get('from', '')}/{source['repository']}, commit {str(source.get('commit', ''))[:12]}"

@@ -1,0 +1,87 @@
+"""A model by its folder or file: GPT-2's layout in our own `llm/model/model.py`, anything else through `adapters`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tui_llm.common import memory
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint, fast_decode
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model_config import is_gpt2
+from tui_llm.llm.model.predictor import Predictor
+from tui_llm.llm.tokens import text as tokens_text
+from tui_llm.llm.tokens import tokenizer
+
+if TYPE_CHECKING:
+    from tui_llm.llm.adapters.chat import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`gpt` is None where the model runs through transformers; `kind` is then its architecture."""
+
+    predictor: Predictor
+    tokenizer: tokenizer.Tokenizer
+    gpt: GPT | None = None
+    chat: ChatTemplate | None = None
+    kind: str = "gpt2"
+
+
+def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> Opened:
+    """`weights` says how they are kept (`weight_names.WEIGHTS`). Raises `UserError` where it can't be opened, or memory is
+    short."""
+    with memory.enough(f"open {name}"):
+        return _opened(path, name, place, weights)
+
+
+def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
+    if not is_gpt2(path):
+        if weights != "fp32":
+            raise UserError(
+                f"{name} runs through transformers, which keeps its own weights; open it with --weights fp32"
+            )
+        from tui_llm.llm.adapters.foreign import open_foreign
+
+        predictor, vocabulary, chat = open_foreign(path, name, place)
+        return Opened(predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other")))
+    gpt = checkpoint.load(path, place)
+    own = load_vocabulary(path, name, gpt.config.vocabulary)
+    _check_rows(path, own, gpt)
+    from tui_llm.llm.adapters.chat import template_of
+
+    return Opened(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
+
+
+def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
+    """A model of GPT-2's layout and its vocabulary. Raises `UserError` where it is none, or the two don't belong together."""
+    gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+    _check_rows(path, own, gpt)
+    return gpt, own
+
+
+def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
+    if own.size > gpt.config.vocabulary:
+        raise UserError(
+            f"{path}: its vocabulary has {own.size} tokens, its model only {gpt.config.vocabulary}; "
+            "they are of different models"
+        )
+
+
+def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:
+    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`, as far as
+    the model has `rows` for it. Raises `UserError`."""
+    if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        return tokenizer.load_folder(path, name)
+    if (path / "tokenizer.json").is_file():
+        from tui_llm.llm.adapters.chat import settings_of, written_token
+        from tui_llm.llm.adapters.vocabulary import load_json
+
+        config = settings_of(path / "tokenizer_config.json")
+        begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
+        return load_json(path, name, rows, begin, [end] if end else [tokens_text.END_OF_TEXT])
+    return tokenizer.load_folder(path, name)

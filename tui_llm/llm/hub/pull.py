@@ -1,0 +1,369 @@
+"""Pulling a model from the Hugging Face Hub, or from a mirror of it, into the user's models folder. No torch here.
+
+The hub's own library (extra `[hub]`) knows the addresses, the token and the settings that its users have (HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE, proxies), and moves the bytes. What it does not do is done here: it throws away what a cut-off download had
+brought, and compares no file with its hash.
+
+Only weights in safetensors, the config, the tokenizer and the card are fetched, each checked by the hash that the hub keeps of
+it, into a folder beside the models; that is renamed to the model's name when all of it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import Timeout
+
+from tui_llm.common import paths, storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.model.model_config import read_config
+from tui_llm.llm.model.tensor_shapes import read_shapes
+
+SHORT = {  # GPT-2's own family, by the names that everybody uses
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+ORIGIN = "pulled.json"  # in a pulled model's folder: where it is from
+_PART = "[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"
+_NAME = re.compile(rf"{_PART}/{_PART}")
+_REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_/-]|\.(?!\.)){0,199}")
+_COMMIT = re.compile("[0-9a-f]{40}")
+_WEIGHTS = re.compile(r"model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.index\.json")
+_OTHERS = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt",
+}  # fmt: skip
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+_CHUNK = 1 << 20  # bytes between two looks at the progress
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is going on, and how far it is: bytes of all files together."""
+
+    doing: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """`name` opens it; `size` is in bytes; `fresh` is False where it was there already."""
+
+    name: str
+    folder: Path
+    repository: str
+    commit: str
+    size: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    size: int
+    sha256: str | None
+    git: str | None  # the SHA-1 that git gives a file that is not kept in LFS
+
+
+Tell = Callable[[Progress], None]
+
+
+def repository(name: str) -> str:
+    """OWNER/NAME for what the user calls a model on the hub. Raises `UserError` where it can be no such name."""
+    if name in SHORT:
+        return SHORT[name]
+    if len(name) > 200 or not _NAME.fullmatch(name) or name.endswith((".git", ".ipynb")):
+        raise UserError(
+            f"{name[:200]!r} is no model's name on the hub; give {', '.join(SHORT)} or OWNER/NAME, letters, digits and -._ only"
+        )
+    return name
+
+
+def local_name(repo: str) -> str:
+    """What a pulled repository is called here: `gpt2`, or OWNER/NAME as it is."""
+    return {full: short for short, full in SHORT.items()}.get(repo, repo)
+
+
+def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) -> Pulled:
+    """Brings a model, or the rest of it where an earlier call was cut off. `tell` is told a few times a second; what it
+    raises ends the work, and what has been brought stays for the next call.
+
+    Raises `UserError`, with what to do, where it can't be.
+    """
+    repo = repository(name)
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise UserError(f"{revision[:200]!r} is no revision; give a branch, a tag or a commit")
+    try:
+        import huggingface_hub as library
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise UserError(
+            "pulling a model needs the huggingface_hub library: pip install 'tui-llm[hub]'; or copy a model folder here and "
+            "name it with --model"
+        ) from error
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
+        )
+    tell(Progress(f"asking {constants.ENDPOINT}", 0, 0))
+    try:
+        info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
+    except Exception as error:  # its library's, the HTTP client's (which one, depends on the version), the system's
+        raise UserError(_said(error, repo, revision)) from error
+    commit = str(info.sha or "")
+    if not _COMMIT.fullmatch(commit):
+        raise UserError(f"{constants.ENDPOINT} doesn't say which commit of {repo} it gives; pull from another address")
+    files = _wanted(repo, info.siblings or ())
+    return _pull(repo, commit, revision, files, tell)
+
+
+def _wanted(repo: str, siblings: Any) -> list[_File]:
+    """The files to fetch, small ones first. Raises `UserError` where they are no model that can be opened."""
+    files = {}
+    for one in siblings:
+        lfs = one.lfs or {}
+        sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
+        size = one.size if isinstance(one.size, int) and one.size >= 0 else 0
+        files[str(one.rfilename)] = _File(str(one.rfilename), size, sha256, getattr(one, "blob_id", None))
+    weights = [name for name in files if _WEIGHTS.fullmatch(name)]
+    if "model.safetensors" in weights:
+        weights = ["model.safetensors"]
+    if not [name for name in weights if name.endswith(".safetensors")]:
+        pickles = sorted(name for name in files if name.endswith(_PICKLES) and "/" not in name)
+        if pickles:
+            raise UserError(
+                f"{repo} has its weights only as {pickles[0]}, which can run code and is never opened; look for a revision with safetensors"
+            )
+        raise UserError(f"{repo} has no weights in safetensors; it is no model that can be opened")
+    if "config.json" not in files:
+        raise UserError(f"{repo} has no config.json; it is no model that can be opened")
+    wanted = [files[name] for name in (*weights, *(set(files) & _OTHERS))]
+    for file in wanted:
+        if not file.sha256 and not file.git:
+            raise UserError(
+                f"the hub gives no hash of {file.name} of {repo}, so it can't be checked; pull from another address"
+            )
+    return sorted(wanted, key=lambda file: (file.size, file.name))
+
+
+def _pull(repo: str, commit: str, revision: str | None, files: list[_File], tell: Tell) -> Pulled:
+    name = local_name(repo)
+    folder = paths.pulled_model(name)
+    total = sum(file.size for file in files)
+    if folder.exists():
+        before = origin(folder)
+        if before is None:
+            raise UserError(f"{folder} is there already and was not pulled; rename it, then pull again")
+        if before.get("commit") == commit:
+            return Pulled(name, folder, repo, commit, total, False)
+    waiting = paths.models_dir() / ".pulling"
+    part = waiting / f"{folder.name}@{commit[:12]}"
+    try:
+        storage.make_folders(part)
+        with storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
+            _space(repo, part, files)
+            bring = _Bringing(repo, commit, part, total, tell)
+            for file in files:
+                bring(file)
+            _look(repo, part)
+            source = {
+                "repository": repo, "revision": revision or "main", "commit": commit, "from": _endpoint(),
+                "files": {file.name: file.sha256 or f"git:{file.git}" for file in files},
+            }  # fmt: skip
+            write_json(part / ORIGIN, source)
+            _put(part, folder, waiting)
+    except Timeout as error:
+        raise UserError(f"{repo} is being pulled already, by another process; wait for that one") from error
+    except OSError as error:
+        raise UserError(_said(error, repo, revision)) from error
+    return Pulled(name, folder, repo, commit, total, True)
+
+
+def _space(repo: str, part: Path, files: list[_File]) -> None:
+    have = sum(path.stat().st_size for path in part.iterdir() if path.is_file())
+    need = sum(file.size for file in files) - have
+    free = shutil.disk_usage(part).free
+    if need > free:
+        raise UserError(
+            f"{repo} needs {need / 1e6:,.0f} MB more, but only {free / 1e6:,.0f} MB are free in {paths.models_dir()}; free some space "
+            "there or set TUI_LLM_HOME to another folder"
+        )
+
+
+class _Bringing:
+    """Brings one file after another into `part`, and keeps count."""
+
+    def __init__(self, repo: str, commit: str, part: Path, total: int, tell: Tell) -> None:
+        self.repo, self.commit, self.part, self.total, self.tell = repo, commit, part, total, tell
+        self.before = 0  # bytes of the files that are done
+
+    def __call__(self, file: _File) -> None:
+        path = self.part / file.name
+        if not (path.is_file() and path.stat().st_size == file.size):  # only a checked file has its own name
+            self._fetch(file, path)
+        self.before += file.size
+        self.tell(Progress(file.name, self.before, self.total))
+
+    def _fetch(self, file: _File, path: Path) -> None:
+        import huggingface_hub
+        from huggingface_hub import constants, file_download
+        from huggingface_hub import utils as untyped
+
+        utils: Any = untyped  # it exports by a way of its own, which mypy doesn't see
+        constants.DOWNLOAD_CHUNK_SIZE = _CHUNK  # its 10 MB are half a minute of silence on a slow line
+        utils.disable_progress_bars()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would break the line of progress
+        brought = path.with_name(file.name + ".part")
+        try:
+            url = huggingface_hub.hf_hub_url(self.repo, file.name, revision=self.commit)
+            with storage.open_file(brought, "r+b" if brought.exists() else "w+b") as raw:
+                have = raw.seek(0, os.SEEK_END)
+                if have > file.size:  # of another file, then
+                    have = raw.seek(0)
+                    raw.truncate()
+                self.tell(Progress(file.name, self.before + have, self.total))
+                counted: Any = _Counted(raw, lambda at: self.tell(Progress(file.name, self.before + at, self.total)))
+                if have < file.size or not file.size:
+                    file_download.http_get(
+                        url, counted, resume_size=have, headers=utils.build_hf_headers(), expected_size=file.size
+                    )
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(_said(error, self.repo, self.commit)) from error
+        self.tell(Progress(f"checking {file.name}", self.before + file.size, self.total))
+        if not _is(brought, file):
+            storage.rmtree(self.part)
+            raise UserError(
+                f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was thrown away: pull again, or from another "
+                "address (HF_ENDPOINT)"
+            )
+        storage.sync_path(brought)
+        storage.replace(brought, path)
+
+
+class _Counted:
+    """A file that says how long it has become."""
+
+    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._file, self._tell = file, tell
+
+    def write(self, data: bytes) -> int:
+        count = self._file.write(data)
+        self._tell(self._file.tell())
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _is(path: Path, file: _File) -> bool:
+    """Whether the file has the hash that the hub gives: SHA-256 where it is kept in LFS, git's blob SHA-1 else."""
+    with path.open("rb") as data:
+        if file.sha256:
+            return hashlib.file_digest(data, "sha256").hexdigest() == file.sha256.lower()
+        made = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
+        while block := data.read(_CHUNK):
+            made.update(block)
+        return made.hexdigest() == file.git
+
+
+def _look(repo: str, part: Path) -> None:
+    """What came must be what it is called: a config and safetensors. Another architecture than GPT-2's is the opening's to judge."""
+    try:
+        for weights in part.glob("*.safetensors"):
+            read_shapes(weights)
+        if read_json(part / "config.json").get("model_type") == "gpt2":
+            read_config(part)
+    except (UserError, AttributeError) as error:
+        storage.rmtree(part)
+        raise UserError(f"{repo} can't be opened: {error}".replace(str(part), repo)) from error
+
+
+def _put(part: Path, folder: Path, waiting: Path) -> None:
+    """Gives the whole folder its name; an older revision leaves, and with it what was begun of others."""
+    old = waiting / f"{folder.name}.old"
+    storage.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        storage.replace(folder, old)
+    storage.replace(part, folder)
+    storage.sync_folder(folder.parent)
+    storage.rmtree(old, ignore_errors=True)
+    for begun in waiting.glob(f"{folder.name}@*"):
+        storage.rmtree(begun, ignore_errors=True)
+
+
+def origin(folder: Path) -> dict[str, Any] | None:
+    """Where a pulled model is from; None where it was not pulled."""
+    try:
+        made = read_json(folder / ORIGIN)
+    except UserError:
+        return None
+    return made if isinstance(made, dict) and isinstance(made.get("repository"), str) else None
+
+
+def delete(name: str) -> Path:
+    """Deletes a pulled model. Raises `UserError` where there is none of that name: nothing else is ever deleted."""
+    folder = paths.pulled_model(local_name(repository(name)))
+    if origin(folder) is None:
+        raise UserError(f"there is no pulled model {name}; `tui-llm models` lists what there is")
+    gone = folder.with_name(f".{folder.name}.deleted")
+    try:
+        storage.rmtree(gone, ignore_errors=True)
+        storage.replace(folder, gone)  # at once no model any more, even where the rest is cut off
+        storage.rmtree(gone)
+    except OSError as error:
+        raise UserError(f"can't delete {folder}: {error.strerror or error}; make it writable") from error
+    return folder
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _said(error: BaseException, repo: str, revision: str | None) -> str:
+    """One line, with what to do, for what the hub's library raised."""
+    from huggingface_hub import errors
+
+    if isinstance(error, UserError):
+        return str(error)
+    where = _endpoint()
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} is gated: accept its terms at {where}/{repo}, then set HF_TOKEN to your token (or run `hf auth login`)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision or 'main'!r}; leave --revision away for the newest"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no model {repo} at {where}, or it is private: mind the spelling, or set HF_TOKEN to a token that may see it"
+    if isinstance(error, errors.HfHubHTTPError):
+        with suppress(AttributeError):
+            status = error.response.status_code
+            if status in (401, 403):
+                return f"{where} refuses {repo} ({status}); set HF_TOKEN to a token that may see it"
+            return f"{where} answers {status} for {repo}; try again later: what was brought is kept"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {repo} is not whole; free some space in {paths.models_dir()}, then pull again: it goes on where it stopped"
+    if isinstance(error, OSError) and error.filename:
+        return f"can't write {error.filename}: {error.strerror or error}; make it writable or set TUI_LLM_HOME to another folder"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return (
+        f"can't pull {repo} from {where} ({reason}); check the network, or set HF_ENDPOINT to a mirror's address, then pull again: "
+        "it goes on where it was cut off"
+    )

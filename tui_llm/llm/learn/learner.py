@@ -1,0 +1,182 @@
+"""Optimiser steps on one prompt and target, on a copy of the weights; each can be taken back exactly.
+
+One step: the mean cross-entropy of the target's tokens after the prompt (teacher forcing, no dropout), its gradient on all
+weights, and what SGD or AdamW makes of that. The weights after a step are kept as far as `BUDGET` allows. What is not
+kept is worked out again from the first weights, which nobody changes: the same steps give the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.recipe import Recipe
+from tui_llm.llm.model import device
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.predict.forced import forced_logits
+from tui_llm.llm.predict.loss import token_losses
+
+BUDGET = (
+    256 << 20
+)  # bytes for weights (and AdamW's averages) of earlier steps: of nano with AdamW five, with SGD fifteen
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`gradient_norm` is the length of the gradient that was followed; loss (mean a token, nats) and probability (of the
+    whole target) are those after the step."""
+
+    recipe: Recipe
+    gradient_norm: float
+    loss: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    weights: list[Tensor]
+    optimiser: str
+    memory: dict[str, Any]  # the optimiser's own
+
+    @property
+    def bytes(self) -> int:
+        tensors = [*self.weights, *(t for s in self.memory["state"].values() for t in s.values() if torch.is_tensor(t))]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Learner:
+    """`origin` is never changed. `size` is V, the ids that the vocabulary knows."""
+
+    def __init__(self, origin: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> None:
+        self.origin, self.ids, self.wanted, self.size = origin, list(ids), list(wanted), size
+        self.plan: list[Recipe] = []  # the steps to stand after
+        self.steps: list[Step] = []  # those taken, as far as the plan was followed
+        self._copy: GPT | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._kind = ""
+        self._states: dict[int, _State] = {}  # after so many steps
+
+    @property
+    def model(self) -> GPT:
+        """The weights after `steps`."""
+        return self._copy if self._copy is not None and self.steps else self.origin
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """(how many earlier states are kept, in how many bytes)"""
+        return len(self._states), sum(state.bytes for state in self._states.values())
+
+    def go(self, at: int, recipe: Recipe, overtaken: Callable[[], bool] = lambda: False) -> None:
+        """To the weights after `at` steps: what is beyond them is undone, what is missing is done as `recipe` says.
+
+        Raises `Overtaken` between two steps (asked again, it goes on from there), and `UserError` where a step leads
+        nowhere: the copy is then as it was before that step, or where memory is short, as the origin."""
+        self.plan = self.plan[:at] + [recipe] * (at - len(self.plan))
+        if at < len(self.steps):
+            self._back(at)
+        while len(self.steps) < at:
+            if overtaken():
+                raise Overtaken
+            try:
+                self._step(self.plan[len(self.steps)])
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+                    raise
+                self._forget()
+                raise UserError(
+                    f"there is not enough memory: a step needs {self.bytes(recipe.optimiser) / 1e9:.1f} GB beside the model"
+                    "; SGD needs less than AdamW, a smaller model less than both"
+                ) from error
+
+    def bytes(self, optimiser: str) -> int:
+        """What the copy takes: float32 weights, gradients, and AdamW's two averages."""
+        return 4 * self.origin.config.parameters() * (4 if optimiser == "adamw" else 2)
+
+    def _step(self, recipe: Recipe) -> None:
+        done = len(self.steps)
+        if self._copy is None:
+            self._copy = copy.deepcopy(self.origin).requires_grad_(True)
+        model = self._copy
+        with device.threads(self.origin.config.parameters() * (len(self.ids) + len(self.wanted))):
+            model.zero_grad(set_to_none=True)
+            logits = forced_logits(model, self.ids, self.wanted, self.size)
+            F.cross_entropy(logits, torch.tensor(self.wanted, device=logits.device)).backward()
+            norm = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+            if not math.isfinite(norm):
+                del self.plan[done:]
+                raise UserError(
+                    "the gradient is no number any more: the steps before were too large, undo some of them"
+                )
+            self._optimizer_for(recipe).step()
+            model.zero_grad(set_to_none=True)
+            try:
+                with torch.no_grad():
+                    losses = token_losses(forced_logits(model, self.ids, self.wanted, self.size).cpu(), self.wanted)
+            except UserError:  # logits that are no numbers
+                raise self._lost(done, recipe) from None
+        total = math.fsum(one.loss for one in losses)
+        self.steps.append(Step(recipe, norm, total / len(losses), math.exp(-total)))
+        self._keep(model)
+
+    def _lost(self, done: int, recipe: Recipe) -> UserError:
+        """Takes the step back that led nowhere."""
+        del self.plan[done:]
+        self.steps.append(Step(recipe, math.nan, math.nan, 0.0))
+        self._back(done)
+        return UserError(
+            f"with a step size of {recipe.learning_rate:g} the logits are no numbers any more: that step was taken back, choose a smaller one"
+        )
+
+    def _optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:
+        """The one of the step before, with what it remembers, unless this step wants the other kind."""
+        assert self._copy is not None
+        if self._optimizer is None or self._kind != recipe.optimiser:
+            self._optimizer, self._kind = self._new(recipe.optimiser), recipe.optimiser
+        for group in self._optimizer.param_groups:
+            group["lr"] = recipe.learning_rate
+        return self._optimizer
+
+    def _new(self, optimiser: str) -> torch.optim.Optimizer:
+        assert self._copy is not None
+        if optimiser == "adamw":
+            return torch.optim.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
+        return torch.optim.SGD(self._copy.parameters())
+
+    def _keep(self, model: GPT) -> None:
+        """Of the newest steps as many as the budget has room for."""
+        assert self._optimizer is not None
+        if self.bytes(self._kind) - 4 * self.origin.config.parameters() > BUDGET:  # without the gradients
+            return
+        weights = [p.detach().clone() for p in model.parameters()]
+        self._states[len(self.steps)] = _State(weights, self._kind, copy.deepcopy(self._optimizer.state_dict()))
+        while self.kept[1] > BUDGET:
+            del self._states[min(self._states)]
+
+    def _back(self, at: int) -> None:
+        """To the kept state nearest before `at` steps (the origin, if need be); `go` takes the steps from there."""
+        self._states = {done: state for done, state in self._states.items() if done <= at}
+        start = max(self._states, default=0)
+        del self.steps[start:]
+        self._optimizer, self._kind = None, ""
+        if self._copy is None:
+            return
+        state = self._states.get(start)
+        weights = state.weights if state is not None else list(self.origin.parameters())
+        with torch.no_grad():
+            for mine, old in zip(self._copy.parameters(), weights, strict=True):
+                mine.copy_(old)
+        if state is not None:
+            self._optimizer, self._kind = self._new(state.optimiser), state.optimiser
+            self._optimizer.load_state_dict(copy.deepcopy(state.memory))
+
+    def _forget(self) -> None:
+        self.plan, self.steps, self._states = [], [], {}
+        self._copy, self._optimizer, self._kind = None, None, ""

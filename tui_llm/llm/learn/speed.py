@@ -1,0 +1,208 @@
+"""How fast a model reads and writes here: beside the least time that the machine would need, and beside transformers.
+
+Both sides read the same folder, in one process, in turn (A B A B, each round begins with another): what the machine does
+besides comes and goes, and hits both. Ours runs as the app does, through `Window`. Letters: T tokens, P tokens before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint, fast_decode
+from tui_llm.llm.model.machine import Machine
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.predict.window import Window
+
+BYTES = {"fp32": 4, "half": 2, "int8": 1}  # of a weight
+
+
+class Reader(Protocol):
+    """One side. `read` takes the whole text, and leaves out what it remembers; each call ends with the logits there."""
+
+    def write(self, prompt: Sequence[int], count: int) -> list[int]:
+        """Greedy: `count` tokens after `prompt`, from nothing."""
+        ...
+
+    def read(self, ids: Sequence[int]) -> int:
+        """The likeliest token after `ids`, whatever was read before."""
+        ...
+
+    def forget(self) -> None: ...
+
+
+class Ours:
+    def __init__(self, folder: Path, place: torch.device, weights: str) -> None:
+        model = checkpoint.load(folder, place)
+        self.window = Window(fast_decode.predictor(model, weights), model.config.vocabulary)
+
+    def write(self, prompt: Sequence[int], count: int) -> list[int]:
+        self.forget()
+        ids = list(prompt)
+        while len(ids) < len(prompt) + count:
+            ids.append(self.read(ids))
+        return ids[len(prompt) :]
+
+    def read(self, ids: Sequence[int]) -> int:
+        self.window.feed(ids)
+        return int(self.window.logits().argmax())
+
+    def forget(self) -> None:
+        self.window.crop(0)
+
+
+class Transformers:
+    """`generate` with its cache for writing; for reading its cache, cropped. What is not appended it reads whole."""
+
+    def __init__(self, folder: Path, place: torch.device, dtype: torch.dtype) -> None:
+        try:
+            import transformers
+        except ImportError as error:
+            raise UserError("this needs transformers: pip install transformers") from error
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+        self.model, self.place = model.to(place).eval(), place
+        self.ids: list[int] = []
+        self.cache: Any = None
+
+    @torch.inference_mode()
+    def write(self, prompt: Sequence[int], count: int) -> list[int]:
+        ids = torch.tensor([list(prompt)], device=self.place)
+        made = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count,
+                                   min_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)  # fmt: skip
+        return [int(id) for id in made[0, len(prompt) :]]
+
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int]) -> int:
+        from transformers.cache_utils import DynamicCache
+
+        if self.cache is None or len(ids) <= len(self.ids) or list(ids[: len(self.ids)]) != self.ids:
+            self.cache, self.ids = DynamicCache(), []
+        new = torch.tensor([list(ids[len(self.ids) :])], device=self.place)
+        with warnings.catch_warnings():  # releases differ in what they call the cache; all know this name
+            warnings.simplefilter("ignore", FutureWarning)
+            logits = self.model(new, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits
+        self.ids = list(ids)
+        return int(logits[0, -1].argmax())
+
+    def crop(self, length: int) -> None:
+        self.cache.crop(length - len(self.ids))  # negative: so many fewer; newer releases take nothing else
+        self.ids = self.ids[:length]
+
+    def forget(self) -> None:
+        self.cache, self.ids = None, []
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Tokens: `prompt` and `written` ones for writing, `context` for typing, of which the last `changed` are read anew."""
+
+    prompt: int
+    written: int
+    context: int
+    changed: int
+
+    @classmethod
+    def of(cls, most: int, prompt: int = 64, written: int = 128, context: int = 200) -> Amounts:
+        """As far as a model's context of `most` tokens has room for them. Raises `UserError` where it has none."""
+        if most < 8:
+            raise UserError(f"this model's context is {most} tokens: too few to measure with; 8 are needed")
+        if min(prompt, written, context) < 1:
+            raise UserError("there is nothing to measure with no tokens; give 1 or more")
+        prompt = min(prompt, max(1, most // 3))
+        context = min(context, most - 1)
+        return cls(prompt, min(written, most - prompt), context, max(1, context // 4))
+
+
+Work = Callable[[], tuple[float, int]]  # seconds, and how often the thing was done in them
+
+
+def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock: Callable[[], float]) -> dict[str, Work]:  # fmt: skip
+    """What is measured of `kind`, decode or typing. `ids`: random ones, at least one more than the context."""
+    prompt, context = list(ids[: amounts.prompt]), list(ids[: amounts.context])
+    other = [*context[: -amounts.changed], ids[amounts.context], *context[len(context) - amounts.changed + 1 :]]
+
+    def timed(before: Callable[[], object], work: Callable[[], object], times: int = 1) -> tuple[float, int]:
+        before()
+        began = clock()
+        work()
+        return clock() - began, times
+
+    def standing() -> None:
+        """After all but the last token of the context, which was typed once already."""
+        if isinstance(reader, Transformers):
+            if reader.ids != context:
+                reader.read(context)
+            reader.crop(len(context) - 1)
+        else:
+            reader.read(context[:-1])
+
+    if kind == "decode":
+        return {
+            "decode": lambda: timed(reader.forget, lambda: reader.write(prompt, amounts.written), amounts.written),
+            "first token": lambda: timed(reader.forget, lambda: reader.read(prompt)),
+        }
+    return {
+        "typed token": lambda: timed(standing, lambda: reader.read(context)),
+        "changed token": lambda: timed(lambda: reader.read(context), lambda: reader.read(other)),
+    }
+
+
+def in_turn(sides: dict[str, Work], rounds: int) -> Iterator[dict[str, float]]:
+    """Seconds for doing it once, side → of each round. Once each before, uncounted."""
+    names = list(sides)
+    for name in names:
+        sides[name]()
+    for number in range(rounds):
+        taken = {}
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            seconds, times = sides[name]()
+            taken[name] = seconds / times
+        yield taken
+
+
+def medians(taken: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+
+
+def ratio(taken: Sequence[dict[str, float]], ours: str, theirs: str) -> float:
+    """How many times faster `ours` is: the median of the ratios within each round."""
+    return statistics.median(one[theirs] / one[ours] for one in taken)
+
+
+def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine: Machine) -> float | None:
+    """The least time in which this machine could read `new` tokens after `past` ones, to the logits after the last: the
+    longer of what the operations take at the peak of matrix products in fp32 and what the weights and the cache take to
+    come from memory (roofline: Williams, Waterman and Patterson 2009). None where neither rate is known.
+
+    int8: no peak is measured for its products, so only memory counts there."""
+    bounds = []
+    if machine.read:
+        bounds.append(moved(config, new, past, weights) / machine.read)
+    if machine.fp32 and weights != "int8":
+        bounds.append(flops(config, new, past) / machine.fp32)
+    return max(bounds, default=None)
+
+
+def flops(config: GPTConfig, new: int, past: int) -> int:
+    """Operations of reading `new` tokens after `past` ones, to the logits after the last."""
+    seen = new * past + new * (new + 1) // 2  # pairs of a token and one that it looks back at
+    return 2 * _blocks(config) * new + 2 * config.vocabulary * config.width + 4 * config.layers * config.width * seen
+
+
+def moved(config: GPTConfig, new: int, past: int, weights: str) -> int:
+    """Bytes that come from memory for that: each weight once, and the cache, whose keys and values are fp32."""
+    matrices = _blocks(config) + config.vocabulary * config.width
+    return BYTES[weights] * matrices + 8 * config.layers * config.width * (past + new)
+
+
+def _blocks(config: GPTConfig) -> int:
+    return config.layers * (4 * config.width**2 + 2 * config.width * config.hidden)

@@ -1,0 +1,177 @@
+"""Model folders in Hugging Face's layout for GPT-2: `config.json`, `model.safetensors`, vocabulary, card.
+
+`transformers.AutoModelForCausalLM.from_pretrained(folder)` opens what this writes, and this opens what that writes.
+Weights are read from safetensors only: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tui_llm.common import memory, storage
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_aside, write_json
+from tui_llm.llm.model.device import free_bytes
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.model_config import read_config
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.tensor_shapes import read_header
+
+WEIGHTS = "model.safetensors"
+
+# Our name of a block's parameter → theirs. Their matrices ("Conv1D") are stored transposed: (in, out).
+_BLOCK = {
+    "norm1": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.out": "attn.c_proj",
+    "norm2": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+_TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.weight": "ln_f.weight",
+        "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
+
+
+def theirs(name: str) -> tuple[str, bool]:
+    """Our parameter's name → Hugging Face's (without `transformer.`), and whether it is stored transposed."""
+    if name in _TOP:
+        return _TOP[name], False
+    _, layer, rest = name.split(".", 2)
+    module, _, leaf = rest.rpartition(".")
+    return f"h.{layer}.{_BLOCK[module]}.{leaf}", leaf == "weight" and not module.startswith("norm")
+
+
+def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "vocab_size": config.vocabulary,
+        "n_positions": config.context,
+        "n_ctx": config.context,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_embd": config.width,
+        "n_inner": config.inner or None,
+        "layer_norm_epsilon": config.epsilon,
+        "initializer_range": 0.02,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
+    """Opens a model folder, in float32 and ready to read. Raises `UserError` where that can't be."""
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
+        why = f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors" if pickles else (
+            "its weights are split over several files, which can't be opened yet" if any(folder.glob("model-*-of-*.safetensors"))
+            else f"no {WEIGHTS}")  # fmt: skip
+        raise UserError(f"{folder} has {why}")
+    names = _check_tensors(path, config)
+    memory.check(_need(config), free_bytes(torch.device(device)), f"opening {folder}")
+    with memory.enough(f"open {folder}"):
+        return _filled(path, config, names, device)
+
+
+def _filled(path: Path, config: GPTConfig, names: dict[str, tuple[str, bool]], device: torch.device | str) -> GPT:
+    with torch.device("meta"):
+        model = GPT(config)
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, parameter in list(model.named_parameters()):
+                key, transposed = names[name]
+                tensor = file.get_tensor(key).to(torch.float32)
+                tensor = (tensor.T if transposed else tensor).contiguous().to(device)
+                _put(model, name, tensor, parameter)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
+    if config.tied:
+        model.head.weight = model.tokens.weight
+    return model.eval().requires_grad_(False)
+
+
+def _need(config: GPTConfig) -> int:
+    """Bytes of memory that opening and reading the model takes: its weights and its KV cache in float32, and a matrix twice
+    while it is being transposed."""
+    cache = 2 * config.layers * config.context * config.width
+    return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
+
+
+def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]:
+    """Our name of each parameter → its name in the file, and whether it is stored transposed. Every tensor's shape is
+    compared with what the config promises before anything is set aside for it: a config that lies about its size must
+    not cost the memory. Raises `UserError`."""
+    header = read_header(path)
+    found: dict[str, tuple[str, bool]] = {}
+    for name, shape in config.shapes():  # stops at the first that is missing: a config may promise a million layers
+        key, transposed = found[name] = _find(name, header, path)
+        tensor, wanted = header[key], shape[::-1] if transposed else shape
+        if tensor.shape != wanted:
+            raise UserError(
+                f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
+            )
+        if not tensor.dtype.startswith(("F", "BF")):
+            raise UserError(f"{path}: {key} is of type {tensor.dtype}; weights in floating point are needed")
+    return found
+
+
+def _find(name: str, names: Collection[str], path: Path) -> tuple[str, bool]:
+    key, transposed = theirs(name)
+    for candidate in (f"transformer.{key}", key):  # the first GPT-2 folders have no prefix
+        if candidate in names:
+            return candidate, transposed
+    raise UserError(f"{path} has no tensor {key}; it is not a whole GPT-2")
+
+
+def _put(model: GPT, name: str, tensor: Tensor, old: torch.nn.Parameter) -> None:
+    module, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(module), leaf, torch.nn.Parameter(tensor, requires_grad=old.requires_grad))
+
+
+def save(
+    model: GPT,
+    folder: Path,
+    *,
+    end_of_text: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes `config.json` and `model.safetensors` into `folder`, each aside and then renamed."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.weights():
+        key, transposed = theirs(name)
+        tensor = parameter.detach().to("cpu", dtype)
+        full = key if key.startswith("lm_head") else f"transformer.{key}"
+        tensors[full] = (tensor.T if transposed else tensor).contiguous()
+    write_tensors(folder / WEIGHTS, tensors)
+    write_json(
+        folder / "config.json",
+        {**config_to_json(model.config, end_of_text=end_of_text, dtype=dtype), **(extra or {})},
+    )
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises `UserError` where the disk is full (nothing is left of the attempt)."""
+
+    def write(part: Path) -> None:
+        try:
+            storage.by_library(part, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        except SafetensorError as error:  # an I/O error in disguise
+            raise OSError(str(error)) from error
+
+    write_aside(path, write)

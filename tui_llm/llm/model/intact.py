@@ -1,0 +1,108 @@
+"""Whether a checkpoint is still what was written: a SHA-256 of each of its files, noted down when it was saved. No torch.
+
+A disk, a copy or a careless hand can change a file without shortening it. Weights with one flipped bit still load, and a
+run that went on with them would no longer be the run it claims to be.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import TOKENIZER, open_foreign, read_json
+from tui_llm.llm.model.tensor_shapes import read_header
+
+RECORD = "training.json"  # written last; it holds the digests of all the others
+WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
+LARGE = 1 << 30  # bytes: weights that are not read once more just to open them
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Name → SHA-256, in hexadecimal, of every file in `folder` but the record itself. Raises OSError."""
+    return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.name != RECORD}
+
+
+def _digest(file: Path) -> str:
+    with open_foreign(file, None if file.suffix == ".safetensors" else TOKENIZER) as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The record of a checkpoint, all of whose files are as they were written; those named in `without` are not looked at.
+
+    One from before digests were noted down is taken at its word. Raises `UserError` where something is missing or changed.
+    """
+    if not (folder / RECORD).is_file():
+        raise UserError(f"its {RECORD} is missing")
+    record = read_json(folder / RECORD)
+    wanted = record.get("sha256", {}) if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not isinstance(wanted, dict):
+        raise UserError(f"its {RECORD} is no record of a checkpoint")
+    for name, digest in wanted.items():
+        file = folder / Path(name).name
+        if file.name in without:
+            continue
+        if not file.exists():
+            raise UserError(f"its {file.name} is missing")
+        try:
+            if file.suffix == ".safetensors":
+                read_header(file)  # it says how long the file must be: terabytes of nothing are not read
+            found = _digest(file)
+        except UserError as error:
+            raise UserError(f"its {file.name} can't be read: {error}") from error
+        if found != digest:
+            raise UserError(f"its {file.name} is not what was saved")
+    return record
+
+
+def check_model(folder: Path) -> None:
+    """As `check`, for what a model is opened from: the optimiser's state is left out, and weights of over a gigabyte are
+    only asked to be there (their own header says how long the file must be). What was checked once and has not changed
+    since is not read again."""
+    try:
+        stats = [file.stat() for file in sorted(folder.iterdir())]
+    except OSError as error:
+        raise UserError(f"it can't be read: {error.strerror or error}") from error
+    _check_model(folder, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats))
+
+
+@functools.lru_cache(maxsize=64)
+def _check_model(folder: Path, _marks: tuple[tuple[int, int, int], ...]) -> None:
+    weights = folder / WEIGHTS
+    large = weights.is_file() and weights.stat().st_size > LARGE
+    check(folder, without=(OPTIMISER, WEIGHTS) if large else (OPTIMISER,))
+
+
+def newest(
+    checkpoints: Sequence[tuple[int, Path]],
+    tell: Callable[[str], None],
+    check: Callable[[Path], object] = check,
+) -> tuple[int, Path] | None:
+    """The newest of `checkpoints` (oldest first) that is intact; `tell` hears of those that were passed over."""
+    for step, folder in reversed(checkpoints):
+        try:
+            check(folder)
+        except UserError as error:
+            tell(f"checkpoint-{step} is damaged and was passed over ({error})")
+        else:
+            return step, folder
+    return None
+
+
+def newest_of_run(
+    name: str, checkpoints: Sequence[tuple[int, Path]], check: Callable[[Path], object] = check
+) -> tuple[int, Path, list[str]]:
+    """As `newest`: step, folder, and a line for each checkpoint that was passed over. Raises `UserError` where none is intact."""
+    passed: list[str] = []
+    found = newest(checkpoints, passed.append, check)
+    if found is None:
+        raise UserError(
+            f"run {name} has no checkpoint that is whole: {'; '.join(passed)}; resume it to make one"
+            if passed
+            else f"run {name} has no checkpoint yet; wait for its first one"
+        )
+    return *found, passed

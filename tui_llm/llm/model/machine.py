@@ -1,0 +1,184 @@
+"""What this machine can do at best: how fast it multiplies matrices, how fast it reads memory. Every share of the peak
+(MFU, a roofline) is taken of these figures: measured here and once, not read off a data sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import read_json
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # of the square matrices that are multiplied
+_ENOUGH = 0.1  # seconds for one product: larger ones would bring no more
+_SPENT = 0.35  # seconds that are spent on each precision, and on the memory
+_OURS = 0.8  # of the processor's time, where nothing else disturbs
+_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}  # of what is read: far more than any cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The best of several tries on `device`, with `threads` CPU threads. Rates are None where the device can't do it.
+
+    `fp32` and `bf16`: FLOP/s of square matrix products, 2 · n³ operations each, at torch's own settings (no TF32 unless
+    someone turned it on). `read` and `copy`: bytes/s through memory; a copy counts what it reads and what it writes.
+    """
+
+    device: str
+    torch: str
+    threads: int
+    fp32: float | None
+    bf16: float | None
+    read: float | None
+    copy: float | None
+    quiet: bool  # whether the processor was ours alone; if not, it can do more, and a later measurement may say so
+
+    def peak(self, precision: str) -> float | None:
+        """FLOP/s of `fp32` or `bf16`."""
+        return self.bf16 if precision == "bf16" else self.fp32
+
+
+def device_name(device: torch.device) -> str:
+    """As its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    with suppress(OSError, subprocess.SubprocessError):  # macOS; a GPU there is the same chip
+        said = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5)
+        if said.stdout.strip():
+            return said.stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _key(device: torch.device) -> tuple[str, str, int]:
+    name = device_name(device)
+    return (name if device.type == "cpu" else f"{name} ({device.type})", torch.__version__, torch.get_num_threads())
+
+
+def _path(device: torch.device) -> Path:
+    digest = hashlib.sha256(json.dumps(_key(device)).encode()).hexdigest()[:16]
+    return paths.cache_dir() / "machine" / f"{digest}.json"
+
+
+def known(device: torch.device) -> Machine | None:
+    """What was measured before on such a device, with this torch and as many threads; None where nothing was."""
+    try:
+        raw = read_json(_path(device))
+        found = Machine(**{name: raw[name] for name in Machine.__dataclass_fields__})
+    except (UserError, KeyError, TypeError):
+        return None
+    rates = (found.fp32, found.bf16, found.read, found.copy)
+    if any(rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1e21) for rate in rates):
+        return None  # damaged
+    return found if (found.device, found.torch, found.threads) == _key(device) else None
+
+
+def measure(device: torch.device) -> Machine:
+    """Measures anew, in about a second, and keeps it in the cache (where that can be written): the better of this and
+    what a busy machine gave before."""
+    before = known(device)
+    wall, used = time.perf_counter(), time.process_time()
+    rates = [_products(device, torch.float32), _products(device, torch.bfloat16)]
+    used, wall = time.process_time() - used, time.perf_counter() - wall
+    rates += _memory(device)
+    quiet = device.type != "cpu" or used >= _OURS * wall * torch.get_num_threads()
+    if before is not None and not (before.quiet and quiet):
+        old = (before.fp32, before.bf16, before.read, before.copy)
+        rates = [
+            max((rate for rate in pair if rate is not None), default=None) for pair in zip(rates, old, strict=True)
+        ]
+        quiet = quiet or before.quiet
+    fp32, bf16, read, copy = rates
+    found = Machine(*_key(device), fp32, bf16, read, copy, quiet)
+    with suppress(UserError):  # no room: it is measured again next time
+        write_json(_path(device), asdict(found))
+    return found
+
+
+def measure_apart(device: torch.device) -> Machine | None:
+    """As `measure`, in a process of its own: what it takes of memory is given back, and counts for nobody here. None
+    where that fails."""
+    command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]
+    threads = str(torch.get_num_threads())
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=True)
+        return known(device)
+    return None
+
+
+def machine(device: torch.device) -> Machine:
+    """What is known of the device, or else (also where it was busy before) measured now."""
+    found = known(device)
+    return found if found and found.quiet else measure(device)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return max(time.perf_counter() - began, 1e-9)
+
+
+@torch.no_grad()
+def _products(device: torch.device, dtype: torch.dtype) -> float | None:
+    """The best FLOP/s over growing matrices, until one product takes long enough that starting it costs nothing."""
+    best, spent = 0.0, 0.0
+    with suppress(RuntimeError):  # out of memory, or no such product there: what was measured so far
+        for n in _SIZES:
+            a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+            out = torch.empty_like(a)
+            took = [_timed(lambda: torch.mm(a, b, out=out), device)]  # noqa: B023 (called at once)
+            # The first one of a size wakes threads and picks a kernel: each size has a second chance.
+            while len(took) < 2 or (min(took) >= _ENOUGH and spent + sum(took) < _SPENT):
+                if took[0] > 2 * _SPENT:
+                    break  # a device that emulates this precision
+                took.append(_timed(lambda: torch.mm(a, b, out=out), device))  # noqa: B023
+            spent += sum(took)
+            best = max(best, 2 * n**3 / min(took))
+            if min(took) >= _ENOUGH or spent > _SPENT:
+                break
+    return best or None
+
+
+@torch.no_grad()
+def _memory(device: torch.device) -> list[float | None]:
+    """Bytes/s of reading (a sum over everything) and of copying."""
+    size = _BYTES.get(device.type, 1 << 28)
+    try:
+        source = torch.ones(size // 4, device=device)
+        target = torch.empty_like(source)
+        rates: list[float | None] = []
+        for work, moved in ((source.sum, size), (lambda: target.copy_(source), 2 * size)):
+            took = [_timed(work, device)]  # the first touches fresh pages
+            while len(took) < 3 or (sum(took) < _SPENT / 2 and len(took) < 20):
+                took.append(_timed(work, device))
+            rates.append(moved / min(took))
+    except RuntimeError:  # out of memory
+        return [None, None]
+    return rates

@@ -1,0 +1,229 @@
+"""GPT-2, whole: ids in, logits out.
+
+    ids ─▶ token embedding + position embedding ─▶ N × block ─▶ LayerNorm ─▶ head (the token embedding again) ─▶ logits
+
+    block(x) = x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x))      (pre-LayerNorm)
+
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019). Letters in the comments: B rows in a batch,
+T tokens in a row, P tokens already in the cache, C the width, H heads, D = C ÷ H, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tui_llm.llm.model import fast
+from tui_llm.llm.model.shape import GPTConfig
+
+
+class KVCache:
+    """The keys and values of tokens that have been fed already, so that appending a token costs one token.
+
+    Room for one row of `context` tokens is set aside at once: 2 × layers × context × C numbers.
+    """
+
+    def __init__(
+        self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        shape = (
+            config.layers,
+            1,
+            config.heads,
+            config.context,
+            config.width // config.heads,
+        )  # (layers, 1, H, context, D)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0  # P: how many positions hold something
+
+    def crop(self, length: int) -> None:
+        """Forgets all but the first `length` tokens. They are not erased: the next ones are written over them."""
+        self.length = min(self.length, length)
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts new keys and values (1, H, T, D) after the old ones; returns all of them, (1, H, P + T, D)."""
+        end = self.length + keys.size(2)
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def end(self, count: int) -> int:
+        """How many positions are taken once the next `count` tokens are in."""
+        return self.length + count
+
+    def positions(self, count: int) -> Tensor:
+        """Where the next `count` tokens stand, (T,)."""
+        return torch.arange(self.length, self.length + count, device=self.keys.device)
+
+    def mask(self, count: int) -> Tensor | None:
+        """Which tokens each of the next `count` ones looks back at, bool (T, P + T): all P old ones, and the new ones up
+        to itself. None where that is all of them, or where nothing stands before (plain causal attention)."""
+        if not self.length or count == 1:
+            return None
+        return torch.ones(count, self.length + count, dtype=torch.bool, device=self.keys.device).tril(self.length)
+
+
+class Attention(nn.Module):
+    """Every token looks back at the tokens before it: softmax(q · k ÷ √D) weights their values."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+            for part in self.qkv(x).split(C, dim=2)
+        )
+        mask = None
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # (1, H, P + T, D)
+            mask = cache.mask(T)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+        )
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.out(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Each token by itself: widen, bend (GELU, tanh form), narrow."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.up = nn.Linear(config.width, config.hidden)
+        self.down = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Look around, then think; each adds to the residual stream x."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.attention = Attention(config, layer)
+        self.norm2 = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
+        if products is not None:
+            return fast.block(self, x, products)
+        x = x + self.attention(self.norm1(x), cache)
+        return x + self.mlp(self.norm2(x))
+
+
+class GPT(nn.Module):
+    """A GPT-2 of any size. Random weights as GPT-2's: normal with σ = 0.02, and the layers that write to the residual
+    stream by 1 ÷ √(2 × layers) less, so that its variance does not grow with depth."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.used = config.vocabulary  # rows of the embedding that stand for tokens; those after them only pad it
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.tied:
+            self.head.weight = self.tokens.weight
+        self.reset()
+
+    def reset(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            else:
+                writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.layers) if writes else 0.02)
+
+    @property
+    def device(self) -> torch.device:
+        return self.positions.weight.device
+
+    def features(self, ids: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
+        """ids (B, T) → what the head reads, after the last LayerNorm (B, T, C).
+
+        With a cache (B = 1), `ids` are the new tokens only: they stand after the cache's and are added to it.
+        `products` takes the fast path for training, with matrix products in that dtype: no cache there, no dropout.
+        Raises ValueError where they would stand past the context.
+        """
+        T = ids.size(1)
+        end = cache.end(T) if cache is not None else T
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens in a context of {self.config.context}")
+        where = cache.positions(T) if cache is not None else torch.arange(T, device=ids.device)
+        x = self.tokens(ids) + self.positions(where)  # (B, T, C)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, cache, products)
+        if cache is not None:
+            cache.length += T  # after the blocks: each of them writes at the same place
+        return self.norm(x)
+
+    def forward(
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        last: int | None = None,
+        *,
+        targets: Tensor | None = None,
+        products: torch.dtype | None = None,
+    ) -> Tensor:
+        """ids (B, T) → logits (B, T, V): at each position, for the token that comes next. `last` asks for the
+        logits at the last so many positions only, (B, last, V); `targets` for the `loss` instead of logits."""
+        if targets is not None:
+            return self.loss(ids, targets, products)
+        x = self.features(ids, cache)
+        return self.head(x if last is None else x[:, -last:])
+
+    def loss(self, inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> Tensor:
+        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets one token further on. Ids from
+        `used` on are no tokens and get no probability. `products`: as for `features`."""
+        x = self.features(inputs, products=products)
+        if products is not None:
+            weight = self.head.weight
+            return fast.head_loss(x, weight[: self.used] if self.used < len(weight) else weight, targets, products)
+        logits = self.head(x)
+        if self.used < logits.size(-1):
+            logits = logits[..., : self.used]
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The blocks' weight matrices: what multiplies a vector, so that its orthogonalised gradient makes sense. Not the
+        embeddings and the head, whose rows are each one token's own."""
+        return [p for p in self.blocks.parameters() if p.dim() == 2]
+
+    def decay_groups(
+        self, weight_decay: float, *, without: list[nn.Parameter] | None = None
+    ) -> list[dict[str, object]]:
+        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't. `without` are others' work."""
+        left_out = {id(p) for p in without or ()}
+        ours = [p for p in self.parameters() if id(p) not in left_out]
+        return [
+            {"params": [p for p in ours if p.dim() >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in ours if p.dim() < 2], "weight_decay": 0.0},
+        ]
+
+    def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter once, by name (a tied head under the embedding's name)."""
+        yield from self.named_parameters()

@@ -1,0 +1,116 @@
+"""Reading a model folder's `config.json`: Hugging Face's GPT-2 config → the shape. No torch here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import read_json, whole_number
+from tui_llm.llm.model.shape import GPTConfig
+
+GGUF = ".gguf"
+
+
+# The most that a config may ask for: far beyond any GPT-2, and small enough to count with.
+MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
+
+
+def config_from_json(raw: Any, where: Path) -> GPTConfig:
+    """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
+    if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
+        kind = raw.get("model_type") if isinstance(raw, dict) else None
+        raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
+    activation = raw.get("activation_function", "gelu_new")
+    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+        raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
+    try:
+        if (
+            _flag(raw, "scale_attn_by_inverse_layer_idx", False)
+            or _flag(raw, "add_cross_attention", False)
+            or not _flag(raw, "scale_attn_weights", True)
+        ):
+            raise UserError(
+                f"{where} asks for an attention that is not GPT-2's (scaled by layer, unscaled, or cross-attention)"
+            )
+        return GPTConfig(
+            vocabulary=_size(raw, "vocab_size", MOST_ROWS),
+            context=_size(raw, "n_positions" if "n_positions" in raw else "n_ctx", MOST_ROWS, 1024),
+            layers=_size(raw, "n_layer", MOST_LAYERS),
+            heads=_size(raw, "n_head", MOST_HEADS),
+            width=_size(raw, "n_embd", MOST_WIDTH),
+            inner=_size(raw, "n_inner", MOST_ROWS) if raw.get("n_inner") is not None else 0,
+            epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
+            tied=_flag(raw, "tie_word_embeddings", True),
+        )
+    except ValueError as error:
+        raise UserError(f"{where} does not describe a GPT-2: {error}") from error
+
+
+def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None) -> int:
+    """A size: an integer from 1 to `most`, no true, no fraction, no text. Raises ValueError."""
+    if name not in raw and default is None:
+        raise ValueError(f"it has no {name}")
+    value = raw.get(name, default)
+    size = whole_number(value, 1, most)
+    if size is None:
+        raise ValueError(f"{name} is {_shown(value)}, not an integer from 1 to {most:,}")
+    return size
+
+
+def _epsilon(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1 or not math.isfinite(value):
+        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, not a number from 0 to 1")
+    return float(value)
+
+
+def _flag(raw: dict[str, Any], name: str, default: bool) -> bool:
+    value = raw.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {_shown(value)}, neither true nor false")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Short enough for a line, whatever it is: an integer of more digits than Python writes as well."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def read_config(folder: Path) -> GPTConfig:
+    """The shape of the model in `folder`. Raises `UserError` where there is none."""
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}; `tui-llm models` lists what can be opened")
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder: it has no config.json")
+    return config_from_json(read_json(path), path)
+
+
+def is_gpt2(path: Path) -> bool:
+    """Whether our own model can be it: GPT-2's layout, with GPT-2's activation and attention. True as well for what is no
+    model folder at all, which the checkpoint's reader tells best."""
+    if path.suffix == ".gguf" and path.is_file():
+        return False
+    config = path / "config.json"
+    if not config.is_file():
+        return True
+    raw = read_json(config)
+    if not isinstance(raw, dict) or raw.get("model_type") is None:
+        return True
+    try:
+        config_from_json(raw, config)
+    except UserError:
+        return raw.get("model_type") == "gpt2" and not _other_gpt2(raw)
+    return True
+
+
+def _other_gpt2(raw: dict[str, Any]) -> bool:
+    """A GPT-2 that isn't quite: transformers has these too."""
+    return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
+        raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
+    )

@@ -1,0 +1,61 @@
+"""Many continuations of one text in one forward pass.
+
+The tokens of a tree stand side by side in one row; each looks back at the text and at its own ancestors only, and stands at
+the position that its depth gives it. So a token that many branches share is run once. Miao et al. 2023, "SpecInfer"
+(arXiv:2305.09781), call it tree attention. Letters: P tokens of text in the cache, T tokens of the tree, C the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tui_llm.llm.model.model import GPT, KVCache
+
+
+class TreeCache(KVCache):
+    """A text's keys and values, and for one pass those of a tree of tokens after it, which are not kept.
+
+    parents: for each tree token the place of its parent among them, always an earlier one; −1 where the text itself is.
+    """
+
+    def __init__(self, text: KVCache, parents: Sequence[int]) -> None:
+        self.keys, self.values, self.length = text.keys, text.values, text.length
+        device = text.keys.device
+        self._depths = torch.zeros(len(parents), dtype=torch.long)
+        seen = torch.zeros(len(parents), len(parents), dtype=torch.bool)
+        for at, parent in enumerate(parents):
+            if parent >= 0:
+                seen[at] = seen[parent]
+                self._depths[at] = self._depths[parent] + 1
+            seen[at, at] = True
+        past = torch.ones(len(parents), text.length, dtype=torch.bool)
+        self._mask = torch.cat([past, seen], dim=1).to(device)  # (T, P + T)
+        self._depths = self._depths.to(device)
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        past = slice(self.length)
+        return (
+            torch.cat([self.keys[layer, :, :, past], keys], dim=2),
+            torch.cat([self.values[layer, :, :, past], values], dim=2),
+        )
+
+    def end(self, count: int) -> int:
+        return self.length + int(self._depths.max()) + 1
+
+    def positions(self, count: int) -> Tensor:
+        return self.length + self._depths
+
+    def mask(self, count: int) -> Tensor | None:
+        return self._mask
+
+
+def tree_features(model: GPT, text: KVCache, ids: Sequence[int], parents: Sequence[int]) -> Tensor:
+    """(T, C): what the head reads after each token of a tree; see `TreeCache`. `text` stays as it is.
+
+    Raises ValueError where the deepest token would stand past the context.
+    """
+    with torch.inference_mode():
+        return model.features(torch.tensor([list(ids)], device=model.device), TreeCache(text, parents))[0]

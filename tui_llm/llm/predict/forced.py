@@ -1,0 +1,24 @@
+"""Teacher forcing without a cache: what training needs, and whoever reads a model once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tui_llm.llm.model.model import GPT
+
+
+def forced_logits(model: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> Tensor:
+    """Logits (max(1, T), V) for the T tokens of `wanted` after `ids`, each given the true ones before it: in one pass as
+    far as the context has room, with a window that slides after that (a pass for each token then). V = `size` leaves out
+    ids that only pad the embedding. float32, on the model's device; gradients flow where they are on."""
+    context, device = model.config.context, model.device
+    window = list(ids[-context:])
+    fits = max(0, min(context - len(window), len(wanted) - 1))
+    rows = [model(torch.tensor([window + list(wanted[:fits])], device=device), last=fits + 1)[0]]
+    for count in range(fits + 1, len(wanted)):
+        window = [*ids, *wanted[:count]][-context:]
+        rows.append(model(torch.tensor([window], device=device), last=1)[0])
+    return torch.cat(rows)[:, :size].float()

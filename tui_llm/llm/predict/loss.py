@@ -1,0 +1,103 @@
+"""How wrong a prediction was: cross-entropy, token by token.
+
+The loss of one token is its surprisal, −ln p(target), in nats. With p = softmax(z) that is
+
+    loss = logsumexp(z) − z[target]
+
+and its gradient on the logits is p − y, where y is 1 at the target and 0 elsewhere: training pushes the
+target's logit up by 1 − p and every other one down by its own p. A target of several tokens is
+teacher-forced: each is predicted from the true tokens before it, whatever the model would have said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.predict.distribution import check, log_softmax
+from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """loss = logsumexp − logit, in nats (inf where the logit is −inf). `gradient` is p − 1, the loss's
+    gradient on the target's own logit. `rank` is 1 + how many logits are strictly greater."""
+
+    id: int
+    rank: int
+    logit: float
+    logsumexp: float
+    probability: float
+    loss: float
+    gradient: float
+
+
+@dataclass(frozen=True, slots=True)
+class LossSummary:
+    """sum and mean over the tokens in nats; bits = mean ÷ ln 2, perplexity = e^mean (inf where that's beyond
+    a float) and uniform_loss = ln V, what knowing nothing costs, are per token."""
+
+    sum: float
+    mean: float
+    bits: float
+    perplexity: float
+    uniform_loss: float
+
+
+def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenLoss]:
+    """The loss of each of T targets (ids) under its row of logits (T, V), in float32.
+
+    Raises `UserError` for no targets, an id out of the vocabulary, or logits without a softmax (`check`).
+    """
+    ids = torch.as_tensor(targets, dtype=torch.int64, device=logits.device)
+    if len(ids) == 0:
+        raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
+    if logits.shape[:-1] != ids.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(ids.shape)} don't match")
+    _check_ids(ids, logits.shape[-1])
+    logits = logits.detach().float()
+    check(logits)
+
+    logit = logits.gather(-1, ids[:, None])  # (T, 1)
+    logsumexp = logits.logsumexp(-1, keepdim=True)  # (T, 1)
+    # logsumexp − logit with the largest logit taken off both, so that large logits cost no precision.
+    loss = 0.0 - logits.log_softmax(-1).gather(-1, ids[:, None])
+    columns = (
+        ids,
+        1 + (logits > logit).sum(-1),
+        logit[:, 0],
+        logsumexp[:, 0],
+        (-loss).exp()[:, 0],
+        loss[:, 0],
+        torch.expm1(-loss)[:, 0],  # p − 1, exact where p is nearly 1
+    )
+    return [TokenLoss(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
+    """The losses of a target's tokens together; `vocabulary` is V ≥ 1. Raises `UserError` for no tokens."""
+    if not losses:
+        raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
+    total = math.fsum(token.loss for token in losses)
+    mean = total / len(losses)
+    return LossSummary(total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
+
+
+def gradient(logits: Tensor, target: int) -> Tensor:
+    """d loss / d logits = p − y for logits (V,) and a target id: float32 (V,), summing to 0. Raises
+    `UserError` for an id out of the vocabulary or logits without a softmax."""
+    _check_ids(torch.tensor([target]), logits.shape[-1])
+    p_minus_y = log_softmax(logits.detach()).exp()
+    p_minus_y[target] -= 1.0
+    return p_minus_y
+
+
+def _check_ids(ids: Tensor, vocabulary: int) -> None:
+    wrong = ids[(ids < 0) | (ids >= vocabulary)]
+    if len(wrong):
+        raise UserError(f"there is no token {int(wrong[0])}: the model's ids go from 0 to {vocabulary - 1}")

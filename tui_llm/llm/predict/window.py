@@ -1,0 +1,157 @@
+"""What the model has read: the last tokens of a text, with all that is remembered of them.
+
+Each token is run through the blocks once. Its keys and values stay in the cache, for the tokens after it; its features,
+what the head reads, stay too: so the prediction at any position costs one product with the head, and appending a token
+one pass for that token. Letters: V the vocabulary, C the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tui_llm.common.errors import Overtaken
+from tui_llm.llm.model import device
+from tui_llm.llm.model.predictor import Predictor
+from tui_llm.llm.predict import distribution, loss
+
+_CHUNK = 256  # tokens fed between two looks at whether they are still wanted
+_ROWS = 1 << 22  # logits that are scored at once
+_ROOM = 1024  # tokens that there is room for at first
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a token was predicted: its loss, and the prediction's entropy in nats."""
+
+    loss: loss.TokenLoss
+    entropy: float
+
+
+class Window:
+    """At most `context` tokens. `size` is V, the ids that the vocabulary knows; `forwards` counts passes."""
+
+    def __init__(self, predictor: Predictor, size: int) -> None:
+        self.predictor, self.size = predictor, size
+        self.ids: list[int] = []
+        self.forwards = 0
+        self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (room, C), on the CPU's side
+        self._scores: list[Score] = []  # of ids[1:], as far as they were asked for
+        self._sorted: tuple[int, distribution.Sorted] | None = None
+        self._logits: tuple[int, Tensor] | None = None
+
+    @property
+    def context(self) -> int:
+        return self.predictor.context
+
+    def feed(self, ids: Sequence[int], overtaken: Callable[[], bool] = lambda: False) -> int:
+        """Reads `ids` (at most `context`) instead of what was read before; what both begin with is not read again.
+        Returns how many tokens were run. Raises `Overtaken`: what was read until then stays."""
+        same = 0
+        for old, new in zip(self.ids, ids, strict=False):
+            if old != new:
+                break
+            same += 1
+        self.crop(same)
+        for start in range(same, len(ids), _CHUNK):
+            if overtaken():
+                raise Overtaken
+            part = list(ids[start : start + _CHUNK])
+            self._keep(start, self._run(part))
+            self.ids += part
+        return len(ids) - same
+
+    def crop(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        self.predictor.crop(length)
+        del self.ids[length:], self._scores[max(0, length - 1) :]
+        if self._logits is not None and self._logits[0] > length:
+            self._logits = None
+        if self._sorted is not None and self._sorted[0] > length:
+            self._sorted = None
+
+    def logits(self, position: int | None = None) -> Tensor:
+        """(V,): for the token after the first `position` ones (after all of them where None), float32, on the CPU.
+        Raises ValueError where there is none before it."""
+        position = len(self.ids) if position is None else position
+        if not 1 <= position <= len(self.ids):
+            raise ValueError(f"position {position} of {len(self.ids)} tokens")
+        if self._logits is None or self._logits[0] != position:
+            self._logits = position, self._head(self._features[position - 1 : position])[0]
+        return self._logits[1]
+
+    def sorted(self, position: int | None = None) -> distribution.Sorted:
+        """`logits`, likeliest first."""
+        position = len(self.ids) if position is None else position
+        if self._sorted is None or self._sorted[0] != position:
+            self._sorted = position, distribution.Sorted.of(self.logits(position))
+        return self._sorted[1]
+
+    def target_losses(
+        self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
+    ) -> list[loss.TokenLoss]:
+        """Teacher forcing: the loss of each of `wanted` after the first `position` tokens and the true ones before it."""
+        with device.threads(self.size * len(wanted)):
+            return loss.token_losses(self.target_logits(wanted, position, overtaken), torch.tensor(wanted))
+
+    def target_logits(
+        self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
+    ) -> Tensor:
+        """(T, V): the logits for each of `wanted` after the first `position` tokens and the true ones before it. Of what
+        the window itself goes on with, nothing is run; where the context is full, the window slides."""
+        position = len(self.ids) if position is None else position
+        rows = [self.logits(position)]
+        read, before = list(self.ids), self.ids[:position]
+        if len(wanted) > 1:
+            try:
+                rows += self._forced(before, list(wanted), overtaken)
+            finally:
+                self.feed(read)  # goes on as if nothing had been tried
+        return torch.stack(rows)
+
+    def _forced(self, before: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[Tensor]:
+        """The logits for wanted[1:]."""
+        fits = min(len(wanted) - 1, self.context - len(before))
+        self.feed(before + wanted[:fits], overtaken)
+        rows = list(self._head(self._features[len(before) : len(before) + fits]))
+        for count in range(fits + 1, len(wanted)):  # each further token pushes the first one out
+            if overtaken():
+                raise Overtaken
+            self.feed((before + wanted[:count])[-self.context :], overtaken)
+            rows.append(self.logits())
+        return rows
+
+    def scores(self, overtaken: Callable[[], bool] = lambda: False) -> list[Score]:
+        """How each token but the first was predicted from those before it."""
+        while len(self._scores) < len(self.ids) - 1:
+            if overtaken():
+                raise Overtaken
+            start = len(self._scores)
+            stop = min(len(self.ids) - 1, start + max(1, _ROWS // self.size))
+            logits = self._head(self._features[start:stop])  # (rows, V)
+            with device.threads(self.size * len(logits)):
+                losses = loss.token_losses(logits, self.ids[start + 1 : stop + 1])
+                entropies = distribution.entropies(logits).tolist()
+            self._scores += [Score(*both) for both in zip(losses, entropies, strict=True)]
+        return list(self._scores)
+
+    def _keep(self, start: int, features: Tensor) -> None:
+        """Puts features (T, C) at position `start`; a long context gets its room only when it is needed."""
+        end, room = start + len(features), len(self._features)
+        if end > room:
+            larger = torch.zeros(min(self.context, max(end, 2 * room)), self.predictor.kept)
+            larger[:start] = self._features[:start]
+            self._features = larger
+        self._features[start:end] = features
+
+    def _run(self, ids: list[int]) -> Tensor:
+        """(T, C): the features of `ids` after those that were read."""
+        self.forwards += 1
+        return self.predictor.run(ids)
+
+    def _head(self, features: Tensor) -> Tensor:
+        """(T, C) → (T, V), without ids that only pad the embedding."""
+        return self.predictor.head(features, self.size)

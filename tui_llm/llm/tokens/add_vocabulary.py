@@ -1,0 +1,98 @@
+"""Adding a vocabulary from a file: one of the three that everybody knows, by its hash, or another, under a name, by a round trip."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import write_folder
+from tui_llm.llm.tokens import catalog, vocabulary_files
+from tui_llm.llm.tokens.added import _ADDED
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges, load_folder, save_folder
+
+# What a round trip must bring back: words, numbers, signs, white space, other scripts, every byte that UTF-8 has.
+SAMPLES = (
+    "Once upon a time, there was a little girl. She'd said: \"It's 1,234.50 o'clock!\"",
+    "  two\tspaces \r\n\n\n and lines   ", "naïve Ærøskøbing Москва 東京 עברית العربية ไทย 👩‍👩‍👧 e\u0301",
+    "[/] [red] <b> \\x1b[31m {}", END_OF_TEXT, "".join(map(chr, range(1, 0x250))),
+)  # fmt: skip
+
+
+def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[str, Path]:
+    """Keeps the vocabulary in `path`, a file or a folder: what it is called from now on, and where it is kept.
+
+    Raises `UserError` where it is no vocabulary that can be used, is none of the three and has no `name`, or where there is one
+    of that name and `force` is not given.
+    """
+    if path.is_dir():
+        path = next(
+            (path / file for file in ("merges.txt", "vocab.bpe", "tokenizer.json") if (path / file).is_file()), path
+        )
+        if path.is_dir():
+            raise UserError(f"{path} has no vocabulary; vocab.json and merges.txt are needed, or tokenizer.json")
+    data = vocabulary_files.read_bytes(path)
+    tokens, made = _read(path, data)
+    lines = vocabulary_files.tiktoken_lines(tokens)
+    for known in catalog.NAMED:
+        if hashlib.sha256(lines).hexdigest() == catalog.sha256(known):
+            return known, catalog.add_file(known, lines)
+    if name is None:
+        raise UserError(
+            f"{path} is none of {', '.join(catalog.NAMED)}: its tokens don't have the SHA-256 that tiktoken expects; to keep it as another "
+            "vocabulary, give it a name with --name"
+        )
+    if not _ADDED.fullmatch(name) or name in (*catalog.NAMED, *catalog.COMPARED):
+        raise UserError(f"{name[:80]!r} can't be its name; give another, of letters, digits and -._, 64 at most")
+    if isinstance(made, str):
+        raise UserError(made)
+    for text in SAMPLES:
+        if made.decode_bytes(made.encode(text)) != text.encode():
+            raise UserError(f"{path} doesn't give back the text that it is given ({text[:20]!r}…); it is damaged")
+    folder = paths.vocabularies_dir() / name
+    write_folder(folder, lambda part: save_folder(made, part), last="vocab.json", force=force, inputs=(path,))
+    return name, folder
+
+
+def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
+    """The tokens by rank, and the vocabulary, or why it can't be used as one."""
+    if path.suffix == ".json" and path.name != "vocab.json" and not _is_vocab(path, data):
+        tokens, merges, ids, cuts_as_gpt2 = vocabulary_files.read_tokenizer_json(path)
+        if not cuts_as_gpt2:
+            return tokens, (
+                f"{path} cuts text into words with another pattern than GPT-2's, so its ids would differ; open the model that it belongs to "
+                "instead (--model FOLDER)"
+            )
+        end = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
+        return tokens, from_merges(path.parent.name, merges, ids, end, path)
+    if path.suffix == ".json" or path.name in ("merges.txt", "vocab.bpe"):
+        merges_path = path if path.suffix != ".json" else path.with_name("merges.txt")
+        merges = vocabulary_files.read_merges(vocabulary_files.read_bytes(merges_path), merges_path)
+        tokens = vocabulary_files.tokens_of(merges)
+        if not (merges_path.parent / "vocab.json").is_file():
+            return tokens, f"{merges_path.parent} has no vocab.json beside the merges; it has the ids, so put it there"
+        return tokens, load_folder(merges_path.parent)
+    tokens = vocabulary_files.read_tiktoken(data, path)
+    if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
+        return tokens, f"{path} lacks some of the 256 bytes, or has a token twice; it is damaged"
+    if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # what finding the merges takes
+        return tokens, f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; no vocabulary of text is like that"
+    return tokens, _from_tokens(path, tokens)
+
+
+def _from_tokens(path: Path, tokens: list[bytes]) -> BPETokenizer | str:
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    merges = catalog._merges(ranks)
+    vocab = vocabulary_files.vocab_of(tokens) | {END_OF_TEXT: len(tokens)}
+    return from_merges(path.stem, merges, vocab, {END_OF_TEXT: len(tokens)}, path)
+
+
+def _is_vocab(path: Path, data: bytes) -> bool:
+    """A `vocab.json` by another name (`encoder.json`) has no model in it, and merges beside it."""
+    return b'"model"' not in data[:LOOK] and b'"merges"' not in data and (path.parent / "merges.txt").is_file()
+
+
+_MOST_WORK = 40_000_000  # steps; o200k_base takes 13 million
+LOOK = 1_000_000  # characters of a JSON file in which its kind shows

@@ -1,0 +1,183 @@
+"""Vocabularies by name: those that everybody knows, from the user's cache, and three to compare with.
+
+A file is taken into the cache only if its SHA-256 is the one that tiktoken itself expects.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import tiktoken
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_bytes
+from tui_llm.common.foreign_files import VOCABULARY, read_foreign
+from tui_llm.llm.tokens import vocabulary_files
+from tui_llm.llm.tokens.added import added_folder, added_names
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import (
+    GPT2_PATTERN,
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    load_folder,
+)
+
+NAMED = ("gpt2", "cl100k_base", "o200k_base")
+COMPARED = ("word", "char", "byte")
+
+# What tiktoken itself expects of each file (tiktoken_ext/openai_public.py): address, SHA-256.
+_SOURCES = {
+    "gpt2": ("https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
+             "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
+    "cl100k_base": ("https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken",
+                    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"),
+    "o200k_base": ("https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
+                   "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"),
+}  # fmt: skip
+
+
+def is_known(name: str) -> bool:
+    """Whether `load_named` knows the name: one of the three, one to compare with, or one that the user added."""
+    return name in (*NAMED, *COMPARED) or added_folder(name) is not None
+
+
+def vocabulary_file(name: str) -> Path:
+    """Where the file of a named vocabulary is kept, whether or not it is there: named as tiktoken names its own cache."""
+    return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
+
+
+def at_hand(name: str) -> bool:
+    """Whether a named vocabulary can be had without a network."""
+    return name not in _SOURCES or _at_hand(name) is not None
+
+
+@lru_cache(8)
+def load_named(name: str) -> Tokenizer:
+    """`gpt2`, `cl100k_base`, `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`, `byte`.
+
+    Raises `UserError` where it isn't cached and can't be downloaded.
+    """
+    if name == "word":
+        return WordTokenizer()
+    if name == "char":
+        return CharTokenizer()
+    if name == "byte":
+        return ByteTokenizer()
+    if name not in _SOURCES:
+        if (added := added_folder(name)) is not None:
+            return load_folder(added, name)
+        raise UserError(
+            f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
+        )
+    data = _at_hand(name)
+    if data is None:
+        data = _download(name)
+        add_file(name, data)
+    return _named(name, data)
+
+
+def _at_hand(name: str) -> bytes | None:
+    """A named vocabulary's file, with the hash that it must have, from our cache, tiktoken's own, or a package that carries
+    it; the last two are copied into ours."""
+    path, wanted = vocabulary_file(name), _SOURCES[name][1]
+    for place in (path, *(folder / path.name for folder in _tiktoken_caches())):
+        with suppress(UserError):
+            data = read_foreign(place, VOCABULARY)
+            if hashlib.sha256(data).hexdigest() == wanted:
+                if place != path:
+                    add_file(name, data)
+                return data
+    packed = vocabulary_files.packaged(name)
+    if packed is not None and hashlib.sha256(packed).hexdigest() == wanted:
+        add_file(name, packed)
+        return packed
+    return None
+
+
+def _tiktoken_caches() -> list[Path]:
+    """Where tiktoken itself keeps what it downloaded (tiktoken/load.py)."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return [Path(named)] if named else [Path(tempfile.gettempdir()) / "data-gym-cache"]
+
+
+def sha256(name: str) -> str:
+    """What tiktoken expects of a named vocabulary's file."""
+    return _SOURCES[name][1]
+
+
+def add_file(name: str, data: bytes) -> Path:
+    """Puts a named vocabulary's file into the cache, if its SHA-256 is the one that tiktoken expects."""
+    found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
+    if found != wanted:
+        raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
+    path = vocabulary_file(name)
+    write_bytes(path, data)
+    return path
+
+
+def _download(name: str) -> bytes:
+    import urllib.error
+    import urllib.request
+
+    address = os.environ.get("TUI_LLM_VOCABULARY_MIRROR", "")
+    address = f"{address.rstrip('/')}/{name}.tiktoken" if address else _SOURCES[name][0]
+    try:
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            data: bytes = answer.read(20_000_000)
+            return data
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise UserError(
+            f"the vocabulary {name} is not on this machine and can't be downloaded ({error}); get {name}.tiktoken elsewhere, "
+            f"then: tui-llm vocabulary add FILE; or: pip install 'tui-llm[vocabularies]'"
+        ) from error
+
+
+def _named(name: str, data: bytes) -> BPETokenizer:
+    merges = None
+    if name == "gpt2":
+        ranks = {
+            base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)
+        }
+        merges = _merges(ranks)
+        encoding = tiktoken.Encoding(
+            name,
+            pat_str=GPT2_PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={END_OF_TEXT: len(ranks)},
+            explicit_n_vocab=50257,
+        )
+    else:
+        # tiktoken's own definition (pattern, special tokens); it finds the file, whose hash has been checked, in its cache.
+        before = os.environ.get("TIKTOKEN_CACHE_DIR")
+        os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_file(name).parent)
+        try:
+            encoding = tiktoken.get_encoding(name)
+        finally:
+            os.environ.pop("TIKTOKEN_CACHE_DIR")
+            if before is not None:
+                os.environ["TIKTOKEN_CACHE_DIR"] = before
+    return BPETokenizer(name, encoding, encoding.n_vocab, encoding.eot_token, merges=merges)
+
+
+def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merges behind tiktoken's ranks: each token's last merge joins the two pieces that the earlier ranks leave."""
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) == 1:
+            continue
+        parts = [bytes([b]) for b in token]
+        while len(parts) > 2:
+            best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], rank))
+            parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        merges.append((parts[0], parts[1]))
+    return merges

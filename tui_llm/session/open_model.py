@@ -1,0 +1,277 @@
+"""The open model and all that is remembered for it: text → ids, ids → logits, logits → the distribution that is read.
+
+What instruments use of the engine (`session.desk.Desk`) is here; the whole reading of a moment is `engine.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.model import Weights
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.tokens import Token, Tokenization
+from tui_llm.llm.hub import lookup, open_model
+from tui_llm.llm.model import device
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.model.weight_names import check_weights
+from tui_llm.llm.predict import distribution, loss
+from tui_llm.llm.predict.window import Window
+from tui_llm.llm.tokens import text as tokens_text
+from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens.token_bytes import token_text
+from tui_llm.session.tokenization import bytes_of, token_of
+
+FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
+NOT_FED = "only the last {} tokens were fed, the model's context: nothing predicts the first of them, nor any before it"
+NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
+NOT_OURS = (
+    "{} is of the kind {!r} and runs through transformers, whose kernels show nothing of what is inside: its attention and "
+    "lens can't be shown here, and it can't be trained; a model of GPT-2's layout, such as nano, can"
+)
+NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass
+class _Open:
+    """An open model and all that is remembered for it."""
+
+    found: lookup.Found
+    model: open_model.Opened
+    window: Window
+    remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
+    tokens: dict[Any, Tokenization] = field(default_factory=dict)  # the last text's: most readings are of the same one
+    sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
+    processed: dict[Any, distribution.Processed] = field(default_factory=dict)
+
+
+def place_of(request: Request, ids: Sequence[int]) -> int:
+    """How many of `ids` stand before the prediction that is asked for."""
+    return len(ids) if request.position is None else max(0, min(request.position, len(ids)))
+
+
+def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
+    while len(known) >= most:
+        known.pop(next(iter(known)))
+    known[key] = value
+
+
+class ModelDesk:
+    """One model at a time, asked by one thread. `forwards` counts forward passes, `forward_tokens` the tokens that were
+    run in them to read a text."""
+
+    def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
+        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError`."""
+        self.device, self.kept_as = device.choose(device_name), check_weights(weights)
+        self.forwards = self.forward_tokens = 0
+        self._open: _Open | None = None
+        self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
+        self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[loss.TokenLoss]] = {}
+
+    def open(self, model: str) -> Weights:
+        """Opens a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the old one then stays."""
+        found = lookup.find(model)
+        made = open_model.open_model(found.folder, found.name, self.device, self.kept_as)
+        self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
+        self._encoded = None
+        self._targets.clear()
+        return self.weights()
+
+    def refresh(self) -> Weights | None:
+        """Opens the newer checkpoint of the open run, if there is one."""
+        found = self._current().found
+        if found.kind != "run":
+            return None
+        run = str(found.folder.parent)
+        try:
+            newest = lookup.find(run)
+        except UserError:
+            return None  # none is left that is whole: what stands open is
+        return None if newest.step == found.step else self.open(run)
+
+    def weights(self) -> Weights:
+        open, predictor = self._current(), self._current().model.predictor
+        vocabulary = open.model.tokenizer
+        start = vocabulary.start
+        return Weights(
+            open.found.name,
+            open.found.step,
+            predictor.parameters,
+            predictor.layers,
+            predictor.heads,
+            predictor.width,
+            predictor.context,
+            vocabulary.size,
+            str(self.device),
+            open.model.kind,
+            "" if start is None else token_text(bytes_of(vocabulary, start)),
+            vocabulary.starts,
+            open.model.chat is not None,
+            open.found.note,
+            self.kept_as,
+        )
+
+    @property
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        return self._current().model.tokenizer
+
+    def _current(self) -> _Open:
+        if self._open is None:
+            raise UserError("no model is open; choose one")
+        return self._open
+
+    # ── text → ids ──
+
+    def token(self, id: int) -> Token:
+        return token_of(self.tokenizer, id)
+
+    def ids(self, request: Request) -> list[int]:
+        return self._encode(request) + list(request.continuation)
+
+    def _encode(self, request: Request) -> list[int]:
+        """The prompt's ids, in the chat template and with the start token in front where these are asked for."""
+        vocabulary = self.tokenizer
+        key = (request.prompt, request.allow_special, request.chat)
+        if self._encoded is None or self._encoded[0] != key:
+            self._encoded = key, self._encode_prompt(request)
+        ids = list(self._encoded[1])
+        if not request.start_token:
+            return ids
+        if vocabulary.start is None:
+            raise UserError(f"the vocabulary of {vocabulary.name} has no {tokens_text.END_OF_TEXT} to put in front")
+        if request.chat and ids[:1] == [vocabulary.start]:  # the template has put it there
+            return ids
+        return [vocabulary.start, *ids]
+
+    def _encode_prompt(self, request: Request) -> list[int]:
+        if not request.chat:
+            return self.tokenizer.encode(request.prompt, allow_special=request.allow_special)
+        open = self._current()
+        if open.model.chat is None:
+            raise UserError(NO_TEMPLATE.format(open.found.name))
+        return open.model.chat.encode(request.prompt, open.model.tokenizer, request.allow_special)
+
+    def fed_text(self, request: Request) -> str:
+        """The prompt's text as the model is given it: in the chat template where that is asked for."""
+        open = self._current()
+        if not request.chat or open.model.chat is None:
+            return request.prompt
+        return "".join(open.model.chat.parts(request.prompt))
+
+    def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
+        """Raises `UserError` where the target is empty or no token of the vocabulary, or nothing follows."""
+        if target.own:
+            if not following:
+                raise UserError(
+                    "the text ends here, so it has no next token: move the token cursor back, or choose a target"
+                )
+            return [following[0]]
+        if target.id is not None:
+            if not 0 <= target.id < self.tokenizer.size:
+                raise UserError(f"there is no token {target.id}; ids go from 0 to {self.tokenizer.size - 1}")
+            return [target.id]
+        ids = self.tokenizer.encode_after(target.text or "", allow_special=request.allow_special)
+        if not ids:
+            raise UserError("the target is empty; give some text, such as ' mat'")
+        return ids
+
+    # ── what is inside ──
+
+    @property
+    def ours(self) -> bool:
+        return self._current().model.gpt is not None
+
+    @property
+    def model(self) -> GPT:
+        open = self._current()
+        if open.model.gpt is None:
+            raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
+        return open.model.gpt
+
+    @property
+    def embedding(self) -> Tensor:
+        return self._current().model.predictor.embedding()
+
+    @property
+    def remembered(self) -> dict[str, Any]:
+        return self._current().remembered
+
+    # ── ids → logits → distribution ──
+
+    def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Tensor:
+        ids = self.ids(request)
+        if not ids:
+            raise UserError(NOTHING)
+        self._feed(ids, overtaken)
+        return self._current().window.logits()
+
+    def prediction(self, request: Request, overtaken: Callable[[], bool] = never) -> distribution.Processed:
+        ids = self.ids(request)
+        position = place_of(request, ids)
+        if not ids:
+            raise UserError(NOTHING)
+        self._feed(ids, overtaken)
+        return self._prediction(request, ids, position)
+
+    def target(self, request: Request) -> tuple[list[int], list[int]]:
+        ids = self.ids(request)
+        position = place_of(request, ids)
+        return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
+
+    def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
+        before, wanted = self.target(request)
+        ids, window = self.ids(request), self._current().window
+        self._feed(ids, overtaken)
+        return wanted, window.target_logits(wanted, self._before(ids, len(before)), overtaken)
+
+    def _feed(self, ids: list[int], overtaken: Callable[[], bool] = never) -> int:
+        """Makes the window that of `ids` (of its last `context` ones); says how many tokens were run for it."""
+        window = self._current().window
+        before = window.forwards
+        try:
+            run = window.feed(ids[-window.context :], overtaken)
+            self.forward_tokens += run
+            return run
+        finally:
+            self.forwards += window.forwards - before
+
+    def _before(self, ids: list[int], position: int) -> int:
+        """Of the tokens in the window, which holds the last of `ids`, those before `position`. Raises `UserError` where
+        there is none: nothing is predicted there."""
+        fed = min(len(ids), self._current().window.context)
+        before = position - (len(ids) - fed)
+        if before < 1:
+            raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
+        return before
+
+    def _prediction(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
+        """What comes after the first `position` of `ids`, which have been fed. The last few are kept: who asks for the
+        table's rows asks many times."""
+        open, before = self._current(), self._before(ids, position)
+        sampler, penalty = request.sampler, request.sampler.repetition_penalty
+        seen = tuple(ids[:position]) if penalty != 1 else tuple(open.window.ids[:before])
+        key = (seen, penalty, request.overrides)
+        if (logits := open.sorted.get(key)) is None:
+            if penalty == 1 and not request.overrides:
+                logits = open.window.sorted(before)
+            else:
+                logits = distribution.Sorted.of(
+                    distribution.change(open.window.logits(before), request.overrides),
+                    "the logits",
+                    "leave at least one token possible",
+                    seen=seen,
+                    penalty=penalty,
+                )
+            keep(open.sorted, key, logits)
+        if (processed := open.processed.get((key, sampler))) is None:
+            processed = logits.process(sampler)
+            keep(open.processed, (key, sampler), processed)
+        return processed

@@ -1,0 +1,58 @@
+"""A vocabulary and ids in, the plain facts about each token out. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tui_llm.facts.tokens import Piece, Token, Tokenization
+from tui_llm.llm.tokens.token_bytes import pieces, token_text
+from tui_llm.llm.tokens.tokenizer import Tokenizer
+
+
+def tokenization(
+    vocabulary: Tokenizer, ids: Sequence[int], window: int | None = None, continuation: int = 0
+) -> Tokenization:
+    """The tokens of `ids` as plain facts, only the last `window` of them where that is given."""
+    shown = list(ids if window is None else ids[-window:])
+    tokens = tuple(token_of(vocabulary, id) for id in shown)
+    joined = tuple(Piece(start, stop, text) for start, stop, text in pieces([token.bytes for token in tokens]))
+    return Tokenization(
+        vocabulary.name,
+        vocabulary.size,
+        len(ids),
+        len(ids) - len(shown),
+        tokens,
+        joined,
+        min(continuation, len(shown)),
+    )
+
+
+def span(
+    vocabulary: Tokenizer, ids: Sequence[int], index: int, front: int, continuation: int, prompt: str
+) -> tuple[int, int] | None:
+    """Which characters of `prompt` token number `index` of `ids` makes, or holds a part of: (start, end). None where it is
+    none of the prompt's: one of the `front` first, or of the `continuation` last."""
+    typed_end = len(ids) - continuation
+    if not front <= index < typed_end:
+        return None
+    own = bytes_of(vocabulary, ids[index])
+    # Counted from the end, where the cursor mostly is. A character is as many bytes as it likes, but one that begins it.
+    end = len(prompt) - sum(_beginnings(bytes_of(vocabulary, id)) for id in ids[index + 1 : typed_end])
+    return max(0, end - _beginnings(own) - (own[:1] > b"\x7f" and own[0] & 0xC0 == 0x80)), end
+
+
+def _beginnings(data: bytes) -> int:
+    return sum(byte & 0xC0 != 0x80 for byte in data)
+
+
+def token_of(vocabulary: Tokenizer, id: int) -> Token:
+    data = bytes_of(vocabulary, id)
+    return Token(id, data, token_text(data), vocabulary.is_special(id))
+
+
+def bytes_of(vocabulary: Tokenizer, id: int) -> bytes:
+    """A token's bytes; an id that the vocabulary leaves out (a gap) shows as its number."""
+    try:
+        return vocabulary.token_bytes(id)
+    except KeyError:
+        return f"<unused {id}>".encode()

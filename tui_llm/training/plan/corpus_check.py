@@ -1,0 +1,124 @@
+"""Whether a path can be trained on, judged at a glance: what the worker would find out only later."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+from contextlib import suppress
+from itertools import islice
+
+from tui_llm.common import paths
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data import corpora
+
+GLANCE = 1 << 16  # bytes of a file that are looked at
+ENTRIES = 2000  # of a folder
+
+
+def corpus_size(text: str) -> int | None:
+    """Bytes of the text at the path `text`; None for a folder and for a corpus that goes by a name. Raises `UserError`
+    where it is missing, unreadable, empty or no text."""
+    if not text.strip():
+        raise UserError(f"type the path of a text file or a folder, or {' or '.join(corpora.NAMES)}")
+    try:
+        if corpora.is_named(corpora.place(text.strip())):
+            corpora.check([text.strip()])
+            return None
+        path = paths.expand(text.strip())
+        if path.is_dir():
+            if not any(os.access(child, os.R_OK) for child in islice(path.iterdir(), ENTRIES)):
+                raise UserError("there is nothing to read in this folder")
+            return None
+        if not path.exists():
+            raise UserError("there is no such file or folder")
+        if not path.is_file():
+            raise UserError("this is neither a file nor a folder")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(GLANCE)
+    except PermissionError:
+        raise UserError("this may not be read: no permission") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"can't read this: {getattr(error, 'strerror', None) or error}") from None
+    if not start.strip():
+        raise UserError("this file is empty")
+    if b"\0" in start:
+        raise UserError("this is not text: it has zero bytes")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut at the glance's end
+    except UnicodeDecodeError as error:
+        raise UserError(f"this is not UTF-8 text (byte {error.start})") from None
+    return size
+
+
+def kind(text: str) -> str:
+    """What the corpus at `text` is, where it is no file."""
+    place = corpora.place(text.strip())
+    return "downloaded once" if corpora.is_address(place) else corpora.NAMES.get(place, "a folder")
+
+
+def complete(text: str) -> str | None:
+    """The path, or else the named corpus, that `text` could be the start of, for a suggestion. Only one that shows as
+    what it is."""
+    folder, _, start = text.rpartition("/")
+    try:
+        place = paths.expand(folder or ("/" if text.startswith("/") else "."))
+        entries = sorted(islice(os.scandir(place), ENTRIES), key=lambda entry: entry.name)
+        for entry in entries:
+            shown = visible(entry.name) == entry.name and (start or not entry.name.startswith("."))
+            if shown and entry.name.startswith(start) and entry.name != start:
+                return text + entry.name[len(start) :] + ("/" if entry.is_dir() else "")
+    except (OSError, UserError):
+        pass
+    return next((name for name in corpora.NAMES if text and name.startswith(text) and name != text), None)
+
+
+def several(text: str) -> list[str]:
+    """The corpora in `text`: separated by commas, one with a comma in its name in double quotes (two of them inside are
+    one). A path that exists just as it is written is taken whole.
+
+    Raises `UserError` where a quotation mark is not closed.
+    """
+    text = text.strip()
+    with suppress(OSError, UserError):
+        if paths.expand(text).exists():
+            return [text] if text else []
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        raise UserError('a quotation mark is not closed; write "a, b.txt", c.txt') from None
+    return [item.strip() for row in rows for item in row if item.strip()]
+
+
+def quoted(corpus: str) -> str:
+    """`corpus` as `several` reads it back."""
+    return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
+
+
+def corpora_said(text: str) -> str:
+    """What the corpora in `text` are, in a line. Raises `UserError` where one can't be trained on, and says which."""
+    items = several(text)
+    if len(items) <= 1:
+        size = corpus_size(items[0] if items else "")
+        return f"{size:,} bytes of text" if size is not None else kind(items[0])
+    known, others = 0, []
+    for item in items:
+        try:
+            size = corpus_size(item)
+        except UserError as error:
+            raise UserError(f"{item}: {error}") from None
+        known += size or 0
+        if size is None:
+            others.append(item if corpora.is_named(corpora.place(item)) else f"the folder {item}")
+    parts = ([f"{known:,} bytes of text"] if known or not others else []) + others
+    return f"{len(items)} texts: {', '.join(parts)}"
+
+
+def complete_last(text: str) -> str | None:
+    """As `complete`, for the last of several corpora."""
+    head, comma, last = text.rpartition(",")
+    blank = last[: len(last) - len(last.lstrip())]
+    found = None if '"' in last else complete(last.lstrip())
+    return None if found is None or "," in found else head + comma + blank + found  # it would need quotes

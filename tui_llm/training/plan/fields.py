@@ -1,0 +1,112 @@
+"""The training settings as a person types them: each text judged by itself and with the others. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.hub.lookup import Found, find, size_of_vocabulary, vocabulary_size
+from tui_llm.llm.model.model_config import read_config
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import cost, extras, processes, start
+from tui_llm.training.run.settings import TrainingSettings, from_fields, problems
+
+NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
+
+
+def text_of(settings: TrainingSettings, name: str) -> str:
+    """The field as a person would type it: 0.003, not 3e-3."""
+    value = getattr(settings, name)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
+    """Field → why its text can't work, with all the others as they are typed; empty when all is well.
+
+    A field that is no number doesn't make the others wrong: they are judged with what `base` has in its place.
+    """
+    values: dict[str, Any] = dataclasses.asdict(base)
+    wrong: dict[str, str] = {}
+    for name, text in texts.items():
+        try:
+            values[name] = _read(name, text)
+        except UserError as error:
+            wrong[name] = str(error)
+    unchecked = object.__new__(TrainingSettings)  # `TrainingSettings(...)` would stop at the first that is wrong
+    for name, value in values.items():
+        object.__setattr__(unchecked, name, value)
+    return {name: why for name, why in problems(unchecked).items() if name in texts} | wrong
+
+
+def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
+    """As `judge`, for what a run is asked beside its settings: how many processes, whether they share the model out, and
+    whether TensorBoard's event files are written. `settings` is None where they are not all right themselves."""
+    wrong: dict[str, str] = {}
+    try:
+        count = int(nproc)
+    except ValueError:
+        wrong["nproc"] = f"{nproc!r} is no number of processes; give a whole number, 1 or more"
+    else:
+        try:
+            processes.check(settings or TrainingSettings(), count if settings or count < 1 else 1)
+        except UserError as error:
+            wrong["nproc"] = str(error)
+        if shard and count == 1:
+            wrong["shard"] = "it cuts the model up between processes: give 2 or more of them"
+        elif shard and settings and "nproc" not in wrong:
+            try:
+                processes.check(settings, count, shard=True)
+            except UserError as error:
+                wrong["shard"] = str(error)
+    if events:
+        try:
+            extras.check_tensorboard()
+        except UserError as error:
+            wrong["tensorboard"] = str(error)
+    return wrong
+
+
+def _read(name: str, text: str) -> Any:
+    """The text as the field's own type, by the rule of `from_fields`; whether the value works is not asked."""
+    kind = type(getattr(TrainingSettings(), name))
+    try:
+        return int(text) if kind is int else float(text) if kind is float else text
+    except ValueError:
+        from_fields({name: text})  # says what is wanted
+        raise
+
+
+def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
+    """`base`, with a warm-up within reach where `given` asks for another number of steps and for no learning rate."""
+    if "steps" not in given or "learning_rate" in given:
+        return base
+    steps = from_fields({"steps": given["steps"]}).steps
+    return dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
+
+
+def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSettings, GPTConfig, Found | None]:
+    """What a new run is asked to do, its model's shape, and the model that it starts from where `given` names one.
+
+    Raises `UserError` on what can't work, or contradicts that model.
+    """
+    base = for_steps(base, given)
+    if not given.get("from_model"):
+        settings = from_fields(dict(given), base)
+        return settings, cost.shape(settings, vocabulary_size(settings.tokenizer)), None
+    found, config = starting_model(str(given["from_model"]))
+    # A folder's path is kept whole: whoever reads the config may be elsewhere.
+    name = str(found.folder) if found.kind == "folder" else found.name
+    return start.fit({**given, "from_model": name}, base, config), config, found
+
+
+def starting_model(name: str) -> tuple[Found, GPTConfig]:
+    """A model to start from, and its shape. Raises `UserError` where there is none, or it can't be started from."""
+    found = find(name)
+    config = read_config(found.folder)
+    if size_of_vocabulary(found.folder) > config.vocabulary:
+        raise UserError(
+            f"the vocabulary of {found.folder} has more tokens than its model knows; they don't belong together"
+        )
+    return found, config

@@ -1,0 +1,122 @@
+"""Following a run on the command line: a line every so often, until its worker leaves. No torch here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from types import FrameType
+
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import to_json
+from tui_llm.training.plan import launch
+from tui_llm.training.run import gauges
+from tui_llm.training.run.metrics import Metric, MetricsTail
+from tui_llm.training.run.run import Run
+
+_EVERY = 2.0  # seconds between lines for people
+
+
+def follow(run: Run, *, as_json: bool = False) -> int:
+    """Prints the progress of a run that was just started, until it ends. Returns 0 where it finished or was stopped, 1
+    where it failed, 2 where it failed before its first step (what was asked for can't work).
+
+    Ctrl+C asks the worker to save and leave, twice leaves it alone. A hung-up terminal leaves it running.
+    """
+    presses = 0
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        # Not an exception where it happens: lines that were read, but not printed yet, would be lost.
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            raise KeyboardInterrupt
+
+    follower, told = _Follower(run, as_json), False
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        while not follower.look():
+            if presses and not told:
+                told = True
+                print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
+                with suppress(UserError):  # it has ended by itself: the next look says how
+                    launch.stop(run)
+        return follower.end()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Follower:
+    def __init__(self, run: Run, as_json: bool) -> None:
+        self.run, self.as_json = run, as_json
+        self.tail = MetricsTail(run.metrics_path)
+        self.tail.skip()
+        # A worker that resumes cuts the file back to its checkpoint: what is read again then has been seen before.
+        self.begun = max((step for step, _ in run.checkpoints()), default=0)
+        self.said = ""
+        self.last_line = 0.0
+
+    def look(self) -> bool:
+        """Prints what is new, after a moment; True where the run has ended."""
+        launch.reap()
+        alive = self.run.alive()  # looked at before the file, so that the last lines are not missed
+        for metric in self.tail.new():
+            if metric.step > self.begun:
+                self._print(metric)
+        status = self.run.status()
+        if not alive and status.state not in ("starting", "running", "paused"):
+            return True
+        if not self.as_json and status.message and status.message != self.said:
+            self.said = status.message
+            print(f"{status.state}: {visible(self.said)}", flush=True)
+        time.sleep(0.1)
+        return False
+
+    def _print(self, metric: Metric) -> None:
+        if self.as_json:
+            print(to_json({k: v for k, v in asdict(metric).items() if v is not None}), flush=True)
+        elif metric.val_loss is not None or time.monotonic() - self.last_line > _EVERY:
+            self.last_line = time.monotonic()
+            print(progress(self.run, metric), flush=True)
+
+    def end(self) -> int:
+        run, status = self.run, self.run.status()
+        if status.state in ("failed", "died"):
+            print(f"tui-llm: run {run.name} {status.state}: {visible(status.message)}", file=sys.stderr)
+            return 1 if status.step else 2
+        if self.as_json:
+            print(to_json({"run": run.name, "state": status.state, "step": status.step}), flush=True)
+        else:
+            print(f"{status.state}: {visible(status.message)}", flush=True)
+        return 0
+
+
+def progress(run: Run, metric: Metric) -> str:
+    """One line: where the run is, how well it does, how long it will take."""
+    steps = run.status().steps
+    settings = run.config().settings
+    tokens = settings.batch_size * settings.block_size * settings.accumulation
+    left = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
+    share = gauges.mfu(run.facts(), metric.tokens_per_second)
+    used = "" if share is None else f"  MFU {100 * share:.1f} %"
+    used += "" if metric.memory_bytes is None else f"  memory {gauges.bytes_text(metric.memory_bytes)}"
+    held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
+    return (
+        f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}{held_out}  lr {metric.lr:.2e}  "
+        f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}  {duration(left)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 5 h 7 min."""
+    whole = round(max(0.0, min(seconds, 1e9)))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -1,0 +1,351 @@
+"""Start, stop, pause and resume a run's worker, and find it again. No torch here.
+
+The worker is a process of its own, in a session of its own: it lives on when the terminal, or this program, dies.
+Nothing is kept in memory about it. Everything is found in the run directory, by any process, at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import Timeout
+
+from tui_llm.common import files, foreign_files, paths, storage
+from tui_llm.common.errors import UserError
+from tui_llm.training.plan import processes
+from tui_llm.training.plan import start as start_from
+from tui_llm.training.run import batch, changes, pins
+from tui_llm.training.run.pins import Pin
+from tui_llm.training.run.run import Run, RunConfig, check_name
+from tui_llm.training.run.run_lock import worker_pid
+from tui_llm.training.run.settings import TrainingSettings, from_fields
+
+ALLOCATOR = {
+    # Big tensors come and go every step: huge pages, and no handing back to the kernel in between.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+}
+
+
+def create(
+    name: str,
+    corpus: list[str],
+    settings: TrainingSettings,
+    *,
+    preset: str,
+    device: str = "auto",
+    model: Path | None = None,
+    pinned: Sequence[Pin] = (),
+    tensorboard: bool = False,
+    nproc: int = 1,
+    shard: bool = False,
+) -> Run:
+    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names, and
+    `pinned` are the prompts to read at each evaluation. Raises `UserError` where the name is taken, or the corpus isn't
+    there or isn't text as far as a look at its beginning can tell.
+
+    A run that failed before its first step holds nothing: its name is free.
+    """
+    from tui_llm.llm.data import corpora  # here, so that who only watches runs starts sooner
+
+    if (model is None) == bool(settings.from_model):
+        raise ValueError("from_model and the folder of that model go together")
+    processes.check(settings, nproc, shard=shard)
+    run = Run(paths.runs_dir() / check_name(name))
+    if run.exists() and not _failed_at_once(run):
+        raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
+    if not corpus:
+        raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
+    try:
+        places = tuple(map(corpora.place, corpus))
+        corpora.check(places)
+        config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
+        if run.exists():
+            run.delete()
+        files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned))
+    except FileExistsError as error:
+        raise UserError(
+            f"there is something at {run.path} already that is no run; delete it, or choose another name"
+        ) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+        raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
+    return run
+
+
+def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin]) -> None:
+    """What a new run's directory holds; it gets its name when all of it is there."""
+    if model is not None:
+        start_from.copy(model, run)
+    if pinned:
+        pins.write(run.pins_path, pinned)
+    run.write_config(config)
+
+
+def _failed_at_once(run: Run) -> bool:
+    return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
+
+
+def extend(run: Run, steps: int) -> None:
+    """Gives a run that nobody is at more steps. What is left is made on the schedule of `steps`, what was made stays.
+
+    Raises `UserError` where a worker is at it, or those are no more steps than it has.
+    """
+    settings = run.config().settings
+    _check_at_rest(run)
+    if steps <= settings.steps:
+        raise UserError(f"run {run.name} has {settings.steps:,} steps; give more than that")
+    _rewrite(run, dataclasses.replace(settings, steps=steps))
+
+
+def refit(run: Run, batch_size: int, accumulation: int) -> None:
+    """Makes the same steps from now on in batches of another size: fewer rows at once, more often, need less memory.
+
+    Row number k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `accumulation` of
+    them: where the product stays, every step sees the rows that it would have seen, and the losses are the same but for
+    rounding (and dropout's noise). The held-out rows stay too. Raises `UserError` where that can't be had, or a worker is at it.
+    """
+    s = run.config().settings
+    if (batch_size, accumulation) == (s.batch_size, s.accumulation):
+        return
+    _check_at_rest(run)
+    rows, held_out = s.batch_size * s.accumulation, s.eval_batches * s.batch_size
+    settings = from_fields({"batch_size": batch_size, "accumulation": accumulation}, s)
+    if batch_size * accumulation != rows:
+        raise UserError(
+            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.accumulation} rows "
+            f"(batch size × accumulation); give two numbers whose product is {rows}, or start a new run"
+        )
+    if held_out % batch_size:
+        raise UserError(
+            f"the {held_out} held-out rows of run {run.name} can't be dealt in batches of {batch_size}; give a batch size "
+            f"that divides {s.batch_size}"
+        )
+    _rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
+
+
+def change_compile(run: Run, choice: str) -> None:
+    """Whether the worker compiles the model from now on. Raises `UserError` where a worker is at it."""
+    _rewrite(run, from_fields({"compile": choice}, run.config().settings))
+
+
+def write_tensorboard(run: Run) -> None:
+    """Has the next worker write event files too. Raises `UserError` where one is at it now."""
+    _check_at_rest(run)
+    run.write_config(dataclasses.replace(run.config(), tensorboard=True))
+
+
+def _rewrite(run: Run, settings: TrainingSettings) -> None:
+    _check_at_rest(run)
+    run.write_config(dataclasses.replace(run.config(), settings=settings))
+
+
+def _check_at_rest(run: Run) -> None:
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+
+
+def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
+    """Has a run trained by so many processes from now on; None leaves what is. Raises `UserError` where that can't be, or
+    a worker is at it."""
+    config = run.config()
+    wanted = dataclasses.replace(
+        config,
+        nproc=config.nproc if nproc is None else nproc,
+        shard=config.shard if shard is None else shard,
+    )
+    if wanted == config:
+        return
+    processes.check(config.settings, wanted.nproc, shard=wanted.shard)
+    if run.alive():
+        raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+    run.write_config(wanted)
+
+
+def start(run: Run) -> None:
+    """Starts (or resumes, where there are checkpoints) the worker of `run`, detached. Returns at once.
+
+    Raises `UserError` where a worker is at it already.
+    """
+    config = run.config()
+    taken = UserError(f"run {run.name} is being trained already; watch it, or stop it first")
+    if run.alive():
+        raise taken
+    try:
+        with run.held(patience=1):
+            storage.unlink(
+                run.path / "pid", missing_ok=True
+            )  # the last worker's: its number may be another process's now
+            run.write_control(paused=False, stop=False, save=None, batch=None)
+            run.write_status("starting", "starting the worker")
+    except Timeout:
+        raise taken from None
+    except OSError as error:
+        raise UserError(f"can't write in {run.path}: {error.strerror or error}") from error
+    niceness = os.environ.get("TUI_LLM_NICE")
+    command = processes.command(run.path, config.nproc)
+    if niceness and niceness.isdigit():
+        command = ["nice", "-n", niceness, *command]
+    environment = {**ALLOCATOR, **processes.threads(config.nproc), **os.environ, "PYTHONPATH": _python_path()}
+    if config.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        with storage.open_file(run.log_path, "ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=run.path,
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError as error:
+        run.write_status("failed", f"the worker can't be started: {error}")
+        raise UserError(f"can't start the worker of run {run.name}: {error}") from error
+    _children.append((run, process))
+
+
+def resume(run: Run) -> None:
+    """As `start`; a run that failed for want of memory goes on with the batch that was offered then, in the same steps."""
+    fits = run.status().fits
+    if fits is not None:
+        refit(run, *fits)
+    start(run)
+
+
+def environment() -> dict[str, str]:
+    """That of a process of ours, as wherever it stands it must import this same package."""
+    return {**os.environ, "PYTHONPATH": _python_path()}
+
+
+def _python_path() -> str:
+    """So that the worker, whose working directory is the run's, imports this same package."""
+    places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    root = Path(__file__).resolve().parents[3]
+    if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
+        places.append(str(root))
+    return os.pathsep.join(places)
+
+
+_children: list[tuple[Run, subprocess.Popen[bytes]]] = []
+"""Workers that this process started, kept only so that they are reaped when they end."""
+
+
+def reap() -> None:
+    """Collects ended workers of this process, so that none stays as a zombie. One that ended before it could say why
+    (torch can't be imported, say) is noted down as failed."""
+    for child in list(_children):
+        run, process = child
+        if process.poll() is None or child not in _children:
+            continue
+        _children.remove(child)
+        if any(other.path == run.path for other, _ in _children):
+            continue  # the run has been resumed since: what it says is the new worker's word
+        if run.exists() and not run.alive() and run.status().state == "starting":
+            run.write_status(
+                "failed",
+                f"its worker ended before it began, with exit status {process.returncode}; see {run.log_path}",
+            )
+
+
+def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
+    """Waits until the run's worker holds its lock or has ended; says whether it is held. `timeout` is for a hang: on a busy
+    machine importing torch may take a minute."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if run.alive():
+            return True
+        reap()
+        if run.status().state != "starting" and not any(child.path == run.path for child, _ in _children):
+            return False  # one that we started may begin after `STARTING_GRACE`, for which it is taken for dead
+        time.sleep(0.05)
+    return False
+
+
+def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
+    """Waits until no worker holds the run; says whether that came about."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        reap()
+        if not run.alive():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def pause(run: Run) -> None:
+    run.write_control(paused=True)
+
+
+def unpause(run: Run) -> None:
+    run.write_control(paused=False)
+
+
+def save(run: Run) -> None:
+    """Asks for a checkpoint now. Raises `UserError` where no worker is at work."""
+    _check_at_work(run)
+    changes.ask_to_save(run)
+
+
+def show_batch(run: Run) -> int:
+    """Asks for the batch of the next step (see `batch.newest`); returns the request's number. Raises `UserError` where
+    no worker is at work."""
+    _check_at_work(run)
+    return batch.ask(run)
+
+
+def change_learning_rate(run: Run, peak: float) -> None:
+    """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
+    worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
+    if run.status().state == "finished":
+        raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
+    changes.ask_for_learning_rate(run, peak)
+
+
+def peak_learning_rate(run: Run) -> float:
+    """What the schedule peaks at from the next step on, changes that were made or asked for included. Raises `UserError`
+    where the run's files are damaged."""
+    made = changes.read(run)
+    step = run.status().step + 1
+    asked = changes.asked(step, run.control())
+    settings = run.config().settings
+    return changes.settings_at(settings, [*made, *asked], step).learning_rate
+
+
+def _check_at_work(run: Run) -> None:
+    if not run.alive() and run.status().state != "starting":
+        raise UserError(f"run {run.name} is not being trained")
+
+
+def stop(run: Run) -> None:
+    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+    _check_at_work(run)
+    pid = _worker_pid(run)
+    if pid is None:  # it has not said yet who it is: ask through the file
+        run.write_control(stop=True)
+        return
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just left by itself
+    except PermissionError as error:
+        raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
+
+
+def _worker_pid(run: Run) -> int | None:
+    """The pid that the holder of the lock wrote down; None where there is none, or that process is no worker of this run."""
+    if Path("/proc/self/cmdline").exists():
+        return worker_pid(run.path)
+    try:
+        pid = int(foreign_files.read_regular(run.path / "pid", 100))
+    except (OSError, ValueError):
+        return None
+    return pid if pid > 0 else None  # take its word

@@ -1,0 +1,53 @@
+"""Starting from a trained model's weights and vocabulary (fine-tuning). The run keeps a copy of them in `start/`: it can
+begin again when that model has changed or gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common import storage
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.settings import TrainingSettings, from_fields
+
+FOLDER = "start"
+_NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+
+
+def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
+    """`base` with the fields in `given`, one of which is `from_model`, and that model's shape and vocabulary.
+
+    The rows may be shorter than the model's context, but are as long unless `given` says otherwise. Raises `UserError`
+    where `given` contradicts the model.
+    """
+    name = str(given["from_model"])
+    shape = {"layers": config.layers, "heads": config.heads, "width": config.width, "tokenizer": name}
+    asked = from_fields(given, from_fields({"block_size": config.context, **shape}, base))
+    for field, value in shape.items():
+        if getattr(asked, field) != value:
+            raise UserError(
+                f"{field} {getattr(asked, field)} contradicts the model {name}, which has {value}; leave --{field} out"
+                if field != "tokenizer"
+                else f"the vocabulary is that of the model {name}; leave --tokenizer out"
+            )
+    if asked.block_size > config.context:
+        raise UserError(
+            f"block size {asked.block_size} is more than the {config.context} positions of the model {name}; give at most "
+            "those"
+        )
+    return asked
+
+
+def copy(model: Path, run: Run) -> None:
+    """Puts a copy of a model folder into the run. Raises `UserError` where it lacks something or the disk is full."""
+    folder = run.path / FOLDER
+    try:
+        storage.make_folders(folder)
+        for name in _NEEDED:
+            if not (model / name).is_file():
+                raise UserError(f"can't start from the model folder {model}: it has no {name}")
+            storage.copy_file(model / name, folder / name)
+    except OSError as error:
+        raise UserError(f"can't copy the model {model} to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,17 @@
+"""A run's directory: what its files hold and how to read them. No torch.
+
+run.py        the directory: config, status, lock, checkpoints, samples
+run_lock.py   one worker a run
+settings.py   training settings and presets
+jsonl.py      append-only files of JSON lines
+metrics.py    metrics.jsonl
+probe_log.py  probes.jsonl
+batch.py      batch.json: the next batch with its losses
+changes.py    changes requested while the run is training
+pins.py       pinned prompts
+gauges.py     FLOP/s, MFU and memory from the run's files
+curve.py      loss curves in bounded memory
+snapshot.py   incremental readers that return snapshots
+compare.py    settings and results of several runs
+rename.py     rename a run
+"""

@@ -1,0 +1,143 @@
+"""Runs side by side: what they were asked and what came of it. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.training.run import jsonl
+from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
+from tui_llm.training.run.run import Run, RunConfig
+
+RECENT = 50  # steps that the speed is told from
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one run. Losses in nats per token, of held-out text; `tokens` were trained on, a repeated text counted
+    again; `tokens_per_second` is over the last steps; None where there is nothing to tell it from."""
+
+    name: str
+    state: str
+    step: int
+    steps: int
+    parameters: int | None
+    tokens: int | None
+    best_val_loss: float | None
+    best_val_step: int | None
+    last_val_loss: float | None
+    tokens_per_second: float | None
+    problem: str = ""  # what is wrong with its files, in one line of raw text
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`outcomes` in the order asked for; `differing` are the settings that are not the same in all: (name, the value in
+    each, None where its config can't be read)."""
+
+    outcomes: tuple[Outcome, ...]
+    differing: tuple[tuple[str, tuple[Any, ...]], ...]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Reads all metrics of `runs`, once. Never raises on what it finds in them."""
+    configs = [_config(run) for run in runs]
+    asked = [_asked(config) if config else {} for config in configs]
+    names = list(dict.fromkeys(name for one in asked for name in one))
+    rows = [(name, tuple(one.get(name) for one in asked)) for name in names]
+    return Comparison(
+        tuple(_outcome(run, config) for run, config in zip(runs, configs, strict=True)),
+        tuple((name, values) for name, values in rows if any(value != values[0] for value in values)),
+    )
+
+
+def _config(run: Run) -> RunConfig | None:
+    try:
+        return run.config()
+    except UserError:
+        return None
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    said = dataclasses.asdict(config)
+    settings = said.pop("settings")
+    said["corpus"] = ", ".join(said["corpus"])
+    return {**said, **settings}
+
+
+def _outcome(run: Run, config: RunConfig | None) -> Outcome:
+    status = run.status()
+    best: tuple[float, int] | None = None
+    last: float | None = None
+    for metric in _evaluations(run):
+        last = metric.val_loss
+        if last is not None and math.isfinite(last) and (best is None or last < best[0]):
+            best = (last, metric.step)
+    s = config.settings if config else None
+    return Outcome(
+        name=run.name,
+        state=status.state,
+        step=status.step,
+        steps=status.steps,
+        parameters=status.parameters,
+        tokens=status.step * s.batch_size * s.accumulation * s.block_size if s else None,
+        best_val_loss=best[0] if best else None,
+        best_val_step=best[1] if best else None,
+        last_val_loss=last,
+        tokens_per_second=_speed(run),
+        problem=status.problem,
+    )
+
+
+def _evaluations(run: Run) -> Iterator[Metric]:
+    """The lines with a validation loss; the others are not even parsed: there may be a million."""
+    try:
+        for line in jsonl.lines(run.metrics_path):
+            if b'"val_loss"' in line and b'"val_loss": null' not in line:
+                metric = parse_metric(line)
+                if metric is not None and metric.val_loss is not None:
+                    yield metric
+    except OSError:
+        return
+
+
+def _speed(run: Run) -> float | None:
+    """The harmonic mean over the last steps, which are of equal size."""
+    tail = MetricsTail(run.metrics_path)
+    try:
+        tail.offset = max(0, run.metrics_path.stat().st_size - 400 * RECENT)
+    except OSError:
+        return None
+    rates = [metric.tokens_per_second for metric in tail.new()[-RECENT:]]
+    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
+    return statistics.harmonic_mean(rates) if rates else None
+
+
+def table(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Rows of text: a head, what came of the runs, the settings that differ. What is not known is an empty cell."""
+    outcomes = comparison.outcomes
+
+    def row(label: str, values: Sequence[Any]) -> tuple[str, ...]:
+        return (label, *("" if value is None else str(value) for value in values))
+
+    def loss(value: float | None) -> str | None:
+        return None if value is None else f"{value:.4f}"
+
+    return [
+        row("run", [o.name for o in outcomes]),
+        row("state", [o.state for o in outcomes]),
+        row("steps", [f"{o.step:,} / {o.steps:,}" for o in outcomes]),
+        row("tokens seen", [None if o.tokens is None else f"{o.tokens:,}" for o in outcomes]),
+        row("best val loss", [loss(o.best_val_loss) for o in outcomes]),
+        row("at step", [None if o.best_val_step is None else f"{o.best_val_step:,}" for o in outcomes]),
+        row("last val loss", [loss(o.last_val_loss) for o in outcomes]),
+        row("tokens/s", [None if o.tokens_per_second is None else f"{o.tokens_per_second:,.0f}" for o in outcomes]),
+        row("parameters", [None if o.parameters is None else f"{o.parameters:,}" for o in outcomes]),
+        *([row("problem", [o.problem for o in outcomes])] if any(o.problem for o in outcomes) else []),
+        *(row(name.replace("_", " "), values) for name, values in comparison.differing),
+    ]

@@ -1,0 +1,41 @@
+"""What is read off a run while it trains, beside its losses: how much of the machine it uses. No torch here."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
+    """Model FLOPs utilisation, as a fraction: tokens/s × the model's operations for a token ÷ what the machine can do
+    (PaLM, Chowdhery et al. 2022, appendix B). What is computed twice (recomputed activations) counts once.
+
+    `facts` are those of the run's status.json: `flops_per_token` (see `cost.flops_per_token`), `peak_flops` (one
+    process's device, measured by `llm/model/machine.py` in the precision that the run multiplies in), and `processes` where
+    they are several. None where one of them isn't known.
+    """
+    flops, peak = _positive(facts.get("flops_per_token")), _positive(facts.get("peak_flops"))
+    rate, processes = _positive(tokens_per_second), _positive(facts.get("processes", 1))
+    if flops is None or peak is None or rate is None or processes is None:
+        return None
+    return rate * flops / (peak * processes)
+
+
+def _positive(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value < sys.float_info.max else None
+
+
+def bytes_text(count: float) -> str:
+    """312 MB, 1.4 GB."""
+    if not math.isfinite(count):
+        return "–"
+    return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
+
+
+def flops_text(rate: float) -> str:
+    """98 GFLOP/s, 1.2 TFLOP/s."""
+    return f"{rate / 1e12:.3g} TFLOP/s" if rate >= 999.5e9 else f"{rate / 1e9:.3g} GFLOP/s"

@@ -1,0 +1,342 @@
+"""Read a run's directory while it is trained: incremental readers that return frozen snapshots.
+
+Nothing is kept about a run that is not in its directory: a new process reads the same snapshot.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.predict.units import perplexity, uniform_loss
+from tui_llm.training.run import gauges, pins, probe_log
+from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
+from tui_llm.training.run.metrics import Metric, MetricsTail
+from tui_llm.training.run.pins import Pin
+from tui_llm.training.run.probe_log import Moment, ProbeTail
+from tui_llm.training.run.run import Run, RunConfig, Sample, Status, number, runs
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
+
+LONG = 16 * CHUNK  # bytes of metrics that take so long to read that a glimpse of them comes first
+
+GLIMPSES = 256  # places where such a file is looked at
+
+SHARES = (0.01, 0.05)  # of a run's steps, that its training loss is averaged over
+
+RECENT = 50  # steps that speed and time left are estimated from
+
+
+def speed(recent: Iterable[Metric]) -> float | None:
+    """Tokens per second over `recent` steps of equal size: the harmonic mean. None where there is none to tell."""
+    rates = [m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0]
+    return statistics.harmonic_mean(rates) if rates else None
+
+
+def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
+    """How long the steps up to `steps` will take, from the time that `recent` steps took, evaluations and checkpoints
+    included, pauses not. None where that can't be told."""
+    gaps = [b.time - a.time for a, b in itertools.pairwise(recent) if b.step == a.step + 1]
+    gaps = [gap for gap in gaps if math.isfinite(gap) and gap >= 0]
+    if not gaps:
+        return None
+    pause = max(60.0, 50 * statistics.median(gaps))
+    gaps = [gap for gap in gaps if gap <= pause] or gaps
+    return max(0, steps - recent[-1].step) * sum(gaps) / len(gaps)
+
+
+def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> float | None:
+    """Tokens trained on up to `step`, as a multiple of the corpus's training tokens."""
+    if config is None or train_tokens is None or train_tokens <= 0:
+        return None
+    settings = config.settings
+    return step * settings.batch_size * settings.block_size * settings.accumulation / train_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """What a run's directory said at one moment. `train` and `validation` are curves of bounded length (see
+    `Envelope`), `averages` the moving averages of `train`, the narrowest first; `uniform_loss` is ln V, `unigram_loss`
+    and `bigram_loss` the corpus's entropies, `floor_loss` its known floor and `shipped` a shipped model's name and loss
+    on the run's held-out rows, in nats per token; `mfu` is the share of the machine's peak that the run uses (None until
+    that is measured), `memory_bytes` what it last held, `gpu_use` the GPU's busy share; `epoch` counts how
+    often the corpus was seen (tokens trained on ÷ its training tokens), `perplexity` is e^(last validation loss);
+    `reading` is true while older metrics are still being read: the curves of a very long run are then drawn from a
+    glimpse of it, a few steps from each of `GLIMPSES` places."""
+
+    name: str
+    status: Status
+    config: RunConfig | None = None
+    train: tuple[Point, ...] = ()
+    validation: tuple[Point, ...] = ()
+    averages: tuple[Average, ...] = ()
+    last: Metric | None = None
+    last_validation: Point | None = None
+    sample: Sample | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    uniform_loss: float | None = None
+    unigram_loss: float | None = None
+    bigram_loss: float | None = None
+    floor_loss: float | None = None
+    shipped: tuple[str, float] | None = None
+    mfu: float | None = None
+    memory_bytes: float | None = None
+    gpu_use: float | None = None
+    epoch: float | None = None
+    perplexity: float | None = None
+    checkpoint: int | None = None
+    pause_asked: bool = False
+    reading: bool = False
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.status.step / self.status.steps) if self.status.steps > 0 else 0.0
+
+
+class RunReader:
+    """Reads one run directory, each time only what is new in it. Never raises on what it finds there."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tail = MetricsTail(run.metrics_path)
+        self.busy = False  # a thread is at it
+        self.snapshot: RunSnapshot | None = None  # what a watcher that compares runs has last read
+        self._restart()
+        self._samples_mark: tuple[int, int] | None = None
+        self._sample: Sample | None = None
+
+    def _restart(self) -> None:
+        self.train, self.validation = Envelope(), Envelope()
+        self.last: Metric | None = None
+        self.last_validation: Point | None = None
+        self.memory: tuple[float | None, float | None] = (None, None)  # bytes held, the GPU's busy share
+        self.recent: deque[Metric] = deque(maxlen=RECENT)
+        self._averages: tuple[Average, ...] = ()
+        self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
+            None  # of `train` and `validation`, once made
+        )
+        self._glimpse = _glimpse(self.run.metrics_path)
+
+    def read(self) -> RunSnapshot:
+        """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
+        try:
+            return self._read()
+        except Exception as error:  # whatever it is: this run says so, and the others are shown
+            return RunSnapshot(self.run.name, unreadable(self.run, error))
+
+    def _read(self) -> RunSnapshot:
+        metrics = self.tail.new(CHUNK)
+        if self.tail.restarted:
+            self._restart()
+        for metric in metrics:
+            self.train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                self.validation.add(metric.step, metric.val_loss)
+                self.last_validation = (metric.step, metric.val_loss)
+            if metric.memory_bytes is not None:
+                self.memory = (metric.memory_bytes, metric.gpu_use)
+            self.recent.append(metric)
+            self.last = metric
+        status = self.run.status()
+        try:
+            config = self.run.config()
+        except UserError:
+            config = None
+        recent = list(self.recent)
+        said = self.run.facts()
+        vocabulary, facts, rate = status.vocabulary, _numbers(said), speed(recent)
+        shipped = (str(said.get("shipped_model")), facts["shipped_loss"]) if "shipped_loss" in facts else None
+        if metrics and not self.tail.more:
+            self._averages = self._averaged(status.steps)
+        if not self.tail.more:
+            self._glimpse = None
+        if metrics:
+            self._points = None
+        if self._glimpse is None and self._points is None:
+            self._points = self.train.points(), self.validation.points()
+        train, validation = self._glimpse or self._points or ((), ())
+        checkpoints = self.run.checkpoints()
+        return RunSnapshot(
+            name=self.run.name,
+            status=status,
+            config=config,
+            train=train,
+            validation=validation,
+            averages=self._averages,
+            last=self.last,
+            last_validation=self.last_validation,
+            sample=self._newest_sample(),
+            tokens_per_second=rate,
+            seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
+            uniform_loss=uniform_loss(vocabulary) if vocabulary and vocabulary > 0 else None,
+            unigram_loss=facts.get("unigram_entropy"),
+            bigram_loss=facts.get("bigram_entropy"),
+            floor_loss=facts.get("floor"),
+            shipped=shipped,
+            mfu=gauges.mfu(said, rate),
+            memory_bytes=self.memory[0],
+            gpu_use=self.memory[1],
+            epoch=epoch(config, status.step, facts.get("train_tokens")),
+            perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
+            checkpoint=checkpoints[-1][0] if checkpoints else None,
+            pause_asked=bool(self.run.control().get("paused")),
+            reading=self.tail.more,
+        )
+
+    def _newest_sample(self) -> Sample | None:
+        try:
+            stat = self.run.samples_path.stat()
+        except OSError:
+            return None
+        mark = (stat.st_size, stat.st_mtime_ns)
+        if mark != self._samples_mark:
+            samples = self.run.samples()
+            self._samples_mark, self._sample = mark, samples[-1] if samples else None
+        return self._sample
+
+    def _averaged(self, steps: int) -> tuple[Average, ...]:
+        sums = self.train.sums()
+        steps = max(steps, self.last.step if self.last else 0)
+        windows = [(share, max(2, round(share * steps))) for share in SHARES]
+        return tuple(Average(share, window, moving_average(sums, window)) for share, window in windows)
+
+
+def unreadable(run: Run, error: Exception) -> Status:
+    """What to show of a run whose files can't be made sense of; the log has the whole story."""
+    log.error("run %s can't be read", run.name, exc_info=error)
+    return Status("failed", problem=f"its files can't be read ({type(error).__name__}: {error})"[:300])
+
+
+def _numbers(said: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers in what the worker wrote into its status.json."""
+    return {key: found for key, value in said.items() if (found := number(value)) is not None}
+
+
+def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
+    """Curves of the training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
+    size = _size(path)
+    if size <= LONG:
+        return None
+    tail, train, validation = MetricsTail(path), Envelope(), Envelope()
+    for i in range(GLIMPSES):
+        tail.offset = i * (size - 8192) // (GLIMPSES - 1)
+        for metric in tail.new(8192)[1:]:
+            train.add(metric.step, metric.loss)
+            if metric.val_loss is not None:
+                validation.add(metric.step, metric.val_loss)
+    return train.points(), validation.points()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # it went away between the two looks
+        return 0
+
+
+def last_sign(run: Run) -> float:
+    """When the run last wrote something, in seconds since the epoch; 0 where that can't be told."""
+    latest = 0.0
+    for path in (run.metrics_path, run.path / "status.json", run.path / "config.json"):
+        try:
+            latest = max(latest, path.stat().st_mtime)
+        except OSError:
+            continue
+    return latest
+
+
+def most_recent() -> Run | None:
+    """The run to show where nobody chose one: one that is being trained, else the one that last wrote something."""
+    return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+
+
+def loss_glimpse(path: Path, points: int = 32) -> list[float]:
+    """About `points` losses spread evenly over a metrics.jsonl, without reading it all: enough for a sparkline."""
+    size = _size(path)
+    if size <= CHUNK // 4:
+        values = [metric.loss for metric in MetricsTail(path).new()]
+        if len(values) > points:
+            values = [values[i * (len(values) - 1) // (points - 1)] for i in range(points)]
+        return [value for value in values if math.isfinite(value)]
+    tail, values = MetricsTail(path), []
+    for i in range(points):
+        tail.offset = i * (size - 4096) // (points - 1)
+        values += [metric.loss for metric in tail.new(4096)[1:2]]
+    return [value for value in values if math.isfinite(value)]
+
+
+def last_validation(path: Path) -> float | None:
+    """The newest validation loss in the last megabyte of a metrics.jsonl."""
+    tail = MetricsTail(path)
+    tail.offset = max(0, _size(path) - CHUNK)
+    return next((metric.val_loss for metric in reversed(tail.new()) if metric.val_loss is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSnapshot:
+    """What was known at one moment: the run's saved moments in the order of steps, the pins that it reads (`running`) and
+    those of the user (`mine`). Without a run, only the latter. `problem` says which file can't be read."""
+
+    name: str = ""
+    status: Status | None = None
+    moments: tuple[Moment, ...] = ()
+    running: tuple[Pin, ...] = ()
+    mine: tuple[Pin, ...] = ()
+    problem: str = ""
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """Every pin that there is something to say about: those that were read first."""
+        return tuple(dict.fromkeys((*probe_log.pins_of(self.moments[-1:]), *probe_log.pins_of(self.moments),
+                                    *self.running, *self.mine)))  # fmt: skip
+
+
+class ProbeReader:
+    """Reads one run's pins, each time only what is new. Never raises on what it finds."""
+
+    def __init__(self, run: Run | None) -> None:
+        self.run = run
+        self.tail = ProbeTail(run) if run else None
+        self.moments: tuple[Moment, ...] = ()
+
+    def read(self) -> ProbeSnapshot:
+        try:
+            return self._read()
+        except Exception as error:
+            assert self.run is not None
+            status = unreadable(self.run, error)
+            return ProbeSnapshot(self.run.name, status, problem=status.problem)
+
+    def _read(self) -> ProbeSnapshot:
+        problem = ""
+        mine: list[Pin] = []
+        running: list[Pin] = []
+        try:
+            mine = pins.of_user()
+            running = pins.of_run(self.run) if self.run else []
+        except UserError as error:
+            problem = str(error)
+        if self.run is None or self.tail is None:
+            return ProbeSnapshot(mine=tuple(mine), problem=problem)
+        status = self.run.status()  # before the file, so that the last line of a run that ends is not missed
+        more = True
+        while more:
+            new = self.tail.new(CHUNK)
+            if self.tail.restarted:
+                self.moments = ()
+            if new:
+                self.moments = tuple(probe_log.in_order((*self.moments, *new)))
+            more = self.tail.more
+        problem = problem or self.tail.problem
+        return ProbeSnapshot(self.run.name, status, self.moments, tuple(running), tuple(mine), problem)

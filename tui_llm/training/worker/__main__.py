@@ -1,0 +1,14 @@
+"""`python -m tui_llm.training.worker RUN` (see worker.py)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tui_llm.training.worker.worker import main
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    if status and "LOCAL_RANK" in os.environ:
+        os._exit(status)  # taking down connections in good order may wait for ever for a peer that is gone
+    raise SystemExit(status)

@@ -1,0 +1,55 @@
+"""What is looked at whenever a run is evaluated, beside its validation loss. Each look writes a line into the run's
+directory; the next evaluation does not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.model.device import threads
+from tui_llm.llm.predict.generate import generate
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.training.run import jsonl
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker import batch_loss, probes
+from tui_llm.training.worker.loop import Step, Trainer
+
+Look = Callable[[Run, Trainer, BPETokenizer, Step], None]
+
+
+def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+    """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
+    s, model = trainer.settings, trainer.model
+    ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
+    model.eval()
+
+    @torch.no_grad()
+    def next_logits(ids: list[int]) -> torch.Tensor:
+        window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
+        with threads(model.config.parameters() * window.numel()):
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+        return logits.float().cpu()
+
+    made = [
+        step.id
+        for step in generate(
+            next_logits,
+            ids,
+            SamplerSettings(0.8, top_p=0.95),
+            seed=s.seed,
+            start=0,
+            count=s.sample_tokens,
+        )
+    ]
+    line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
+    jsonl.append_to(run.samples_path, line)
+
+
+def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+    """Writes down what the model makes of the pinned prompts."""
+    probes.write(run, trainer, tokenizer, record.step)
+
+
+LOOKS: tuple[Look, ...] = (sample, probe, batch_loss.look)

@@ -1,0 +1,80 @@
+"""The pinned prompts, read at every evaluation: what the model would say next, and what the target would cost it.
+
+The same numbers as the engine's Reading of that checkpoint: raw probabilities, and teacher-forced losses (`llm/predict/loss.py`),
+in float32. It draws no random number, so a run with pins is trained bit for bit as one without.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.device import threads
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.predict import distribution
+from tui_llm.llm.predict.forced import forced_logits
+from tui_llm.llm.predict.loss import token_losses
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.session.tokenization import bytes_of
+from tui_llm.training.run import jsonl, pins, probe_log
+from tui_llm.training.run.pins import LONGEST, Pin
+from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker.loop import Trainer
+
+TOP = 10  # candidates that are written down
+LONGEST_TARGET = 64  # tokens: in a full context each costs a forward pass of its own
+
+
+def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
+    """Appends what the model makes of the run's pins after `step` steps. Pins that can't be read are no reason to end a
+    run: their problem is written down in their place."""
+    try:
+        wanted = pins.of_run(run)
+    except UserError as error:
+        wanted, problem = [Pin(trainer.settings.sample_prompt)], str(error)
+    else:
+        problem = ""
+    trainer.model.eval()
+    found = [probe(trainer.model, tokenizer, pin) for pin in wanted]
+    if problem:
+        found = [Probe(one.pin, one.entropy, one.guesses, one.tokens, problem) for one in found]
+    jsonl.append_to(run.probes_path, probe_log.line(Moment(step, tuple(found))))
+
+
+def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:
+    """The model before any training: step 0, unless a worker that was killed since has written it down already."""
+    if not probe_log.moments(run):
+        write(run, trainer, tokenizer, 0)
+
+
+def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
+    """What `model` (in `eval` mode) makes of a pin. Never raises on what the pin says."""
+    try:
+        pins.check(pin)
+        ids = tokenizer.encode(pin.prompt)
+        wanted = tokenizer.encode(pin.target or "")
+    except UserError as error:
+        return Probe(Pin(pin.prompt[:LONGEST], (pin.target or "")[:LONGEST] or None), problem=str(error))
+    problem = ""
+    if len(ids) > (context := model.config.context):
+        problem = f"the model's context is {context} tokens: it sees the last {context} of the prompt's {len(ids):,}"
+    if len(wanted) > LONGEST_TARGET:
+        problem = f"the target has {len(wanted):,} tokens; a pin's loss is read for up to {LONGEST_TARGET}"
+        wanted = []
+    try:
+        work = model.config.parameters() * (len(ids) + len(wanted))  # little: two threads would wait for each other
+        with torch.no_grad(), threads(work):
+            rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
+        logits = distribution.Sorted.of(rows[0])
+        losses = token_losses(rows, wanted) if wanted else []
+    except UserError as error:
+        return Probe(pin, problem=str(error))
+    top = zip(logits.order[:TOP].tolist(), logits.raw[:TOP].tolist(), strict=True)
+    return Probe(
+        pin,
+        logits.entropy,
+        tuple(Guess(id, bytes_of(tokenizer, id), p) for id, p in top),
+        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.loss, t.probability, t.rank) for t in losses),
+        problem,
+    )

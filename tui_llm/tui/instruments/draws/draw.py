@@ -1,0 +1,162 @@
+"""The draw: u landing on the cumulative distribution, as it was drawn and replayed under other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widget import Widget
+
+from tui_llm.common.display import visible
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.request import Question
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import Draw, DrawQuestion
+from tui_llm.tui.instruments.draws.draw_lines import DrawLines
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.over import OverLab
+from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.state.lab import TEMPERATURES, TOP_PS, Lab, step
+
+Inquire = Callable[[Widget, Question, Callable[[Any], object], Callable[[str], object]], None]
+WARM = 1.2  # what was drawn at less is first replayed hotter, the rest cooler
+
+
+def was_drawn(step: GeneratedToken) -> bool:
+    """Whether a draw (or, greedily, the largest logit) chose it, and not a person or a text that had it already."""
+    return step.u is not None or (step.sampler.greedy and not step.by_hand and bool(step.candidates))
+
+
+class StepScreen(OverLab):
+    """About one token of the continuation: one that was drawn, or the next one. Subclasses ask and show."""
+
+    TITLE_WORDS = ""
+    DEFAULT_CSS = """
+    StepScreen Lines { padding: 0 1; height: 1fr; }
+    """
+
+    def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:
+        super().__init__()
+        self.lab = lab
+        self.inquire = inquire
+        self.index = max(0, min(index, len(lab.steps)))
+        self.problem = ""
+        self.waiting = True
+
+    def ask(self) -> None:
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self.show_keys()
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        self.waiting = True
+        self.show_title()
+        self.ask()
+
+    def failed(self, line: str) -> None:
+        self.problem, self.waiting = line, False
+        self.query_one(AnswerLines).say_problem(line)
+        self.show_title()
+
+    def show_title(self) -> None:
+        steps = self.lab.steps
+        which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
+        parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]
+        if self.index < len(steps) and not was_drawn(steps[self.index]):
+            parts.append(("  not drawn: by hand, or given; this is what could have come", "$text-accent"))
+        if changed := len(self.lab.before_step(self.index).overrides):
+            parts.append((f"  what if: {changed} logit{'' if changed == 1 else 's'} changed", "$text-accent"))
+        if self.problem:
+            parts.append((f"  ! {visible(self.problem)}", "$text-error"))
+        elif self.waiting:
+            parts.append(("  …", "$text-muted"))
+        self.query_one("#step-top", Bar).put(Content.assemble(*parts))
+
+    def go(self, direction: int) -> bool:
+        index = max(0, min(self.index + direction, len(self.lab.steps)))
+        moved, self.index = index != self.index, index
+        return moved
+
+
+class DrawScreen(StepScreen):
+    BINDINGS = bindings("draw")
+    SCOPE = "draw"
+    TITLE_WORDS = "The draw"
+
+    def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:
+        super().__init__(lab, inquire, index)
+        self.u: float | None = None  # chosen by hand
+        self.replay = self._first_replay()
+        self.draw: Draw | None = None
+
+    def _first_replay(self) -> SamplerSettings:
+        own = self.lab.before_step(self.index).sampler
+        return dataclasses.replace(own, temperature=1.5 if own.temperature < WARM else 0.5)
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="step-top")
+        yield DrawLines()
+        yield KeyBar(id="step-keys")
+
+    @property
+    def _was_drawn(self) -> bool:
+        return self.index < len(self.lab.steps) and was_drawn(self.lab.steps[self.index])
+
+    def ask(self) -> None:
+        request = self.lab.before_step(self.index)
+        drawn = self.lab.steps[self.index] if self.index < len(self.lab.steps) else None
+        own = drawn.u if drawn is not None else None
+        self.inquire(
+            self,
+            DrawQuestion(
+                request,
+                (request.sampler, self.replay),
+                self.u if self.u is not None else own,
+                drawn.seed if drawn is not None and self._was_drawn else self.lab.seed,
+                self.index,
+            ),
+            self._take,
+            self.failed,
+        )
+
+    def _take(self, draw: Draw) -> None:
+        self.draw, self.problem, self.waiting = draw, "", False
+        drawn = self.index < len(self.lab.steps)
+        first = "tried" if self.u is not None else "next" if not drawn else "drawn" if self._was_drawn else "could be"
+        self.query_one(DrawLines).show(draw, (first, "replay"))
+        self.show_title()
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        return self.query_one(DrawLines).table()
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_step(self, direction: int) -> None:
+        if self.go(direction):
+            self.u = None
+            self.ask_again()
+
+    def action_temperature(self, direction: int) -> None:
+        value = step(TEMPERATURES, self.replay.temperature, direction)
+        self.replay = dataclasses.replace(self.replay, temperature=value)
+        self.ask_again()
+
+    def action_top_p(self, direction: int) -> None:
+        self.replay = dataclasses.replace(self.replay, top_p=step(TOP_PS, self.replay.top_p, direction))
+        self.ask_again()
+
+    def action_move_u(self, by: float) -> None:
+        now = self.u if self.u is not None else self.draw.u if self.draw is not None else None
+        if now is not None:
+            self.u = min(max(round(now + by, 4), 0.0), 0.9999)
+            self.ask_again()
+
+    def action_own_u(self) -> None:
+        self.u, self.replay = None, self._first_replay()
+        self.ask_again()

@@ -1,0 +1,71 @@
+"""Many draws of one token: how often each comes, beside how often it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+
+from textual.app import ComposeResult
+
+from tui_llm.instruments.draws.question import Histogram, HistogramQuestion
+from tui_llm.tui.instruments.draws.draw import Inquire, StepScreen
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.kit.widgets.histogram import HistogramLines
+from tui_llm.tui.state.lab import LARGEST_SEED, TEMPERATURES, TOP_PS, Lab, step
+
+COUNTS = (10, 100, 1_000, 10_000, 100_000)
+
+
+class DrawManyScreen(StepScreen):
+    BINDINGS = bindings("draw_many")
+    SCOPE = "draw_many"
+    TITLE_WORDS = "Draw many"
+
+    def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:
+        super().__init__(lab, inquire, index)
+        self.count = 1_000
+        self.seed = lab.seed
+        self.sampler = lab.before_step(self.index).sampler
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="step-top")
+        yield HistogramLines()
+        yield KeyBar(id="step-keys")
+
+    def ask(self) -> None:
+        request = dataclasses.replace(self.lab.before_step(self.index), sampler=self.sampler)
+        self.inquire(self, HistogramQuestion(request, self.count, self.seed), self._take, self.failed)
+
+    def _take(self, histogram: Histogram) -> None:
+        self.problem, self.waiting = "", False
+        self.query_one(HistogramLines).show(histogram)
+        self.show_title()
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        return self.query_one(HistogramLines).table()
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_step(self, direction: int) -> None:
+        if self.go(direction):
+            self.ask_again()
+
+    def action_more(self, direction: int) -> None:
+        at = max(0, min(COUNTS.index(self.count) + direction, len(COUNTS) - 1))
+        self.count = COUNTS[at]
+        self.ask_again()
+
+    def action_seed(self) -> None:
+        self.seed = random.randint(1, LARGEST_SEED)
+        self.ask_again()
+
+    def action_temperature(self, direction: int) -> None:
+        value = step(TEMPERATURES, self.sampler.temperature, direction)
+        self.sampler = dataclasses.replace(self.sampler, temperature=value)
+        self.ask_again()
+
+    def action_top_p(self, direction: int) -> None:
+        self.sampler = dataclasses.replace(self.sampler, top_p=step(TOP_PS, self.sampler.top_p, direction))
+        self.ask_again()

@@ -1,0 +1,177 @@
+"""All heads at a glance: layers down, heads across, and the means; a cursor chooses whose attention the text shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rich.text import Text
+from textual import events
+from textual.message import Message
+
+from tui_llm.common.display import visible
+from tui_llm.facts.place import Place
+from tui_llm.instruments.attention.question import Attention, Look
+from tui_llm.tui.kit.shades import shade, short_percent
+from tui_llm.tui.kit.widgets.lines import Lines
+
+LABEL = 6  # cells of a layer's name
+MEASURES = {
+    "strongest": "the largest weight",
+    "first": "the weight on the first token",
+    "before": "the weight on the token before",
+    "itself": "the weight on the token itself",
+    "spread": "spread: as if over so many tokens evenly",
+}
+
+
+def measured(look: Look, place: Place, measure: str) -> tuple[str, str]:
+    """What a cell says, in at most three characters, and its shade."""
+    if measure == "spread":
+        text = f"{look.spread:.1f}" if look.spread < 9.95 else f"{look.spread:.0f}"
+        return text if len(text) <= 3 else "1k+", shade(1 / look.spread)
+    at = {"strongest": look.strongest, "first": 0, "before": place.index - 1, "itself": place.index}[measure]
+    if at < 0:
+        return "—", " "
+    return short_percent(look.weights[at]).removesuffix("%"), shade(look.weights[at])
+
+
+class Columns(NamedTuple):
+    cells: int  # of each column; the first is a gap, or a bracket
+    first: int  # the first column in sight; 0 is the mean
+    stop: int
+
+
+class HeadGrid(Lines):
+    class Moved(Message):
+        """Another layer or head is chosen."""
+
+    def __init__(self) -> None:
+        super().__init__(id="inside-heads", classes="pane")
+        self.attention: Attention | None = None
+        self.head_number = 0  # from 1; 0 is the mean
+        self.measure = next(iter(MEASURES))
+
+    def on_mount(self) -> None:
+        self._put_title()
+
+    def show(self, attention: Attention) -> None:
+        self.attention = attention
+        self.head_number = min(self.head_number, len(attention.heads[0]))
+        self.rebuild()
+        if self.cursor is None:
+            self._place_cursor(0, quiet=True)
+
+    @property
+    def layer_number(self) -> int:
+        """From 1; 0 is the mean over all."""
+        return self.cursor or 0
+
+    @property
+    def chosen_head(self) -> int:
+        return self.head_number if self.layer_number else 0
+
+    @property
+    def look(self) -> Look | None:
+        return self.attention.look(self.layer_number, self.chosen_head) if self.attention is not None else None
+
+    @property
+    def words(self) -> str:
+        if not self.layer_number:
+            return "the mean over all heads"
+        return f"layer {self.layer_number}, " + (
+            f"head {self.head_number}" if self.head_number else "the mean over its heads"
+        )
+
+    def move_head(self, by: int) -> None:
+        if self.attention is None:
+            return
+        if not self.layer_number:  # the mean of all has no heads beside it: into the first layer
+            self._place_cursor(1, quiet=True)
+        self.head_number = max(0, min(self.head_number + by, len(self.attention.heads[0])))
+        self.rebuild()
+        self.post_message(self.Moved())
+
+    def next_measure(self) -> None:
+        names = list(MEASURES)
+        self.measure = names[(names.index(self.measure) + 1) % len(names)]
+        self._put_title()
+        self.rebuild()
+
+    def _put_title(self) -> None:
+        self.border_title = Text(f"Heads · {MEASURES[self.measure]}")
+        self.border_subtitle = Text("↑ ↓ layer")
+
+    def cursor_moved(self) -> None:
+        self.rebuild()
+        self.post_message(self.Moved())
+
+    def selectable(self, index: int) -> bool:
+        return True
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def columns(self, width: int) -> Columns:
+        """With numbers where they fit, else shades alone; and if not even those fit, the part around the cursor."""
+        assert self.attention is not None
+        count = len(self.attention.heads[0]) + 1
+        room = max(0, width - LABEL - 1)
+        cells = next((cells for cells in (6, 5, 3) if cells * count <= room), 2)
+        seen = max(1, min(count, room // cells))
+        first = max(0, min(self.chosen_head - seen // 2, count - seen))
+        return Columns(cells, first, first + seen)
+
+    def head(self, width: int) -> list[Text]:
+        if self.attention is None:
+            return []
+        cells, first, stop = self.columns(width)
+        names = [("mean" if cells >= 5 else "m") if not at else str(at) for at in range(first, stop)]
+        label = "layer".ljust(LABEL)
+        return [
+            Text(
+                label + "".join(name[-(cells - 1) :].rjust(cells) for name in names), self.style("muted"), no_wrap=True
+            )
+        ]
+
+    def row_count(self, width: int) -> int:
+        return len(self.attention.layers) + 1 if self.attention is not None else 0
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        found = self.attention
+        assert found is not None
+        cells, first, stop = self.columns(width)
+        line = Text(no_wrap=True).append(
+            (str(index) if index else "all").rjust(LABEL - 2).ljust(LABEL), self.style("muted")
+        )
+        here = index == self.layer_number
+        for at in range(first, stop if index else 1):
+            chosen = here and at == self.chosen_head
+            after = here and at == self.chosen_head + 1 and at > first
+            text, sign = measured(found.look(index, at), found.place, self.measure)
+            line.append("[" if chosen else "]" if after else " ", self.style("accent"))
+            number = text.rjust(cells - 2) if cells >= 5 else ""
+            line.append(sign * (1 if number else cells - 1), self.style("bar"))
+            line.append(number, self.style("accent") if chosen else "not bold")
+        if here and self.chosen_head == (stop - 1 if index else 0):
+            line.append("]", self.style("accent"))
+        return line
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and self.attention is not None and offset.y >= len(self._head):
+            cells, first, stop = self.columns(self.line_width)
+            at = first + (offset.x - LABEL) // cells
+            if first <= at < stop:
+                self.head_number = at
+        super().on_click(event)
+        self.cursor_moved()
+
+    # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The chosen head's weight on each token."""
+        yield "number", "id", "bytes", "text", "weight"
+        found, look = self.attention, self.look
+        if found is not None and look is not None:
+            for at, (token, weight) in enumerate(zip(found.place.tokens, look.weights, strict=False)):
+                yield str(found.place.first + at), str(token.id), token.bytes.hex(), visible(token.text), repr(weight)

@@ -1,0 +1,211 @@
+"""Learn this: steps on one prompt and target, on a copy of the weights, and what they did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.timer import Timer
+
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.recipe import OPTIMISERS, USUAL, Recipe, check
+from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched
+from tui_llm.tui.instruments.learn.lines import LearnedLines
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.live import is_live
+from tui_llm.tui.kit.over import OverLab, Row
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.lab import step
+
+SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
+MANY = (1, 5, 20)
+SHOWN_AFTER = 0.5  # seconds: what takes longer says so
+
+
+class LearnScreen(OverLab):
+    """Asks through the lab; holds how many steps the copy should stand after, and how the next ones are taken."""
+
+    SCOPE = "learn"
+    BINDINGS = bindings("learn")
+    DEFAULT_CSS = """
+    LearnScreen LearnedLines { height: 1fr; padding: 0 1; }
+    """
+
+    def __init__(self, lab: Inquiring, reading: Reading, watched: tuple[Watched, ...]) -> None:
+        super().__init__()
+        self._lab, self._moment, self._watched = lab, reading, watched
+        self.recipe = Recipe()
+        self.many = 1
+        self.at = 0  # the step that is asked for
+        self.learned: Learned | None = None
+        self.problem = ""
+        self._since: float | None = None  # when the question in the air was asked
+        self._timer: Timer | None = None
+        self._doing = ""
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="learn-top")
+        yield LearnedLines()
+        yield Bar(id="learn-recipe")
+        yield KeyBar(id="learn-keys")
+
+    def on_mount(self) -> None:
+        self.show_keys()
+        self.query_one(LearnedLines).focus()
+        self._timer = self.set_interval(0.25, self._show_top, pause=True)
+        self._ask("reading the prompt and the pinned ones")
+
+    def on_unmount(self) -> None:
+        self._lab.forget(LearnQuestion)
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, doing: str) -> None:
+        question = LearnQuestion(self._moment.request, self.at, self.recipe, self._watched)
+        self._begin(doing)
+        self._lab.inquire(self, question, self._take, self._fail)
+
+    def _begin(self, doing: str) -> None:
+        self._doing, self.problem = doing, ""
+        self._since = self._since if self._since is not None else time.monotonic()
+        if self._timer is not None:
+            self._timer.resume()
+        self._show_top()
+
+    def _end(self, problem: str = "") -> None:
+        self._since, self.problem = None, problem
+        if self._timer is not None:
+            self._timer.pause()
+
+    def _take(self, learned: Learned) -> None:
+        self._end()
+        self.learned = learned
+        self.query_one(LearnedLines).show(learned)
+        self._show_top()
+
+    def _fail(self, problem: str) -> None:
+        """The copy stands where it stood before the step that failed, or nearer to the open model: asked again."""
+        self.at = min(self.at, len(self.learned.steps) if self.learned is not None else 0)
+        self._end(problem)
+        self._show_top()
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _show_top(self) -> None:
+        weights, done = (self.learned or self._moment).weights, len(self.learned.steps) if self.learned else 0
+        at = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
+        parts: list[str | tuple[str, str]] = [("Learn this  ", "bold"), f"a copy of {visible(weights.name)}{at}"]
+        seconds = time.monotonic() - self._since if self._since is not None else 0.0
+        if self.problem:
+            parts += [("  ! ", "bold $text-error"), (visible(self.problem), "$text-error")]
+        elif seconds >= SHOWN_AFTER:
+            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc leaves it", "$text-muted")]
+        else:
+            parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
+            parts.append(("  the open model stays as it is", "$text-muted"))
+        self.query_one("#learn-top", Bar).put(Content.assemble(*parts))
+        self._show_recipe()
+
+    def _show_recipe(self) -> None:
+        recipe, learned = self.recipe, self.learned
+        many = "1 step" if self.many == 1 else f"{self.many} steps"
+        parts: list[str | tuple[str, str]] = [
+            f"next: {many} of ",
+            (f"{OPTIMISERS[recipe.optimiser]}, step size {recipe.learning_rate:g}", "bold $text-accent"),
+        ]
+        if learned is not None:
+            kept = f", undo {fmt.megabytes(learned.kept_bytes)}" if learned.kept else ""
+            parts.append((f"  memory: copy {fmt.megabytes(learned.copy_bytes)}{kept}", "$text-muted"))
+        self.query_one("#learn-recipe", Bar).put(Content.assemble(*parts))
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_step(self) -> None:
+        if self.at >= MOST_STEPS:
+            self._say(f"{MOST_STEPS} steps are the most here; tui-llm train --from goes on")
+            return
+        self.at = min(MOST_STEPS, self.at + self.many)
+        self._ask("taking the step" if self.many == 1 else f"taking {self.many} steps")
+
+    def action_undo(self) -> None:
+        if self.at > 0:
+            self.at -= 1
+            self._ask("undoing")
+        else:
+            self._say("there is no step to undo")
+
+    def action_reset(self) -> None:
+        self.at = 0
+        self._ask("undoing")
+
+    def action_optimiser(self) -> None:
+        names = tuple(OPTIMISERS)
+        name = names[(names.index(self.recipe.optimiser) + 1) % len(names)]
+        self.recipe = Recipe(name, USUAL[name])
+        self._ask("")  # what a copy takes depends on it
+
+    def action_size(self, direction: int) -> None:
+        self._resize(step(SIZES, self.recipe.learning_rate * (1 + 1e-7 * direction), direction))
+
+    def _resize(self, size: float) -> None:
+        self.recipe = Recipe(self.recipe.optimiser, size)
+        self._show_recipe()
+
+    def action_type_size(self) -> None:
+        def answered(text: str | None) -> None:
+            if text is None:
+                return
+            try:
+                self._resize(check(Recipe(self.recipe.optimiser, float(text))).learning_rate)
+            except ValueError:
+                self._say(f"{text[:40]!r} is no number, such as 0.001", bad=True)
+            except UserError as error:
+                self._say(str(error), bad=True)
+
+        title, hint = "Step size (learning rate)", "Enter takes it · Esc keeps the old one"
+        self.app.push_screen(AskScreen(title, hint, f"{self.recipe.learning_rate:g}"), answered)
+
+    def action_many(self) -> None:
+        self.many = MANY[(MANY.index(self.many) + 1) % len(MANY)]
+        self._show_recipe()
+
+    def action_keep(self) -> None:
+        if self.learned is None or not self.learned.steps:
+            self._say("there is nothing to keep yet: take a step first (Space)")
+            return
+
+        def answered(name: str | None) -> None:
+            if name:
+                self._begin("writing the folder")
+                self._lab.inquire(self._lab, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
+
+        title = "Keep the copy as a new model: its name"
+        self.app.push_screen(AskScreen(title, "Enter writes it · Esc doesn't · nothing is overwritten"), answered)
+
+    def _kept(self, kept: Kept) -> None:
+        if is_live(self):
+            self._end()
+            self._show_top()
+        self._lab.say(
+            f"kept {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; m in the five panes opens it"
+        )
+
+    def _not_kept(self, problem: str) -> None:
+        if is_live(self):
+            self._end(problem)
+            self._show_top()
+        else:
+            self._lab.warn(problem)
+
+    def table(self) -> Iterable[Row]:
+        return self.query_one(LearnedLines).table()
+
+    def _say(self, line: str, *, bad: bool = False) -> None:
+        self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")

@@ -1,0 +1,167 @@
+"""The form with all five settings of the sampler: typed numbers, each to be switched on and off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Checkbox, Input, Static
+
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.field import Field
+from tui_llm.tui.tour.pane import left_of
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    name: str  # of `SamplerSettings`
+    label: str
+    off: float  # the value that changes nothing
+    usual: float  # what to begin with
+    says: str
+
+
+SETTINGS = (
+    Setting("repetition_penalty", "repetition penalty", 1.0, 1.2, "tokens of the text: logit ÷ it, or × it below 0"),
+    Setting("temperature", "temperature", 1.0, 0.8, "logits ÷ it; 0 is greedy"),
+    Setting("top_k", "top-k", 0, 40, "keep so many of the likeliest"),
+    Setting("top_p", "top-p", 1.0, 0.9, "keep the fewest that reach it together"),
+    Setting("min_p", "min-p", 0.0, 0.05, "keep those at least so likely, of the likeliest"),
+)
+
+
+def parsed(setting: Setting, text: str) -> float:
+    """Raises `UserError` where the text is no value for the setting."""
+    kind = int if setting.name == "top_k" else float
+    try:
+        value = kind(text.strip())
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{text.strip()!r} is not {what}, such as {setting.usual:g}") from None
+    one: dict[str, Any] = {setting.name: value}
+    SamplerSettings(**one)
+    return value
+
+
+class NumberField(Field):
+    """One number."""
+
+
+class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
+    """Dismissed with the settings, or with None. `set_aside` keeps what is switched off, by name, for the next time."""
+
+    BINDINGS = bindings("sampler")
+    DEFAULT_CSS = """
+    SamplerScreen { align: center middle; }
+    SamplerScreen #form { width: 84; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
+        background: $surface; padding: 0 1; }
+    SamplerScreen #rows { height: auto; max-height: 100%; }
+    SamplerScreen .row { height: auto; min-height: 1; }
+    SamplerScreen Checkbox { width: 25; }
+    SamplerScreen NumberField { width: 12; }
+    SamplerScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
+    SamplerScreen .says.-wrong { color: $text-error; }
+    SamplerScreen #order { color: $text-muted; height: auto; }
+    SamplerScreen #buttons { height: 1; margin-top: 1; }
+    SamplerScreen Button { margin-right: 2; }
+    """
+
+    def __init__(self, settings: SamplerSettings, set_aside: dict[str, float]) -> None:
+        super().__init__()
+        self._settings, self._set_aside = settings, set_aside
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="form"):
+            yield Static(Content("in this order; then what is left is renormalised"), id="order")
+            with VerticalScroll(id="rows", can_focus=False):
+                for setting in SETTINGS:
+                    now = getattr(self._settings, setting.name)
+                    on = now != setting.off
+                    value = now if on else self._set_aside.get(setting.name, setting.usual)
+                    with Horizontal(classes="row"):
+                        yield Checkbox(setting.label, on, id=f"{setting.name}-on", compact=True)
+                        yield NumberField(f"{value:g}", id=setting.name, compact=True)
+                        yield Static(id=f"{setting.name}-says", classes="says")
+            with Horizontal(id="buttons"):
+                yield Button("Use (ctrl+s)", id="use", variant="primary", compact=True)
+                yield Button("Cancel (Esc)", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#form").border_title = Content("Sampler")
+        self.query_one("#form").border_subtitle = Content("Tab: next · Space: on or off")
+        self._check()
+        self.query_one("#temperature", NumberField).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 6)
+
+    def _check(self) -> str:
+        """Says beside each setting what is wrong with it; returns the first that is wrong."""
+        first = ""
+        for setting in SETTINGS:
+            problem = ""
+            box = self.query_one(f"#{setting.name}-on", Checkbox)
+            box.BUTTON_INNER = "X" if box.value else " "  # else colour alone would tell
+            box.refresh()
+            if self._on(setting):
+                try:
+                    parsed(setting, self._text(setting))
+                except UserError as error:
+                    problem = str(error)
+                    first = first or setting.name
+            said = problem or (setting.says if self._on(setting) else "off")
+            says = self.query_one(f"#{setting.name}-says", Static)
+            says.update(Content(("✗ " if problem else "") + visible(said)))
+            says.set_class(bool(problem), "-wrong")
+        return first
+
+    def _on(self, setting: Setting) -> bool:
+        return self.query_one(f"#{setting.name}-on", Checkbox).value
+
+    def _text(self, setting: Setting) -> str:
+        return self.query_one(f"#{setting.name}", NumberField).value
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.input.has_focus and event.input.id:  # who types a value wants it
+            self.query_one(f"#{event.input.id}-on", Checkbox).value = True
+        self._check()
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        event.stop()
+        self._check()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_use()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.action_use() if event.button.id == "use" else self.action_leave()
+
+    def action_use(self) -> None:
+        if wrong := self._check():
+            self.query_one(f"#{wrong}", NumberField).focus()
+            return
+        chosen: dict[str, Any] = {}
+        for setting in SETTINGS:
+            if self._on(setting):
+                chosen[setting.name] = parsed(setting, self._text(setting))
+            else:
+                try:
+                    self._set_aside[setting.name] = parsed(setting, self._text(setting))
+                except UserError:
+                    self._set_aside.pop(setting.name, None)
+        self.dismiss(SamplerSettings(**chosen))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,134 @@
+"""Another token in the place of the one at the cursor: from the candidates there, or typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
+
+from rich.text import Text
+
+from tui_llm.common import numbers
+from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.facts.prediction import Candidate
+from tui_llm.facts.reading import Reading
+from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
+from tui_llm.tui.instruments.keys import SWAP
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.full import FullScreen, Lazy
+from tui_llm.tui.kit.over import Row
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.state.inquire import Inquiring
+
+
+class SwapScreen(FullScreen):
+    SCOPE: ClassVar[str] = SWAP
+    TITLE_WORDS: ClassVar[str] = "Swap"
+    BINDINGS = bindings(SWAP)
+
+    def __init__(self, lab: Inquiring, take: Callable[[Swapped], object]) -> None:
+        super().__init__()
+        self.lab, self.take = lab, take
+        self.keep = True
+        self.problem = ""
+        self.request = lab.lab.moment()  # the moment that it is about, and that its candidates must be of
+        self.reading: Reading | None = None
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.listing.can_select = True
+        self.lab.inquire(self, PlaceQuestion(self.request), self._read, self._fail)
+
+    def _read(self, reading: Reading) -> None:
+        self.reading = reading
+        self.refill()
+        self.listing.on_focus()
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        reading = self.reading
+        return reading.distribution.candidates if reading is not None and reading.distribution is not None else ()
+
+    def subject(self) -> str:
+        reading = self.reading
+        if reading is None or reading.following is None:
+            return ""
+        return f"token {reading.position + 1:,} of {len(reading.prompt_ids):,}"
+
+    def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
+        reading, muted = self.reading, self.style("muted")
+        if reading is None:
+            return [], [Text("one moment", style=muted)]
+        if reading.following is None:
+            return [], wrapped(Text("no token of the text is chosen: Esc, then , and . choose one", style=muted), width)
+        line = Text("in the place of ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
+        if reading.following_score is not None:
+            line.append(f" ({numbers.percent_said(reading.following_score.probability)})", muted)
+        line.append(
+            " goes the token under the cursor; t types another" if self.candidates else " goes what you type: t"
+        )
+        after = len(reading.prompt_ids) - reading.position - 1
+        rest = Text("what follows ", style=self.style("strong"))
+        rest.append(f"({fmt.count(after)} token{'' if after == 1 else 's'}) ", "not bold")
+        rest.append("is kept, and read again" if self.keep else "is dropped, and drawn anew", self.style("accent"))
+        rest.append("  r: the other way", muted)
+        head = [*wrapped(line, width), *wrapped(rest, width)]
+        if self.problem:
+            head += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
+        if not self.candidates:
+            return head, wrapped(
+                Text(visible((reading.problem or "there are no candidates").replace("(o)", "(Esc, o)")), style=muted),
+                width,
+            )
+        room = max(4, width - 26)
+        head.append(Text("  " + fit("candidate", room) + "id".rjust(10) + "raw p".rjust(10), style=muted, no_wrap=True))
+        return head, Lazy(len(self.candidates), lambda at: self._row(at, room))
+
+    def _row(self, at: int, room: int) -> Text:
+        row = self.candidates[at]
+        line = Text("▸ " if at == self.listing.cursor else "  ", no_wrap=True)
+        line.append(fit(visible_token(row.text) or "∅", room), self.style("strong"))
+        line.append(str(row.id).rjust(10), self.style("muted"))
+        return line.append(numbers.percent(row.raw_probability).rjust(10))
+
+    def table(self) -> Iterable[Row]:
+        yield "rank", "id", "bytes", "text", "raw_probability"
+        for row in self.candidates:
+            yield str(row.rank), str(row.id), row.bytes.hex(), visible(row.text), repr(row.raw_probability)
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_rest(self) -> None:
+        self.keep = not self.keep
+        self.refill()
+
+    def action_swap(self) -> None:
+        at = self.listing.cursor
+        if at is not None and at < len(self.candidates):
+            self._swap(SwapQuestion(self.request, id=self.candidates[at].id, keep=self.keep))
+
+    def action_type(self) -> None:
+        from tui_llm.tui.kit.ask import AskScreen
+
+        def answered(text: str | None) -> None:
+            if text:
+                self._swap(SwapQuestion(self.request, text=text, keep=self.keep))
+
+        self.app.push_screen(
+            AskScreen(
+                "What goes there", "Enter puts it there · a leading space counts · it may be several tokens", " "
+            ),
+            answered,
+        )
+
+    def _swap(self, question: SwapQuestion) -> None:
+        if self.reading is not None and self.reading.following is not None:
+            self.lab.inquire(self, question, self._done, self._fail)
+
+    def _done(self, swapped: Swapped) -> None:
+        self.dismiss(None)
+        self.take(swapped)
+
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
+        self.refill()

@@ -1,0 +1,7 @@
+"""The tree of continuations.
+
+keys.py   commands of the screen
+tree.py   the screen
+lines.py  the tree as lines
+files.py  forms for names and files
+"""

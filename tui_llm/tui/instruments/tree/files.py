@@ -1,0 +1,129 @@
+"""What the tree's screen asks for a line of text for: a name, a file to write, a file to open."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.screen import Screen
+
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import Taken
+from tui_llm.instruments.tree.tree import Node, Tree
+from tui_llm.instruments.tree.tree_file import load, save
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.save import free_path
+
+
+class KeepsTrees(BaseScreen, Screen[Any]):
+    shown_tree: Tree
+    file: Path | None = None  # where the tree was saved, or opened from
+    as_left: tuple[int, ...] | None = None  # that file, as it was then
+
+    @property
+    @abstractmethod
+    def here(self) -> Node: ...
+
+    @abstractmethod
+    def meet(self, tree: Tree) -> None: ...
+
+    @abstractmethod
+    def refill(self, node: Node | None = None) -> None: ...
+
+    @abstractmethod
+    def say(self, line: str) -> None: ...
+
+    @abstractmethod
+    def warn(self, line: str) -> None: ...
+
+    def _line(self, title: str, hint: str, text: str, take: Callable[[str], object]) -> None:
+        """Asks for a line; `take` gets it, unless it was given up."""
+        from tui_llm.tui.kit.ask import AskScreen
+
+        def answered(line: str | None) -> None:
+            if line is not None:
+                take(" ".join(line.splitlines()).strip())
+
+        self.app.push_screen(AskScreen(title, hint, text), answered)
+
+    def _confirm(self, question: str, agree: str, go_on: Callable[[], object]) -> None:
+        from tui_llm.tui.kit.confirm import ConfirmScreen
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                go_on()
+
+        self.app.push_screen(ConfirmScreen(question, agree), answered)
+
+    def action_name(self) -> None:
+        node = self.here
+
+        def named(name: str) -> None:
+            self.shown_tree.name(node, name)
+            self.refill()
+
+        self._line("Name of this way", "Enter names it, empty takes the name off · Esc leaves it", node.name, named)
+
+    def action_save(self) -> None:
+        def take(line: str) -> None:
+            try:
+                path = paths.expand(line)
+            except UserError as error:
+                self.warn(str(error))
+                return
+            if line:
+                self._save(path, over=path == self.file and self.as_left == _state(path))
+
+        try:
+            path = self.file or free_path("tree", "json", "trees")
+        except UserError as error:
+            self.warn(str(error))
+            return
+        self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
+
+    def _save(self, path: Path, over: bool = False) -> None:
+        """Asks before it writes over a file; `over` where it may: it is the tree's own, as it was left."""
+        try:
+            save(self.shown_tree, path, force=over)
+        except Taken:
+            question = f"{path} is there already. Write over it?"
+            self._confirm(question, "Write over", lambda: self._save(path, over=True))
+        except UserError as error:
+            self.warn(str(error))
+        else:
+            self._note_file(path)
+            self.say(f"saved {path}")
+
+    def _note_file(self, path: Path) -> None:
+        self.file, self.as_left = path, _state(path)
+
+    def action_open_file(self) -> None:
+        def take(line: str) -> None:
+            if line and len(self.shown_tree) and self.shown_tree.changed:
+                self._confirm("This tree was not saved. Open another over it?", "Open", lambda: self._open(line))
+            elif line:
+                self._open(line)
+
+        self._line("Open a tree", "a JSON file that w, or tui-llm tree --out, wrote", str(self.file or ""), take)
+
+    def _open(self, line: str) -> None:
+        try:
+            path = paths.expand(line)
+            tree = load(path)
+        except UserError as error:
+            self.warn(str(error))
+            return
+        self._note_file(path)
+        self.meet(tree)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """By which a file is known to be as it was: another's writing changes it. None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

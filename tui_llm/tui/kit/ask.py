@@ -1,0 +1,41 @@
+"""A small window that asks for one line of text."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+from textual.widgets.text_area import Selection
+
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+
+
+class AskScreen(BaseScreen, ModalScreen[str | None]):
+    """Dismissed with the text as typed, or with None."""
+
+    def __init__(self, title: str, hint: str, text: str = "") -> None:
+        super().__init__()
+        self._title, self._hint, self._text = title, hint, text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="ask"):
+            yield PromptEditor(self._text, id="answer")
+            yield Static(Text(self._hint), id="ask-hint")
+
+    def on_mount(self) -> None:
+        editor = self.query_one(PromptEditor)
+        editor.border_title = Text(self._title)
+        text = editor.text  # typing replaces what stands there, but for a space in front: it counts
+        if spoken := text.strip():
+            editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
+        editor.focus()
+
+    def on_prompt_editor_left(self, event: PromptEditor.Left) -> None:
+        event.stop()
+        self.dismiss(self.query_one(PromptEditor).prompt_text if event.confirmed else None)
+
+    def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
+        event.stop()

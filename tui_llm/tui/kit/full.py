@@ -1,0 +1,94 @@
+"""A full screen over the lab: a line that says what it is, lines to scroll, its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.content import Content
+
+from tui_llm.common.display import visible
+from tui_llm.tui.kit.over import OverLab
+from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
+from tui_llm.tui.kit.widgets.lines import Lines
+
+
+class Lazy(Sequence[Text]):
+    """Lines that are made when they come in sight."""
+
+    def __init__(self, count: int, make: Callable[[int], Text]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(index)
+
+
+class Listing(Lines):
+    """Asks its screen for the lines, and again whenever there is other room for them."""
+
+    def __init__(self) -> None:
+        super().__init__(id="listing")
+        self.lines: Sequence[Text] = []
+        self.fixed: list[Text] = []
+        self.can_select = False
+
+    def head(self, width: int) -> list[Text]:
+        assert isinstance(self.screen, FullScreen)
+        self.fixed, self.lines = self.screen.content(width)
+        return self.fixed[: max(0, self.size.height - 1)]
+
+    def row_count(self, width: int) -> int:
+        return len(self.lines)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return self.lines[index].copy()
+
+    def selectable(self, index: int) -> bool:
+        return self.can_select
+
+
+class FullScreen(OverLab):
+    """A subclass gives `SCOPE` (its commands'), `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
+
+    TITLE_WORDS: ClassVar[str]
+    DEFAULT_CSS = """
+    FullScreen Listing { height: 1fr; padding: 0 1; background: $background; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Bar(id="full-top")
+        yield Listing()
+        yield KeyBar(id="full-keys")
+
+    def on_mount(self) -> None:
+        self.show_keys()
+        self.listing.focus()
+        self.call_after_refresh(self.refill)
+
+    @property
+    def listing(self) -> Listing:
+        return self.query_one(Listing)
+
+    def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
+        """The lines that stay, and those that scroll, each at most `width` cells."""
+        raise NotImplementedError
+
+    def subject(self) -> str:
+        """What stands after the title: raw text."""
+        return ""
+
+    def refill(self) -> None:
+        if self.is_mounted:
+            self.query_one("#full-top", Bar).put(
+                Content.assemble((self.TITLE_WORDS, "bold"), "  ", (visible(self.subject()), "$text-muted"))
+            )
+            self.listing.rebuild()
+
+    def style(self, name: str) -> Style:
+        return self.listing.style(name)

@@ -1,0 +1,49 @@
+"""What the full screens over the lab have in common: the way back, the keys at the foot, copying what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.app import App
+from textual.screen import Screen
+
+from tui_llm.tui.keymap import COMMANDS
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.bars import KeyBar
+
+Row = tuple[str, ...]
+_IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # they would end the cell or the row
+
+
+def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
+    """Puts `rows`, the header first, into the clipboard as tab-separated lines; returns what is to be said about it."""
+    if len(rows) < 2:
+        return "there is nothing to copy here yet"
+    cleaned = ("\t".join(cell.translate(_IN_A_CELL) for cell in row) + "\n" for row in rows)
+    app.copy_to_clipboard("".join(cleaned))
+    return f"copied {len(rows) - 1} row{'' if len(rows) == 2 else 's'}, tab-separated"
+
+
+class OverLab(BaseScreen, Screen[None]):
+    """A subclass gives `SCOPE` (its commands'; bindings are its own) and `table`."""
+
+    SCOPE: ClassVar[str] = ""
+    DEFAULT_CSS = """
+    OverLab { layout: vertical; overflow: hidden; }
+    OverLab > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
+        link-style: none; link-background: $panel; link-color: $text; }
+    """
+
+    def show_keys(self) -> None:
+        self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
+
+    def table(self) -> Iterable[Row]:
+        """What is shown as rows of cells, the header first."""
+        return ()
+
+    def action_copy(self) -> None:
+        self.notify(copy_rows(self.app, list(self.table())), markup=False, timeout=3)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,16 @@
+"""The command palette."""
+
+from __future__ import annotations
+
+from textual.command import CommandPalette
+from textual.widgets import Input
+
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.field import printable
+
+
+class Palette(BaseScreen, CommandPalette):
+    """Textual's, which closes once, and whose line takes what can be seen only."""
+
+    def on_mount(self) -> None:
+        self.query_one(Input).validate_value = printable  # type: ignore[attr-defined]

@@ -1,0 +1,202 @@
+"""What the app needs of Textual's private names (8.2), in this one place; `tests/tui/test_last_resort.py` notices when they go.
+
+Textual ends the app at the first exception that a handler, a callback, a timer, a worker or a render lets through
+(`App._handle_exception`), and the widget whose handler raised has ended before that: its message loop breaks. There is no
+public way to go on. So `_handle_exception` only reports, and the places below keep what raised from ending its loop:
+
+- `MessagePump._dispatch_message`: a message's handlers, `compose` and `on_mount`. The next message finds the widget alive.
+- `DOMNode._post_mount`: the watchers of a widget that has just been mounted.
+- `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises takes those behind it along.
+- `Widget._render` and `Widget.render_lines`: one widget that can't be drawn, and nothing is.
+
+Timers and workers report by themselves. Apps that are no `ResilientApp` end as Textual has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+from textual import events
+from textual._context import active_app, active_message_pump
+from textual.app import App
+from textual.content import Content
+from textual.css.query import NoMatches
+from textual.dom import DOMNode, NoScreen
+from textual.geometry import Region
+from textual.message import Message
+from textual.message_pump import MessagePump
+from textual.screen import Screen
+from textual.strip import Strip
+from textual.visual import Visual, visualize
+from textual.widget import Widget
+from textual.worker import WorkerFailed
+
+from tui_llm.tui.kit.live import is_live
+
+NOT_DRAWN = "this can't be drawn"
+
+
+class ResilientApp(App[None]):
+    """Goes on after an exception; `report` says what becomes of it."""
+
+    _gave_up = False
+
+    def report(self, error: BaseException, drawn: bool) -> None:
+        """An exception that nobody caught. `drawn`: it kept one widget from being drawn, and the rest was."""
+        raise NotImplementedError
+
+    def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
+        """A screen (`itself`), or a widget of it, raised while it was built."""
+        raise NotImplementedError
+
+    def _handle_exception(self, error: Exception) -> None:
+        self._caught(error)
+
+    def _caught(self, error: BaseException, drawn: bool = False) -> None:
+        if isinstance(error, WorkerFailed):
+            error = error.error
+        node = active_message_pump.get(None)
+        if (
+            isinstance(error, NoMatches | NoScreen)
+            and isinstance(node, Widget)
+            and node.is_mounted
+            and not is_live(node)
+        ):
+            return  # it is being taken down, and what it looked for is gone already
+        if self.is_headless and self._exception is None and isinstance(error, Exception):
+            self._exception = error  # a test that runs the app fails with it
+            self._exception_event.set()
+        self.report(error, drawn)
+        if isinstance(node, Widget) and not drawn and not node.is_mounted:
+            try:
+                screen = node.screen
+            except NoScreen:
+                return
+            if not screen.is_mounted:
+                self.call_later(self.cannot_build, screen, node is screen)
+
+    def give_up(self) -> None:
+        """Ends the app, at once and without a further look at what raised."""
+        self._gave_up = True
+        self._return_code = 1
+        self._close_messages_no_wait()
+
+    def panic(self, *renderables: Any) -> None:
+        self._gave_up = True
+        super().panic(*renderables)
+
+    async def _on_exit_app(self) -> None:
+        self._exit = True  # where nothing else asked for it, a browser's tab was closed
+        await super()._on_exit_app()
+
+    @property
+    def draws(self) -> bool:
+        """Whether what is drawn now is sent to the terminal, and not held back by `batch_update`."""
+        return not self._batch_count
+
+    @property
+    def failed(self) -> bool:
+        """Whether the app ended by itself: neither its user nor a closed tab asked for it."""
+        return self._gave_up or not self._exit
+
+
+def _resilient() -> ResilientApp | None:
+    app = active_app.get(None)
+    return app if isinstance(app, ResilientApp) else None
+
+
+_SYSTEM = ("textual.events", "textual.messages")
+
+
+def is_late(node: MessagePump, message: Message) -> bool:
+    """Whether a message comes to a screen that has closed: a second Enter, an answer. What Textual itself takes it down
+    with is never late."""
+    if not isinstance(node, Screen) or not node.is_mounted or is_live(node):
+        return False
+    return type(message).__module__ not in _SYSTEM or isinstance(message, events.InputEvent | events.Timer)
+
+
+_dispatch_message = MessagePump._dispatch_message
+_post_mount = DOMNode._post_mount
+_call_next = MessagePump.call_next
+_invoke_later = Screen._invoke_later
+_render = Widget._render
+_render_lines = Widget.render_lines
+
+
+async def dispatch_message(self: MessagePump, message: Message) -> None:
+    app = _resilient()
+    if app is None:
+        await _dispatch_message(self, message)
+    elif not is_late(self, message):
+        try:
+            await _dispatch_message(self, message)
+        except Exception as error:
+            app._caught(error)
+
+
+def post_mount(self: DOMNode) -> None:
+    app = _resilient()
+    try:
+        _post_mount(self)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        if app is None:
+            raise
+        app._caught(error)
+
+
+def guarded(app: ResilientApp, callback: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:
+    async def call() -> None:
+        try:
+            result = callback(*arguments, **named)
+            if isawaitable(result):
+                await result
+        except Exception as error:
+            app._caught(error)
+
+    return call
+
+
+def call_next(self: MessagePump, callback: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    app = _resilient()
+    if app is None:
+        _call_next(self, callback, *arguments, **named)
+    else:
+        _call_next(self, guarded(app, callback, *arguments, **named))
+
+
+def invoke_later(self: Screen[Any], callback: Callable[..., Any], sender: MessagePump) -> None:
+    app = _resilient()
+    _invoke_later(self, callback if app is None else guarded(app, callback), sender)
+
+
+def render(self: Widget) -> Visual:
+    app = _resilient()
+    try:
+        return _render(self)
+    except Exception as error:
+        if app is None:
+            raise
+        app._caught(error, drawn=True)
+        return visualize(self, Content(NOT_DRAWN))
+
+
+def render_lines(self: Widget, crop: Region) -> list[Strip]:
+    app = _resilient()
+    try:
+        return _render_lines(self, crop)
+    except Exception as error:
+        if app is None:
+            raise
+        app._caught(error, drawn=True)
+        return [Strip.blank(crop.width)] * crop.height
+
+
+MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
+DOMNode._post_mount = post_mount  # type: ignore[method-assign]
+MessagePump.call_next = call_next  # type: ignore[method-assign]
+Screen._invoke_later = invoke_later  # type: ignore[method-assign]
+Widget._render = render  # type: ignore[method-assign]
+Widget.render_lines = render_lines  # type: ignore[method-assign]

@@ -1,0 +1,22 @@
+"""Lines that show an instrument's answer: until it is there, that it is awaited, or why there is none."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from tui_llm.common.display import visible
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.widgets.lines import Lines
+
+
+class AnswerLines(Lines):
+    problem = ""
+
+    def say_problem(self, line: str) -> None:
+        """Why there is nothing to show."""
+        self.problem = line
+        self.rebuild()
+
+    def awaited(self, width: int) -> list[Text]:
+        said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+        return wrapped(said, width)

@@ -1,0 +1,189 @@
+"""The lines around the panes: what is open, which pane is shown, which keys there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from textual import events
+from textual.content import Content
+from textual.style import Style
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui_llm.common.display import visible
+from tui_llm.facts.model import Weights
+from tui_llm.facts.reading import Reading
+from tui_llm.tui.keymap import footer, further
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
+
+GAP = "  "  # between two keys
+KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: not the same numbers]"}
+
+
+def press(action: str) -> Style:
+    """A style that runs `action` (ours, never foreign text) when it is clicked."""
+    return Style.from_meta({"@click": action})
+
+
+class Bar(Static):
+    """One line that never changes its size, so that a new text asks for no layout."""
+
+    def put(self, content: Content) -> None:
+        self.update(content, layout=False)
+
+
+class TopBar(Bar):
+    """Whose numbers these are and what they took; or what the engine is busy with; or what went wrong."""
+
+    _model: tuple[Content, list[tuple[Content, int]]] | None = None
+
+    def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
+        step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
+        kept = KEPT.get(weights.kept_as, f" [{weights.kept_as} weights]")
+        name = visible(weights.name) + step + visible(following) + visible(kept)
+        facts = [
+            (
+                f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
+                f" width {weights.width}",
+                9,
+            ),
+            (f"context {fmt.count(weights.context)} tokens", 3),
+            (f"vocabulary {fmt.count(weights.vocabulary)}", 1),
+            (visible(weights.device), 2),
+        ]
+        if reading is not None:
+            fed, took = reading.forward_tokens, reading.milliseconds
+            said = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
+            facts.append((said, 2))
+        self._model = (
+            Content(name).stylize("bold"),
+            [(Content(fact).stylize("$text-muted"), much) for fact, much in facts],
+        )
+        self._put_model()
+
+    def _put_model(self) -> None:
+        """As many of the facts as there is room for; the name in any case."""
+        if self._model is not None:
+            name, facts = self._model
+            room = self.content_size.width - name.cell_length - 2 if self.content_size.width else 10_000
+            facts = facts[:1] if room < facts[0][0].cell_length else [(fact, 0) for fact in fitting(facts, room, " · ")]
+            self.put(Content.assemble(name, "  ", Content(" · ").join(fact for fact, _ in facts)))
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self._put_model()
+
+    def show_busy(self, text: str, seconds: float, hint: str) -> None:
+        self._model = None
+        elapsed = f" {seconds:.1f} s" if seconds >= 0.5 else ""
+        self.put(Content.assemble(f"{visible(text)} …{elapsed}", (f"  {hint}" if hint else "", "$text-muted")))
+
+    def show_problem(self, line: str) -> None:
+        self._model = None
+        self.put(Content.assemble(("! ", "bold $text-error"), (visible(line), "$text-error")))
+
+
+class TabBar(Bar):
+    """One pane at a time: which ones there are."""
+
+    def show(self, current: str) -> None:
+        parts: list[Content] = []
+        for number, name in enumerate(PANES, 1):
+            title = PANE_TITLES[name].split(" ")[0]
+            here = name == current
+            text = f"[{number} {title}]" if here else f" {number} {title} "
+            content = Content(text).stylize(press(f"screen.pane('{name}')"))
+            parts.append(content.stylize("bold $text-accent") if here else content.stylize("$text-muted"))
+        self.put(Content("").join(parts))
+
+
+class KeyBar(Bar):
+    """The keys that matter where the focus is, as many as there is room for; each can be clicked."""
+
+    _commands: tuple[Command, ...] = ()
+    _shown: tuple[tuple[Command, ...], int] | None = None
+    _pane: Widget | None = None
+    _place = ""
+
+    def show(self, place: str, pane: Widget | None = None) -> None:
+        """The keys of `place`. Those of its own that this line has no room for stand in the lower border of `pane`."""
+        if self._pane is not None and self._pane is not pane:
+            self._pane.border_subtitle = None
+        self._pane, self._place = pane, place
+        self.show_commands(_of(place))
+        self.show_rest()
+
+    def show_rest(self) -> None:
+        pane, width = self._pane, self.content_size.width
+        if pane is None or width <= 0:
+            return
+        entries = _entries(self._commands)
+        here = {id(content) for content in fitting(entries, width)}
+        groups = zip(entries, _groups(self._commands), strict=True)
+        left = [
+            (entry[0], 1) for entry, commands in groups if id(entry[0]) not in here and "*" not in commands[0].footer
+        ]
+        left += _entries(further(self._place))
+        pane.border_subtitle = Content(GAP).join(fitting(left, pane.outer_size.width - 6))
+
+    def show_commands(self, shown: Iterable[Command]) -> None:
+        self._commands = tuple(shown)
+        width = self.content_size.width
+        if width <= 0 or self._shown == (self._commands, width):
+            return
+        self._shown = self._commands, width
+        self.put(Content(GAP).join(fitting(_entries(self._commands), width)))
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self.show_commands(self._commands)
+        self.show_rest()
+
+
+def _groups(commands: Iterable[Command]) -> list[list[Command]]:
+    """Neighbours that share a label stand together."""
+    return [list(group) for _, group in groupby(commands, key=_label)]
+
+
+def _label(command: Command) -> str:
+    return command.together or command.label
+
+
+def _entries(commands: Iterable[Command]) -> list[tuple[Content, int]]:
+    """Keys and their label, and how much they matter."""
+    return [
+        (
+            Content(" ").join([*map(_key, group), Content(_label(group[0])).stylize(press(_action(group[-1])))]),
+            max(command.importance for command in group),
+        )
+        for group in _groups(commands)
+    ]
+
+
+def fitting(entries: Sequence[tuple[Content, int]], width: int, gap: str = GAP) -> list[Content]:
+    """Those of `entries` (content, importance) that stand in `width` cells beside each other, in their order: the least
+    important are left out first, of equal ones the last. None is cut."""
+    kept = list(range(len(entries)))
+
+    def room() -> int:
+        return sum(entries[at][0].cell_length for at in kept) + len(gap) * (len(kept) - 1)
+
+    while kept and room() > width:
+        kept.remove(min(kept, key=lambda at: (entries[at][1], -at)))
+    return [entries[at][0] for at in kept]
+
+
+def _of(place: str) -> list[Command]:
+    """A screen over the lab has its own way back, and not the lab's keys."""
+    if place in (*PANES, "prompt"):
+        return footer(place)
+    return [command for command in footer(place) if place in command.footer]
+
+
+def _key(command: Command) -> Content:
+    return Content(command.key_text).stylize("bold").stylize(press(_action(command)))
+
+
+def _action(command: Command) -> str:
+    node = "app." if command.scope == "app" else "focused." if command.scope in (*PANES, "prompt") else "screen."
+    return command.action if "." in command.action.partition("(")[0] else node + command.action

@@ -1,0 +1,328 @@
+"""A text editor that holds any text exactly and sends none of it raw to the terminal.
+
+Control, format, private and unassigned characters (every Unicode C* category, and the two line and paragraph
+separators) live in the document as stand-ins from the private planes, one for one and one cell wide, so that cursor,
+wrapping and undo stay right; they are drawn as signs. `prompt_text` gives the text back as it was typed. Only
+newlines stay what they are; half a surrogate pair is no character and becomes U+FFFD.
+
+Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost. Undo is not the
+editor's own: it asks for it, so that one history covers every change of the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.document._document import EditResult, Location
+from textual.geometry import Region
+from textual.message import Message
+from textual.widgets import TextArea
+
+from tui_llm.common.display import visible
+from tui_llm.tui.keymap import bindings
+
+EDITABLE = 6_000  # characters in the editor, at most; typing stays quick in one line of that length
+KEEP = 3_000  # how many of them stay when that is exceeded
+SIGN = "¿"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
+_STAND_INS = re.compile("[\U000f0000-\U0010fffd]+")
+_REVERSE = Style(reverse=True)
+_MARK = Style(reverse=True, underline=True, bold=True)
+_WORD = re.compile(r"\s*\S+|\s+")
+
+
+class StandIns(dict[int, int]):
+    """A `str.translate` table that gives each hidden character the next free code point of planes 15 and 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back: dict[int, int] = {}
+
+    def __missing__(self, code: int) -> int:
+        if code == 0x0A or not (
+            unicodedata.category(chr(code)) in ("Zl", "Zp") or unicodedata.category(chr(code)).startswith("C")
+        ):
+            self[code] = code
+            return code
+        stand_in = _FIRST_STAND_IN + len(self.back)
+        if stand_in > _LAST_STAND_IN:  # 131,000 different unprintable characters: no text
+            return 0xFFFD
+        self[code] = stand_in
+        self.back[stand_in] = code
+        return stand_in
+
+
+_TABLE = StandIns()
+
+
+def to_document(text: str) -> str:
+    return text.translate(_TABLE)
+
+
+def from_document(text: str) -> str:
+    return text.translate(_TABLE.back)
+
+
+def clean(text: str) -> str:
+    """The text as it can be fed: UTF-8 has no half surrogate pairs."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def sign(code: int) -> str:
+    """The one-cell sign that is drawn for a hidden character."""
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else SIGN
+
+
+class PromptEditor(TextArea):
+    BINDINGS = bindings("prompt")
+
+    class Edited(Message):
+        """The text has changed."""
+
+    class Left(Message):
+        """The user is done typing; `confirmed` by Enter rather than Esc."""
+
+        def __init__(self, confirmed: bool) -> None:
+            self.confirmed = confirmed
+            super().__init__()
+
+    class UndoAsked(Message):
+        """Take the last change of the text back."""
+
+    class RedoAsked(Message):
+        """Make the change again that was taken back last."""
+
+    def __init__(self, text: str = "", *, id: str | None = None) -> None:
+        # Handed to the parent raw, the text would be split at every line separator that Python knows.
+        super().__init__("", id=id, highlight_cursor_line=False, soft_wrap=True, show_line_numbers=False)
+        self.cursor_blink = False  # no timer while nothing happens
+        self.match_cursor_bracket = False
+        self.folded = ""
+        self._mark: tuple[int, int] | None = None
+        self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
+        self._hint = Text()
+        self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text it goes on from, and its pieces
+        self.set_text(text)
+
+    # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def prompt_text(self) -> str:
+        """Exactly what was typed, pasted or set."""
+        return self.folded + from_document(self.text)
+
+    def set_text(self, text: str, cursor: int | None = None) -> None:
+        """Replaces all text; the cursor goes to that character, or to the end."""
+        text = clean(text)
+        self._load("", text)
+        if cursor is not None:
+            self._move_to(max(0, min(cursor, len(text)) - len(self.folded)))
+
+    def _move_to(self, offset: int) -> None:
+        lines = self.text[:offset].split("\n")
+        self.move_cursor((len(lines) - 1, len(lines[-1])))
+
+    def _load(self, folded: str, text: str) -> None:
+        if len(text) > EDITABLE:
+            folded, text = folded + text[:-KEEP], text[-KEEP:]
+        self.folded = folded
+        self.load_text(to_document(text))
+        self.move_cursor(self.document.end)
+        self._say_folded()
+
+    def hint(self, text: Text) -> None:
+        """Says something below the text."""
+        if text != self._hint:
+            self._hint = text
+            self._say_folded()
+
+    def _say_folded(self) -> None:
+        hidden = len(self.folded)
+        parts = [Text(f"⋯ {hidden:,} characters before this are kept (ctrl+l drops them)")] if hidden else []
+        parts += [self._hint] if self._hint else []
+        self.border_subtitle = Text(" · ").join(parts) if parts else None
+
+    def action_drop_folded(self) -> None:
+        if self.folded:
+            self.folded = ""
+            self._say_folded()
+            self.post_message(self.Edited())
+
+    # ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _replace_via_keyboard(self, insert: str, start: Location, end: Location) -> EditResult | None:
+        """Where typing, pasting and the app's clipboard all come through."""
+        insert = clean(insert)
+        removed = len(self.document.get_text_range(*sorted((start, end))))
+        if len(self.text) - removed + len(insert) <= EDITABLE:
+            return super()._replace_via_keyboard(to_document(insert), start, end)
+        top, bottom = sorted((start, end))
+        before = from_document(self.document.get_text_range((0, 0), top))
+        after = from_document(self.document.get_text_range(bottom, self.document.end))
+        self._load(self.folded, before + insert + after)
+        # The cursor belongs behind what was inserted, if that is still in the editor.
+        self._move_to(max(0, len(from_document(self.text)) - len(after)))
+        return None
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        # A terminal sends a pasted line break as a carriage return; the line break is what was copied.
+        event.prevent_default()
+        event.stop()
+        self._replace_via_keyboard(event.text.replace("\r\n", "\n").replace("\r", "\n"), *self.selection)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key == "enter":  # leaves, as a binding; a new line has a key of its own
+            event.prevent_default()
+
+    def action_newline(self) -> None:
+        self._replace_via_keyboard("\n", *self.selection)
+
+    def action_leave(self, confirmed: bool) -> None:
+        self.post_message(self.Left(confirmed))
+
+    def action_delete_left(self) -> None:
+        if self.folded and self.selection.is_empty and self.cursor_location == (0, 0):
+            back, kept = self.folded[-KEEP:], self.folded[:-KEEP]
+            behind = len(self.text)
+            self._load(kept, back + from_document(self.text))
+            self._move_to(len(self.text) - behind)
+        super().action_delete_left()
+
+    def undo(self) -> None:
+        self.post_message(self.UndoAsked())
+
+    def redo(self) -> None:
+        self.post_message(self.RedoAsked())
+
+    # ── ghost text ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def at_end(self) -> bool:
+        return self.selection.is_empty and self.cursor_location == self.document.end
+
+    def show_ghost(self, pieces: Sequence[str]) -> None:
+        """What the text may go on with, dim behind it, for as long as what is typed agrees with it."""
+        self._ghost = (self.prompt_text, tuple(pieces))
+        self.update_suggestion()
+
+    @property
+    def ghost(self) -> tuple[str, ...]:
+        """The pieces that can be taken now."""
+        base, pieces = self._ghost
+        if not pieces or not self.at_end or not (text := self.prompt_text).startswith(base):
+            return ()
+        typed, rest = text[len(base) :], list(pieces)
+        while typed and rest:
+            if typed.startswith(rest[0]):
+                typed = typed[len(rest.pop(0)) :]
+            elif rest[0].startswith(typed):
+                typed, rest[0] = "", rest[0][len(typed) :]
+            else:
+                return ()
+        return () if typed else tuple(rest)
+
+    def update_suggestion(self) -> None:
+        self.suggestion = visible("".join(self.ghost))
+
+    def _take(self, text: str) -> bool:
+        if text:
+            self._replace_via_keyboard(text, *self.selection)
+        return bool(text)
+
+    def action_ghost_token(self) -> None:
+        if not self._take("".join(self.ghost[:1])):
+            self.action_cursor_right()
+
+    def action_ghost_word(self) -> None:
+        word = _WORD.match("".join(self.ghost))
+        if not self._take(word[0] if word else ""):
+            self.action_cursor_word_right()
+
+    def action_ghost_all(self) -> None:
+        if not self._take("".join(self.ghost)):
+            self.action_cursor_line_end()
+
+    def action_cursor_right(self, select: bool = False) -> None:
+        self.suggestion = ""  # or the editor would insert it: what is shown, not what it stands for
+        super().action_cursor_right(select)
+        self.update_suggestion()
+
+    def action_copy(self) -> None:
+        if self.selected_text:
+            self.app.copy_to_clipboard(from_document(self.selected_text))
+
+    def action_cut(self) -> None:
+        if self.selected_text:
+            self.action_copy()
+            self._delete_via_keyboard(*self.selection)
+
+    def on_text_area_selection_changed(self, event: TextArea.SelectionChanged) -> None:
+        self.update_suggestion()
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.post_message(self.Edited())
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_line(self, line_index: int) -> Text:
+        line = self.document.get_line(line_index)
+        marked = self._marked(line_index, len(line))
+        if not (runs := [match.span() for match in _STAND_INS.finditer(line)]):
+            text = Text(line, end="", no_wrap=True)
+            if marked:
+                text.stylize(_MARK, *marked)
+            return text
+        text = Text(_STAND_INS.sub(_signs, line), end="", no_wrap=True)
+        for start, end in runs:
+            text.stylize(_REVERSE, start, end)
+        if marked:
+            text.stylize(_MARK, *marked)
+        return text
+
+    def mark(self, span: tuple[int, int] | None) -> None:
+        """Marks the characters from `start` to before `end` of the prompt's text: where the token cursor is."""
+        if span != self._mark:
+            rows = self._rows(self._mark)
+            self._mark = span
+            self._line_cache.clear()
+            top, width = self.scroll_offset.y, self.size.width
+            self.refresh(*(Region(0, y - top, width, 1) for y in rows | self._rows(span)))
+
+    def _rows(self, span: tuple[int, int] | None) -> set[int]:
+        """The rows, counted from the text's first, that hold those characters."""
+        if span is None:
+            return set()
+        offset = self.wrapped_document.location_to_offset
+        first, last = (offset(self._location(at)).y for at in (span[0], max(span[0], span[1] - 1)))
+        return set(range(first, last + 1))
+
+    def _location(self, at: int) -> Location:
+        """Of a character of the prompt's text; the text's first where it is folded away."""
+        at = max(0, at - len(self.folded))
+        for number, line in enumerate(self.document.lines):
+            if at <= len(line):
+                return number, at
+            at -= len(line) + 1
+        return self.document.end
+
+    def _marked(self, line_index: int, length: int) -> tuple[int, int] | None:
+        """Which part of a line is marked. A line break that is marked shows on its last character."""
+        if self._mark is None:
+            return None
+        begin = len(self.folded) + sum(len(line) + 1 for line in self.document.lines[:line_index])
+        start, end = (max(0, at - begin) for at in self._mark)
+        start, end = min(start, length), min(end, length)
+        return (start, end) if start < end else None
+
+
+def _signs(run: re.Match[str]) -> str:
+    return "".join(sign(_TABLE.back[ord(character)]) for character in run[0])

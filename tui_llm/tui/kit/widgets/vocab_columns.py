@@ -1,0 +1,131 @@
+"""Which columns the table of candidates has: an overview, or the stages from logit to probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tui_llm.common.display import visible
+from tui_llm.facts.prediction import Candidate
+from tui_llm.facts.sampler import SamplerSettings
+
+GAP = " "
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    width: int
+    importance: int  # the least important columns go first where there is no room
+    right: bool = True
+    kind: str = ""  # what stands in it; the name where empty
+
+    @property
+    def what(self) -> str:
+        return self.kind or self.name
+
+
+def total(columns: Sequence[Column]) -> int:
+    return 2 + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
+
+
+def columns_for(width: int, processed: str) -> list[Column]:
+    """The columns of the overview that fit into `width` cells. `processed` names the sampler's settings for the last
+    number; a name of several words may take two lines.
+
+    Room that is left over goes to the token, then to the bar.
+    """
+    name = f"p({processed})"
+    if len(name) > max(8, width // 4):
+        first, comma, rest = name.partition(", ")
+        name = (
+            f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
+        )
+    return _fitted(
+        width,
+        [
+            Column("rank", 5, 4),
+            Column("token", 12, 9, right=False),
+            Column("id", 6, 1),
+            Column("logit", 6, 6),
+            Column("e^logit", 8, 3),
+            Column("raw p", 8, 8),
+            Column(name, max(8, *map(len, name.split("\n"))), 7, kind="p"),
+            Column("bar", 5, 2, right=False),
+        ],
+    )
+
+
+def _fitted(width: int, columns: Sequence[Column]) -> list[Column]:
+    kept = list(columns)
+    while len(kept) > 1 and total(kept) > width:
+        kept.remove(min(kept, key=lambda column: column.importance))
+    return _widened(width, kept)
+
+
+def _widened(width: int, kept: Sequence[Column]) -> list[Column]:
+    spare = max(0, width - total(kept))
+    widened = []
+    for column in kept:
+        extra = min(spare, 12) if column.name == "token" else min(spare, 60) if column.name == "bar" else 0
+        spare -= extra
+        widened.append(Column(column.name, max(1, column.width + extra), column.importance, column.right, column.kind))
+    return widened
+
+
+def stage_columns(sampler: SamplerSettings) -> list[Column]:
+    """Every stage, in the order in which they are worked out."""
+    penalty = sampler.repetition_penalty != 1
+    return [
+        Column("logit", 7, 1),
+        *([Column("penalised", 9, 1, kind="score")] if penalty else []),
+        Column("÷ T", 7, 1, kind="scaled"),
+        Column("e^x", 8, 1, kind="numerator"),
+        Column("÷ sum", 8, 1, kind="tempered"),
+        Column("cut", 8, 1),
+        Column("renorm.", 8, 1, kind="p"),
+    ]
+
+
+def stage_pages(width: int, sampler: SamplerSettings) -> list[list[Column]]:
+    """The stages in as many pages as they need at `width` cells; a page begins with the stage that the last ended with."""
+    token = Column("token", 10, 9, right=False)
+    left = stage_columns(sampler)
+    pages = []
+    while True:
+        page = [token, left[0]]
+        for column in left[1:]:
+            if total([*page, column]) > width and len(page) > 2:
+                break
+            page.append(column)
+        left = left[len(page) - 2 :]
+        pages.append(_widened(width, page))
+        if len(left) <= 1:
+            return pages
+
+
+COLUMNS = (  # as they are copied
+    "rank", "id", "bytes", "text", "logit", "e^logit", "raw_probability", "probability", "cumulative", "kept",
+    "penalised", "scaled", "numerator", "tempered", "changed",
+)  # fmt: skip
+
+
+def cells(row: Candidate, changed: bool) -> tuple[str, ...]:
+    """A row as it is copied."""
+    return (
+        str(row.rank),
+        str(row.id),
+        row.bytes.hex(),
+        visible(row.text),
+        repr(row.logit),
+        repr(row.exp_logit),
+        repr(row.raw_probability),
+        repr(row.probability),
+        repr(row.cumulative),
+        str(row.kept).lower(),
+        repr(row.score),
+        repr(row.scaled),
+        repr(row.numerator),
+        repr(row.tempered),
+        str(changed).lower(),
+    )

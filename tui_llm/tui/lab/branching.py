@@ -1,0 +1,104 @@
+"""The lab opens the tree of its text's continuations, and takes a way of it as its own continuation, ids and all."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from textual import on
+
+from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.request import Request
+from tui_llm.facts.tokens import Token
+from tui_llm.instruments.tree.tree import Node, Tree
+from tui_llm.llm.tokens.token_bytes import TextStream
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.lab.panes.generate import GeneratePane
+from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.lab import Growing
+from tui_llm.tui.state.messages import Opened, TreeWanted
+
+if TYPE_CHECKING:
+    from tui_llm.tui.instruments.tree.tree import TreeScreen
+
+KEPT = 8  # trees that are found again where their text is
+
+
+class Branching(Inquiring):
+    _tree: TreeScreen | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._trees: dict[object, Tree] = {}
+        self._rules = Growing()
+
+    @on(TreeWanted)
+    def _tree_wanted(self) -> None:
+        from tui_llm.tui.instruments.tree.tree import TreeScreen
+
+        weights = self.weights
+        if weights is None:
+            self.say("the model is not open yet")
+            return
+        self.stop_stream()
+        request = self._root()
+        tree = self._trees.get(self._key(request, weights))
+        if tree is None:
+            tree = Tree(request, weights, self.lab.seed, continued=tuple(
+                Token(step.id, step.bytes, step.text) for step in self.lab.steps))  # fmt: skip
+        self._tree = TreeScreen(self, tree, self._rules)
+
+        def left(chosen: tuple[Tree, Node] | None) -> None:
+            screen, self._tree = self._tree, None
+            if screen is not None:
+                self._trees.pop(found := self._key(screen.shown_tree.request, screen.shown_tree.weights), None)
+                self._trees[found] = screen.shown_tree
+            while len(self._trees) > KEPT:
+                self._trees.pop(next(iter(self._trees)))
+            if chosen is not None:
+                self._put_in(*chosen)
+
+        self.app.push_screen(self._tree, left)
+
+    def _root(self) -> Request:
+        lab = self.lab
+        return Request(prompt=lab.prompt, continuation=lab.continuation, allow_special=lab.allow_special,
+                       start_token=lab.start_token, chat=lab.chat, sampler=lab.sampler)  # fmt: skip
+
+    def _key(self, request: Request, weights: Weights) -> object:
+        return request, dataclasses.replace(weights, device="")
+
+    @on(Opened)
+    def _other_weights_in_tree(self, message: Opened) -> None:
+        if self._tree is not None:
+            deliver(self._tree, self._tree.reopened, message.weights)
+
+    def _put_in(self, tree: Tree, node: Node) -> None:
+        """Where the tree's root is another text than the lab's, that one takes its place."""
+        if dataclasses.replace(tree.request, sampler=self.lab.sampler) != self._root():
+            request = tree.request
+            self.prompt.set_text(request.prompt)
+            self.lab.prompt = self.prompt.prompt_text
+            self.lab.allow_special, self.lab.start_token = request.allow_special, request.start_token
+            self.lab.chat = request.chat
+            self.lab.steps = steps(tree.continued, ())
+        self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.way)[len(tree.continued) :])
+        self.lab.note = f"{node.depth} token{'' if node.depth == 1 else 's'} from the tree"
+        self.query_one(GeneratePane).show(None)
+        self.ask()
+
+
+def steps(before: tuple[Token, ...], way: list[Node] | tuple[()]) -> tuple[GeneratedToken, ...]:
+    """The tokens before the root (whose numbers are not known here) and those of the way, as a generation's."""
+    stream, found = TextStream(), []
+    for index, token in enumerate(before):
+        found.append(GeneratedToken(index, token.id, token.bytes, stream.feed(token.bytes), None, math.nan, math.nan, 0, (),
+                                    by_hand=True))  # fmt: skip
+    for index, node in enumerate(way, len(before)):
+        assert node.token is not None
+        data = node.token.bytes
+        found.append(GeneratedToken(index, node.id, data, stream.feed(data), node.u, node.drawn, node.probability, node.rank,
+                                    (), by_hand=node.u is None))  # fmt: skip
+    return tuple(found)

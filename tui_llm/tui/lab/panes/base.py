@@ -1,0 +1,47 @@
+"""What the four panes that render a reading have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from textual.widget import Widget
+
+from tui_llm.facts.reading import Reading
+from tui_llm.tui.kit.command import PANE_TITLES, PANES
+from tui_llm.tui.state.lab import Lab
+
+
+class ReadingPane:
+    """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.
+
+    `lab` is read, never changed; what the user wants is posted as a message.
+    """
+
+    NAME = ""
+
+    lab: Lab
+    reading: Reading | None = None
+    stale: bool = False
+    _title: str = ""
+
+    def put_title(self) -> None:
+        number = PANES.index(self.NAME) + 1
+        title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
+        if title != self._title:  # a new one draws the whole pane
+            self._title = title
+            cast(Widget, self).border_title = title  # our own words, no foreign text
+
+    def title_words(self) -> str:
+        """What the title says further."""
+        return ""
+
+    def mark_stale(self, stale: bool) -> None:
+        if stale != self.stale:
+            self.stale = stale
+            cast(Widget, self).set_class(stale, "-stale")
+            self.put_title()
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The pane as rows of cells, the header first: for copying."""
+        return ()

@@ -1,0 +1,210 @@
+"""Generate: the text goes on from the prompt, one drawn token after another, each step open to view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from tui_llm.common import numbers as common_numbers
+from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.text import NO_TEXT, packed, wrapped
+from tui_llm.tui.kit.widgets.lines import Lines
+from tui_llm.tui.lab.panes.base import ReadingPane
+from tui_llm.tui.state.lab import Lab
+from tui_llm.tui.state.messages import StepShown, TokensAccepted, TreeWanted
+
+TAIL = 400  # characters of prompt and text that are looked at for the few lines in sight
+
+
+def step_label(step: GeneratedToken) -> str:
+    """What a step drew. Bytes that do not complete a character yet are shown as bytes."""
+    return visible_token(step.text) if step.text else "".join(f"<0x{byte:02X}>" for byte in step.bytes)
+
+
+def step_cells(width: int, number: str, token: str, u: str, p: str, rank: str, mark: str = " ") -> str:
+    """A step's row: the token takes what the numbers leave."""
+    numbers = f"{u:>8} {p:>8} {rank:>7}" if width >= 38 else f"{p:>8}"
+    room = max(1, width - len(numbers) - 7)
+    return f"{mark}{number:>4} {fit(token, room)} {numbers}"
+
+
+class GeneratePane(ReadingPane, Lines):
+    NAME = "generate"
+    BINDINGS = bindings("generate")
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(id="generate", classes="pane")
+        self.lab = lab
+        self._shown = 0
+
+    def on_mount(self) -> None:
+        self.put_title()
+
+    def show(self, reading: Reading | None) -> None:
+        """Also to be called when only the steps or settings have changed, with the reading that stands."""
+        if reading is not None:
+            self.reading = reading
+        if len(self.lab.steps) != self._shown:  # the cursor goes along with the newest step
+            self._shown = len(self.lab.steps)
+            self.cursor = self._shown - 1 if self._shown else None
+        self.rebuild()
+        self._show_cursor()
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def head(self, width: int) -> list[Text]:
+        sampler, lab = self.lab.sampler, self.lab
+        strong, muted = self.style("strong"), self.style("muted")
+        line = Text()
+        line.append("temperature ").append(fmt.setting(sampler.temperature), strong)
+        if sampler.greedy:
+            line.append(" greedy", strong)
+        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
+        line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
+        if lab.speed is not None:
+            line.append("  ").append(fmt.compact(lab.speed), strong).append(" tokens/s", muted)
+        lines = wrapped(line, width)[:2]
+        small = self.size.height < 7
+        if lab.position is not None and not small:
+            lines += wrapped(Text(self._elsewhere(), style=self.style("accent")), width)[:2]
+        lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
+        if lab.note and not small:
+            lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
+        if lab.steps:
+            if not small:
+                lines += self._candidate_lines(width)
+            lines.append(self._columns_line(width))
+        return lines
+
+    def _elsewhere(self) -> str:
+        """With the token cursor inside the text, the other panes look there; what is drawn comes at the end all the same."""
+        position, reading = self.lab.position or 0, self.reading
+        of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
+        return f"other panes: at token {fmt.count(position + 1)}{of}; a draw goes on from the end"
+
+    def _text_lines(self, width: int) -> list[Text]:
+        lab = self.lab
+        text = Text(visible(lab.prompt[-TAIL:], newlines=True), style=self.style("muted"))
+        if lab.steps:
+            text.append(visible(lab.generated_text[-TAIL:], newlines=True), self.style("generated"))
+            text.append("▌" if lab.streaming else "", self.style("accent"))
+        elif lab.empty:
+            text.append(f" ▸ {NO_TEXT}", self.style("accent"))
+        else:
+            text.append(" ▸ g draws one token, Space streams", self.style("accent"))
+        return wrapped(text, width)
+
+    def _selected_step(self) -> GeneratedToken | None:
+        steps = self.lab.steps
+        if not steps:
+            return None
+        at = self.cursor if self.cursor is not None and 0 <= self.cursor < len(steps) else len(steps) - 1
+        return steps[at]
+
+    def _candidate_lines(self, width: int) -> list[Text]:
+        """What the step under the cursor chose from: its likeliest candidates, and the interval where u fell."""
+        step = self._selected_step()
+        if step is None or not step.candidates:
+            return []
+        by = "" if step.u is None else f", u = {step.u:.4f}"
+        line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
+        line.append(f" {fmt.count(step.kept)} token{'' if step.kept == 1 else 's'}" if step.kept else "").append(
+            f" ({fmt.sampler(step.sampler)}{by})"
+        )
+        parts = []
+        likeliest = [candidate for candidate in step.candidates[:12] if candidate.kept or candidate.id == step.id]
+        if step.id not in (candidate.id for candidate in likeliest):  # from further down: it comes first here
+            parts.append(self._candidate(step_label(step), step.probability, True).append(" …"))
+        parts += [
+            self._candidate(visible_token(candidate.text), candidate.probability, candidate.id == step.id)
+            for candidate in likeliest
+        ]
+        return [*wrapped(line, width), *packed(parts, width)][: 2 if self.size.height < 14 else 4]
+
+    def _candidate(self, label: str, probability: float, chosen: bool) -> Text:
+        part = Text(style=self.style("muted"))
+        part.append(f"{'▸' if chosen else ''}{label}", self.style("generated" if chosen else "strong"))
+        return part.append(f" {common_numbers.percent(probability)}")
+
+    def _columns_line(self, width: int) -> Text:
+        return Text(step_cells(width, "#", "token", "u", "drawn p", "rank"), style=self.style("muted"), no_wrap=True)
+
+    def row_count(self, width: int) -> int:
+        return len(self.lab.steps)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        if index >= len(self.lab.steps):
+            return Text()
+        step = self.lab.steps[index]
+        # A token that stood in the text already, or was put there by hand, was not chosen from anything.
+        u = (
+            f"{step.u:.4f}"
+            if step.u is not None
+            else "by hand"
+            if step.by_hand
+            else "greedy"
+            if step.candidates
+            else "given"
+        )
+        cells = step_cells(
+            width,
+            f"{step.index + 1}",
+            step_label(step),
+            u,
+            common_numbers.percent(step.probability) if step.probability else "cut",
+            fmt.count(step.rank),
+            mark="▸" if selected else " ",
+        )
+        return Text(cells, no_wrap=True)
+
+    def selectable(self, index: int) -> bool:
+        return 0 <= index < len(self.lab.steps)
+
+    def cursor_moved(self) -> None:
+        self.rebuild()
+
+    def action_step(self, direction: int) -> None:
+        self._step(direction)
+
+    def _index(self) -> int:
+        step = self._selected_step()
+        return 0 if step is None else self.lab.steps.index(step)
+
+    def action_the_draw(self) -> None:
+        self._show_step(StepShown(self._index()))
+
+    def action_draw_many(self) -> None:
+        self._show_step(StepShown(len(self.lab.steps), many=True))
+
+    def _show_step(self, wanted: StepShown) -> None:
+        if self.lab.empty:
+            self.notify(NO_TEXT, markup=False, timeout=3)
+        else:
+            self.post_message(wanted)
+
+    def action_tree(self) -> None:
+        self.post_message(TreeWanted())
+
+    def action_accept(self) -> None:
+        if self.lab.steps:
+            self.post_message(TokensAccepted())
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        yield "index", "id", "bytes", "text", "u", "probability", "rank", "sampler", "seed"
+        for step in self.lab.steps:
+            yield (
+                str(step.index),
+                str(step.id),
+                step.bytes.hex(),
+                visible(step.text),
+                "" if step.u is None else repr(step.u),
+                repr(step.probability),
+                str(step.rank),
+                fmt.sampler(step.sampler),
+                str(step.seed),
+            )

@@ -1,0 +1,122 @@
+"""Logits & softmax: the prediction for the next token, raw and as the sampler reshapes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from tui_llm.common import numbers
+from tui_llm.common.display import visible, visible_token
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Target
+from tui_llm.instruments.vocabulary.question import ORDERS
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.text import how_on, wrapped
+from tui_llm.tui.kit.widgets.vocab_columns import COLUMNS, cells
+from tui_llm.tui.kit.widgets.vocab_table import VocabTable
+from tui_llm.tui.lab.panes.base import ReadingPane
+from tui_llm.tui.state.lab import Lab
+from tui_llm.tui.state.messages import RowsWanted, TableAsked, TargetChosen
+
+
+def what_if_words(reading: Reading | None) -> str:
+    """How many logits of a reading were set by hand; empty where none."""
+    count = len(reading.request.overrides) if reading is not None else 0
+    return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
+
+
+class LogitsPane(ReadingPane, VocabTable):
+    NAME = "logits"
+    BINDINGS = bindings("logits")
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(id="logits", classes="pane")
+        self.lab = lab
+        self.search = ""  # what was looked for last
+        self.search_words = ""  # what came of it
+
+    def on_mount(self) -> None:
+        self.put_title()
+
+    def title_words(self) -> str:
+        return self.stage_words()
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        self.put_title()  # after it: the width says how many pages there are
+
+    def show(self, reading: Reading) -> None:
+        self.reading = reading
+        target = None
+        if reading.loss is not None and len(reading.loss.tokens) >= 1:
+            target = reading.loss.tokens[0].id
+        self.search_words = ""
+        self.show_distribution(reading.distribution, target, (id for id, _ in reading.request.overrides))
+
+    def head(self, width: int) -> list[Text]:
+        reading = self.reading
+        if reading is None:
+            return [Text("waiting for the model", style=self.style("muted"))]
+        distribution = reading.distribution
+        if distribution is None:
+            why = visible(how_on(reading.problem) or "there is nothing to predict from")
+            return wrapped(Text(why, style=self.style("bad")), width)
+        header = self.header(width)
+        if self.size.height <= 6:
+            return header
+        line = Text("next token", self.style("strong"))
+        before = reading.position - reading.tokens.first - 1
+        inside = reading.following is not None
+        if inside:
+            line.append(f" after {fmt.count(reading.position)} of {fmt.count(len(reading.prompt_ids))} tokens")
+        if 0 <= before < len(reading.tokens.tokens) and reading.request.tokenizer is None:
+            line.append(", " if inside else " after ")
+            line.append(visible_token(reading.tokens.tokens[before].text), self.style("accent"))
+        line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
+        if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
+            mass = f" ({numbers.percent(distribution.kept_mass)})"
+            line.append(mass if line.cell_len + len(mass) <= width else "")  # the cut's line says it too
+        lines = wrapped(line, width)[:1]
+        if changed := what_if_words(reading):
+            lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]
+        if self.stage:
+            facts = self.shift_words()
+        else:
+            facts = (
+                f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
+                f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
+            )
+        lines += wrapped(Text(facts, style=self.style("muted")), width)[: 2 if self.size.height >= 12 else 1]
+        said = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
+        said += [self.search_words] if self.search_words else []
+        if said:
+            lines += wrapped(Text(" · ".join(said), style=self.style("accent")), width)[:1]
+        return [*lines, *header]
+
+    def want_rows(self, start: int, stop: int) -> None:
+        self.post_message(RowsWanted(self.order, range(start, stop)))
+
+    def show_search(self, words: str) -> None:
+        self.search_words = visible(words)
+        self.rebuild()
+
+    # ── what the user wants ──────────────────────────────────────────────────────────────────────────────────────
+
+    def action_pick(self) -> None:
+        if self.selected is not None:
+            self.post_message(TargetChosen(Target(id=self.selected.id)))
+
+    def action_stages(self) -> None:
+        self.next_stage()
+
+    def action_table(self, what: str) -> None:
+        self.post_message(TableAsked(what))
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The overview's columns and all stages, of the rows that are there."""
+        yield COLUMNS
+        if self.distribution is not None:
+            for place in sorted(self._held):
+                yield cells(self._held[place], self._held[place].id in self.changed)

@@ -1,0 +1,282 @@
+"""Loss: how surprised the model is by a target, with the parts that the number is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from tui_llm.common import numbers
+from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.common.numbers import adding, difference
+from tui_llm.facts.prediction import LossReading
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Target
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.text import how_on, wrapped
+from tui_llm.tui.kit.widgets.lines import Lines
+from tui_llm.tui.lab.panes.base import ReadingPane
+from tui_llm.tui.state.lab import Lab
+from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
+
+
+class LossPane(ReadingPane, Lines):
+    NAME = "loss"
+    BINDINGS = bindings("loss")
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(id="loss", classes="pane")
+        self.lab = lab
+        self.index: int | None = None  # the target's token whose gradient is shown
+        self._gradient: Gradient | None = None
+        self._no_gradient = ""
+        self._reveal = False  # bars that were just asked for are scrolled to
+        self._before_own: Target | None = None
+        self._lines: list[Text] = []
+        self._bars_at = 0  # the line that the gradient begins at
+
+    def on_mount(self) -> None:
+        self.put_title()
+
+    def show(self, reading: Reading) -> None:
+        self.reading = reading
+        self._ask_gradient()
+        self.rebuild()
+
+    def head(self, width: int) -> list[Text]:
+        self._lines = self._all_lines(width)
+        return []
+
+    def row_count(self, width: int) -> int:
+        return len(self._lines)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return self._lines[index].copy()
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _all_lines(self, width: int) -> list[Text]:
+        reading = self.reading
+        if reading is None:
+            return [Text("waiting for the model", style=self.style("muted"))]
+        loss = reading.loss
+        if loss is None:
+            if reading.problem:
+                return wrapped(Text(visible(how_on(reading.problem)), style=self.style("bad")), width)
+            return wrapped(Text("no target yet: press t to type one, or Enter on a row of Logits"), width)
+        if loss.problem or not loss.tokens:
+            why = visible(loss.problem or "the target is empty: press t to type one")
+            return [
+                *wrapped(self._target_line(loss), width),
+                *wrapped(Text(why, style=self.style("bad")), width),
+            ]
+        work = [*wrapped(self._target_line(loss), width), *self._worked(loss, width), *self._bars(loss, width)]
+        self._bars_at = len(work)
+        return [*work, *self._gradient_lines(width)]
+
+    def _target_line(self, loss: LossReading) -> Text:
+        target, muted = self.lab.asked_target, self.style("muted")
+        own = target is not None and target.own
+        chosen = self.lab.target is not None and self.lab.target.own  # else the token cursor asks for it
+        line = Text("target ")
+        line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
+        if own:
+            line.append("  the text's own next token" + (" (n: back to the target before)" if chosen else ""), muted)
+        elif target is not None and target.text is not None:
+            spaced = target.text.startswith(" ")
+            line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
+        else:
+            line.append("  chosen from the table (t: type one)", muted)
+        if len(loss.tokens) > 1:
+            line.append(f" · {fmt.count(len(loss.tokens))} tokens in this vocabulary", muted)
+        return line
+
+    def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
+        """One row for each token of a longer target, each predicted with the ones before it given."""
+        wide = width >= 48
+        room = max(4, width - (36 if wide else 18))
+        header = Text(fit("each given those before", room), style=self.style("muted"), no_wrap=True)
+        names = (("rank", 8), ("logit", 9), ("p", 9), ("loss", 8)) if wide else (("p", 9), ("loss", 8))
+        for name, cells in names:
+            header.append(name.rjust(cells))
+        rows = [header]
+        for token, cost in zip(loss.tokens, losses, strict=True):
+            row = Text(fit(visible_token(token.text), room), style=self.style("strong"), no_wrap=True)
+            if wide:
+                row.append(fmt.count(token.rank).rjust(8)).append(fmt.number(token.logit).rjust(9))
+            row.append(numbers.percent(token.probability).rjust(9)).append(cost.rjust(8))
+            rows.append(row)
+        return rows
+
+    def _worked(self, loss: LossReading, width: int) -> list[Text]:
+        """The loss, term by term, with numbers that add up as they are printed; then the same surprise in other words."""
+        strong, muted = self.style("strong"), self.style("muted")
+        lines = []
+        if len(loss.tokens) == 1:
+            token = loss.tokens[0]
+            total, logit, cost = difference(token.logsumexp, token.logit, token.loss)
+            line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
+            line.append(f"{total} − {logit} = ").append(f"{cost} nats", strong)
+            lines += wrapped(line, width)
+            lines += wrapped(
+                Text(
+                    f"= −ln p with {numbers.p_said(token.probability)}, rank {fmt.count(token.rank)}; "
+                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(token.gradient, 3)}",
+                    style=muted,
+                ),
+                width,
+            )
+        else:
+            losses, total = adding([token.loss for token in loss.tokens], loss.sum)
+            lines += self._token_rows(loss, losses, width)
+            line = Text(f"sum {total} nats ÷ {len(loss.tokens)} tokens = mean ")
+            line.append(f"{fmt.number(loss.mean)} nats", strong)
+            lines += wrapped(line, width)
+        each = "" if len(loss.tokens) == 1 else " a token"
+        lines += wrapped(
+            Text(
+                f"surprise{each}: {fmt.number(loss.bits)} bits · one in {fmt.compact(loss.perplexity)} "
+                + ("(perplexity, e^loss)" if width >= 58 else "(perplexity)")
+            ),
+            width,
+        )
+        return lines
+
+    def _bars(self, loss: LossReading, width: int) -> list[Text]:
+        """This loss between its two anchors: 0, a model that is sure and right, and ln V, one that knows nothing."""
+        largest = max(loss.mean, loss.uniform_loss) if loss.mean < float("inf") else float("inf")
+        worse = loss.mean > loss.uniform_loss
+        name_room = 26 if width >= 52 else 13
+        names = ("if it had said 100 %", "this loss", "if it had guessed (ln V)") if name_room > 20 else (
+            "at 100 %", "this loss", "guess (ln V)")  # fmt: skip
+        room = max(0, width - name_room - 9)
+        lines = []
+        for name, value, style in zip(
+            names,
+            (0.0, loss.mean, loss.uniform_loss),
+            ("muted", "bad" if worse else "good", "muted"),
+            strict=True,
+        ):
+            share = 1.0 if value >= largest else value / largest if largest > 0 else 0.0
+            line = Text(no_wrap=True)
+            line.append(fit(name, name_room)).append(fmt.number(value).rjust(7)).append("  ")
+            line.append(fmt.bar(share, room), self.style(style))
+            lines.append(line)
+        if worse:
+            lines += wrapped(Text("worse than knowing nothing (ln V)", style=self.style("bad")), width)
+        return lines
+
+    # ── the gradient ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def action_own_target(self) -> None:
+        target = self.lab.target
+        if target is None or not target.own:
+            self._before_own = target
+            self.post_message(TargetChosen(Target(own=True)))
+        elif self._before_own is not None:
+            self.post_message(TargetChosen(self._before_own))
+
+    def action_learn(self) -> None:
+        self.post_message(LearnWanted())
+
+    def action_gradient(self) -> None:
+        """Bars for the target's first token, then each further one, then none."""
+        tokens = len(self.reading.loss.tokens) if self.reading and self.reading.loss else 0
+        self.index = 0 if self.index is None else self.index + 1
+        if self.index >= max(1, tokens):
+            self.index = None
+            self._gradient, self._no_gradient = None, ""
+            self.post_message(GradientWanted(None))
+        else:
+            self._ask_gradient()
+        self.rebuild()
+        self._reveal = self.index is not None
+
+    def _ask_gradient(self) -> None:
+        reading = self.reading
+        if self.index is None or reading is None:
+            return
+        if reading.loss is None or reading.loss.problem or not reading.loss.tokens:
+            self._gradient = None
+            return
+        self.index = min(self.index, len(reading.loss.tokens) - 1)
+        self.post_message(GradientWanted(GradientQuestion(reading.request, self.index)))
+
+    def show_gradient(self, gradient: Gradient) -> None:
+        self._gradient, self._no_gradient = gradient, ""
+        self.rebuild()
+        if self._reveal:
+            self._reveal = False
+            self.call_after_refresh(lambda: self.scroll_to(y=self._bars_at, animate=False))
+
+    def no_gradient(self, problem: str) -> None:
+        self._gradient, self._no_gradient = None, problem
+        self.rebuild()
+
+    def _gradient_lines(self, width: int) -> list[Text]:
+        if self.index is None:
+            return []
+        muted, gradient = self.style("muted"), self._gradient
+        if gradient is None:
+            return wrapped(Text(visible(self._no_gradient) or "working out p − y …", style=muted), width)
+        name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
+        lines = wrapped(Text(f"gradient p − y{name}: a step pushes each logit the other way", style=muted), width)
+        rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
+        values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
+        shown, total = adding(values, 0.0, 3)
+        room = max(4, min(22, width // 3))
+        bar = max(0, width - room - 13)
+        for (token, value, target), text in zip(rows, shown, strict=False):
+            line = Text(no_wrap=True).append("◆ " if target else "  ", self.style("accent"))
+            line.append(fit(visible_token(token.text), room), self.style("strong")).append(text.rjust(8))
+            self._push(line, value, bar)
+            lines.append(line)
+        if gradient.rest_count:
+            line = Text(
+                "  " + fit(f"{fmt.count(gradient.rest_count)} others", room) + shown[-1].rjust(8),
+                style=muted,
+                no_wrap=True,
+            )
+            self._push(line, gradient.rest, bar)
+            lines.append(line)
+        lines.append(Text("  " + fit("sum", room) + total.rjust(8), style=muted, no_wrap=True))
+        return lines
+
+    def _push(self, line: Text, value: float, bar: int) -> None:
+        """▲ the step raises this logit, ▼ it lowers it; as long as |p − y|."""
+        if value:
+            line.append(" ▲ " if value < 0 else " ▼ ", self.style("good" if value < 0 else "bad"))
+            line.append(fmt.bar(abs(value), bar), self.style("good" if value < 0 else "bad"))
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        yield "id", "bytes", "text", "rank", "logit", "logsumexp", "probability", "loss"
+        loss = self.reading.loss if self.reading is not None else None
+        if loss is None or not loss.tokens:
+            return
+        for token in loss.tokens:
+            yield (
+                str(token.id),
+                token.bytes.hex(),
+                visible(token.text),
+                str(token.rank),
+                repr(token.logit),
+                repr(token.logsumexp),
+                repr(token.probability),
+                repr(token.loss),
+            )
+        for name, value in (
+            ("sum", loss.sum),
+            ("mean", loss.mean),
+            ("bits", loss.bits),
+            ("perplexity", loss.perplexity),
+            ("ln V", loss.uniform_loss),
+        ):
+            yield "", "", name, "", "", "", "", repr(value)
+        if self.index is not None and self._gradient is not None:
+            yield "id", "bytes", "text", "probability", "gradient p − y"
+            for row in self._gradient.rows:
+                cells = str(row.token.id), row.token.bytes.hex(), visible(row.token.text)
+                yield *cells, repr(row.probability), repr(row.gradient)
+            yield "", "", f"{self._gradient.rest_count} others", "", repr(self._gradient.rest)

@@ -1,0 +1,61 @@
+"""Pinning the prompt and target that are shown."""
+
+from __future__ import annotations
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.reading import Reading
+from tui_llm.training.run import pins
+from tui_llm.training.run.pins import Pin
+from tui_llm.tui.runs.pane import TrainingPane
+from tui_llm.tui.runs.words import pinned_words
+from tui_llm.tui.state.base import LabBase
+
+
+class Pinning(LabBase):
+    def action_pin(self) -> None:
+        """Pins what the panes show: at the token cursor the text before it, and the target of the loss there."""
+        text = self._text_shown()
+        if text is None:
+            return
+        target, foreign = self.target_text(self.lab.asked_target)
+        run = self.query_one(TrainingPane).watcher.run_watched
+        try:
+            pin = Pin(text, target)
+            pinned = pins.toggle(pin, run)
+        except UserError as error:
+            self.warn(str(error))
+            return
+        self.say(pinned_words(pin, pinned, run.name if run else ""))
+        if foreign and pinned:
+            self.say("pinned without its target, which is no whole character")
+
+    def _text_shown(self) -> str | None:
+        """The text that the prediction follows; None, once that was said, where it is none."""
+        lab, reading = self.lab, self.reading
+        if lab.position is None:
+            return lab.prompt + lab.generated_text
+        if reading is None or reading.request.number != lab.number:
+            self.say("the panes are out of date; wait for the reading, then pin")
+            return None
+        if lab.position == 0:
+            self.say("no text stands before the first token: move the token cursor on, then pin")
+            return None
+        text = text_before(reading, lab.prompt, [step.bytes for step in lab.steps])
+        if text is None:
+            self.say("the token cursor is inside a character, and a pin is text: move it on, then pin")
+        return text
+
+
+def text_before(reading: Reading, prompt: str, steps: list[bytes]) -> str | None:
+    """The text that the reading's position comes after; None where that is inside a character."""
+    drawn = reading.position - (len(reading.prompt_ids) - len(steps))
+    following = reading.following
+    if drawn < 0 and following is not None and reading.span is not None:
+        # A token that begins inside a character has that character in its span.
+        return None if following.bytes[:1] and following.bytes[0] & 0xC0 == 0x80 else prompt[: reading.span[0]]
+    if drawn < 0:  # before the typed text: the start token is all there is
+        return ""
+    try:
+        return prompt + b"".join(steps[:drawn]).decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,49 @@
+"""Another model under the same prompt, target and settings; and the chat template, on or off."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tui_llm.facts.model import Weights
+from tui_llm.facts.request import Target
+from tui_llm.tui.state.base import LabBase
+
+
+class Switching(LabBase):
+    def switched(self, before: Weights | None, weights: Weights) -> None:
+        """Keeps what means the same under `weights`: an id is another token in another vocabulary, so a target that was
+        chosen by its id becomes its text."""
+        said = []
+        target = self.lab.target
+        if before is not None and _other(before, weights) and target is not None and target.id is not None:
+            text, foreign = self.target_text(self.lab.target)
+            self.lab.target = None if text is None else Target(text=text)
+            if foreign:
+                said.append("the target was no whole character, so it was dropped")
+        if self.lab.steps:
+            self.lab.clear("another model: the continuation was dropped")
+        if self.lab.chat and not weights.chat:
+            self.lab.chat = False
+            said.append(f"{weights.name} has no chat template: it is fed the plain text")
+        if said:
+            self.say("; ".join(said))
+
+    def action_chat(self) -> None:
+        if self.weights is None:
+            return
+        if not self.weights.chat:
+            self.warn(f"{self.weights.name} has no chat template: it is a base model, and goes on with the plain text")
+            return
+        self.lab.chat = not self.lab.chat
+        self.stop_stream()
+        self.lab.clear("the prompt is fed another way: its continuation was dropped" if self.lab.steps else "")
+        self.say(
+            "the prompt is a message in the chat template now" if self.lab.chat else "the prompt is plain text now"
+        )
+        self.ask()
+
+
+def _other(before: Weights, weights: Weights) -> bool:
+    """Whether it is another model, not a later checkpoint of the same."""
+    one, other = (dataclasses.replace(each, step=None, device="", note="") for each in (before, weights))
+    return one != other

@@ -1,0 +1,79 @@
+"""Undo and redo in the lab: over every change of the text, with a line under the prompt that says what the next one does."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual import on
+
+from tui_llm.common.display import truncate, visible
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.lab.panes.generate import GeneratePane
+from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.history import Change
+
+NAMED = 24  # cells of the text that a change is named by
+
+
+def quoted(text: str, steps: int) -> str:
+    short = f"‘{truncate(visible(text[: 4 * NAMED]), NAMED)}’"
+    if steps > 1:
+        return f"{steps:,} tokens {short}"
+    return f"{len(text):,} characters {short}" if len(text) > NAMED else short
+
+
+def words(change: Change) -> str:
+    """What the change does, or did, to the text: raw text made visible."""
+    comes, goes = quoted(change.added, len(change.gained)), quoted(change.taken, len(change.lost))
+    if change.added == change.taken:
+        return f"turns {comes} into " + ("drawn tokens" if change.gained else "typed text")
+    if not change.taken and not change.lost:
+        return f"brings {comes}"
+    if not change.added and not change.gained:
+        return f"takes {goes} away"
+    return f"puts {comes} for {goes}"
+
+
+class Undoing(LabBase):
+    _said = ""  # what the last undo or redo did; until the text changes otherwise
+    ghost_hint = ""
+
+    def action_undo_text(self) -> None:
+        self._travel(back=True)
+
+    def action_redo_text(self) -> None:
+        self._travel(back=False)
+
+    @on(PromptEditor.UndoAsked)
+    def _undo_asked(self) -> None:
+        self._travel(back=True)
+
+    @on(PromptEditor.RedoAsked)
+    def _redo_asked(self) -> None:
+        self._travel(back=False)
+
+    def _travel(self, back: bool) -> None:
+        self.stop_stream()
+        change = self.lab.undo() if back else self.lab.redo()
+        if change is None:
+            self.say("there is nothing to undo" if back else "there is nothing to redo")
+            return
+        did = change.undone() if back else change
+        if did.inserted or did.removed:
+            self.prompt.set_text(self.lab.prompt, did.at + len(did.inserted))
+        self._said = f"{'undone' if back else 'redone'}: {words(did)}"
+        self.query_one(GeneratePane).show(None)
+        self.ask()
+
+    def show_undo(self, changed: bool = False) -> None:
+        """The line under the prompt. `changed`: the text changed by other ways than undo and redo."""
+        if changed:
+            self._said = ""
+        history, typing = self.lab.history, self.prompt.has_focus
+        undo, redo = ("ctrl+z", "ctrl+y") if typing else ("u", "U")
+        parts = [self._said] if self._said else []
+        parts += [self.ghost_hint] if typing and self.ghost_hint else []
+        if self._said and history.next_redo is not None:
+            parts.append(f"{redo} {words(history.next_redo)}")
+        if history.next_undo is not None:
+            parts.append(f"{undo} {words(history.next_undo.undone())}")
+        self.prompt.hint(Text(" · ".join(parts)))

@@ -1,0 +1,95 @@
+"""What is known of one model, and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.screen import ModalScreen
+
+from tui_llm.common.display import visible
+from tui_llm.facts.model import ModelInfo
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.widgets.lines import Lines
+
+
+def facts(model: ModelInfo) -> list[tuple[str, str]]:
+    """(what, value); foreign text, not made visible yet."""
+    rows = [("model", model.name), ("kind", model.kind), ("from", model.origin), ("folder", model.path)]
+    numbers = {
+        "parameters": model.parameters,
+        "context": model.context,
+        "vocabulary": model.vocabulary,
+        "step": model.step,
+    }
+    rows += [(name, f"{value:,}") for name, value in numbers.items() if value is not None]
+    rows += [("size", fmt.size(model.size))] if model.size is not None else []
+    rows += [("problem", model.problem)] if model.problem else []
+    return rows
+
+
+class InfoLines(Lines):
+    def __init__(self, model: ModelInfo) -> None:
+        super().__init__(id="model-info")
+        self.model, self.card = model, ""
+        self._lines: list[str] = []
+
+    def row_count(self, width: int) -> int:
+        """Everything is folded to the width, since a card's lines are as long as its author liked."""
+        self._lines = []
+        for name, value in facts(self.model):
+            self._fold(f"{name:11} {visible(value)}", width)
+        for line in ("", *self.card.splitlines()):
+            self._fold(visible(line), width)
+        return len(self._lines)
+
+    def _fold(self, line: str, width: int) -> None:
+        if not line:
+            self._lines.append("")
+            return
+        self._lines += [part.plain for part in Text(line).wrap(self.app.console, max(1, width))]
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        return Text(self._lines[index], no_wrap=True)
+
+
+class ModelInfoScreen(BaseScreen, ModalScreen[None]):
+    BINDINGS = bindings("model_info")
+
+    def __init__(self, model: ModelInfo) -> None:
+        super().__init__()
+        self._model = model
+
+    def compose(self) -> ComposeResult:
+        yield InfoLines(self._model)
+
+    def on_mount(self) -> None:
+        lines = self.query_one(InfoLines)
+        lines.border_title = Text(visible(self._model.name))
+        lines.focus()
+        self._read()
+
+    @work(thread=True)
+    def _read(self) -> None:
+        from tui_llm.llm.hub import model_list
+
+        card = model_list.card(Path(self._model.path))
+        deliver(self, self._show, card)
+
+    def _show(self, card: str) -> None:
+        lines = self.query_one(InfoLines)
+        lines.card = card
+        lines.rebuild()
+
+    def action_copy(self) -> None:
+        table = "\n".join(f"{name}\t{visible(value)}" for name, value in facts(self._model))
+        self.app.copy_to_clipboard(table)
+        self.notify("copied, tab-separated", markup=False)
+
+    def action_close(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,182 @@
+"""The models that could be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.text import Text
+from textual import events, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui_llm.common.display import fit, visible
+from tui_llm.common.paths import run_model
+from tui_llm.facts.model import ModelInfo, Weights
+from tui_llm.tui.keymap import bindings, footer
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import Command
+from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.widgets.lines import Lines
+from tui_llm.tui.models.info import ModelInfoScreen
+from tui_llm.tui.models.pull import PullsModels
+
+
+class ModelLines(Lines):
+    """One line a model; the one that is open is marked."""
+
+    def __init__(self, current: Weights | None) -> None:
+        super().__init__(id="models")
+        self.current = current
+        self.models: tuple[ModelInfo, ...] | None = None
+
+    def show(self, models: tuple[ModelInfo, ...]) -> None:
+        self.models = models
+        self.cursor = next((at for at, model in enumerate(models) if self._is_open(model)), 0)
+        self.rebuild()
+        self._show_cursor()
+
+    def _is_open(self, model: ModelInfo) -> bool:
+        """A run may have a shipped model's name; only a run has steps."""
+        now = self.current
+        return now is not None and model.name == now.name and (model.step is None) == (now.step is None)
+
+    def head(self, width: int) -> list[Text]:
+        if self.models:
+            return []
+        said = "looking for models …" if self.models is None else "no models here: p pulls one"
+        return [Text(said, style=self.style("muted"), no_wrap=True)]
+
+    def row_count(self, width: int) -> int:
+        return len(self.models or ())
+
+    def selectable(self, index: int) -> bool:
+        return 0 <= index < len(self.models or ())
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        assert self.models is not None
+        model = self.models[index]
+        line = Text("▸" if selected else " ", no_wrap=True)
+        line.append("● " if self._is_open(model) else "  ")
+        line.append(fit(visible(model.name), 24 if width > 90 else 14), self.style("strong")).append(
+            f"  {model.kind:<8}"
+        )
+        if model.problem:
+            line.append(visible(model.problem), self.style("bad"))
+            return line
+        parts = [
+            None
+            if model.parameters is None
+            else f"{fmt.parameters(model.parameters)}{' parameters' if width > 90 else ''}",
+            None if model.size is None else fmt.size(model.size),
+            None if model.context is None else f"context {fmt.count(model.context)}",
+            None if model.vocabulary is None else f"vocabulary {fmt.count(model.vocabulary)}",
+            None if model.step is None else f"step {fmt.count(model.step)}",
+            visible(model.origin) or None,
+        ]
+        line.append(" · ".join(part for part in parts if part), self.style("muted"))
+        return line
+
+
+class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
+    """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
+    later than the rest: looking through it may take a second."""
+
+    BINDINGS = bindings("models")
+
+    def __init__(self, current: Weights | None, look: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._current = current
+        self._look = look  # asks for the list anew; `show` is called with it
+        self._own: tuple[ModelInfo, ...] | None = None
+        self._cached: tuple[ModelInfo, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="models-window"):
+            yield ModelLines(self._current)
+            yield Static(id="models-pull", classes="-hidden")
+            own = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own_commands())
+            yield Static(Content(own), id="models-keys")
+
+    def on_mount(self) -> None:
+        self.query_one("#models-window").border_title = Content("Models")
+        self.query_one(ModelLines).focus()
+        self._scan()
+
+    def look(self) -> None:
+        self._look()
+
+    @work(thread=True, group="models-cache")
+    def _scan(self) -> None:
+        from tui_llm.llm.hub import model_list
+
+        found = tuple(model_list.cached())
+        if found:
+            deliver(self, self._take, found)
+
+    def _take(self, found: tuple[ModelInfo, ...]) -> None:
+        self._cached = found
+        if self._own is not None:
+            self._rebuild()
+
+    def show(self, models: tuple[ModelInfo, ...]) -> None:
+        self._own = models
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        lines = self.query_one(ModelLines)
+        before = self.selected
+        lines.show((*(self._own or ()), *self._cached))
+        if before is not None and before in (lines.models or ()):
+            lines.cursor = (lines.models or ()).index(before)
+            lines.refresh()
+
+    @property
+    def selected(self) -> ModelInfo | None:
+        lines = self.query_one(ModelLines)
+        return lines.models[lines.cursor] if lines.models and lines.cursor is not None else None
+
+    def action_open(self) -> None:
+        model = self.selected
+        if model is not None:
+            opened = {"folder": model.path, "cache": model.path, "run": run_model(model.name)}
+            self.dismiss(opened.get(model.kind, model.name))
+
+    def action_info(self) -> None:
+        if self.selected is not None:
+            self.app.push_screen(ModelInfoScreen(self.selected))
+
+    def action_delete(self) -> None:
+        model = self.selected
+        if model is None:
+            return
+        if not model.pulled:
+            self.say("only a pulled model is deleted here", "warning")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.act(lambda: _delete(model.name), f"{model.name} is deleted")
+
+        self.app.push_screen(ConfirmScreen(f"Delete {model.name}? It can be pulled again.", "Delete"), answered)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.chain > 1:
+            self.action_open()
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+def own_commands() -> list[Command]:
+    return [command for command in footer("models") if "models" in command.footer]
+
+
+def _delete(name: str) -> None:
+    from tui_llm.llm.hub import pull
+
+    pull.delete(name)

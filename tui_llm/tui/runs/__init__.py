@@ -1,0 +1,26 @@
+"""Training runs: the Training pane, the table of runs, the form for a new one, and what is read of a run.
+
+words.py           state, duration and pins as text
+run_watcher.py     posts a run's snapshots
+pane.py            the Training pane
+steering.py        actions of the pane on its run
+loss_chart.py      the chart of losses
+runs.py            the table of runs
+run_rows.py        its rows
+run_actions.py     its actions
+new_run.py         the form for a new run
+new_run_fields.py  its fields
+estimate.py        its estimate of cost and time
+run_view.py        base of the screens on a run's file
+batch.py           the next batch
+samples.py         the samples
+compare.py         runs side by side
+probe_watcher.py   posts what is known of the pinned prompts
+pinned_history.py  pinned prompts over the evaluations
+pin_list.py        the list of pins
+probe_table.py     candidates of a pinned prompt
+keys_training.py   commands of the Training pane
+keys_runs.py       commands of the table and the form
+keys_batch.py      commands of batch and samples
+keys_probes.py     commands of pins
+"""

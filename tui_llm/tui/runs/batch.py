@@ -1,0 +1,304 @@
+"""The batch that a run learns from next: x, y shifted beside it, and how surprised the model is by each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from tui_llm.common import numbers
+from tui_llm.common.display import fit, truncate, visible, visible_token
+from tui_llm.facts.tokens import Token
+from tui_llm.training.plan import launch
+from tui_llm.training.run import batch
+from tui_llm.training.run.batch import Batch, Position, Row
+from tui_llm.training.run.run import Run
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
+from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.widgets.lines import Lines
+from tui_llm.tui.runs.run_view import RunView
+
+WIDEST = 16  # cells that a token gets at most: the line below the header has all of it
+MARGIN = 2  # cells for x and y
+NUMBER = 3  # cells that a loss needs
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One position on the screen: labels of its two tokens, cut to `cells`."""
+
+    position: Position
+    above: str
+    below: str
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """So many columns of a row as fit beside each other."""
+
+    row: Row
+    columns: tuple[Column, ...]
+    begins: bool  # the row
+    number: int  # of its first position among all that are shown
+
+
+def label(token: Token) -> str:
+    return truncate(visible_token(token.text[:100]) or "∅", WIDEST)
+
+
+def column(position: Position) -> Column:
+    above, below = label(position.input), label(position.target)
+    return Column(position, above, below, max(1, cell_len(above), cell_len(below)))
+
+
+def loss_text(loss: float, cells: int) -> str:
+    """The loss in `cells` cells: a number where there is room, else its shade's mark."""
+    if cells < NUMBER:
+        return shade(loss).mark * cells
+    text = f"{loss:.2f}" if cells > NUMBER and loss < 100 else f"{loss:.1f}" if loss < 10 else f"{loss:.0f}"
+    return text.ljust(cells) if len(text) <= cells else shade(loss).mark * cells
+
+
+class BatchLines(Lines):
+    """Stretches of tokens, each of them four lines, and a cursor that stands on one position."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"lines--token-loss-{level}" for level in range(LEVELS)}
+    DEFAULT_CSS = """
+    BatchLines > .lines--token-loss-0 { background: $success-muted; color: $text-success; }
+    BatchLines > .lines--token-loss-1 { color: $text-success; }
+    BatchLines > .lines--token-loss-2 { color: $text; }
+    BatchLines > .lines--token-loss-3 { color: $text-warning; }
+    BatchLines > .lines--token-loss-4 { background: $warning-muted; color: $text-warning; }
+    BatchLines > .lines--token-loss-5 { background: $error-muted; color: $text-error; }
+    """
+
+    def __init__(self, run: str) -> None:
+        super().__init__(id="batch")
+        self.run = run
+        self.found: Batch | None = None
+        self.problem = ""
+        self.looked = False
+        self.at = 0  # the position under the cursor, among all that are shown
+        self._lines: list[tuple[Stretch | None, str]] = []
+
+    def on_mount(self) -> None:
+        self.border_title = Text.assemble("Batch of ", visible(self.run))
+
+    def show(self, found: Batch | None, problem: str) -> None:
+        self.looked, self.problem = True, problem
+        if found is not None or not problem:
+            self.found = found
+        self.at = max(0, min(self.at, len(self._positions) - 1))
+        self.rebuild()
+
+    @property
+    def _positions(self) -> list[tuple[Row, Position]]:
+        return [(row, at) for row in self.found.shown for at in row.positions] if self.found else []
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def head(self, width: int) -> list[Text]:
+        muted, strong = self.style("muted"), self.style("strong")
+        lines = wrapped(Text(visible(self.problem), style=self.style("bad")), width) if self.problem else []
+        found = self.found
+        self._lines = self._layout(width) if found else []
+        if found is None:
+            if self.looked and not self.problem:
+                said = "no batch yet: a run writes one at each evaluation, and when r asks for it"
+                lines += wrapped(Text(said, style=muted), width)
+            return lines
+        step, updates = fmt.count(found.step), fmt.count(found.updates)
+        said = f"before that update: after {updates}, without dropout"
+        lines += wrapped(
+            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {said}", muted)), width
+        )
+        mean = Text.assemble(("mean loss ", muted), (fmt.number(found.shown_loss, 3), strong), (" of what is shown, ", muted),
+                             (fmt.number(found.loss, 3), strong), (" of the whole batch", muted),
+                             (f" ({fmt.count(found.rows)} × {fmt.count(found.tokens)} tokens)", muted))  # fmt: skip
+        if found.left_out:
+            mean.append(f"; left out: {found.left_out}", muted)
+        lines += wrapped(mean, width)
+        lines += wrapped(self._legend(), width)
+        room = max(0, self.size.height - 5)  # for at least one stretch of tokens and what is under the cursor
+        return [*lines[: max(1, room)], self._under_cursor(width)] if room else []
+
+    def _legend(self) -> Text:
+        line = Text("loss ", style=self.style("muted"))
+        for found in legend():
+            line.append(
+                f"{found.mark}\N{NO-BREAK SPACE}" + found.words.replace(" ", "\N{NO-BREAK SPACE}"),
+                self.style(found.style),
+            )
+            line.append("  ")
+        line.rstrip()
+        return line
+
+    def _under_cursor(self, width: int) -> Text:
+        """Everything about the position that the cursor stands on."""
+        positions = self._positions
+        if not positions:
+            return Text()
+        row, at = positions[self.at]
+        line = Text(no_wrap=True)
+        line.append(f"row {row.number + 1}, position {at.number + 1}: ", self.style("muted"))
+        for token, end in ((at.input, " → "), (at.target, "  ")):
+            line.append(visible_token(token.text[:40]) or "∅", self.style("strong"))
+            line.append(f" {token.id}{' special' if token.special else ''}{end}", self.style("muted"))
+        line.append(f"loss {fmt.number(at.loss, 3)}", self.style(shade(at.loss).style))
+        line.append(f" nats, {numbers.p_said(at.probability)}", self.style("muted"))
+        line.truncate(width, overflow="ellipsis")
+        return line
+
+    def _layout(self, width: int) -> list[tuple[Stretch | None, str]]:
+        """What each line shows: a part (`row`, `x`, `y`, `loss`) of a stretch, or nothing."""
+        assert self.found is not None
+        room, number = max(1, width - MARGIN), 0
+        lines: list[tuple[Stretch | None, str]] = []
+        for row in self.found.shown:
+            columns = [self._narrowed(column(at), room) for at in row.positions]
+            begins = True
+            while columns or begins:
+                used, taken = 0, 0
+                while taken < len(columns) and (not taken or used + columns[taken].cells <= room):
+                    used += columns[taken].cells + 1
+                    taken += 1
+                stretch = Stretch(row, tuple(columns[:taken]), begins, number)
+                columns, number = columns[taken:], number + taken
+                lines += [(stretch, part) for part in (("row",) if begins else ()) + ("x", "y", "loss")]
+                lines.append((None, ""))
+                begins = False
+        return lines[:-1]
+
+    @staticmethod
+    def _narrowed(found: Column, room: int) -> Column:
+        if found.cells <= room:
+            return found
+        return Column(found.position, truncate(found.above, room), truncate(found.below, room), room)
+
+    def row_count(self, width: int) -> int:
+        return len(self._lines)
+
+    def row(self, index: int, width: int, selected: bool) -> Text:
+        stretch, part = self._lines[index]
+        line = Text(no_wrap=True)
+        if stretch is None:
+            return line
+        if part == "row":
+            line.append(f"row {stretch.row.number + 1}", self.style("strong"))
+            line.append(f"  mean loss {fmt.number(stretch.row.loss, 3)}", self.style("muted"))
+            line.truncate(width, overflow="ellipsis")
+            return line
+        line.append({"x": "x ", "y": "y ", "loss": "  "}[part], self.style("accent"))
+        for number, found in enumerate(stretch.columns, stretch.number):
+            style = self.style(shade(found.position.loss).style)
+            if part == "x":
+                text, style = fit(found.above, found.cells), self.ground
+            elif part == "y":
+                text = fit(found.below, found.cells)
+            else:
+                text = loss_text(found.position.loss, found.cells)
+            if number == self.at:
+                style = style + self.style("generated") + self.style("cursor")
+            line.append(text, style)
+            line.append("│" if self.plain else " ", self.style("muted"))
+        return line
+
+    def selectable(self, index: int) -> bool:
+        return False  # the cursor stands on a position, not on a line
+
+    # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _go(self, at: int) -> None:
+        count = len(self._positions)
+        if not count:
+            return
+        self.at = max(0, min(at, count - 1))
+        self.rebuild()
+        where = [index for index, (stretch, _) in enumerate(self._lines) if stretch and self._holds(stretch)]
+        height = max(1, self.size.height - len(self._head))
+        if where and where[0] < self.scroll_offset.y:
+            self.scroll_to(y=where[0], animate=False)
+        elif where and where[-1] >= self.scroll_offset.y + height:
+            self.scroll_to(y=min(where[0], where[-1] - height + 1), animate=False)
+
+    def _holds(self, stretch: Stretch) -> bool:
+        return stretch.number <= self.at < stretch.number + len(stretch.columns)
+
+    def _vertically(self, direction: int) -> None:
+        """To the stretch below or above, staying as near to the column as it goes."""
+        stretches = list(dict.fromkeys(stretch.number for stretch, _ in self._lines if stretch and stretch.columns))
+        now = max((index for index, first in enumerate(stretches) if first <= self.at), default=0)
+        if not 0 <= now + direction < len(stretches):
+            return
+        ends = [*stretches[1:], len(self._positions)]
+        target = now + direction
+        self._go(min(stretches[target] + self.at - stretches[now], ends[target] - 1))
+
+    def action_scroll_up(self) -> None:
+        self._vertically(-1)
+
+    def action_scroll_down(self) -> None:
+        self._vertically(1)
+
+    def action_scroll_left(self) -> None:
+        self._go(self.at - 1)
+
+    def action_scroll_right(self) -> None:
+        self._go(self.at + 1)
+
+    def action_page_up(self) -> None:
+        self._another_row(-1)
+
+    def action_page_down(self) -> None:
+        self._another_row(1)
+
+    def _another_row(self, direction: int) -> None:
+        rows, first = (self.found.shown if self.found else ()), 0
+        starts = [first := first + count for count in [0, *(len(row.positions) for row in rows)]][:-1]
+        now = max((index for index, start in enumerate(starts) if start <= self.at), default=0)
+        if starts:
+            self._go(starts[max(0, min(now + direction, len(starts) - 1))])
+
+    def action_scroll_home(self) -> None:
+        self._go(0)
+
+    def action_scroll_end(self) -> None:
+        self._go(len(self._positions) - 1)
+
+
+class BatchScreen(RunView):
+    PLACE = "batch"
+    BINDINGS = bindings("batch")
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._list = BatchLines(run.name)
+
+    def lines(self) -> Lines:
+        return self._list
+
+    def path(self) -> Path:
+        return batch.path_of(self.run_shown)
+
+    def read(self) -> Batch | None:
+        return batch.newest(self.run_shown)
+
+    def show(self, found: Batch | None, problem: str) -> None:
+        self._list.show(found, problem)
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        found = self._list.found
+        for row in found.table() if found else ():
+            yield tuple(map(visible, row))
+
+    def action_ask(self) -> None:
+        self.act(
+            lambda: launch.show_batch(self.run_shown) and None, "asked: it comes after the step that is being made"
+        )

@@ -1,0 +1,115 @@
+"""What the form says of a run's cost, and measuring a few real steps for the time that it will take."""
+
+from __future__ import annotations
+
+from textual import work
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan.cost import cost
+from tui_llm.training.plan.fields import settle
+from tui_llm.training.plan.follow import duration
+from tui_llm.training.plan.timing import Measurement, Rate
+from tui_llm.training.run.settings import PRESETS, TrainingSettings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.live import deliver, is_live
+
+
+def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
+    found = cost(settings, shape)
+    return (
+        f"{fmt.parameters(found.parameters)} parameters · about {memory(found.memory_bytes)} · "
+        f"{fmt.parameters(found.tokens)} tokens · {found.flops:.1e} FLOPs"
+    )
+
+
+def memory(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
+    found = cost(settings, shape)
+    fewer = f", with {rate.rows} rows at once" if rate.rows < settings.batch_size else ""
+    return (
+        f"{fmt.compact(rate.tokens_per_second)} tokens/s on {rate.device} ({rate.steps} measured steps{fewer}): "
+        f"{duration(rate.seconds(found.tokens))} for all {fmt.count(settings.steps)} steps, evaluations not counted"
+    )
+
+
+class Estimating(Widget):
+    """The part of the form that tells what a run will cost."""
+
+    _measurement: Measurement | None = None
+    _asked = 0  # measurements asked for: an answer to an older one is dropped
+
+    @property
+    def given(self) -> dict[str, str]:
+        raise NotImplementedError
+
+    @property
+    def preset(self) -> str:
+        raise NotImplementedError
+
+    def text(self, name: str) -> str:
+        raise NotImplementedError
+
+    def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
+        raise NotImplementedError
+
+    def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
+        line = cost_line(*settled) if settled else "what it costs is known when all fields are right"
+        self.query_one("#cost", Static).update(Content(line))
+
+    def forget_estimate(self) -> None:
+        """Stops what is being measured: it would be another run's."""
+        self._asked += 1
+        self._stop()
+        self._tell("ctrl+e measures a few real steps for the time it will take")
+
+    def _stop(self) -> None:
+        measurement, self._measurement = self._measurement, None
+        if measurement is not None:
+            measurement.cancel()
+
+    def on_unmount(self) -> None:
+        self._asked += 1
+        self._stop()
+
+    def action_estimate(self) -> None:
+        if self._measurement is not None:
+            self.forget_estimate()
+            return
+        if self.first_wrong(without=("corpus", "name")):
+            return
+        self._asked += 1
+        self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
+        self._measure(self._asked, self.given, self.preset, self.text("device"))
+
+    @work(thread=True, group="estimate")
+    def _measure(self, number: int, given: dict[str, str], preset: str, device: str) -> None:
+        try:
+            settings, shape, _ = settle(given, PRESETS[preset])
+            measurement = Measurement(settings, shape, device)
+            self.app.call_later(self._measuring, number, measurement)
+            line = rate_line(measurement.take(), settings, shape)
+        except UserError as error:
+            line = str(error)
+        deliver(self, self._measured, number, line)
+
+    def _measuring(self, number: int, measurement: Measurement) -> None:
+        if number == self._asked and is_live(self):
+            self._measurement = measurement
+        else:
+            measurement.cancel()
+
+    def _measured(self, number: int, line: str) -> None:
+        if number == self._asked:
+            self._measurement = None
+            self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        self.query_one("#estimate", Static).update(Content(visible(line)))

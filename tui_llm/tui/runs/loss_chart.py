@@ -1,0 +1,251 @@
+"""The loss over the steps: training, validation, moving averages, other runs, and the lines that a loss must beat.
+
+The lines differ by their marks, not only by colour. A chart is at most two points a column (`decimate`), and is
+painted at most twice a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from tui_llm.common.display import truncate, visible
+from tui_llm.training.run.curve import Average, Point, decimate, within
+from tui_llm.tui.kit.format import compact
+from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
+from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
+
+TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
+LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, the known floor, a shipped model
+OTHERS = "+o*#"  # other runs laid over this one
+OTHERS_COLOURS = ("success", "error", "secondary", "accent")
+NAMED_FROM = 30  # columns from which a horizontal line carries its name
+ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
+
+Level = tuple[str, float]
+"""A horizontal line: its name, and the loss that it stands at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another run's training loss; its `averages` are over the same shares of its steps as this run's."""
+
+    name: str
+    train: Sequence[Point] = ()
+    averages: Sequence[Average] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    train: Sequence[Point] = ()
+    validation: Sequence[Point] = ()
+    levels: Sequence[Level] = field(default=())  # at most one for each of `LINES`
+    averages: Sequence[Average] = ()  # of `train`
+    others: Sequence[Other] = ()  # at most one for each of `OTHERS`
+
+    def lines(self) -> Iterable[Sequence[Point]]:
+        """Everything that has steps."""
+        return (self.train, self.validation, *(other.train for other in self.others))
+
+
+class LossChart(Chart):
+    """Shows `Curves`: a view of them that keys change. `log_axis` makes the loss axis logarithmic, `smoothing` says
+    which of the averages is drawn (0: none), `zoomed` and `panned` which of the steps."""
+
+    DEFAULT_CSS = """
+    LossChart { width: 1fr; height: 1fr; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.curves = Curves()
+        self.log_axis = False
+        self.smoothing = 0
+        self.zoomed = 0  # at which of ZOOMS
+        self.panned = 0  # halves of the range in sight, back from the newest step
+
+    def show(self, curves: Curves) -> None:
+        """Shows `curves`, now or, where the last repaint was just now, half a second after it."""
+        if curves == self.curves:
+            return
+        self.curves = curves
+        self.repaint_soon()
+
+    # ── the view ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def toggle_log(self) -> None:
+        self.log_axis = not self.log_axis
+        self.refresh()
+
+    def smooth(self) -> None:
+        """The next wider average; after the widest, none."""
+        self.smoothing = (self.smoothing + 1) % (len(self.curves.averages) + 1)
+        self.refresh()
+
+    def zoom(self, direction: int) -> None:
+        """Fewer steps (+1) or more (−1), up to the newest one."""
+        self.zoomed = min(len(ZOOMS) - 1, max(0, self.zoomed + direction))
+        self.panned = 0
+        self.refresh()
+
+    def pan(self, direction: int) -> None:
+        """Half a range on (+1) or back (−1), as far as there are steps."""
+        furthest = math.ceil(2 / ZOOMS[self.zoomed][0]) - 2
+        self.panned = min(furthest, max(0, self.panned - direction))
+        self.refresh()
+
+    def _average(self, averages: Sequence[Average]) -> Average | None:
+        return averages[self.smoothing - 1] if 0 < self.smoothing <= len(averages) else None
+
+    def range(self) -> tuple[float, float]:
+        """The first and the last step in sight."""
+        steps = [line[end][0] for line in self.curves.lines() if line for end in (0, -1)]
+        first, last = min(steps), max(steps)
+        span = (last - first) * ZOOMS[self.zoomed][0]
+        left = max(float(first), last - span - self.panned * span / 2)
+        return left, left + span if span > 0 else left + 1
+
+    def _scale(self) -> Callable[[float], float]:
+        return log10 if self.log_axis else float
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def render(self) -> Text:
+        width, height = self.size
+        if width < 1 or height < 1:
+            return Text()
+        curves = self.curves
+        if not any(math.isfinite(value) for line in curves.lines() for _, value in line):
+            return Text(truncate("no step has been made yet", width), style="dim", no_wrap=True)
+        left, right = self.range()
+        axis = self._axis(left, right)
+        legend = self._legend(width, height, left, right, axis) if height >= 7 else []
+        if axis is None:
+            return Text("\n").join([*legend, Text(truncate("no loss was noted in these steps", width), style="dim")])
+        return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])
+
+    def _axis(self, left: float, right: float) -> tuple[float, float] | None:
+        """The lowest and the highest loss in sight, with some room; None where there is none."""
+        values = [value for line in self.curves.lines() for _, value in within(line, left, right)]
+        if not values:
+            return None
+        if not self.zoomed:  # a line far above what is zoomed into would leave it no room
+            values += [value for _, value in self._levels() if math.isfinite(value)]
+        if self.log_axis:
+            values = [max(v, SMALLEST) for v in values]
+        low, high = min(values), max(values)
+        if high - low < 1e-9 * max(1.0, abs(high)):  # all equal: some room around it
+            return low / 1.1 - (not self.log_axis) * 0.1, high * 1.1 + (not self.log_axis) * 0.1
+        room = 0.0 if self.log_axis else 0.04 * (high - low)
+        return low - room, high + room
+
+    def _levels(self) -> Sequence[Level]:
+        return self.curves.levels[: len(LINES)]
+
+    def _beside(self, width: int, height: int, axis: tuple[float, float]) -> list[Level]:
+        """The levels whose names stand on their lines: where two would share a row, the first."""
+        scale, (low, high) = self._scale(), axis
+        found: list[Level] = []
+        for name, value in self._levels():
+            apart = [abs(scale(value) - scale(v)) / (scale(high) - scale(low)) * height for _, v in found]
+            if width >= NAMED_FROM and low <= value <= high and all(rows > 2 for rows in apart):
+                found.append((name, value))
+        return found
+
+    def _legend(
+        self, width: int, height: int, left: float, right: float, axis: tuple[float, float] | None
+    ) -> list[Text]:
+        """The names of what is drawn, on one line or, where there is room, two or three: shorter ones where those in full
+        would be cut."""
+        full = self._legend_of(("training", "validation"), width, height, left, right, axis)
+        if not any(row.plain.endswith("…") for row in full):
+            return full
+        return self._legend_of(("train", "val"), width, height, left, right, axis)
+
+    def _legend_of(
+        self,
+        names: tuple[str, str],
+        width: int,
+        height: int,
+        left: float,
+        right: float,
+        axis: tuple[float, float] | None,
+    ) -> list[Text]:
+        curves, parts = self.curves, []
+        if curves.train:
+            parts.append(("⣀⡠", names[0], curves.train[-1][1], self._train_colour()))
+        if curves.validation:
+            value = curves.validation[-1][1]
+            parts.append((VALIDATION, names[1], value, self._colour("text-warning", "warning")))
+        average = self._average(curves.averages)
+        if average is not None and average.points:
+            name = f"mean of {average.window:,} steps ({100 * average.share:g} %)"
+            parts.append(("▀▄", name, average.points[-1][1], self._train_colour()))
+        for mark, colour, other in self._others():
+            line = self._other_line(other)
+            parts += [(mark, truncate(visible(other.name), 24), line[-1][1], colour)] if line else []
+        words = [
+            (f"{mark} {name} {compact(value)}", f"rgb({red},{green},{blue})")
+            for mark, name, value, (red, green, blue) in parts
+        ]
+        if self.zoomed:
+            named = ZOOMS[self.zoomed][1] if not self.panned else f"steps {left:,.0f} to {right:,.0f}"
+            words.insert(0, (named, "bold"))
+        words += [("log axis", "dim")] if self.log_axis else []
+        red, green, blue = self._faint(self._colour("foreground"), 0.35)
+        beside = {name for name, _ in self._beside(width, height, axis)} if axis is not None else set()
+        for mark, (name, value) in zip(LINES, self._levels(), strict=False):
+            away = "" if axis is None or axis[0] <= value <= axis[1] else " ↑" if value > axis[1] else " ↓"
+            if name not in beside:
+                words.append((f"{mark} {name} {compact(value)}{away}", f"rgb({red},{green},{blue})"))
+        lines, most = [Text(no_wrap=True)], 1 if height < 8 else 2 if height < 20 else 3
+        for word, style in words:
+            if lines[-1].plain and lines[-1].cell_len + len(word) > width and len(lines) < most:
+                lines.append(Text(no_wrap=True))
+            lines[-1].append(f"{word}  ", style=style)
+        for row in lines:
+            row.rstrip()
+            row.truncate(width, overflow="ellipsis")
+        return lines
+
+    def _train_colour(self) -> RGB:
+        return self._colour("text-primary", "primary")
+
+    def _others(self) -> list[tuple[str, RGB, Other]]:
+        """Mark, colour and curve of each other run."""
+        colours = [self._colour(f"text-{name}", name) for name in OTHERS_COLOURS]
+        return list(zip(OTHERS, colours, self.curves.others, strict=False))
+
+    def _other_line(self, other: Other) -> Sequence[Point]:
+        average = self._average(other.averages)
+        return average.points if average is not None else other.train
+
+    def _plotted(self, width: int, height: int, left: float, right: float, axis: tuple[float, float]) -> Text:
+        scale, curves, (low, high) = self._scale(), self.curves, axis
+        plot = self.blank(width, height, left, right)
+        plot.ylim(scale(low), scale(high))
+        ticks = (log_ticks if self.log_axis else nice_ticks)(low, high, min(8, max(2, height // 2)))
+        plot.yticks([scale(t) for t in ticks], [compact(t) for t in ticks] if width >= 16 else [""] * len(ticks))
+        grey = self._faint(self._colour("foreground"), 0.35)
+        levels = [(m, *level) for m, level in zip(LINES, self._levels(), strict=False) if low <= level[1] <= high]
+        for mark, _, value in levels:
+            plot.plot([left, right], [scale(value)] * 2, marker=mark, color=grey)
+
+        def draw(how: Callable[..., None], points: Sequence[Point], columns: int, marker: str, colour: RGB) -> None:
+            points = decimate(within(points, left, right), max(1, columns))
+            if points:
+                how([p[0] for p in points], [scale(p[1]) for p in points], marker=marker, color=colour)
+
+        average, blue = self._average(curves.averages), self._train_colour()
+        draw(plot.plot, curves.train, 2 * width, TRAIN, self._faint(blue, 0.55) if average else blue)
+        if average is not None:
+            draw(plot.plot, average.points, 2 * width, AVERAGE, blue)
+        for mark, colour, other in self._others():
+            draw(plot.scatter, self._other_line(other), width // 3, mark, colour)
+        draw(plot.scatter, curves.validation, width // 2, VALIDATION, self._colour("text-warning", "warning"))
+        for name, value in self._beside(width, height, axis):
+            plot.text(f" {name} = {value:.2f} ", right, scale(value), alignment="right", color=grey)
+        return self.built()

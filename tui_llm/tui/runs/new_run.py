@@ -1,0 +1,360 @@
+"""The form for a new training run. Each wrong field says beside it why; the rules are those of the worker."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from textual import events, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.widgets import Button, Input, Select, Static
+
+from tui_llm.common import paths
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import launch
+from tui_llm.training.plan.corpus_check import corpora_said, several
+from tui_llm.training.plan.fields import NAMES, for_steps, judge, judge_beside, settle, starting_model, text_of
+from tui_llm.training.run import pins
+from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.runs.estimate import Estimating
+from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
+from tui_llm.tui.tour.pane import left_of
+
+SETTLE = 0.15  # seconds without a key before files are looked at
+SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
+
+
+def free_name(corpus: str, preset: str) -> str:
+    """A name that no run has yet, such as `tales-toy` or `tales-toy-2`."""
+    try:
+        first = next(iter(several(corpus)), "")
+    except UserError:
+        first = corpus
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
+    base = f"{stem}-{preset}" if stem else preset
+    name, at = base, 1
+    while (paths.runs_dir() / name).exists():
+        at += 1
+        name = f"{base}-{at}"
+    return name
+
+
+def name_problem(name: str) -> str:
+    """Why `name` can't name a new run; empty where it can."""
+    try:
+        check_name(name)
+    except UserError as error:
+        return str(error)
+    return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""
+
+
+def shape(settings: TrainingSettings) -> str:
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
+
+
+class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
+    """Dismissed with the run, whose worker is started, or with None."""
+
+    BINDINGS = bindings("new_run")
+    DEFAULT_CSS = """
+    NewRunScreen { align: center middle; background: transparent; }
+    NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
+        background: $surface; padding: 0 1; }
+    NewRunScreen #rows { height: auto; max-height: 100%; }
+    NewRunScreen .group { color: $text-accent; text-style: bold; }
+    NewRunScreen .row { height: auto; min-height: 1; }
+    NewRunScreen .label { width: 17; }
+    NewRunScreen Field { width: 34; }
+    NewRunScreen #corpus-line Field { width: 1fr; }
+    NewRunScreen Select { width: 34; }
+    NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 20; }
+    NewRunScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
+    NewRunScreen .says.-wrong { color: $text-error; }
+    NewRunScreen #corpus-row .says { width: 100%; padding-left: 17; }
+    NewRunScreen #corpus-row { layout: vertical; }
+    NewRunScreen #corpus-line { height: 1; }
+    NewRunScreen #cost { height: auto; margin-top: 1; }
+    NewRunScreen #estimate { height: auto; color: $text-muted; }
+    NewRunScreen #buttons { height: 1; margin-top: 1; }
+    NewRunScreen Button { margin-right: 2; }
+    NewRunScreen #trouble { color: $text-error; height: auto; display: none; }
+    NewRunScreen #trouble.-some { display: block; }
+    """
+
+    def __init__(self, corpus: str = "") -> None:
+        super().__init__()
+        self._corpus = corpus
+        self._suggested = ""  # the name that the form chose itself
+        self._filled: dict[str, str] = {}  # what the preset, or the model to start from, says of each field
+        self._model: GPTConfig | None = None  # the shape of the model to start from
+        self._wrong: dict[str, str] = {"corpus": "?"}
+        self._unfit: dict[str, str] = {}  # what only a look at the disk has shown
+        self._said: dict[str, tuple[str, bool]] = {}  # what stands beside each field
+        self._settle: Timer | None = None
+        self._look: Timer | None = None
+        self._starting = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="form"):
+            with VerticalScroll(id="rows", can_focus=False):
+                with Vertical(id="corpus-row", classes="row"):
+                    with Horizontal(id="corpus-line"):
+                        yield Static(Content(LABELS["corpus"]), classes="label")
+                        yield CorpusField(
+                            self._corpus,
+                            placeholder="a text file, a folder, stories … (→ completes)",
+                            id="corpus",
+                            compact=True,
+                            suggester=CorpusSuggester(),
+                        )
+                    yield Static(id="corpus-says", classes="says")
+                for at, (title, names) in enumerate(GROUPS.items()):
+                    if at:
+                        yield Static(Content(title), classes="group")
+                    for name in names:
+                        yield row(name)
+            yield Static(id="cost")
+            yield Static(id="estimate")
+            yield Static(id="trouble")
+            with Horizontal(id="buttons"):
+                yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
+                yield Button("Estimate (ctrl+e)", id="measure", compact=True)
+                yield Button("Cancel (Esc)", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#form").border_title = Content("New training run")
+        self._changed()
+        self._check_corpus_soon()
+        self.query_one("#corpus", CorpusField).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        room = left_of(self)
+        self.set_class(room.width < 100, "-narrow")
+        # Whatever scrolls, the cost, the buttons and what went wrong stay in sight.
+        self.query_one("#rows").styles.max_height = max(1, room.height - 9)
+
+    # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def text(self, name: str) -> str:
+        field = self.query_one(f"#{name}")
+        return str(field.value) if isinstance(field, Input | Select) else ""
+
+    def on(self, name: str) -> bool:
+        return self.text(name) == "on"
+
+    @property
+    def preset(self) -> str:
+        return self.text("preset")
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The fields that the user has changed."""
+        own = MODELS_OWN if self.text("from_model").strip() else ()
+        return {
+            name: self.text(name) if name == "sample_prompt" else self.text(name).strip()
+            for name in NAMES
+            if name not in own and self.text(name) != self._filled.get(name)
+        }
+
+    def _baseline(self, given: dict[str, str]) -> dict[str, str]:
+        """What each field says where the user has not changed it."""
+        base = PRESETS[self.preset]
+        with suppress(UserError):  # the steps are no number: that is said beside them
+            base = for_steps(base, given)
+        texts = {name: text_of(base, name) for name in NAMES}
+        if self._model is not None:
+            m = self._model
+            texts |= {"layers": str(m.layers), "heads": str(m.heads), "width": str(m.width),
+                      "block_size": str(m.context), "tokenizer": self.text("from_model").strip()}  # fmt: skip
+        return texts
+
+    def _refill(self) -> None:
+        """Lets the fields that the user has not changed follow the preset and the model."""
+        given = self.given if self._filled else {}
+        before, self._filled = self._filled, self._baseline(given)
+        for name, text in self._filled.items():
+            field = self.query_one(f"#{name}")
+            if name in given or not isinstance(field, Input | Select):
+                continue
+            if field.value != text and (not before or field.value == before[name] or name in MODELS_OWN):
+                field.value = text
+        for name in MODELS_OWN:
+            self.query_one(f"#{name}").disabled = self._model is not None
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        event.stop()
+        self._changed()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.input.id == "corpus":
+            self._check_corpus_soon()
+        self._changed(settings=event.input.id not in ("corpus", "name"))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.focus_next()
+
+    def _changed(self, settings: bool = True) -> None:
+        self._suggest_name()
+        if settings:
+            self._refill()
+            self._unfit.clear()
+            self._examine_soon()
+        self._check_all()
+
+    def _suggest_name(self) -> None:
+        """Keeps the name in step with corpus and preset until the user types one."""
+        if self.text("name") in ("", self._suggested):
+            self._suggested = free_name(self.text("corpus"), self.preset)
+            self.query_one("#name", Input).value = self._suggested
+
+    # ── what is wrong ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_all(self) -> None:
+        self._says("preset", shape(PRESETS[self.preset]))
+        self._judge("name", name_problem(self.text("name")))
+        texts = {name: self.text(name).strip() for name in NAMES}
+        wrong = judge(texts, PRESETS[self.preset])
+        settings = None if wrong else from_fields(texts, PRESETS[self.preset])
+        wrong = {**self._unfit, **wrong}
+        wrong |= judge_beside(
+            self.text("nproc").strip(), shard=self.on("shard"), events=self.on("tensorboard"), settings=settings
+        )
+        for name in (*NAMES, *BESIDE):
+            own = self._model is not None and name in MODELS_OWN
+            self._judge(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
+
+    def _judge(self, name: str, problem: str, otherwise: str = "") -> None:
+        if problem:
+            self._wrong[name] = problem
+        else:
+            self._wrong.pop(name, None)
+        self._says(name, problem or otherwise, wrong=bool(problem))
+
+    def _says(self, name: str, line: str, wrong: bool = False) -> None:
+        if self._said.get(name) == (line, wrong):
+            return  # a form of thirty lines is not laid out anew for one
+        self._said[name] = (line, wrong)
+        says = self.query_one(f"#{name}-says", Static)
+        says.update(Content(("✗ " if wrong else "") + visible(line)))
+        says.set_class(wrong, "-wrong")
+
+    def _check_corpus_soon(self) -> None:
+        self._wrong["corpus"] = "it is still being looked at; try again"
+        if self._settle is not None:
+            self._settle.stop()
+        self._settle = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
+
+    @work(thread=True, exclusive=True, group="corpus")
+    def _check_corpus(self, text: str) -> None:
+        try:
+            problem, fact = "", corpora_said(text)
+        except UserError as error:
+            problem, fact = str(error), ""
+        deliver(self, self._corpus_checked, text, problem, fact)
+
+    def _corpus_checked(self, text: str, problem: str, fact: str) -> None:
+        if text == self.text("corpus"):
+            self._judge("corpus", problem or "", f"{fact} ({SEVERAL})")
+
+    def _examine_soon(self) -> None:
+        """Looks at the model, the vocabulary and the cost, off the screen's thread."""
+        self.forget_estimate()
+        if self._look is not None:
+            self._look.stop()
+        self._look = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
+
+    @work(thread=True, exclusive=True, group="examine")
+    def _examine(self, given: dict[str, str], preset: str) -> None:
+        unfit: dict[str, str] = {}
+        model, settled, field = None, None, "from_model"
+        try:
+            if given.get("from_model"):
+                model, field = starting_model(given["from_model"])[1], "block_size"
+            else:
+                field = "tokenizer"
+            settled = settle(given, PRESETS[preset])[:2]
+        except UserError as error:
+            unfit[field] = str(error)
+        deliver(self, self._examined, given, preset, model, settled, unfit)
+
+    def _examined(
+        self,
+        given: dict[str, str],
+        preset: str,
+        model: GPTConfig | None,
+        settled: tuple[TrainingSettings, GPTConfig] | None,
+        unfit: dict[str, str],
+    ) -> None:
+        if (given, preset) != (self.given, self.preset):
+            return
+        if model != self._model:
+            self._model = model
+            self._refill()
+        wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        self._unfit = {} if wrong else unfit
+        self._check_all()
+        self.show_cost(settled)
+
+    # ── what is done ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_leave)()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
+        """Goes to the first wrong field and says why it is; False where all are right."""
+        for name in (name for name in ("corpus", *LABELS) if name in self._wrong and name not in without):
+            self.trouble(f"{LABELS[name]}: {self._wrong[name]}")
+            self.query_one(f"#{name}").focus()
+            return True
+        return False
+
+    def action_start(self) -> None:
+        if self._starting or self.first_wrong():
+            return
+        self._starting = True
+        corpora = several(self.text("corpus"))
+        beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
+        self._start(self.text("name"), corpora, self.given, self.preset, self.text("device"), beside)
+
+    def trouble(self, line: str) -> None:
+        self._starting = False
+        trouble = self.query_one("#trouble", Static)
+        trouble.update(Content(visible(line)))
+        trouble.set_class(bool(line), "-some")
+
+    @work(thread=True, group="start")
+    def _start(
+        self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
+    ) -> None:
+        run = None
+        try:
+            settings, _, found = settle(given, PRESETS[preset])
+            folder = found.folder if found else None
+            run = launch.create(
+                name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
+            )
+            launch.start(run)
+        except (UserError, OSError) as error:
+            if run is not None and not run.checkpoints() and not run.alive():
+                run.delete()  # so that the same name can be tried again
+            deliver(self, self.trouble, " ".join(str(error).split()))
+        else:
+            deliver(self, self.dismiss, run)

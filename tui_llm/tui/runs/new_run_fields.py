@@ -1,0 +1,147 @@
+"""The form's fields: in which group each stands, what it is called, what is said about it, and what its choices are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual import events
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.suggester import Suggester
+from textual.widget import Widget
+from textual.widgets import Select, Static
+
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.model.device_names import DEVICES
+from tui_llm.training.plan.corpus_check import complete, complete_last, quoted
+from tui_llm.training.plan.fields import NAMES
+from tui_llm.training.run.settings import COMPILE, OPTIMISERS, PRECISIONS, PRESETS, SCHEDULES
+from tui_llm.tui.kit.widgets.field import Field
+
+OFF_ON = ("off", "on")
+CHOICES = {
+    "preset": tuple(PRESETS),
+    "device": DEVICES,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "compile": COMPILE,
+    "shard": OFF_ON,
+    "tensorboard": OFF_ON,
+}
+BESIDE = ("nproc", "shard", "tensorboard")  # how a run is made, beside its settings: they change none of its numbers
+MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # which a model to start from brings with it
+_GROUPS = {
+    "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
+    "Shape": ("layers", "heads", "width", "block_size", "dropout"),
+    "Optimiser and schedule": ("steps", "batch_size", "accumulation", "optimiser", "learning_rate", "schedule",
+        "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
+    "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
+         "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
+}  # fmt: skip
+_PLACED = {name for names in _GROUPS.values() for name in names}
+# A setting that has no place above stands at the end: there is none that can't be overridden.
+GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES if name not in _PLACED))}
+
+LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
+    "corpus": "corpus",
+    "from_model": "start from",
+    "validation_fraction": "held-out share",
+    "min_learning_rate": "lowest rate",
+    "warmup_steps": "warm-up steps",
+    "tokenizer": "vocabulary",
+    "nproc": "processes",
+    "tensorboard": "TensorBoard",
+}
+HINTS = {
+    "from_model": "a model; empty: random weights",
+    "tokenizer": "byte, gpt2 or a model's",
+    "validation_fraction": "never learned from, 0 to 1",
+    "layers": "blocks",
+    "heads": "in each block",
+    "width": "a multiple of the heads",
+    "block_size": "tokens in a row: the context",
+    "dropout": "share left out at random",
+    "batch_size": "rows at once",
+    "accumulation": "batches that make one step",
+    "steps": "updates of the weights, in all",
+    "optimiser": "muon: for the blocks' matrices",
+    "learning_rate": "the highest, after warm-up",
+    "schedule": "wsd: stable, then a line down",
+    "min_learning_rate": "at the end of the schedule",
+    "warmup_steps": "until the rate is at its highest",
+    "decay_fraction": "of the steps go down, in wsd",
+    "weight_decay": "pulls matrices towards zero",
+    "beta1": "average of the gradient",
+    "beta2": "average of its square",
+    "clip": "longest gradient; 0: any",
+    "nproc": "a GPU each; the cores shared out",
+    "shard": "on: each holds a part of the model",
+    "compile": "torch.compile; auto: on CUDA",
+    "precision": "of matrix products",
+    "tensorboard": "on: its event files too",
+    "seed": "of weights and order",
+    "eval_every": "steps between looks at held-out text",
+    "eval_batches": "of held-out text in each",
+    "checkpoint_every": "steps between checkpoints",
+    "sample_prompt": "what samples begin with",
+    "sample_tokens": "in each sample",
+}
+
+
+class CorpusField(Field):
+    """Several corpora, separated by commas. A list with one on each line can be pasted."""
+
+    def _on_paste(self, event: events.Paste) -> None:  # `Input` has its own after this, which takes the first line
+        lines = [line.strip() for line in event.text.splitlines() if line.strip()]
+        if len(lines) > 1:
+            event.text = ", ".join(map(quoted, lines))
+
+
+class CorpusSuggester(Suggester):
+    """Completes the last corpus from what lies in its folder."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        return await asyncio.to_thread(complete_last, value) if value else None
+
+
+class ModelSuggester(Suggester):
+    """Completes the name of a model or run, or a path."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        return await asyncio.to_thread(_model, value) if value else None
+
+
+def _model(text: str) -> str | None:
+    if "/" in text or text.startswith((".", "~")):
+        return complete(text)
+    try:
+        return next((m.name for m in lookup.every() if m.name.startswith(text) and m.name.isprintable()), None)
+    except OSError:
+        return None
+
+
+def entry(name: str) -> Widget:
+    if name in CHOICES:
+        choices = CHOICES[name]
+        return Select(
+            [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
+        )
+    suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
+    return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester)
+
+
+def row(name: str) -> Horizontal:
+    """A label, what is put in, and what is said about that."""
+    return Horizontal(
+        Static(Content(LABELS[name]), classes="label"),
+        entry(name),
+        Static(Content(HINTS.get(name, "")), id=f"{name}-says", classes="says"),
+        classes="row",
+    )

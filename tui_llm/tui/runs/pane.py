@@ -1,0 +1,360 @@
+"""Training: the watched run, as its directory tells it. It goes on without this pane, and is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from tui_llm.common import numbers
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.paths import run_model
+from tui_llm.training.plan import launch
+from tui_llm.training.run import gauges
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.snapshot import RunSnapshot
+from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import PANE_TITLES, PANES
+from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
+from tui_llm.tui.runs.run_watcher import RunWatcher
+from tui_llm.tui.runs.steering import SteersRun
+from tui_llm.tui.runs.words import duration, state_words
+from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
+
+WIDE = 96  # columns from which the sample stands beside the chart
+SAMPLE = 2000  # characters of a sample that are shown at most
+
+RESUMABLE = ("new", "stopped", "died", "failed")
+
+
+def state_line(snapshot: RunSnapshot) -> Content:
+    words, style = state_words(snapshot.status.state)
+    parts: list[str | tuple[str, str]] = [(words, f"bold {style}"), "  ", (visible(snapshot.name), "bold")]
+    if snapshot.status.state == "running" and snapshot.pause_asked:
+        parts.append(("  pausing: it saves first", "$text-muted"))
+    if snapshot.reading:
+        parts.append(("  reading its metrics …", "$text-muted"))
+    return Content.assemble(*parts)
+
+
+def facts_line(snapshot: RunSnapshot) -> Content:
+    """Corpus, preset, device, precision, size."""
+    config, status = snapshot.config, snapshot.status
+    parts = []
+    if config is not None:
+        names = [visible(place.rstrip("/").rsplit("/", 1)[-1]) for place in config.corpus]
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        parts.append(truncate(", ".join(names[:2]), 40) + more)
+        parts.append(f"preset {visible(config.preset)}")
+    device = status.device or (config.device if config else None)
+    if device:
+        parts.append(visible(device))
+    if status.precision:
+        parts.append(visible(status.precision))
+    if status.parameters:
+        parts.append(f"{fmt.parameters(status.parameters)} parameters")
+    if status.vocabulary:
+        parts.append(f"V = {fmt.count(status.vocabulary)}")
+    return Content.styled(" · ".join(parts), "$text-muted")
+
+
+def progress_line(snapshot: RunSnapshot, width: int) -> Content:
+    status = snapshot.status
+    head = f"step {fmt.count(status.step)} of {fmt.count(status.steps)} "
+    left = "" if snapshot.seconds_left is None else f"  {duration(snapshot.seconds_left)} left"
+    tail = f" {100 * snapshot.progress:.0f} %{left}"
+    room = min(60, width - len(head) - len(tail) - 2)
+    bar = ("▕", (fmt.bar(snapshot.progress, room), "$primary"), "▏") if room >= 4 else ()
+    return Content.assemble(head, *bar, tail)
+
+
+def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
+    last = snapshot.last
+    if last is None:
+        return Content()
+    parts: list[tuple[str, str]] = [("loss", fmt.number(last.loss, 3))]
+    if snapshot.last_validation is not None:
+        parts.append(("validation", fmt.number(snapshot.last_validation[1], 3)))
+    if snapshot.perplexity is not None and width >= 100:
+        parts.append(("perplexity", fmt.compact(snapshot.perplexity)))
+    parts += [("lr", f"{last.lr:.2e}"), ("gradient", fmt.compact(last.grad_norm))]
+    if snapshot.tokens_per_second is not None:
+        parts.append(("tokens/s", f"{snapshot.tokens_per_second:,.0f}"))
+    if snapshot.mfu is not None:
+        parts.append(("MFU", numbers.percent(snapshot.mfu)))
+    if snapshot.epoch is not None and width >= 90:
+        parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
+    if snapshot.memory_bytes is not None:
+        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes)))
+    if snapshot.gpu_use is not None:
+        parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
+    return _flowed(parts, width)
+
+
+def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
+    """Names with their values, as many on a line as it has room for: never one here and the other there."""
+    lines: list[list[Content]] = [[]]
+    room = 0
+    for name, value in parts:
+        part = Content.assemble((f"{name} ", "$text-muted"), (value, "bold"))
+        if lines[-1] and part.cell_length + 2 > room:
+            lines.append([])
+        room = (room if lines[-1] else width + 2) - part.cell_length - 2
+        lines[-1].append(part)
+    return Content("\n").join([Content("  ").join(line) for line in lines])
+
+
+def message_line(snapshot: RunSnapshot) -> Content:
+    """What the worker said, where that is news: nothing while all goes well."""
+    status = snapshot.status
+    if not (status.told or status.state in RESUMABLE):
+        return Content()
+    hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
+    if hint and status.fits:
+        hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
+    style = "$text-error" if status.state in ("failed", "died") or status.problem else "$text-muted"
+    return Content.assemble((hint, "bold $text-accent"), (visible(status.told), style))
+
+
+def sample_text(snapshot: RunSnapshot) -> Content:
+    """The newest text that the model wrote, as it learns."""
+    sample = snapshot.sample
+    if sample is None:
+        return Content.styled("what the model writes shows here after its first evaluation", "$text-muted")
+    return Content.assemble(
+        (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
+        (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
+        visible(sample.text[:SAMPLE], newlines=True),
+    )
+
+
+def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
+    """What the chart shows of a run, and of those that are laid over it."""
+    levels = [
+        ("ln V", snapshot.uniform_loss),
+        ("unigrams", snapshot.unigram_loss),
+        ("bigrams", snapshot.bigram_loss),
+        ("floor", snapshot.floor_loss),
+        *([] if snapshot.shipped is None else [(truncate(visible(snapshot.shipped[0]), 24), snapshot.shipped[1])]),
+    ]
+    return Curves(
+        snapshot.train,
+        snapshot.validation,
+        tuple((name, value) for name, value in levels if value is not None),
+        snapshot.averages,
+        tuple(Other(other.name, other.train, other.averages) for other in others),
+    )
+
+
+NOTHING = Content.assemble(
+    "No training run yet.\n",
+    ("n", "bold $text-accent"),
+    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own that"
+    " goes on when this window closes.",
+)
+
+
+class TrainingPane(SteersRun, Vertical, can_focus=True):
+    BINDINGS = bindings("training")
+    DEFAULT_CSS = """
+    TrainingPane { overflow: hidden; }
+    TrainingPane Static { width: 1fr; }
+    TrainingPane #run-head, TrainingPane #run-message { height: auto; max-height: 6; }
+    TrainingPane #run-message { display: none; max-height: 3; }
+    TrainingPane #run-message.-some { display: block; }
+    TrainingPane #run-body { height: 1fr; layout: vertical; display: none; }
+    TrainingPane.-run #run-body { display: block; }
+    TrainingPane #run-sample { height: auto; max-height: 4; }
+    TrainingPane.-flat #run-sample { max-height: 2; }
+    TrainingPane.-low #run-sample { display: none; }
+    TrainingPane.-wide #run-body { layout: horizontal; }
+    TrainingPane.-wide LossChart { width: 5fr; }
+    TrainingPane.-wide #run-sample { width: 3fr; height: 1fr; max-height: 100%; padding-left: 2; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="training", classes="pane")
+        self.border_title = Content(f"{PANES.index('training') + 1} {PANE_TITLES['training']}")
+        self.snapshot: RunSnapshot | None = None
+        self.others: tuple[RunSnapshot, ...] = ()
+        self._shown: dict[str, object] = {}
+
+    def compose(self) -> ComposeResult:
+        yield RunWatcher()
+        yield Static(Content("looking for a training run …"), id="run-head")
+        yield Static(id="run-message")
+        with Container(id="run-body"):
+            yield LossChart(id="run-chart")
+            yield Static(id="run-sample")
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_run_watcher_seen(self, message: RunWatcher.Seen) -> None:
+        message.stop()
+        before, now = self.snapshot, message.snapshot
+        self.snapshot, self.others = now, message.others
+        self._show()
+        seen = (before.name, before.checkpoint) if before else None
+        if now and now.checkpoint is not None and (now.name, now.checkpoint) != seen:
+            self.post_message(CheckpointSaved(now.name, now.checkpoint))
+        if now and before and now.name != before.name:
+            self.post_message(RunWatched(now.name))
+
+    def on_resize(self, _event: events.Resize) -> None:
+        width, height = self.content_size
+        self.set_class(width >= WIDE, "-wide")
+        self.set_class(height < 15 and width < WIDE, "-flat")
+        self.set_class(height < 11 and width < WIDE, "-low")
+        if self.snapshot is not None:
+            self._show()
+
+    def _show(self) -> None:
+        snapshot = self.snapshot
+        with self.app.batch_update():
+            self.set_class(snapshot is not None, "-run")
+            if snapshot is None:
+                self._put("#run-head", NOTHING)
+                self._put("#run-message", Content())
+                return
+            width, height = self.content_size
+            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot, width)]
+            if height >= 14:
+                lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
+            self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
+            self._put("#run-message", message_line(snapshot))
+            self._put("#run-sample", sample_text(snapshot))
+            self.query_one(LossChart).show(curves(snapshot, self.others))
+
+    def _put(self, selector: str, content: Content) -> None:
+        """Updates a part, if there is anything new: an equal one would be laid out and painted again."""
+        if self._shown.get(selector) != (key := (content.plain, content.markup)):
+            self._shown[selector] = key
+            part = self.query_one(selector, Static)
+            part.update(content)
+            part.set_class(bool(content.plain), "-some")
+
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """The curves as rows of cells, the header first: for copying."""
+        yield "step", "loss", "val_loss"
+        if self.snapshot is None:
+            return
+        train, validation = dict(self.snapshot.train), dict(self.snapshot.validation)
+        for step in sorted(train.keys() | validation.keys()):
+            yield (
+                str(step),
+                repr(train[step]) if step in train else "",
+                repr(validation[step]) if step in validation else "",
+            )
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def watcher(self) -> RunWatcher:
+        return self.query_one(RunWatcher)
+
+    @property
+    def run_watched(self) -> Run | None:
+        return self.watcher.run_watched
+
+    def follow(self, run: Run) -> None:
+        """Shows `run` from now on."""
+        self.watcher.follow(run)
+
+    def on_focus(self) -> None:
+        self.watcher.find()  # perhaps a run was started elsewhere
+
+    def on_app_focus(self) -> None:
+        self.watcher.find()
+
+    def action_new_run(self) -> None:
+        from tui_llm.tui.runs.new_run import NewRunScreen
+
+        self.app.push_screen(NewRunScreen(), self._made)
+
+    def _made(self, run: Run | None) -> None:
+        if run is not None:
+            self._come_forward(run)
+
+    def _come_forward(self, run: Run) -> None:
+        """Follows a run that was asked for elsewhere, where this pane may be out of sight."""
+        self.follow(run)
+        self.call_later(self.run_action, "screen.pane('training')")
+
+    def choose_run(self) -> None:
+        """Opens the table of all runs."""
+        from tui_llm.tui.runs.runs import RunsScreen
+
+        screen = RunsScreen(self.watcher.compared)
+
+        def left(choice: tuple[str, Run | None] | None) -> None:
+            self.watcher.compare(screen.marked_runs)
+            self._chosen(choice)
+
+        self.app.push_screen(screen, left)
+
+    def _chosen(self, choice: tuple[str, Run | None] | None) -> None:
+        """What the runs screen was left with: (`watch`, `open` or `new`, the run), or None."""
+        what, run = choice or ("", None)
+        if what == "new":
+            self.action_new_run()
+        elif run is None:
+            self.watcher.find()  # the watched one may have been deleted there
+        else:
+            if what == "open":
+                self.post_message(ModelChosen(run_model(run.name)))
+            self._come_forward(run)
+
+    def action_pause_run(self) -> None:
+        snapshot, run = self.snapshot, self.watcher.run_watched
+        if snapshot is None or run is None or not snapshot.status.alive:
+            self.say("nothing to pause: no run is being trained", "warning")
+        else:
+            self.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
+
+    def action_stop_run(self) -> None:
+        run = self.watcher.run_watched
+        if run is None:
+            self.say("nothing to stop: no run is being trained", "warning")
+        else:
+            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
+
+    def action_resume_run(self) -> None:
+        run = self.watcher.run_watched
+        if run is None or self.snapshot is None:
+            self.say("no run to resume; n makes one", "warning")
+        elif self.snapshot.status.state == "finished":
+            self.say("this run is finished; n makes a new one", "warning")
+        else:
+            self.act(lambda: launch.resume(run))
+
+    def action_open_run(self) -> None:
+        run = self.watcher.run_watched
+        if run is None or self.snapshot is None or self.snapshot.checkpoint is None:
+            self.say("no checkpoint to open yet", "warning")
+        else:
+            self.post_message(ModelChosen(run_model(run.name)))
+
+    def action_how_it_learned(self) -> None:
+        from tui_llm.tui.runs.pinned_history import LearnedScreen
+
+        self.app.push_screen(LearnedScreen(self.watcher.run_watched))
+
+    def action_log_axis(self) -> None:
+        self.query_one(LossChart).toggle_log()
+
+    def action_smooth(self) -> None:
+        self.query_one(LossChart).smooth()
+
+    def action_zoom_steps(self, direction: int) -> None:
+        self.query_one(LossChart).zoom(direction)
+
+    def action_pan_steps(self, direction: int) -> None:
+        self.query_one(LossChart).pan(direction)
+
+    def look(self) -> None:
+        self.watcher.look()

@@ -1,0 +1,158 @@
+"""What can be done to the run under the cursor of the Runs screen: resume, continue, stop, rename, export, compare, delete."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tui_llm.common import paths
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import FORCE
+from tui_llm.training.plan import launch
+from tui_llm.training.run.rename import rename
+from tui_llm.training.run.run import Run
+from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.kit.save import free_name
+from tui_llm.tui.runs.compare import CompareScreen
+
+
+def export(run: Run, folder: str) -> None:
+    """As `tui-llm export`, which it runs: opening a checkpoint needs torch, which this process doesn't import.
+
+    Raises `UserError` with what that says.
+    """
+    place = str(paths.absolute(folder))
+    done = subprocess.run(
+        [sys.executable, "-m", "tui_llm", "export", run.name, place],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=launch.environment(),
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
+        raise UserError(said.removeprefix("tui-llm: ").removesuffix(FORCE))
+
+
+class RunActions(ActsOnRuns):
+    """The part of the Runs screen that acts."""
+
+    marked: list[str]
+
+    @property
+    def selected(self) -> Run | None:
+        raise NotImplementedError
+
+    @property
+    def marked_runs(self) -> list[Run]:
+        raise NotImplementedError
+
+    def _ask(self, title: str, hint: str, text: str, take: Callable[[str], None]) -> None:
+        def answered(answer: str | None) -> None:
+            if answer is not None and answer.strip():
+                take(answer.strip())
+
+        self.app.push_screen(AskScreen(visible(title), hint, text), answered)
+
+    def action_resume_run(self) -> None:
+        run = self.selected
+        if run is not None:
+            if run.status().state == "finished":
+                self.say(f"{run.name} is finished", "warning")
+            else:
+                self.act(lambda: launch.resume(run))
+
+    def action_stop_run(self) -> None:
+        run = self.selected
+        if run is not None:
+            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
+
+    def action_delete_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        if run.alive():
+            self.say(f"{run.name} is being trained; stop it first", "warning")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.act(run.delete, f"{run.name} is deleted")
+
+        self.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
+
+    def action_continue_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        if run.status().alive:
+            self.say(f"{run.name} is being trained; stop it first", "warning")
+            return
+        status = run.status()
+
+        def more(answer: str) -> None:
+            try:
+                steps = int(answer.replace(",", "").replace("_", ""))
+            except ValueError:
+                self.say(f"{answer!r} is no number of steps; give a whole number above {status.steps:,}", "error")
+                return
+            self.act(lambda: _continue(run, steps), f"{run.name} goes on to step {steps:,}")
+
+        hint = f"steps in all, more than {status.steps:,}: the learning rate of what is left follows the new schedule"
+        self._ask(f"Continue {run.name}", hint, str(2 * status.steps), more)
+
+    def action_rename_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        if run.status().alive:
+            self.say(f"{run.name} is being trained; stop it first, then rename it", "warning")
+            return
+
+        def named(name: str) -> None:
+            def do() -> None:
+                rename(run, name)
+                self.marked = [name if marked == run.name else marked for marked in self.marked]
+
+            self.act(do, f"{run.name} is now {name}")
+
+        self._ask(f"Rename {run.name}", "letters, digits, '.', '_' and '-', at most 64", run.name, named)
+
+    def action_export_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        if not run.checkpoints():
+            self.say(f"{run.name} has no checkpoint yet", "warning")
+            return
+
+        def write(folder: str) -> None:
+            self.say(f"writing {folder} …")
+            self.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
+
+        free = free_name(Path(run.name))
+        self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)
+
+    def action_compare_runs(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        chosen = {one.name: one for one in (*self.marked_runs, run)}
+        if len(chosen) < 2:
+            self.say(
+                "one run alone: mark others with Space first, then compare them with the one under the cursor",
+                "warning",
+            )
+            return
+        self.app.push_screen(CompareScreen(list(chosen.values())))
+
+
+def _continue(run: Run, steps: int) -> None:
+    launch.extend(run, steps)
+    launch.start(run)

@@ -1,0 +1,116 @@
+"""What the table of runs shows of each: plain numbers and words, and the cells made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from tui_llm.common.display import truncate, visible
+from tui_llm.common.errors import UserError
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.snapshot import last_sign, last_validation, loss_glimpse, unreadable
+from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.runs.words import state_words
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARK = 12  # cells of a sparkline
+PROBLEM = 40  # cells of what is wrong with a run, in its place; watching the run tells all of it
+MARK = "◆"  # before the name of a run that the chart shows too
+COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run's line, all of it plain numbers and words."""
+
+    name: str
+    state: str
+    step: int
+    steps: int
+    loss: float | None
+    val_loss: float | None
+    losses: tuple[float, ...]
+    size: int
+    preset: str
+    changed: float
+    alive: bool
+    problem: str = ""  # what is wrong with its files, in one line of raw text
+
+
+class RowReader:
+    """Reads what the table shows of runs, again and again; a run's metrics only where they have grown since."""
+
+    def __init__(self) -> None:
+        self._losses: dict[str, tuple[tuple[int, int, int], float | None, tuple[float, ...]]] = {}
+
+    def read(self, run: Run) -> RunRow:
+        """Never raises on what it finds."""
+        try:
+            return self._read(run)
+        except Exception as error:  # whatever it is: this row says so, and the others are shown
+            status = unreadable(run, error)
+            return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, status.problem)
+
+    def _read(self, run: Run) -> RunRow:
+        mark = _mark(run)
+        known = self._losses.get(run.name)
+        if known is None or known[0] != mark:
+            known = (mark, last_validation(run.metrics_path), tuple(loss_glimpse(run.metrics_path, SPARK)))
+            self._losses[run.name] = known
+        return row_of(run, known[1], known[2])
+
+
+def _mark(run: Run) -> tuple[int, int, int]:
+    """Changes when the run's metrics do."""
+    try:
+        stat = run.metrics_path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRow:
+    status, last = run.status(), run.last_metric()
+    try:
+        preset = run.config().preset
+    except UserError:
+        preset = "?"
+    try:
+        size = run.size()
+    except OSError:  # a checkpoint went away just now
+        size = 0
+    return RunRow(
+        run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
+        losses, size, preset, last_sign(run), status.alive, status.problem,
+    )  # fmt: skip
+
+
+def spark(values: tuple[float, ...]) -> str:
+    """Heights of `values` as block characters, from the lowest to the highest."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((v - low) / span * len(BLOCKS)))] for v in values)
+
+
+def size_text(size: int) -> str:
+    for unit, letters in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {letters}"
+    return f"{size} B"
+
+
+def cells(row: RunRow, marked: bool = False) -> tuple[Text, ...]:
+    words, _style = state_words(row.state)
+    return (
+        Text(f"{MARK} {visible(row.name)}" if marked else visible(row.name)),
+        Text(words),
+        Text(f"{fmt.count(row.step)}/{fmt.count(row.steps)}", justify="right"),
+        Text("" if row.loss is None else fmt.number(row.loss, 3), justify="right"),
+        Text("" if row.val_loss is None else fmt.number(row.val_loss, 3), justify="right"),
+        Text(truncate(f"! {visible(row.problem)}", PROBLEM)) if row.problem else Text(spark(row.losses)),
+        Text(size_text(row.size), justify="right"),
+        Text(visible(row.preset)),
+    )

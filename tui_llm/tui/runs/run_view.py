@@ -1,0 +1,104 @@
+"""A full screen on one file of a run's directory: reads it off the screen's thread, and again when it has changed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from textual import work
+from textual.app import ComposeResult
+from textual.screen import Screen
+
+from tui_llm.common.errors import UserError
+from tui_llm.training.run.run import Run
+from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.over import copy_rows
+from tui_llm.tui.kit.widgets.bars import KeyBar
+from tui_llm.tui.kit.widgets.lines import Lines
+
+INTERVAL = 0.5  # seconds between two looks at the file
+
+
+class RunView(BaseScreen, Screen[None], ActsOnRuns):
+    """A list and its keys. Subclasses say which file, how it is read, and show what was read."""
+
+    PLACE = ""  # whose keys the footer shows
+    DEFAULT_CSS = """
+    RunView Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
+    RunView KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
+        link-background: $panel; link-color: $text; }
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run_shown = run
+        self._mark: tuple[int, int] | None = (-1, -1)  # no file is like that: the first look reads
+        self._busy = False
+
+    @abstractmethod
+    def lines(self) -> Lines:
+        """Makes the list."""
+
+    @abstractmethod
+    def path(self) -> Path:
+        """The file."""
+
+    @abstractmethod
+    def read(self) -> Any:
+        """What is in the file, in the looking thread. Raises `UserError`."""
+
+    @abstractmethod
+    def show(self, found: Any, problem: str) -> None:
+        """Shows what was read, or why it couldn't be (one line of foreign text)."""
+
+    @abstractmethod
+    def table(self) -> Iterable[tuple[str, ...]]:
+        """Rows of cells, the header first: for copying."""
+
+    def compose(self) -> ComposeResult:
+        yield self.lines()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.query_one(Lines).focus()
+        self.query_one(KeyBar).show(self.PLACE)
+        self.set_interval(INTERVAL, self.look)
+        self.look()
+
+    def look(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._look()
+
+    @work(thread=True, group="look")
+    def _look(self) -> None:
+        try:
+            mark = self._stat()
+            if mark == self._mark:
+                return
+            found, problem = None, ""
+            try:
+                found = self.read()
+            except (UserError, OSError) as error:
+                problem = " ".join(str(error).split())
+            self._mark = mark
+        finally:
+            self._busy = False
+        deliver(self, self.show, found, problem)
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            stat = self.path().stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size
+
+    def action_copy(self) -> None:
+        self.say(copy_rows(self.app, list(self.table())))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

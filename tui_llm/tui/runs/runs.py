@@ -1,0 +1,177 @@
+"""Every training run on this machine, as a table. What can be done to one is in `run_actions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.widgets import DataTable, Static
+
+from tui_llm.training.plan import launch
+from tui_llm.training.run.run import Run, runs
+from tui_llm.tui.keymap import bindings, footer
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.widgets.grid import Grid
+from tui_llm.tui.runs.loss_chart import OTHERS
+from tui_llm.tui.runs.run_actions import RunActions
+from tui_llm.tui.runs.run_rows import COLUMNS, RowReader, RunRow, cells
+
+REFRESH = 2.0  # seconds, while a run is alive
+WHOLE = 90  # columns of a terminal from which all of the table is shown
+
+
+class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
+    """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
+    watched one, at first the `marked` ones."""
+
+    BINDINGS = bindings("runs")
+    DEFAULT_CSS = """
+    RunsScreen { align: center middle; background: transparent; }
+    RunsScreen #runs-window { width: 110; max-width: 100%; height: auto; max-height: 90%; min-height: 6;
+        border: round $primary; background: $surface; }
+    RunsScreen DataTable { height: auto; max-height: 100%; background: $surface; }
+    RunsScreen #runs-none { padding: 0 1; }
+    RunsScreen #runs-keys { padding: 0 1; color: $text-muted; height: auto; dock: bottom; }
+    RunsScreen .-hidden { display: none; }
+    """
+
+    def __init__(self, marked: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.marked = list(marked)
+        self.rows: tuple[RunRow, ...] = ()
+        self._columns: Sequence[str] = COLUMNS
+        self._runs: dict[str, Run] = {}
+        self._reader = RowReader()
+        self._timer: Timer | None = None
+        self._busy = self._again = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="runs-window"):
+            yield Static(Content("looking for runs …"), id="runs-none")
+            yield Grid(id="runs-table", cursor_type="row", zebra_stripes=False)
+            own = [command for command in footer("runs") if "runs" in command.footer]
+            # A key and its word stay together where the line breaks.
+            keys = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own)
+            yield Static(Content(keys), id="runs-keys")
+
+    def on_mount(self) -> None:
+        window = self.query_one("#runs-window")
+        window.border_title = Content("Training runs")
+        table = self.query_one(DataTable)
+        # Where the last column would be cut to a letter, it is left out: opening or comparing a run tells its preset too.
+        self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
+        for name in self._columns:
+            table.add_column(Text(name), key=name)
+        table.set_class(True, "-hidden")
+        self._timer = self.set_interval(REFRESH, self.look, pause=True)
+        self.look()
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def look(self) -> None:
+        """Reads all runs anew, off the screen's thread; where they are being read, once more after that: what has just been
+        done to one may have come too late for it."""
+        self._again = self._busy
+        if not self._busy:
+            self._busy = True
+            self._look()
+
+    @work(thread=True, group="runs")
+    def _look(self) -> None:
+        try:
+            launch.reap()
+            found = {run.name: run for run in runs()}
+            rows = sorted(map(self._reader.read, found.values()), key=lambda row: (not row.alive, -row.changed))
+        finally:
+            self._busy = False
+        deliver(self, self._show, found, tuple(rows))
+
+    def _show(self, found: dict[str, Run], rows: tuple[RunRow, ...]) -> None:
+        if self._timer is None:
+            return
+        if self._again:
+            self.look()
+        if any(row.alive for row in rows):
+            self._timer.resume()
+        else:
+            self._timer.pause()
+        self._runs = found
+        table, none = self.query_one(DataTable), self.query_one("#runs-none", Static)
+        with self.app.batch_update():
+            if [row.name for row in rows] != [row.name for row in self.rows]:
+                selected = self.selected
+                table.clear()
+                for row in rows:
+                    table.add_row(*cells(row, row.name in self.marked)[: len(self._columns)], key=row.name)
+                if selected is not None and selected.name in found:
+                    table.move_cursor(row=table.get_row_index(selected.name))
+            else:
+                for row, before in zip(rows, self.rows, strict=True):
+                    if row != before:
+                        for column, cell in zip(self._columns, cells(row, row.name in self.marked), strict=False):
+                            table.update_cell(row.name, column, cell, update_width=True)
+            self.rows = rows
+            table.set_class(not rows, "-hidden")
+            none.set_class(bool(rows), "-hidden")
+            none.update(Content("no training run yet: n makes one"))
+        if rows and self.app.focused is None:
+            table.focus()
+
+    @property
+    def selected(self) -> Run | None:
+        table = self.query_one(DataTable)
+        if not self.rows or not 0 <= table.cursor_row < len(self.rows):
+            return None
+        return self._runs.get(self.rows[table.cursor_row].name)
+
+    @property
+    def marked_runs(self) -> list[Run]:
+        """In the order in which they were marked; those that are gone are left out."""
+        return [self._runs[name] for name in self.marked if name in self._runs]
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.action_watch_run()
+
+    def action_watch_run(self) -> None:
+        if self.selected is not None:
+            self.dismiss(("watch", self.selected))
+
+    def action_mark_run(self) -> None:
+        run = self.selected
+        if run is None:
+            return
+        self.marked = [name for name in self.marked if name in self._runs]
+        if run.name in self.marked:
+            self.marked.remove(run.name)
+        elif len(self.marked) == len(OTHERS):
+            self.say(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
+            return
+        else:
+            self.marked.append(run.name)
+        row = next(row for row in self.rows if row.name == run.name)
+        self.query_one(DataTable).update_cell(
+            run.name, "run", cells(row, run.name in self.marked)[0], update_width=True
+        )
+
+    def action_open_run(self) -> None:
+        run = self.selected
+        if run is not None and run.checkpoints():
+            self.dismiss(("open", run))
+        elif run is not None:
+            self.say(f"{run.name} has no checkpoint yet", "warning")
+
+    def action_new_run(self) -> None:
+        self.dismiss(("new", None))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

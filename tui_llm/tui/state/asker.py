@@ -1,0 +1,402 @@
+"""The one thread that asks the engine. The newest reading wins, a stream draws in between, nothing else is queued."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from textual.message import Message
+
+from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.engine import Engine
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
+from tui_llm.facts.request import Question, Request
+from tui_llm.tui.state.lab import END_OF_TEXT
+from tui_llm.tui.state.messages import (
+    Answered,
+    Drawn,
+    Failed,
+    GenerationEnded,
+    ModelsListed,
+    Opened,
+    Progress,
+    ReadingReady,
+)
+
+log = logging.getLogger("tui_llm.tui")
+
+REPAINT_SECONDS = (
+    0.25  # a stream is shown at most four times a second: a paint of all panes is some 12 KiB for the terminal
+)
+IDLE_SECONDS = 1.0  # nothing was asked for so long: the time to collect garbage
+# Python's own (700, 10, 10) walk all that the screen holds several times while someone scrolls, 6 to 15 ms each time.
+COLLECT_AFTER = (10_000, 10, 50)
+SPEED_TOKENS = 32  # the speed shown is that of so many last tokens
+
+
+def one_line(error: BaseException) -> str:
+    """What a person is told about an exception. The rest goes to the log."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split()) or "no reason given"
+    first = " ".join(str(error).split())[:200]
+    return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
+
+
+def quiet_collector() -> None:
+    """No garbage collection until `settle_collector`: there is none to find while torch is imported."""
+    if not gc.get_freeze_count():
+        gc.disable()
+
+
+def settle_collector() -> None:
+    """Spares later collections what torch and the model brought: some 300,000 objects that live as long as the
+    process. A full collection that walks them holds up the screen for a quarter of a second, in the midst of typing.
+    """
+    if not gc.isenabled():
+        gc.freeze()  # once a process: what is frozen is never collected
+        gc.set_threshold(*COLLECT_AFTER)
+        gc.enable()
+
+
+class Generation:
+    """A running draw of tokens. The asker's thread alone changes it, but for `stop` and `sampler`."""
+
+    def __init__(self, number: int, request: Request, seed: int, count: int) -> None:
+        self.number = number
+        self.request = request
+        self.seed = seed
+        self.left = count
+        self.stop = threading.Event()
+        self.pending: list[GeneratedToken] = []
+        self.shown_at = 0.0
+        self._times: deque[float] = deque(maxlen=SPEED_TOKENS + 1)  # when the last tokens were there
+
+    def begin(self) -> None:
+        """The first token is drawn from now on."""
+        if not self._times:
+            self._times.append(time.perf_counter())
+
+    def took(self, tokens: list[GeneratedToken]) -> None:
+        self.pending += tokens
+        self._times += [time.perf_counter()] * len(tokens)
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens a second over the last ones, the readings that were shown between them included."""
+        seconds = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
+        return (len(self._times) - 1) / seconds if seconds > 0 else None
+
+    @property
+    def index(self) -> int:
+        return len(self.request.continuation)
+
+
+class Asker:
+    """`post` is called from the thread with messages; it must be thread-safe (`post_message` is)."""
+
+    def __init__(self, open_engine: Callable[[], Engine], post: Callable[[Message], object]) -> None:
+        self._open_engine = open_engine
+        self._post = post
+        self._engine: Engine | None = None
+        self._wake = threading.Condition()
+        self._slot: Request | None = None
+        self._model: str | None = None
+        self._abandoned = False  # the model that is being opened is not wanted any more
+        self._opened: str | None = None
+        self._questions: dict[type[Question], Question] = {}  # the newest of each kind
+        self._want_models = False
+        self._want_refresh = False
+        self._generation: Generation | None = None
+        self._generations = 0
+        self._closing = False
+        self._writing = False  # what is being answered writes a file
+        self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
+
+    # ── from the screen's thread ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, model: str) -> None:
+        self._model = model
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after what it is doing now, and after what is still to be written; does not wait for it."""
+        with self._wake:
+            self._closing = True
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._wake.notify()
+
+    def finish(self) -> None:
+        """After `close`: waits until everything that the user asked to be written is, and for nothing else."""
+        while self._thread.is_alive():
+            with self._wake:
+                if not self._writing and self._to_write() is None:
+                    return
+            self._thread.join(0.02)
+
+    def read(self, request: Request) -> None:
+        """Replaces a request that has not been answered yet."""
+        with self._wake:
+            self._slot = request
+            self._wake.notify()
+
+    def open(self, model: str) -> None:
+        with self._wake:
+            self._model, self._abandoned = model, False
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._wake.notify()
+
+    def abandon(self) -> None:
+        """Don't switch to the model that is being opened: the one before stays."""
+        with self._wake:
+            self._abandoned = True
+
+    def refresh(self) -> None:
+        """Look whether the open run has a newer checkpoint."""
+        with self._wake:
+            self._want_refresh = True
+            self._wake.notify()
+
+    def list_models(self) -> None:
+        with self._wake:
+            self._want_models = True
+            self._wake.notify()
+
+    def inquire(self, question: Question) -> None:
+        """Asks an instrument. Replaces a question of the same kind that has not been answered yet."""
+        with self._wake:
+            self._questions[type(question)] = question
+            self._wake.notify()
+
+    def forget(self, kind: type[Question]) -> None:
+        """The question of that kind is not wanted any more, not even where it is being answered."""
+        with self._wake:
+            self._questions.pop(kind, None)
+
+    def generate(self, request: Request, seed: int, count: int) -> int:
+        """Draws up to `count` tokens after the request's continuation; returns the number that `Drawn` carries."""
+        with self._wake:
+            if self._generation is not None:
+                self._generation.stop.set()
+            self._generations += 1
+            self._generation = Generation(self._generations, request, seed, count)
+            self._wake.notify()
+            return self._generations
+
+    def stop_generating(self) -> None:
+        with self._wake:
+            if self._generation is not None:
+                self._generation.stop.set()
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        self._post(Progress("loading torch"))
+        quiet_collector()
+        try:
+            self._engine = self._open_engine()
+        except BaseException as error:
+            settle_collector()
+            self._fail("engine", error)
+            self._post(Progress(""))
+            return
+        rested = True
+        while True:
+            with self._wake:
+                while (job := self._next()) is None:
+                    if not self._wake.wait(None if rested else IDLE_SECONDS):
+                        break
+            if job is None:
+                gc.collect()
+                rested = True
+                continue
+            rested = False
+            if self._closing and job != self._answer:
+                return
+            try:
+                job()
+            except BaseException as error:
+                self._fail("read", error)
+
+    def _next(self) -> Callable[[], None] | None:
+        if self._closing:
+            return self._answer if self._to_write() is not None else lambda: None
+        if self._model is not None:
+            return self._open
+        if self._want_models:
+            return self._list
+        if self._slot is not None:
+            return self._read
+        if self._questions:
+            return self._answer
+        if self._generation is not None:
+            return self._draw
+        if self._want_refresh:
+            return self._refresh
+        return None
+
+    def _to_write(self) -> type[Question] | None:
+        return next((kind for kind, question in self._questions.items() if question.writes), None)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        if not isinstance(error, UserError):
+            log.error("asking the engine failed", exc_info=error)
+        self._post(Failed(what, one_line(error)))
+
+    def _open(self) -> None:
+        assert self._engine is not None
+        with self._wake:
+            model, self._model = self._model, None
+        assert model is not None
+        self._post(Progress(f"opening {model}"))
+        try:
+            weights = self._engine.open(model)
+            with self._wake:
+                abandoned, self._abandoned = self._abandoned, False
+            if abandoned and self._opened is not None:
+                weights = self._engine.open(self._opened)
+            else:
+                self._opened = model
+        except BaseException as error:
+            settle_collector()
+            self._fail("open", error)
+        else:
+            self._post(Opened(weights))
+        finally:
+            self._post(Progress(""))
+
+    def _list(self) -> None:
+        assert self._engine is not None
+        self._want_models = False
+        try:
+            models = tuple(self._engine.models())
+        except BaseException as error:
+            self._fail("models", error)
+        else:
+            self._post(ModelsListed(models))
+
+    def _refresh(self) -> None:
+        assert self._engine is not None
+        self._want_refresh = False
+        weights = self._engine.refresh()
+        if weights is not None:
+            self._post(Opened(weights, fresh=False))
+
+    def _read(self) -> None:
+        with self._wake:
+            request, self._slot = self._slot, None
+            generation = self._generation
+        assert request is not None
+        if generation is not None and request.prompt == generation.request.prompt:
+            # What was asked in the midst of a stream is answered for the stream's own last token.
+            same = request.continuation == generation.request.continuation
+            generation.request = dataclasses.replace(
+                request,
+                number=max(request.number, generation.request.number),  # the stream may be what was asked for last
+                continuation=generation.request.continuation,
+                overrides=request.overrides if same else (),
+            )
+            request = generation.request
+            self._show(generation, None)
+        reading = self._ask(request)
+        settle_collector()  # the first reading has brought the last of what stays
+        if reading is not None:
+            self._post(ReadingReady(reading))
+
+    def _answer(self) -> None:
+        """An answer may take long, so it gives way to a reading, and starts again after it."""
+        assert self._engine is not None
+        with self._wake:
+            kind = self._to_write() if self._closing else next(iter(self._questions), None)
+            if kind is None:
+                return
+            question = self._questions[kind]
+            self._writing = question.writes
+        answer, problem = None, ""
+        try:
+            answer = self._engine.answer(
+                question, lambda: self._slot is not None or self._closing or self._questions.get(kind) is not question
+            )
+        except Overtaken:
+            if self._closing:
+                self.forget(kind)
+            return
+        except BaseException as error:
+            if not isinstance(error, UserError):
+                log.error("asking an instrument failed", exc_info=error)
+            problem = one_line(error)
+        finally:
+            self._writing = False
+        with self._wake:
+            if self._questions.get(kind) is not question:
+                return
+            del self._questions[kind]
+        self._post(Answered(question, answer, problem))
+
+    def _ask(self, request: Request) -> Reading | None:
+        assert self._engine is not None
+        try:
+            return self._engine.read(request, lambda: self._slot is not None or self._closing)
+        except Overtaken:
+            return None
+        except BaseException as error:
+            self._fail("read", error)
+            return None
+
+    def _draw(self) -> None:
+        """One token of the running generation. One at a time equals all at once (see `Engine.generate`), so a
+        reading can be asked in between without a second model state."""
+        assert self._engine is not None
+        generation = self._generation
+        if generation is None:
+            return
+        reason = "stopped" if generation.stop.is_set() else ""
+        if not reason:
+            generation.begin()
+            try:
+                tokens = list(
+                    self._engine.generate(
+                        generation.request,
+                        seed=generation.seed,
+                        start=generation.index,
+                        count=1,
+                        stop=generation.stop.is_set,
+                    )
+                )
+            except BaseException as error:
+                self._fail("generate", error)
+                tokens, reason = [], "no token was drawn"
+            generation.took(tokens)
+            generation.left -= 1
+            generation.request = dataclasses.replace(
+                generation.request,
+                continuation=(*generation.request.continuation, *(token.id for token in tokens)),
+                overrides=() if tokens else generation.request.overrides,  # they were of the one prediction
+            )
+            if not reason:
+                if not tokens:
+                    reason = "stopped" if generation.stop.is_set() else "the model has nothing to draw from"
+                elif tokens[-1].ends or tokens[-1].text == END_OF_TEXT:
+                    reason = f"{tokens[-1].text} ended the text"
+                elif generation.left <= 0:
+                    reason = "done"
+        if reason or time.monotonic() - generation.shown_at >= REPAINT_SECONDS:
+            self._show(generation, self._ask(generation.request) if generation.pending else None)
+        if reason:
+            with self._wake:
+                if self._generation is generation:
+                    self._generation = None
+            self._post(GenerationEnded(generation.number, reason))
+
+    def _show(self, generation: Generation, reading: Reading | None) -> None:
+        if generation.pending:
+            self._post(Drawn(generation.number, tuple(generation.pending), reading, generation.speed))
+            generation.pending = []
+        generation.shown_at = time.monotonic()

@@ -1,0 +1,205 @@
+"""Undo and redo over every change of the text: what was typed and pasted, and the tokens that were drawn, ids and all.
+
+Only what differs is kept of each change, so a small change to a long text is small. Who changes the text need not say so
+at once: `note` compares with what was last seen, so no way to change it is left out. No Textual here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+from tui_llm.facts.prediction import GeneratedToken
+
+Steps = tuple[GeneratedToken, ...]
+MOST_CHANGES = 500
+MOST_SIZE = 4_000_000  # characters, all changes together; a drawn token counts as `STEP_SIZE`
+STEP_SIZE = 500
+BURST_SECONDS = 2.0  # letters typed one after another are one change until such a pause
+BURST_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The prompt's `removed` at character `at` became `inserted`; the drawn tokens after the first `kept` ones were
+    `lost` and became `gained`."""
+
+    at: int
+    removed: str
+    inserted: str
+    kept: int
+    lost: Steps
+    gained: Steps
+    burst: object = None  # changes of the same burst become one
+
+    @property
+    def size(self) -> int:
+        return len(self.removed) + len(self.inserted) + STEP_SIZE * (len(self.lost) + len(self.gained)) + 100
+
+    @property
+    def added(self) -> str:
+        """The text that undoing takes back."""
+        return self.inserted + "".join(step.text for step in self.gained)
+
+    @property
+    def taken(self) -> str:
+        """The text that undoing brings back."""
+        return self.removed + "".join(step.text for step in self.lost)
+
+    def undone(self) -> Change:
+        return Change(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost)
+
+    def apply(self, prompt: str, steps: Steps) -> tuple[str, Steps]:
+        return (
+            prompt[: self.at] + self.inserted + prompt[self.at + len(self.removed) :],
+            (*steps[: self.kept], *self.gained),
+        )
+
+
+def common_start(a: str, b: str) -> int:
+    """How many characters two texts begin alike. Compares slices, which costs a millisecond for a megabyte."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def common_end(a: str, b: str, most: int) -> int:
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, burst: object = None) -> Change:
+    at = common_start(prompt, new_prompt)
+    end = common_end(prompt, new_prompt, min(len(prompt), len(new_prompt)) - at)
+    removed, inserted = prompt[at : len(prompt) - end], new_prompt[at : len(new_prompt) - end]
+    if end and not (removed and inserted):
+        back = _to_a_space(prompt[:at], inserted or removed)
+        at -= back
+        removed, inserted = prompt[at : len(prompt) - end - back], new_prompt[at : len(new_prompt) - end - back]
+    shared = zip(steps, new_steps, strict=False)
+    kept = next((i for i, (old, new) in enumerate(shared) if old != new), min(len(steps), len(new_steps)))
+    return Change(at, removed, inserted, kept, steps[kept:], new_steps[kept:], burst)
+
+
+def _to_a_space(before: str, text: str) -> int:
+    """How far back `text`, put in behind `before`, can be said to begin so that it begins with a space: "o tw" put into
+    "one t|hree" is the same as " two" put in before the space."""
+    for back in range(min(len(before), len(text), BURST_LENGTH)):
+        if (text[len(text) - back :] + text)[:1].isspace():
+            return back
+        if before[len(before) - 1 - back] != text[len(text) - 1 - back]:
+            break
+    return 0
+
+
+class History:
+    def __init__(self, prompt: str = "", steps: Steps = ()) -> None:
+        self.prompt = prompt
+        self.steps = steps
+        self._undo: list[Change] = []
+        self._redo: list[Change] = []
+        self._size = 0
+        self._noted_at = 0.0
+        self._before: tuple[str, Steps] | None = None  # the text before the last change; None where no other joins it
+
+    # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def note(self, prompt: str, steps: Steps, burst: object = None, now: float | None = None) -> bool:
+        """The text is this now. False where it is what it was. Changes of one `burst` (a stream's number, say) are one
+        change, and so are letters typed, or deleted, without a pause."""
+        if prompt == self.prompt and (steps is self.steps or steps == self.steps):
+            return False
+        now = time.monotonic() if now is None else now
+        change = difference(self.prompt, self.steps, prompt, steps, burst)
+        for gone in self._redo:
+            self._size -= gone.size
+        self._redo.clear()
+        before = self._undo[-1] if self._undo else None
+        start, self._before = self._before, (self.prompt, self.steps)
+        if before is not None and start is not None:
+            whole = difference(*start, prompt, steps)
+            together = _together(before, change, whole, now - self._noted_at < BURST_SECONDS)
+            if together is not None:
+                self._size -= self._undo.pop().size
+                change, self._before = together, start
+        self.prompt, self.steps, self._noted_at = prompt, steps, now
+        self._undo.append(change)
+        self._size += change.size
+        while len(self._undo) > 1 and (len(self._undo) > MOST_CHANGES or self._size > MOST_SIZE):
+            self._size -= self._undo.pop(0).size
+        return True
+
+    def forget_steps(self) -> None:
+        """The drawn tokens were another model's: their ids mean nothing now. What was typed can still be undone."""
+        self.steps, self._before = (), None
+        for kept in (self._undo, self._redo):
+            kept[:] = [
+                Change(change.at, change.removed, change.inserted, 0, (), ())
+                for change in kept
+                if change.removed or change.inserted
+            ]
+        self._size = sum(change.size for change in (*self._undo, *self._redo))
+
+    # ── back and forth ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def next_undo(self) -> Change | None:
+        """The change that `undo` takes back."""
+        return self._undo[-1] if self._undo else None
+
+    @property
+    def next_redo(self) -> Change | None:
+        """The change that `redo` makes again."""
+        return self._redo[-1] if self._redo else None
+
+    def undo(self) -> Change | None:
+        """Goes back by one change and returns it; None where there is none."""
+        if not self._undo:
+            return None
+        change = self._undo.pop()
+        self._redo.append(change)
+        self.prompt, self.steps = change.undone().apply(self.prompt, self.steps)
+        self._before = None  # what is typed next is a change of its own
+        return change
+
+    def redo(self) -> Change | None:
+        """Makes the change again that was undone last, and returns it."""
+        if not self._redo:
+            return None
+        change = self._redo.pop()
+        self._undo.append(change)
+        self.prompt, self.steps = change.apply(self.prompt, self.steps)
+        self._before = None
+        return change
+
+
+def _together(before: Change, change: Change, whole: Change, soon: bool) -> Change | None:
+    """Both as one change, or None where they are two. `whole` leads from before the first to behind the second."""
+    if before.burst is not None or change.burst is not None:
+        drawn = not (change.removed or change.inserted or change.lost or before.lost)
+        return dataclasses.replace(whole, burst=before.burst) if drawn and before.burst == change.burst else None
+    if not soon or change.lost or change.gained or before.gained:
+        return None
+    grown, shrunk = len(whole.inserted) - len(before.inserted), len(whole.removed) - len(before.removed)
+    if len(change.inserted) == 1 and not change.removed:
+        # A letter beside the last one. A burst is a word at most, with the space before it, as tokens have it.
+        ended = change.inserted.isspace() and not before.inserted[-1:].isspace()
+        beside = (grown, shrunk) == (1, 0) and 0 < len(before.inserted) < BURST_LENGTH
+        return whole if beside and not ended else None
+    if len(change.removed) == 1 and not change.inserted and not before.inserted:
+        return whole if shrunk == 1 and not whole.inserted and 0 < len(before.removed) < BURST_LENGTH else None
+    return None

@@ -1,0 +1,47 @@
+"""The lab asks instruments for whoever shows what they say: a pane, or a screen over it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from textual import on
+from textual.widget import Widget
+
+from tui_llm.facts.request import Question
+from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.messages import Answered
+
+Taker = Callable[[Any], object]
+
+
+class Inquiring(LabBase):
+    def inquire(
+        self, owner: Widget, question: Question, take: Taker, problem: Callable[[str], object] | None = None
+    ) -> None:
+        """Asks; `take` gets the answer, or `problem` a line that says why there is none (a notification otherwise).
+        A newer question of the same kind replaces this one, and it is never heard of again. Nor is one whose `owner`, the
+        widget that shows the answer, is gone by then: its screen has closed. What must be heard has the lab as its owner."""
+        self._takers[type(question)] = (owner, question, take, problem or self.warn)
+        self.asker.inquire(question)
+
+    def forget(self, kind: type[Question]) -> None:
+        """The answer to the question of that kind is not wanted any more."""
+        self._takers.pop(kind, None)
+        self.asker.forget(kind)
+
+    @on(Answered)
+    def _answered(self, message: Answered) -> None:
+        kind = type(message.question)
+        if kind not in self._takers or self._takers[kind][1] is not message.question:
+            return
+        owner, _, take, problem = self._takers.pop(kind)
+        hear = (
+            functools.partial(problem, message.problem) if message.problem else functools.partial(take, message.answer)
+        )
+        if is_live(owner):
+            hear()
+        elif not owner.is_mounted:  # it is being composed
+            deliver(owner, hear)

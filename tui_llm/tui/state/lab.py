@@ -1,0 +1,291 @@
+"""The moment that all panes show: prompt, continuation, sampler, target. One place holds it; no Textual here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tui_llm.facts.prediction import Candidate, GeneratedToken
+from tui_llm.facts.request import Request, Target
+from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.scratch.question import EXAMPLE
+from tui_llm.instruments.temperatures.question import USUAL
+from tui_llm.tui.kit.token_shades import PLAIN
+from tui_llm.tui.state.history import Change, History
+
+VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
+TEMPERATURES = (
+    0.0,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.1,
+    1.2,
+    1.3,
+    1.4,
+    1.5,
+    1.6,
+    1.7,
+    1.8,
+    1.9,
+    2.0,
+)
+TOP_PS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
+TOP_KS = (1, 2, 3, 5, 10, 20, 40, 50, 100, 200, 500, 1000, math.inf)  # ∞: off
+MIN_PS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
+LARGEST_SEED = 9999
+END_OF_TEXT = "<|endoftext|>"
+
+
+def step(values: tuple[float, ...], now: float, direction: int) -> float:
+    """The next value up (+1) or down (−1) from `now`, which need not be one of them; stays at the ends."""
+    if direction > 0:
+        return next((value for value in values if value > now + 1e-9), now)
+    return next((value for value in reversed(values) if value < now - 1e-9), now)
+
+
+LEASTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+BUDGETS = (100, 1_000, 10_000, 100_000)
+DEEPEST = 64
+
+
+@dataclass(slots=True)
+class Growing:
+    """How a tree of continuations is grown: see `tree.Growth`."""
+
+    count: int = 3
+    depth: int = 4
+    least: float = 1e-3
+    budget: int = 1_000
+
+    def deepen(self, by: int) -> None:
+        self.depth = max(1, min(DEEPEST, self.depth + by))
+
+    def bound(self, direction: int) -> None:
+        at = min(range(len(LEASTS)), key=lambda at: abs(LEASTS[at] - self.least)) + direction
+        self.least = LEASTS[max(0, min(len(LEASTS) - 1, at))]
+
+    def next_budget(self) -> None:
+        self.budget = BUDGETS[(BUDGETS.index(self.budget) + 1) % len(BUDGETS)]
+
+
+def further(top_k: int, direction: int) -> int:
+    """The next top-k: fewer tokens (−1) or more (+1), and 0, which is all, in the end."""
+    value = step(TOP_KS, top_k or math.inf, direction)
+    return 0 if math.isinf(value) else int(value)
+
+
+def where(request: Request) -> tuple[object, ...]:
+    """What a prediction depends on besides the model: the text before it."""
+    return (
+        request.prompt,
+        request.continuation,
+        request.allow_special,
+        request.start_token,
+        request.chat,
+        request.position,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The token cursor: on token number `position` (from 0) of the text that it was placed in. `target` is what the loss
+    asked for then: another one chosen since goes before the text's own next token."""
+
+    position: int
+    text: tuple[object, ...]
+    target: Target | None
+
+
+@dataclass(slots=True)
+class Lab:
+    prompt: str
+    sampler: SamplerSettings = field(default_factory=lambda: SamplerSettings(temperature=0.8, top_p=0.9))
+    target: Target | None = None
+    tokenizer: str | None = None
+    allow_special: bool = False
+    start_token: bool = False
+    chat: bool = False
+    seed: int = 1
+    steps: tuple[GeneratedToken, ...] = ()
+    streaming: bool = False
+    note: str = ""  # why the last generation stopped, or what became of its tokens
+    number: int = 0  # of the newest request
+    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, in the one moment `changed_at`
+    changed_at: tuple[object, ...] = ()
+    dropped: int = 0  # changed logits that the last request left behind, because it is of another moment
+    set_aside: dict[str, float] = field(default_factory=dict)  # sampler settings that are switched off, as they were
+    scratch: str = EXAMPLE  # tokens and logits of the user's own
+    temperatures: tuple[float, ...] = USUAL  # to show side by side
+    colour: str = PLAIN  # what the tokens are coloured by (`shades.KINDS`)
+    cursor: Cursor | None = None
+    speed: float | None = None  # tokens a second, of the newest generation
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.prompt, self.steps)
+
+    @property
+    def continuation(self) -> tuple[int, ...]:
+        return tuple(step.id for step in self.steps)
+
+    @property
+    def generated_text(self) -> str:
+        return "".join(step.text for step in self.steps)
+
+    @property
+    def empty(self) -> bool:
+        """As `Request.empty`."""
+        return not (self.prompt or self.steps or self.start_token or self.chat)
+
+    # ── the token cursor ──
+
+    @property
+    def _text(self) -> tuple[object, ...]:
+        return self.prompt, self.continuation, self.allow_special, self.start_token, self.chat
+
+    @property
+    def position(self) -> int | None:
+        """The reading is after so many tokens; None is after all of them, and so it is as soon as the text changes."""
+        return self.cursor.position if self.cursor is not None and self.cursor.text == self._text else None
+
+    def place(self, position: int | None) -> None:
+        """Puts the cursor on token number `position`; None is the end."""
+        if position is None:
+            self.cursor = None
+            return
+        target = self.cursor.target if self.cursor is not None and self.position is not None else self.target
+        self.cursor = Cursor(position, self._text, target)
+
+    @property
+    def asked_target(self) -> Target | None:
+        """What the loss asks for: inside the text its own next token, unless another was chosen there."""
+        if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
+            return Target(own=True)
+        return self.target
+
+    def rewrite(self, prompt: str, steps: tuple[GeneratedToken, ...], note: str = "") -> None:
+        """Another text, ids and all."""
+        self.prompt, self.steps, self.note = prompt, steps, note
+
+    def request(self, top: int = 200) -> Request:
+        """The question that this moment asks, under a new number."""
+        self.number += 1
+        self.history.note(self.prompt, self.steps)
+        made = self.moment(top)
+        if self.overrides and not made.overrides:
+            self.drop_changes()
+        return made
+
+    def moment(self, top: int = 200) -> Request:
+        """The same for an instrument: no reading is waited for."""
+        made = Request(
+            number=self.number,
+            prompt=self.prompt,
+            continuation=self.continuation,
+            allow_special=self.allow_special,
+            start_token=self.start_token,
+            sampler=self.sampler,
+            target=self.asked_target,
+            tokenizer=self.tokenizer,
+            top=top,
+            position=self.position,
+            scores=self.colour != PLAIN,
+            chat=self.chat,
+        )
+        return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
+
+    def change_logit(self, id: int, value: float, seen: Request) -> None:
+        """What if: `id` had this logit in the moment that `seen` reads."""
+        if where(seen) != self.changed_at:
+            self.overrides, self.changed_at = (), where(seen)
+        self.overrides = (*((other, was) for other, was in self.overrides if other != id), (id, value))
+
+    def undo_changes(self) -> bool:
+        had, self.overrides = bool(self.overrides), ()
+        return had
+
+    def drop_changes(self) -> None:
+        """Changed logits are of another moment, or another model's."""
+        self.dropped, self.overrides = len(self.overrides), ()
+
+    def narrow(self, direction: int) -> None:
+        """Top-k: fewer tokens (−1) or more (+1), up to all."""
+        self.sampler = dataclasses.replace(self.sampler, top_k=further(self.sampler.top_k, direction))
+
+    def raise_floor(self, direction: int) -> None:
+        self.sampler = dataclasses.replace(self.sampler, min_p=step(MIN_PS, self.sampler.min_p, direction))
+
+    def warm(self, direction: int) -> None:
+        temperature = step(TEMPERATURES, self.sampler.temperature, direction)
+        self.sampler = dataclasses.replace(self.sampler, temperature=temperature)
+
+    def widen(self, direction: int) -> None:
+        self.sampler = dataclasses.replace(self.sampler, top_p=step(TOP_PS, self.sampler.top_p, direction))
+
+    def next_vocabulary(self) -> None:
+        at = VOCABULARIES.index(self.tokenizer) if self.tokenizer in VOCABULARIES else -1
+        self.tokenizer = VOCABULARIES[(at + 1) % len(VOCABULARIES)]
+
+    def propose_target(self, candidates: Sequence[Candidate]) -> bool:
+        """Where no target was ever chosen: the likeliest token, so that there is a loss to look at."""
+        if self.target is not None or not candidates:
+            return False
+        first = candidates[0]
+        try:
+            self.target = Target(text=first.bytes.decode())
+        except UnicodeDecodeError:
+            self.target = Target(id=first.id)
+        return True
+
+    def toggle_leading_space(self) -> bool:
+        """Adds or removes the space before a typed target. False where the target is a table's row (its bytes are
+        what they are) or there is none."""
+        if self.target is None or self.target.text is None:
+            return False
+        text = self.target.text
+        self.target = Target(text=text[1:] if text.startswith(" ") else " " + text)
+        return True
+
+    def before_step(self, index: int) -> Request:
+        """The moment in which drawn token number `index` was, or is to be, drawn, what-if included; no new question."""
+        step = self.steps[index] if index < len(self.steps) else None
+        made = Request(
+            prompt=self.prompt,
+            continuation=self.continuation[:index],
+            allow_special=self.allow_special,
+            start_token=self.start_token,
+            chat=self.chat,
+            sampler=self.sampler if step is None else step.sampler,
+        )
+        if step is not None:
+            return dataclasses.replace(made, overrides=step.overrides)
+        return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
+
+    def undo(self) -> Change | None:
+        """Takes the last change of the text back and says which it was; None where there is none."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.undo())
+
+    def redo(self) -> Change | None:
+        """Makes the change again that was taken back last."""
+        self.history.note(self.prompt, self.steps)
+        return self._moved(self.history.redo())
+
+    def _moved(self, change: Change | None) -> Change | None:
+        if change is not None:
+            self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
+        return change
+
+    def clear(self, note: str = "") -> bool:
+        had, self.steps, self.note = bool(self.steps), (), note
+        return had

@@ -1,0 +1,6 @@
+"""The tour beside the screen.
+
+keys.py   commands of the tour
+pane.py   the pane
+pairs.py  the form for instruction–answer pairs
+"""

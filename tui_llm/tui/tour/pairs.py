@@ -1,0 +1,87 @@
+"""The form for instruction–answer pairs: a few lines, to be made one's own."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui_llm.common.display import visible
+from tui_llm.common.errors import UserError
+from tui_llm.llm.data.instruction_pairs import Pair, typed
+from tui_llm.tui.keymap import BY_ID, bindings
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.tour.keys import PAIRS
+
+
+class PairsEditor(PromptEditor):
+    """Several lines: Enter makes one."""
+
+    def action_leave(self, confirmed: bool) -> None:
+        if confirmed:
+            self.action_newline()
+        else:
+            super().action_leave(False)
+
+
+class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
+    """Dismissed with the text, which `instruction_pairs.typed` reads, or with None."""
+
+    SCOPE = PAIRS
+    BINDINGS = bindings(PAIRS)
+    DEFAULT_CSS = """
+    TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
+    TourPairsScreen PairsEditor { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
+    TourPairsScreen Static { height: auto; color: $text-muted; }
+    TourPairsScreen #pairs-says.-wrong { color: $text-error; }
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield PairsEditor(self._text, id="pairs-text")
+            yield Static(id="pairs-says")
+
+    def on_mount(self) -> None:
+        editor = self.query_one(PairsEditor)
+        editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one a line")
+        editor.focus()
+        self._say()
+
+    def _pairs(self) -> tuple[Pair, ...]:
+        return typed(self.query_one(PairsEditor).prompt_text)
+
+    def _say(self) -> None:
+        """What is wrong with the lines, or which key begins."""
+        try:
+            line, wrong = f"{len(self._pairs())} pairs", False
+        except UserError as error:
+            line, wrong = str(error), True
+        says = self.query_one("#pairs-says", Static)
+        keys = f" · {BY_ID['tour_start'].key_text} learns them · {BY_ID['leave_tour_pairs'].key_text} leaves them"
+        says.set_class(wrong, "-wrong")
+        says.update(Content(visible(line) + keys))
+
+    def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
+        event.stop()
+        self._say()
+
+    def on_prompt_editor_left(self, event: PromptEditor.Left) -> None:
+        event.stop()
+        self.action_leave()
+
+    def action_start(self) -> None:
+        try:
+            self._pairs()
+        except UserError:
+            return  # it is said below the lines
+        self.dismiss(self.query_one(PairsEditor).prompt_text)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,94 @@
+"""The tour beside the screen: a pane on the right, or where there is no room for it a strip at the bottom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.content import Content
+from textual.geometry import Size
+from textual.screen import Screen
+from textual.widgets import Static
+from textual.widgets._toast import ToastRack
+
+from tui_llm.tour.numbers import keyed
+from tui_llm.tour.tour import FINISHED, Tour
+from tui_llm.tui.keymap import BY_ID
+
+SIDE_FROM, SIDE, WIDE_FROM, WIDE = 110, 38, 180, 48  # columns
+MOST, LEAST = 8, 12  # rows of the strip; rows that a screen must have for one
+
+
+def room_for(screen: Size) -> Size:
+    """What the tour takes of a screen: columns at its right, or rows at its bottom."""
+    if screen.width >= SIDE_FROM:
+        return Size(WIDE if screen.width >= WIDE_FROM else SIDE, 0)
+    return Size(0, min(MOST, max(3, screen.height // 3)) if screen.height >= LEAST else min(1, screen.height // 3))
+
+
+def left_of(screen: Screen[Any]) -> Size:
+    """What the tour, where it stands beside `screen`, leaves of it."""
+    if not any(isinstance(child, TourPane) for child in screen.children):
+        return screen.size
+    taken = room_for(screen.size)
+    return Size(max(0, screen.size.width - taken.width), max(0, screen.size.height - taken.height))
+
+
+def key_of(id: str) -> str | None:
+    return BY_ID[id].key_text if id in BY_ID else None
+
+
+class TourPane(Static):
+    DEFAULT_CSS = """
+    TourPane { background: $surface; color: $text; overflow: hidden; padding: 0 1; display: none; }
+    TourPane.-side { display: block; dock: right; height: 100%; border-left: outer $accent; }
+    TourPane.-strip { display: block; dock: bottom; width: 100%; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(classes="tour-pane")
+        self.plain = ""
+
+    def fit(self, screen: Size) -> None:
+        room = room_for(screen)
+        self.set_class(room.width > 0, "-side")
+        self.set_class(room.height > 0, "-strip")
+        self.styles.width = room.width or "100%"
+        self.styles.height = room.height or "100%"
+        self._keep_clear(room)
+
+    def leave(self) -> None:
+        self._keep_clear(Size(0, 0))
+        self.remove()
+
+    def _keep_clear(self, room: Size) -> None:
+        """Notifications come up beside the tour, never over its words."""
+        if self.is_attached:
+            for rack in self.screen.query(ToastRack):
+                rack.styles.margin = (0, 0, 1 + room.height, 0)
+                rack.styles.padding = (0, room.width, 0, 0)
+
+    def show(self, tour: Tour) -> None:
+        def words(text: str) -> str:
+            return keyed(text, key_of)
+
+        side = self.has_class("-side")
+        gap = "\n\n" if side else "\n"
+        keys = words(("" if tour.finished else "{tour_next} skips · ") + "{tour_back} back · {tour} closes")
+        where = f"Tour {tour.step + 1}/{len(tour.steps)}: " if not tour.finished else "Tour: "
+        part = f" ({tour.part + 1}/{len(tour.steps[tour.step].parts)})" if not tour.finished else ""
+        parts: list[str | tuple[str, str]] = [(where + tour.title + part, "bold $text-accent")]
+        if not side:
+            parts.append((f"  {keys}", "$text-muted"))
+        here = tour.here
+        seen = [("✓ ", "$text-success"), (words(tour.seen), "")] if tour.seen else []
+        do = [("▸ ", "bold $text-accent"), (words(here.do if here is not None else FINISHED), "bold")]
+        lacks = [("… ", "$text-warning"), (words(tour.lacks), "$text-muted")] if tour.lacks and here is not None else []
+        for block in (seen, do, lacks) if side else (do, lacks, seen):  # where it is low, the last may be cut
+            if block:
+                parts += [gap if block is not lacks or side else "\n", *block]
+        if side:
+            parts.append((f"{gap}{keys}", "$text-muted"))
+        content = Content.assemble(*parts)
+        if content.plain != self.plain:
+            self.plain = content.plain
+            self.update(content, layout=False)
