@@ -42,7 +42,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ASK, "--optimiser", "adamw", "--also", "[/]\x1b=>\u202e"]) == 0
     out = capsys.readouterr().out
     assert "after 1 step towards ·mat" in out and "AdamW" in out and "0.0001" in out and "◆ target" in out
-    assert "forgotten?" in out and "\x1b" not in out and "\u202e" not in out
+    assert "prompts that were not learned" in out and "\x1b" not in out and "\u202e" not in out
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         (("--steps", "201"), "give 1 to 200"),
         (("--learning-rate", "0"), "above 0"),
         (("--learning-rate", "nan"), "above 0"),
-        (("--learning-rate", "x"), "invalid float value"),
+        (("--learning-rate", "x"), "is no number"),
         (("--optimiser", "muon"), "invalid choice"),
         (("--target", ""), "the target is empty"),
         (("--keep", "."), "nothing is overwritten"),

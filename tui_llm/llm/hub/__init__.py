@@ -1,7 +1,7 @@
 """Find, pull and open models.
 
 lookup.py      find a model by name: shipped, run, the user's own, folder
-hub.py         open the vocabulary that a run uses
+hub.py         open the vocabulary of a model folder, or the one that a run uses
 pull.py        pull a model from the Hugging Face Hub
 model_list.py  the models that can be opened, with their facts
 open_model.py  open a model folder or GGUF file as a Predictor

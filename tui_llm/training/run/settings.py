@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tui_llm.common.errors import UserError
 
@@ -14,6 +14,19 @@ OPTIMISERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 10**12  # of any count: numbers beyond it are typing errors, and some don't fit a float
+
+
+class Setting(NamedTuple):
+    """What the form and the command line show of a setting."""
+
+    metavar: str
+    help: str  # the form's column has room for about 45 characters
+    choices: tuple[str, ...]  # all values; empty where there are more than a few
+
+
+def _setting(default: Any, metavar: str, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field of `TrainingSettings` with what `Setting` says of it."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, help, choices)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +39,43 @@ class TrainingSettings:
     section 4; Hägele et al. 2024).
     """
 
-    layers: int = 4
-    heads: int = 4
-    width: int = 128
-    block_size: int = 128
-    dropout: float = 0.0
-    tokenizer: str = "nano"  # a model whose vocabulary to use, `byte`, or `gpt2`
-    batch_size: int = 16
-    accumulation: int = 1
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-4
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    seed: int = 1
-    eval_every: int = 100
-    eval_batches: int = 8
-    checkpoint_every: int = 100
-    validation_fraction: float = 0.05
-    sample_prompt: str = "Once upon a time"
-    sample_tokens: int = 48
-    schedule: str = "cosine"  # or `wsd`
-    decay_fraction: float = 0.2  # of `wsd`
-    optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
-    compile: str = "auto"  # torch.compile: `auto` is on where it pays, a CUDA card; or `on`, `off`
-    precision: str = "auto"  # of the matrix products: `bf16`, `fp32`, or bf16 where the device multiplies faster in it
-    from_model: str = ""  # a model to start from: its weights, vocabulary and shape
+    layers: int = _setting(4, "L", "transformer blocks")
+    heads: int = _setting(4, "H", "attention heads in each block")
+    width: int = _setting(128, "C", "size of the residual stream, a multiple of heads")
+    block_size: int = _setting(128, "T", "tokens per row: the model's context")
+    dropout: float = _setting(0.0, "F", "share of activations set to 0 at random")
+    tokenizer: str = _setting("nano", "NAME", "byte, gpt2, or a model whose vocabulary to use")
+    batch_size: int = _setting(16, "B", "rows per batch")
+    accumulation: int = _setting(1, "N", "batches whose gradients make one step")
+    steps: int = _setting(1000, "N", "optimizer steps in total")
+    learning_rate: float = _setting(1e-3, "R", "the highest, after warm-up")
+    min_learning_rate: float = _setting(1e-4, "R", "the lowest, at the end of the schedule")
+    warmup_steps: int = _setting(50, "N", "steps until the learning rate is at its highest")
+    weight_decay: float = _setting(0.1, "F", "applies to matrices only")
+    beta1: float = _setting(0.9, "F", "AdamW: decay of the gradient's moving average")
+    beta2: float = _setting(0.95, "F", "AdamW: decay of the squared gradient's average")
+    clip: float = _setting(1.0, "F", "largest gradient norm; 0 clips nothing")
+    seed: int = _setting(1, "S", "of the initial weights and the order of the data")
+    eval_every: int = _setting(100, "N", "steps between evaluations, each with a sample")
+    eval_batches: int = _setting(8, "N", "batches of held-out text per evaluation")
+    checkpoint_every: int = _setting(100, "N", "steps between checkpoints")
+    validation_fraction: float = _setting(0.05, "F", "share of the text that is held out")
+    sample_prompt: str = _setting("Once upon a time", "TEXT", "the prompt of the samples")
+    sample_tokens: int = _setting(48, "N", "tokens per sample")
+    schedule: str = _setting("cosine", "NAME", "wsd: stable after warm-up, then linear decay", SCHEDULES)
+    decay_fraction: float = _setting(0.2, "F", "wsd: share of the steps that decay")
+    optimiser: str = _setting("adamw", "NAME", "muon: for the matrices, AdamW for the rest", OPTIMISERS)
+    compile: str = _setting("auto", "HOW", "torch.compile; auto: on for CUDA", COMPILE)
+    precision: str = _setting("auto", "NAME", "of matmuls; auto: bf16 where that is faster", PRECISIONS)
+    from_model: str = _setting("", "M", "start from this model, not from random weights")
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
             raise UserError(message)
+
+
+SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(TrainingSettings)}
+"""Every setting by its name in `TrainingSettings`."""
 
 
 def problems(settings: TrainingSettings) -> dict[str, str]:
