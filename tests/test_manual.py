@@ -10,6 +10,8 @@ import pytest
 from tui_llm.cli import main
 from tui_llm.commands.command import parsers
 from tui_llm.commands.parser import build_parser
+from tui_llm.training.run.settings import SETTINGS
+from tui_llm.tui.runs.new_run_fields import HINTS
 
 ALL = dict(parsers(build_parser()))
 EXAMPLES = [
@@ -77,3 +79,12 @@ def test_every_command_takes_json_but_two() -> None:
     for path, parser in ALL.items():
         if path and not any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
             assert ("--json" in parser.format_help()) is (path not in ("serve", "completion")), path
+
+
+def test_every_training_setting_is_an_option_and_a_field_with_the_same_help() -> None:
+    options = ALL["train"]._option_string_actions
+    for name, setting in SETTINGS.items():
+        option = "--from" if name == "from_model" else f"--{name.replace('_', '-')}"
+        assert setting.help in (options[option].help or ""), name
+        assert HINTS[name] == setting.help
+        assert options[option].dest == name

@@ -61,4 +61,4 @@ def control(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "asked": asked, "alive": run.alive()})
     else:
-        put(visible(f"asked of run {run.name}: {', '.join(asked)}"))
+        put(visible(f"requested of run {run.name}: {', '.join(asked)}"))

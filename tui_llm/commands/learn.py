@@ -136,60 +136,61 @@ def learned_json(learned: Learned) -> dict[str, Any]:
 
 def learned_text(learned: Learned) -> str:
     from tui_llm.common.display import visible, visible_token
+
+    weights, count = learned.weights, len(learned.steps)
+    at = "" if weights.step is None else f" at step {weights.step:,}"
+    target = visible_token("".join(token.text for token in learned.target))
+    lines = [
+        f"a copy of {visible(weights.name)}{at}, after {count} step{'' if count == 1 else 's'} towards {target} (the open model does not change)",
+        _steps_table(learned),
+        "\nthe next token, before and after",
+        _candidates_table(learned),
+    ]
+    if learned.watched:
+        lines += ["\nprompts that were not learned", _watched_table(learned)]
+        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
+    return "\n".join(lines)
+
+
+def _steps_table(learned: Learned) -> str:
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
     from tui_llm.facts.recipe import OPTIMISERS
 
-    w, before = learned.weights, learned.before
-    at = "" if w.step is None else f" at step {w.step:,}"
-    target = visible_token("".join(token.text for token in learned.target))
-    each = "" if len(learned.target) == 1 else " a token"
-    many = len(learned.steps)
-    lines = [
-        f"a copy of {visible(w.name)}{at}, after {many} step{'' if many == 1 else 's'} towards {target} (the open model does not change)",
-        report.table(
-            ("step", "optimiser", "step size", "|gradient|", f"loss{each}", "p(target)"),
-            [
-                ("0", "–", "–", "–", f"{before.loss:.4f}", percent(before.probability)),
-                *(
-                    (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
-                     f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
-                    for s in learned.steps
-                ),
-            ],
-            left=(1,),
-        ),
-        "\nthe next token, before and after",
-        report.table(
-            ("token", "id", "rank before", "after", "raw p before", "after"),
-            [
-                (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
-                 str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
-                for r in learned.runners
-            ],
-            left=(0,),
-        ),
+    before = learned.before
+    rows = [
+        (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
+         f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
+        for s in learned.steps
     ]  # fmt: skip
-    if learned.watched:
-        lines += [
-            "\nprompts that were not learned",
-            report.table(
-                (
-                    "prompt",
-                    "loss before",
-                    "after",
-                    "p(target) before",
-                    "after",
-                    "likeliest before",
-                    "after",
-                    "KL (nats)",
-                ),
-                [_watched_row(one) for one in learned.watched],
-                left=(0, 5, 6),
-            ),
-        ]
-        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
-    return "\n".join(lines)
+    loss = "loss" if len(learned.target) == 1 else "loss per token"
+    return report.table(
+        ("step", "optimizer", "step size", "|gradient|", loss, "p(target)"),
+        [("0", "–", "–", "–", f"{before.loss:.4f}", percent(before.probability)), *rows],
+        left=(1,),
+    )
+
+
+def _candidates_table(learned: Learned) -> str:
+    from tui_llm.common.display import visible_token
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
+    rows = [
+        (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
+         str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
+        for r in learned.runners
+    ]  # fmt: skip
+    return report.table(("token", "id", "rank before", "after", "raw p before", "after"), rows, left=(0,))
+
+
+def _watched_table(learned: Learned) -> str:
+    from tui_llm.facts import report
+
+    header = (
+        "prompt", "loss before", "after", "p(target) before", "after", "likeliest before", "after", "KL (nats)",
+    )  # fmt: skip
+    return report.table(header, [_watched_row(one) for one in learned.watched], left=(0, 5, 6))
 
 
 def watched_name(watched: Watched) -> str:

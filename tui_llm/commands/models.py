@@ -145,8 +145,8 @@ def pull(options: argparse.Namespace) -> None:
     if options.json:
         put_json({**dataclasses.asdict(made), "folder": str(made.folder)})
         return
-    said = "is here, every file as its hash says" if made.fresh else "is here already, at that revision"
-    put(f"{visible(made.repository)} {said}: {size(made.size)}, commit {made.commit[:12]}")
+    state = "is pulled, and every file matches its hash" if made.fresh else "is already pulled at that revision"
+    put(f"{visible(made.repository)} {state}: {size(made.size)}, commit {made.commit[:12]}")
     put(f"open it: tui-llm --model {visible(made.name)}")
 
 

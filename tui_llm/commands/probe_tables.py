@@ -79,13 +79,13 @@ def over_text(saved: Saved) -> str:
             problems[visible(probe.problem)] = step
         if probe.entropy is None:
             continue
-        told = ["–"] * 3
+        cells = ["–"] * 3
         if probe.loss is not None and probe.probability is not None:
             ranks = ", ".join(f"{t.rank:,}" for t in probe.tokens[:4]) + (" …" if len(probe.tokens) > 4 else "")
-            told = [percent(probe.probability), f"{probe.loss:.4f}", ranks]
+            cells = [percent(probe.probability), f"{probe.loss:.4f}", ranks]
         first = probe.guesses[0]
         rows.append(
-            [f"{step:,}", *(told if target else []), visible_token(first.text), percent(first.probability),
+            [f"{step:,}", *(cells if target else []), visible_token(first.text), percent(first.probability),
              f"{probe.entropy:.4f}"]
         )  # fmt: skip
     lines = [report.table(header, rows, left=(header.index("likeliest"),))] if rows else []

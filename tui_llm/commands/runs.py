@@ -62,11 +62,11 @@ def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.training.run.run import runs
 
     rows: list[dict[str, Any]] = []
-    told_of: list[str] = []
+    notes: list[str] = []
     for run in runs():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
-        told_of.append(status.told)
+        notes.append(status.told)
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
@@ -81,8 +81,8 @@ def list_runs(options: argparse.Namespace) -> None:
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
          "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
-         visible(told))
-        for r, told in zip(rows, told_of, strict=True)
+         visible(note))
+        for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
 

@@ -107,18 +107,23 @@ def train(options: argparse.Namespace) -> int:
         return 0
     launch.start(run)
     if options.detach:
-        held = launch.wait_until_held(run)
-        status = run.status()
-        if status.state == "failed":
-            raise UserError(f"run {run.name} failed: {status.message}")
-        if options.json:
-            put_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
-        else:
-            put(
-                f"run {run.name} continues in the background: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it"
-            )
+        _report_detached(run, options)
         return 0
     return follow(run, as_json=options.json)
+
+
+def _report_detached(run: Run, options: argparse.Namespace) -> None:
+    """Waits until the worker holds the run. Raises `UserError` where it fails to start."""
+    from tui_llm.training.plan import launch
+
+    held = launch.wait_until_held(run)
+    status = run.status()
+    if status.state == "failed":
+        raise UserError(f"run {run.name} failed: {status.message}")
+    if options.json:
+        put_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
+    else:
+        put(f"run {run.name} continues in the background: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it")
 
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
