@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +56,20 @@ def _settings_options(parser: Parser) -> None:
     """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
     from tui_llm.training.run.settings import PRESETS, SETTINGS
 
-    presets = f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
-    parser.add_argument("--preset", metavar="P", help=f"{presets} (default small)")
+    parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default small)")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     for name, setting in SETTINGS.items():
         if name != "from_model":
-            choices = f"{', '.join(setting.choices)}: " if setting.choices else ""
-            about = f"{choices}{setting.help} (instead of the preset's)"
+            choices = f"{_or(setting.choices)}; " if setting.choices else ""
+            about = f"{choices}{setting.help} (default: the preset's)"
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=setting.metavar, help=about)
+
+
+def _or(names: Collection[str]) -> str:
+    """`a, b or c`."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 def train(options: argparse.Namespace) -> int:

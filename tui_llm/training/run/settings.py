@@ -16,17 +16,49 @@ PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 10**12  # of any count: numbers beyond it are typing errors, and some don't fit a float
 
 
+class Range(NamedTuple):
+    """The values that a number can have, both ends included, and how an error line names them."""
+
+    low: float
+    high: float
+    text: str
+
+
+_BELOW_1, _LARGEST = math.nextafter(1, 0), math.nextafter(math.inf, 0)
+COUNT = Range(1, MOST, "1 or more")
+COUNT_OR_0 = Range(0, MOST, "0 or more")
+CONTEXT = Range(2, MOST, "2 or more, so that there is something to predict from")
+POSITIVE_OR_0 = Range(0, _LARGEST, "a number from 0 up")
+SHARE = Range(0, 1, "a number from 0 to 1")
+SHARE_BELOW_1 = Range(0, _BELOW_1, "a number from 0 to below 1")
+SHARE_BETWEEN = Range(math.nextafter(0, 1), _BELOW_1, "a number between 0 and 1, such as 0.05")
+SEED = Range(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
+
+
 class Setting(NamedTuple):
-    """What the form and the command line show of a setting."""
+    """What can be given for a field of `TrainingSettings`, and what form and command line show of it."""
 
     metavar: str
+    values: Range | tuple[str, ...] | None  # None: any text
     help: str  # the form's column has room for about 45 characters
-    choices: tuple[str, ...]  # all values; empty where there are more than a few
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values; empty for a number or a text."""
+        return () if self.values is None or isinstance(self.values, Range) else self.values
+
+    def problem(self, value: Any) -> str:
+        """What to give instead of `value`; empty where it is valid."""
+        if isinstance(self.values, Range):
+            if self.values.low <= value <= self.values.high:
+                return ""
+            return f"{MOST:,} at most" if self.values.high == MOST < value else self.values.text
+        return "" if self.values is None or value in self.values else f"one of {', '.join(self.values)}"
 
 
-def _setting(default: Any, metavar: str, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field of `TrainingSettings` with what `Setting` says of it."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, help, choices)})
+def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None, help: str) -> Any:
+    """A field of `TrainingSettings` with its `Setting`."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, values, help)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +71,35 @@ class TrainingSettings:
     section 4; Hägele et al. 2024).
     """
 
-    layers: int = _setting(4, "L", "transformer blocks")
-    heads: int = _setting(4, "H", "attention heads in each block")
-    width: int = _setting(128, "C", "size of the residual stream, a multiple of heads")
-    block_size: int = _setting(128, "T", "tokens per row: the model's context")
-    dropout: float = _setting(0.0, "F", "share of activations set to 0 at random")
-    tokenizer: str = _setting("nano", "NAME", "byte, gpt2, or a model whose vocabulary to use")
-    batch_size: int = _setting(16, "B", "rows per batch")
-    accumulation: int = _setting(1, "N", "batches whose gradients make one step")
-    steps: int = _setting(1000, "N", "optimizer steps in total")
-    learning_rate: float = _setting(1e-3, "R", "the highest, after warm-up")
-    min_learning_rate: float = _setting(1e-4, "R", "the lowest, at the end of the schedule")
-    warmup_steps: int = _setting(50, "N", "steps until the learning rate is at its highest")
-    weight_decay: float = _setting(0.1, "F", "applies to matrices only")
-    beta1: float = _setting(0.9, "F", "AdamW: decay of the gradient's moving average")
-    beta2: float = _setting(0.95, "F", "AdamW: decay of the squared gradient's average")
-    clip: float = _setting(1.0, "F", "largest gradient norm; 0 clips nothing")
-    seed: int = _setting(1, "S", "of the initial weights and the order of the data")
-    eval_every: int = _setting(100, "N", "steps between evaluations, each with a sample")
-    eval_batches: int = _setting(8, "N", "batches of held-out text per evaluation")
-    checkpoint_every: int = _setting(100, "N", "steps between checkpoints")
-    validation_fraction: float = _setting(0.05, "F", "share of the text that is held out")
-    sample_prompt: str = _setting("Once upon a time", "TEXT", "the prompt of the samples")
-    sample_tokens: int = _setting(48, "N", "tokens per sample")
-    schedule: str = _setting("cosine", "NAME", "wsd: stable after warm-up, then linear decay", SCHEDULES)
-    decay_fraction: float = _setting(0.2, "F", "wsd: share of the steps that decay")
-    optimiser: str = _setting("adamw", "NAME", "muon: for the matrices, AdamW for the rest", OPTIMISERS)
-    compile: str = _setting("auto", "HOW", "torch.compile; auto: on for CUDA", COMPILE)
-    precision: str = _setting("auto", "NAME", "of matmuls; auto: bf16 where that is faster", PRECISIONS)
-    from_model: str = _setting("", "M", "start from this model, not from random weights")
+    layers: int = _setting(4, "L", COUNT, "transformer blocks")
+    heads: int = _setting(4, "H", COUNT, "attention heads in each block")
+    width: int = _setting(128, "C", COUNT, "size of the residual stream, a multiple of heads")
+    block_size: int = _setting(128, "T", CONTEXT, "tokens per row: the model's context")
+    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0 at random")
+    tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model whose vocabulary to use")
+    batch_size: int = _setting(16, "B", COUNT, "rows per batch")
+    accumulation: int = _setting(1, "N", COUNT, "batches whose gradients make one step")
+    steps: int = _setting(1000, "N", COUNT, "optimizer steps in total")
+    learning_rate: float = _setting(1e-3, "R", POSITIVE_OR_0, "the highest, after warm-up")
+    min_learning_rate: float = _setting(1e-4, "R", POSITIVE_OR_0, "the lowest, at the end of the schedule")
+    warmup_steps: int = _setting(50, "N", COUNT_OR_0, "steps until the learning rate is at its highest")
+    weight_decay: float = _setting(0.1, "F", POSITIVE_OR_0, "applies to matrices only")
+    beta1: float = _setting(0.9, "F", SHARE_BELOW_1, "AdamW: decay of the gradient's moving average")
+    beta2: float = _setting(0.95, "F", SHARE_BELOW_1, "AdamW: decay of the squared gradient's average")
+    clip: float = _setting(1.0, "F", POSITIVE_OR_0, "largest gradient norm; 0 clips nothing")
+    seed: int = _setting(1, "S", SEED, "of the initial weights and the order of the data")
+    eval_every: int = _setting(100, "N", COUNT, "steps between evaluations, each with a sample")
+    eval_batches: int = _setting(8, "N", COUNT, "batches of held-out text per evaluation")
+    checkpoint_every: int = _setting(100, "N", COUNT, "steps between checkpoints")
+    validation_fraction: float = _setting(0.05, "F", SHARE_BETWEEN, "share of the text that is held out")
+    sample_prompt: str = _setting("Once upon a time", "TEXT", None, "the prompt of the samples")
+    sample_tokens: int = _setting(48, "N", COUNT_OR_0, "tokens per sample")
+    schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable after warm-up, then linear decay")
+    decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
+    optimiser: str = _setting("adamw", "NAME", OPTIMISERS, "muon: for the matrices, AdamW for the rest")
+    compile: str = _setting("auto", "HOW", COMPILE, "torch.compile of the training step; auto: on CUDA")
+    precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where it is faster")
+    from_model: str = _setting("", "M", None, "start from this model, not from random weights")
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -79,58 +111,17 @@ SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field 
 
 
 def problems(settings: TrainingSettings) -> dict[str, str]:
-    """Field → why its value can't work; empty when all is well."""
+    """Field → why its value can't work; empty where all is well."""
     found: dict[str, str] = {}
-    for name in (
-        "layers",
-        "heads",
-        "width",
-        "block_size",
-        "batch_size",
-        "accumulation",
-        "steps",
-        "eval_every",
-        "eval_batches",
-        "checkpoint_every",
-    ):
+    for name, setting in SETTINGS.items():
         value = getattr(settings, name)
-        if not 1 <= value <= MOST:
-            found[name] = f"{name.replace('_', ' ')} is {value}; give " + (
-                "1 or more" if value < 1 else f"{MOST:,} at most"
-            )
-    for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            found[name] = f"{name.replace('_', ' ')} is {value}; give a number from 0 up"
-    if "width" not in found and "heads" not in found and settings.width % settings.heads:
+        if give := setting.problem(value):
+            shown = repr(value) if setting.choices else value
+            found[name] = f"{name.replace('_', ' ')} is {shown}; give {give}"
+    if not {"width", "heads"} & found.keys() and settings.width % settings.heads:
         found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
             (settings.width // settings.heads + 1) * settings.heads
         )
-    if settings.block_size == 1:
-        found["block_size"] = "block size is 1; give 2 or more, so that there is something to predict from"
-    if not 0 <= settings.dropout < 1:
-        found["dropout"] = f"dropout is {settings.dropout}; give a number from 0 to below 1"
-    if not 0 < settings.validation_fraction < 1:
-        found["validation_fraction"] = f"validation fraction is {settings.validation_fraction}; give 0.05, say"
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(settings, name) < 1:
-            found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
-    if settings.schedule not in SCHEDULES:
-        found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
-    if settings.optimiser not in OPTIMISERS:
-        found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
-    if settings.compile not in COMPILE:
-        found["compile"] = f"compile is {settings.compile!r}; give one of {', '.join(COMPILE)}"
-    if settings.precision not in PRECISIONS:
-        found["precision"] = f"there is no precision {settings.precision!r}; there are: {', '.join(PRECISIONS)}"
-    if not 0 <= settings.decay_fraction <= 1:
-        found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
-    if not 0 <= settings.warmup_steps <= MOST:
-        found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
-    if not 0 <= settings.seed < 2**32:
-        found["seed"] = f"seed is {settings.seed}; give a whole number from 0 to {2**32 - 1:,}"
-    if not 0 <= settings.sample_tokens <= MOST:
-        found["sample_tokens"] = f"sample tokens is {settings.sample_tokens}; give 0 or more"
     return found
 
 
