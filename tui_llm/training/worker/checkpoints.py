@@ -44,7 +44,7 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_folder(tokenizer, aside)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
-        # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no other RNG state is needed.
+        # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
         write_json(aside / intact.RECORD, record)
         storage.sync_folder(aside)
@@ -130,8 +130,8 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
             _check_state(model, state, run.config().settings.optimiser)
-            # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout must
-            # be the run's, not that of the folder.
+            # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout
+            # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, told
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
