@@ -1,4 +1,4 @@
-"""Steps 7 to 10: the loop; writing; inside; from predictor to assistant."""
+"""Steps 7 to 10 of the tour: the training loop, generation, inside the model, from predictor to assistant."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
 from tui_llm.tour.steps_text import WAIT, reading_of_text
 
-CONTINUED = 8  # tokens of an answer, or a continuation, that are enough to judge
+CONTINUED = 8  # tokens of an answer or continuation that suffice
 ANSWERED = 2
-NEARLY_SURE = 0.95  # a probability that shows nothing when it is drawn from
+NEARLY_SURE = 0.95  # above this probability, sampling almost always draws the same token
 
 
-# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the training loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def started(now: Facts, began: Facts) -> Outcome:
@@ -68,11 +68,13 @@ def watched(now: Facts, began: Facts) -> Outcome:
     return done("← and → go through the evaluations: the same prompt, as the model grew.")
 
 
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── generation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outcome:
-    """The token that was drawn last, where it was drawn in this part at that temperature."""
+    """Returns the last sampled token if it was sampled in this part at that temperature, else the outcome that asks for
+    it.
+    """
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
@@ -191,7 +193,7 @@ def table(now: Facts, began: Facts) -> Outcome:
     return done(f"{columns}.{tutorial} The order stays, only the shares move.")
 
 
-# ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── inside the model ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def attended(now: Facts, began: Facts) -> Outcome:

@@ -1,4 +1,4 @@
-"""Steps 4 to 6: logits to probabilities; surprise; one step of learning."""
+"""Steps 4 to 6 of the tour: from logits to probabilities, the loss, one optimizer step."""
 
 from __future__ import annotations
 

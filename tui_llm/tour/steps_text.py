@@ -1,4 +1,4 @@
-"""Steps 1 to 3: labels for free; words, letters, pieces; ids and vectors."""
+"""Steps 1 to 3 of the tour: text as its own labels; words, letters and tokens; ids and vectors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step
 
 TOKENS_NEEDED = 4
-PIECES_NEEDED = 3  # of a word that is rare or mistyped
+PIECES_NEEDED = 3  # tokens of a rare or mistyped word
 WAIT = "the model's answer: a moment"
 STRAWBERRY = "strawberry"
 
 
 def reading_of_text(now: Facts) -> Outcome | None:
-    """What is missing where there is no reading of a finished text."""
+    """Returns what is missing if there is no reading of a finished text, else None."""
     if now.asking:
         return missing("a window is open: Enter takes what stands there, Esc leaves it")
     if now.typing:
@@ -97,7 +97,7 @@ def compared(now: Facts, began: Facts) -> Outcome:
 
 
 def longest_word(now: Facts) -> tuple[str, int]:
-    """The word of the text (pieces up to a space) with the most tokens, and how many it has."""
+    """Returns the word (tokens up to a space) with the most tokens, and their number."""
     best, word, count = ("", 0), "", 0
     for token in now.tokens:
         if token.special or token.text[:1].isspace():
@@ -175,7 +175,7 @@ def ids_seen(now: Facts, began: Facts) -> Outcome:
 
 
 def at_cursor(now: Facts) -> Token | None:
-    """The token under the token cursor, where that is not at the end."""
+    """Returns the token under the token cursor; None if the cursor is at the end."""
     reading = now.reading
     if reading is None or reading.request.position is None:
         return None
