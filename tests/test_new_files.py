@@ -1,4 +1,4 @@
-"""Nothing that exists is replaced unless that is asked for, whoever else writes meanwhile."""
+"""Nothing that exists is replaced unless requested, even if another process writes at the same time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_of_many_writers_one_wins(tmp_path: Path) -> None:
     def one(number: int) -> None:
         def write(part: Path) -> None:
             part.write_text(str(number) * 10_000)
-            together.wait()  # all have looked: none found the name taken
+            together.wait()  # all have checked the name, and none found it taken
 
         try:
             write_new(path, write)
@@ -147,7 +147,7 @@ def test_a_new_folder_an_empty_one_and_a_full_one(tmp_path: Path) -> None:
         inode = folder.stat().st_ino if folder.exists() else None
         write_folder(folder, fill, last="config.json")
         assert contents(folder) == WHOLE
-        assert inode in (None, folder.stat().st_ino)  # who stands in it still does
+        assert inode in (None, folder.stat().st_ino)  # the same folder, for processes whose working directory it is
     (tmp_path / "new" / "notes.txt").write_text("mine")
     (tmp_path / "new" / "vocab.json").write_text("older")
     before = contents(tmp_path)
@@ -191,7 +191,7 @@ def test_a_failure_on_the_way_leaves_all_as_it_was(tmp_path: Path, at: int, monk
         calls += 1
         if calls == at + 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        assert not (folder / "config.json").exists()  # nobody takes the mixture for a model
+        assert not (folder / "config.json").exists()  # so that the mixture is not taken for a model
         place(part, path)
 
     monkeypatch.setattr(new_files, "_place", failing)
