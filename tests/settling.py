@@ -87,6 +87,14 @@ def install() -> None:
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # Notifications disappear after some seconds: on a busy machine, a test would miss them.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]
+    # Wait for the next paint before a click: the app ignores clicks on what has not been painted (closing_keys.py).
+    click = pilot.Pilot._post_mouse_events
+
+    async def click_what_is_painted(self: pilot.Pilot[object], *arguments: object, **options: object) -> bool:
+        await self.pause()
+        return await click(self, *arguments, **options)  # type: ignore[arg-type]
+
+    pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
     # A Pilot fails if the widgets have not handled their messages after 30 s.
     whole = pilot.Pilot._wait_for_screen
     pilot.Pilot._wait_for_screen = functools.partialmethod(whole, timeout=HANG)  # type: ignore[method-assign, assignment]

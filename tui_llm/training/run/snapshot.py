@@ -264,7 +264,10 @@ def last_sign(run: Run) -> float:
 
 def most_recent() -> Run | None:
     """Returns the run to show by default: one that is being trained, or else the one written to last."""
-    return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    try:
+        return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    except UserError:  # the runs folder is not a folder any more; the next write reports it
+        return None
 
 
 def loss_glimpse(path: Path, points: int = 32) -> list[float]:
