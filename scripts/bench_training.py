@@ -34,9 +34,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.apart and options.cpu_time:
         parser.error("--cpu-time counts one process, and --apart starts several; leave one out")
-    if any(
-        os.environ.get(name) is None for name in ALLOCATOR
-    ):  # the allocator reads them at process start: start again
+    # the allocator reads them at process start: start again
+    if any(os.environ.get(name) is None for name in ALLOCATOR):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
     from tui_llm.common.errors import UserError
     from tui_llm.training.worker import versus

@@ -51,9 +51,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             trial = Trial(SCENARIOS[name], Path(scratch) / name.replace(" ", "-"))
-            kinds = {
-                kind(call): k for k, call in enumerate(trial.calls, 1)
-            }  # the last of each kind: most files exist by then
+            # the last of each kind: most files exist by then
+            kinds = {kind(call): k for k, call in enumerate(trial.calls, 1)}
             numbers = sorted(kinds.values()) if options.distinct else range(1, len(trial.calls) + 1)
             every = [(k, how) for k in numbers for how in options.how]
             share = -(-options.count // len(options.only))

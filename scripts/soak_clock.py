@@ -71,9 +71,8 @@ class SettledLoop(asyncio.SelectorEventLoop):
             executor = self._executor = getattr(self, "_executor", None) or concurrent.futures.ThreadPoolExecutor(6)
         future = executor.submit(function, *arguments)
         self._submitted += 1
-        wrapped = asyncio.wrap_future(
-            future, loop=self
-        )  # added before the callback below, so that its result is set first
+        # added before the callback below, so that its result is set first
+        wrapped = asyncio.wrap_future(future, loop=self)
         future.add_done_callback(self._one_finished)
         return wrapped
 

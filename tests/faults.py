@@ -137,9 +137,8 @@ CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked", "
 
 def _is_aside(path: Path) -> bool:
     """Whether this is a temporary file or folder, which the next start deletes."""
-    half = path.name.startswith(".") and path.name.endswith(
-        (".part", ".part.json")
-    )  # a partial download, which is resumed
+    # a partial download, which is resumed
+    half = path.name.startswith(".") and path.name.endswith((".part", ".part.json"))
     return half or any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
 
 

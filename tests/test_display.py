@@ -26,9 +26,8 @@ def shown():
 
 def test_no_hidden_character_of_all_unicode_passes(shown):
     assert not [char for char in set("".join(shown.values())) if hidden(char)]
-    assert not [
-        char for char in set(visible_token("".join(EVERY))) if hidden(char)
-    ]  # it applies `visible`, then further replacements
+    # it applies `visible`, then further replacements
+    assert not [char for char in set(visible_token("".join(EVERY))) if hidden(char)]
 
 
 def test_every_hidden_character_shows_and_no_other_changes(shown):

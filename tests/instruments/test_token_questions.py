@@ -152,9 +152,8 @@ def test_vocabularies_side_by_side(engine: PipelineEngine) -> None:
     assert sides["byte"].count == len(text.encode()) == found.bytes
     assert sides["nano"].own and sides["nano"].count == len(engine.tokenizer.encode(text))
     assert sides["byte"].characters_per_token == pytest.approx(len(text) / len(text.encode()))
-    assert (
-        "vocabulary add" in sides["gpt2"].problem and sides["gpt2"].tokens is None
-    )  # nothing is downloaded without a request
+    # nothing is downloaded without a request
+    assert "vocabulary add" in sides["gpt2"].problem and sides["gpt2"].tokens is None
     assert not found.words.trained and "Zyxw" in found.words.missing and "a" not in found.words.missing
 
 

@@ -42,9 +42,8 @@ def test_against_a_plain_count(ids: list[int], vocabulary: int, chunk: int, at_o
 
 def test_closed_forms() -> None:
     assert bigram_entropy(np.array([], np.uint16), 9) == bigram_entropy(np.array([3], np.uint16), 9) == 0
-    assert bigram_entropy(np.array([1, 2, 3] * 99, np.uint16), 9) == pytest.approx(
-        0, abs=1e-12
-    )  # each token determines the next
+    # each token determines the next
+    assert bigram_entropy(np.array([1, 2, 3] * 99, np.uint16), 9) == pytest.approx(0, abs=1e-12)
     ids = np.random.default_rng(1).integers(0, 16, 400_000).astype(np.uint16)
     assert bigram_entropy(ids, 50257) == pytest.approx(math.log(16), abs=1e-3)  # tokens are independent
     chain = np.cumsum(np.random.default_rng(2).choice(2, 400_000, p=[0.25, 0.75])) % 7  # a step of 1 or 0: H(1/4)

@@ -23,9 +23,8 @@ def make_bases(top: Path) -> None:
              "--tokenizer", str(top / "gpt2"), "--eval-every", "5", "--checkpoint-every", "5", "--pin", "The cat=> sat", "--device", "cpu", "--compile", "off", "--no-start", "--json"]  # fmt: skip
     assert _main(words) == 0
     run = find(NAME).path
-    assert (
-        forked.run(lambda: worker.main([str(run)])).code == 0
-    )  # in a child, because the worker installs signal handlers
+    # in a child, because the worker installs signal handlers
+    assert forked.run(lambda: worker.main([str(run)])).code == 0
     shutil.copytree(run, run.with_name("second"))
 
 

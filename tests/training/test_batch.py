@@ -48,9 +48,8 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
 def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        loop, "trains_in_bfloat16", lambda _device: False
-    )  # float32, so that losses can be compared to 1e-4
+    # float32, so that losses can be compared to 1e-4
+    monkeypatch.setattr(loop, "trains_in_bfloat16", lambda _device: False)
     run = make("run", text, accumulation=3, dropout=0.5)  # 12 rows of 16; batch.json is computed without dropout
     work(run)
     found = batch.newest(run)

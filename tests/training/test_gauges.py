@@ -112,9 +112,8 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
 
     monkeypatch.setattr(Run, "write_status", written)
     monkeypatch.setattr(machine, "measure_apart", measure)
-    monkeypatch.setattr(
-        measurements, "PEAK_AFTER", HANG
-    )  # on a busy machine, three steps can take longer than the default
+    # on a busy machine, three steps can take longer than the default
+    monkeypatch.setattr(measurements, "PEAK_AFTER", HANG)
     assert here(make("short", text, steps=3)) == 0
     assert not measured  # a short run does not measure
     monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
@@ -178,9 +177,8 @@ def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, mo
     with torch.no_grad():
         logits = checkpoint.load(paths.shipped_models_dir() / "nano").eval()(x)
         loss = float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))
-    assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(
-        loss, rel=0.01
-    )  # may be computed in bf16
+    # may be computed in bf16
+    assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(loss, rel=0.01)
 
     monkeypatch.setattr(measurements, "_loss", lambda *_: pytest.fail("measured again"))
     run.write_config(

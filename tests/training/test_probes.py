@@ -64,9 +64,8 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
         assert len(probe.guesses) == 10
         for guess, row in zip(probe.guesses, spread.candidates, strict=False):
             assert guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
-            assert guess.probability == pytest.approx(
-                known[guess.id], abs=1e-5
-            )  # the order of nearly equal ones may differ
+            # the order of nearly equal ones may differ
+            assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)
         if reading.loss is None:
             assert probe.tokens == () and probe.loss is None
             continue

@@ -50,9 +50,8 @@ def test_rename(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, err = said(capsys, "runs", "rename", "one", name)
         assert (code, out) == (2, "") and "can't name a run" in err and "\x1b" not in err
     assert "no run 'none'" in said(capsys, "runs", "rename", "none", "x")[2]
-    assert (
-        said(capsys, "runs", "rename", "two", "empty")[0] == 0
-    )  # an empty folder, as left by a rename that was killed
+    # an empty folder, as left by a rename that was killed
+    assert said(capsys, "runs", "rename", "two", "empty")[0] == 0
     with run.held(1):
         assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
     run.write_status("starting")  # a worker that has not acquired its lock yet

@@ -78,9 +78,8 @@ def test_a_run_goes_on_from_another_one_where_that_ended(text: Path) -> None:
         "second", [str(text)], settings, preset="toy", device="cpu", model=first.checkpoints()[-1][1]
     )
     assert work(second) == 0
-    assert (
-        losses(second)[0][4] == losses(first)[-1][4]
-    )  # the first run's last validation loss is the second run's first
+    # the first run's last validation loss is the second run's first
+    assert losses(second)[0][4] == losses(first)[-1][4]
 
 
 def test_what_contradicts_the_model_is_refused(model: Path) -> None:

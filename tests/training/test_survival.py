@@ -69,10 +69,8 @@ def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text:
     for name in FILES:
         for damage in (flip, cut, Path.unlink, lambda file: file.write_bytes(b"\0" * 100)):
             damage(newest / name)
-            if (name, damage) != (
-                "training.json",
-                flip,
-            ):  # that bit may be part of the step number, which is checked too
+            # that bit may be part of the step number, which is checked too
+            if (name, damage) != ("training.json", flip):
                 with pytest.raises(UserError, match=r"its |not valid JSON"):
                     intact.check(newest)
             shutil.rmtree(newest)

@@ -63,9 +63,8 @@ async def test_a_pin_is_what_the_panes_show() -> None:
         assert pins.of_user() == [Pin("The cat sat", " on")]
         await pilot.press("P")  # P again unpins it
         assert pins.of_user() == []
-        lab.lab.target = Target(
-            text=" moon"
-        )  # a target chosen at the cursor takes precedence over the text's next token
+        # a target chosen at the cursor takes precedence over the text's next token
+        lab.lab.target = Target(text=" moon")
         lab.ask()
         await answered(pilot, lab)
         await pilot.press("P")

@@ -201,9 +201,8 @@ async def test_ghost_keys_move_the_cursor_where_there_is_none() -> None:
         assert prompt.suggestion  # at the end the suggestion still fits
         await pilot.press("shift+right")
         assert prompt.prompt_text == "ab cd"
-        engine.answers[GhostQuestion] = lambda question: Ghost(
-            engine.weights, ()
-        )  # otherwise a new suggestion may arrive in time
+        # otherwise a new suggestion may arrive in time
+        engine.answers[GhostQuestion] = lambda question: Ghost(engine.weights, ())
         await pilot.press("x")
         assert not prompt.ghost
 

@@ -111,9 +111,8 @@ async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape")
-        for key in (
-            ALL_KEYS if size in USUAL else ALL_KEYS[::3]
-        ):  # each key repaints the screen, which is slow for large sizes
+        # each key repaints the screen, which is slow for large sizes
+        for key in ALL_KEYS if size in USUAL else ALL_KEYS[::3]:
             await pilot.press(key)
         await answered(pilot, lab)
         assert not unsafe(drawn(app))

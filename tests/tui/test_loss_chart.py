@@ -213,9 +213,8 @@ async def test_all_four_lines_to_beat_are_told_apart_and_no_name_covers_another(
     app = ChartApp(dataclasses.replace(CURVES, levels=near))
     async with app.run_test(size=(80, 30)):
         text = app.query_one(LossChart).render().plain
-        assert (
-            "ln V = 8.00" in text and "┈ unigrams 7.9" in text
-        )  # in the legend, since there is no room next to the line
+        # in the legend, since there is no room next to the line
+        assert "ln V = 8.00" in text and "┈ unigrams 7.9" in text
 
 
 async def test_names_in_the_legend_shorten_where_they_would_be_cut() -> None:

@@ -182,9 +182,8 @@ def test_much_text_at_once_is_a_paste_without_its_marks(text: str) -> None:
 def test_keys_among_it_stay_keys(keys: str) -> None:
     assert Reader().decode(keys.encode()) == keys
     reader = Reader()
-    assert (
-        reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
-    )  # a key split into two reads
+    # a key split into two reads
+    assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
 
 
 def test_a_paste_that_no_marks_surround_arrives_whole(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ async def test_into_the_text_as_ids_and_the_tree_is_found_again() -> None:
         assert [step.by_hand for step in lab.lab.steps] == [True, True]
         assert lab.lab.steps[1].raw_probability == node.probability
         await answered(pilot, lab)
-        await pilot.press("c")  # undoes the marks
+        await pilot.press("c")  # removes these tokens again
         await answered(pilot, lab)
         await pilot.press("T")
         await until(pilot, lambda: app.screen is not lab)

@@ -63,9 +63,8 @@ class Tour:
             changed, self.lacks = self.lacks != outcome.words, outcome.words
             return changed
         self.done.add((self.steps[self.step].name, self.part))
-        at_once = (
-            facts == self._began and self.seen
-        )  # the part was done at once: keep the previous text, which nobody had time to read
+        # the part was done at once: keep the previous text, which nobody had time to read
+        at_once = facts == self._began and self.seen
         self.seen = f"{self.seen} {outcome.words}" if at_once else outcome.words
         self._go(1)
         self._began = facts

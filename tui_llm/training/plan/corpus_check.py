@@ -128,6 +128,5 @@ def complete_last(text: str) -> str | None:
     head, comma, last = text.rpartition(",")
     blank = last[: len(last) - len(last.lstrip())]
     found = None if '"' in last else complete(last.lstrip())
-    return (
-        None if found is None or "," in found else head + comma + blank + found
-    )  # a completion with a comma would need quotes
+    # a completion with a comma would need quotes
+    return None if found is None or "," in found else head + comma + blank + found

@@ -31,9 +31,8 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
     def next_logits(ids: list[int]) -> torch.Tensor:
         window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
         with threads(model.config.parameters() * window.numel()):
-            logits: torch.Tensor = model(window, last=1)[
-                0, -1, : tokenizer.size
-            ]  # without the rows that pad the vocabulary
+            # without the rows that pad the vocabulary
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]
         return logits.float().cpu()
 
     made = [

@@ -65,9 +65,8 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         problem = f"the target has {len(wanted):,} tokens; a pin's loss is read for up to {LONGEST_TARGET}"
         wanted = []
     try:
-        work = model.config.parameters() * (
-            len(ids) + len(wanted)
-        )  # a small model: with two threads, synchronizing costs more than it saves
+        # a small model: with two threads, synchronizing costs more than it saves
+        work = model.config.parameters() * (len(ids) + len(wanted))
         with torch.no_grad(), threads(work):
             rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
         logits = distribution.Sorted.of(rows[0])

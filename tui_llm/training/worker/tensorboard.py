@@ -107,9 +107,8 @@ def begin(run: Run, done: int) -> Events:
     folder = run.path / FOLDER
     # TensorBoard reads event files in the order of the timestamps in their names: a newer one must sort last.
     newest = max((_second(path) for path in folder.glob("events.out.tfevents.*")), default=-1)
-    if not done or newest >= int(
-        time.time()
-    ):  # a new run; or the newest file is from this second or, by a clock change, from the future
+    # a new run; or the newest file is from this second or, by a clock change, from the future
+    if not done or newest >= int(time.time()):
         storage.rmtree(folder, ignore_errors=True)
         newest = -1
     if newest < 0 and done:

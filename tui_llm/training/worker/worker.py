@@ -343,10 +343,8 @@ def main(arguments: list[str]) -> int:
             with suppress(UserError):
                 run.write_status("failed", str(error))
         return 2
-    for name in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # before taking the lock: a process that sees it held may send a signal
+    # before taking the lock: a process that sees it held may send a signal
+    for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, worker.stop)
     torch.set_flush_denormal(True)
     if not worker.ranks.first:
