@@ -80,7 +80,7 @@ def watching(rounds: int, seconds: float) -> None:
             terminal = Terminal()
             try:
                 terminal.wait_for(rb"tokens of nano")
-                read_on(terminal, 3.0)  # it has found the run and drawn its chart
+                read_on(terminal, 3.0)  # until the app has found the run and drawn its chart
                 cpu, (before, began), at = terminal.cpu_seconds(), stand(), time.perf_counter()
                 painted.append(read_on(terminal, seconds) / seconds)
                 after, ended = stand()

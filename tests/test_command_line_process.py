@@ -136,7 +136,7 @@ LIMITS = (
     600_000,
     700_000,
     800_000,
-)  # kB: Python alone, torch half loaded, a model not any more
+)  # kB: enough for Python only, for part of torch, for all but the model
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space as Linux has them")

@@ -226,12 +226,14 @@ def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
 @pytest.mark.parametrize("how", HOW)
 def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: str) -> None:
-    """The old files or the new ones; or, where nothing could be put back, no `config.json` and every old file still there."""
+    """The folder has all old files or all new ones; if restoring failed, it has no `config.json`, and every old file
+    still exists.
+    """
     old = {"config.json": b"old config", "model.safetensors": b"old weights", "notes.txt": b"mine"}
     new = {"config.json": b"new config", "model.safetensors": b"new weights", "vocab.json": b"{}"}
 
     def replace_it(folder: Path, plan: Plan) -> int:
-        """The calls made, in a process that the plan may end."""
+        """Replaces the folder under a plan of faults, which may end the process. Returns the number of calls."""
         storage.faults = plan
         try:
             write_folder(
@@ -269,7 +271,7 @@ def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: 
         assert found["notes.txt"] == b"mine", at
         if found in (old, {**old, **new}):
             continue
-        # Sealed: what was moved away can't be moved back either.
+        # `sealed`: files that were moved away can't be moved back either.
         assert how in ("kill", "sealed") and "config.json" not in found, at
         kept = {path.name: path.read_bytes() for path in folder.glob(".tui-llm-replaced-*/*")}
         assert all(old[name] in (found.get(name), kept.get(name)) for name in ("config.json", "model.safetensors")), at

@@ -88,7 +88,7 @@ def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
     assert ours.end_of_text == gpt2.end_of_text == 50256
     assert GPT2Tokenizer.from_pretrained(tmp_path).encode("Hello 🙂 world") == ours.encode("Hello 🙂 world")
     alone = sum(1 for id in range(50257) if _is_not_utf8(ours.token_bytes(id)))
-    assert alone == 344  # as DESIGN counts them
+    assert alone == 344  # number of GPT-2's tokens that are not valid UTF-8
 
 
 def _is_not_utf8(data: bytes) -> bool:

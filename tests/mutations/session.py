@@ -15,7 +15,7 @@ from typing import Any
 from tests.mutations import corpora, forked, models, runs, vocabularies
 from tests.mutations.case import Case, fault
 
-SHARES = {"models": 45, "vocabularies": 20, "runs": 20, "corpora": 15}  # of a hundred cases
+SHARES = {"models": 45, "vocabularies": 20, "runs": 20, "corpora": 15}  # number of cases of each kind per hundred
 _MODELLING = ("transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2", "transformers.models.gpt2.tokenization_gpt2", "transformers.modeling_gguf_pytorch_utils", "gguf", "jinja2")  # fmt: skip
 
 

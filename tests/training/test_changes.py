@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_changes_at_the_same_step_again(text: Path) -> None
     work(unbroken, {12: lambda: launch.change_learning_rate(unbroken, 2e-3)})
     with pytest.raises(Killed):  # at step 13, with a checkpoint of step 7: the step with the change is repeated
         work(broken, {12: lambda: launch.change_learning_rate(broken, 2e-3), 13: kill})
-    with pytest.raises(Killed):  # and before it
+    with pytest.raises(Killed):  # killed again, before the step with the change
         work(broken, {9: kill})
     work(broken)
     assert losses(broken) == losses(unbroken)

@@ -130,7 +130,7 @@ def test_all_readers_go_on_and_the_run_resumes(
     after = losses(stopped)
     assert set(after) < set(sound) and after == sorted(after, key=lambda row: row[0])
     assert [row for row in sound if row[0] > newest] == [row for row in after if row[0] > newest]
-    assert len(sound) - len(after) <= 4  # of 300 bytes
+    assert len(sound) - len(after) <= 4  # the damage covers 300 bytes
 
 
 def test_a_file_damaged_while_it_is_followed(tmp_path: Path) -> None:

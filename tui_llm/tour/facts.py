@@ -64,6 +64,7 @@ class Facts:
     typed: Mapping[str, str] = field(default_factory=dict)
 
     def answer(self, question: type[Question], kind: type[Answer]) -> Answer | None:
+        """Returns the newest answer to a question of that type if it is of type `kind`, else None."""
         found = self.answers.get(question)
         return found if isinstance(found, kind) else None
 
@@ -74,6 +75,7 @@ class Facts:
 
     @property
     def count(self) -> int:
+        """Number of tokens of the prompt that is fed to the model."""
         return len(self.reading.prompt_ids) if self.reading is not None else 0
 
 
@@ -86,7 +88,9 @@ class Outcome:
 
 
 def not_yet(now: Facts, what: str, keys: str) -> Outcome:
-    """An outcome that asks for `what` with `keys` of the panes, and for leaving what is open first, if anything is."""
+    """Returns an outcome that says `what` is missing and which `keys` of the panes to press, after closing what is
+    open.
+    """
     if now.asking:
         return missing("a window is open: Enter takes what stands there, Esc leaves it")
     if now.screen != "lab":

@@ -38,6 +38,7 @@ def shares(probabilities: Iterable[float]) -> str:
 
 
 def nats(value: float) -> str:
+    """Formats a loss with two decimals."""
     return f"{value:.2f}"
 
 
@@ -67,6 +68,7 @@ def many(count: int, one: str) -> str:
 
 
 def typed_logits(values: dict[str, float]) -> str:
+    """Formats logits in the syntax of the scratch table: `TOKEN=LOGIT …`."""
     return " ".join(f"{name}={value:g}" for name, value in values.items())
 
 

@@ -28,7 +28,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One task for the learner. In `do`, {command} stands for the key of the command with that id."""
+    """One task for the learner.
+
+    In `do`, {command} stands for the key of the command with that id. `check(now, began)` compares the current facts
+    with those at the start of the part.
+    """
 
     do: str
     check: Check
@@ -37,6 +41,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """One step of the tour. `name` identifies it in the saved progress."""
+
     name: str
     title: str
     parts: tuple[Part, ...]

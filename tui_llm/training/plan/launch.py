@@ -76,7 +76,7 @@ def create(
         raise UserError(
             f"there is something at {run.path} already that is no run; delete it, or choose another name"
         ) from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
 
@@ -292,10 +292,12 @@ def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
 
 
 def pause(run: Run) -> None:
+    """Asks the worker to save and pause. Raises `UserError` if control.json can't be written."""
     run.write_control(paused=True)
 
 
 def unpause(run: Run) -> None:
+    """Asks the worker to continue. Raises `UserError` if control.json can't be written."""
     run.write_control(paused=False)
 
 

@@ -68,10 +68,12 @@ class Batch:
 
     @property
     def first(self) -> int:
+        """Number of rows kept."""
         return len(self.shown)
 
     @property
     def width(self) -> int:
+        """Number of tokens kept of each row."""
         return max((len(row.positions) for row in self.shown), default=0)
 
     @property
@@ -97,6 +99,7 @@ class Batch:
 
 
 def path_of(run: Run) -> Path:
+    """Returns the path of the run's batch.json."""
     return run.path / NAME
 
 

@@ -54,6 +54,7 @@ class Envelope:
         self._buckets: dict[int, _Bucket] = {}
 
     def add(self, step: int, value: float) -> None:
+        """Adds a point; one that is not finite or whose step is out of range is ignored."""
         if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
             return
         at = step // self._width

@@ -39,6 +39,7 @@ class MetricsTail(Tail[Metric]):
 
 
 def parse_metric(line: bytes) -> Metric | None:
+    """Parses a line of metrics.jsonl; returns None if it is damaged."""
     try:
         value = json.loads(line)
         val_loss, step = value.get("val_loss"), int(value["step"])

@@ -46,6 +46,7 @@ class ProbeToken:
 
     @property
     def text(self) -> str:
+        """The token's text, not sanitized for a terminal."""
         return token_text(self.bytes)
 
 
@@ -98,6 +99,7 @@ class Moment:
     probes: tuple[Probe, ...]
 
     def of(self, pin: Pin) -> Probe | None:
+        """Returns the predictions for `pin`, or None if it was not read."""
         return next((probe for probe in self.probes if probe.pin == pin), None)
 
 
@@ -118,10 +120,12 @@ class Change:
 
     @property
     def text(self) -> str:
+        """The token's text, not sanitized for a terminal."""
         return token_text(self.bytes)
 
     @property
     def exact(self) -> bool:
+        """Whether both probabilities are known."""
         return self.before is not None and self.after is not None
 
     @property

@@ -79,6 +79,8 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """A text generated from `prompt` after `step` steps."""
+
     step: int
     prompt: str
     text: str
@@ -108,6 +110,7 @@ class Status:
 
     @property
     def alive(self) -> bool:
+        """Whether a worker is starting, training or paused."""
         return self.state in ("starting", "running", "paused")
 
     @property
@@ -180,9 +183,11 @@ class Run:
             raise NewerRun(f"run {self.name} was made by a newer tui-llm{why}; update tui-llm to use it")
 
     def write_config(self, config: RunConfig) -> None:
+        """Writes config.json atomically. Raises `UserError` if it can't be written."""
         write_json(self.path / "config.json", {"version": VERSION, **asdict(config)})
 
     def control(self) -> dict[str, Any]:
+        """Returns the requests in control.json; an empty dict if there are none or the file is damaged."""
         return self._object("control.json")[0]
 
     def write_control(self, **asked: Any) -> None:
@@ -228,6 +233,7 @@ class Run:
         return run_lock.held(self.path)
 
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
+        """Writes status.json, with `more` facts. Raises `UserError` if it can't be written."""
         value = {"state": state, "message": message, "time": time.time(), "monotonic": time.monotonic(), **more}
         try:
             write_json(self.path / "status.json", value)
@@ -253,6 +259,7 @@ class Run:
         return (value, "") if isinstance(value, dict) else ({}, f"{path} is no JSON object; it may be damaged")
 
     def status(self) -> Status:
+        """Reads the run's state. Never raises because of the content of its files."""
         alive = self.alive()  # before reading the file: a worker that ends in between has written its final state
         raw, damage = self._object("status.json")
         last = self.last_metric()
@@ -326,6 +333,7 @@ class Run:
             return None
 
     def samples(self) -> list[Sample]:
+        """Returns the generated samples, oldest first."""
         return jsonl.read(
             self.samples_path, lambda value: Sample(int(value["step"]), str(value["prompt"]), str(value["text"]))
         )

@@ -63,6 +63,7 @@ class RunLock:
             raise
 
     def release(self) -> None:
+        """Releases both locks, if held."""
         if self._lock is not None:
             storage.unlock_folder(self._descriptor)
             self._descriptor = None

@@ -272,6 +272,7 @@ Rows are 1024 tokens; a smaller `batch_size` and a larger `accumulation` make th
 
 
 def preset(name: str) -> TrainingSettings:
+    """Returns the preset with that name. Raises `UserError` if there is none."""
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -105,6 +105,7 @@ class RunSnapshot:
 
     @property
     def progress(self) -> float:
+        """Fraction of the run's steps that are done, 0 to 1."""
         return min(1.0, self.status.step / self.status.steps) if self.status.steps > 0 else 0.0
 
 
@@ -328,6 +329,7 @@ class ProbeReader:
         self.moments: tuple[Moment, ...] = ()
 
     def read(self) -> ProbeSnapshot:
+        """Reads what is new and returns a snapshot."""
         try:
             return self._read()
         except Exception as error:

@@ -74,6 +74,7 @@ class Ranks:
         return value
 
     def total(self, value: float) -> float:
+        """All-reduce: the sum of `value` over all processes."""
         return self.mean(value) * self.world
 
     def number(self, value: int) -> int:
@@ -102,6 +103,8 @@ class Ranks:
 
 
 class Torchrun(Ranks):
+    """One of several processes started by torchrun; see `Ranks` for the methods."""
+
     def __init__(self, shard: bool) -> None:
         self.rank, self.world, self.local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         self.shard = shard

@@ -82,6 +82,7 @@ class Events:
         self._writer.flush()
 
     def close(self) -> None:
+        """Flushes and closes the event file."""
         self._writer.close()
 
 

@@ -105,6 +105,7 @@ def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.dev
 
 
 def main() -> int:
+    """Reads the request from stdin and prints the results. Returns the exit status."""
     try:
         asked = json.load(sys.stdin)
         print(json.dumps({"ready": True}), flush=True)

@@ -38,6 +38,8 @@ Step = Callable[[], float]  # runs one optimizer step and returns its loss
 
 @dataclass(frozen=True, slots=True)
 class Shape:
+    """A model's shape and batch for the comparison."""
+
     layers: int
     heads: int
     width: int
@@ -55,7 +57,7 @@ class Shape:
 
 SHAPES = {
     "baby": Shape(4, 4, 128, 64, 12, 65),
-    "nano": Shape(4, 4, 256, 256, 16, 4096),  # the preset's
+    "nano": Shape(4, 4, 256, 256, 16, 4096),  # as in the preset
     "mid-4k": Shape(6, 6, 384, 256, 8, 4096),
     "mid-50k": Shape(6, 6, 384, 256, 8, 50304),
 }
@@ -81,6 +83,7 @@ def text_ids(vocabulary: int, count: int = 300_000) -> np.ndarray[Any, np.dtype[
 
 
 def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: str = "auto") -> Trainer:
+    """Returns a trainer on the CPU with fixed seeds."""
     settings = shape.settings(precision=precision)
     cut = len(ids) - 4 * shape.block_size * shape.batch_size
     torch.manual_seed(settings.seed)
@@ -89,6 +92,7 @@ def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: 
 
 
 def ours(shape: Shape, precision: str = "auto") -> Step:
+    """Returns a step of this package's training."""
     steps = trainer(shape, text_ids(shape.vocabulary), precision).steps()
     return lambda: next(steps).loss
 
@@ -144,6 +148,7 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torc
 
 
 def make(side: str, shape: Shape, path: Path, *, compiled: bool = False) -> Step:
+    """Returns a step of one of `SIDES`."""
     if side == "ours":
         return ours(shape)
     return nanogpt(shape, path, bfloat16=side == "nanogpt-bf16", compiled=compiled and side == "nanogpt-bf16")
@@ -290,6 +295,7 @@ def _copy_weights(model: GPT, theirs: Any) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
+    """Formats the result of `compare` in one line."""
     speed, ratio = result["tokens_per_second"], result["ratio"]
     cells = [f"{side} {speed[side]:,.0f}" for side in SIDES]
     return (

@@ -56,6 +56,8 @@ OUT_OF_MEMORY = "out of memory; not even one row at a time fits: start a new run
 
 
 class Worker:
+    """The state of one worker process."""
+
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config = run.config()
@@ -74,6 +76,7 @@ class Worker:
         self._batch_asked: object = None  # the last request to show the batch that was served
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Signal handler: asks the worker to save and exit at the next step."""
         self.told_to_stop = True
 
     def look_at_lock(self) -> None:
@@ -93,6 +96,7 @@ class Worker:
         log(f"{self.lost}; saving, then leaving")
 
     def say(self, state: str, message: str = "") -> None:
+        """Writes the status and a log line; only on rank 0."""
         if not self.ranks.first:
             return
         log(f"{state} {message}")  # log first: on a full disk, writing the status may fail
@@ -329,6 +333,10 @@ def log(line: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """Trains the run named on the command line.
+
+    Returns the exit status: 2 for an invalid call or run, 3 if the run is locked.
+    """
     if len(arguments) != 1:
         print("usage: python -m tui_llm.training.worker RUN_DIRECTORY", file=sys.stderr)
         return 2
