@@ -1,4 +1,4 @@
-"""Training pairs, scored."""
+"""Compute the model's loss on each training pair."""
 
 from __future__ import annotations
 
