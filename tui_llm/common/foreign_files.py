@@ -21,9 +21,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 
 # Maximum size in bytes, by kind of file.
-SETTINGS = (
-    16 << 20
-)  # config.json, tokenizer_config.json, a run's own files, a chat template (largest known: about 2 MB)
+SETTINGS = 16 << 20  # JSON settings, a run's own files, a chat template (the largest known: about 2 MB)
 VOCABULARY = 64 << 20  # vocab.json, merges.txt, a .tiktoken file, tokenizer.model (the largest known: about 10 MB)
 TOKENIZER = 128 << 20  # tokenizer.json (the largest known: about 35 MB)
 

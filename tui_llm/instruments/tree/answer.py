@@ -147,9 +147,8 @@ class _Asked:
         known = self.desk.remembered.get(_TEXT)
         cache, before = (known[1], known[0]) if known else (KVCache(model.config, model.device), [])
         same = 0
-        for old, new in zip(
-            before, self.text[:-1], strict=False
-        ):  # the last token is always run: its features are needed
+        # The last token is always run: its features are needed.
+        for old, new in zip(before, self.text[:-1], strict=False):
             if old != new:
                 break
             same += 1

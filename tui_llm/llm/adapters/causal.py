@@ -27,7 +27,7 @@ class CausalPredictor:
     """Implements `predictor.Predictor` for a model of `transformers.AutoModelForCausalLM`.
 
     Raises `UserError` if the model is not causal, that is, if a prediction depends on later tokens, or if its logits
-    are not finite.
+    contain NaN or nothing finite.
     """
 
     def __init__(self, model: Any, name: str) -> None:

@@ -137,9 +137,8 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
     )
     stored = checks.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
     more = checks.check_config(library, config, stored, path)
-    memory.check(
-        8 * header.numbers + more, memory.free_bytes(), f"opening {path}"
-    )  # for the file's tensors and the model's
+    # 4 bytes for each element, in the file's tensors and in the model's.
+    memory.check(8 * header.numbers + more, memory.free_bytes(), f"opening {path}")
     model = library.AutoModelForCausalLM.from_config(
         config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
     )

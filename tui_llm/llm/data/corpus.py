@@ -204,9 +204,8 @@ class _Tokeniser:
     total: int = 0
     tokens: int = 0
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
-    seen: dict[bytes, tuple[int, int]] = field(
-        default_factory=dict
-    )  # a file's hash → its tokens[start:stop] in train.bin
+    # A file's hash → its tokens[start:stop] in train.bin.
+    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)

@@ -23,9 +23,9 @@ def pairs(ids: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
 class Batches:
     """Training batches: x (B, T) and y (B, T), where y[b, t] is the token after x[b, t].
 
-    The ids are cut into blocks of T, in an order that is reshuffled each epoch, from a random offset, so that an epoch
-    covers the whole text once. Row k depends on (seed, k) only: a resumed run gets the same batches without any saved
-    state. Raises ValueError if there are too few ids for one block.
+    The ids are cut into blocks of T, in an order that is reshuffled each epoch, from a random offset; an epoch has
+    almost every token once and none twice. Row k depends on (seed, k) only: a resumed run gets the same batches without
+    any saved state. Raises ValueError if there are too few ids for one block.
     """
 
     def __init__(self, ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, batch_size: int, seed: int) -> None:

@@ -90,7 +90,7 @@ def _named(name: str) -> Found | None:
 
 
 def _from_hub(name: str) -> Found | None:
-    """OWNER/NAME: a pulled model, else the revision `main` in the Hugging Face Hub cache if it is complete."""
+    """OWNER/NAME: a pulled model, else the revision `main` in the Hugging Face Hub cache if that has a config.json."""
     if not _ON_HUB.fullmatch(name):
         return None
     pulled = paths.pulled_model(name)
@@ -173,8 +173,8 @@ def every() -> list[Found]:
 
 
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
-    """The folder of the vocabulary that a run calls `name`, and the tokenizer's name. Raises `UserError` if there is
-    none."""
+    """The folder of the vocabulary that a run calls `name`, and the vocabulary's name (None: the folder's). Raises
+    `UserError` if there is none."""
     for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), paths.expand(name)):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None

@@ -73,8 +73,8 @@ def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:
-    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows` is the size of the
-    model's embedding, which limits the latter's ids. Raises `UserError`."""
+    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
+    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return tokenizer.load_folder(path, name)
     if (path / "tokenizer.json").is_file():

@@ -142,7 +142,7 @@ def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock
         return clock() - began, times
 
     def standing() -> None:
-        """After all but the last token of the context, which was typed once already."""
+        """Fill the cache with all but the last token of the context, as if that had been typed before and deleted."""
         if isinstance(reader, Transformers):
             if reader.ids != context:
                 reader.read(context)

@@ -14,8 +14,7 @@ from tui_llm.llm.tokens.added import _ADDED
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges, load_folder, save_folder
 
-# Texts that encoding and decoding must reproduce: words, numbers, signs, white space, other scripts, every byte that
-# occurs in UTF-8.
+# Texts that encoding and decoding must reproduce: words, numbers, signs, white space, many scripts.
 SAMPLES = (
     "Once upon a time, there was a little girl. She'd said: \"It's 1,234.50 o'clock!\"",
     "  two\tspaces \r\n\n\n and lines   ", "naïve Ærøskøbing Москва 東京 עברית العربية ไทย 👩‍👩‍👧 e\u0301",

