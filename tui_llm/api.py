@@ -37,6 +37,7 @@ class OpenModel:
 
     @property
     def weights(self) -> Weights:
+        """The model's name, shape, device and, for a run, training step."""
         return self.engine.weights()
 
     def tokens(self, text: str, *, allow_special: bool = False) -> Tokenization:

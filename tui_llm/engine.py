@@ -41,6 +41,8 @@ class PipelineEngine(ModelDesk):
         return model_list.every()
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
+        """Answer a question with the `answer` function of its instrument. Raises `UserError`, and `Overtaken` as `read`
+        does."""
         module = type(question).__module__.removesuffix("question") + "answer"  # instruments/NAME/answer.py
         return importlib.import_module(module).answer(self, question, overtaken)
 

@@ -75,6 +75,7 @@ def cannot_write(path: Path, error: BaseException) -> str:
 
 
 def json_text(value: Any) -> str:
+    """`value` as indented JSON that ends with a line feed. Raises ValueError on NaN or infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if any("\ud800" <= c <= "\udfff" for c in text):  # a file name that is not UTF-8: write ASCII escapes
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"

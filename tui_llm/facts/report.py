@@ -186,6 +186,8 @@ def _cells(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
 
 
 def distribution_text(spread: Distribution) -> str:
+    """The candidate table with a row for the rest of the vocabulary, and a line with logsumexp, entropy and kept
+    tokens."""
     rows = _cells(spread.candidates)
     if spread.rest.count:
         rest = spread.rest
@@ -212,6 +214,7 @@ def distribution_text(spread: Distribution) -> str:
 
 
 def heading(reading: Reading) -> str:
+    """A line about the model and, if the prompt exceeds the context, one that says how much of it was fed."""
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
     kept = "" if w.kept_as == "fp32" else f", {w.kept_as} weights"
@@ -242,6 +245,8 @@ def reading_text(reading: Reading) -> str:
 
 
 def loss_text(lossy: LossReading) -> str:
+    """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
+    units."""
     losses, total_loss = adding([t.loss for t in lossy.tokens], lossy.sum, 4)
     rows = [
         (

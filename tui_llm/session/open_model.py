@@ -59,6 +59,7 @@ def place_of(request: Request, ids: Sequence[int]) -> int:
 
 
 def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
+    """Add to a cache, which holds at most `most` entries, removing the oldest ones."""
     while len(known) >= most:
         known.pop(next(iter(known)))
     known[key] = value

@@ -48,6 +48,7 @@ def merges(
     vocabulary: BPETokenizer, text: str, first: int = 0, count: int | None = None,
     overtaken: Callable[[], bool] = lambda: False,
 ) -> Merges:  # fmt: skip
+    """The merges of `count` words (None: all) of `text` from word number `first`. Raises `Overtaken`."""
     words = vocabulary.words(text)
     first = max(0, min(first, len(words) - 1))
     found = []

@@ -18,6 +18,7 @@ _TRIES = 64  # positions to try before the requested one
 
 
 def answer(desk: Desk, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]) -> Swapped | Reading:
+    """Raises `UserError` as `swapped` does."""
     if isinstance(question, PlaceQuestion):
         return desk.read(dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken)
     return swapped(desk, question, overtaken)

@@ -139,6 +139,7 @@ class Tree:
                 waiting.extend(reversed(node.children))
 
     def find(self, path: Iterable[int]) -> Node | None:
+        """The node at the end of `path`, a sequence of ids from the root; None if there is none."""
         node: Node | None = self.root
         for id in path:
             node = next((child for child in node.children if child.id == id), None) if node else None
@@ -282,6 +283,7 @@ class Growth:
         return tuple(heapq.heappop(self._frontier)[2].path for _ in range(min(most, room, len(self._frontier))))
 
     def take(self, branches: Branches) -> None:
+        """Add the answer to the tree, until the budget is exhausted."""
         for branching in branches.branchings:
             node = self.tree.find(branching.path)
             if node is None:  # the user pruned it in the meantime

@@ -47,6 +47,7 @@ def model_words(weights: Weights) -> str:
 
 
 def tree_json(tree: Tree) -> dict[str, Any]:
+    """The tree as JSON values, in the format described above."""
     numbers = {tree.root: 0}
     nodes = []
     for number, node in enumerate(tree.nodes()):

@@ -23,6 +23,7 @@ FALLBACK = "python-reference"
 
 
 def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
+    """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
     request, own = question.request, desk.tokenizer
     ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
     text = request.prompt + own.decode(request.continuation)

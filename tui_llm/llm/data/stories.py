@@ -64,6 +64,7 @@ class Choice:
             return -math.inf
 
     def mean(self, of: Callable[[str], float]) -> float:
+        """The expected value of `of(option)`."""
         return math.fsum(p * of(option) for p, option in zip(self.probabilities, self.options, strict=True))
 
 

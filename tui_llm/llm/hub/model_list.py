@@ -18,6 +18,7 @@ _LONGEST_CARD = 200_000  # bytes
 
 
 def describe(found: Found) -> ModelInfo:
+    """The facts about a model, read from its config and file headers. If that fails, `problem` is the reason."""
     info = ModelInfo(
         found.name,
         found.kind,

@@ -41,6 +41,8 @@ class Reader(Protocol):
 
 
 class Ours:
+    """Our own model, through `Window`."""
+
     def __init__(self, folder: Path, place: torch.device, weights: str) -> None:
         model = checkpoint.load(folder, place)
         self.window = Window(fast_decode.predictor(model, weights), model.config.vocabulary)
@@ -176,6 +178,7 @@ def in_turn(sides: dict[str, Work], rounds: int) -> Iterator[dict[str, float]]:
 
 
 def medians(taken: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median over all rounds, for each side."""
     return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
 
 

@@ -50,6 +50,7 @@ def theirs(name: str) -> tuple[str, bool]:
 
 
 def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of `config.json` for a GPT2LMHeadModel; the opposite of `model_config.config_from_json`."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

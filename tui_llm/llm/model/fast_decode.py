@@ -203,6 +203,7 @@ class Reduced(nn.Module):
         self.pack(weight if mean is None else weight - mean)
 
     def pack(self, weight: Tensor) -> None:
+        """Convert the weight (O, C) and register it as buffers."""
         raise NotImplementedError
 
     def product(self, x: Tensor) -> Tensor:
@@ -222,6 +223,7 @@ class Reduced(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → (…, O), both fp32."""
         flat = x.reshape(-1, x.size(-1))
         y = self.product(flat)
         if self.mean is not None:
@@ -232,6 +234,8 @@ class Reduced(nn.Module):
 
 
 class Half(Reduced):
+    """fp16 weights. Raises `UserError` if a weight overflows fp16."""
+
     def pack(self, weight: Tensor) -> None:
         half = weight.half()
         if half.isinf().any():
@@ -329,6 +333,7 @@ class Rows(nn.Module):
         self.table = table
 
     def forward(self, ids: Tensor) -> Tensor:
+        """ids (…) → embeddings (…, C), fp32."""
         rows, mean = self.table.rows(ids), self.table.mean
         return rows if mean is None else rows + mean
 

@@ -81,6 +81,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, C) → (B, T, C). With a cache (B = 1), also attends to the P cached tokens and caches the new ones."""
         B, T, C = x.shape
         q, k, v = (
             part.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
@@ -112,6 +113,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) → (B, T, C)."""
         return F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), self.dropout, self.training)
 
 
@@ -126,6 +128,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
+        """x (B, T, C) → (B, T, C). `products` selects `fast.block`, with matrix products in that dtype."""
         if products is not None:
             return fast.block(self, x, products)
         x = x + self.attention(self.norm1(x), cache)
@@ -150,6 +153,7 @@ class GPT(nn.Module):
         self.reset()
 
     def reset(self) -> None:
+        """Initialize the weights randomly, see the class."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
                 nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)

@@ -18,5 +18,6 @@ def added_folder(name: str) -> Path | None:
 
 
 def added_names() -> list[str]:
+    """The names of all user-added vocabularies, sorted."""
     top = paths.vocabularies_dir()
     return sorted(child.name for child in top.iterdir() if added_folder(child.name)) if top.is_dir() else []

@@ -79,6 +79,7 @@ class Tokenizer(ABC):
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; invalid UTF-8 becomes U+FFFD. Raises KeyError if an id is not in the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
 
@@ -276,6 +277,7 @@ def _as_bytes(written: str, where: Path) -> bytes:
 
 
 def as_written(token: bytes) -> str:
+    """A token's bytes as `vocab.json` writes them, see `byte_characters`."""
     table = byte_characters()
     return "".join(table[b] for b in token)
 
@@ -303,6 +305,8 @@ def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
 def from_merges(
     name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path
 ) -> BPETokenizer:
+    """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id).
+    `where` is named in errors. Raises `UserError` if `vocab` lacks a token that the merges make."""
     # tiktoken merges the pair whose concatenation has the lowest rank: first the bytes, then the merges in order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
     for left, right in merges:

@@ -81,6 +81,7 @@ def tokens_of(merges: list[Merge]) -> list[bytes]:
 
 
 def read_merges(data: bytes, path: Path) -> list[Merge]:
+    """Parse merges.txt: the pairs of byte strings in order. Raises `UserError` if it is no list of merges."""
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -161,4 +162,5 @@ def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
 
 
 def vocab_of(tokens: list[bytes]) -> dict[str, int]:
+    """Token as written → id, for tokens listed by id."""
     return {as_written(token): id for id, token in enumerate(tokens)}
