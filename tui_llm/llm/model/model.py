@@ -81,7 +81,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """x (B, T, C) → (B, T, C). With a cache (B = 1), also attends to the P cached tokens and caches the new ones."""
+        """x (B, T, C) → (B, T, C). With a cache (B = 1), also attends to its P tokens and caches the new ones."""
         B, T, C = x.shape
         q, k, v = (
             part.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
