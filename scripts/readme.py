@@ -51,6 +51,7 @@ FOLDERS = {  # each folder of the package, and those beside it, in reading order
     "docs": "the pages listed above, and their pictures",
     "scripts": "write the generated pages, draw the pictures, measure, train nano",
     "dev": "the log of what was measured and tried",
+    "findings": "surprises in other packages: a script each that shows one",
     "tests": "pytest; the folders follow the package's",
 }
 

@@ -84,6 +84,14 @@ def install() -> None:
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
     # A notification is there for some seconds. A test that comes late on a busy machine would not find it.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]
+    # Nobody clicks on what has not been painted, and the app takes no such click (closing_keys.py).
+    click = pilot.Pilot._post_mouse_events
+
+    async def click_what_is_painted(self: pilot.Pilot[object], *arguments: object, **options: object) -> bool:
+        await self.pause()
+        return await click(self, *arguments, **options)  # type: ignore[arg-type]
+
+    pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
     # A Pilot gives up after 30 s in which the widgets have not handled their messages.
     whole = pilot.Pilot._wait_for_screen
     pilot.Pilot._wait_for_screen = functools.partialmethod(whole, timeout=HANG)  # type: ignore[method-assign, assignment]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm.common import new_files
+from tests.faults import HOW, KILLED, Plan
+from tui_llm.common import new_files, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import Taken, check_file, check_folder, write_folder, write_new
 
@@ -220,3 +221,55 @@ def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.
     for path in (paths.data_dir() / "pins.json", paths.cache_dir() / "texts" / "a.txt"):
         with pytest.raises(UserError, match="free some space there or set TUI_LLM_HOME to another folder"):
             files.write_aside(path, full)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+@pytest.mark.parametrize("how", HOW)
+def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: str) -> None:
+    """The old files or the new ones; or, where nothing could be put back, no `config.json` and every old file still there."""
+    old = {"config.json": b"old config", "model.safetensors": b"old weights", "notes.txt": b"mine"}
+    new = {"config.json": b"new config", "model.safetensors": b"new weights", "vocab.json": b"{}"}
+
+    def replace_it(folder: Path, plan: Plan) -> int:
+        """The calls made, in a process that the plan may end."""
+        storage.faults = plan
+        try:
+            write_folder(
+                folder,
+                lambda part: [storage.write_bytes(part / name, data) for name, data in new.items()],
+                last="config.json",
+                force=True,
+            )
+        finally:
+            storage.faults = None
+        return plan.count
+
+    def filled(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, data in old.items():
+            (folder / file).write_bytes(data)
+        return folder
+
+    calls = replace_it(filled("counted"), Plan())
+    assert calls > 10
+    for at in range(1, calls + 1):
+        folder = filled(f"at-{at}")
+        if (child := os.fork()) == 0:
+            try:
+                replace_it(folder, Plan(at, how))
+            except UserError:
+                os._exit(2)
+            except BaseException:
+                os._exit(3)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in ({0, KILLED} if how == "kill" else {0, 2}), at
+        found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        assert found["notes.txt"] == b"mine", at
+        if found in (old, {**old, **new}):
+            continue
+        # Sealed: what was moved away can't be moved back either.
+        assert how in ("kill", "sealed") and "config.json" not in found, at
+        kept = {path.name: path.read_bytes() for path in folder.glob(".tui-llm-replaced-*/*")}
+        assert all(old[name] in (found.get(name), kept.get(name)) for name in ("config.json", "model.safetensors")), at

@@ -258,7 +258,10 @@ def last_sign(run: Run) -> float:
 
 def most_recent() -> Run | None:
     """The run to show where nobody chose one: one that is being trained, else the one that last wrote something."""
-    return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    try:
+        return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    except UserError:  # the folder of all runs has become something else; what is written next tells
+        return None
 
 
 def loss_glimpse(path: Path, points: int = 32) -> list[float]:
