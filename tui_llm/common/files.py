@@ -178,7 +178,7 @@ def remedy(error: BaseException | None) -> str:
     return "make it writable" if sealed else "free some space there"
 
 
-# ── JSON for programs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── JSON for programs ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def to_json(value: Any) -> str:

@@ -48,7 +48,7 @@ def _free_on_machine() -> Iterator[int]:
                 return
     except (OSError, ValueError, IndexError):
         pass
-    try:  # macOS: all memory, which the system makes available by compressing and swapping
+    try:  # macOS: all of the memory, which the system frees on demand
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - (resident_bytes() or 0)
     except (OSError, ValueError, AttributeError):
         return
