@@ -42,9 +42,7 @@ def seconds(work: Callable[[], object], before: Callable[[], object], rounds: in
 
 
 def measure(config: GPTConfig, tokens: int, weights: str, rounds: int) -> tuple[float, float]:
-    """Returns the seconds to the logits for one more token after `tokens` − 1 cached ones, and for all tokens from
-    scratch.
-    """
+    """Returns the seconds to the logits: for one token after `tokens` − 1 cached ones, and for all of them at once."""
     torch.manual_seed(0)
     window = Window(fast_decode.predictor(GPT(config).eval().requires_grad_(False), weights), config.vocabulary)
     ids = random.Random(0).choices(range(config.vocabulary), k=tokens)

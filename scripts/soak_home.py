@@ -148,8 +148,7 @@ class Home:
             shutil.rmtree(path)
 
     def tidy(self) -> None:
-        """Deletes what keys have created (pictures, runs, models), since thousands of files would slow down each
-        listing.
+        """Deletes what keys have created: thousands of pictures, runs and models would slow down each listing.
 
         The run starts again from its copy, so that its files do not grow without bound. Files that the app has open are
         deleted too, as another process might do.

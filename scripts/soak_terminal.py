@@ -22,8 +22,7 @@ SUSPECT = re.compile("[\x00-\x1f\x7f-\xa0\xad\u0600-\uffff\U00010000-\U0010ffff]
 
 
 def foreign(data: str) -> str:
-    """Returns the first control, format, private-use or unassigned character that is not part of an allowed sequence,
-    in context.
+    """Returns the first control, format, private-use or unassigned character outside allowed sequences, in context.
 
     Returns an empty string if there is none.
     """

@@ -139,8 +139,9 @@ def _arguments(command: str, parser: argparse.ArgumentParser, tried: argparse.Ac
 
 
 def furnish(folder: Path) -> None:
-    """Creates what the paths refer to in `folder`, the current one: files of every kind, a small model, a run with a
-    checkpoint.
+    """Creates what the paths refer to in `folder`: files of every kind, a small model, a run with a checkpoint.
+
+    `folder` must be the current working directory.
     """
     import torch
 

@@ -28,10 +28,9 @@ TASKS = Path("/proc/self/task")  # Linux
 
 
 async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
-    """Waits until nothing is left to draw and the process was idle for one undisturbed `MOMENT`; with a working thread,
-    for ten.
+    """Waits until nothing is left to draw and the process was idle for one undisturbed `MOMENT`.
 
-    `max_sleep` is in seconds of CPU time.
+    If another thread is working, it must be idle for ten of them. `max_sleep` is in seconds of CPU time.
     """
     idle = spent = 0.0
     while spent < max_sleep:

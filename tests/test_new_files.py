@@ -226,8 +226,9 @@ def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
 @pytest.mark.parametrize("how", HOW)
 def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: str) -> None:
-    """The folder has all old files or all new ones; if restoring failed, it has no `config.json`, and every old file
-    still exists.
+    """The folder has all old files or all new ones.
+
+    If restoring failed, it has no `config.json`, and every old file still exists.
     """
     old = {"config.json": b"old config", "model.safetensors": b"old weights", "notes.txt": b"mine"}
     new = {"config.json": b"new config", "model.safetensors": b"new weights", "vocab.json": b"{}"}

@@ -87,8 +87,9 @@ def test_every_command_is_in_the_readmes_table() -> None:
 
 
 def lines(page: Path) -> list[str]:
-    """Returns the commands of the page's `sh` blocks; `console` blocks hold what takes hours, several machines or
-    another shell.
+    """Returns the commands of the page's `sh` blocks.
+
+    `console` blocks are for what takes hours, several machines or another shell.
     """
     return [line for line in "".join(blocks(page, "sh")).splitlines() if words(line)]
 

@@ -106,9 +106,7 @@ def test_a_swap(opened: tuple[PipelineEngine, Any]) -> None:
 
 
 def test_the_template_is_of_the_moment(opened: tuple[PipelineEngine, Any], tmp_path: Path) -> None:
-    """The token cursor and changed logits refer to the text as fed with the template; a tree's file records the
-    template.
-    """
+    """The token cursor and changed logits refer to the text with the template; a tree's file records the template."""
     lab = Lab(TEXT)
     lab.place(2)
     lab.chat = True

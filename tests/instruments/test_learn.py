@@ -28,9 +28,7 @@ SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random model over bytes, with embedding padding rows that would have the largest logits if they were not
-    excluded.
-    """
+    """A small random model over bytes. Padding rows of its embedding would have the largest logits if not excluded."""
     path = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(3)
     model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16))

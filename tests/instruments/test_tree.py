@@ -1,6 +1,4 @@
-"""The tree's probabilities, against separate forward passes of transformers; at the context's limit, interrupted,
-sampled.
-"""
+"""The tree's probabilities, against forward passes of transformers; at the context's limit, interrupted, sampled."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ def nano() -> BPETokenizer:
 
 @cache
 def odd() -> BPETokenizer:
-    """A vocabulary with tokens that no sequence of merges reaches, as in cl100k_base: only a whole word becomes such a
-    token.
-    """
+    """A vocabulary with tokens that no merges lead to, as in cl100k_base: only a whole word becomes such a token."""
     ranks = {bytes([b]): b for b in range(256)}
     chance = random.Random(7)
     for _ in range(400):

@@ -129,8 +129,9 @@ def test_the_seed_decides() -> None:
 
 
 def test_the_corpus_is_pinned_and_what_is_held_out_is_new() -> None:
-    """The same five million bytes on every machine: otherwise `corpora._STORIES` needs another hash, and runs another
-    corpus.
+    """The same five million bytes on every machine.
+
+    If they change, `corpora._STORIES` needs a new hash, and runs have another corpus.
     """
     file = corpora.named("stories")
     made = corpus.load(["stories"], BYTE, 0.05, block_size=64)

@@ -279,9 +279,7 @@ def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
 
 
 def test_words_of_any_length_are_learned_from(tmp_path: Path) -> None:
-    """Merging a word takes time quadratic in its length, so long words are split before training; others are not
-    changed.
-    """
+    """Merging a word takes quadratic time, so long words are split before training; others are not changed."""
     ordinary = "One endless line, with 12 words.  And spaces, \t and (brackets) " * 100 + "\n"
     assert train_bpe._documents(ordinary, True)[0] == [ordinary]
     for text in ("字" * 5000, " " * 5000, ordinary + "x" * 5000 + " and on" + "\u3000" * 3000 + "end"):

@@ -1,5 +1,6 @@
-"""Runs a call in a forked child of this process, which has everything imported: limits, exit status, output, CPU,
-memory.
+"""Runs a call in a forked child: limits, exit status, output, CPU, memory.
+
+The parent has imported everything, so that the child starts fast.
 """
 
 from __future__ import annotations

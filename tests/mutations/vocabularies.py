@@ -33,9 +33,7 @@ TOKENIZERS = (
 
 
 def make_bases(top: Path) -> None:
-    """Creates `vocabulary/` with vocab.json and merges.txt, `library/` with tokenizer.json, `ranks/` with a .tiktoken
-    file.
-    """
+    """Creates `vocabulary/` (vocab.json and merges.txt), `library/` (tokenizer.json) and `ranks/` (a .tiktoken file)."""
     from tui_llm.llm.tokens import tokenizer, vocabulary_files
     from tui_llm.llm.tokens.tokenizer import as_written, load_folder
 

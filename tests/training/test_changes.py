@@ -1,6 +1,4 @@
-"""Requests during training: a checkpoint is saved once, and a learning-rate change applies at the same step after a
-resume.
-"""
+"""Requests during training: a checkpoint is saved once; a resumed run changes the learning rate at the same step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Runs with special files in place of their own: the Runs screen and the Training pane show that problem and all other
-runs.
-"""
+"""Special files in place of a run's: the Runs screen and the Training pane show the problem and all other runs."""
 
 from __future__ import annotations
 

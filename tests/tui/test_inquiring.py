@@ -1,6 +1,4 @@
-"""Questions to instruments: answered between readings, the newest of a kind supersedes older ones, a failure is one
-line.
-"""
+"""Questions to instruments: answered between readings; newer ones supersede older ones; a failure is one line."""
 
 from __future__ import annotations
 

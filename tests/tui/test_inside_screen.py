@@ -38,8 +38,9 @@ def look(weights: list[float]) -> Look:
 
 
 class InsideEngine(FakeEngine):
-    """A fake in which head h of layer l attends mostly to token (l + h) among the visible ones; each number identifies
-    its position.
+    """A fake in which head h of layer l attends mostly to token (l + h) among the visible ones.
+
+    Each number identifies its position.
     """
 
     def __init__(self, hostile: bool = False, layers: int = LAYERS, heads: int = HEADS) -> None:

@@ -59,8 +59,9 @@ def subclasses(kind: type) -> Iterator[type]:
 
 
 def test_every_screen_has_what_its_textual_base_brings() -> None:
-    """A screen whose first base is not a Screen lacks its attributes: there, a double click that selects text ended the
-    app.
+    """Every screen's first base is a Screen, for its attributes.
+
+    Without them, a double click that selects text ended the app.
     """
     for module in pkgutil.walk_packages(tui_llm.tui.__path__, "tui_llm.tui."):
         importlib.import_module(module.name)

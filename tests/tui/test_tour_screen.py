@@ -45,8 +45,9 @@ class Learner:
                 print(f"{step} {part}: {self.tour.lacks}")
 
     async def at(self, step: str, part: int, *keys: str) -> None:
-        """Does part number `part` of `step` with `keys`: `wait` waits for the reading, `=text` types it, `[*9` presses
-        9 times.
+        """Does part number `part` of `step` with `keys`.
+
+        `wait` waits for the reading, `=text` types it, `[*9` presses 9 times.
         """
         tour = self.tour
         assert (tour.steps[tour.step].name, tour.part) == (step, part), (

@@ -88,8 +88,9 @@ class Outcome:
 
 
 def not_yet(now: Facts, what: str, keys: str) -> Outcome:
-    """Returns an outcome that says `what` is missing and which `keys` of the panes to press, after closing what is
-    open.
+    """Returns an outcome that says `what` is missing and which `keys` of the panes to press.
+
+    If something else is open, closing it comes first.
     """
     if now.asking:
         return missing("a window is open: Enter takes what stands there, Esc leaves it")

@@ -75,9 +75,7 @@ def watched(now: Facts, began: Facts) -> Outcome:
 
 
 def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outcome:
-    """Returns the last sampled token if it was sampled in this part at that temperature, else the outcome that asks for
-    it.
-    """
+    """Returns the last token if it was sampled in this part at that temperature, else what is missing."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:

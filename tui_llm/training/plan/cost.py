@@ -28,12 +28,11 @@ class Cost:
 
 
 def flops_per_token(config: GPTConfig, block_size: int) -> int:
-    """Returns the FLOPs of training on one token: 6 · N + 12 · layers · width · T (PaLM, Chowdhery et al. 2022,
-    appendix B).
+    """Returns the FLOPs of training on one token: 6 · N + 12 · layers · width · T.
 
-    N is the number of parameters used in matrix products, that is, all but the position embedding: 2 · N FLOPs for the
-    forward pass and 4 · N for the backward pass. The second term is attention over rows of T = `block_size` tokens,
-    counted as if it were not causal.
+    The formula is that of PaLM (Chowdhery et al. 2022, appendix B). N is the number of parameters used in matrix
+    products, that is, all but the position embedding: 2 · N FLOPs for the forward pass and 4 · N for the backward pass.
+    The second term is attention over rows of T = `block_size` tokens, counted as if it were not causal.
     """
     multiply = config.parameters() - config.context * config.width
     return 6 * multiply + 12 * config.layers * config.width * block_size

@@ -84,9 +84,7 @@ def _read(name: str, text: str) -> Any:
 
 
 def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
-    """Returns `base` with a shorter warm-up if `given` sets `steps` but not `learning_rate`: at most a tenth of the
-    steps.
-    """
+    """Returns `base` with a warm-up of at most a tenth of the steps if `given` sets `steps` but not `learning_rate`."""
     if "steps" not in given or "learning_rate" in given:
         return base
     steps = from_fields({"steps": given["steps"]}).steps

@@ -38,9 +38,7 @@ def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, sli
 
 
 def command(run: Path, nproc: int) -> list[str]:
-    """Returns the command that starts the worker of the run at `run`: the worker itself, or torchrun with `nproc` of
-    them.
-    """
+    """Returns the command that starts the worker of the run at `run`, or torchrun with `nproc` workers."""
     worker = ["-m", "tui_llm.training.worker", str(run)]
     if nproc == 1:
         return [sys.executable, *worker]
@@ -48,7 +46,5 @@ def command(run: Path, nproc: int) -> list[str]:
 
 
 def threads(nproc: int) -> dict[str, str]:
-    """Returns environment variables that divide the CPU cores among the processes; torchrun's default is one thread
-    each.
-    """
+    """Returns environment variables that divide the CPU cores among the processes (torchrun's default: one thread)."""
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} if nproc > 1 else {}

@@ -40,10 +40,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`outcomes` in the order of the arguments, and in `differing` each setting whose value is not the same in all
-    runs.
+    """The outcomes of several runs, and the settings that differ.
 
-    An entry of `differing` is (name, the value in each run). The value is None for a run whose config cannot be read.
+    `outcomes` are in the order of the arguments. An entry of `differing` is (name, the value in each run); the value is
+    None for a run whose config cannot be read.
     """
 
     outcomes: tuple[Outcome, ...]

@@ -2,7 +2,7 @@
 
 config.json        corpus, preset, device and settings; rewritten when they are changed between two workers (see
                    `extend`, `refit`, `use`, `change_compile` and `write_tensorboard` of plan/launch.py)
-status.json        the worker's state, message and facts; whether a worker is alive, the lock alone tells
+status.json        the worker's state, message and facts; only the lock shows whether a worker is alive
 control.json       requests to the worker: paused, stop, save, learning_rate, batch
 shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
 tensorboard/       TensorBoard event files of the metrics, if requested

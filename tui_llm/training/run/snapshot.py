@@ -134,9 +134,7 @@ class RunReader:
         self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
-        """Reads at most `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says whether there are
-        more.
-        """
+        """Reads at most `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says whether there is more."""
         try:
             return self._read()
         except Exception as error:  # any error: this run's row shows it, and the other runs are still shown
@@ -272,8 +270,9 @@ def most_recent() -> Run | None:
 
 
 def loss_glimpse(path: Path, points: int = 32) -> list[float]:
-    """Returns about `points` losses at even distances in a metrics.jsonl, for a sparkline, without reading all of the
-    file.
+    """Returns about `points` losses at even distances in a metrics.jsonl, for a sparkline.
+
+    A large file is not read as a whole.
     """
     size = _size(path)
     if size <= CHUNK // 4:

@@ -81,9 +81,7 @@ def drop_bad(run: Run, last: int) -> bool:
 
 
 def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Returns the optimizers' state as full tensors on the CPU; empty on a process that neither writes nor holds a
-    shard.
-    """
+    """Returns the optimizers' state as full CPU tensors; empty on a process that neither writes nor has a shard."""
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
     names = {id(p): name for name, p in trainer.model.weights()}

@@ -64,9 +64,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def gradients(self, *, shared: bool) -> Iterator[None]:
-        """Context manager around forward and backward: `shared` says whether the gradients are averaged over all
-        processes.
-        """
+        """Context manager around forward and backward; with `shared`, gradients are averaged over all processes."""
         yield
 
     def mean(self, value: float) -> float:

@@ -53,9 +53,7 @@ class Gauges:
         return found is not None and found.quiet
 
     def line(self, record: Step) -> dict[str, float | None]:
-        """Returns `memory_bytes` and `gpu_use` for a step's metrics, at evaluations and every `MEMORY_EVERY` steps;
-        else {}.
-        """
+        """Returns `memory_bytes` and `gpu_use` at evaluations and every `MEMORY_EVERY` steps; otherwise {}."""
         if record.val_loss is None and record.step % MEMORY_EVERY:
             return {}
         return {"memory_bytes": memory_bytes(self.device), "gpu_use": gpu_use(self.device)}

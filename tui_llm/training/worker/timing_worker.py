@@ -89,8 +89,9 @@ def _seconds(trainer: Trainer, steps: int) -> list[float]:
 
 
 def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.device) -> None:
-    """Raises `UserError` if a batch of one row can't fit into free memory, before the system's OOM killer ends a
-    process.
+    """Raises `UserError` if a batch of one row can't fit into free memory.
+
+    Otherwise the system would end some process when memory runs out.
     """
     if place.type != "cpu":
         return

@@ -80,10 +80,10 @@ class Worker:
         self.told_to_stop = True
 
     def look_at_lock(self) -> None:
-        """Ensures that no two workers train the run: if its lock file was deleted or replaced, this worker saves and
-        exits.
+        """Ensures that no two workers train the run.
 
-        Raises `LockLost` if another worker may have started, since then even saving is unsafe.
+        If the lock file was deleted or replaced, this worker saves and exits. Raises `LockLost` if another worker may
+        have started, since then even saving is unsafe.
         """
         if self.lost or self.lock is None or not self.lock.lost:
             return
