@@ -33,7 +33,7 @@ TOKENIZERS = (
 
 
 def make_bases(top: Path) -> None:
-    """Creates `vocabulary/` (vocab.json and merges.txt), `library/` (tokenizer.json) and `ranks/` (a .tiktoken file)."""
+    """Creates `vocabulary/` (vocab.json, merges.txt), `library/` (tokenizer.json) and `ranks/` (a .tiktoken file)."""
     from tui_llm.llm.tokens import tokenizer, vocabulary_files
     from tui_llm.llm.tokens.tokenizer import as_written, load_folder
 

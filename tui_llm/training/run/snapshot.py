@@ -134,7 +134,7 @@ class RunReader:
         self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
-        """Reads at most `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says whether there is more."""
+        """Reads up to `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says if there is more."""
         try:
             return self._read()
         except Exception as error:  # any error: this run's row shows it, and the other runs are still shown
