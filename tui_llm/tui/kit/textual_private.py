@@ -39,16 +39,16 @@ NOT_DRAWN = "this can't be drawn"
 
 
 class ResilientApp(App[None]):
-    """Goes on after an exception; `report` says what becomes of it."""
+    """An app that goes on after an exception; `report` decides what to do about it."""
 
     _gave_up = False
 
     def report(self, error: BaseException, drawn: bool) -> None:
-        """An exception that nobody caught. `drawn`: it kept one widget from being drawn, and the rest was."""
+        """Handles an uncaught exception. `drawn`: it kept one widget from being drawn, but the rest was drawn."""
         raise NotImplementedError
 
     def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
-        """A screen (`itself`), or a widget of it, raised while it was built."""
+        """Handles a screen (`itself`), or a widget on it, that raised while it was being mounted."""
         raise NotImplementedError
 
     def _handle_exception(self, error: Exception) -> None:
@@ -64,9 +64,9 @@ class ResilientApp(App[None]):
             and node.is_mounted
             and not is_live(node)
         ):
-            return  # it is being taken down, and what it looked for is gone already
+            return  # the widget is being removed, and what it queried is already gone
         if self.is_headless and self._exception is None and isinstance(error, Exception):
-            self._exception = error  # a test that runs the app fails with it
+            self._exception = error  # fails a test that runs the app
             self._exception_event.set()
         self.report(error, drawn)
         if isinstance(node, Widget) and not drawn and not node.is_mounted:
@@ -78,7 +78,7 @@ class ResilientApp(App[None]):
                 self.call_later(self.cannot_build, screen, node is screen)
 
     def give_up(self) -> None:
-        """Ends the app, at once and without a further look at what raised."""
+        """Ends the app at once, without handling further exceptions."""
         self._gave_up = True
         self._return_code = 1
         self._close_messages_no_wait()
@@ -88,17 +88,17 @@ class ResilientApp(App[None]):
         super().panic(*renderables)
 
     async def _on_exit_app(self) -> None:
-        self._exit = True  # where nothing else asked for it, a browser's tab was closed
+        self._exit = True  # if nothing else requested the exit, a browser's tab was closed
         await super()._on_exit_app()
 
     @property
     def draws(self) -> bool:
-        """Whether what is drawn now is sent to the terminal, and not held back by `batch_update`."""
+        """Whether drawing is sent to the terminal, not held back by `batch_update`."""
         return not self._batch_count
 
     @property
     def failed(self) -> bool:
-        """Whether the app ended by itself: neither its user nor a closed tab asked for it."""
+        """Whether the app ended by itself: neither the user nor a closed browser tab requested it."""
         return self._gave_up or not self._exit
 
 
@@ -111,8 +111,8 @@ _SYSTEM = ("textual.events", "textual.messages")
 
 
 def is_late(node: MessagePump, message: Message) -> bool:
-    """Whether a message comes to a screen that has closed: a second Enter, an answer. What Textual itself takes it down
-    with is never late."""
+    """Whether a message was posted to a screen that has closed: a second Enter, an answer. The messages with which
+    Textual removes a screen are never late."""
     if not isinstance(node, Screen) or not node.is_mounted or is_live(node):
         return False
     return type(message).__module__ not in _SYSTEM or isinstance(message, events.InputEvent | events.Timer)
