@@ -26,7 +26,7 @@ _BAR = 20  # cells
 
 
 def progress_line(now: dict[str, Any]) -> str:
-    """What the pull says of itself, in a line. Foreign text, not made visible yet."""
+    """The progress of a pull, as one line. Foreign text, not made visible yet."""
     doing, done, total = str(now.get("doing", "")), now.get("done", 0), now.get("total", 0)
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
         return doing
