@@ -1,9 +1,9 @@
-"""What the terminal sends, made safe to parse: bytes that are no UTF-8, escape characters inside a paste, a paste that no
-marks surround.
+"""Makes terminal input safe to parse: invalid UTF-8, escape characters in a paste, pastes without paste sequences.
 
-Textual's own reader ends the app at the first byte that is no UTF-8 (a pasted binary, a Latin-1 terminal), and takes an
-escape character inside a bracketed paste for a key, which scrambles the text around it. Some terminals mark no pastes: a
-megabyte of text would be a million keys, a quarter of an hour of them, and commands where a pane has the focus.
+Textual's own reader ends the app at the first invalid UTF-8 byte (a pasted binary, a Latin-1 terminal), and treats an
+escape character inside a bracketed paste as a key, which garbles the text around it. Some terminals have no bracketed
+paste mode: a megabyte of text would arrive as a million key events, which take a quarter of an hour and run commands
+if a pane has the focus.
 """
 
 from __future__ import annotations

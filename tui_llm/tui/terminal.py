@@ -1,8 +1,8 @@
-"""Runs the app with the terminal to itself: what anything else writes to file descriptors 1 and 2 goes to a log.
+"""Runs the app; what anything else writes to file descriptors 1 and 2 goes to a log file.
 
-Textual's driver draws on `sys.__stderr__` and measures `sys.__stdout__`. A warning from C code or a child process
-would be drawn over by, and draw over, the screen. So the driver gets a duplicate of the terminal's descriptor, and
-1 and 2 point at the log file until the app ends.
+Textual's driver draws on `sys.__stderr__` and measures `sys.__stdout__`. Output of C code or of a child process would
+garble the screen. So the driver gets a duplicate of the terminal's file descriptor, and 1 and 2 point at the log file
+until the app exits.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def compact(value: float) -> str:
-    """At most seven characters for any size: 24.5, 1,234, 5.6e+12."""
+    """A number in at most seven characters: 24.5, 1,234, 5.6e+12."""
     if not math.isfinite(value):
         return number(value)
     if value == 0:
@@ -44,7 +44,7 @@ def count(value: int) -> str:
 
 
 def parameters(value: int) -> str:
-    """2.6 M, 124 M, 1.56 B."""
+    """A number of parameters: 2.6 M, 124 M, 1.56 B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
@@ -52,7 +52,7 @@ def parameters(value: int) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes: 8.6 MB, 1.52 GB."""
+    """A size in bytes, with one decimal in megabytes: 8.6 MB, 1.52 GB."""
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
@@ -86,5 +86,5 @@ def bar(fraction: float, width: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """34 MB, 1.99 GB."""
+    """A size in bytes, in whole megabytes: 34 MB, 1.99 GB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -43,6 +43,6 @@ def _here() -> Path | None:
     """The current folder if it exists and is writable, else None."""
     try:
         here = Path.cwd()
-    except OSError:  # it was deleted
+    except OSError:  # the folder was deleted
         return None
     return here if os.access(here, os.W_OK) else None

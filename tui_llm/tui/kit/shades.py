@@ -21,5 +21,5 @@ LEGEND = "  ".join(
 
 
 def short_percent(weight: float) -> str:
-    """At most four characters: 100%, 7%, <1%, 0%."""
+    """A weight in at most four characters: 100%, 7%, <1%, 0%."""
     return "<1%" if 0 < weight < 0.005 else f"{weight:.0%}"

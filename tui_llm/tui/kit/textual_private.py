@@ -1,15 +1,20 @@
-"""What the app needs of Textual's private names (8.2), in this one place; `tests/tui/test_last_resort.py` notices when they go.
+"""The private names of Textual (8.2) that the app needs, all in this file.
 
-Textual ends the app at the first exception that a handler, a callback, a timer, a worker or a render lets through
-(`App._handle_exception`), and the widget whose handler raised has ended before that: its message loop breaks. There is no
-public way to go on. So `_handle_exception` only reports, and the places below keep what raised from ending its loop:
+`tests/tui/test_last_resort.py` fails when they change.
 
-- `MessagePump._dispatch_message`: a message's handlers, `compose` and `on_mount`. The next message finds the widget alive.
+Textual ends the app at the first uncaught exception of a handler, a callback, a timer, a worker or a render
+(`App._handle_exception`), and by then the message loop of the widget whose handler raised has ended. There is no
+public way to go on. So `_handle_exception` only reports, and the wrappers below keep an exception from ending the loop
+in which it was raised:
+
+- `MessagePump._dispatch_message`: a message's handlers, `compose` and `on_mount`. The widget goes on with its next
+  message.
 - `DOMNode._post_mount`: the watchers of a widget that has just been mounted.
-- `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises takes those behind it along.
-- `Widget._render` and `Widget.render_lines`: one widget that can't be drawn, and nothing is.
+- `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises would cancel those queued after it.
+- `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
+  drawn.
 
-Timers and workers report by themselves. Apps that are no `ResilientApp` end as Textual has it.
+Timers and workers call `_handle_exception` themselves. Apps that are not a `ResilientApp` end as usual in Textual.
 """
 
 from __future__ import annotations

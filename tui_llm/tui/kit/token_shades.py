@@ -1,6 +1,6 @@
-"""What tokens can be coloured by. One function grades a score; the legend is made from the same bounds.
+"""What tokens can be coloured by. `grade` gives a number its level; the legend is made from the same bounds.
 
-Each grade has a mark as well as a colour, and the number stands beside it: colour carries no meaning alone.
+Each level has a mark as well as a colour, and the number is shown beside it: colour carries no meaning alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lab's sampler: temperature, the cuts, and the form with all settings."""
+"""The lab's sampler: its keys for temperature and cuts, and the form with all settings."""
 
 from __future__ import annotations
 

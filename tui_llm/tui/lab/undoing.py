@@ -1,4 +1,7 @@
-"""Undo and redo in the lab: over every change of the text, with a line under the prompt that says what the next one does."""
+"""Undo and redo of every change of the lab's text.
+
+A line under the prompt says what the next undo and redo do.
+"""
 
 from __future__ import annotations
 

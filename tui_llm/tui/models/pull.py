@@ -1,7 +1,7 @@
-"""Pulling a model from the Models screen: by `tui-llm models pull` in a process of its own, whose progress is shown.
+"""Pulls a model from the Models screen: runs `tui-llm models pull` as a child process and shows its progress.
 
-The hub's library and its connections stay out of the screen's process, and ending that process is all that cancelling takes:
-what it has brought stays for the next pull.
+The hub's library and its connections stay out of the app's process, and terminating the child is enough to cancel: what
+it has downloaded is kept for the next pull.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The loss over the steps: training, validation, moving averages, other runs, and the lines that a loss must beat.
+"""The loss over the steps: training, validation, moving averages, other runs, and the baselines for a loss.
 
-The lines differ by their marks, not only by colour. A chart is at most two points a column (`decimate`), and is
-painted at most twice a second.
+The lines differ by marker, not only by colour. Each has at most two points per column (`decimate`), and the chart is
+repainted at most twice a second.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def state_line(snapshot: RunSnapshot) -> Content:
 
 
 def facts_line(snapshot: RunSnapshot) -> Content:
-    """Corpus, preset, device, precision, size."""
+    """The line with corpus, preset, device, precision and size."""
     config, status = snapshot.config, snapshot.status
     parts = []
     if config is not None:

@@ -1,7 +1,7 @@
-"""Looks at a run while it is trained. A reader turns its directory into frozen snapshots; a watcher posts them.
+"""Watches a run during training. A reader turns its directory into frozen snapshots; a watcher posts them.
 
-Nothing here draws, and nothing is kept about a run that is not in its directory: close the program, open it again,
-and the same snapshot is there.
+Nothing here draws, and all that is known about a run comes from its directory: after a restart of the app the snapshot
+is the same.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def state_words(state: str) -> tuple[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """0:42, 1:05:09, 3 d 4 h."""
+    """A duration in seconds as text: 0:42, 1:05:09, 3 d 4 h."""
     if not math.isfinite(seconds) or seconds > 1e9:
         return "∞"
     whole = round(seconds)

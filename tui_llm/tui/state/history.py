@@ -1,7 +1,7 @@
-"""Undo and redo over every change of the text: what was typed and pasted, and the tokens that were drawn, ids and all.
+"""Undo and redo for every change of the text: typed, pasted and generated, token ids included.
 
-Only what differs is kept of each change, so a small change to a long text is small. Who changes the text need not say so
-at once: `note` compares with what was last seen, so no way to change it is left out. No Textual here.
+Each change holds only what differs, so a small change to a long text is small. Code that changes the text need not
+record it at once: `note` compares with the text it last saw, so no kind of change is missed. Imports no Textual.
 """
 
 from __future__ import annotations

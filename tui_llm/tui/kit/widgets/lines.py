@@ -1,6 +1,6 @@
-"""A scrolling list of styled lines that draws only the lines in sight, with fixed head lines and an optional cursor.
+"""A scrolling list of styled lines that draws only the visible lines, with fixed head lines and an optional cursor.
 
-Subclasses say what the lines are: `head`, `row_count`, `row`, `selectable`. Lines are `rich.text.Text`, never markup.
+Subclasses define the lines: `head`, `foot`, `row_count`, `row`, `selectable`. Lines are `rich.text.Text`, never markup.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A text editor that holds any text exactly and sends none of it raw to the terminal.
 
-Control, format, private and unassigned characters (every Unicode C* category, and the two line and paragraph
-separators) live in the document as stand-ins from the private planes, one for one and one cell wide, so that cursor,
-wrapping and undo stay right; they are drawn as signs. `prompt_text` gives the text back as it was typed. Only
-newlines stay what they are; half a surrogate pair is no character and becomes U+FFFD.
+Control, format, private-use and unassigned characters (every Unicode C* category, and the line and paragraph
+separators) are replaced in the document by stand-ins from the private-use planes, one for one and one cell wide, so
+that cursor, wrapping and undo stay correct; they are drawn as signs. `prompt_text` gives the text as it was typed.
+Newlines are kept as they are; a lone surrogate is not a character and becomes U+FFFD.
 
-Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost. Undo is not the
-editor's own: it asks for it, so that one history covers every change of the text.
+The editor holds only the end of a very long text; `folded` holds the rest, and nothing is lost. Undo and redo are not
+the editor's own: it posts a message for them, so that one history covers every change of the text.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def clean(text: str) -> str:
 
 
 def sign(code: int) -> str:
-    """The one-cell sign that is drawn for a hidden character."""
+    """The one-cell sign for a hidden character."""
     if code < 0x20:
         return chr(0x2400 + code)
     return "␡" if code == 0x7F else SIGN
@@ -116,7 +116,7 @@ class PromptEditor(TextArea):
 
     @property
     def prompt_text(self) -> str:
-        """Exactly what was typed, pasted or set."""
+        """The text exactly as it was typed, pasted or set."""
         return self.folded + from_document(self.text)
 
     def set_text(self, text: str, cursor: int | None = None) -> None:

@@ -109,7 +109,7 @@ COLUMNS = (  # the header of a copied table
 
 
 def cells(row: Candidate, changed: bool) -> tuple[str, ...]:
-    """A row as it is copied."""
+    """The cells of a copied row."""
     return (
         str(row.rank),
         str(row.id),

@@ -1,6 +1,6 @@
-"""The table of candidates: one line each, drawn only where in sight, with the line where the sampler cuts.
+"""The candidate table: one line per token, drawn only if visible, with a line where the sampler cuts.
 
-It shows the whole vocabulary, of which it holds the rows that it was given; others show as `…` until they arrive.
+It spans the whole vocabulary, but holds only the rows that it was given; the others show as `…` until they arrive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.kit.widgets.vocab_columns import GAP, Column, columns_for, stage_pages
 
 AROUND = 256  # rows requested before and after those in sight
-NEAR = 64  # rows around those in sight that should be there before they are scrolled to
+NEAR = 64  # rows around those in sight that should have arrived before they are scrolled to
 HELD = 4096  # all rows are dropped once there are more
 STRUCK = Style(strike=True)
 
@@ -66,7 +66,7 @@ class VocabTable(Lines):
                 self._cut = distribution.kept
 
     def next_stage(self) -> None:
-        """The next page of stages, or back to the overview."""
+        """Shows the next page of stages, or the overview after the last."""
         self.stage += 1
         self.rebuild()
 

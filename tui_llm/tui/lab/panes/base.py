@@ -1,8 +1,4 @@
-"""The base class of the four panes that show a reading.
-D Mixed into a `Lines` =>Mixin for a `Lines`: holds the reading that is shown, and marks it when it is out of date.
-
-`lab` is read, never changed; what the user wants is posted as a message.
-"""
+"""The base class of the four panes that show a reading."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from tui_llm.tui.state.lab import Lab
 
 
 class ReadingPane:
-    """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.
+    """Mixin for a `Lines`: holds the reading that is shown, and marks it when it is out of date.
 
     `lab` is read, never changed; what the user wants is posted as a message.
     """
@@ -34,7 +30,7 @@ class ReadingPane:
         title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
         if title != self._title:  # a new title repaints the whole pane
             self._title = title
-            cast(Widget, self).border_title = title  # our own words, no foreign text
+            cast(Widget, self).border_title = title  # our own text, not foreign
 
     def title_words(self) -> str:
         """Words to add to the title."""
