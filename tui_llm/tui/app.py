@@ -87,7 +87,7 @@ class LabApp(ResilientApp):
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
-        self.stylesheet.set_variables(self.get_css_variables())  # ours: until here it has Textual's own DARK's
+        self.stylesheet.set_variables(self.get_css_variables())  # our theme's variables in place of Textual's
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
         """Shows a notification in place of the earlier ones, unless one of them is an error whose timeout has not

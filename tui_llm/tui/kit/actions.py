@@ -1,4 +1,4 @@
-"""Actions on a run, run on a worker thread; each reports its result in one line."""
+"""Actions on a run, executed on a worker thread; each reports its result in one line."""
 
 from __future__ import annotations
 

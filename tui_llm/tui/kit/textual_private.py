@@ -1,6 +1,6 @@
 """The private names of Textual (8.2) that the app needs, all in this file.
 
-`tests/tui/test_last_resort.py` fails when they change.
+`tests/tui/test_last_resort.py` fails if they are gone, or once Textual goes on after an exception by itself.
 
 Textual ends the app at the first uncaught exception of a handler, a callback, a timer, a worker or a render
 (`App._handle_exception`), and by then the message loop of the widget whose handler raised has ended. There is no

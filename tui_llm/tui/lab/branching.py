@@ -24,7 +24,7 @@ from tui_llm.tui.state.messages import Opened, TreeWanted
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.tree.tree import TreeScreen
 
-KEPT = 8  # trees that are kept, to be shown again when their text is
+KEPT = 8  # trees kept, to be shown again for the same text
 
 
 class Branching(Inquiring):

@@ -32,7 +32,7 @@ from tui_llm.tui.runs.estimate import Estimating
 from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
 from tui_llm.tui.tour.pane import left_of
 
-SETTLE = 0.15  # seconds after the last key before files are read
+SETTLE = 0.15  # seconds after the last key before files are checked
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 
 
@@ -181,7 +181,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         return texts
 
     def _refill(self) -> None:
-        """Updates the fields that the user has not changed to the preset and the model."""
+        """Sets the fields that the user has not changed, from the preset and the model."""
         given = self.given if self._filled else {}
         before, self._filled = self._filled, self._baseline(given)
         for name, text in self._filled.items():
@@ -216,7 +216,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._check_all()
 
     def _suggest_name(self) -> None:
-        """Updates the suggested name to corpus and preset, until the user types one."""
+        """Derives the suggested name from corpus and preset, until the user types one."""
         if self.text("name") in ("", self._suggested):
             self._suggested = free_name(self.text("corpus"), self.preset)
             self.query_one("#name", Input).value = self._suggested

@@ -118,7 +118,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.reopened(self.lab.weights)
 
     def reopened(self, weights: Weights | None) -> None:
-        """Called when another model is open; None if none is."""
+        """Called when a model was opened. `weights` is None if no model is open."""
         if weights is None or not same_model(weights, self.shown_tree.weights):
             self._stop()
             self._freeze(f"not of the open model ({model_words(weights)})" if weights else "no model is open")

@@ -20,7 +20,7 @@ from tui_llm.tui.kit.widgets.vocab_columns import GAP, Column, columns_for, stag
 
 AROUND = 256  # rows requested before and after those in sight
 NEAR = 64  # rows around those in sight that should have arrived before they are scrolled to
-HELD = 4096  # all rows are dropped once there are more
+HELD = 4096  # most rows held; once there are more, all are dropped
 STRUCK = Style(strike=True)
 
 
