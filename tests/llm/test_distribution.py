@@ -188,7 +188,7 @@ def test_what_always_holds_of_processed_probabilities(logits, settings):
     assert done.order.tolist() == sorted(range(len(logits)), key=lambda id: (-logits[id].item(), id))
     torch.testing.assert_close(by_id(done, done.tempered), probabilities(logits, settings.temperature))
     torch.testing.assert_close(by_id(done, done.raw), probabilities(logits))
-    # Renormalising keeps proportions.
+    # Renormalizing keeps proportions.
     torch.testing.assert_close(
         done.probability[done.kept] * done.kept_mass, done.tempered[done.kept].double(), rtol=1e-9, atol=0
     )

@@ -1,4 +1,4 @@
-"""Configure, estimate, launch and follow training runs. Does not import torch in this process.
+"""Configure, estimate, launch and follow training runs. Does not import torch.
 
 fields.py        training settings as typed text, validated
 corpus_check.py  a quick check whether a path can be trained on

@@ -30,8 +30,8 @@ def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, sli
     """Returns the batches of a step that process `rank` of `world` computes, and the rows that it takes of each.
 
     Each of the step's rows belongs to one process, and all have equally many, so that the mean of the processes' means
-    is the mean over the step. Whole batches are distributed first, and rows only if there are fewer batches than
-    processes, to keep each process's matrices as large as the settings specify.
+    is the mean over the step. Whole batches are distributed if `accumulation` is a multiple of `world`, which keeps
+    each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
     """
     dealt = math.gcd(settings.accumulation, world)
     return range(rank % dealt, settings.accumulation, dealt), slice(rank // dealt, None, world // dealt)

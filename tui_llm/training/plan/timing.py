@@ -21,8 +21,8 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import TrainingSettings
 
-SECONDS = 15.0  # time limit of the steps
-STARTING = 600.0  # time limit of starting the process, against a hang: importing torch can take a minute
+SECONDS = 15.0  # time limit of the measured steps
+STARTING = 600.0  # seconds for the process to start, against a hang: importing torch can take a minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,9 +130,9 @@ class Change:
 
     @property
     def change(self) -> float:
-        """after − before. If one of them is unknown, the bound of it that is nearest to 0, given its upper bound.
+        """after − before. If one is unknown, the smallest change in magnitude that its upper bound allows.
 
-        It is 0 if not even the sign of the change is known.
+        It is 0 if the sign of the change is unknown.
         """
         if self.before is None and self.after is not None:
             return max(0.0, self.after - self.before_most)
