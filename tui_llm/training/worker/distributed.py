@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,9 +21,6 @@ from torch import Tensor, nn
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device as devices
 from tui_llm.llm.model.model import GPT
-
-if TYPE_CHECKING:
-    pass
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GO, STOP, SAVE, CHANGE = range(4)  # what rank 0 broadcasts between two steps

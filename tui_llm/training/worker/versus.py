@@ -161,7 +161,7 @@ class Apart:
     """
 
     CODE = (
-        "import sys; from pathlib import Path; import torch; from tui_llm.training import versus as v; "
+        "import sys; from pathlib import Path; import torch; from tui_llm.training.worker import versus as v; "
         "name, side, path, compiled, threads = sys.argv[1:]; torch.set_flush_denormal(True); "
         "torch.set_num_threads(int(threads)); step = v.make(side, v.SHAPES[name], Path(path), compiled=compiled == '1'); "
         "[print(step(), flush=True) for _ in sys.stdin]"
@@ -242,7 +242,7 @@ def peak(name: str, side: str, path: Path, steps: int = 2) -> float:
     Both sides get the worker's environment.
     """
     code = (
-        "import resource, sys; from pathlib import Path; from tui_llm.training import versus as v; n, s, p, k = sys.argv[1:]; "
+        "import resource, sys; from pathlib import Path; from tui_llm.training.worker import versus as v; n, s, p, k = sys.argv[1:]; "
         "f = v.make(s, v.SHAPES[n], Path(p)); [f() for _ in range(int(k))]; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024))"
     )
