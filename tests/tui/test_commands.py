@@ -1,4 +1,4 @@
-"""One definition of every command: keys, footer, palette and help are made from it."""
+"""Each command is defined once: keys, footer, palette and help are generated from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens vocabularies: that of a model folder, and the one that a run uses. No torch here."""
+"""Load vocabularies: of a model folder, or of a training run. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, lo
 def training_tokenizer(name: str) -> BPETokenizer:
     """The vocabulary that a run uses: `byte`, `gpt2`, or that of a model by name or folder.
 
-    Raises `UserError` where it can't be written into a model folder.
+    Raises `UserError` if it is not available as vocab.json and merges.txt.
     """
     if name == "byte":
         return byte_level()
@@ -27,8 +27,8 @@ def training_tokenizer(name: str) -> BPETokenizer:
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
-    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`, as far as the
-    model has `rows` for it. Raises `UserError`."""
+    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
+    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return load_folder(path, name)
     if (path / "tokenizer.json").is_file():

@@ -1,4 +1,4 @@
-"""The tour beside the screen.
+"""The tour, which is shown beside every screen.
 
 keys.py   commands of the tour
 pane.py   the pane
