@@ -86,5 +86,5 @@ def test_every_training_setting_is_an_option_and_a_field_with_the_same_help() ->
     for name, setting in SETTINGS.items():
         option = "--from" if name == "from_model" else f"--{name.replace('_', '-')}"
         assert setting.help in (options[option].help or ""), name
-        assert HINTS[name] == setting.help
+        assert HINTS[name] == setting.help and len(setting.help) <= 36  # a line of the form at 80 columns
         assert options[option].dest == name

@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
     metavar: str
     values: Range | tuple[str, ...] | None  # None: any text
-    help: str  # the form's column has room for about 45 characters
+    help: str  # 36 characters at most: a line of the form's column
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -75,33 +75,33 @@ class TrainingSettings:
 
     layers: int = _setting(4, "L", COUNT, "transformer blocks")
     heads: int = _setting(4, "H", COUNT, "attention heads in each block")
-    width: int = _setting(128, "C", COUNT, "size of the residual stream, a multiple of heads")
+    width: int = _setting(128, "C", COUNT, "residual stream; a multiple of heads")
     block_size: int = _setting(128, "T", CONTEXT, "tokens per row: the model's context")
-    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0 at random")
-    tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model whose vocabulary to use")
+    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0")
+    tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model's vocabulary")
     batch_size: int = _setting(16, "B", COUNT, "rows per batch")
-    accumulation: int = _setting(1, "N", COUNT, "batches whose gradients make one step")
+    accumulation: int = _setting(1, "N", COUNT, "batches per optimizer step")
     steps: int = _setting(1000, "N", COUNT, "optimizer steps in total")
-    learning_rate: float = _setting(1e-3, "R", POSITIVE_OR_0, "the highest, after warm-up")
-    min_learning_rate: float = _setting(1e-4, "R", POSITIVE_OR_0, "the lowest, at the end of the schedule")
-    warmup_steps: int = _setting(50, "N", COUNT_OR_0, "steps until the learning rate is at its highest")
+    learning_rate: float = _setting(1e-3, "R", POSITIVE_OR_0, "the peak, after warm-up")
+    min_learning_rate: float = _setting(1e-4, "R", POSITIVE_OR_0, "the lowest, at the schedule's end")
+    warmup_steps: int = _setting(50, "N", COUNT_OR_0, "steps until the peak learning rate")
     weight_decay: float = _setting(0.1, "F", POSITIVE_OR_0, "applies to matrices only")
-    beta1: float = _setting(0.9, "F", SHARE_BELOW_1, "AdamW: decay of the gradient's moving average")
-    beta2: float = _setting(0.95, "F", SHARE_BELOW_1, "AdamW: decay of the squared gradient's average")
-    clip: float = _setting(1.0, "F", POSITIVE_OR_0, "largest gradient norm; 0 clips nothing")
-    seed: int = _setting(1, "S", SEED, "of the initial weights and the order of the data")
-    eval_every: int = _setting(100, "N", COUNT, "steps between evaluations, each with a sample")
-    eval_batches: int = _setting(8, "N", COUNT, "batches of held-out text per evaluation")
+    beta1: float = _setting(0.9, "F", SHARE_BELOW_1, "decay of the mean gradient")
+    beta2: float = _setting(0.95, "F", SHARE_BELOW_1, "decay of the mean squared gradient")
+    clip: float = _setting(1.0, "F", POSITIVE_OR_0, "largest gradient norm; 0: no limit")
+    seed: int = _setting(1, "S", SEED, "of the weights and the data's order")
+    eval_every: int = _setting(100, "N", COUNT, "steps between evaluations")
+    eval_batches: int = _setting(8, "N", COUNT, "held-out batches per evaluation")
     checkpoint_every: int = _setting(100, "N", COUNT, "steps between checkpoints")
     validation_fraction: float = _setting(0.05, "F", SHARE_BETWEEN, "share of the text that is held out")
     sample_prompt: str = _setting("Once upon a time", "TEXT", None, "the prompt of the samples")
     sample_tokens: int = _setting(48, "N", COUNT_OR_0, "tokens per sample")
-    schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable after warm-up, then linear decay")
+    schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
     decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
-    optimiser: str = _setting("adamw", "NAME", OPTIMISERS, "muon: for the matrices, AdamW for the rest")
-    compile: str = _setting("auto", "HOW", COMPILE, "torch.compile of the training step; auto: on CUDA")
-    precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where it is faster")
-    from_model: str = _setting("", "M", None, "start from this model, not from random weights")
+    optimiser: str = _setting("adamw", "NAME", OPTIMISERS, "muon: matrices; AdamW for the rest")
+    compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
+    precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
+    from_model: str = _setting("", "M", None, "start from this model's weights")
 
     def __post_init__(self) -> None:
         for message in problems(self).values():

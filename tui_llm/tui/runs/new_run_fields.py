@@ -50,8 +50,8 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "tensorboard": "TensorBoard",
 }
 HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
-    "nproc": "one GPU each; the CPU's cores are divided",
-    "shard": "on: each process holds a part of the model",
+    "nproc": "one GPU each; CPU cores are divided",
+    "shard": "on: each holds a part of the model",
     "tensorboard": "on: also write its event files",
 }
 
