@@ -160,7 +160,7 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.parametrize(
-    "name", ["tui_llm.cli", "tui_llm.commands.tree", "tui_llm.commands.prompts", "torch", "torch.nn", "tiktoken"]
+    "name", ["tui_llm.cli", "tui_llm.commands.parser", "tui_llm.commands.prompts", "torch", "torch.nn", "tiktoken"]
 )  # fmt: skip
 def test_ctrl_c_while_modules_are_imported(name: str) -> None:
     done = run("logits", "a", before=INTERRUPT.format(name=name))

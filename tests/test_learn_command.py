@@ -52,7 +52,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         (("--steps", "201"), "give 1 to 200"),
         (("--learning-rate", "0"), "above 0"),
         (("--learning-rate", "nan"), "above 0"),
-        (("--learning-rate", "x"), "invalid float value"),
+        (("--learning-rate", "x"), "is no number"),
         (("--optimiser", "muon"), "invalid choice"),
         (("--target", ""), "the target is empty"),
         (("--keep", "."), "nothing is overwritten"),

@@ -61,8 +61,8 @@ def test_commands_and_screens_write_through_one_helper() -> None:
         "save_folder",
     }
     allowed = {
-        ("saving.py", "write_text"),
-        ("models.py", "save_folder"),
+        ("save.py", "write_text"),
+        ("vocabulary.py", "save_folder"),
         ("run_actions.py", "rename"),
         ("runs.py", "rename"),
     }

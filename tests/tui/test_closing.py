@@ -74,7 +74,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
-    SwapScreen: lambda app: SwapScreen(app.lab_screen),
+    SwapScreen: lambda app: SwapScreen(app.lab_screen, app.lab_screen.take_swapped),
     TemperaturesScreen: "2 T",
     TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
     TreeScreen: "5 T",
