@@ -1,6 +1,6 @@
 """Widgets, formats and themes: know nothing of models.
 
-command.py          Command, and how its key is written
+command.py          Command; bindings and footer from a screen's KEYS
 base_screen.py      BaseScreen: closes once, lays out for the newest size only
 closing_keys.py     keys meant for a screen that has closed
 live.py             drop what arrives for a widget that is gone

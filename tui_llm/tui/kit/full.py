@@ -54,7 +54,7 @@ class Listing(Lines):
 
 
 class FullScreen(OverLab):
-    """A subclass gives `SCOPE` (its commands'), `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
+    """A subclass gives `own_keys`, `BINDINGS`, `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
 
     TITLE_WORDS: ClassVar[str]
     DEFAULT_CSS = """
