@@ -7,6 +7,7 @@ import pkgutil
 from collections import Counter
 from collections.abc import Iterator
 
+import fake_run
 import pytest
 from helpers import answered, drawn, make_app
 from textual.binding import Binding
@@ -16,7 +17,9 @@ from tui_llm import tui
 from tui_llm.tui import keymap
 from tui_llm.tui.app import CommandProvider
 from tui_llm.tui.help import HelpLines
+from tui_llm.tui.instruments import merges
 from tui_llm.tui.kit import command as kit_command
+from tui_llm.tui.runs import samples
 
 # What a terminal can't tell apart from Enter, Tab or Backspace, doesn't send, or takes itself; tmux's prefix; Textual's copy.
 OWNED = {"ctrl+m", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+b", "ctrl+c"}
@@ -109,6 +112,23 @@ async def test_help_and_palette_show_every_command() -> None:
         for command in keymap.COMMANDS:
             assert kit_command.key_text(command.keys) in text
             assert command.tooltip.split()[0] in text
+
+
+async def test_the_palette_of_a_full_screen_offers_its_own_commands() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        everywhere = {command.tooltip for command in keymap.COMMANDS if command.scope == "app"}
+        for screen, keys in (
+            (samples.SamplesScreen(fake_run.make("samples", done=20)), samples.KEYS),
+            (merges.MergesScreen(app.lab_screen), merges.KEYS),
+        ):
+            app.push_screen(screen)
+            await pilot.pause()
+            found = {hit.help async for hit in CommandProvider(app.screen).discover()}
+            assert found == everywhere | {command.tooltip for command in keys}
+            app.pop_screen()
+            await pilot.pause()
 
 
 async def test_footer_follows_the_focus() -> None:
