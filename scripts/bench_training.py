@@ -1,10 +1,10 @@
-"""Training throughput, peak memory and loss beside nanoGPT's own model and recipe, in turn in one process.
+"""Compare training throughput, peak memory and loss with nanoGPT's model and recipe, alternating in one process.
 
     git clone https://github.com/karpathy/nanoGPT
     python scripts/bench_training.py --nanogpt nanoGPT --memory mid-50k --losses 500
 
-Figures of a machine that does other things at the same time are noisy: more --rounds help, and --threads 1 --cpu-time
-measures what others hardly disturb.
+On a machine with other load, the figures are noisy: increase --rounds, or measure CPU time on one thread with --threads
+1 --cpu-time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.apart and options.cpu_time:
         parser.error("--cpu-time counts one process, and --apart starts several; leave one out")
-    if any(os.environ.get(name) is None for name in ALLOCATOR):  # read when the process starts: start it again
+    # the allocator reads them at process start: start again
+    if any(os.environ.get(name) is None for name in ALLOCATOR):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
     from tui_llm.common.errors import UserError
     from tui_llm.training.worker import versus

@@ -1,10 +1,11 @@
-"""Ends the app at random moments, and looks at how it went: in a real pseudo-terminal, as a process of its own.
+"""Quit the app at random moments, in a real pseudo-terminal, and check how it ends.
 
 python scripts/ends.py [--seed S] [--ends N] [--jobs J]
 
-Each time another moment: while torch is imported, in a forward pass over a long prompt, in a stream, in an instrument, while a run
-is watched. ctrl+q then has to end the process with status 0, with the terminal as it was before and nothing in the log. The exit
-status is 1 where one end was otherwise. Told at the end: how long the ends took, from the key to the process's end.
+The moments: while torch is imported, during the forward pass of a long prompt, while tokens are streamed, in an
+instrument, while a run is watched. After ctrl+q the process must exit with status 0, restore the terminal and leave
+nothing in the log. The exit status is 1 if one end differs. At the end it prints how long the ends took, from the key
+to the exit.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 HANG = 600.0  # seconds
 QUIT = b"\x11"
 SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
-READY = b"softmax"  # of the lab's second pane: its first paint
-OPEN = b"parameters"  # of the open model
+READY = b"softmax"  # text of the lab's second pane, which shows its first paint
+OPEN = b"parameters"  # shown once the model is open
 LONG = b"\x1b[200~" + b"the cat sat on the mat and slept " * 120 + b"\x1b[201~"
 
 
 @dataclass(frozen=True)
 class Moment:
     name: str
-    mark: bytes  # what the screen has to show first
+    mark: bytes  # text that the screen must show first
     keys: tuple[bytes, ...]
-    within: float  # ctrl+q comes at a random time so many seconds after the keys, at most
+    within: float  # ctrl+q is sent at a random time, at most this many seconds after the keys
 
 
 MOMENTS = (
@@ -83,7 +84,7 @@ def end_once(home: Path, moment: Moment, after: float) -> End:
     out = b""
 
     def run(until: float | None, mark: bytes = b"") -> bool:
-        """Reads what is drawn until that time, or the mark has come, or the process has ended (false)."""
+        """Reads the output until that time, until `mark` appears, or until the process ends (then returns False)."""
         nonlocal out
         while until is None or (left := until - time.monotonic()) > 0:
             if mark and mark in out:
@@ -127,7 +128,7 @@ def end_once(home: Path, moment: Moment, after: float) -> End:
 
 
 def _write(master: int, data: bytes, run: object) -> None:
-    """All of it, though the app may be too busy to read."""
+    """Writes all of `data`, even while the app is too busy to read."""
     assert callable(run)
     while data:
         try:
@@ -141,7 +142,7 @@ def _write(master: int, data: bytes, run: object) -> None:
 
 
 def prepare(home: Path) -> None:
-    """A run that is trained while the app is opened and closed."""
+    """Starts a run that is trained while the app is opened and closed."""
     text = home / "corpus.txt"
     text.write_text("the cat sat on the mat and slept.\n" * 400)
     words = (

@@ -1,9 +1,9 @@
-"""Measures how quick the app is on this machine, and prints each figure beside its goal.
+"""Measure the app's latency on this machine, and print each figure with its goal.
 
     python scripts/figures.py [start | keys | traffic | pastes | idle]
 
-It runs the real app in a pseudo-terminal of 120×40 with the shipped model on the CPU; what can't be seen from outside
-(a frozen event loop) is measured inside, with the same engine. The figures are this machine's: quote them with it.
+It runs the real app in a pseudo-terminal of 120×40 with the shipped model on the CPU. What can't be seen from outside
+(blocking of the event loop) is measured in the process, with the same engine. Quote the figures with the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ESCAPES = re.compile(rb"\x1b\[[0-9;?>]*[A-Za-z]")
 
 
 def prompt_of(tokens: int) -> str:
-    """Text of just over `tokens` tokens of the shipped model."""
+    """Returns text of just over `tokens` tokens of the shipped model."""
     from tui_llm.llm.hub import lookup
     from tui_llm.llm.tokens import tokenizer
 
@@ -43,7 +43,7 @@ def prompt_of(tokens: int) -> str:
 
 
 class Terminal:
-    """The app in a pseudo-terminal, as a person would start it."""
+    """The app in a pseudo-terminal, started like by a user."""
 
     def __init__(self, *arguments: str) -> None:
         self.began = time.perf_counter()
@@ -55,7 +55,7 @@ class Terminal:
         self.seen = b""
 
     def wait_for(self, pattern: bytes, seconds: float = 60.0) -> float:
-        """Reads until `pattern` has been painted; returns seconds since now."""
+        """Reads until `pattern` has been painted. Returns the seconds since the call."""
         began, self.seen = time.perf_counter(), b""
         while not re.search(pattern, ESCAPES.sub(b"", self.seen)):
             left = seconds - (time.perf_counter() - began)
@@ -65,7 +65,7 @@ class Terminal:
         return time.perf_counter() - began
 
     def drain(self, quiet: float = 0.3) -> int:
-        """Reads until nothing has come for a while; returns how many bytes came."""
+        """Reads until there is no output for `quiet` seconds. Returns the number of bytes."""
         count = 0
         while select.select([self.fd], [], [], quiet)[0]:
             count += len(os.read(self.fd, 65536))
@@ -96,7 +96,7 @@ def help_time() -> float:
 
 
 def start_times() -> tuple[float, float]:
-    """Seconds from the command to the first paint (the prompt's frame), and to the first reading."""
+    """Returns the seconds from the command to the first paint (the prompt's frame), and to the first reading."""
     terminal = Terminal()
     try:
         terminal.wait_for(rb"Prompt")
@@ -107,10 +107,10 @@ def start_times() -> tuple[float, float]:
         terminal.close()
 
 
-SETTLED = 0.08  # seconds without a byte: all that a key changes has been painted
-# Each takes the place of the one before it, so that the prompt stays at 200 tokens: at 256 nano's window would begin to move.
+SETTLED = 0.08  # seconds without output, after which a key's changes are painted completely
+# Each letter replaces the previous one, so that the prompt stays at 200 tokens: at 256, nano's window would slide.
 TYPED = [("\x7f" if at else "", letter) for at, letter in enumerate("qxzj" * 15)]
-MOVES = {  # what is measured → (keys pressed first, [(keys before each time, the key itself)])
+MOVES = {  # name → (keys pressed first, [(keys before each measurement, the measured key)])
     "temperature": ("\x1b", [("", key) for key in "[]" * 30]),
     "top-p": ("\x1b", [("", key) for key in "{}" * 30]),
     "target, Enter on a row": ("\x1b2", [(arrow, "\r") for arrow in ("\x1b[B", "\x1b[B", "\x1b[A", "\x1b[A") * 15]),
@@ -119,7 +119,7 @@ MOVES = {  # what is measured → (keys pressed first, [(keys before each time, 
 
 
 def keystrokes(first: str, keys: Sequence[tuple[str, str]]) -> list[float]:
-    """Seconds from each key to the last byte painted for it, at a prompt of 200 tokens, the shortest first."""
+    """Returns the sorted seconds from each key to the last byte painted for it, at a prompt of 200 tokens."""
     terminal = Terminal("--prompt", prompt_of(200))
     try:
         terminal.wait_for(rb"tokens of nano")
@@ -145,7 +145,7 @@ def keystrokes(first: str, keys: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def traffic(seconds: float = 12.0) -> float:
-    """Bytes a second painted while the app draws tokens without a pause and shows a training run."""
+    """Returns the bytes per second painted while the app generates tokens continuously and shows a training run."""
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import PRESETS, from_fields
 
@@ -181,7 +181,7 @@ def traffic(seconds: float = 12.0) -> float:
 
 
 def idle_share(seconds: float = 10.0) -> float:
-    """Share of one core that the app uses while nothing happens."""
+    """Returns the share of one core that the app uses while nothing happens."""
     terminal = Terminal()
     try:
         terminal.wait_for(rb"tokens of nano")
@@ -194,7 +194,7 @@ def idle_share(seconds: float = 10.0) -> float:
 
 
 async def longest_gap(text: str) -> float:
-    """The longest time for which the event loop did not turn, from a paste of `text` to its reading, in seconds."""
+    """Returns the longest time in seconds that the event loop was blocked between a paste of `text` and its reading."""
     from textual import events
 
     from tui_llm.engine import PipelineEngine

@@ -1,10 +1,10 @@
-"""How reading grows: with context, vocabulary and layers, beside what the model's own numbers grow by.
+"""Measure how the time of a reading grows with context, vocabulary and layers, relative to bytes moved and FLOPs.
 
     python scripts/figures_growth.py [--weights fp32|half|int8] [--rounds 5]
 
-Random weights, 12 heads of 64 numbers. A typed token moves every weight and the whole cache once, so its time is set
-beside those bytes; reading a whole text anew is set beside its operations. What grows no faster has the same or a smaller
-quotient further down in its table.
+Models have random weights and 12 heads of 64 dimensions. A typed token reads every weight and the whole KV cache once,
+so its time is divided by those bytes; the time of reading a whole text is divided by its FLOPs. If the time grows no
+faster, the quotient stays equal or falls down the table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GROWING = {
 
 
 def seconds(work: Callable[[], object], before: Callable[[], object], rounds: int) -> float:
-    """The median, after one time uncounted."""
+    """Returns the median time in seconds, after one uncounted warm-up."""
     taken = []
     for _ in range(rounds + 1):
         before()
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], object], before: Callable[[], object], rounds: in
 
 
 def measure(config: GPTConfig, tokens: int, weights: str, rounds: int) -> tuple[float, float]:
-    """Seconds to the logits: after the last of `tokens`, the others read before; and after all of them, read anew."""
+    """Returns the seconds to the logits: for one token after `tokens` − 1 cached ones, and for all of them at once."""
     torch.manual_seed(0)
     window = Window(fast_decode.predictor(GPT(config).eval().requires_grad_(False), weights), config.vocabulary)
     ids = random.Random(0).choices(range(config.vocabulary), k=tokens)

@@ -1,11 +1,11 @@
-"""Measures how quick the table of logits is on this machine, and prints each figure beside its goal.
+"""Measure the latency of the logits table on this machine, and print each figure with its goal.
 
     python scripts/figures_table.py
 
-The real app without a terminal, 120×40 for repaints and 100×66 (60 rows in sight) for scrolling: with the shipped model,
-and with random weights over a vocabulary of 50,257 tokens. A repaint is everything from the key to the last byte that a
-terminal would be sent for its answer; a frame is the drawing of the table's lines. The figures are this machine's: quote
-them with it.
+It runs the real app without a terminal, at 120×40 for repaints and 100×66 (60 visible rows) for scrolling, with the
+shipped model and with random weights over a vocabulary of 50,257 tokens. A repaint is the time from the key to the last
+byte that a terminal would receive for it; a frame is the time to render the table's lines. Quote the figures with the
+machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 VOCABULARY = 50257
 PROMPT = "The cat sat on the mat and the dog sat on the floor and they were very happy to see the sun. " * 3
-TOKENS = 50  # of the prompt, that the token cursor is moved through
+TOKENS = 50  # positions of the prompt that the token cursor visits
 KEYS = {
     "temperature": ("left_square_bracket", "right_square_bracket"),
     "top-p": ("left_curly_bracket", "right_curly_bracket"),
@@ -33,7 +33,7 @@ KEYS = {
 
 
 def random_model(folder: Path) -> str:
-    """A small GPT-2 with random weights, over 50,257 tokens: the shipped ones, and as many merges of them as it takes."""
+    """Creates a small GPT-2 with random weights, over 50,257 tokens: the shipped ones and merges of them."""
     import torch
 
     from tui_llm.llm.hub import lookup
@@ -64,7 +64,7 @@ def random_model(folder: Path) -> str:
 
 
 class Paints:
-    """Turns every update of the screen into bytes, as a terminal's driver does, and remembers when the last was done."""
+    """Converts every screen update to bytes, as a terminal driver does, and records when the last one was done."""
 
     def __init__(self, app: Any) -> None:
         self.app, self.last = app, 0.0
@@ -79,9 +79,9 @@ class Paints:
         return update
 
     async def settled(self, answered: Callable[[], bool], quiet: float = 0.03) -> float:
-        """When the last update was done, after the answer and a while in which none came."""
+        """Waits for the answer and then for `quiet` seconds without an update. Returns the time of the last update."""
         while not answered():
-            await asyncio.sleep(0.0003)  # a bare 0 would keep the engine's thread from its work
+            await asyncio.sleep(0.0003)  # sleep(0) would starve the engine's thread
         since = time.perf_counter()
         while time.perf_counter() - max(since, self.last) < quiet:
             await asyncio.sleep(0.001)
@@ -124,7 +124,7 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
             await repaints(what, actions[:2] * 20)
         lab.action_token_cursor_to(0)
         await paints.settled(answered)
-        # On from token to token: each place is read for the first time.
+        # Move from token to token: each position is read for the first time.
         await repaints("token cursor", ["token_cursor(1)"] * (TOKENS - 1))
         times = []
         for turn in range(60):

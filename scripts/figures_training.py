@@ -1,11 +1,10 @@
-"""Measures what watching a training run costs, how quickly a very long one opens, and how the cost of a training step
-grows; prints each figure beside its goal.
+"""Measure the cost of watching a run, the time to open a very long run, and how a training step's time grows.
 
     python scripts/figures_training.py [--rounds 3] [--seconds 20] [--only watching|million|growth]
 
-A worker trains in turn alone and with the real app, in a pseudo-terminal of 120×40, watching it. Its speed is counted in
-steps over wall time, evaluations and checkpoints included. The figures are this machine's: quote them with it, and
-measure on one that does nothing else.
+For the first, a worker trains alternately alone and while the real app watches it in a pseudo-terminal of 120×40. Its
+speed is steps over wall time, including evaluations and checkpoints. Quote the figures with the machine, and measure on
+an idle one.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def note(what: str, value: float, unit: str) -> None:
 
 
 def read_on(terminal: Terminal, seconds: float) -> int:
-    """Reads what the app paints for so long, as a terminal does; returns how many bytes came."""
+    """Reads the app's output for `seconds`, like a terminal. Returns the number of bytes."""
     end, count = time.perf_counter() + seconds, 0
     while (left := end - time.perf_counter()) > 0:
         if select.select([terminal.fd], [], [], left)[0]:
@@ -51,11 +50,11 @@ def read_on(terminal: Terminal, seconds: float) -> int:
 
 
 def watching(rounds: int, seconds: float) -> None:
-    """A B A B …: the worker alone, and with the app watching it."""
+    """Alternates A B A B …: the worker alone, and with the app watching it."""
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import PRESETS, from_fields
 
-    # Steps as often as a small model makes them, an evaluation every few seconds: more to watch than a large model gives.
+    # A small model's rate of steps and an evaluation every few seconds: more to watch than with a large model.
     settings = from_fields({"steps": 10_000_000, "eval_every": 100, "checkpoint_every": 500}, PRESETS["toy"])
     run = launch.create("watched", ["stories"], settings, preset="toy", device="cpu")
     launch.start(run)
@@ -65,7 +64,7 @@ def watching(rounds: int, seconds: float) -> None:
         return (last.step, last.time) if last else (0, 0.0)
 
     def rate() -> float:
-        """Tokens a second over the next `seconds`."""
+        """Returns the tokens per second over the next `seconds`."""
         (before, began), _ = stand(), time.sleep(seconds)
         after, ended = stand()
         return (after - before) * settings.batch_size * settings.block_size * settings.accumulation / (ended - began)
@@ -81,7 +80,7 @@ def watching(rounds: int, seconds: float) -> None:
             terminal = Terminal()
             try:
                 terminal.wait_for(rb"tokens of nano")
-                read_on(terminal, 3.0)  # it has found the run and drawn its chart
+                read_on(terminal, 3.0)  # until the app has found the run and drawn its chart
                 cpu, (before, began), at = terminal.cpu_seconds(), stand(), time.perf_counter()
                 painted.append(read_on(terminal, seconds) / seconds)
                 after, ended = stand()
@@ -172,11 +171,11 @@ def million() -> None:
 
 GROWTH = {"context": ("block_size", (64, 128, 256, 512, 1024)), "vocabulary": ("vocabulary", (4096, 16384, 50304)),
           "layers": ("layers", (2, 6, 12, 24))}  # fmt: skip
-SLACK = 1.15  # that a step's time may grow faster than its operations: noise, and caches
+SLACK = 1.15  # factor by which a step's time may grow faster than its FLOPs: noise and cache effects
 
 
 def growth(steps: int = 3) -> None:
-    """The time of a step of 1,024 tokens beside its floating-point operations, as one thing grows: CPU time, one thread."""
+    """Measures the CPU time on one thread of a step of 1,024 tokens and its FLOPs, as one dimension grows."""
     import torch
 
     from tui_llm.training.plan import cost
@@ -190,7 +189,7 @@ def growth(steps: int = 3) -> None:
             fields = {"layers": 4, "heads": 4, "width": 256, "block_size": 256, "vocabulary": 4096, field: value}
             shape = versus.Shape(batch_size=1024 // fields["block_size"], **fields)
             step, taken = versus.ours(shape), []
-            for _ in range(3):  # fresh memory is slow
+            for _ in range(3):  # warm up: memory touched for the first time is slow
                 step()
             for _ in range(steps):
                 began = time.process_time()

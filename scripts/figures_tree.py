@@ -1,10 +1,9 @@
-"""Measures a tree of continuations of 10,000 tokens on this machine, and prints each figure beside its goal.
+"""Measure a tree of continuations of 10,000 tokens on this machine, and print each figure with its goal.
 
     python scripts/figures_tree.py
 
-It is grown by the shipped model on the CPU, saved, opened, and walked about in, in the real app at 120×40. The screen's own
-work for a key is the key's action and the lines that are drawn anew for it; it is given as the processor's time, so that
-what else the machine does is left out.
+The shipped model grows it on the CPU; it is saved, opened, and navigated in the real app at 120×40. The screen's own
+work for a key is the key's action and the lines rendered for it; it is measured as CPU time, which excludes other load.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PROMPT = "Once upon a time, there was a little"
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """The processor's time."""
+    """Returns the CPU time of this thread in seconds."""
     began = time.thread_time()
     work()
     return time.thread_time() - began

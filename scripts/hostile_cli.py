@@ -1,8 +1,9 @@
-"""Tries every option of every command with a table of hostile values: numbers, texts, paths. Prints what goes wrong.
+"""Try every option of every command with hostile values (numbers, texts, paths), and print what goes wrong.
 
     python scripts/hostile_cli.py [--seed S] [--each N] [--only WORDS]
 
-Without --each all values are tried, in some minutes. Exit status 1 where one call did not end with status 0, or 2 and one line.
+Without --each, all values are tried, which takes some minutes. The exit status is 1 if a call did not end with status
+0, or with 2 and one line.
 """
 
 from __future__ import annotations

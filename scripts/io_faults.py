@@ -1,11 +1,11 @@
-"""Breaks off every command that writes, at its k-th write to the disk, and looks at what is left.
+"""Inject a fault at the k-th disk operation of every command that writes, and check what is left.
 
     python scripts/io_faults.py --seed 7              # a sample: 2 attempts of each scenario
     python scripts/io_faults.py --all                 # every k of every scenario, in every way
     python scripts/io_faults.py --distinct            # one of each call on each kind of path: an eighth of the time
     python scripts/io_faults.py --all --only resume   # of one scenario
 
-What must hold is said in tests/faults.py. Prints a line for each scenario, and one for each thing that does not hold.
+tests/faults.py states the invariants. Prints a line for each scenario, and one for each violation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAMPLE = 34
 
 
 def kind(call: str) -> str:
-    """A call without what differs from one step, and from one folder aside, to the next."""
+    """Returns a call without the parts that vary: the step of a checkpoint and the suffix of a temporary folder."""
     return re.sub(r"\.tui-llm-\w+", ".tui-llm-", re.sub(r"checkpoint-\d+", "checkpoint-", call))
 
 
@@ -51,7 +51,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             trial = Trial(SCENARIOS[name], Path(scratch) / name.replace(" ", "-"))
-            kinds = {kind(call): k for k, call in enumerate(trial.calls, 1)}  # the last of each: most is there by then
+            # the last of each kind: most files exist by then
+            kinds = {kind(call): k for k, call in enumerate(trial.calls, 1)}
             numbers = sorted(kinds.values()) if options.distinct else range(1, len(trial.calls) + 1)
             every = [(k, how) for k in numbers for how in options.how]
             share = -(-options.count // len(options.only))

@@ -1,11 +1,13 @@
-"""Mutated files from a seed, each through the real commands in a process of its own: a right answer or one line, within 10 s of CPU
-and 1 GB over what the untouched files take, and nothing in them executed.
+"""Read mutated files with the real commands, each in its own process; the mutations follow from a seed.
+
+A case must end with a correct answer or one line of error, within 10 s of CPU and 1 GB more than for the original
+files, and execute nothing from them.
 
     python scripts/mutate_files.py --seed 1 --cases 5000                    # all kinds
-    python scripts/mutate_files.py --seed 1 --kind models --case 17 --keep  # one of them again; its files stay
+    python scripts/mutate_files.py --seed 1 --kind models --case 17 --keep  # repeat one case and keep its files
 
-The last line is JSON: cases, endings by kind, the worst CPU time and memory, what was wrong. The exit status is 1 where anything
-was. Linux only: it forks, and reads /proc.
+The last line is JSON: cases, outcomes by kind, the largest CPU time and memory, and failures. The exit status is 1 if
+there is a failure. Linux only: it uses fork and /proc.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws the pictures of README and docs: the real app on the shipped model, keys typed as a user would.
+"""Draw the pictures of README and docs: the real app with the shipped model and typed keys.
 
 python scripts/picture.py [NAME …]
 """
@@ -20,7 +20,7 @@ PROMPT = "Once upon a time, there was a little"
 
 @dataclass(frozen=True)
 class Picture:
-    """docs/NAME.svg: what stands on a screen of `size` after `keys` (a number waits so many seconds)."""
+    """docs/NAME.svg: the screen of `size` after `keys`; a number is a pause in seconds."""
 
     name: str
     keys: Sequence[str | float]
@@ -28,7 +28,7 @@ class Picture:
     prompt: str = PROMPT
 
 
-# "… a little boy named Tim. Tim": the likeliest token, of a few that could well come, is the target.
+# "… a little boy named Tim. Tim": the most probable of a few plausible tokens is the target.
 DRAWN: tuple[str | float, ...] = (*("g", 0.6) * 5, "home", "enter")
 PICTURES = (
     Picture("app", ("escape", 0.5, *DRAWN, 1.0), (128, 42)),
@@ -48,7 +48,7 @@ PICTURES = (
 
 
 async def train() -> None:
-    """A short run on Python's own language reference, with two pinned prompts."""
+    """Trains a short run on Python's language reference, with two pinned prompts."""
     from tui_llm.training.plan import launch
     from tui_llm.training.run import pins
     from tui_llm.training.run.settings import from_fields, preset

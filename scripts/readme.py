@@ -1,4 +1,4 @@
-"""Writes the README's tree, docs/keys.md and docs/cli.md from the code; `--check` only compares.
+"""Generate the README's tree, docs/keys.md and docs/cli.md from the code; `--check` only compares them.
 
 python scripts/readme.py [--check]
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-FOLDERS = {  # each folder of the package, and those beside it, in reading order; a test compares them with the disk
+FOLDERS = {  # the package's folders and those next to it, in reading order; a test compares them with the disk
     "tui_llm": "the package: `cli.py`, `api.py` and `engine.py` are its entry points",
     "tui_llm/commands": "a command of the command line per file: options, help page, action",
     "tui_llm/tui": "the app; imports no torch",
@@ -51,22 +51,23 @@ FOLDERS = {  # each folder of the package, and those beside it, in reading order
     "docs": "the pages listed above, and their pictures",
     "scripts": "write the generated pages, draw the pictures, measure, train nano",
     "dev": "the log of what was measured and tried",
+    "findings": "surprises in other packages: a script each that shows one",
     "tests": "pytest; the folders follow the package's",
 }
 
 
 def cell(text: str) -> str:
-    """`text` in a cell of a Markdown table."""
+    """Escapes `text` for a cell of a Markdown table."""
     return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
 
 
 def code(text: str) -> str:
-    """`text` as code in such a cell."""
+    """Formats `text` as code in a cell of a Markdown table."""
     return f"`{text}`" if "|" not in text else f"<code>{cell(text)}</code>"
 
 
 def keys() -> str:
-    """Every key, by group."""
+    """Returns the tables of all keys, by group."""
     from tui_llm.tui.keymap import COMMANDS
 
     groups: dict[str, list[str]] = {}
@@ -79,7 +80,7 @@ def keys() -> str:
 
 
 def tree() -> str:
-    """The folders, indented by depth."""
+    """Returns the folders, indented by depth."""
     lines = []
     for folder, about in FOLDERS.items():
         depth, name = folder.count("/"), folder.rpartition("/")[2]
@@ -88,7 +89,7 @@ def tree() -> str:
 
 
 def argument(action: argparse.Action) -> str:
-    """An argument as it is typed: `--top N`, `TOKEN=LOGIT …`."""
+    """Formats an argument as it is typed: `--top N`, `TOKEN=LOGIT …`."""
     value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
     words = " ".join(value) if isinstance(value, tuple) else value
     if action.nargs in ("+", "*"):
@@ -97,7 +98,7 @@ def argument(action: argparse.Action) -> str:
 
 
 def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    """What `tui-llm PATH --help` says, as Markdown. The order of the options is the parser's."""
+    """Yields `tui-llm PATH --help` as Markdown. The options are in the parser's order."""
     yield f"## tui-llm {path}".rstrip() + "\n"
     for paragraph in (parser.description or "").split("\n\n"):
         as_is = any(line.startswith("  ") for line in paragraph.splitlines())
@@ -131,7 +132,7 @@ def commands() -> str:
 
 
 def written(text: str, name: str, made: str) -> str:
-    """`text` with what stands between the marks of `name` replaced."""
+    """Returns `text` with the part between the markers of `name` replaced by `made`."""
     start, end = re.escape(f"<!-- {name}:"), re.escape(f"<!-- /{name} -->")
     found = re.subn(rf"({start}[^\n]*-->\n).*?({end})", lambda m: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL)
     assert found[1] == 1, f"one pair of marks for {name}"

@@ -1,11 +1,14 @@
-"""The app under random keys, clicks, pastes, sizes and answers, for as many events as you like. A seed plays the same again.
+"""Soak test: the app under random keys, clicks, pastes, resizes and answers, for any number of events.
+
+A seed is reproducible.
 
 python scripts/soak.py [--seed S] [--events N] [--from K] [--keep-going]
 
-The real app with the real engine, in this process, on simulated time (soak_clock.py): after each event it is left alone until it
-has nothing more to do. After each event: nothing in the log, no exception anywhere, the app, its screen and the widget with the
-focus answer a message, within a bound of CPU time, and nothing that was foreign text reached the terminal raw. At the end: memory
-within a tenth of what it was after 5,000 events. The exit status is 1, and the last 30 events are told, where one of these fails.
+The real app with the real engine runs in this process on simulated time (soak_clock.py); after each event it runs until
+it is idle. After each event: the log is empty, no exception was raised anywhere, the app, its screen and the focused
+widget answer a message, the CPU time is within a bound, and no foreign text reached the terminal unsanitized. At the
+end: memory is within 10 % of its value after 5,000 events. If one of these fails, the last 30 events are printed and
+the exit status is 1.
 """
 
 from __future__ import annotations
@@ -48,13 +51,13 @@ from soak_events import Event, Events
 from soak_home import Home
 from soak_terminal import SoakDriver
 
-BOUND = 30.0  # seconds of CPU that an event may take
+BOUND = 30.0  # CPU seconds that an event may take
 HANG = 600.0  # real seconds
-MOMENT = 0.06  # simulated seconds after each event: paints, and answers that come late, are seen
-TIDY = 500  # events between two times that the home is tidied
-SETTLED = 5_000  # events after which memory may grow by a tenth
-QUANTUM = 60  # how often a long answer may ask whether it is overtaken until the next event comes
-TOKENS = 3  # tokens of a stream between two events
+MOMENT = 0.06  # simulated seconds after each event, for paints and late answers
+TIDY = 500  # number of events between two calls of `tidy`
+SETTLED = 5_000  # number of events after which memory may grow by 10 %
+QUANTUM = 60  # number of times that a long answer may check for a newer request before the next event
+TOKENS = 3  # streamed tokens between two events
 
 
 class Broken(Exception):
@@ -62,18 +65,18 @@ class Broken(Exception):
 
 
 class Gate:
-    """Lets the engine's thread make one call at a time, when the app has nothing to do, or not at all."""
+    """Lets the engine's thread make one call at a time, only while the app is idle, or none at all."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._permitted = False
-        self._kind: str | None = None  # what waits
+        self._kind: str | None = None  # the kind of call that waits
         self._open = False
         self._left: dict[str, int] = {}
-        self.held = 0  # events for which no answer comes
+        self.held = 0  # number of events during which answers are held back
 
     def wait(self, kind: str) -> None:
-        """Called from the engine's thread."""
+        """Blocks the engine's thread until its call is permitted."""
         with self._changed:
             if self._open:
                 return
@@ -90,7 +93,7 @@ class Gate:
         self._left = {"generate": TOKENS, "part": 1}
 
     def permit(self) -> bool:
-        """Lets a call through that waits; false where none does, or not now."""
+        """Lets a waiting call proceed. Returns False if none is waiting or calls are held back."""
         with self._changed:
             if self._kind is None or self._permitted or self.held or self._left.get(self._kind, 1) <= 0:
                 return False
@@ -107,7 +110,7 @@ class Gate:
 
 
 class GatedEngine:
-    """The engine, which waits at the gate before it does anything."""
+    """The engine, with each call waiting at the gate."""
 
     def __init__(self, engine: Any, gate: Gate) -> None:
         self._engine, self._gate = engine, gate
@@ -148,7 +151,7 @@ class GatedEngine:
 
 
 class Faults(logging.Handler):
-    """Collects what should never be there: log entries, exceptions that nobody caught."""
+    """Collects what must not occur: log entries and uncaught exceptions."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -173,7 +176,7 @@ class Faults(logging.Handler):
 
 
 def rss() -> int:
-    """Bytes."""
+    """Returns the resident memory in bytes."""
     with contextlib.suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -219,7 +222,7 @@ class Soak:
 
         class SoakApp(LabApp):
             async def action_quit(self) -> None:
-                soak.quits += 1  # its own test is scripts/ends.py
+                soak.quits += 1  # tested by scripts/ends.py
 
             def open_url(self, url: str, *, new_tab: bool = True) -> None:
                 pass
@@ -229,7 +232,7 @@ class Soak:
         return app
 
     def _busy(self) -> bool:
-        """Whether the engine's thread is at work: neither at rest nor at the gate."""
+        """Whether the engine's thread is working: neither idle nor waiting at the gate."""
         if self.app is None:
             return False
         asker = self.app.lab_screen.asker
@@ -293,7 +296,7 @@ class Soak:
         elif event.kind == "start":
             self.home.start_worker()
         answered: list[object] = []
-        self.app.call_later(answered.append, "app")  # behind the event in the app's queue
+        self.app.call_later(answered.append, "app")  # queued after the event
         await self.loop.settle(MOMENT)
         if event.kind == "type" and driver._parser._timeout_time is not None:
             await self.loop.settle(0.11)
@@ -321,7 +324,7 @@ class Soak:
 
     async def _run(self) -> None:
         self.faults.install(self.loop)
-        random.seed(self.options.seed)  # the app draws its seeds from it
+        random.seed(self.options.seed)  # the source of the app's seeds
         task = await self._start()
         if self.faults.found:
             raise Broken("\n".join(self.faults.found))
@@ -358,7 +361,7 @@ class Soak:
         await self._stop(task)
 
     def _where(self) -> str:
-        """What came of it, as two runs of a seed must agree on."""
+        """Returns the resulting state; two runs of a seed must agree on it."""
         screen, lab = self.app.screen, self.app.lab_screen
         shown = hash_of(lab.prompt.prompt_text, lab.lab.steps, lab.lab.number, self.home.step)
         return (
@@ -366,7 +369,7 @@ class Soak:
         )
 
     def _told(self, error: Exception) -> bool:
-        """Says what broke, each kind once; whether to go on."""
+        """Reports a failure, each kind once. Returns whether to continue."""
         app = self.app
         what = str(error)
         if getattr(app, "_exception", None) is not None and not self.faults.found:
@@ -406,7 +409,7 @@ class Soak:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_until_complete(self._run())
-        except BaseException as error:  # whatever it is: printed here, as the app has the usual streams
+        except BaseException as error:  # any error: print it after restoring the streams that the app has replaced
             self._disarm()
             for frame in traceback.format_exception(error):
                 say(frame.rstrip())
@@ -432,7 +435,7 @@ def _too_long(_signal: int, frame: Any) -> None:
 
 
 def import_screens() -> None:
-    """Everything the app imports later, so that time is simulated there too and memory is not counted as growing."""
+    """Imports what the app imports lazily: its time must be simulated, its memory not counted as growth."""
     import tui_llm.tui
 
     for module in pkgutil.walk_packages(tui_llm.tui.__path__, "tui_llm.tui."):
@@ -466,4 +469,4 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    os._exit(status)  # the engine's thread may be in the middle of a call
+    os._exit(status)  # the engine's thread may be inside a call

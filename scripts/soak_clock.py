@@ -1,7 +1,7 @@
-"""An event loop on simulated time, which knows when the app has settled: nothing is ready, no thread is at work.
+"""An event loop on simulated time that detects when the app is idle: no callback is ready and no thread is working.
 
-Timers of the app's fire in the order of their times, as fast as the machine can; time passes only where the soak lets it. So
-nothing that happens depends on how fast the machine is, and a seed plays the same again.
+The app's timers fire in the order of their times, without real waiting; time advances only when the soak allows it. So
+the result does not depend on the machine's speed, and a seed is reproducible.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-PATIENCE = 0.05  # real seconds in `select` while threads are at work; whoever ends wakes it
+PATIENCE = 0.05  # real seconds in `select` while threads are working; a thread that finishes wakes it up
 
 
 class Stuck(Exception):
-    """The app was busy with one event for longer than it may."""
+    """One event took longer than the bound."""
 
 
 class Clock:
@@ -31,12 +31,15 @@ class Clock:
 
 
 class SettledLoop(asyncio.SelectorEventLoop):
-    """`busy` says whether a thread that isn't this loop's executor is at work; `release` lets such a thread go on that waits for
-    permission, and says whether there was one."""
+    """An event loop with a simulated clock.
+
+    `busy` returns whether a thread other than this loop's executor is working. `release` lets such a thread proceed if
+    it waits for permission, and returns whether one did.
+    """
 
     def __init__(self, busy: Callable[[], bool], release: Callable[[], bool], bound: float) -> None:
         self.clock = Clock()
-        self.bound = bound  # seconds of CPU
+        self.bound = bound  # CPU seconds
         self._busy, self._release = busy, release
         self._until = self.clock.now
         self._settled: asyncio.Future[None] | None = None
@@ -50,13 +53,13 @@ class SettledLoop(asyncio.SelectorEventLoop):
         return self.clock.now
 
     async def settle(self, seconds: float) -> None:
-        """Lets so much simulated time pass; ends once nothing more is to be done at that time."""
+        """Advances the simulated time by `seconds`; returns once nothing remains to be done at that time."""
         self._until = self.clock.now + seconds
         self._settled = self.create_future()
         await self._settled
 
     def begin(self) -> None:
-        """From now on the CPU time counts towards the bound."""
+        """Starts counting CPU time towards the bound."""
         self._began = time.process_time()
 
     @property
@@ -68,7 +71,8 @@ class SettledLoop(asyncio.SelectorEventLoop):
             executor = self._executor = getattr(self, "_executor", None) or concurrent.futures.ThreadPoolExecutor(6)
         future = executor.submit(function, *arguments)
         self._submitted += 1
-        wrapped = asyncio.wrap_future(future, loop=self)  # before the callback below: its result is there first
+        # added before the callback below, so that its result is set first
+        wrapped = asyncio.wrap_future(future, loop=self)
         future.add_done_callback(self._one_finished)
         return wrapped
 
@@ -85,7 +89,7 @@ class SettledLoop(asyncio.SelectorEventLoop):
             return real(0 if timeout == 0 else PATIENCE)
         busy = (
             self._submitted > self._finished or self._busy()
-        )  # before the look: what a thread posted last is seen then
+        )  # evaluated before polling, so that a thread's last callback is not missed
         ready = real(0)
         if ready:
             return ready
@@ -118,7 +122,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
 
 def simulate_time(clock: Clock, packages: tuple[str, ...]) -> None:
-    """Has the modules of `packages` that are loaded read `clock` where they read the monotonic clock."""
+    """Replaces the monotonic clock by `clock` in the loaded modules of `packages`."""
     stand_in = ModuleType("time")
     stand_in.__dict__.update(vars(time), monotonic=clock, perf_counter=clock)
     clocks = (time.monotonic, time.perf_counter)

@@ -1,4 +1,4 @@
-"""The events of a soak: a sequence that depends on its seed alone, never on what the app shows."""
+"""The events of a soak: a sequence that depends on the seed alone, not on what the app shows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textual.keys import key_to_character
 from tui_llm.tui.keymap import BY_ID, COMMANDS
 from tui_llm.tui.kit.command import NAMES, PANES, Command
 
-ESCAPE = "\x1b[27u"  # as the kitty protocol sends it: no wait for what else an ESC may begin
-ROUTES = {  # the scope of a command → the commands that lead there from the lab
+ESCAPE = "\x1b[27u"  # the kitty protocol's form, which is not ambiguous with the start of a sequence
+ROUTES = {  # a command's scope → the commands that lead there from the lab
     "app": (),
     "lab": (),
     "prompt": ("type",),
@@ -36,7 +36,7 @@ ROUTES = {  # the scope of a command → the commands that lead there from the l
     "help": ("help",),
     "tour_pairs": ("tour", "tour_next", "tour_answer"),
 }
-# Sequences that neither Textual nor the app writes: one of them in the output was copied there from foreign text.
+# Sequences that neither Textual nor the app writes: if one is in the output, it was copied from foreign text.
 HOSTILE = (
     "\x1b[31;1337m", "\x9b6n", "\x1b]0;title\x07", "\x1b]8;;http://example.invalid\x1b\\link", "\x1bPq\x1b\\", "\x1bc",
     "\x07", "\x08\x08", "\x0e", "\x7f", "\x85", "\x90", "\x9d52;c;aGk=\x9c", "\u202e", "\u2066", "\u200d", "\u2028",
@@ -48,7 +48,7 @@ LETTERS = "etaoinshrdlucmfwypvbgkjqxz      ETAOIN.,;:!?'\"-_()[]{}<>/\\|@#$%^&*+
 
 
 def key_bytes() -> dict[str, str]:
-    """Textual's names of keys → what a terminal sends for them."""
+    """Returns the bytes that a terminal sends for Textual's key names."""
     found: dict[str, str] = {"alt+enter": "\x1b\r", "alt+f": "\x1bf", "alt+right": "\x1b[1;3C", "escape": ESCAPE}
     for sequence, keys in ANSI_SEQUENCES_KEYS.items():
         if isinstance(keys, tuple) and len(keys) == 1:
@@ -111,7 +111,7 @@ SPECIALS = tuple(
 
 
 def sequence(key: str) -> str:
-    """What a terminal sends for a key that Textual names `key`."""
+    """Returns what a terminal sends for the key that Textual names `key`."""
     found = KEYS.get(key) or (key if len(key) == 1 else key_to_character(key)) or NAMES[key]
     assert len(found) == 1 or found.startswith("\x1b"), key
     return found
@@ -119,14 +119,18 @@ def sequence(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`type`: characters that come in one read; `resize`: to x × y; `wait`: x seconds pass; `hold`: the engine's answers wait
-    for x further events; `grow`: the run makes x steps; `save`: and writes a checkpoint; `end`, `start`: its worker's."""
+    """One event of the soak.
+
+    `type`: characters that arrive in one read; `resize`: to x × y; `wait`: x seconds pass; `hold`: the engine's answers
+    are held back for x events; `grow`: the run makes x steps; `save`: the run writes a checkpoint; `end`, `start`: its
+    worker ends or starts.
+    """
 
     kind: str
     text: str = ""
     x: float = 0
     y: float = 0
-    count: int = 1  # how many a burst, or a held key, are
+    count: int = 1  # number of keys in a burst or of repeats of a held key
 
     def __str__(self) -> str:
         if self.kind == "type":
@@ -140,12 +144,12 @@ def typed(*parts: str) -> Event:
 
 
 def burst(*parts: Event) -> Event:
-    """All of them before the app has seen the first."""
+    """Joins events into one, so that they arrive in a single read."""
     return Event("type", "".join(part.text for part in parts), count=sum(part.count for part in parts))
 
 
 class Events:
-    """An endless iterator; the first k events of a seed are always the same."""
+    """An infinite iterator; the first k events of a seed are always the same."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
@@ -163,7 +167,7 @@ class Events:
         return sequence(self._draw.choice(command.keys.split(",")))
 
     def _journey(self) -> Iterator[Event]:
-        """Back to the lab, on to one screen, and some of its own keys there."""
+        """Returns to the lab, opens a screen, and presses some of its keys."""
         draw = self._draw
         scope = draw.choice(list(ROUTES))
         for _ in range(4):
@@ -182,14 +186,14 @@ class Events:
                 yield self._one()
 
     def _new_text(self) -> Iterator[Event]:
-        """A short prompt instead of the one before, so that pastes don't pile up."""
+        """Replaces the prompt by a short one, so that pastes do not accumulate."""
         yield typed("i")
         yield typed(KEYS["ctrl+l"], KEYS["f7"], KEYS["backspace"])
         yield typed(self._draw.choice(("The cat sat on the", "Once upon a time", "a", "", "日本", "1 + 1 = ")))
         yield typed(ESCAPE)
 
     def _press(self, command: Command) -> Event:
-        """A key once, twice at once, or held."""
+        """Presses a key once, twice at once, or holds it."""
         return burst(*[typed(self._key(command))] * self._draw.choice((1, 1, 1, 1, 1, 2, 2, 12)))
 
     def _one(self) -> Event:
@@ -208,7 +212,7 @@ class Events:
         return typed(self._draw.choice(SPECIALS))
 
     def _burst(self) -> Event:
-        """Several events before the app has seen the first: two closing keys, type-ahead, a click among keys."""
+        """Several events in a single read: two closing keys, type-ahead, a click among keys."""
         draw = self._draw
         if draw.random() < 0.3:
             return burst(*[typed(draw.choice((ESCAPE, KEYS["enter"])))] * draw.choice((2, 2, 3, 8)))
@@ -218,7 +222,7 @@ class Events:
     def _mouse(self) -> Event:
         draw = self._draw
         x, y = draw.randint(1, self._size[0]), draw.randint(1, self._size[1])
-        if draw.random() < 0.3:  # the lines at the edges, where keys can be clicked
+        if draw.random() < 0.3:  # the top and bottom lines, where keys can be clicked
             y = draw.choice((1, self._size[1], max(1, self._size[1] - 1)))
         button = draw.choice((0, 0, 0, 0, 2, 64, 65, 35))
         if button == 35:
@@ -258,7 +262,7 @@ class Events:
         return typed(self._draw.choice(("\x1b[O", "\x1b[I", "\x1b[O\x1b[I", "\x1b[I\x1b[O")))
 
     def _model(self) -> Event:
-        """The models' list, some lines down, that model opened: all in one read."""
+        """Opens a model some lines down the list of models, in a single read."""
         keys = (*[ESCAPE] * 3, BY_ID["models"].keys, *[KEYS["down"]] * self._draw.randrange(4), KEYS["enter"])
         return burst(*map(typed, keys))
 

@@ -1,8 +1,8 @@
-"""What a soak has around it: a home and a folder of its own, a run that is trained, and stand-ins for slow processes.
+"""The environment of a soak: a home and a working folder, a run that is trained, and fakes of slow processes.
 
-The run was really trained for a moment; from then on the soak says when it makes a step, writes a checkpoint, or loses its
-worker, by the run's files and its lock. Other processes that keys would start (workers, exports, pulls, measurements) are
-stand-ins too: the real ones take seconds each, would reach for the network, and come to nothing at two moments alike.
+The run is really trained for a moment. After that, the soak decides when it makes a step, writes a checkpoint, or loses
+its worker, through the run's files and its lock. Other processes that keys would start (workers, exports, pulls,
+measurements) are replaced by fakes: the real ones take seconds, use the network, and do not take the same time twice.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ os.write(say, b"held")
 os.close(say)
 sys.stdin.buffer.read()  # until whoever started it has gone
 """
-SAID = {  # a word of a command → what its stand-in prints to stderr, and its exit status
+SAID = {  # a word of a command → its fake's stderr and exit status
     "export": ("tui-llm: there is no run of that name", 2),
     "pull": ('{"doing": "asking the hub", "done": 1, "total": 3}\ntui-llm: the hub can not be reached', 2),
     "timing_worker": ("", 1),
 }
-WORKERS = 2  # alive at once, besides the soak's run
-LEFT = 6  # runs and models that stay when the home is tidied
+WORKERS = 2  # alive at the same time, besides the soak's run
+LEFT = 6  # number of runs and models that `tidy` keeps
 
 
 class Home:
@@ -115,12 +115,12 @@ class Home:
                 self._holder = self._work(self.run)
 
     def end_worker(self) -> None:
-        """As SIGKILL does."""
+        """Ends the worker like SIGKILL."""
         holder, self._holder = self._holder, None
         _end(holder)
 
     def grow(self, steps: int) -> None:
-        """The run makes so many steps; every tenth is an evaluation. Does nothing where it was deleted."""
+        """Adds `steps` steps to the run; every tenth is an evaluation. Does nothing if the run was deleted."""
         if not self.run.is_dir():
             return
         for _ in range(steps):
@@ -134,7 +134,7 @@ class Home:
                     file.write(json.dumps(value).encode() + b"\n")
 
     def save(self) -> None:
-        """The run writes a checkpoint: whole at once, and the oldest goes."""
+        """Adds a checkpoint to the run and deletes the oldest."""
         kept = sorted(self.run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         if not kept or kept[-1].name == f"checkpoint-{self.step}":
             return
@@ -148,8 +148,11 @@ class Home:
             shutil.rmtree(path)
 
     def tidy(self) -> None:
-        """Deletes what keys have left (pictures, runs, models): thousands of them would slow each look at them. The run begins
-        anew, as its lines would grow without end. What the app holds open is deleted too, as other processes may do."""
+        """Deletes what keys have created: thousands of pictures, runs and models would slow down each listing.
+
+        The run starts again from its copy, so that its files do not grow without bound. Files that the app has open are
+        deleted too, as another process might do.
+        """
         self.end_worker()
         for worker in self._workers:
             _end(worker)
@@ -184,10 +187,10 @@ class Home:
         for worker in self._workers:
             _end(worker)
 
-    # ── stand-ins for processes ──────────────────────────────────────────────────────────────────────────────────
+    # ── fakes of processes ──────────────────────────────────────────────────────────────────────────────────
 
     def stand_in(self) -> None:
-        """From now on this process starts stand-ins instead of workers, exports, pulls and measurements."""
+        """Makes this process start fakes instead of workers, exports, pulls and measurements."""
         from tui_llm.training.plan import launch, timing
         from tui_llm.tui.models import pull
         from tui_llm.tui.runs import run_actions
@@ -208,7 +211,7 @@ class Home:
         return SimpleNamespace(returncode=SAID["export"][1], stderr=SAID["export"][0], stdout="")
 
     def _work(self, run: Path) -> subprocess.Popen[bytes]:
-        """Starts a worker's stand-in; returns once it holds the run's lock (or can't)."""
+        """Starts a fake worker. Returns once it holds the run's lock or has failed to acquire it."""
         reader, writer = os.pipe()
         process = self._popen(
             [sys.executable, "-I", "-S", "-c", WORKER, str(run), str(writer)], pass_fds=(writer,), start_new_session=True,
@@ -224,7 +227,7 @@ class Home:
         return process
 
     def _kill(self, pid: int, number: int) -> None:
-        """A signal to one of these workers, whose end is waited for: what comes next finds it gone."""
+        """Sends a signal to one of these workers and waits for its end, so that the next event finds it gone."""
         for process in (*self._workers, *([self._holder] if self._holder else [])):
             if process.pid == pid and number == signal.SIGTERM:
                 _end(process)

@@ -1,4 +1,4 @@
-"""The terminal of a soak: keys come in as bytes through the app's own reader, and all that is drawn is looked through."""
+"""The terminal of a soak: input goes through the app's own reader as bytes, and all output is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from textual.geometry import Size
 
 from tui_llm.tui.input import ESC, STAND_IN, Reader
 
-# All that Textual sends to a terminal: styles (numbers up to 255), the cursor, clearing, modes, the clipboard (base64), bells.
+# All that Textual sends: styles (numbers up to 255), the cursor, clearing, modes, the clipboard (base64), bells.
 OURS = re.compile(
     r"\x1b\[(?:(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])?;?)*m|\x1b\[\d*(?:;\d*)?[HABCDJKG]|\x1b\[\?\d+[hl]|\x1b\[<u|\x1b\[>\d+u"
     r"|\x1b\]52;c;[A-Za-z0-9+/=]*(?:\x07|\x1b\\)|\x1b\]22;[a-z-]*\x07|\r\n|\n"
@@ -22,8 +22,10 @@ SUSPECT = re.compile("[\x00-\x1f\x7f-\xa0\xad\u0600-\uffff\U00010000-\U0010ffff]
 
 
 def foreign(data: str) -> str:
-    """The first control, format, private or unassigned character of `data` that is no part of a sequence of ours, with what is
-    around it; else nothing."""
+    """Returns the first control, format, private-use or unassigned character outside allowed sequences, in context.
+
+    Returns an empty string if there is none.
+    """
     if data == "\x07":
         return ""
     rest = OURS.sub("", data)
@@ -35,7 +37,7 @@ def foreign(data: str) -> str:
 
 
 class SoakDriver(HeadlessDriver):
-    """Not headless for Textual: it draws all that it would draw on a terminal."""
+    """A driver that Textual does not treat as headless: it draws what it would draw on a terminal."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -60,13 +62,13 @@ class SoakDriver(HeadlessDriver):
         pass
 
     def feed(self, text: str) -> None:
-        """What was typed or pasted, as one read of the terminal gives it."""
+        """Passes typed or pasted text to the app as one read of the terminal."""
         data = self._reader.decode(text.encode())
         for message in self._parser.feed(data) if data else ():
             self.process_message(message)
 
     def tick(self) -> None:
-        """An ESC that nothing followed is a key now."""
+        """Turns a lone ESC into a key."""
         for message in self._parser.tick():
             self.process_message(message)
 

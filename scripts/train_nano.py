@@ -1,9 +1,10 @@
-"""Trains the model that ships, from raw text to its folder, and measures it on text that it never saw.
+"""Train the model that ships, from raw text to its folder, and evaluate it on held-out text.
 
 python scripts/train_nano.py CORPUS WORK [--first STEPS] [--second STEPS]
 
-CORPUS holds the folders `simple`, `children` and `fiction` of text files; WORK gets everything that is made, and the folder
-`nano` at the end. Run it again after a stop: what is done is not done twice, and a training goes on from its checkpoint.
+CORPUS contains the folders `simple`, `children` and `fiction` of text files; WORK receives all output, and the folder
+`nano` at the end. After an interruption, run it again: finished stages are skipped, and training resumes from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Held out from the start: whole books, and the last fortieth of the stories in every file of `simple`.
+# Held out: these books, and the last fortieth of the stories in every file of `simple`.
 BOOKS = (
     "children/abbie-farwell-brown__the-christmas-angel.txt",
     "children/hugh-lofting__the-story-of-doctor-dolittle.txt",
@@ -26,13 +27,13 @@ BOOKS = (
 )
 STORIES = 40
 SEPARATOR = "<|endoftext|>"
-# Simple text counts three times over where the vocabulary is learned, and in the second training, which ends with it.
+# Simple text is repeated three times for training the tokenizer and in the second training run.
 SIMPLE = "simple simple simple"
 COMMON = "--preset nano --optimiser muon --learning-rate 5e-3 --schedule wsd"
 
 
 def hold_out(corpus: Path, work: Path) -> None:
-    """WORK/text to learn from and WORK/held-out, from the corpus."""
+    """Splits the corpus into WORK/text for training and WORK/held-out."""
     for folder in ("simple", "children", "fiction"):
         for path in sorted((corpus / folder).glob("*.txt")):
             text, name = path.read_text(encoding="utf-8"), f"{folder}/{path.name}"
@@ -59,7 +60,7 @@ def tui_llm(work: Path, command: str) -> None:
 
 
 def train(work: Path, run: str, options: str) -> None:
-    """A whole training, or the rest of one."""
+    """Starts a training run, or resumes it."""
     started = (work / "home" / "runs" / run).exists()
     tui_llm(work, f"train --run {run} {'--resume' if started else options}")
     state = json.loads((work / "home" / "runs" / run / "status.json").read_text(encoding="utf-8"))["state"]

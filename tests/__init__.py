@@ -1,7 +1,8 @@
-"""The tests. `HANG` is the one time limit here: no test is about time, and a busy machine must not fail one.
+"""The tests.
 
-Importing this gives the process, and those it starts, the environment of nobody in particular: what the variables of a
-terminal, a batch system or a user's shell would change is another test's to say.
+`HANG` is the only time limit: no test depends on time, and a busy machine must not fail one. Importing this package
+gives this process and its children a neutral environment, without the variables of a terminal, a batch system or a
+user's shell. Tests of those variables set them.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""`python -m tests`: every check of this project, in turn; stops at the first that fails.
+"""`python -m tests`: runs every check of this project, and stops at the first one that fails.
 
-`python -m tests ARGUMENTS` gives pytest the arguments and leaves out the second run of the numeric tests.
+`python -m tests ARGUMENTS` passes the arguments to pytest and skips the second run of the numeric tests.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(check: Sequence[str | Path], variables: Mapping[str, str] | None = None)
 
 
 def capability(variables: Mapping[str, str] | None = None) -> str:
-    """The instruction set of torch's kernels, as torch names it: AVX512, AVX2, DEFAULT …"""
+    """Returns the instruction set of torch's CPU kernels, as torch names it: AVX512, AVX2, DEFAULT, …."""
     code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
     environment = {**os.environ, **(variables or {})}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as pulling a model asks for, on this machine, and how it can go wrong."""
+"""A local fake of the Hugging Face Hub's endpoints for pulling a model, and of their failures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Repository:
     files: dict[str, bytes]
     commit: str = "1234567890" * 4
     gated: bool = False
-    lies: dict[str, bytes] = field(default_factory=dict)  # what is sent instead of a file
-    cut: int = 0  # after so many bytes, the weights come no further until `go_on`
+    lies: dict[str, bytes] = field(default_factory=dict)  # content sent instead of a file's
+    cut: int = 0  # the weights stop after this many bytes, until `go_on`
     go_on: threading.Event = field(default_factory=threading.Event)
-    ranges: list[str | None] = field(default_factory=list)  # asked of the weights
+    ranges: list[str | None] = field(default_factory=list)  # the weights' requested ranges
 
     @classmethod
     def of(cls, folder: Path, **more: Any) -> Repository:

@@ -1,4 +1,4 @@
-"""What is broken off by `faults.py`: every kind of command that writes something that must not be lost."""
+"""The scenarios of `faults.py`: every kind of command that writes something that must not be lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Forked processes find these imported: they take longer than all else.
+# Imported here, so that forked processes have them: importing takes longest.
 from tests.faults import Scenario
 from tests.training.making import make, words
 from tui_llm import cli
@@ -34,12 +34,12 @@ def _text(home: Path, count: int = 400) -> Path:
 
 
 def _command(*words: str) -> int:
-    """A command, in this process."""
+    """Runs a command in this process."""
     return cli.main(list(words))
 
 
 def _worker(home: Path) -> int:
-    """The worker of the run `run`; what it says goes into its log, as `launch.start` has it."""
+    """Runs the worker of the run `run`, with its output in the run's log, as with `launch.start`."""
     from tui_llm.training.worker import worker
 
     measurements.PEAK_AFTER = float("inf")
@@ -61,7 +61,7 @@ def _begun(home: Path, **fields: Any) -> Run:
 
 
 def _tokenised(home: Path) -> None:
-    """A run whose corpus is in the cache."""
+    """Creates a run whose corpus is in the cache."""
     from tui_llm.llm.data import corpus
     from tui_llm.llm.tokens.tokenizer import byte_level
 
@@ -70,7 +70,7 @@ def _tokenised(home: Path) -> None:
 
 
 def _broken_off(home: Path) -> None:
-    """A run that was killed after its second checkpoint, while it wrote."""
+    """Creates a run that was killed while it wrote, after its second checkpoint."""
     from tui_llm.training.run import jsonl
 
     _tokenised(home)
@@ -105,7 +105,7 @@ def _export(home: Path) -> int:
 
 
 def _export_again(home: Path) -> int:
-    """Beside another export."""
+    """Exports next to an existing export."""
     return _command("export", "run", str(home / "second"), "--dtype", "bfloat16")
 
 
@@ -133,12 +133,12 @@ def _create(home: Path) -> int:
 
 
 def _create_from(home: Path) -> int:
-    """A run that starts from a model: the run has a copy of it."""
+    """Creates a run that starts from a model, of which the run gets a copy."""
     return _command("train", str(home / "text.txt"), "--run", "new", "--no-start", "--from", "run:run")
 
 
 def _steer(home: Path) -> int:
-    """Pins of a run and of the user, control.json."""
+    """Writes pins of the run and of the user, and control.json."""
     run = find("run")
     pins.change(run.pins_path, [Pin("new")], PINS[:1])
     pins.change(paths.pins_path(), [Pin("new")])
@@ -152,7 +152,7 @@ def _steered(home: Path) -> None:
 
 
 def _guarded(act: Any) -> Any:
-    """What has no command of its own, with the command line's last word."""
+    """Wraps a function that no command calls, with the command line's handling of errors."""
 
     def acted(home: Path) -> int:
         from tui_llm.common.errors import UserError
@@ -174,7 +174,7 @@ def _extend(home: Path) -> int:
 
 
 def _start(home: Path) -> int:
-    """What is written before a worker begins."""
+    """Writes what is written before a worker starts."""
 
     class Begun:
         def __init__(self, *_: Any, **__: Any) -> None:

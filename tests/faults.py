@@ -1,8 +1,8 @@
-"""A fault at every k-th write to the disk: the scenarios, the faults, and what must hold after each.
+"""Fault injection at every k-th disk operation: the scenarios' runner, the faults, and the invariants after each.
 
-An attempt copies what was there before, makes one call of `storage` fail or tears it, and looks: what was whole before is
-whole after, a failure is one line, and the same command run again gives, byte for byte, what it gives unbroken.
-`scripts/io_faults.py` tries all k, tests/test_io_faults.py a seeded sample.
+An attempt copies the initial state, makes one call of `storage` fail or write only in part, and then checks: files that
+were intact before are intact after, a failure is one line of error, and running the same command again gives byte for
+byte the result of an undisturbed run. `scripts/io_faults.py` tries all k, tests/test_io_faults.py a seeded sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from tui_llm.common import files, storage
 
-KILLED = 99  # the exit status of a process that ended at its fault
+KILLED = 99  # exit status of a process that was ended by its fault
 HOW = ("kill", "full", "error", "sealed")
 """kill: half a write, or nothing of another call, then the process ends at once. full: from k on there is no room. error:
 the k-th call fails with EIO, once. sealed: from k on nothing can be opened, renamed or deleted (EACCES)."""
@@ -29,7 +29,7 @@ _SEALED = {"open", "mkdir", "replace", "rename", "unlink", "rmdir", "lock", "lib
 
 
 class Plan:
-    """Counts calls; makes the `at`-th one go wrong. With `at` 0 it only counts."""
+    """Counts calls and makes the `at`-th one fail. With `at` 0 it only counts."""
 
     def __init__(self, at: int = 0, how: str = "kill") -> None:
         self.at, self.how, self.count = at, how, 0
@@ -65,7 +65,7 @@ class Plan:
             put(half)
             os._exit(KILLED)
         if self.how == "full" and self.count == self.at and len(half):
-            return put(half)  # a short count, as the kernel gives; the next call says why
+            return put(half)  # a short write, as from the kernel; the next call raises
         if self.how == "error":
             put(half)
         raise self._error(path)
@@ -93,7 +93,7 @@ class Ended:
 
 
 def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = None) -> Ended:
-    """Calls `act(home)` in a forked process, its home set, under a plan of faults."""
+    """Calls `act(home)` in a forked process with that home, under a plan of faults."""
     out, err, calls = (home.with_name(f"{home.name}.{name}") for name in ("out", "err", "calls"))
     sys.stdout.flush()
     child = os.fork()
@@ -104,7 +104,7 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
             for descriptor, path in ((1, out), (2, err)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            os.fsync = lambda _file: None  # processes die here, the machine doesn't
+            os.fsync = lambda _file: None  # not needed: processes are killed here, the machine is not
             storage.faults = plan
             made = act(home)
             code = made if isinstance(made, int) else 0
@@ -126,18 +126,19 @@ def forked(home: Path, act: Callable[[Path], int | None], plan: Plan | None = No
     return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), counted)
 
 
-# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the state on disk ────────────────────────────────────────────────────────────────────────────────────────────────
 
 GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
-# What is said at one moment: whole, whichever moment it is.
+# Files with the current state: either version is correct, but it must be complete.
 TOLD = ("status.json", "control.json", "batch.json", "corpus.json")
 UNCOUNTED = ("lock", "worker.log", "pid")
 CHANGING = ("time", "monotonic", "tokens_per_second", "memory_bytes", "asked", "bigram_entropy")
 
 
 def _is_aside(path: Path) -> bool:
-    """Made aside: deleted by the next start."""
-    half = path.name.startswith(".") and path.name.endswith((".part", ".part.json"))  # a download, gone on with
+    """Whether this is a temporary file or folder, which the next start deletes."""
+    # a partial download, which is resumed
+    half = path.name.startswith(".") and path.name.endswith((".part", ".part.json"))
     return half or any(part.startswith((files.ASIDE, ".checkpoint-", ".tokens-")) for part in path.parts)
 
 
@@ -155,8 +156,10 @@ def _lines(data: bytes) -> list[bytes]:
 
 
 def canonical(path: Path, torn: bool = False) -> bytes:
-    """What a file says, without clock and speed. Raises ValueError where it is not whole; `torn`: half a line may be at the
-    end of one that grows, and is passed over."""
+    """Returns a file's content without times and speeds.
+
+    Raises ValueError if it is not complete. With `torn`, an incomplete last line of an append-only file is ignored.
+    """
     data = path.read_bytes()
     if path.name in GROWING:
         if data and not data.endswith(b"\n") and not torn:
@@ -166,7 +169,7 @@ def canonical(path: Path, torn: bool = False) -> bytes:
 
 
 def state(home: Path, torn: bool = False) -> dict[str, bytes]:
-    """Every file by its path, but those aside, locks and logs."""
+    """Returns every file by path, without temporary files, locks and logs."""
     found = {}
     for path in sorted(home.rglob("*")):
         inside = path.relative_to(home)
@@ -188,19 +191,22 @@ def empty_folders(home: Path) -> set[str]:
 
 @dataclass
 class Scenario:
-    """`prepare` makes what is there before, `act` is what is broken off, run again with the same arguments: it ends with 0
-    where it succeeded, and with one line on stderr, or in a run's log and status, where it failed. `once`: it refuses to do
-    again what is done."""
+    """A command under test.
+
+    `prepare` creates the initial state. `act` is interrupted, then run again with the same arguments; it returns 0 on
+    success, and on failure writes one line to stderr, or to a run's log and status. `once`: the command refuses to run
+    again after it has succeeded.
+    """
 
     name: str
     prepare: Callable[[Path], int | None]
     act: Callable[[Path], int | None]
     once: bool = False
-    run: str = ""  # of the worker that it is, the run
+    run: str = ""  # name of the run, if the scenario is a worker
 
 
 class Trial:
-    """A scenario in a folder of its own: what was there before, and what comes of it unbroken."""
+    """A scenario in its own folder: its initial state, and the result of an undisturbed run."""
 
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.scenario = scenario
@@ -224,7 +230,7 @@ class Trial:
         shutil.copytree(self.kept, self.home)
 
     def attempt(self, k: int, how: str) -> list[str]:
-        """What went wrong; nothing where all held."""
+        """Returns the violated invariants; an empty list if all hold."""
         self._reset()
         ended = forked(self.home, self.scenario.act, Plan(k, how))
         wrong = [*self._whole(how), *self._said(ended, how)]
@@ -233,7 +239,7 @@ class Trial:
         elif state(self.home) != self.after:
             wrong.append(f"it ended well, but not all is there: {self._differences()}")
         for path in {Path(name).parent for name in leftovers(self.home)}:
-            files.sweep(self.home / path)  # as the next write there does
+            files.sweep(self.home / path)  # as the next write to this folder does
         if left := leftovers(self.home):
             wrong.append(f"left behind: {left[:3]}")
         if more := empty_folders(self.home) - self.folders:
@@ -243,7 +249,7 @@ class Trial:
         return [f"{self.scenario.name} {how} {k} ({where}): {line}" for line in wrong]
 
     def _whole(self, how: str) -> Iterator[str]:
-        """What was whole before is whole after, old or new."""
+        """Checks that files that were intact before are intact after, with old or new content."""
         for name in self.before:
             if name in self.after and not (self.home / name).exists():
                 yield f"{name} is lost"
@@ -271,7 +277,7 @@ class Trial:
                 except ValueError:
                     yield f"{name} is not whole"
             elif inside.parent.name.startswith("checkpoint-") and name not in self.after:
-                pass  # one that is dropped later: looked at below
+                pass  # one that is deleted later, checked below
             elif data not in (self.before.get(name), self.after.get(name)):
                 yield f"{name} is neither the old file nor the new one"
         from tui_llm.common.errors import UserError

@@ -1,6 +1,6 @@
-"""Hostile arguments for every option of every command, made by walking the parser, and what must hold of each call.
+"""Hostile arguments for every option of every command, found by walking the parser, and the invariants of each call.
 
-`scripts/hostile_cli.py` tries all of them; `tests/test_hostile_arguments.py` a seeded sample.
+`scripts/hostile_cli.py` tries all of them; `tests/test_hostile_arguments.py` tries a seeded sample.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ PATHS = (
 )  # fmt: skip
 VALUES = (*NUMBERS, *TEXTS, *PATHS)
 
-# What is given for the arguments that are not being tried. RUN can be used up, so what deletes or renames gets none.
+# Values of the arguments that are not under test. Commands that delete or rename a run get none, to keep RUN.
 PLAIN = {
     "TEXT": "a b", "PROMPT": "a b", "TOKEN=LOGIT": "a=1", "TOKEN": "#5", "RUN": "r", "OLD": "none", "NEW": "other", "CORPUS": "text.txt",
     "FILE": "model", "NAME": "none", "MODEL": "model", "SHELL": "runs", "PART": "none",
 }  # fmt: skip
 REQUIRED = {"--target": "b", "--letter": "a", "--size": "260"}
-WRITES = {"--out", "--keep", "FOLDER"}  # each call gets a new one
-# serve listens until it is stopped; what follows a worker or measures the machine takes long.
+WRITES = {"--out", "--keep", "FOLDER"}  # each call gets a new path
+# serve runs until it is stopped; following a worker and measuring the machine take long.
 LEFT_OUT = {("serve", "*"), ("train", "--measure"), ("train", "--detach"), ("train", "--resume"), ("batch", "--now"), ("train", "--tensorboard")}  # fmt: skip
-MORE = {  # said besides, so that a call is short
+MORE = {  # additional arguments that keep a call short
     "train": ["--no-start", "--preset", "toy"], "tour": ["--json"], "draw": [], "learn": ["--steps", "1"],
     "generate": ["--max-tokens", "2"], "runs delete": ["--yes"], "models delete": ["--yes"], "models pull": ["--offline"],
 }  # fmt: skip
 FOREVER = {
     ("generate", "--max-tokens"): 1_000_000,
     ("draw", "--count"): 10_000_000,
-}  # larger numbers are work, not errors
+}  # larger numbers are slow, not errors
 
 
 @dataclass(frozen=True)
 class Case:
     command: str
-    option: str  # or a positional argument's metavar
+    option: str  # or the metavar of a positional argument
     value: str | None  # None: a flag
     arguments: tuple[str, ...]
 
@@ -74,7 +74,7 @@ def name_of(action: argparse.Action) -> str:
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command that does something, by its words."""
+    """Yields every command that can be run, with its words."""
     for path, parser in parsers(build_parser()):
         groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
         if path and (not groups or not groups[0].required):
@@ -82,7 +82,7 @@ def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 
 
 def cases(seed: int, each: int | None = None) -> Iterator[Case]:
-    """All, or `each` values for each option drawn with `seed`."""
+    """Yields all cases, or `each` values for each option, drawn with `seed`."""
     draw = random.Random(seed)
     for command, parser in commands():
         if (command, "*") in LEFT_OUT:
@@ -135,11 +135,14 @@ def _arguments(command: str, parser: argparse.ArgumentParser, tried: argparse.Ac
     return [*words, *extra, *(["--", *places] if places else [])]
 
 
-# ── where they are tried ─────────────────────────────────────────────────────────────────────────────────────────
+# ── running the cases ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def furnish(folder: Path) -> None:
-    """What the paths name, in `folder`, the current one: files of every kind, a small model, a run with a checkpoint."""
+    """Creates what the paths refer to in `folder`: files of every kind, a small model, a run with a checkpoint.
+
+    `folder` must be the current working directory.
+    """
     import torch
 
     from tests.training import making
@@ -164,7 +167,7 @@ def furnish(folder: Path) -> None:
 
 
 def state(folder: Path) -> dict[str, tuple[int, ...]]:
-    """By which it is seen that nothing of these was written to."""
+    """Returns a fingerprint of the files, to check that nothing was written to them."""
     found = {}
     for top in (folder / "there", folder / "model", folder / "text.txt"):
         for path in (top, *sorted(top.rglob("*"))):
@@ -182,7 +185,7 @@ def _alarm(*_: object) -> None:
 
 
 def problem(arguments: tuple[str, ...], seconds: int = 60) -> str | None:
-    """What is wrong with how the command line answers, if anything is."""
+    """Returns what is wrong with the command line's response, or None."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     log = Path(os.environ["TUI_LLM_HOME"]) / "log" / "errors.log"
     before = signal.signal(signal.SIGALRM, _alarm)

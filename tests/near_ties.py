@@ -1,8 +1,8 @@
-"""Ranks and orders of logits that two computations made: they agree but for rounding, which may turn near ties around.
+"""Comparing ranks and orders of logits from two computations that agree only up to rounding.
 
-float32 products are summed in another order by other kernels (AVX2, AVX-512, NEON), and by the same ones for another shape:
-with and without a KV cache, a row alone or among others. So the last digits of two logits differ, and which of two is greater
-is only settled where they are further apart than both can be off.
+Kernels for different instruction sets (AVX2, AVX-512, NEON) sum float32 products in different orders, and so does the
+same kernel for different shapes: with and without a KV cache, one row or many. The last digits of two logits then
+differ, and their order is defined only if they are further apart than the sum of their errors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ WITHIN = 1e-4
 
 
 def possible_ranks(logits: Tensor, id: int, within: float = WITHIN) -> range:
-    """The ranks, from 1, that `id` can have by logits (V,) of which each may be off by `within`. One where no other is near."""
+    """Returns the ranks, from 1, that `id` can have if each logit of `logits` (V,) has an error of up to `within`."""
     own = float(logits[id])
     first = 1 + int((logits > own + 2 * within).sum())
     return range(first, int((logits >= own - 2 * within).sum()) + 1)
 
 
 def are_likeliest(ids: Sequence[int], logits: Tensor, within: float = WITHIN) -> bool:
-    """Whether `ids` are the first ids by descending logits (V,), where each of these may be off by `within`."""
+    """Whether `ids` can be the top ids of `logits` (V,) in descending order, if each has an error of up to `within`."""
     return len(set(ids)) == len(ids) and all(
         place in possible_ranks(logits, id, within) for place, id in enumerate(ids, 1)
     )

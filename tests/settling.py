@@ -1,10 +1,10 @@
-"""When a Pilot goes on: once the app has nothing more to do.
+"""Make a Pilot continue once the app is idle, instead of by polling.
 
-Textual's own `wait_for_idle` looks every 20 ms at whether the process is idle, twice a key, and what a key changed is drawn
-at the next 1/60 s. A test presses dozens of keys, and there are hundreds of tests: most of their time was that.
+Textual's own `wait_for_idle` polls every 20 ms, twice for each key, and a change is drawn at the next 1/60 s. With
+dozens of keys in each of hundreds of tests, that was most of the suite's time.
 
-A busy machine changes how long this takes, not when it ends: a thread that waits for a processor is at work, and what limits
-the wait for an app that is never idle (one that streams) is the processor time that it has used.
+On a busy machine the wait takes longer but ends at the same state: a thread that waits for a CPU counts as working, and
+the limit for an app that is never idle (one that streams) is in CPU time.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from textual._context import active_app
 from tests import HANG
 
 MOMENT = 0.002  # seconds
-PATIENCE = 0.02  # as long a thread that works (or waits for what a test holds back) is waited for
-LEAST = MOMENT / 20  # counted for a moment without processor time, so that the wait ends
+PATIENCE = 0.02  # how long to wait for a thread that works (or that a test holds back)
+LEAST = MOMENT / 20  # counted for an interval without CPU time, so that the wait ends
 
 TASKS = Path("/proc/self/task")  # Linux
 
 
 async def settle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
-    """Waits until nothing is left to draw and the process was idle for an undisturbed moment; with a thread at work, for ten.
+    """Waits until nothing is left to draw and the process was idle for one undisturbed `MOMENT`.
 
-    `max_sleep` is in seconds of processor time.
+    If another thread is working, it must be idle for ten of them. `max_sleep` is in seconds of CPU time.
     """
     idle = spent = 0.0
     while spent < max_sleep:
         began, used = time.monotonic(), time.process_time()
         await asyncio.sleep(MOMENT)
         passed, used = time.monotonic() - began, time.process_time() - used
-        disturbed = passed > 3 * MOMENT  # kept from the processor, or stopped: what it would have done is not known
+        disturbed = passed > 3 * MOMENT  # preempted or stopped: whether the process was idle is unknown
         if disturbed or used > MOMENT / 4 or unpainted() or runnable():
             idle = 0.0
             spent += max(used, LEAST)
@@ -61,8 +61,10 @@ def working() -> bool:
 
 
 def runnable() -> bool:
-    """Whether another thread of this process runs, waits for a processor or for the disk, where the system tells it (Linux).
-    Reading the files lets go of Python's lock, so that a thread that waits for that shows, too."""
+    """Whether another thread of this process runs, or waits for a CPU or the disk; known on Linux only.
+
+    Reading the files releases the GIL, so that a thread that waits for it is seen too.
+    """
     own = str(threading.get_native_id())
     try:
         return any(_state(thread) in b"RD" for thread in TASKS.iterdir() if thread.name != own)
@@ -78,12 +80,20 @@ def _state(thread: Path) -> bytes:
 
 
 def install() -> None:
-    """For the apps of this process; those that tests start as processes stay as users have them."""
+    """Installs `settle` for the apps of this process. Apps that tests start as processes are not changed."""
     app.wait_for_idle = pilot.wait_for_idle = settle  # type: ignore[attr-defined]
     screen.UPDATE_PERIOD = MOMENT / 2  # type: ignore[misc]
     constants.TEXTUAL_ANIMATIONS = "none"  # type: ignore[misc]
-    # A notification is there for some seconds. A test that comes late on a busy machine would not find it.
+    # Notifications disappear after some seconds: on a busy machine, a test would miss them.
     notifications.Notification.time_left = property(lambda _: HANG)  # type: ignore[assignment, method-assign]
-    # A Pilot gives up after 30 s in which the widgets have not handled their messages.
+    # Wait for the next paint before a click: the app ignores clicks on what has not been painted (closing_keys.py).
+    click = pilot.Pilot._post_mouse_events
+
+    async def click_what_is_painted(self: pilot.Pilot[object], *arguments: object, **options: object) -> bool:
+        await self.pause()
+        return await click(self, *arguments, **options)  # type: ignore[arg-type]
+
+    pilot.Pilot._post_mouse_events = click_what_is_painted  # type: ignore[method-assign, assignment]
+    # A Pilot fails if the widgets have not handled their messages after 30 s.
     whole = pilot.Pilot._wait_for_screen
     pilot.Pilot._wait_for_screen = functools.partialmethod(whole, timeout=HANG)  # type: ignore[method-assign, assignment]

@@ -1,4 +1,4 @@
-"""The Python API: what a notebook sees is what the command line prints."""
+"""The Python API: its results are those that the command line prints."""
 
 from __future__ import annotations
 

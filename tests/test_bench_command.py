@@ -1,4 +1,4 @@
-"""`tui-llm bench`: what it prints, what it counts, and that both sides do the same work."""
+"""`tui-llm bench`: its output, its counts, and that both sides do the same work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_is_timed_is_the_work_it_says(folder: Path) -> None:
     for kind in ("decode", "typing"):
         for name, work in speed.works(ours, ids, amounts, kind, lambda: float(sum(fed))).items():
             work()
-            counted[name] = work()  # "seconds" are tokens that were fed while the clock ran
+            counted[name] = work()  # the fake clock counts fed tokens as seconds
     assert counted == {"decode": (8.0, 4), "first token": (5.0, 1), "typed token": (1.0, 1), "changed token": (5.0, 1)}
 
 
@@ -72,13 +72,13 @@ def test_amounts_fit_the_context() -> None:
 def test_least_time_of_gpt2() -> None:
     shape = Shape()
     one = speed.least_seconds(shape, 1, 0, "fp32", FAST)
-    weights = shape.parameters() - shape.context * shape.width  # but for biases and LayerNorms
-    assert one == pytest.approx(4 * weights / 1e10, rel=2e-3)  # memory bound
+    weights = shape.parameters() - shape.context * shape.width  # except biases and LayerNorms
+    assert one == pytest.approx(4 * weights / 1e10, rel=2e-3)  # memory-bound
     half = speed.least_seconds(shape, 1, 0, "half", FAST)
     assert half is not None and half == pytest.approx(one / 2, rel=2e-3)
     many = speed.least_seconds(shape, 200, 0, "fp32", FAST)
     blocks = 12 * 12 * 768**2
-    assert many == pytest.approx((2 * blocks * 200 + 2 * 50257 * 768 + 4 * 12 * 768 * 20100) / 1e11)  # compute bound
+    assert many == pytest.approx((2 * blocks * 200 + 2 * 50257 * 768 + 4 * 12 * 768 * 20100) / 1e11)  # compute-bound
     assert speed.least_seconds(shape, 1, 0, "fp32", Machine("", "", 1, None, None, None, None, True)) is None
 
 

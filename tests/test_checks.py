@@ -1,4 +1,4 @@
-"""`python -m tests`: what it runs a second time, with which kernels."""
+"""`python -m tests`: the second run of the numeric tests and its kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's contract: JSON as promised and text that people can read."""
+"""The command line: the documented JSON, and readable text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong call answers with."""
+    """Returns the one line of error of an invalid call."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -60,7 +60,7 @@ def test_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_logits_equal_transformers(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
-    """A folder made by save_pretrained: the logits that transformers gives, to 1e-4."""
+    """The logits of a folder made by save_pretrained equal those of transformers within 1e-4."""
     layers, heads, width = shape
     torch.manual_seed(layers)
     vocabulary = tokenizer.load_folder(NANO)

@@ -1,4 +1,4 @@
-"""`tui-llm draw`."""
+"""`tui-llm draw`: its output as text and as JSON."""
 
 from __future__ import annotations
 

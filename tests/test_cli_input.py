@@ -1,4 +1,4 @@
-"""The command line on input that is wrong, hostile or extreme: one clear line, and nothing reaches the terminal raw."""
+"""Invalid, hostile or extreme input on the command line: one clear line, and no raw foreign text on the terminal."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def process(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:
-    """`tui-llm examples … | head -1` ends quietly."""
+    """`tui-llm examples … | head -1` exits quietly."""
     command = [sys.executable, "-m", "tui_llm", "examples", "word " * 20000]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None

@@ -1,4 +1,4 @@
-"""attention, lens, neighbours on the command line: JSON as promised, text that people can read, one line for bad input."""
+"""`tui-llm attention`, `lens` and `neighbours`: the documented JSON, readable text, one line for invalid input."""
 
 from __future__ import annotations
 

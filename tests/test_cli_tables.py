@@ -1,4 +1,4 @@
-"""The command line's tables: stages, temperatures, search and what-if, as a person and as a program reads them."""
+"""The command line's tables (stages, temperatures, search, what-if), as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line in processes of its own: its streams, its encoding, its folder, its memory, its interrupts."""
+"""The command line in its own process: streams, encodings, working folder, memory, interrupts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER = ("Traceback", "Exception ignored", "internal error")
 
 
 def run(*arguments: str, code: str = "from tui_llm.__main__ import main; sys.exit(main())", before: str = "", **more: Any) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """Runs the program as its script does; `before` is done first, in the same process."""
+    """Runs the program as its script does, after executing `before` in the same process."""
     program = f"import os, sys\n{before}\n{code}"
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONUNBUFFERED", "PYTHONUTF8")}
     environment |= {"OMP_NUM_THREADS": "1", **more.pop("env", {})}
@@ -52,11 +52,11 @@ def test_closed_output(arguments: tuple[str, ...]) -> None:
 
 
 def test_closed_streams_are_given_to_nobody_else(tmp_path: Path) -> None:
-    """Without output, errors or input, what a command writes goes into its file alone."""
+    """With stdin, stdout or stderr closed, a command writes its result to its file only."""
     out = tmp_path / "tree.json"
     closing = "os.closerange(0, 3); sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None"
     done = run("tree", "a", "--depth", "1", "--branch", "2", "--out", str(out), before=closing)
-    assert done.returncode == 2  # its lines could not be printed
+    assert done.returncode == 2  # it could not print its lines
     assert json.loads(out.read_text())["format"] == "tui-llm tree"
 
 
@@ -68,7 +68,7 @@ def test_closed_errors() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "utf-16"])
 def test_every_encoding(encoding: str) -> None:
-    """With commands that import no torch."""
+    """Uses commands that do not import torch."""
     code = (
         "import contextlib\nfrom tui_llm.cli import main\nfrom tui_llm.commands.output import put, put_json\n"
         "for words in (['--help'], ['tree', '--help'], ['runs'], ['models'], ['completion', 'bash']):\n"
@@ -136,7 +136,7 @@ LIMITS = (
     600_000,
     700_000,
     800_000,
-)  # kB: Python alone, torch half loaded, a model not any more
+)  # kB: enough for Python only, for part of torch, for all but the model
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space as Linux has them")
@@ -168,7 +168,7 @@ def test_ctrl_c_while_modules_are_imported(name: str) -> None:
 
 
 def test_the_last_resort(home: Path) -> None:
-    """What nobody expected is one line; the traceback is in the log, or on the screen for who asks."""
+    """An unexpected exception prints one line; the traceback is in the log, or printed if requested."""
     broken = "import tui_llm.commands.prompts as p\ndef softmax(options): raise ZeroDivisionError('[/] \\x1b[31m odd')\np.softmax = softmax"
     done = subprocess.run([sys.executable, "-c", f"{broken}\nimport sys\nfrom tui_llm.__main__ import main\nsys.exit(main())", "softmax", "a=1"], capture_output=True, text=True, timeout=600)  # fmt: skip
     log = home / "log" / "errors.log"

@@ -1,4 +1,4 @@
-"""Shell completion: a real bash completes commands, options, values and names; zsh and fish read their scripts."""
+"""Shell completion: a real bash completes commands, options, values and names; zsh and fish parse their scripts."""
 
 from __future__ import annotations
 

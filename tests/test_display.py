@@ -1,4 +1,4 @@
-"""The gate: whatever text comes in, nothing that a terminal acts on comes out."""
+"""`display.visible`: for any input text, the output contains nothing that a terminal interprets."""
 
 import sys
 import unicodedata
@@ -20,13 +20,14 @@ def hidden(char: str) -> bool:
 
 @pytest.fixture(scope="module")
 def shown():
-    """Each character of all Unicode, and what becomes of it alone."""
+    """Returns each Unicode character with the result of `visible` for it alone."""
     return {char: visible(char) for char in EVERY}
 
 
 def test_no_hidden_character_of_all_unicode_passes(shown):
     assert not [char for char in set("".join(shown.values())) if hidden(char)]
-    assert not [char for char in set(visible_token("".join(EVERY))) if hidden(char)]  # `visible` of them all, and more
+    # it applies `visible`, then further replacements
+    assert not [char for char in set(visible_token("".join(EVERY))) if hidden(char)]
 
 
 def test_every_hidden_character_shows_and_no_other_changes(shown):
@@ -135,7 +136,7 @@ def test_truncating_leaves_out_no_more_than_it_must(text, cells):
     if short == text:
         return
     assert cell_len(text) > cells
-    more = text[: len(short)]  # one character more than was kept
+    more = text[: len(short)]  # one more character than was kept
     assert cell_len(more) + 1 > cells
 
 

@@ -1,5 +1,7 @@
-"""Every option of every command, with a seeded sample of hostile values: status 0, or 2 and one line (all of them:
-`python scripts/hostile_cli.py`)."""
+"""Every option of every command with a seeded sample of hostile values: status 0, or 2 and one line.
+
+`python scripts/hostile_cli.py` tries all values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seeded sample of the faults that `scripts/io_faults.py --all` tries all of."""
+"""A seeded sample of the faults that `scripts/io_faults.py --all` tries."""
 
 from __future__ import annotations
 

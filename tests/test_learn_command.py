@@ -1,4 +1,4 @@
-"""tui-llm learn: JSON and text, a kept folder, one line for what can't be."""
+"""`tui-llm learn`: JSON and text, a saved folder, one line for invalid input."""
 
 from __future__ import annotations
 

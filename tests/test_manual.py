@@ -1,4 +1,4 @@
-"""What `--help` prints: a page for every command, alike in form, with examples that parse and the cheap ones run."""
+"""`--help`: each command has a page of the same form, with examples that parse; cheap examples are run."""
 
 from __future__ import annotations
 

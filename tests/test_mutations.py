@@ -1,4 +1,7 @@
-"""A sample of mutated files through the real commands (`scripts/mutate_files.py` runs thousands): each a right answer or one line."""
+"""A sample of mutated files read by the real commands: each gives a correct answer or one line of error.
+
+`scripts/mutate_files.py` runs thousands.
+"""
 
 from __future__ import annotations
 

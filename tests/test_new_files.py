@@ -1,4 +1,4 @@
-"""Nothing that exists is replaced unless that is asked for, whoever else writes meanwhile."""
+"""Nothing that exists is replaced unless requested, even if another process writes at the same time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tui_llm.common import new_files
+from tests.faults import HOW, KILLED, Plan
+from tui_llm.common import new_files, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import Taken, check_file, check_folder, write_folder, write_new
 
@@ -69,7 +70,7 @@ def test_of_many_writers_one_wins(tmp_path: Path) -> None:
     def one(number: int) -> None:
         def write(part: Path) -> None:
             part.write_text(str(number) * 10_000)
-            together.wait()  # all have looked: none found the name taken
+            together.wait()  # all have checked the name, and none found it taken
 
         try:
             write_new(path, write)
@@ -147,7 +148,7 @@ def test_a_new_folder_an_empty_one_and_a_full_one(tmp_path: Path) -> None:
         inode = folder.stat().st_ino if folder.exists() else None
         write_folder(folder, fill, last="config.json")
         assert contents(folder) == WHOLE
-        assert inode in (None, folder.stat().st_ino)  # who stands in it still does
+        assert inode in (None, folder.stat().st_ino)  # the same folder, for processes whose working directory it is
     (tmp_path / "new" / "notes.txt").write_text("mine")
     (tmp_path / "new" / "vocab.json").write_text("older")
     before = contents(tmp_path)
@@ -191,7 +192,7 @@ def test_a_failure_on_the_way_leaves_all_as_it_was(tmp_path: Path, at: int, monk
         calls += 1
         if calls == at + 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        assert not (folder / "config.json").exists()  # nobody takes the mixture for a model
+        assert not (folder / "config.json").exists()  # so that the mixture is not taken for a model
         place(part, path)
 
     monkeypatch.setattr(new_files, "_place", failing)
@@ -220,3 +221,58 @@ def test_advice_is_for_the_path(tmp_path: Path, home: Path, monkeypatch: pytest.
     for path in (paths.data_dir() / "pins.json", paths.cache_dir() / "texts" / "a.txt"):
         with pytest.raises(UserError, match="free some space there or set TUI_LLM_HOME to another folder"):
             files.write_aside(path, full)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+@pytest.mark.parametrize("how", HOW)
+def test_a_fault_at_every_write_while_a_folder_is_replaced(tmp_path: Path, how: str) -> None:
+    """The folder has all old files or all new ones.
+
+    If restoring failed, it has no `config.json`, and every old file still exists.
+    """
+    old = {"config.json": b"old config", "model.safetensors": b"old weights", "notes.txt": b"mine"}
+    new = {"config.json": b"new config", "model.safetensors": b"new weights", "vocab.json": b"{}"}
+
+    def replace_it(folder: Path, plan: Plan) -> int:
+        """Replaces the folder under a plan of faults, which may end the process. Returns the number of calls."""
+        storage.faults = plan
+        try:
+            write_folder(
+                folder,
+                lambda part: [storage.write_bytes(part / name, data) for name, data in new.items()],
+                last="config.json",
+                force=True,
+            )
+        finally:
+            storage.faults = None
+        return plan.count
+
+    def filled(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, data in old.items():
+            (folder / file).write_bytes(data)
+        return folder
+
+    calls = replace_it(filled("counted"), Plan())
+    assert calls > 10
+    for at in range(1, calls + 1):
+        folder = filled(f"at-{at}")
+        if (child := os.fork()) == 0:
+            try:
+                replace_it(folder, Plan(at, how))
+            except UserError:
+                os._exit(2)
+            except BaseException:
+                os._exit(3)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in ({0, KILLED} if how == "kill" else {0, 2}), at
+        found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        assert found["notes.txt"] == b"mine", at
+        if found in (old, {**old, **new}):
+            continue
+        # `sealed`: files that were moved away can't be moved back either.
+        assert how in ("kill", "sealed") and "config.json" not in found, at
+        kept = {path.name: path.read_bytes() for path in folder.glob(".tui-llm-replaced-*/*")}
+        assert all(old[name] in (found.get(name), kept.get(name)) for name in ("config.json", "model.safetensors")), at

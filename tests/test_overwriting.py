@@ -1,4 +1,4 @@
-"""Every option and argument that says where to write: found by walking the parser, so that none is forgotten."""
+"""Every option and argument that names an output path, found by walking the parser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests import hostile
 from tests.test_cli import refused
 from tui_llm.cli import main
 
-# What each is tried with: the words up to the path, and what of its inputs the path may not be.
+# For each: the words up to the path, and the input that the path must not be.
 PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
     ("tree", "--out"): (
         ["tree", "a", "--depth", "1", "--branch", "2", "--model", "model", "--out"],
@@ -28,7 +28,7 @@ NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "O
 READS = {
     ("vocabulary add", "FILE"),
     ("control", "--save"),
-}  # of these names, those that write nothing where the user says
+}  # options with these names that do not write to the given path
 
 
 def found() -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
@@ -48,7 +48,7 @@ def test_each_place_is_known_here_and_has_force() -> None:
 
 
 def test_commands_and_screens_write_through_one_helper() -> None:
-    """None of them opens a file for writing, or writes aside over what is there."""
+    """No command or screen opens a file for writing or replaces one itself."""
     package = Path(hostile.__file__).resolve().parents[1] / "tui_llm"
     replacing = {
         "write_aside",
@@ -105,7 +105,7 @@ def test_nothing_is_replaced_without_force(
     made = digest(tmp_path)
     assert made
     if out.is_dir():
-        assert main([*words, str(tmp_path / "empty")]) == 0  # the second time into a folder that is there
+        assert main([*words, str(tmp_path / "empty")]) == 0  # the second time, the folder exists
         (tmp_path / "empty2").mkdir()
         assert main([*words, str(tmp_path / "empty2")]) == 0
         (out / "notes.txt").write_text("mine")

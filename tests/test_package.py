@@ -1,4 +1,4 @@
-"""A wheel built from this checkout carries the model and runs from an empty folder."""
+"""A wheel built from this checkout contains the model and runs from an empty folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures in README and docs: each is drawn by the script and shown somewhere, and one is drawn anew and compared."""
+"""The pictures in README and docs: each is drawn by the script and shown on a page; one is drawn again and compared."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("picture", REPOSITORY / "scripts" / "picture.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "picture", module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "picture", module)  # `dataclass` looks the module up
     spec.loader.exec_module(module)
     return module
 
 
 def words(svg: str) -> list[str]:
-    """What can be read in a picture, without how long things took."""
+    """Returns the text in a picture, without durations."""
     shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg)).replace("&#160;", " ")
     return re.sub(r"fed \d+ tokens? in [\d.,]+ m?s", "", shown).split()
 
@@ -39,7 +39,7 @@ def test_all_are_the_scripts_and_all_are_shown(script: ModuleType) -> None:
 async def test_one_drawn_anew_says_the_same(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a change to the screen or to the shipped model that leaves the pictures stale is seen."""
+    """Detects a change of the screen or the shipped model that makes the pictures outdated."""
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(script, "REPOSITORY", tmp_path)
     (picture,) = (one for one in script.PICTURES if one.name == "tokens")

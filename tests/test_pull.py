@@ -1,4 +1,4 @@
-"""Pulling models, against a hub on this machine that cuts off, lies, refuses and is not there."""
+"""Pulling models from a local hub that truncates, sends wrong content, refuses, or is unreachable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROMPT = "The cat sat on the"
 
 @pytest.fixture(scope="session")
 def distil(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """distilgpt2's shape, smaller, with random weights, as transformers writes it."""
+    """A folder as transformers writes it, with distilgpt2's architecture, smaller and with random weights."""
     folder = tmp_path_factory.mktemp("distil")
     torch.manual_seed(1)
     vocabulary = tokenizer.load_folder(NANO)
@@ -107,7 +107,7 @@ def test_a_pulled_model_predicts_as_transformers(
     folder = paths.models_dir() / "distilgpt2"
     assert {p.name for p in folder.iterdir()} == {p.name for p in distil.iterdir()} | {
         "pulled.json"
-    }  # no pickle, no code
+    }  # neither pickles nor code
     capsys.readouterr()
     assert main(["logits", PROMPT, "--model", "distilgpt2", "--top", "4096", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["candidates"]
@@ -149,7 +149,7 @@ def test_the_command_with_a_token_and_a_mirror(
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "␛[31mred" in said
-    assert main(["models", "delete", "some-one/Model.v2"]) == 2  # nobody at a terminal to ask
+    assert main(["models", "delete", "some-one/Model.v2"]) == 2  # no terminal for the question
     assert main(["models", "delete", "some-one/Model.v2", "--yes"]) == 0
     assert not Path(made["folder"]).exists()
     assert main(["models", "delete", "nano", "--yes"]) == 2
@@ -161,7 +161,7 @@ def test_cut_off_and_gone_on_with_by_another_process(server: Hub, repository: Re
     repository.cut = 1_100_000
     first = command(server, "pull", "distilgpt2", "--progress", home=tmp_path / "h")
     part = tmp_path / "h" / "models" / ".pulling" / f"distilgpt2@{repository.commit[:12]}" / "model.safetensors.part"
-    while not (part.exists() and part.stat().st_size >= 1 << 20):  # it comes no further
+    while not (part.exists() and part.stat().st_size >= 1 << 20):  # the server sends no more than that
         assert first.poll() is None
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
@@ -197,7 +197,7 @@ def test_too_little_space_is_said_before_anything_comes(
 
 
 class _Full:
-    """No room for the weights."""
+    """A disk without room for the weights."""
 
     def step(self, call: str, path: str) -> None:
         pass

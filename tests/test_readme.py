@@ -1,4 +1,4 @@
-"""README, docs and CONTRIBUTING are true: their commands run, generated parts are current, links and named files exist."""
+"""README, docs and CONTRIBUTING: their commands run, generated parts are current, links and named files exist."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_tree_names_each_folder_of_the_package() -> None:
         folders = importlib.import_module("readme").FOLDERS
     finally:
         sys.path.pop(0)
-    instruments = REPOSITORY / "tui_llm" / "instruments"  # one line says what each of its folders holds
+    instruments = REPOSITORY / "tui_llm" / "instruments"  # one line of the tree stands for all of its folders
     package = {
         name(path.parent) for path in (REPOSITORY / "tui_llm").rglob("*.py") if path.parent.parent != instruments
     }
@@ -87,7 +87,10 @@ def test_every_command_is_in_the_readmes_table() -> None:
 
 
 def lines(page: Path) -> list[str]:
-    """The commands of the page's `sh` blocks; `console` blocks hold what takes hours, several machines or another shell."""
+    """Returns the commands of the page's `sh` blocks.
+
+    `console` blocks are for what takes hours, several machines or another shell.
+    """
     return [line for line in "".join(blocks(page, "sh")).splitlines() if words(line)]
 
 
@@ -99,7 +102,7 @@ def words(line: str) -> list[str]:
 def test_commands_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In their order: what one leaves, the next may use."""
+    """In order: a command may use files of earlier ones."""
     monkeypatch.chdir(tmp_path)
     for text in ("README.md", "CHANGELOG.md"):
         shutil.copy(REPOSITORY / text, tmp_path)
@@ -124,12 +127,12 @@ def test_the_readmes_commands_are_among_the_examples_that_run() -> None:
 
 @pytest.mark.parametrize("page", [page for page in [README, *PAGES] if blocks(page, "python")], ids=name)
 def test_python_runs(page: Path) -> None:
-    """The blocks of a page are one program."""
+    """The blocks of a page form one program."""
     exec(compile("".join(blocks(page, "python")), page.name, "exec"), {})
 
 
 def slug(heading: str) -> str:
-    """A heading's anchor, as GitHub makes it."""
+    """Returns a heading's anchor as GitHub computes it."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 

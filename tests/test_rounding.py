@@ -1,4 +1,4 @@
-"""What is printed as a sum adds up as it is printed."""
+"""Printed terms add up to the printed sum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_printed_terms_sum_to_the_printed_total(terms: list[float], digits: 
         assert digits <= places <= max(digits, MOST_DIGITS)
         unit = Decimal(1).scaleb(-places)
         assert abs(value(whole) - Decimal(total)) <= unit / 2
-        # Rounding n terms can miss their sum by n ÷ 2 units: one for each is enough (float64's own error is more, far out).
+        # Rounded terms can miss the rounded sum by n ÷ 2 units: a change of one each suffices, but for float64 errors.
         if all(abs(term) < 1e6 for term in terms):
             assert all(abs(value(part) - Decimal(term)) <= 2 * unit for part, term in zip(parts, terms, strict=True))
 
@@ -55,7 +55,7 @@ def test_the_line_that_did_not_add_up() -> None:
     assert adding([1 / 3] * 3, 1.0) == (["0.34", "0.33", "0.33"], "1.00")
 
 
-shares = st.floats(0, 1) | st.floats(-50, 0).map(lambda power: 10.0**power)  # of any size
+shares = st.floats(0, 1) | st.floats(-50, 0).map(lambda power: 10.0**power)  # of any magnitude
 
 
 @given(shares, st.sampled_from([COLUMN, SENTENCE]))
@@ -63,7 +63,7 @@ def test_a_share_in_per_cent_is_plain_and_right_to_half_its_last_digit_and_never
     share: float, places: int
 ) -> None:
     text = percent(share, places)
-    assert len(text) <= places + 5 and text.strip("<0123456789.") == " %"  # no power of ten
+    assert len(text) <= places + 5 and text.strip("<0123456789.") == " %"  # no exponent
     number = Decimal(text.removesuffix(" %").removeprefix("<"))
     assert (share == 0) == (number == 0)
     unit = Decimal(1).scaleb(-len(str(number).partition(".")[2]) if "." in str(number) else 0)
@@ -89,7 +89,7 @@ def test_what_a_share_is_at_most_is_rounded_up(bound: float) -> None:
     assert number >= 100 * Decimal(bound) - Decimal("1e-9")
     assert number - 100 * Decimal(bound) <= Decimal(1).scaleb(
         number.as_tuple().exponent
-    )  # by less than its last digit's unit
+    )  # by less than one unit of the last digit
 
 
 @given(shares | st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))

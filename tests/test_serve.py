@@ -1,4 +1,4 @@
-"""The app in a browser: refused where others could reach it, closed to other pages, and used in a real one."""
+"""The app in a browser: not served to other machines, closed to other pages, and used in a real browser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     assert process.stdout is not None and f"http://127.0.0.1:{port}" in process.stdout.readline()
     url = f"http://127.0.0.1:{port}"
-    while True:  # the line comes just before it listens; the test's own timeout ends a wait in vain
+    while True:  # it prints the line just before it listens; the test's timeout ends a futile wait
         try:
             urllib.request.urlopen(url).close()
             break
@@ -81,7 +81,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_its_own_page_may_connect(server: str) -> None:
-    """Any page that a browser has open may try to connect to this machine, under any name."""
+    """Any page open in a browser may try to connect to this machine, under any host name."""
 
     port = int(server.rpartition(":")[2])
     own = f"127.0.0.1:{port}"
@@ -117,7 +117,7 @@ def answer(server: str, request: bytes) -> bytes:
     ],
 )
 def test_no_path_ends_it(server: str, path: str) -> None:
-    """`server` looks for tracebacks once all is done."""
+    """The fixture `server` checks for tracebacks at the end."""
     host = server.removeprefix("http://")
     assert answer(server, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")).split()[1] in (
         b"404",
@@ -168,7 +168,7 @@ def page(server: str, tmp_path: Path) -> Iterator[Any]:
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=0)
         page = browser.new_page(viewport={"width": 1300, "height": 800})
-        page.set_default_timeout(0)  # none: the test's own ends a wait in vain
+        page.set_default_timeout(0)  # none: the test's own timeout applies
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         yield page
@@ -177,7 +177,7 @@ def page(server: str, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_opened_and_typed_in_a_real_browser(page: Any, server: str) -> None:
-    """The page draws on a canvas: what it was sent to draw is read instead."""
+    """The page draws on a canvas, so the test reads the data sent to it instead."""
     drawn: list[bytes] = []
 
     def connected(socket: Any) -> None:
@@ -185,7 +185,7 @@ def test_opened_and_typed_in_a_real_browser(page: Any, server: str) -> None:
 
     def wait_for(words: str) -> None:
         while words not in ESCAPES.sub("", b"".join(drawn).decode(errors="replace")):
-            page.wait_for_timeout(50)  # lets frames come; the test's own timeout ends a wait in vain
+            page.wait_for_timeout(50)  # lets frames arrive; the test's own timeout applies
         drawn.clear()
 
     page.on("websocket", connected)
@@ -193,8 +193,8 @@ def test_opened_and_typed_in_a_real_browser(page: Any, server: str) -> None:
     wait_for("tokens of nano")
     page.focus(".xterm-helper-textarea")
     page.keyboard.type(" table")
-    wait_for("·table")  # the panes follow
+    wait_for("·table")  # the panes are updated
     page.keyboard.press("Escape")
-    wait_for("i edits")  # or the two would be Alt+q
+    wait_for("i edits")  # otherwise Esc and q would be read as Alt+q
     page.keyboard.press("q")
-    page.wait_for_selector(".closed-dialog", state="visible")  # its process has ended
+    page.wait_for_selector(".closed-dialog", state="visible")  # the app's process has ended

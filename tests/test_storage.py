@@ -1,4 +1,4 @@
-"""Every write goes through `tui_llm.common.storage`, and what is there is whole: files and folders made aside, regular files only."""
+"""Every write goes through `tui_llm.common.storage`; files and folders appear complete; only regular files are read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NAMES = {
     "mkdtemp",
     "flock",
 }
-SEAM = {"storage", "files"}  # modules whose functions have such names and are the seam
+SEAM = {"storage", "files"}  # the modules through which such calls are allowed
 ALLOWED = {
     ("llm/model/checkpoint.py", "save_file"): "inside storage.by_library, which flushes it afterwards",
     ("training/run/run_lock.py", "flock"): "shared, to look whether someone holds it: nothing is written",
@@ -60,13 +60,13 @@ ALLOWED = {
 
 
 def _mode(call: ast.Call, at: int) -> str:
-    """The mode of a call of `open`, whose `at`-th argument it is; read-only where it says none."""
+    """Returns the mode of a call of `open`, whose `at`-th argument it is; the default is read-only."""
     words = [word.value for word in call.keywords if word.arg == "mode"] + call.args[at : at + 1]
     return "".join(str(node.value) for word in words for node in ast.walk(word) if isinstance(node, ast.Constant))
 
 
 def writes(source: str) -> Iterator[tuple[int, str]]:
-    """Calls that change something on the disk: (line, name)."""
+    """Yields the calls that change the disk, as (line, name)."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -123,7 +123,7 @@ def test_the_test_sees_no_write_where_there_is_none(line: str) -> None:
     assert not list(writes(line))
 
 
-# ── made aside ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── atomic writes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def names(folder: Path) -> list[str]:
@@ -156,7 +156,7 @@ def test_a_killed_process_leaves_what_the_next_write_sweeps_away_and_a_living_on
     assert child.stdout.readline() == "there\n"
     files.write_text(tmp_path / "b", "whole")
     (begun,) = [path for path in tmp_path.iterdir() if path.name.startswith(files.ASIDE)]
-    assert (begun / "a").read_text() == "half"  # its process lives
+    assert (begun / "a").read_text() == "half"  # its process is alive
     child.kill()
     child.communicate()
     files.write_text(tmp_path / "b", "whole")
@@ -203,7 +203,7 @@ def test_who_may_read_a_file_is_the_umasks_to_say(tmp_path: Path) -> None:
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
-# ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_only_regular_files_within_a_bound_are_read(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_only_regular_files_within_a_bound_are_read(tmp_path: Path) -> None:
             foreign_files.open_regular(tmp_path / name)
         with pytest.raises(UserError, match="not a regular file"):
             foreign_files.read_json(tmp_path / name)
-    if Path("/proc/self/status").exists():  # its size says nothing
+    if Path("/proc/self/status").exists():  # its reported size is 0
         with pytest.raises(foreign_files.TooLarge):
             foreign_files.read_regular(Path("/proc/self/status"), 10)
 

@@ -1,4 +1,4 @@
-"""merges, letters, surprisal, tokens --compare, examples --loss: for people and as JSON."""
+"""`tui-llm merges`, `letters`, `surprisal`, `tokens --compare` and `examples --loss`, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree as data: its sums, pruning and undoing, growing within bounds, its file; and the command that prints it."""
+"""The tree as data: sums, pruning and undoing, growing within bounds, its file; and the command that prints it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BYTES = [b"[/]", b"\x1b[31m", b"\xe2", "漢e\u0301\u202e".encode(), b" cat"]
 
 
 def nexts(path: tuple[int, ...], count: int) -> tuple[Next, ...]:
-    """Halves: 1/2, 1/4 … whatever stands before; ids differ by depth."""
+    """Returns tokens with probabilities 1/2, 1/4, … after any path; ids differ by depth."""
     return tuple(
         Next(Token(id := (place * 7 + len(path)) % 50, BYTES[id % 5], token_text(BYTES[id % 5]), special=id == 49),
              -(place + 1) * math.log(2), 0.5 if place == 0 else 0.0, place + 1)
@@ -114,7 +114,7 @@ def test_growth_stays_within_its_bounds(count: int, depth: int, least: float, bu
         whole = sum(count**d for d in range(1, depth + 1))
         assert least or len(tree) == whole
         again = Growth(tree, tree.root, count, depth, least, budget)
-        assert again.done  # all of it is known
+        assert again.done  # everything is known already
 
 
 def test_growth_does_not_bring_back_what_was_pruned_and_survives_pruning() -> None:
@@ -134,7 +134,7 @@ def test_the_end_of_the_text_is_not_grown() -> None:
     end = tree.add(tree.root, Next(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1))
     tree.root.asked = 3
     assert Growth(tree, tree.root, 3, 5).done
-    assert not Growth(tree, end, 3, 5).done  # unless that is asked for
+    assert not Growth(tree, end, 3, 5).done  # unless requested
 
 
 def test_a_sample_joins_what_is_there() -> None:

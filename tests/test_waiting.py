@@ -1,4 +1,4 @@
-"""Threads that wait sleep soon, in this process and no other."""
+"""Waiting OpenMP threads sleep soon, in this process and in no other."""
 
 from __future__ import annotations
 

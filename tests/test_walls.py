@@ -1,4 +1,4 @@
-"""What holds the walls up: who may import whom, stated by import-linter and seen in fresh processes."""
+"""The import rules: import-linter's contracts, and the modules that fresh processes import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def modules_after(code: str) -> set[str]:
-    """The modules that a fresh process has imported after `code`."""
+    """Returns the modules that a fresh process has imported after executing `code`."""
     script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
@@ -144,7 +144,7 @@ def test_import_linter_is_content() -> None:
 
 
 def test_no_circle_among_modules() -> None:
-    """Imports inside functions and those for types only count too."""
+    """Counts imports inside functions and type-only imports too."""
     grimp = pytest.importorskip("grimp", reason="import-linter is not installed (extra `dev`)")
     graph = grimp.build_graph("tui_llm", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
@@ -155,7 +155,10 @@ def test_no_circle_among_modules() -> None:
 
 
 def test_no_package_imports_anything_by_itself() -> None:
-    """`__init__` files hold a docstring only, so that a module costs what it needs and no more; the root has the public names."""
+    """`__init__` files contain only a docstring, so that importing a module costs no more than it needs.
+
+    The root package is the exception: it has the public names.
+    """
     for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only, ast.Expr), path
@@ -175,7 +178,7 @@ def test_no_package_imports_anything_by_itself() -> None:
     ],
 )
 def test_a_hole_in_a_wall_is_found(tmp_path: Path, place: str, line: str) -> None:
-    """The contracts fail when someone imports torch in the screen or textual in the maths."""
+    """The contracts fail if the screen imports torch or the maths imports textual."""
     shutil.copytree(REPOSITORY / "tui_llm", tmp_path / "tui_llm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     path = tmp_path / "tui_llm" / place

@@ -1,4 +1,4 @@
-"""The same numbers from Python, as in a notebook:
+"""The Python interface, for notebooks and scripts:
 
 from tui_llm import open_model
 lab = open_model("nano")
@@ -26,9 +26,10 @@ readings.as_text = report.reading_text
 
 
 class OpenModel:
-    """A model that stands open. Every method raises `UserError`, with a line that says what to do, on bad input.
+    """An open model. Every method raises `UserError` on bad input, with a line that says what to do.
 
-    `engine` is what the app itself asks (`tui_llm.facts.engine.Engine`)."""
+    `engine` is the app's own engine (`tui_llm.facts.engine.Engine`).
+    """
 
     def __init__(self, name: str, device: str = "auto", weights: str = "fp32") -> None:
         self.engine = PipelineEngine(device, weights)
@@ -36,6 +37,7 @@ class OpenModel:
 
     @property
     def weights(self) -> Weights:
+        """The model's name, shape, device and, for a run, training step."""
         return self.engine.weights()
 
     def tokens(self, text: str, *, allow_special: bool = False) -> Tokenization:
@@ -56,11 +58,16 @@ class OpenModel:
         allow_special: bool = False,
         chat: bool = False,
     ) -> Reading:
-        """The prediction for the token after `prompt` (after its first `position` tokens, where given), with the `top`
-        likeliest tokens; the loss on `target`, a text or an id; and with `scores` how each token was predicted. With `chat` the
-        prompt is a message, fed as the model's chat template writes it.
+        """The prediction for the token after `prompt`, or after its first `position` tokens.
 
-        Raises `UserError` where nothing can be predicted: the reading's `problem`."""
+        target: text or token id to compute the loss for.
+        scores: also score how each token was predicted.
+        top: number of candidates to return.
+        start_token: prepend `<|endoftext|>`; allow_special: `<|endoftext|>` in the prompt is the special token.
+        chat: apply the model's chat template to the prompt.
+
+        Raises `UserError` with the reading's `problem` if nothing can be predicted.
+        """
         wanted = None
         if target is not None:
             wanted = Target(id=target) if isinstance(target, int) else Target(text=target)
@@ -91,7 +98,7 @@ class OpenModel:
         sampler: SamplerSettings | None = None,
         chat: bool = False,
     ) -> Iterator[GeneratedToken]:
-        """Tokens drawn after `prompt`, each as soon as it is there; the same seed gives the same ones."""
+        """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens."""
         request = Request(prompt=prompt, sampler=sampler or SamplerSettings(), chat=chat)
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
@@ -104,12 +111,12 @@ class OpenModel:
         sampler: SamplerSettings | None = None,
         chat: bool = False,
     ) -> str:
-        """What `generate` draws, as text, the prompt not included."""
+        """The text of the tokens that `generate` yields, without the prompt."""
         made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler, chat=chat)
         return self.engine.tokenizer.decode([token.id for token in made])
 
     def ask(self, question: Question) -> Any:
-        """What an instrument answers: a question of `tui_llm.facts`."""
+        """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
 
     def __repr__(self) -> str:
@@ -119,8 +126,12 @@ class OpenModel:
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> OpenModel:
-    """Opens a shipped model, a run's newest checkpoint, a model folder or a GGUF file. `device`: auto, cpu, cuda or mps.
-    `weights`: fp32, the exact numbers; half, 16 bits each, or int8, which is faster on a CPU and gives other numbers.
+    """Open a shipped model, a run's newest checkpoint, a model folder or a GGUF file.
 
-    Raises `UserError` where there is none, or it is damaged."""
+    device: auto, cpu, cuda or mps.
+    weights: fp32, exact; half, 16 bits per weight; or int8, 8 bits per weight. The latter two are faster on a CPU and
+        change the results.
+
+    Raises `UserError` if there is no such model, or it is damaged.
+    """
     return OpenModel(name, device, weights)

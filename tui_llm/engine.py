@@ -1,7 +1,7 @@
-"""Text and settings in, a `Reading` out: the one place where the numbers on the screen are made.
+"""The engine: a Request in, a Reading out. All numbers on the screen are computed here.
 
-It owns the model and its KV cache (`session/open_model.py`), and one thread asks it. Appending text feeds only the new ids; changing
-the temperature, a cut or the target re-reads logits that are there already; new weights empty everything.
+It owns the model and its KV cache (`session/open_model.py`) and is called from one thread. Appending text runs only the
+new ids; a change of temperature, cuts or target re-uses the logits; loading new weights clears all caches.
 """
 
 from __future__ import annotations
@@ -30,24 +30,27 @@ from tui_llm.session.open_model import NOTHING, ModelDesk, keep, never, place_of
 from tui_llm.session.prediction import candidates, distribution_reading, loss_reading
 from tui_llm.session.tokenization import bytes_of, span, tokenization
 
-_STEP_CANDIDATES = 12  # candidates kept with each generated token
+_STEP_CANDIDATES = 12  # candidates stored with each generated token
 
 
 class PipelineEngine(ModelDesk):
     """Implements `facts.engine.Engine` on model folders and files."""
 
     def models(self) -> Sequence[ModelInfo]:
-        """What can be opened by name, broken ones with their problem."""
+        """The models that can be opened by name; broken ones have a `problem`."""
         return model_list.every()
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
-        module = type(question).__module__.removesuffix("question") + "answer"  # its neighbour in instruments/NAME/
+        """Answer a question with the `answer` function of its instrument. Raises `UserError`, and `Overtaken` as `read`
+        does."""
+        module = type(question).__module__.removesuffix("question") + "answer"  # instruments/NAME/answer.py
         return importlib.import_module(module).answer(self, question, overtaken)
 
     # ── reading ──
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
-        """Everything about one moment. Raises `Overtaken` as soon as the answer is no longer wanted."""
+        """Compute everything that the panes show for one request. Raises `Overtaken` as soon as `overtaken()` returns
+        true."""
         began, open = time.perf_counter(), self._current()
         ids = self.ids(request)
         tokens = self._tokens(request, ids)
@@ -66,11 +69,11 @@ class PipelineEngine(ModelDesk):
                         request.top,
                         lambda id: bytes_of(self.tokenizer, id),
                     )
-                before = position - (len(ids) - fed)  # of the tokens in the window, those before the prediction
+                before = position - (len(ids) - fed)  # number of tokens in the window before the prediction
                 lossy = self._loss(request, ids[position:], before, overtaken)
                 if position < len(ids):
                     (one,) = self._target_losses([ids[position]], before, overtaken)
-                    entropy = open.window.sorted(before).entropy  # the model's own, whatever is changed by hand
+                    entropy = open.window.sorted(before).entropy  # of the model's own logits, without overrides
                     followed = TokenScore(one.loss, one.probability, one.rank, entropy)
             else:
                 problem = NOTHING
@@ -130,7 +133,7 @@ class PipelineEngine(ModelDesk):
         try:
             wanted = self.target_ids(target, request, following)
             losses = self._target_losses(wanted, position, overtaken)
-            if request.overrides:  # the first token's prediction is the changed one
+            if request.overrides:  # overrides apply to the first token's prediction
                 changed = distribution.change(self._current().window.logits(position), request.overrides)
                 losses = [*loss.token_losses(changed[None], wanted[:1]), *losses[1:]]
         except UserError as error:
@@ -138,7 +141,7 @@ class PipelineEngine(ModelDesk):
         return loss_reading(target.text, losses, self.tokenizer.size, lambda id: bytes_of(self.tokenizer, id))
 
     def _target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
-        """Teacher forcing, remembered."""
+        """Teacher-forced losses, cached."""
         window = self._current().window
         key = (tuple(window.ids[:position]), tuple(wanted))
         if key not in self._targets:
@@ -162,10 +165,11 @@ class PipelineEngine(ModelDesk):
         stop: Callable[[], bool] = never,
         stop_at_end: bool = True,
     ) -> Iterator[GeneratedToken]:
-        """Draws up to `count` tokens after the request's prompt and continuation; ends after `<|endoftext|>`.
+        """Sample up to `count` tokens after the request's prompt and continuation; with `stop_at_end`, end after an
+        end-of-text token.
 
-        Token number `start + i` is fixed by the seed and its number alone. `stop` ends it within a token, the reading of a
-        long prompt included. Raises `UserError` on an empty prompt.
+        Token number `start + i` depends only on the seed and its number. `stop` is checked within a token too, also
+        while a long prompt is run. Raises `UserError` on an empty prompt.
         """
         ids = self.ids(request)
         if not ids:
@@ -176,7 +180,7 @@ class PipelineEngine(ModelDesk):
         def next_logits(sofar: list[int]) -> Tensor:
             self._feed(sofar, stop)
             logits = self._current().window.logits()
-            # A what-if is of the one prediction that the request reads.
+            # Overrides apply only to the prediction that the request reads.
             return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
         steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
@@ -184,7 +188,7 @@ class PipelineEngine(ModelDesk):
             try:
                 with device.threads(self.tokenizer.size):
                     step = next(steps, None)
-            except Overtaken:  # stopped in the midst of a token
+            except Overtaken:  # stopped within a token
                 return
             if step is None:
                 return

@@ -1,4 +1,4 @@
-"""The screen's helpers are used here too."""
+"""Fixtures of the screen's tests, used here too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small random models of others' architectures, made with transformers' own classes, with vocabularies made by `tokenizers`."""
+"""Small random models of other architectures, from transformers' classes, with vocabularies from `tokenizers`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPE: dict[str, Any] = {
 
 
 def byte_level(specials: tuple[str, ...] = ("<|begin|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")) -> Tokenizer:
-    """As Qwen, Llama 3, Pythia and SmolLM2 have it."""
+    """A byte-level tokenizer, as in Qwen, Llama 3, Pythia and SmolLM2."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -43,12 +43,12 @@ def byte_level(specials: tuple[str, ...] = ("<|begin|>", "<|endoftext|>", "<|im_
             show_progress=False,
         ),
     )
-    made.add_tokens([AddedToken("  ", normalized=False, special=False)])  # as Pythia has runs of spaces
+    made.add_tokens([AddedToken("  ", normalized=False, special=False)])  # like Pythia's tokens for runs of spaces
     return made
 
 
 def sentence_piece(metaspace: bool = False) -> Tokenizer:
-    """As Llama 2 and Gemma have it: `▁` for a space, a token for each byte that is in no piece, `<s>` in front."""
+    """A tokenizer as in Llama 2 and Gemma: `▁` for a space, byte fallback, `<s>` at the start."""
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.train_from_iterator([" " + text for text in TEXT], trainers.BpeTrainer(vocab_size=120, show_progress=False))
@@ -81,7 +81,7 @@ def sentence_piece(metaspace: bool = False) -> Tokenizer:
 
 
 def make(kind: str, folder: Path, tokenizer: Tokenizer | None = None, **settings: Any) -> Any:
-    """Writes a random model of `kind` and its vocabulary into `folder`; returns transformers' own model."""
+    """Writes a random model of `kind` and its vocabulary into `folder`; returns transformers' model."""
     tokenizer = tokenizer or byte_level()
     config = {
         "llama": lambda **s: transformers.LlamaConfig(num_key_value_heads=2, **SHAPE, **s),
@@ -114,7 +114,7 @@ def make(kind: str, folder: Path, tokenizer: Tokenizer | None = None, **settings
 
 
 def chatty(folder: Path, template: str = TEMPLATE) -> None:
-    """Gives the model in `folder` a chat template, as such a model's card has it."""
+    """Adds a chat template to the model in `folder`."""
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
             {
@@ -128,14 +128,17 @@ def chatty(folder: Path, template: str = TEMPLATE) -> None:
 
 
 def full_logits(model: Any, ids: list[int]) -> torch.Tensor:
-    """(T, V), from one pass over the whole text."""
+    """Returns logits (T, V) from one pass over the whole text."""
     with torch.no_grad():
         logits: torch.Tensor = model(torch.tensor([ids]), use_cache=False).logits[0].float()
     return logits
 
 
 def write_gguf(model: Any, tokenizer: Tokenizer, path: Path, scores: bool = False, template: str = "") -> None:
-    """A Llama of transformers as a GGUF file, as llama.cpp's converter writes it. `scores`: SentencePiece's vocabulary."""
+    """Writes transformers' Llama as a GGUF file in the format of llama.cpp's converter.
+
+    `scores`: with a SentencePiece vocabulary.
+    """
     import gguf
 
     config, state = model.config, model.state_dict()
@@ -179,7 +182,7 @@ def write_gguf(model: Any, tokenizer: Tokenizer, path: Path, scores: bool = Fals
         writer.add_chat_template(template)
 
     def turned(weight: torch.Tensor, heads: int) -> torch.Tensor:
-        """llama.cpp's order of the rotary halves."""
+        """Permutes the weight to llama.cpp's order of the rotary dimensions."""
         return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
     names = {

@@ -1,4 +1,4 @@
-"""Models of other architectures against transformers' own full forward pass."""
+"""Models of other architectures, against transformers' full forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
-KINDS = ("llama", "qwen2", "gpt_neox", "gemma2", "gpt2", "cohere", "mamba")  # mamba's state can't be cut back
+KINDS = ("llama", "qwen2", "gpt_neox", "gemma2", "gpt2", "cohere", "mamba")  # mamba's state can't be cropped
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -31,7 +31,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def same(reading: Reading, reference: Any, size: int) -> None:
-    """The reading's logits are those of a full pass over its window."""
+    """Checks that the reading's logits are those of a full pass over its window."""
     window = list(reading.prompt_ids)[-reading.weights.context :]
     at = reading.position - (len(reading.prompt_ids) - len(window))
     wanted = foreign.full_logits(reference, window)[at - 1, :size]

@@ -1,4 +1,4 @@
-"""The real app on the real engine with a small Llama: every pane, the chat template, another model under the same prompt."""
+"""The real app and engine with a small Llama: every pane, the chat template, another model with the same prompt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
             lines = drawn(app)
             assert lab.current == name and not unsafe(lines)
             assert "waiting for the model" not in "\n".join(lines)
-        # chat: what is fed is what is shown
+        # chat: the shown text is the text fed to the model
         await pilot.press("1", "J")
         await answered(pilot, lab)
         assert lab.reading.request.chat
@@ -47,7 +47,7 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
         await pilot.press("J")
         await answered(pilot, lab)
         assert not lab.reading.request.chat
-        # another vocabulary: the target chosen by its id stays the same text
+        # another vocabulary: a target chosen by id keeps its text
         wanted = next(c for c in lab.reading.distribution.candidates if c.text[:1] == " " and c.text[1:].isalpha())
         lab.lab.target = Target(id=wanted.id)
         lab.ask()

@@ -1,4 +1,4 @@
-"""Instruments asked of a model that runs through transformers: the same answers where it can give them, a line where not."""
+"""Instruments on a model that runs through transformers: the same answers if possible, else one line of error."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_swap(opened: tuple[PipelineEngine, Any]) -> None:
     at = Request(prompt=TEXT, chat=True, continuation=tuple(steps), position=count - 2)
     found = engine.answer(SwapQuestion(at, id=7, keep=True))
     assert found.prompt == TEXT and [step.id for step in found.steps] == [steps[0], 7, steps[2]]
-    # A word that stands after others has no space of its own put in front.
+    # No prefix space is added to a word that follows others.
     tokens = engine.read(Request(prompt=TEXT)).tokens.tokens
     place = next(number for number, token in enumerate(tokens) if b"c" in token.bytes)
     typed = engine.answer(SwapQuestion(Request(prompt=TEXT, position=place), text="dog", keep=False))
@@ -106,7 +106,7 @@ def test_a_swap(opened: tuple[PipelineEngine, Any]) -> None:
 
 
 def test_the_template_is_of_the_moment(opened: tuple[PipelineEngine, Any], tmp_path: Path) -> None:
-    """A cursor, and a logit that was changed, are of the text as it is fed; a tree's file says how."""
+    """The token cursor and changed logits refer to the text with the template; a tree's file records the template."""
     lab = Lab(TEXT)
     lab.place(2)
     lab.chat = True

@@ -1,4 +1,4 @@
-"""`tokenizer.json` against transformers' fast tokenizer; ids and bytes."""
+"""`tokenizer.json`, against transformers' fast tokenizer: ids and bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_ids_are_those_of_transformers_and_give_the_text_back(name: str, text: s
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
     wanted = text.encode()
     if name != "byte-level":
-        wanted = wanted.replace("▁".encode(), b" ")  # SentencePiece has one sign for both
+        wanted = wanted.replace("▁".encode(), b" ")  # SentencePiece uses one symbol for both
     front = b" " if name != "byte-level" and text else b""
     made = ours.decode_bytes(ours.encode(text))
     assert made in (wanted, front + wanted)

@@ -1,4 +1,4 @@
-"""What is opened, and what never is: pickles, code from a folder, half a model. GGUF files. Chat templates."""
+"""What can be opened, and what never is: pickles, code from a folder, incomplete models. GGUF files. Chat templates."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_code_in_the_folder_is_never_run(llama: tuple[Path, Any], tmp_path: Path
     settings["auto_map"] = {"AutoTokenizer": ["tokenization_evil.Evil", "tokenization_evil.Evil"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     if kind == "llama":
-        PipelineEngine("cpu").open(str(folder))  # transformers' own Llama
+        PipelineEngine("cpu").open(str(folder))  # through transformers' Llama
     else:
         assert "never run" in refused(folder)
     assert not mark.exists()
@@ -198,7 +198,7 @@ def test_a_base_model_says_that_it_has_no_template() -> None:
         engine.read(Request(prompt="Hello", chat=True))
 
 
-# ── checked before anything is built ─────────────────────────────────────────────────────────────────────────────────
+# ── checks before a model is built ─────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

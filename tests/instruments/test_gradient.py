@@ -1,4 +1,4 @@
-"""p − y, against torch's autograd: what one step pushes up and down."""
+"""The gradient of the loss with respect to the logits, p − y, against torch's autograd."""
 
 from __future__ import annotations
 

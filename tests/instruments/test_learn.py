@@ -1,4 +1,4 @@
-"""Learn this, against a step worked out by hand with autograd, torch's optimisers and transformers."""
+"""Learn this: against steps computed with autograd, torch's optimizers and transformers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random model of bytes, its embedding padded with rows that would win, were they not left out."""
+    """A small random model over bytes. Padding rows of its embedding would have the largest logits if not excluded."""
     path = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(3)
     model = GPT(GPTConfig(vocabulary=264, context=24, layers=2, heads=2, width=16))
@@ -97,17 +97,15 @@ def test_steps_of_adamw_are_torchs(engine: PipelineEngine, folder: Path) -> None
     ids, wanted = engine.target(request())
     fresh = checkpoint.load(folder).requires_grad_(True)
     optimizer = torch.optim.AdamW(fresh.parameters(), lr=1e-3, weight_decay=0.01)
-    with device.threads(0):  # as many as the engine takes: AdamW makes much of the rounding of gradients that are 0
+    with device.threads(0):  # as many as the engine uses: AdamW amplifies rounding errors of gradients that should be 0
         for _ in range(3):
             optimizer.zero_grad()
             loss_of(fresh, ids, wanted).backward()
             optimizer.step()
     ours, theirs = flat(copy_of(engine)), flat(fresh)
     close = torch.isclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert (
-        float(close.float().mean()) > 0.99
-    )  # where a gradient is nothing but rounding, AdamW makes a step of it all the same
-    assert float((ours - theirs).abs().max()) < 2 * 3 * 1e-3  # both go at most so far
+    assert float(close.float().mean()) > 0.99  # AdamW makes a full step even if a gradient is only rounding noise
+    assert float((ours - theirs).abs().max()) < 2 * 3 * 1e-3  # the largest possible distance of both
 
 
 def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: PipelineEngine) -> None:
@@ -145,7 +143,7 @@ def test_undo_brings_back_the_exact_weights(
         assert [step.recipe for step in told.steps] == recipes[:at]
         assert [step.loss for step in told.steps] == losses[:at]
     assert bool((flat(engine.model) == weights[0]).all())
-    for at, recipe in enumerate(recipes, 1):  # and forwards again: AdamW's memory was undone too
+    for at, recipe in enumerate(recipes, 1):  # and forward again: AdamW's state was undone too
         learn(engine, at, recipe)
     assert bool((flat(copy_of(engine)) == weights[5]).all())
 
@@ -184,7 +182,7 @@ def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: Pipel
     shown, (target, *_) = {runner.token.id for runner in told.runners}, engine.tokenizer.encode("m")
     surely = {
         id for id in range(257) if min(ranks[id][0][-1], ranks[id][1][-1]) <= 8
-    }  # among the first eight, before or after
+    }  # among the first eight before or after the step
     perhaps = {id for id in range(257) if min(ranks[id][0][0], ranks[id][1][0]) <= 8}
     assert surely | {target} <= shown <= perhaps | {target}
     before, after = (row.softmax(-1) for row in rows)
@@ -243,7 +241,7 @@ def test_a_step_that_leads_nowhere_is_taken_back(
     assert len(learn(engine, 1).steps) == 1
     assert bool((flat(copy_of(engine)) == weights).all())
     learn(engine, 3)
-    with pytest.raises(UserError, match="no number"):  # sooner or later the gradient is infinite
+    with pytest.raises(UserError, match="no number"):  # eventually the gradient is infinite
         for at in range(4, 12):
             done = learn(engine, at, Recipe("sgd", 1000.0)).steps
     assert learn(engine, len(done)).steps == done

@@ -1,4 +1,4 @@
-"""Attention and logit lens as the engine answers them: on the shipped model, against plain formulas."""
+"""Attention and logit lens through the engine: on the shipped model, against plain formulas."""
 
 from __future__ import annotations
 

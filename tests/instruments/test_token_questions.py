@@ -1,4 +1,4 @@
-"""Pairs, swaps, vocabularies side by side, the following token's score and place, on the shipped model."""
+"""Pairs, swaps, vocabularies side by side, score and rank of the following token, on the shipped model."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_span_holds_the_tokens_characters(engine: PipelineEngine, text: str,
         assert found is not None
         begin, end = found
         assert engine.tokenizer.token_bytes(id) in text[begin:end].encode()  # type: ignore[arg-type]
-        assert begin in (last, last - 1) and begin < end  # one character back where it is split
+        assert begin in (last, last - 1) and begin < end  # one character earlier if a character is split
         last = end
     assert last == len(text)
 
@@ -115,14 +115,14 @@ def test_a_swapped_text_has_the_models_numbers(engine: PipelineEngine) -> None:
     got = [step.probability for step in swapped.steps]
     assert got == pytest.approx([score.probability for score in whole.scores[1:] if score], abs=1e-5)
     first = engine.answer(SwapQuestion(Request(prompt="The cat", position=0), text="A"))
-    assert math.isnan(first.steps[0].probability)  # nothing predicts it
+    assert math.isnan(first.steps[0].probability)  # the first token is not predicted
 
 
 def test_what_cannot_be_swapped(engine: PipelineEngine) -> None:
     for request in (Request(prompt="The cat"), Request(prompt="The cat", position=9), Request(prompt="", position=0)):
         with pytest.raises(UserError, match="token cursor"):
             engine.answer(SwapQuestion(request, id=5))
-    with pytest.raises(UserError, match="token cursor"):  # the start token is no part of the text
+    with pytest.raises(UserError, match="token cursor"):  # the start token is not part of the text
         engine.answer(SwapQuestion(Request(prompt="The cat", position=0, start_token=True), id=5))
     with pytest.raises(UserError, match="there is no token"):
         engine.answer(SwapQuestion(Request(prompt="The cat", position=1), id=99999))
@@ -152,7 +152,8 @@ def test_vocabularies_side_by_side(engine: PipelineEngine) -> None:
     assert sides["byte"].count == len(text.encode()) == found.bytes
     assert sides["nano"].own and sides["nano"].count == len(engine.tokenizer.encode(text))
     assert sides["byte"].characters_per_token == pytest.approx(len(text) / len(text.encode()))
-    assert "vocabulary add" in sides["gpt2"].problem and sides["gpt2"].tokens is None  # nothing is downloaded unasked
+    # nothing is downloaded without a request
+    assert "vocabulary add" in sides["gpt2"].problem and sides["gpt2"].tokens is None
     assert not found.words.trained and "Zyxw" in found.words.missing and "a" not in found.words.missing
 
 

@@ -1,4 +1,4 @@
-"""The tree's numbers: against fresh forward passes of transformers, at the context's edge too; interrupted; drawn."""
+"""The tree's probabilities, against forward passes of transformers; at the context's limit, interrupted, sampled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole vocabulary in pages, searching it, temperatures, the scratch table, what-if: against torch."""
+"""The whole vocabulary in pages, search, temperatures, the scratch table and what-if, against torch."""
 
 from __future__ import annotations
 

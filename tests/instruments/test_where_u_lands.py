@@ -1,4 +1,4 @@
-"""Draws and ghost text, against the plain definitions."""
+"""Draws and ghost text, against their definitions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_u_lands_where_generation_would_take_it(engine: PipelineEngine, u: float
     assert landing.hit.place == processed.place(u)
     assert landing.hit.start <= u < landing.hit.stop
     assert landing.kept == processed.kept_count and landing.hit.candidate.kept
-    # The segments lie end to end from 0 on, each as wide as its probability.
+    # The segments are adjacent from 0 on, each as wide as its probability.
     assert landing.segments[0].start == 0
     for before, after in zip(landing.segments, landing.segments[1:], strict=False):
         assert before.stop == after.start and before.candidate.probability >= after.candidate.probability
@@ -94,16 +94,16 @@ def test_the_histogram_equals_a_recount(engine: PipelineEngine, sampler: Sampler
 
 
 def test_chi_squared_of_known_tables() -> None:
-    # (10 − 20)²/20 + (30 − 20)²/20 = 10 on one degree of freedom: erfc(√5).
+    # χ² = (10 − 20)²/20 + (30 − 20)²/20 = 10 with one degree of freedom: p = erfc(√5).
     value, freedom, chance = _fit(torch.tensor([10.0, 30.0]), torch.tensor([20.0, 20.0], dtype=torch.float64))
     assert (value, freedom) == (10.0, 1)
     assert chance == pytest.approx(math.erfc(math.sqrt(5)))
-    # On two degrees of freedom it is e^(−χ²/2); the two rare tokens are one bin.
+    # With two degrees of freedom, p = e^(−χ²/2); the two rare tokens share a bin.
     seen, due = torch.tensor([12.0, 8.0, 3.0, 7.0]), torch.tensor([10.0, 10.0, 4.0, 4.0], dtype=torch.float64)
     value, freedom, chance = _fit(seen, due)
     assert freedom == 2 and value == pytest.approx(0.4 + 0.4 + 4 / 8)
     assert chance == pytest.approx(math.exp(-value / 2))
-    # Too rare even together: they go to the last bin that is not.
+    # If they are too rare even together, they join the last bin that is not.
     value, freedom, _ = _fit(torch.tensor([12.0, 8.0, 2.0]), torch.tensor([10.0, 10.0, 2.0], dtype=torch.float64))
     assert freedom == 1 and value == pytest.approx(0.4 + 4 / 12)
     assert _fit(torch.tensor([5.0]), torch.tensor([5.0], dtype=torch.float64)) == (None, 0, None)
@@ -139,19 +139,19 @@ def test_ghost_text_stays_inside_the_context_and_gives_way(engine: PipelineEngin
     assert len(engine.answer(GhostQuestion(request)).pieces) <= 3
     assert engine.forwards - before <= 2
     engine.read(request)
-    assert engine.forwards - before <= 2  # what was fed is still there
+    assert engine.forwards - before <= 2  # the tokens fed before are still in the cache
     with pytest.raises(Overtaken):
         engine.answer(GhostQuestion(request), lambda: True)
 
 
 def test_a_stop_ends_the_reading_of_a_long_prompt(engine: PipelineEngine) -> None:
-    """Not only between tokens: the prompt that the first one needs is read in parts."""
+    """A stop takes effect not only between tokens: a long prompt is read in parts."""
     asked = 0
 
     def stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 1  # not yet before the token, but in the midst of it
+        return asked > 1  # stop during the first token, not before it
 
     before = engine.forwards
     request = Request(prompt=" dog and the cat" * 60)

@@ -1,4 +1,4 @@
-"""The entropy of bigrams against a plain count of pairs, closed forms, and whatever the size of the pieces."""
+"""The bigram entropy, against a plain count of pairs and closed forms, for any chunk size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plainly(ids: list[int]) -> float:
 )
 def test_against_a_plain_count(ids: list[int], vocabulary: int, chunk: int, at_once: int, table: int) -> None:
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
-    # The ends of the vocabulary, too: a pair's key must not run over.
+    # Includes the largest ids: a pair's key must not overflow.
     spread = [token if token < 5 else vocabulary - 10 + token for token in ids]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bigrams, "CHUNK", chunk)
@@ -42,10 +42,11 @@ def test_against_a_plain_count(ids: list[int], vocabulary: int, chunk: int, at_o
 
 def test_closed_forms() -> None:
     assert bigram_entropy(np.array([], np.uint16), 9) == bigram_entropy(np.array([3], np.uint16), 9) == 0
-    assert bigram_entropy(np.array([1, 2, 3] * 99, np.uint16), 9) == pytest.approx(0, abs=1e-12)  # each tells the next
+    # each token determines the next
+    assert bigram_entropy(np.array([1, 2, 3] * 99, np.uint16), 9) == pytest.approx(0, abs=1e-12)
     ids = np.random.default_rng(1).integers(0, 16, 400_000).astype(np.uint16)
-    assert bigram_entropy(ids, 50257) == pytest.approx(math.log(16), abs=1e-3)  # none tells anything
-    chain = np.cumsum(np.random.default_rng(2).choice(2, 400_000, p=[0.25, 0.75])) % 7  # a step or none: H(1/4)
+    assert bigram_entropy(ids, 50257) == pytest.approx(math.log(16), abs=1e-3)  # tokens are independent
+    chain = np.cumsum(np.random.default_rng(2).choice(2, 400_000, p=[0.25, 0.75])) % 7  # a step of 1 or 0: H(1/4)
     wanted = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert bigram_entropy(chain.astype(np.uint16), 7) == pytest.approx(wanted, abs=2e-3)
 
@@ -59,12 +60,12 @@ def test_of_a_text_without_end_chunks_are_read_from_all_over(monkeypatch: pytest
     before = Counter(first for first, _ in pairs)
     wanted = -math.fsum(n / 40 * math.log(n / before[first]) for (first, _), n in Counter(pairs).items())
     assert bigram_entropy(ids, 3, told.append) == pytest.approx(wanted)
-    assert len(told) == 8  # four chunks, once to count the tokens, once to count the pairs
+    assert len(told) == 8  # four chunks, each read once to count the tokens and once to count the pairs
     assert bigram_entropy(np.array([0, 1, 0, 2] * 10, np.uint16), 3) == pytest.approx(plainly([0, 1, 0, 2] * 10))
 
 
 def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frequent token among rare ones, so that its pairs alone are more than fit at once."""
+    """One token is so frequent that its pairs alone exceed the chunk."""
     monkeypatch.setattr(bigrams, "CHUNK", 1 << 12)
     monkeypatch.setattr(bigrams, "AT_ONCE", 1 << 14)
     monkeypatch.setattr(bigrams, "TABLE", 1 << 14)

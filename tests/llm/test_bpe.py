@@ -1,4 +1,4 @@
-"""BPE watched step by step gives what tiktoken gives, whatever the text; each step merges the lowest rank."""
+"""The BPE trace equals tiktoken's result for any text; each step merges the pair with the lowest rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui_llm.llm.learn.train_bpe import train
 from tui_llm.llm.tokens import bpe
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 
-# cl100k_base's way to cut text (tiktoken_ext/openai_public.py): possessive, and blind to case.
+# cl100k_base's pattern (tiktoken_ext/openai_public.py): possessive quantifiers, case-insensitive contractions.
 CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
 
 
@@ -29,7 +29,7 @@ def nano() -> BPETokenizer:
 
 @cache
 def odd() -> BPETokenizer:
-    """Ranks that no merges lead to: some words are tokens only as a whole, as cl100k_base has them."""
+    """A vocabulary with tokens that no merges lead to, as in cl100k_base: only a whole word becomes such a token."""
     ranks = {bytes([b]): b for b in range(256)}
     chance = random.Random(7)
     for _ in range(400):
@@ -66,7 +66,7 @@ def test_each_step_merges_the_lowest_rank_and_nothing_else(text: str) -> None:
             assert before.best is not None
             known = [rank for rank in before.ranks if rank is not None]
             assert before.ranks[before.best] == min(known) == before.ranks[before.ranks.index(min(known))]
-            assert before.ranks.index(min(known)) == before.best  # the leftmost of equal ones
+            assert before.ranks.index(min(known)) == before.best  # the leftmost of equal ranks
             assert len(after.parts) == len(before.parts) - 1
             assert b"".join(after.parts) == b"".join(before.parts) == word.text.encode()
         assert word.replay.states[-1].best is None

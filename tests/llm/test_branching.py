@@ -1,4 +1,4 @@
-"""Many continuations in one pass, against transformers on each of them alone."""
+"""Several continuations in one forward pass, against transformers on each of them alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_each_node_as_a_fresh_pass_over_its_own_way(both: tuple[GPT, GPT2LMHeadM
     ids, parents = (
         [7, 8, 9, 7, 60, 1],
         [-1, -1, 0, 2, 1, 3],
-    )  # more than one row; a token twice; siblings of other depths
+    )  # several rows, a repeated token, branches of different depth
     before = cache.keys[:, :, :, : len(text)].clone()
     with torch.inference_mode():
         logits = ours.head(tree_features(ours, cache, ids, parents))

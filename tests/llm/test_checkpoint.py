@@ -1,4 +1,4 @@
-"""Model folders that are missing, cut short, of the wrong shape, or a pickle: one clear line each."""
+"""Model folders that are incomplete, truncated, of the wrong shape, or a pickle: one clear line each."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_damaged_config(folder: Path, text: str) -> None:
 
 
 def test_the_first_gpt2_folders_have_no_prefix(folder: Path) -> None:
-    """OpenAI's own weights on the hub: no `transformer.`, and causal masks among the tensors."""
+    """OpenAI's own weights on the Hub have no `transformer.` prefix, and causal masks among the tensors."""
     from safetensors.torch import load_file
 
     tensors = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}

@@ -1,4 +1,4 @@
-"""Corpora that go by a name: what they hold, and that a path of that name goes first."""
+"""Named corpora: their content, and that an existing path of the same name takes precedence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_python_reference_is_pythons_own_text_with_no_paragraph_twice() -> N
     text = texts.read_text(file)
     whole = "\n".join(topics.values())
     paragraphs = [p for document in corpus.documents(text) for p in document.split("\n\n")]
-    # Its lines are the topics' own.
+    # Its lines come from the topics.
     assert {line.rstrip() for p in paragraphs for line in p.splitlines()} <= {
         line.rstrip() for line in whole.splitlines()
     }

@@ -1,4 +1,4 @@
-"""Corpora: what is read, how it is cut, what is held out, and what is said of files that are no text."""
+"""Corpora: how files are read, split into documents and held out, and the errors for files that are not text."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_reading_in_pieces_changes_nothing(
     assert all(piece is None or (piece and len(piece) <= 2 * chunk + block + 26) for piece in chunks)
     documents = ["".join(piece for piece in document if piece is not None) for document in _split(chunks)]
     wanted = list(corpus.documents(text.replace("\r\n", "\n")))
-    # Blank lines without end may cost a chunk of their own; but for them, it is the same.
+    # Long runs of blank lines may become a chunk of their own; otherwise the documents are the same.
     assert [d.rstrip("\n") for d in documents if d.strip("\n")] == [d for d in wanted if d.strip("\n")]
 
 
@@ -140,7 +140,7 @@ def _split(chunks: list[str | None]) -> list[list[str | None]]:
     documents: list[list[str | None]] = [[]]
     for piece in chunks:
         documents.append([]) if piece is None else documents[-1].append(piece)
-    assert documents.pop() == []  # a separator after the last one, too
+    assert documents.pop() == []  # a separator follows the last document too
     return documents
 
 
@@ -154,7 +154,7 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(BYTE, "encode_array", lambda text: longest.append(len(text)) or encode(text))
     made = load(path)
     assert max(longest) <= 3 * 4096
-    whole = [*encode(line * 20_000)[:-1], END]  # less the last line's end, and a separator
+    whole = [*encode(line * 20_000)[:-1], END]  # without the last newline, plus a separator
     assert [*made.train.tolist(), *made.validation.tolist()] == whole
     assert len(made.validation) == round(len(whole) * 0.1)
 
@@ -167,7 +167,7 @@ def test_a_file_named_twice_is_trained_on_twice_and_held_out_once(tmp_path: Path
     once, twice = load(a, b), load(a, b, a)
     assert twice.validation.tolist() == once.validation.tolist()
     assert twice.train.tolist() == [*once.train.tolist(), *ids("abcdefghijklmnopqrs" * 2 + "!")[:36]]
-    copy = write(tmp_path / "copy.txt", a.read_bytes())  # the same text by another name must not leak into training
+    copy = write(tmp_path / "copy.txt", a.read_bytes())  # a copy of a held-out text must not leak into training
     assert load(a, b, copy).validation.tolist() == once.validation.tolist()
 
 
@@ -234,7 +234,7 @@ def test_pipes_and_unreadable_files_are_told(tmp_path: Path, monkeypatch: pytest
             raise PermissionError(13, "Permission denied")
         return real(path, *more, **most)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "open", refuse)  # root may read everything
+    monkeypatch.setattr(os, "open", refuse)  # root ignores permissions
     with pytest.raises(UserError, match=r"can't read .*secret.txt: Permission denied"):
         load(secret)
 
@@ -291,7 +291,7 @@ def test_a_cache_from_before_bigrams_were_counted_is_completed(tmp_path: Path, m
     def refuse(*_: object) -> None:
         raise UserError("can't write there")
 
-    write_json(folder / "corpus.json", facts)  # a cache that can only be read
+    write_json(folder / "corpus.json", facts)  # a read-only cache
     monkeypatch.setattr(corpus, "write_json", refuse)
     monkeypatch.setattr(corpus, "bigram_entropy", lambda *_: 1.25)
     assert load(path).bigram_entropy == 1.25
@@ -304,7 +304,7 @@ def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypat
 
     def run(self: corpus._Tokeniser, *arguments: object) -> object:
         begun.append(1)
-        assert waiting.wait(HANG)  # until the other one stands at the lock
+        assert waiting.wait(HANG)  # until the other process waits for the lock
         return real(self, *arguments)  # type: ignore[arg-type]
 
     def progress(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Softmax and the sampler's cuts, against torch, transformers and closed forms."""
+"""Softmax and the sampler's filters, against torch, transformers and closed forms."""
 
 import math
 
@@ -23,7 +23,7 @@ from tui_llm.llm.predict.distribution import (
 )
 
 INF = math.inf
-# Ordinary logits, ties, −inf, and the ends of float32.
+# Ordinary logits, ties, −inf, and the limits of float32.
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1.0, -INF, -3e38, 3e38, 88.0, -104.0])
 any_logits = st.lists(value, min_size=1, max_size=40).filter(lambda xs: max(xs) > -INF).map(torch.tensor)
 mild = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=40).map(torch.tensor)
@@ -50,7 +50,7 @@ def test_descending_with_many_ties_and_every_size_of_float():
 
 
 def by_id(processed, column):
-    """A column of the table, put back into the order of ids."""
+    """Reorders a column of the table by token id."""
     out = torch.empty_like(column)
     out[processed.order] = column
     return out
@@ -89,7 +89,7 @@ def test_a_tiny_temperature_shares_between_ties_and_zero_does_not():
 def test_closed_forms():
     p = process(torch.tensor([3.2, 1.3, -2.1]), SamplerSettings()).probability.tolist()
     assert [f"{100 * x:.1f}" for x in p] == ["86.6", "13.0", "0.4"]
-    # e^z / Σ e^z in Python's own floats
+    # e^z / Σ e^z in Python floats
     e = [math.exp(z) for z in (3.2, 1.3, -2.1)]
     assert p == pytest.approx([x / sum(e) for x in e], rel=1e-6)
 
@@ -109,7 +109,7 @@ def test_temperature_by_example(temperature, percent):
     assert " ".join(f"{100 * x:.1f}" for x in p) == percent
 
 
-# ── rank, entropy, padding, what has no softmax ──
+# ── rank, entropy, padding, inputs without a softmax ──
 
 
 @given(any_logits)
@@ -122,7 +122,7 @@ def test_rank_counts_strictly_greater(logits):
 
 @given(any_logits)
 def test_entropy(logits):
-    shifted = (logits.double() - logits.double().max()).clamp_min(-1e300)  # torch takes no −inf here
+    shifted = (logits.double() - logits.double().max()).clamp_min(-1e300)  # torch does not accept −inf here
     expected = float(torch.distributions.Categorical(logits=shifted).entropy())
     assert entropy(logits) == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert Sorted.of(logits).entropy == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -173,7 +173,7 @@ def test_numbers_beyond_float32_are_refused_not_turned_into_nan():
         process(torch.tensor([1e300, 0.0], dtype=torch.float64), SamplerSettings())
 
 
-# ── the cuts ──
+# ── the filters ──
 
 
 @given(any_logits, settings_)
@@ -181,14 +181,14 @@ def test_what_always_holds_of_processed_probabilities(logits, settings):
     done = process(logits, settings)
     assert float(done.probability.sum()) == pytest.approx(1, abs=1e-9)
     assert done.probability.isfinite().all()
-    assert ((done.probability > 0) == done.kept).all()  # kept is what can be drawn
+    assert ((done.probability > 0) == done.kept).all()  # `kept` marks what can be sampled
     assert done.kept_count == int(done.kept.sum()) >= 1
     assert done.kept_mass == pytest.approx(float(done.tempered[done.kept].double().sum()), abs=1e-9)
-    # Likeliest first, ties by lower id.
+    # Most probable first, ties by lower id.
     assert done.order.tolist() == sorted(range(len(logits)), key=lambda id: (-logits[id].item(), id))
     torch.testing.assert_close(by_id(done, done.tempered), probabilities(logits, settings.temperature))
     torch.testing.assert_close(by_id(done, done.raw), probabilities(logits))
-    # Renormalising keeps proportions.
+    # Renormalizing keeps proportions.
     torch.testing.assert_close(
         done.probability[done.kept] * done.kept_mass, done.tempered[done.kept].double(), rtol=1e-9, atol=0
     )
@@ -198,13 +198,13 @@ def test_what_always_holds_of_processed_probabilities(logits, settings):
 
 @given(any_logits, settings_)
 def test_the_cuts_are_what_their_definitions_say(logits, settings):
-    """Each rule in plain Python, over the tempered probabilities of the full vocabulary, then all of them together."""
+    """Each rule in plain Python over the tempered probabilities of the full vocabulary, then all of them together."""
     done = process(logits, settings)
     tempered = done.tempered.tolist()
     before, keep = 0.0, []
     for place, p in enumerate(tempered):
         close = abs(before - settings.top_p) < 2e-6 and settings.top_p < 1
-        assume(not close or place == 0)  # rounding decides there
+        assume(not close or place == 0)  # there, the result depends on rounding
         assume(settings.min_p == 0 or abs(p - settings.min_p * tempered[0]) > 2e-6 * tempered[0] or settings.min_p == 1)
         rules = (
             p > 0,
@@ -285,7 +285,7 @@ def test_cuts_break_ties_by_lower_id():
 
 
 def test_top_p_sums_the_full_vocabulary_whatever_top_k_cut():
-    # The first token is 40 % of all, so 0.5 needs the second too; of the two that top-k leaves, it would be 57 %.
+    # The first token has 40 %, so top-p 0.5 needs the second too; among the two that top-k keeps, it would have 57 %.
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     assert process(logits, SamplerSettings(top_k=2, top_p=0.5)).kept_count == 2
     assert process(logits, SamplerSettings(top_k=2, top_p=0.5)).probability.tolist() == pytest.approx(
@@ -335,7 +335,7 @@ def test_a_logit_too_large_for_e_to_the_logit_is_no_error():
     assert (row.exp_logit, row.raw_probability) == (INF, 1.0)
 
 
-# ── drawing ──
+# ── sampling ──
 
 
 @given(any_logits, settings_, st.floats(0, 1, exclude_max=True))
@@ -367,7 +367,7 @@ def test_draws_come_as_often_as_their_probabilities_say(logits, settings):
     counts = torch.zeros(len(logits))
     for i in range(n):
         counts[draw(done, (i + 0.5) / n)] += 1
-    # Each token owns an interval of u as long as its probability: a grid of n hits it p·n times, give or take one.
+    # Each token has an interval of u of length p: of a grid of n points, p·n ± 1 fall into it.
     assert (counts - by_id(done, done.probability) * n).abs().max() <= 1.001
 
 

@@ -1,4 +1,4 @@
-"""Texts from the network, against a server on this machine that cuts off, lies and refuses."""
+"""Downloading texts from a local server that truncates, sends wrong content and refuses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ RIGHT = hashlib.sha256(TEXT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """What it serves, and how badly."""
+    """The content to serve, and its faults."""
 
     text = TEXT
     mark: str | None = '"one"'
-    cuts: list[int]  # after how many bytes each of the next answers ends
+    cuts: list[int]  # number of bytes after which each of the next responses ends
     asked: list[str | None]  # the range of each request
 
     @property
@@ -95,7 +95,7 @@ def test_what_is_cut_off_is_gone_on_with(server: Server, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"cut off after 1,000 of 860,000 bytes.*goes on where"):
         downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
     assert not (tmp_path / "t.txt").exists() and server.asked == [None, "bytes=1000-"]
-    server.cuts = [5000, 7]  # brings something each time
+    server.cuts = [5000, 7]  # each attempt gets some bytes
     downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
     assert server.asked[2:] == ["bytes=1000-", "bytes=6000-", "bytes=6007-"]
     assert (tmp_path / "t.txt").read_bytes() == TEXT and names(tmp_path) >= {"t.txt"}

@@ -1,4 +1,4 @@
-"""Held-out loss against transformers' own, and bits per byte in closed form."""
+"""Held-out loss against transformers, and bits per byte in closed form."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_one_window_is_plain_cross_entropy() -> None:
 @given(st.integers(2, 120), st.integers(1, 16))
 @settings(max_examples=25)
 def test_every_token_once_with_half_a_context_before_it(length: int, context: int) -> None:
-    """Against each token's loss from a window of its own."""
+    """Compares with each token's loss in a window of its own."""
     gpt = model(context)
     ids = torch.randint(0, 30, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     found = evaluate(gpt, ids, lambda id: b"a")

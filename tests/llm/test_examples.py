@@ -1,4 +1,4 @@
-"""A sequence is its own labels; batches see every token once an epoch and need no state."""
+"""Training examples: a sequence is its own labels; batches contain every token once per epoch and need no state."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ sizes = st.tuples(st.integers(1, 12), st.integers(0, 100)).map(lambda p: (p[0], 
 @given(sizes, st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_an_epoch_deals_every_block_once(size: tuple[int, int], batch_size: int, seed: int) -> None:
     block, length = size
-    ids = np.arange(length, dtype=np.uint16)  # each id is its own place
+    ids = np.arange(length, dtype=np.uint16)  # each id is its position
     batches = Batches(ids, block, batch_size, seed)
     rows = []
     for number in range(-(-2 * batches.blocks // batch_size)):
         x, y = batches.batch(number)
         assert x.shape == y.shape == (batch_size, block) and x.dtype == y.dtype == torch.int64
-        assert torch.equal(y, x + 1)  # the token after
+        assert torch.equal(y, x + 1)  # the next token
         assert torch.equal(x, x[:, :1] + torch.arange(block)) and x.min() >= 0 and y.max() < length
         rows += x[:, 0].tolist()
     for epoch in (0, 1):
         starts = sorted(rows[epoch * batches.blocks : (epoch + 1) * batches.blocks])
-        assert np.diff(starts).tolist() == [block] * (batches.blocks - 1)  # side by side, none twice
+        assert np.diff(starts).tolist() == [block] * (batches.blocks - 1)  # adjacent blocks, none repeated
         missed = length - 1 - batches.blocks * block
-        assert missed < 2 * block  # nearly all of it is seen, whatever the length
+        assert missed < 2 * block  # nearly all tokens are used, for any length
 
 
 @given(sizes, st.integers(1, 5), st.integers(0, 100), st.integers(0, 50))
@@ -55,7 +55,7 @@ def test_the_order_changes_with_the_seed_and_the_epoch() -> None:
     orders = [tuple(b.batch(n)[0][:, 0].tolist()) for b in (one, two) for n in (0, 1)]
     assert len(set(orders)) == 4 and all(order != tuple(sorted(order)) for order in orders)
     first_tokens = {min(one.batch(n)[0][:, 0].tolist()) for n in range(40)}
-    assert first_tokens == set(range(11))  # every starting point comes up: no block's edge stays an edge
+    assert first_tokens == set(range(11))  # every offset occurs, so that block boundaries vary
 
 
 def test_too_few_ids_are_refused() -> None:
@@ -72,7 +72,7 @@ def test_rows_to_validate_on_are_spread_and_always_the_same(size: tuple[int, int
     starts = x[:, 0].tolist()
     assert starts == sorted(set(starts)) and starts[0] == 0
     if rows > 1 and length > block + 1:
-        assert int(y[-1, -1]) == length - 1  # to the very end
+        assert int(y[-1, -1]) == length - 1  # up to the last token
         gaps = np.diff(starts)
         assert gaps.max() - gaps.min() <= 1
     assert torch.equal(spread(ids, block, rows)[0], x)

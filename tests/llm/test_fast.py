@@ -1,4 +1,4 @@
-"""The fast training arithmetic against the plain model, in float32 and bf16."""
+"""The fast training implementation against the plain model, in float32 and bf16."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHAPES = [
     (GPTConfig(vocabulary=61, context=16, layers=1, heads=1, width=8), 16),
     (GPTConfig(vocabulary=300, context=40, layers=3, heads=4, width=48, inner=80, epsilon=1e-3), 33),
     (GPTConfig(vocabulary=97, context=20, layers=2, heads=6, width=36, tied=False), 20),
-    (GPTConfig(vocabulary=50, context=300, layers=1, heads=2, width=16), 290),  # blocks of queries
+    (GPTConfig(vocabulary=50, context=300, layers=1, heads=2, width=16), 290),  # several blocks of queries
 ]
 
 
 def model(config: GPTConfig) -> GPT:
     torch.manual_seed(1)
     made = GPT(config)
-    with torch.no_grad():  # fresh biases are zeros and fresh scales ones: give them something to get wrong
+    with torch.no_grad():  # initial biases are 0 and scales 1: randomize them, so that errors show
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return made
@@ -87,7 +87,7 @@ def test_in_bfloat16_it_errs_no_more_than_autocast(config: GPTConfig, length: in
     def error(which: Callable[[], torch.Tensor]) -> float:
         value, found = gradients(gpt, which)
         assert value == pytest.approx(float(loss.detach()), rel=1e-2)
-        errors(found, wanted)  # the dtypes
+        errors(found, wanted)  # checks the dtypes
         off = sum(float((found[n] - wanted[n]).square().sum()) for n in wanted)
         return (off / sum(float(g.square().sum()) for g in wanted.values())) ** 0.5
 
@@ -105,7 +105,7 @@ def test_head_and_loss_in_chunks(rows: int, vocabulary: int, chunk: int, scale: 
     wanted = torch.autograd.grad(loss * 3, (x, w))
     got = fast.head_loss(x, w, y, torch.float32, chunk=chunk)
     torch.testing.assert_close(got, loss, rtol=1e-5, atol=1e-5)
-    # Logits of some hundreds are rounded in their fifth place behind the point, and a row's gradient sums weights of that scale.
+    # Logits of several hundred have rounding errors near 1e-5, and a row's gradient sums weights of that scale.
     torch.testing.assert_close(torch.autograd.grad(got * 3, (x, w)), wanted, rtol=1e-4, atol=1e-5 * max(1.0, scale))
     with torch.no_grad():
         assert fast.head_loss(x, w, y, torch.float32, chunk=chunk) == got
@@ -120,7 +120,7 @@ def test_gradients_of_the_loss_are_fetched_once() -> None:
 
 
 def test_the_logits_of_a_batch_never_exist() -> None:
-    """Of 512 × 8,192 logits, only a chunk is there at a time."""
+    """Of 512 × 8,192 logits, only one chunk exists at a time."""
     x, w = torch.randn(512, 8, requires_grad=True), torch.randn(8192, 8, requires_grad=True)
     largest = 0
 
@@ -134,7 +134,7 @@ def test_the_logits_of_a_batch_never_exist() -> None:
 
     with Watch():
         fast.head_loss(x, w, torch.zeros(512, dtype=torch.int64), torch.bfloat16, chunk=1 << 16).backward()
-    assert largest <= 8192 * 8 * 4  # the weight's own gradient
+    assert largest <= 8192 * 8 * 4  # the weight's gradient
 
 
 @pytest.mark.parametrize("products", [None, torch.float32])

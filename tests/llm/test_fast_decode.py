@@ -1,4 +1,4 @@
-"""Weights laid down for reading: the same numbers in fp32, near ones in half and int8; and what they cost."""
+"""Weights laid out for decoding: equal logits in fp32, close ones in half and int8; and their memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NANO = lookup.find("nano").folder
 
 
 def logits(predictor: GPTPredictor, ids: list[int], parts: tuple[int, ...]) -> Tensor:
-    """(T, V), the ids fed in parts of these sizes, then one by one."""
+    """Returns logits (T, V), with the ids fed in parts of these sizes, then one by one."""
     rows, at = [], 0
     for size in (*parts, *[1] * len(ids)):
         if at < len(ids):
@@ -59,11 +59,11 @@ def test_nano_says_the_same(ids: list[int], plain: Tensor, weights: str, within:
     found = logits(fast_decode.predictor(checkpoint.load(NANO), weights), ids, parts)
     assert (found - plain).abs().max() < within
     best = plain.gather(-1, found.argmax(-1, keepdim=True))[:, 0]
-    assert (plain.amax(-1) - best).max() < 2 * within  # nearer ones may change places
+    assert (plain.amax(-1) - best).max() < 2 * within  # the order of closer ones may differ
 
 
 def test_half_weights_choose_the_same_in_the_text_that_nano_writes(ids: list[int]) -> None:
-    """Token by token; where two are nearer to each other than half may be off (0.02), either may win."""
+    """Compares token by token; if two logits are closer than half precision's error (0.02), either may win."""
     exact, half = (Window(fast_decode.predictor(checkpoint.load(NANO), weights), 4096) for weights in ("fp32", "half"))
     made, clear = list(ids), 0
     for _ in range(30):
@@ -101,11 +101,11 @@ def test_int8_products_are_those_of_its_rounded_weights(outputs: int, tokens: in
 def test_a_large_common_part_of_the_logits_costs_half_weights_no_digits() -> None:
     torch.manual_seed(0)
     weight, x = torch.randn(500, 64) * 0.05, torch.randn(1, 64)
-    weight += -90 * x / x.square().sum()  # every logit around −90, as in GPT-2
+    weight += -90 * x / x.square().sum()  # shifts all logits to about −90, as in GPT-2
     exact = x @ weight.T
     assert exact.mean() < -80
     assert (fast_decode.Half(weight, centre=True)(x) - exact).abs().max() < 2e-2
-    assert (fast_decode.Half(weight)(x) - exact).abs().max() > 2e-2  # why
+    assert (fast_decode.Half(weight)(x) - exact).abs().max() > 2e-2  # without centring, the error is larger
 
 
 def test_fp32_keeps_gradients() -> None:

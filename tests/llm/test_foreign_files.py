@@ -1,4 +1,4 @@
-"""Files that others made: what is no regular file, too large, or no sane JSON is told in one line, and nothing waits for it."""
+"""Foreign files: special files, too large files and invalid JSON give one line of error, and reading never blocks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put(path: Path, kind: str) -> Path:
         os.truncate(path, 20 << 30)
     else:
         here = Path.cwd()
-        os.chdir(path.parent)  # a socket's path may not be long
+        os.chdir(path.parent)  # the path of a socket has a length limit
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)
         os.chdir(here)
@@ -80,7 +80,7 @@ def test_a_file_that_is_swapped_for_a_pipe_after_the_first_look(
 
 
 def test_a_file_whose_size_the_system_does_not_tell(tmp_path: Path) -> None:
-    (tmp_path / "x").symlink_to("/proc/self/smaps")  # a regular file of 0 bytes, by its own account
+    (tmp_path / "x").symlink_to("/proc/self/smaps")  # a regular file that reports a size of 0 bytes
     with pytest.raises(UserError, match=r"over the 100 that"):
         read_foreign(tmp_path / "x", 100)
 
@@ -105,7 +105,7 @@ def test_json_that_costs_more_than_it_says(text: str, said: str, tmp_path: Path)
 
 
 def test_json_of_a_large_tokenizer_is_read(tmp_path: Path) -> None:
-    """As many values as the largest known one has, and as deep as any."""
+    """JSON with as many values as the largest known tokenizer, and as deeply nested as any."""
     deep: object = 1
     for _ in range(99):
         deep = [deep]
@@ -117,7 +117,7 @@ def test_json_of_a_large_tokenizer_is_read(tmp_path: Path) -> None:
 
 
 def readers(folder: Path) -> dict[str, object]:
-    """Everything here that opens a file of the user's, as a call for the file `x` in `folder`."""
+    """Returns every function that opens a user's file, as a call for the file `x` in `folder`."""
     return {
         "text": lambda: read_text(folder / "x"),
         "weights": lambda: read_header(folder / "x"),
@@ -155,7 +155,7 @@ def test_a_card_that_is_a_pipe_is_no_card(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_memory_is_told_in_one_line(tmp_path: Path) -> None:
-    """Weights that the machine would hold, and this process may not: both figures, before anything is read."""
+    """Weights that fit the machine but not this process's limit: the line has both numbers, before anything is read."""
     from tui_llm.common import memory
     from tui_llm.llm.model import checkpoint
     from tui_llm.llm.model.model import GPT

@@ -1,4 +1,4 @@
-"""Generation: reproducible draws, one at a time or all at once."""
+"""Generation: reproducible samples, one at a time or streamed."""
 
 import math
 from itertools import islice
@@ -17,7 +17,7 @@ VOCABULARY = 20
 
 
 def model(ids):
-    """Logits that depend on all the ids, as a model's do."""
+    """Returns logits that depend on all ids, as a model's do."""
     seed = 0
     for id in ids:
         seed = (seed * 31 + id + 1) % 2**31
@@ -35,7 +35,7 @@ def test_u_is_in_range_and_stateless(seed, index):
 
 
 def test_u_never_changes_from_version_to_version():
-    # By hand: the first 53 bits of sha256("tui-llm 1 0"), of sha256("tui-llm 1 1"), …
+    # Computed separately: the first 53 bits of sha256("tui-llm 1 0"), of sha256("tui-llm 1 1"), …
     assert [uniform(1, 0), uniform(1, 1), uniform(-7, 12345)] == [
         0.8361671139712422,
         0.917491196129297,
@@ -48,7 +48,7 @@ def test_u_is_spread_evenly_and_unrelated_from_one_index_or_seed_to_the_next():
         torch.tensor([uniform(0, i) for i in range(4000)], dtype=torch.float64),
         torch.tensor([uniform(s, 0) for s in range(4000)], dtype=torch.float64),
     ):
-        # Kolmogorov–Smirnov: the largest distance from the diagonal stays under 1.95/√n but for one time in 1,000.
+        # Kolmogorov–Smirnov: the largest distance from the diagonal exceeds 1.95/√n with probability 1/1,000.
         n = len(numbers)
         distance = (numbers.sort().values - (torch.arange(n) + 0.5) / n).abs().max()
         assert distance < 1.95 / math.sqrt(n)
@@ -81,7 +81,7 @@ def test_greedy_takes_the_largest_logit_and_needs_no_u():
     steps = list(generate(model, [1, 2], SamplerSettings(0), seed=1, count=12))
     assert [step.id for step in steps] == expected
     assert all(step.u is None and step.probability == 1 and step.rank == 1 for step in steps)
-    assert all(0 < step.raw_probability < 1 for step in steps)  # the model's own stay in sight
+    assert all(0 < step.raw_probability < 1 for step in steps)  # the model's unmodified probabilities are kept
     assert ids_of(SamplerSettings(0), seed=2) == expected
     assert ids_of(SamplerSettings(top_k=1)) == ids_of(SamplerSettings(top_p=0)) == expected
 
@@ -121,7 +121,7 @@ def test_it_stops_when_told_before_asking_the_model_again():
     assert asked[2] == [1, steps[0].id, steps[1].id]
     assert list(generate(counting, [1], SamplerSettings(), seed=1, count=0)) == []
     assert len(list(islice(generate(counting, [1], SamplerSettings(), seed=1, count=10**9), 2))) == 2
-    assert len(asked) == 5  # nothing is computed ahead of the reader
+    assert len(asked) == 5  # nothing is computed before it is requested
 
 
 def test_the_callers_ids_stay_as_they_were():

@@ -1,4 +1,4 @@
-"""Finding models by name, path and run; names from outside stay names."""
+"""Finding models by name, path and run; names from outside are never paths."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_run_without_a_checkpoint() -> None:
 @pytest.mark.parametrize("name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"])
 def test_what_is_no_model(name: str) -> None:
     if name == "/":
-        assert lookup.find(name).kind == "folder"  # a folder; opening it says that it has no config.json
+        assert lookup.find(name).kind == "folder"  # found as a folder; opening it reports that config.json is missing
         return
     with pytest.raises(UserError):
         lookup.find(name)

@@ -1,4 +1,4 @@
-"""What each head looked at and what each block would predict, against the model's own layers and transformers'."""
+"""Attention weights and logit lens, against the model's own layers and transformers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SHAPES = ((2, 2, 16), (3, 4, 32), (1, 1, 8))
 def small(layers: int, heads: int, width: int, seed: int = 0) -> GPT:
     torch.manual_seed(seed)
     model = GPT(GPTConfig(vocabulary=50, context=24, layers=layers, heads=heads, width=width)).eval()
-    for parameter in model.parameters():  # biases and LayerNorms with something in them, and attention that is not flat
+    for parameter in model.parameters():  # nonzero biases, LayerNorm scales other than 1, and non-uniform attention
         torch.nn.init.normal_(parameter, std=0.5)
     return model
 
 
 def rows(traced: inside.Trace, tokens: int) -> torch.Tensor:
-    """(N, H, T, T): every token's row, with zeros where it cannot see."""
+    """Returns the attention (N, H, T, T): every token's row, with zeros at masked positions."""
     pad = torch.nn.functional.pad
     return torch.stack([pad(inside.attention(traced, at), (0, tokens - at - 1)) for at in range(tokens)], dim=2)
 
@@ -42,7 +42,7 @@ def test_the_weights_on_the_values_give_what_the_layer_gives(shape: tuple[int, i
             x = block.norm1(traced.residuals[layer])
             _, _, values = inside.projections(block.attention, x)
             mixed = (weights[layer] @ values).transpose(0, 1).reshape(len(ids), -1)
-            # Small sums of products up to 100: float32 leaves them 1e-5 and more apart where they are added in another order.
+            # Small sums of products up to 100: in float32, another order of addition changes them by 1e-5 or more.
             assert torch.allclose(block.attention.out(mixed), block.attention(x[None])[0], atol=1e-4)
 
 
@@ -62,7 +62,7 @@ def test_attention_and_streams_equal_transformers(shape: tuple[int, int, int], t
         theirs = reference(ids[None], output_attentions=True, output_hidden_states=True)
     traced = inside.trace(model, ids.tolist())
     assert torch.allclose(rows(traced, len(ids)), torch.cat(theirs.attentions), atol=1e-5)
-    for layer in range(layers):  # their last one has been through the final LayerNorm already
+    for layer in range(layers):  # transformers' last hidden state already has the final LayerNorm applied
         assert torch.allclose(traced.residuals[layer], theirs.hidden_states[layer][0], atol=1e-4)
     looked = inside.lens(model, traced, 7)
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def test_the_lens_ends_in_the_logits_exactly(shape: tuple[int, int, int]) -> Non
 @given(st.lists(st.integers(0, 49), min_size=1, max_size=24), st.integers(0, 23))
 @settings(max_examples=25)
 def test_any_text_any_token(ids: list[int], at: int) -> None:
-    """A token's attention is a distribution over the tokens up to itself, and what comes later changes nothing."""
+    """A token's attention is a distribution over the tokens up to itself, and later tokens do not change it."""
     at %= len(ids)
     model = small(2, 2, 8)
     whole, start = inside.trace(model, ids), inside.trace(model, ids[: at + 1])

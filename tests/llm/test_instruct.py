@@ -1,4 +1,4 @@
-"""Fine-tuning on instruction–answer pairs: the loss, and its gradient, are of the answers alone."""
+"""Fine-tuning on instruction–answer pairs: the loss and its gradient come from the answers' tokens alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_gradient_on_instruction_tokens_is_zero() -> None:
     assert logits.grad is not None
     counted = targets != IGNORE
     assert torch.equal(logits.grad[~counted], torch.zeros_like(logits.grad[~counted]))
-    # where it counts, it is p − y, shared among the answers' tokens
+    # p − y, divided by the number of the answers' tokens
     expected = (logits.softmax(-1) - F.one_hot(targets.clamp(min=0), 11))[counted] / counted.sum()
     torch.testing.assert_close(logits.grad[counted], expected)
 

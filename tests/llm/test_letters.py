@@ -1,4 +1,4 @@
-"""Letters counted across tokens: the sum is the text's own count, wherever the tokens are cut."""
+"""Counting letters across tokens: the sum is the count in the text, wherever the token boundaries are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_strawberry() -> None:
 
 
 def test_a_letter_that_is_cut() -> None:
-    found = count([b"caf\xc3", b"\xa9 e\xcc", b"\x81"], "é")  # é, and e with an accent of its own
+    found = count([b"caf\xc3", b"\xa9 e\xcc", b"\x81"], "é")  # precomposed é, and e with a combining accent
     assert (found.total, found.inside, found.split) == (2, (1, 1, 0), 2)
-    assert count(["👩\u200d👧".encode()], "👩").total == 0  # a family is one character
+    assert count(["👩\u200d👧".encode()], "👩").total == 0  # a family emoji is one grapheme
 
 
 @given(st.text("abRr é漢\u0301", max_size=40).map(str.encode), st.lists(st.integers(0, 80), max_size=8))

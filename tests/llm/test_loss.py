@@ -1,4 +1,4 @@
-"""The loss, against torch's cross-entropy, its autograd and closed forms."""
+"""The loss, against torch's cross-entropy, its autograd, and closed forms."""
 
 import math
 
@@ -17,7 +17,7 @@ value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, 1.0, -80.0, 80.0])
 
 @st.composite
 def problems(draw):
-    """logits (T, V) and targets (T,)"""
+    """Generates logits (T, V) and targets (T,)."""
     rows, vocabulary = draw(st.integers(1, 5)), draw(st.integers(1, 12))
     logits = [draw(st.lists(value, min_size=vocabulary, max_size=vocabulary)) for _ in range(rows)]
     targets = draw(st.lists(st.integers(0, vocabulary - 1), min_size=rows, max_size=rows))

@@ -1,4 +1,4 @@
-"""What the machine can do: measured once, kept, and never taken for another machine's."""
+"""The machine's peak: measured once, saved, and never used for another machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_rates_are_operations_and_bytes_a_second(monkeypatch: pytest.MonkeyPatch
 
     def timed(work: object, device: torch.device) -> float:
         made.append(work)
-        return 0.125  # long enough that no larger matrix is tried
+        return 0.125  # slow enough that no larger matrix is tried
 
     monkeypatch.setattr(machine, "_timed", timed)
     found = machine.measure(CPU)
@@ -72,7 +72,7 @@ def test_what_a_busy_machine_gave_is_bettered(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(machine, "_products", lambda *_: rates["now"])
     monkeypatch.setattr(machine, "_memory", lambda _: [rates["now"], rates["now"]])
     with monkeypatch.context() as patch:
-        patch.setattr(machine.time, "process_time", lambda: 0.0)  # the processor was another's
+        patch.setattr(machine.time, "process_time", lambda: 0.0)  # as if other processes used the CPU
         assert not machine.measure(CPU).quiet
         rates["now"] = 50.0
         assert machine.measure(CPU) == dataclasses.replace(machine.measure(CPU), fp32=100.0, quiet=False)
@@ -81,8 +81,8 @@ def test_what_a_busy_machine_gave_is_bettered(monkeypatch: pytest.MonkeyPatch) -
     found = machine.machine(CPU)
     assert found.quiet and found.fp32 == 200 and machine.known(CPU) == found
     rates["now"] = 150.0
-    assert machine.machine(CPU) == found  # not again
-    assert machine.measure(CPU).fp32 == 150  # but where someone asks for it
+    assert machine.machine(CPU) == found  # not measured again
+    assert machine.measure(CPU).fp32 == 150  # measured again on request
 
 
 def test_a_device_without_such_products_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Our GPT-2 against transformers', on random weights of several shapes."""
+"""The GPT-2 implementation against transformers', on random weights of several shapes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def theirs(config: GPTConfig) -> GPT2LMHeadModel:
             tie_word_embeddings=config.tied, bos_token_id=0, eos_token_id=0,
         )
     ).eval()  # fmt: skip
-    with torch.no_grad():  # biases are made as zeros: give them something to get wrong
+    with torch.no_grad():  # initial biases are 0: randomize them, so that errors show
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
@@ -71,7 +71,7 @@ def test_loss_equals_transformers() -> None:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
 @settings(deadline=None, max_examples=30)
 def test_a_cache_changes_nothing(parts: list[int]) -> None:
-    """Fed whole, or in any parts through the cache: the same logits."""
+    """Ids fed at once or in any parts through the KV cache give the same logits."""
     torch.manual_seed(2)
     model = GPT(GPTConfig(vocabulary=50, context=72, layers=2, heads=2, width=16)).eval()
     ids = torch.randint(0, 50, (1, sum(parts)))
@@ -108,7 +108,7 @@ def test_parameters_are_counted_right(config: GPTConfig) -> None:
 
 
 def test_published_sizes() -> None:
-    """124M and 1.5 B, as published (the paper's 117M was a miscount that OpenAI corrected)."""
+    """124M and 1.5B parameters, as published (the paper's 117M was a miscount that OpenAI corrected)."""
     assert GPTConfig().parameters() == 124_439_808
     assert GPTConfig(layers=48, heads=25, width=1600).parameters() == 1_557_611_200
     tiny = dataclasses.replace(SHAPES[0], width=4)
@@ -116,7 +116,7 @@ def test_published_sizes() -> None:
 
 
 def test_fresh_weights_know_nothing() -> None:
-    """Before training the loss is about ln V: the logits are nearly alike."""
+    """Before training, the loss is about ln V: the prediction is nearly uniform."""
     torch.manual_seed(4)
     config = GPTConfig(vocabulary=500, context=32, layers=2, heads=2, width=64)
     ids = torch.randint(0, 500, (4, 33))

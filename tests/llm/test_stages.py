@@ -1,4 +1,4 @@
-"""Repetition penalty and the stages between logit and probability, against transformers and torch's own functions."""
+"""Repetition penalty and the stages between logit and probability, against transformers and torch."""
 
 from __future__ import annotations
 

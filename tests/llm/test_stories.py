@@ -1,4 +1,4 @@
-"""The grammar's entropy: against an enumeration of all stories of a small one, and against what is written."""
+"""The grammar's entropy, against an enumeration of all stories of a small grammar, and against generated stories."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_what_makes_it_readable_in_one_way_only() -> None:
 
 
 class Script(random.Random):
-    """Makes every combination of draws, one after the other, in place of random ones."""
+    """Enumerates every combination of choices in place of random ones."""
 
     def __init__(self) -> None:
         super().__init__(0)
-        self.path: list[tuple[int, int]] = []  # (taken, of how many)
+        self.path: list[tuple[int, int]] = []  # (choice, number of choices)
         self.at = 0
         self.probability = 1.0
 
@@ -93,13 +93,13 @@ def test_entropy_and_tokens_against_an_enumeration_of_all_stories(monkeypatch: p
 
 @pytest.mark.parametrize("tokenizer", [BYTE, NANO], ids=["byte", "nano"])
 def test_what_is_written_costs_the_floor(tokenizer: corpus.Tokenizer) -> None:
-    """−ln p of the whole grammar's stories, per token, comes to the floor: within four standard errors, which are small."""
+    """The mean −ln p per token of generated stories equals the floor within four standard errors."""
     written = some(8000)
     costs = [-stories.log_probability(one) for one in written]
     tokens = [len(tokenizer.encode(one)) + 1 for one in written]
     floor = stories.floor(tokenizer.encode)
     assert floor is not None
-    # The error of a ratio of means (Cochran 1977, §2.11).
+    # The standard error of a ratio of means (Cochran 1977, §2.11).
     rest = [cost - floor * count for cost, count in zip(costs, tokens, strict=True)]
     error = statistics.stdev(rest) / math.sqrt(len(rest)) / statistics.mean(tokens)
     assert error < 0.003 * floor
@@ -129,12 +129,15 @@ def test_the_seed_decides() -> None:
 
 
 def test_the_corpus_is_pinned_and_what_is_held_out_is_new() -> None:
-    """The same five million bytes everywhere: else `corpora._STORIES` needs another hash, and runs another corpus."""
+    """The same five million bytes on every machine.
+
+    If they change, `corpora._STORIES` needs a new hash, and runs have another corpus.
+    """
     file = corpora.named("stories")
     made = corpus.load(["stories"], BYTE, 0.05, block_size=64)
     assert file.stat().st_size == 5_000_204 and hashlib.sha256(file.read_bytes()).hexdigest() == corpora._STORIES[2]
     learned, held = (BYTE.decode(part.tolist()).split(END_OF_TEXT) for part in (made.train, made.validation))
-    held = held[1:-1]  # the first one is the end of a story that training began
+    held = held[1:-1]  # the first one is the rest of a story that begins in the training part
     assert len(held) > 500 and not set(held) & set(learned)
     assert all(stories.log_probability(one) > -math.inf for one in held)
     assert made.floor == stories.floor(BYTE.encode) and made.floor < made.unigram_entropy

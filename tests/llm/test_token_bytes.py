@@ -1,4 +1,4 @@
-"""Bytes to text where a token needn't be whole characters, against Python's own UTF-8 decoder."""
+"""Converting bytes to text where a token need not contain whole characters, against Python's UTF-8 decoder."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tui_llm.llm.tokens.token_bytes import TextStream, pieces, token_text
 
-# Bytes that are nearly UTF-8: whole characters, their fragments and what UTF-8 forbids (overlong forms, surrogates).
+# Near-valid UTF-8: whole characters, fragments of them, and invalid sequences (overlong forms, surrogates).
 whole = [b"a", b" cat", "é".encode(), "€".encode(), "😀".encode(), b""]
 broken = [b"\xe2", b"\x82", b"\xac", b"\xf0", b"\x9f\x98", b"\x80", b"\xf5", b"\xff"]
 forbidden = [b"\xc0\x80", b"\xed\xa0\x80", b"\xe0\x80", b"\xf4\x90"]
@@ -16,14 +16,14 @@ many_bytes = st.lists(fragment | st.binary(max_size=4), max_size=12).map(b"".joi
 
 @st.composite
 def tokens(draw):
-    """A byte string, cut anywhere."""
+    """Generates a byte string, split anywhere."""
     data = draw(many_bytes)
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=10)))
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
 def reference(data: bytes) -> str:
-    """Python keeps each undecodable byte 0xNN as the lone surrogate U+DCNN."""
+    """Decodes with Python: each undecodable byte 0xNN becomes the lone surrogate U+DCNN."""
     decoded = data.decode("utf-8", "surrogateescape")
     return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in decoded)
 
@@ -46,9 +46,9 @@ def character_spans(data: bytes) -> list[tuple[int, int]]:
         (b"\xe2\x82\xac", "€"),
         (b"a\xe2\x82", "a<0xE2><0x82>"),
         (b"\xff\xe2\x82\xacb", "<0xFF>€b"),
-        (b"\xed\xa0\x80", "<0xED><0xA0><0x80>"),  # a surrogate, which UTF-8 forbids
+        (b"\xed\xa0\x80", "<0xED><0xA0><0x80>"),  # a surrogate, invalid in UTF-8
         (b"\xc0\xaf", "<0xC0><0xAF>"),  # `/`, overlong
-        (b"\x1b", "\x1b"),  # a valid character: the gate is elsewhere
+        (b"\x1b", "\x1b"),  # a valid character, made safe elsewhere (`display.visible`)
     ],
 )
 def test_token_text(data, text):
@@ -94,7 +94,7 @@ def test_a_stream_gives_the_same_text_and_never_half_a_character(parts):
     for part in parts:
         so_far += stream.feed(part)
         fed += part
-        # All has come out but what may still be completed: at most three bytes.
+        # Everything has been returned except an incomplete character of at most three bytes.
         held = [fed[max(len(fed) - size, 0) :] if size else b"" for size in range(4)]
         assert token_text(fed) in [so_far + token_text(rest) for rest in held]
     assert so_far + stream.flush() == token_text(b"".join(parts))
@@ -108,4 +108,4 @@ def test_a_stream_gives_a_character_with_its_last_byte():
     assert stream.feed(b"\xf0\x9f") == ""
     assert stream.flush() == "<0xF0><0x9F>"
     assert stream.flush() == ""
-    assert stream.feed(b"\xac") == "<0xAC>"  # nothing of before the flush is left
+    assert stream.feed(b"\xac") == "<0xAC>"  # no state is left from before the flush

@@ -1,4 +1,4 @@
-"""Vocabularies against tiktoken's and transformers' own."""
+"""Vocabularies, against tiktoken and transformers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NANO = REPOSITORY / "models" / "nano"
 
 
 def mixed_text(size: int = 200_000) -> str:
-    """Prose, code, many scripts, emoji, white space of all kinds, digits: what vocabularies trip over."""
+    """Returns prose, code, many scripts, emoji, all kinds of white space, and digits."""
     import pydoc_data.topics
 
     prose = "\n".join(pydoc_data.topics.topics.values())
@@ -50,7 +50,7 @@ def nano() -> tk.BPETokenizer:
 
 
 def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> None:
-    text = mixed_text().replace("<|endoftext|>", "")  # transformers always takes it as the special token
+    text = mixed_text().replace("<|endoftext|>", "")  # transformers always parses it as the special token
     reference = GPT2Tokenizer.from_pretrained(NANO)
     ids = nano.encode(text)
     assert ids == reference.encode(text)
@@ -62,7 +62,7 @@ def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> 
     reason="GPT-2's vocabulary is not on this machine",
 )
 def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
-    """tiktoken's file → vocab.json + merges.txt → our tokenizer: the ids of tiktoken's own encoding."""
+    """tiktoken's file → vocab.json + merges.txt → our tokenizer: the ids equal those of tiktoken's own encoding."""
     source = REPOSITORY.parent / "shared/vocab/gpt2.tiktoken"
     catalog.load_named.cache_clear()
     if source.is_file():
@@ -88,7 +88,7 @@ def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
     assert ours.end_of_text == gpt2.end_of_text == 50256
     assert GPT2Tokenizer.from_pretrained(tmp_path).encode("Hello 🙂 world") == ours.encode("Hello 🙂 world")
     alone = sum(1 for id in range(50257) if _is_not_utf8(ours.token_bytes(id)))
-    assert alone == 344  # as DESIGN counts them
+    assert alone == 344  # number of GPT-2's tokens that are not valid UTF-8
 
 
 def _is_not_utf8(data: bytes) -> bool:
@@ -135,19 +135,19 @@ def test_special_tokens_typed_are_text(nano: tk.BPETokenizer) -> None:
 
 def test_half_characters() -> None:
     assert tokens_text.clean("a\ud83d") == "a\ufffd"
-    assert tokens_text.clean("\ud83d\ude42") == "🙂"  # two halves that belong together are joined
+    assert tokens_text.clean("\ud83d\ude42") == "🙂"  # a surrogate pair is joined
     assert tokens_text.clean("ordinary") == "ordinary"
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "ab", "\n", "é", "🙂", "1", "a b"])
 def test_a_megabyte_in_one_line(nano: tk.BPETokenizer, unit: str) -> None:
-    """No stack overflow, no quadratic time (the test's own time limit would end it), and the text comes back."""
+    """No stack overflow, no quadratic time (the tests' timeout would end it), and decoding returns the text."""
     text = unit * (1_000_000 // len(unit))
     assert nano.decode(nano.encode(text)) == text
 
 
 def test_ids_that_differ_from_ranks(tmp_path: Path, nano: tk.BPETokenizer) -> None:
-    """A vocabulary may number its tokens in any order, as the tokenizers library does with special tokens first."""
+    """A vocabulary may assign ids in any order; the tokenizers library puts special tokens first."""
     vocab = json.loads((NANO / "vocab.json").read_text())
     shifted = {token: (id + 1) % len(vocab) for token, id in vocab.items()}
     (tmp_path / "vocab.json").write_text(json.dumps(shifted))
@@ -255,7 +255,7 @@ def test_word_vocabulary_counts_distinct_words() -> None:
 
 
 def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Path) -> None:
-    """Its merges make the pieces that the library itself makes, and the last id is the special token."""
+    """Its merges tokenize like the library itself, and the last id is the special token."""
     from tokenizers import ByteLevelBPETokenizer
 
     text = tmp_path / "text.txt"
@@ -279,13 +279,13 @@ def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
 
 
 def test_words_of_any_length_are_learned_from(tmp_path: Path) -> None:
-    """A word is merged in time that grows with its length squared: a long one is handed over in pieces, others as they are."""
+    """Merging a word takes quadratic time, so long words are split before training; others are not changed."""
     ordinary = "One endless line, with 12 words.  And spaces, \t and (brackets) " * 100 + "\n"
     assert train_bpe._documents(ordinary, True)[0] == [ordinary]
     for text in ("字" * 5000, " " * 5000, ordinary + "x" * 5000 + " and on" + "\u3000" * 3000 + "end"):
         pieces, _ = train_bpe._documents(text, False)
         assert "".join(pieces) == text and all(len(piece) <= 2000 for piece in pieces if piece != ordinary)
-    # White space stays before its word, where the pattern finds it: what is cut is counted as in the whole line.
+    # Splits keep white space before its word, as the pattern does, so that the counts equal those of the whole line.
     pieces, _ = train_bpe._documents(ordinary.strip() + "x" * 5000, False)
     whole = tk.GPT2_PATTERN
     words = [word for piece in pieces[:-6] for word in regex.findall(whole, piece)]

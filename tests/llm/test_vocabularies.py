@@ -1,4 +1,4 @@
-"""Vocabularies from other people's files and packages, and those that are learned."""
+"""Vocabularies from foreign files and packages, and trained ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tui_llm.llm.tokens.text import END_OF_TEXT
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "The cat's 1st mat, naïve 東京 👩‍👩‍👧!\n\n  two  spaces"
-GPT2 = Path(__file__).resolve().parents[3] / "shared/vocab/gpt2.tiktoken"  # beside the checkout
+GPT2 = Path(__file__).resolve().parents[3] / "shared/vocab/gpt2.tiktoken"  # next to the checkout
 
 
 def refused(path: Path, name: str | None = "mine") -> str:
@@ -40,7 +40,7 @@ def refused(path: Path, name: str | None = "mine") -> str:
 
 
 def library_file(folder: Path, **changes: Any) -> Path:
-    """nano's vocabulary as the tokenizers library writes it."""
+    """nano's vocabulary as written by the tokenizers library."""
     from tokenizers import ByteLevelBPETokenizer
 
     made = ByteLevelBPETokenizer(str(NANO / "vocab.json"), str(NANO / "merges.txt"))
@@ -114,7 +114,7 @@ def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
 
 
 class Package:
-    """What importlib says of a package whose files lie in `folder`."""
+    """A fake of importlib's information about a package whose files are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.locate_file = folder.joinpath
@@ -139,7 +139,7 @@ def test_gpt2_from_a_package_and_from_every_kind_of_file(tmp_path: Path, monkeyp
     assert catalog.load_named("gpt2").size == 50257
     assert catalog.vocabulary_file("gpt2").read_bytes() == data
     catalog.vocabulary_file("gpt2").unlink()
-    assert add_vocabulary.add(bpe)[0] == "gpt2"  # by its content, whatever it is called
+    assert add_vocabulary.add(bpe)[0] == "gpt2"  # recognized by its content, not its file name
     catalog.vocabulary_file("gpt2").unlink()
     bpe.write_text("#version: 0.2\n" + written.replace("h e\n", "e h\n", 1), encoding="utf-8")
     catalog.load_named.cache_clear()
@@ -162,7 +162,7 @@ def test_a_package_with_another_content_is_not_taken(tmp_path: Path, monkeypatch
 
 
 def learn(text: str, count: int) -> list[tuple[bytes, bytes]]:
-    """Byte-pair encoding as Sennrich et al. (2016) wrote it down: count pairs in words, merge the most frequent, again."""
+    """Byte-pair encoding as in Sennrich et al. (2016): count the pairs in words, merge the most frequent, repeat."""
     words = Counter(tuple(bytes([b]) for b in w.encode()) for w in regex.findall(tk.GPT2_PATTERN, text))
     merges: list[tuple[bytes, bytes]] = []
     while len(merges) < count:

@@ -1,4 +1,4 @@
-"""A case, and whether it ended rightly."""
+"""A test case, and whether its outcome is correct."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 
 from tests.mutations.forked import CPU, Ending
 
-MEMORY = 1 << 30  # bytes over what the untouched files take
+MEMORY = 1 << 30  # bytes more than for the original files
 _RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`words` are the command line's, of which `plain` is what is said of the untouched files; or `call` is what is called
-    instead. `same`: the change must not matter. `check` gets the answer, where there is one, and says what is wrong."""
+    """A call with mutated files.
+
+    `words` are the command line's; `plain` are those for the original files. Or `call` is called instead. `same`: the
+    mutation must not change the result. `check` receives the answer, if there is one, and returns what is wrong with
+    it.
+    """
 
     name: str
     words: tuple[str, ...] = ()
@@ -28,7 +32,7 @@ class Case:
 
 
 def fault(case: Case, ending: Ending, base: Ending | None) -> str:
-    """Why `ending` is no right one; empty where it is. `base` is that of the untouched files."""
+    """Returns why `ending` is not correct; empty if it is. `base` is the outcome for the original files."""
     told = (ending.err or ending.out).strip()[-400:]
     if ending.hung:
         return f"hangs after {ending.cpu:.1f} s of CPU"

@@ -1,4 +1,4 @@
-"""What is done to files: to bytes, to JSON, to safetensors and GGUF headers, and to what kind of file stands there."""
+"""Mutations of bytes, JSON, safetensors and GGUF headers, and of the kind of file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = (
 
 
 def json_change(draw: random.Random, value: Any) -> Any:
-    """`value`, with something in it changed: a value, a key, a type, a depth. May change it in place."""
+    """Returns `value` with one change: of a value, a key, a type or a depth. May change it in place."""
     holders: list[tuple[Any, Any]] = []
 
     def walk(one: Any, depth: int = 0) -> None:
@@ -35,7 +35,7 @@ def json_change(draw: random.Random, value: Any) -> Any:
     walk(value)
     if not holders or draw.random() < 0.03:
         return draw.choice(ABSURD)
-    # Near the top more often: a vocabulary has thousands of leaves that all mean the same.
+    # Prefer the top levels: a vocabulary has thousands of equivalent leaves.
     holder, key = holders[min(draw.randrange(len(holders)), draw.randrange(len(holders)), draw.randrange(len(holders)))]
     act = draw.randrange(6)
     if act <= 2:
@@ -115,7 +115,7 @@ KINDS = (
 
 
 def other_kind(draw: random.Random, path: Path, kind: str | None = None) -> str:
-    """Something else in the place of the file at `path`; returns which."""
+    """Replaces the file at `path` by another kind of file; returns which."""
     kind = kind or draw.choice(KINDS)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -134,7 +134,7 @@ def other_kind(draw: random.Random, path: Path, kind: str | None = None) -> str:
         os.truncate(path, 20 << 30 if kind == "sparse" else 1 << 40)
     elif kind == "socket":
         here = Path.cwd()
-        os.chdir(path.parent)  # a socket's path may not be long
+        os.chdir(path.parent)  # the path of a socket has a length limit
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)
         os.chdir(here)
@@ -164,7 +164,7 @@ def write_header(path: Path, header: dict[str, Any] | str, data: bytes) -> None:
 
 
 def change_weights(draw: random.Random, path: Path) -> str:
-    """Something of a safetensors file; returns what."""
+    """Mutates a safetensors file; returns what was changed."""
     act = draw.choice(("shape", "shape", "dtype", "offsets", "swap", "drop", "rename", "overlap", "extra", "twice", "length", "bytes", "json", "data", "many", "values"))  # fmt: skip
     header, data = header_of(path)
     names = [name for name in header if name != "__metadata__"]

@@ -1,4 +1,4 @@
-"""Mutated texts: evaluated, tokenised for training, learned a vocabulary from, read as pairs, counted; and trees of text."""
+"""Mutated texts and folders: evaluated, tokenized for training, used to train a vocabulary, read as pairs, counted."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
     if use == "load":
         return Case(f"load {what}", call=_load(path, bases))
     if use == "evaluate" and path.is_file() and 200_000 < path.stat().st_size < 1 << 26:
-        os.truncate(path, 200_000)  # how long a model takes is not asked here
-    same = what in ("BOM", "CRLF")  # the text is the same: so is its loss
+        os.truncate(path, 200_000)  # a short text: the model's speed is not under test
+    same = what in ("BOM", "CRLF")  # the decoded text is the same, and so must be its loss
     if use == "evaluate":
         words = ("evaluate", str(path), "--model", str(bases / "gpt2"), "--json")
         check = _as_before(bases) if same else None
@@ -97,7 +97,7 @@ def _main(words: list[str]) -> int:
 
 
 def _told(work: Callable[[], dict[str, Any]]) -> Callable[[], int]:
-    """`work`'s answer as JSON; a `UserError` as the command line says it."""
+    """Prints the result of `work` as JSON; a `UserError` as the command line does."""
 
     def call() -> int:
         from tui_llm.common.display import visible
@@ -194,7 +194,7 @@ def _rewritten(draw: random.Random, act: str, data: bytes) -> bytes:
 
 
 def _folder(draw: random.Random, path: Path, data: bytes) -> str:
-    """A folder with the text in it, and something else beside."""
+    """Replaces the file by a folder with the text and something else."""
     path.unlink()
     path.mkdir()
     (path / "text.txt").write_bytes(data)

@@ -1,4 +1,7 @@
-"""Runs a call in a forked child of this process, which has imported everything: limits, exit status, output, CPU, memory."""
+"""Runs a call in a forked child: limits, exit status, output, CPU, memory.
+
+The parent has imported everything, so that the child starts fast.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPU = 10  # seconds
-ROOM = (
-    3 << 30
-)  # bytes of address space over this process's: what takes more is stopped, before the machine is in trouble
-_IDLE = 20.0  # seconds without any CPU time after which a sleeping child is taken to hang
+ROOM = 3 << 30  # bytes of address space beyond this process's: a limit that protects the machine
+_IDLE = 20.0  # a sleeping child without CPU time for this many seconds is considered hung
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """`code` is the exit status, `-N` where signal N ended it; `memory` is the most that was resident, in bytes."""
+    """The outcome of a call.
+
+    `code` is the exit status, or `-N` after signal N; `memory` is the peak resident memory in bytes.
+    """
 
     code: int
     out: str
@@ -33,7 +37,7 @@ class Ending:
 
 
 def run(work: Callable[[], int | None]) -> Ending:
-    """`work`'s exit status is what it returns; what it raises is printed, as the interpreter would."""
+    """Runs `work` in a child, with its return value as exit status; an exception is printed as the interpreter does."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -80,7 +84,10 @@ def _child(work: Callable[[], int | None], out: int, err: int) -> None:
 
 
 def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
-    """(exit status, usage, whether it hung): it does where it sleeps and takes no CPU time for long."""
+    """Returns (exit status, usage, whether it hung).
+
+    A child hangs if it sleeps and uses no CPU time for `_IDLE` seconds.
+    """
     before, since = -1, time.monotonic()
     pause = 0.002
     while True:
@@ -99,7 +106,7 @@ def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
 
 
 def _doing(pid: int) -> tuple[str, int]:
-    """(its state, its clock ticks of CPU)."""
+    """Returns (the process's state, its clock ticks of CPU time)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

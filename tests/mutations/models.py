@@ -1,4 +1,4 @@
-"""Mutated model folders: GPT-2's layout, others' through transformers, GGUF files."""
+"""Mutated model folders: GPT-2's layout, other architectures through transformers, GGUF files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODE = "from pathlib import Path\nPath({!r}).write_text('x')\nclass C: pass\ncla
 
 
 def make_bases(top: Path) -> None:
-    """`gpt2`, `llama` (with tokenizer.json) and `gguf/tiny.gguf`, small and random; and a text."""
+    """Creates `gpt2`, `llama` (with tokenizer.json) and `gguf/tiny.gguf`, small and random; and a text."""
     import torch
 
     from tui_llm.llm.learn import train_bpe
@@ -62,7 +62,7 @@ def words(path: Path) -> tuple[str, ...]:
 
 
 def make(draw: random.Random, bases: Path, work: Path) -> Case:
-    """A folder in `work`, changed in a way or two."""
+    """Creates a folder in `work` with one or two mutations."""
     base = draw.choices(("gpt2", "llama", "gguf"), (6, 3, 1))[0]
     folder = work / base
     shutil.copytree(bases / base, folder)
@@ -201,7 +201,7 @@ def _written(path: Path, raw: Any) -> str:
 
 
 def change_vocab(draw: random.Random, vocab: dict[str, Any]) -> str:
-    """Ids of a vocabulary: holes, twins, absurd ones."""
+    """Changes ids of a vocabulary: gaps, duplicates, absurd values."""
     names = list(vocab)
     name = draw.choice(names)
     act = draw.choice(("hole", "holes", "twin", "id", "id", "shuffle", "end", "foreign", "same", "shift"))

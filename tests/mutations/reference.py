@@ -1,5 +1,7 @@
-"""What transformers makes of a model folder: the ids of a text and the last position's logits. It is asked without any of the
-checks here, so only in a child with limits."""
+"""The reference results of transformers for a model folder: the ids of a text and the last position's logits.
+
+It has none of this package's checks, so it runs only in a child with limits.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ from typing import Any
 from tests.mutations import forked
 
 TEXT = "The cat"
-_CLOSE = 2e-3  # of the largest logit
+_CLOSE = 2e-3  # relative to the largest logit
 
 
 def checker(path: Path, tokens: bool = True) -> Callable[[Any], str]:
-    """A check of an answer of `logits --json` against transformers; what it can't open, it can't confirm. `tokens`: whether its
-    own tokenizer has to give the same ids."""
+    """Returns a check of `logits --json` against transformers. What transformers can't open passes the check.
+
+    `tokens`: whether transformers' own tokenizer must give the same ids.
+    """
 
     def check(answer: Any) -> str:
         ids = answer["prompt_ids"]

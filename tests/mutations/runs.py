@@ -1,4 +1,4 @@
-"""Mutated run folders: listed, looked at, exported, opened as models, resumed."""
+"""Mutated run folders: listed, shown, exported, opened as models, resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES = (b"{}\n", b"[]\n", b"NaN\n", b'{"step": 1}\n', b'{"step": 1e999, "loss":
 
 
 def make_bases(top: Path) -> None:
-    """`home/runs/base`: ten steps, with checkpoints, samples and a pinned prompt."""
+    """Creates `home/runs/base`: ten steps, with checkpoints, samples and a pinned prompt."""
     from tests.mutations.corpora import _main
     from tui_llm.training.run.run import find
     from tui_llm.training.worker import worker
@@ -23,12 +23,13 @@ def make_bases(top: Path) -> None:
              "--tokenizer", str(top / "gpt2"), "--eval-every", "5", "--checkpoint-every", "5", "--pin", "The cat=> sat", "--device", "cpu", "--compile", "off", "--no-start", "--json"]  # fmt: skip
     assert _main(words) == 0
     run = find(NAME).path
-    assert forked.run(lambda: worker.main([str(run)])).code == 0  # in a child: it takes over the signals
+    # in a child, because the worker installs signal handlers
+    assert forked.run(lambda: worker.main([str(run)])).code == 0
     shutil.copytree(run, run.with_name("second"))
 
 
 def make(draw: random.Random, home: Path, work: Path) -> Case:
-    """`home` is this case's own, with the run in it."""
+    """Creates a case. `home` is the case's own, with the run in it."""
     run = home / "runs" / NAME
     try:
         what = _change(draw, run)
@@ -41,7 +42,7 @@ def make(draw: random.Random, home: Path, work: Path) -> Case:
         OSError,
         AttributeError,
         IndexError,
-    ) as error:  # damaged by the change before
+    ) as error:  # damaged by an earlier mutation
         what = f"nothing more ({type(error).__name__})"
     words = draw.choice((
         ("runs", "--json"), ("runs", "--json"), ("probes", NAME, "--json"), ("samples", NAME, "--json"), ("logits", "The cat", "--model", f"run:{NAME}", "--json", "--top", "5"), ("models", "--json"),

@@ -1,4 +1,4 @@
-"""Many cases, one after another: the untouched files are made once, each case gets a copy, changes it and is run."""
+"""Runs many cases: the original files are created once; each case gets a copy, mutates it and is run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 from tests.mutations import corpora, forked, models, runs, vocabularies
 from tests.mutations.case import Case, fault
 
-SHARES = {"models": 45, "vocabularies": 20, "runs": 20, "corpora": 15}  # of a hundred cases
+SHARES = {"models": 45, "vocabularies": 20, "runs": 20, "corpora": 15}  # number of cases of each kind per hundred
 _MODELLING = ("transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2", "transformers.models.gpt2.tokenization_gpt2", "transformers.modeling_gguf_pytorch_utils", "gguf", "jinja2")  # fmt: skip
 
 
 class Session:
-    """`faults` are (kind, number, name, what is wrong). `work` is a folder of its own."""
+    """A series of cases. `faults` are (kind, number, name, what is wrong). `work` is a folder of its own."""
 
     def __init__(self, work: Path, seed: int, log: Path | None = None) -> None:
         self.work, self.seed = work, seed
@@ -36,7 +36,7 @@ class Session:
         self._warm()
 
     def _warm(self) -> None:
-        """Imports what the cases need, so that each is measured by what it does."""
+        """Imports what the cases need, so that imports do not count towards a case's CPU time and memory."""
         import importlib
 
         import torch
@@ -75,10 +75,10 @@ class Session:
         self._note(kind, number, case, ending, base, wrong)
 
     def _base(self, case: Case) -> forked.Ending | None:
-        """How it ends with the untouched files; of what has no such, what a call that does nothing takes."""
+        """Returns the outcome for the original files; without such, that of a call that does nothing."""
         if case.plain not in self._plain:
             kept = self._home.with_name("kept")
-            if case.plain and case.plain == case.words:  # of a run: the case's own home has the changed one
+            if case.plain and case.plain == case.words:  # for a run, the case's own home contains the mutated one
                 self._home.rename(kept)
                 shutil.copytree(self.bases / "home", self._home, symlinks=True)
             made = forked.run(lambda: corpora._main(list(case.plain)) if case.plain else 0)

@@ -1,4 +1,4 @@
-"""Mutated vocabularies: vocab.json with merges.txt, tokenizer.json, .tiktoken files, each used and each added under a name."""
+"""Mutated vocabularies (vocab.json with merges.txt, tokenizer.json, .tiktoken), each used and added under a name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOKENIZERS = (
 
 
 def make_bases(top: Path) -> None:
-    """`vocabulary/` with vocab.json and merges.txt, `library/` with tokenizer.json, `ranks/` with a .tiktoken file."""
+    """Creates `vocabulary/` (vocab.json, merges.txt), `library/` (tokenizer.json) and `ranks/` (a .tiktoken file)."""
     from tui_llm.llm.tokens import tokenizer, vocabulary_files
     from tui_llm.llm.tokens.tokenizer import as_written, load_folder
 
@@ -59,7 +59,7 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
     shutil.copytree(bases / base, folder)
     try:
         what = _change(draw, base, folder)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # damaged by the change before
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # damaged by an earlier mutation
         what = f"nothing ({type(error).__name__})"
     use = base != "ranks" and draw.random() < 0.5
     file = {"vocabulary": "merges.txt", "library": "tokenizer.json", "ranks": "made.tiktoken"}[base]
@@ -73,8 +73,11 @@ def make(draw: random.Random, bases: Path, work: Path) -> Case:
 
 
 def _checker(folder: Path) -> Callable[[Any], str]:
-    """The bytes of all tokens together are the text's; of a tokenizer.json, which may drop what it has no token for, the ids are
-    those that the `tokenizers` library itself gives."""
+    """Returns a check that the bytes of all tokens together are those of the text.
+
+    For a tokenizer.json, which may drop what it has no token for, it checks that the ids are those of the `tokenizers`
+    library.
+    """
 
     def check(answer: Any) -> str:
         path = folder / "tokenizer.json"

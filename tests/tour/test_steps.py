@@ -1,4 +1,4 @@
-"""The tour's checks as pure functions: done, not done, and what is missing; and its numbers, held to the formulas."""
+"""The tour's checks as pure functions: done, not done, and what is missing; and its numbers, against the formulas."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_file(engine: PipelineEngine, tmp_path: Path) -> None:
     assert isinstance(found, TextFile) and found.tokens == len(engine.tokenizer.encode(file.read_text()))
     now = Facts(answers={TextFileQuestion: found})
     assert f"{found.tokens - 1:,} examples" in told(steps_text.file_counted(now, Facts()), True)
-    told(steps_text.file_counted(now, now), False)  # counted before this part began
+    told(steps_text.file_counted(now, now), False)  # counted before this part started
     assert "nowhere" in told(steps_text.file_counted(Facts(problems={TextFileQuestion: "nowhere"}), Facts()), False)
 
 
@@ -167,7 +167,7 @@ def test_words_and_letters(engine: PipelineEngine) -> None:
     told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
     same = facts(plain, screen="letters")
     assert "no r" in told(steps_text.strawberry(same, facts(plain)), False)
-    told(steps_text.strawberry(same, Facts()), True)  # a word of their own
+    told(steps_text.strawberry(same, Facts()), True)  # the learner's own word
 
 
 def test_ids(engine: PipelineEngine) -> None:
@@ -267,7 +267,7 @@ def test_the_loop() -> None:
     for at, words in (
         (0, "Untrained it wrote"),
         (50, "At step 50 it wrote"),
-    ):  # a sample of before is not called one of now
+    ):  # an earlier sample is not presented as a new one
         early = dataclasses.replace(seen, sample_step=at)
         assert words in told(steps_model.unigram(Facts(run=early), Facts()), True)
     assert "2.20" in told(steps_model.bigram(Facts(run=seen), Facts()), False)
@@ -361,7 +361,7 @@ def test_every_part_can_fail_and_says_what_is_missing(step: Any) -> None:
         assert not part.check(Facts(), Facts()).done and part.check(Facts(), Facts()).words
 
 
-# ── going through, and going on ──────────────────────────────────────────────────────────────────────────────────
+# ── moving through the tour, and resuming it ──────────────────────────────────────────────────────────────────────────
 
 
 def test_it_goes_on_by_itself_and_where_it_was_left(engine: PipelineEngine) -> None:
@@ -371,7 +371,7 @@ def test_it_goes_on_by_itself_and_where_it_was_left(engine: PipelineEngine) -> N
     tour.save()
     again = Tour()
     assert again.load() and (again.step, again.part, again.done) == (0, 1, {("labels", 0)})
-    # back: nothing is judged until something happens
+    # back: nothing is checked until the facts change
     assert again.move(-1, text) and not again.look(text) and again.part == 0
     assert again.look(dataclasses.replace(text, place="tokens")) and again.part == 1
     assert not Tour().move(-1, text)

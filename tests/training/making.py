@@ -1,4 +1,4 @@
-"""Small runs for the tests: texts, settings, and workers that are killed at a chosen moment."""
+"""Helpers for tests of small runs: texts, settings, and workers that are killed at a chosen point."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = TrainingSettings(
 
 
 def words(count: int, seed: int = 1) -> str:
-    """A text that a model can learn something from: few words, in lines of eight."""
+    """Returns a learnable text: few different words, in lines of eight."""
     draw = random.Random(seed)
     lines = [
         " ".join(draw.choices(("the", "cat", "sat", "on", "a", "mat", "and", "slept"), k=8)) for _ in range(count // 8)
@@ -37,27 +37,29 @@ def words(count: int, seed: int = 1) -> str:
 
 
 def make(name: str, text: Path, **fields: Any) -> Run:
-    """A new run of `TINY` on the CPU, with some settings replaced."""
+    """Creates a run with the settings `TINY`, some of them replaced, on the CPU."""
     return launch.create(name, [str(text)], from_fields(fields, TINY), preset="toy", device="cpu")
 
 
-# ── workers in processes of their own, forked from one that has imported torch already ───────────────────────────
+# ── workers in processes that are forked from one that has imported torch already ───────────────────────────
 
 _context = multiprocessing.get_context("forkserver")
-# AdamW imports torch._dynamo when it is first made, which takes longer than all these runs.
+# Constructing the first AdamW imports torch._dynamo, which takes longer than all these runs.
 _context.set_forkserver_preload(["tui_llm.training.worker.worker", "torch._dynamo"])
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:
-    """Starts a worker of `run`. `die` names a moment (a function below) and its number: the worker kills itself with
-    SIGKILL then, as an outsider could at that very moment."""
+    """Starts a worker of `run`.
+
+    `die` names a point (a function below) and a count: at that point, the worker kills itself with SIGKILL.
+    """
     process = _context.Process(target=_work, args=(str(run.path), os.environ["TUI_LLM_HOME"], die, patience))
     process.start()
     return process
 
 
 def work(run: Run, die: tuple[str, int] | None = None) -> int | None:
-    """Lets a worker work until it ends; returns its exit status (−9: killed)."""
+    """Runs a worker until it ends. Returns its exit status (−9: killed)."""
     process = begin(run, die)
     process.join()
     return process.exitcode
@@ -71,7 +73,7 @@ def _work(path: str, home: str, die: tuple[str, int] | None, patience: float) ->
     os.dup2(log, 2)
     os.environ["TUI_LLM_HOME"] = home
     worker.PATIENCE = patience
-    os.fsync = lambda _file: None  # processes die here, the machine doesn't: half of the time would go there
+    os.fsync = lambda _file: None  # not needed, since the machine is not killed; it would take half of the time
     if die is not None:
         MOMENTS[die[0]](_Countdown(die[1]))
     os._exit(worker.main([path]))
@@ -121,7 +123,7 @@ def _half_the_weights(now: _Countdown) -> None:
 
 
 def _in_checkpoints(**functions: Any) -> None:
-    """Replaces functions of `storage` where checkpoints are written, in this forked process only."""
+    """Replaces functions of `storage` for writing checkpoints, in this forked process only."""
     from types import SimpleNamespace
 
     from tui_llm.common import storage
@@ -131,7 +133,10 @@ def _in_checkpoints(**functions: Any) -> None:
 
 
 def _around_the_rename(now: _Countdown) -> None:
-    """Odd numbers: the folder is whole, but not renamed. Even ones: renamed, and nothing after that."""
+    """Odd counts: the folder is complete, but not renamed.
+
+    Even counts: it is renamed, and nothing has happened since.
+    """
     from tui_llm.common import storage
 
     def sync(folder: Path) -> None:
@@ -155,7 +160,7 @@ def _half_deleted(now: _Countdown) -> None:
 
 
 def _no_locks_of_folders(_now: _Countdown) -> None:
-    """Not a moment either: a file system that locks files only."""
+    """Does not kill: simulates a file system that locks files only."""
     from tui_llm.common import storage
 
     storage.lock_folder = lambda folder, shared=False: None  # type: ignore[assignment]
@@ -175,7 +180,7 @@ def _a_disk_turned_read_only(now: _Countdown) -> None:
 
 
 def _a_clock_that_jumps(hours: _Countdown) -> None:
-    """By so many hours, after twelve lines."""
+    """Does not kill: the wall clock jumps by this many hours after twelve lines."""
     from tui_llm.training.run import jsonl
 
     whole, clock, written = jsonl.append, time.time, 0
@@ -190,7 +195,7 @@ def _a_clock_that_jumps(hours: _Countdown) -> None:
 
 
 def _out_of_memory(now: _Countdown) -> None:
-    """Not a moment to die at: batches of more rows than the number don't fit. The failure is the CPU allocator's own."""
+    """Does not kill: batches with more rows than the count raise the CPU allocator's out-of-memory error."""
     import torch
 
     from tui_llm.training.worker.loop import Trainer
@@ -206,7 +211,7 @@ def _out_of_memory(now: _Countdown) -> None:
 
 
 def _held_at_a_step(number: _Countdown) -> None:
-    """Not a moment to die at either: it goes no further than that step, and waits to be killed."""
+    """Does not kill: the worker stops at that step and waits to be killed."""
     from tui_llm.training.worker.loop import Trainer
 
     whole = Trainer._update
@@ -235,11 +240,11 @@ MOMENTS: dict[str, Callable[[_Countdown], None]] = {
 }
 
 
-# ── looking at runs ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading runs ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a .jsonl; fails where one is damaged."""
+    """Returns the lines of a .jsonl file; fails if one is damaged."""
     data = path.read_bytes() if path.exists() else b""
     assert not data or data.endswith(b"\n")
     return [json.loads(line) for line in data.splitlines()]
@@ -254,14 +259,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def wait(until: Callable[[], object]) -> None:
-    """Waits for something in another process; the time limit of all tests ends it where it never comes."""
+    """Waits for a condition that another process fulfils; the tests' timeout ends a futile wait."""
     while not until():
         launch.reap()
         time.sleep(0.02)
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Half-written files and folders, anywhere under `folder`."""
+    """Returns the partial files and folders anywhere under `folder`."""
     return [
         str(p.relative_to(folder))
         for p in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""batch.json: the losses are torch's own of the weights that were saved, and nobody trains differently for the look."""
+"""batch.json: its losses equal torch's for the saved weights, and writing it does not change the training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def work(run: Run, at: dict[int, Any] | None = None) -> None:
-    """A worker in this process; `at` says what to do once step number such-and-such is written down."""
+    """Runs a worker in this process; `at` maps a step to what is done once its metrics are written."""
     whole = jsonl.append
 
     def append(file: Any, value: dict[str, Any]) -> None:
@@ -48,8 +48,9 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
 def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "trains_in_bfloat16", lambda _device: False)  # to be compared to 1e-4
-    run = make("run", text, accumulation=3, dropout=0.5)  # 12 rows of 16; no dropout in what is looked at
+    # float32, so that losses can be compared to 1e-4
+    monkeypatch.setattr(loop, "trains_in_bfloat16", lambda _device: False)
+    run = make("run", text, accumulation=3, dropout=0.5)  # 12 rows of 16; batch.json is computed without dropout
     work(run)
     found = batch.newest(run)
     assert found is not None

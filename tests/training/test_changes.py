@@ -1,4 +1,4 @@
-"""Control while a run goes on: saved once when asked, a learning rate changed at a step that every resume finds again."""
+"""Requests during training: a checkpoint is saved once; a resumed run changes the learning rate at the same step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def text(tmp_path: Path) -> Path:
 
 
 class Killed(BaseException):
-    """What ends a worker here: nothing is saved, as after SIGKILL."""
+    """Ends a worker without saving, like SIGKILL."""
 
 
 def work(run: Run, at: dict[int, Any] | None = None) -> None:
-    """A worker in this process; `at` says what to do once step number such-and-such is written down."""
+    """Runs a worker in this process; `at` maps a step to what is done once its metrics are written."""
     whole = jsonl.append
 
     def append(file: Any, value: dict[str, Any]) -> None:
@@ -62,9 +62,9 @@ def test_a_changed_learning_rate_applies_from_the_next_step_and_scales_the_rest(
 def test_a_run_that_is_killed_changes_at_the_same_step_again(text: Path) -> None:
     unbroken, broken = make("unbroken", text), make("broken", text)
     work(unbroken, {12: lambda: launch.change_learning_rate(unbroken, 2e-3)})
-    with pytest.raises(Killed):  # at step 13, with a checkpoint of step 7: the step of the change is made twice
+    with pytest.raises(Killed):  # at step 13, with a checkpoint of step 7: the step with the change is repeated
         work(broken, {12: lambda: launch.change_learning_rate(broken, 2e-3), 13: kill})
-    with pytest.raises(Killed):  # and before it
+    with pytest.raises(Killed):  # killed again, before the step with the change
         work(broken, {9: kill})
     work(broken)
     assert losses(broken) == losses(unbroken)
@@ -76,7 +76,7 @@ def test_what_was_asked_last_holds_and_a_change_waits_for_a_resume(text: Path) -
     run = make("run", text)
     with pytest.raises(Killed):
         work(run, {12: lambda: launch.change_learning_rate(run, 2e-3), 13: kill})
-    launch.change_learning_rate(run, 5e-3)  # nobody is at work: from step 8 on, where the resumed run begins
+    launch.change_learning_rate(run, 5e-3)  # no worker: it applies from step 8 on, where the resumed run starts
     work(run)
     rates = [row[2] for row in losses(run)]
     assert rates[7:] == pytest.approx([learning_rate(TINY, step) / 2 for step in range(8, 31)])

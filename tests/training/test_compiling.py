@@ -1,4 +1,4 @@
-"""torch.compile: where it is wanted, what it may not change, and what happens where it fails."""
+"""torch.compile: when it is used, that it does not change the training, and what happens if it fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_auto_is_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         "auto", torch.device("mps")
     )
     assert not torch_compile.wanted("off", torch.device("cuda"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no triton: nothing to compile with
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no triton, so `auto` does not compile
     assert not torch_compile.wanted("auto", torch.device("cuda"))
 
 
@@ -44,7 +44,7 @@ def test_a_compiled_run_has_the_same_losses_and_checkpoints(text: Path, monkeypa
     assert [row[1] for row in losses(run)] == pytest.approx([row[1] for row in losses(plain)], rel=1e-3)
     ours, theirs = (contents(r.checkpoints()[-1][1]) for r in (run, plain))
     assert ours.keys() == theirs.keys() and ours["config.json"] == theirs["config.json"]
-    # And one goes on where the other stopped.
+    # Resume the compiled run without compiling.
     launch.change_compile(run, "off")
     launch.extend(run, 6)
     assert here(run) == 0 and run.status().state == "finished"
@@ -56,7 +56,7 @@ def test_where_compiling_fails_it_is_said_and_the_run_goes_on(text: Path, monkey
 
     def broken(_function: object, **_: object) -> object:
         def call(*_: object) -> None:
-            torch.rand(3)  # whatever it did before: the steps' noise is their own
+            torch.rand(3)  # earlier random draws must not change the steps' dropout
             raise RuntimeError("no C++ compiler\n\x1b[31m[red]")
 
         return call

@@ -1,4 +1,4 @@
-"""What a run is said to cost, against what torch counts."""
+"""The estimated cost of a run, against torch's own counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_operations_are_those_that_torch_counts() -> None:
     counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH):  # the one whose products the counter sees
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the backend whose matrix products the counter sees
         GPT(CONFIG).loss(*batch()).backward()
     said = cost(SETTINGS, CONFIG)
     assert said.flops / SETTINGS.steps == pytest.approx(counter.get_total_flops(), rel=0.02)
@@ -59,7 +59,7 @@ def test_activations_are_those_that_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         loss = model.loss(*batch())
     assert loss.isfinite()
-    logits = 96 * 300 * 4  # the second copy is their gradient's
+    logits = 96 * 300 * 4  # the second copy is the gradient's
     measured = sum(t.untyped_storage().nbytes() for t in kept.values()) + logits
     assert cost(SETTINGS, CONFIG).activation_bytes == pytest.approx(measured, rel=0.05)
 

@@ -1,4 +1,4 @@
-"""A metrics file with a half line, or damaged in the middle: all who read it go on with what is whole."""
+"""A metrics file with an incomplete or damaged line: every reader continues with the intact lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _flip(data: bytes) -> bytes:
 
 
 def _nuls(data: bytes) -> bytes:
-    """As a file system leaves blocks that were promised, but not written when the power went."""
+    """Damage as after a power failure: blocks that the file system allocated but never wrote are zeros."""
     middle = len(data) // 2
     return data[:middle] + bytes(4096) + data[middle + 200 :]
 
@@ -62,7 +62,7 @@ def whole(data: bytes) -> list[int]:
 
 
 def looked_at(run: Run) -> None:
-    """By everybody who reads it."""
+    """Reads the file with every reader."""
     data = run.metrics_path.read_bytes()
     steps = whole(data)
     last = run.last_metric()
@@ -96,7 +96,7 @@ def stopped(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
-    """The losses of a run that nothing happened to."""
+    """The losses of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("sound")
         patch.setenv("TUI_LLM_HOME", str(folder))
@@ -122,19 +122,19 @@ def test_all_readers_go_on_and_the_run_resumes(
         kept = stopped.metrics_path.read_bytes()
         assert whole(kept) == [step for step in whole(damaged) if step <= newest], name
         assert kept.endswith(b"\n") or not kept, name
-        assert len(kept) < 2 * len(data) + 4096, name  # what can't be read isn't kept
-    # One of them in earnest: what was damaged stays away, all else is as it would have been.
+        assert len(kept) < 2 * len(data) + 4096, name  # unreadable bytes are not kept in memory
+    # Resume one such run: the damaged lines are dropped, and the rest is as in an undisturbed run.
     stopped.metrics_path.write_bytes(_flip(data) + b'{"step": 44, "lo')
     assert work(stopped) == 0, stopped.log_path.read_text()
     assert stopped.status().state == "finished"
     after = losses(stopped)
     assert set(after) < set(sound) and after == sorted(after, key=lambda row: row[0])
     assert [row for row in sound if row[0] > newest] == [row for row in after if row[0] > newest]
-    assert len(sound) - len(after) <= 4  # of 300 bytes
+    assert len(sound) - len(after) <= 4  # the damage covers 300 bytes
 
 
 def test_a_file_damaged_while_it_is_followed(tmp_path: Path) -> None:
-    """Someone else's junk in a file that a worker is writing to: each side goes on."""
+    """Another process writes junk into a file that a worker appends to: worker and reader continue."""
     text = tmp_path / "text.txt"
     text.write_text(words(2000))
     run = make("run", text, steps=1_000_000, checkpoint_every=1_000_000, eval_every=1_000_000)
@@ -152,7 +152,7 @@ def test_a_file_damaged_while_it_is_followed(tmp_path: Path) -> None:
     worker.terminate()
     worker.join()
     assert run.status().state == "stopped"
-    worker = begin(run)  # resumed: the junk is gone
+    worker = begin(run)  # resuming removes the junk
     wait(lambda: run.status().state == "running")
     worker.terminate()
     worker.join()
@@ -168,7 +168,7 @@ LINES = b"".join(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage(data: st.DataObject, home: Path) -> None:
-    """Bytes replaced, put in or taken out anywhere."""
+    """Bytes replaced, inserted or removed anywhere."""
     run = Run(home / "runs" / "any")
     if not run.exists():
         (home / "text.txt").parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A disk that fills: a clear line, nothing half-written, older checkpoints whole, and on it goes when there is room."""
+"""A full disk: one clear line, no partial files, older checkpoints intact, and training resumes once there is room."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui_llm.training.run.run import Run
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Mounts a real small disk and makes it the home; skips where this may not mount one."""
+    """Mounts a small disk as the home; skips if mounting is not permitted."""
     place = tmp_path / "disk"
 
     def mounted(size: str) -> Path:
@@ -64,7 +64,7 @@ def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) 
     ((step, folder),) = run.checkpoints()
     before = contents(folder)
     assert step == 10
-    for leave in (50_000, 150_000):  # the weights don't fit; they do, but the optimiser's state doesn't
+    for leave in (50_000, 150_000):  # too little for the weights; enough for them, but not for the optimizer's state
         filler = fill(home, leave)
         assert work(run) == 1
         status = run.status()
@@ -87,11 +87,11 @@ def test_while_a_line_is_written(disk: Callable[[str], Path], text: Path) -> Non
     run.write_control(paused=False)
     run.write_status("starting")
     (run.path / "lock").touch()
-    filler = fill(home, 5 * 4096)  # room for who it is, what it does, its log, and some lines
+    filler = fill(home, 5 * 4096)  # room for pid, status, log, and some metrics
     assert work(run) == 1
     status = run.status()
     assert status.state == "failed" and "No space left" in status.message and "free some space" in status.message
-    assert 0 < status.step < 200 and len(lines(run.metrics_path)) == status.step  # whole lines only
+    assert 0 < status.step < 200 and len(lines(run.metrics_path)) == status.step  # complete lines only
     assert leftovers(home) == []
     filler.unlink()
     assert work(run) == 0 and run.status().state == "finished"
@@ -125,7 +125,7 @@ def test_a_disk_without_any_room_at_all(disk: Callable[[str], Path], text: Path)
 
 
 class _NearlyFull(io.FileIO):
-    """Takes the first 10 bytes of a write, as a disk does where that is all the room there is."""
+    """A file that accepts only the first 10 bytes of a write, like a disk with that much room."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         return super().write(data[:10])

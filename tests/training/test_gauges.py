@@ -1,4 +1,4 @@
-"""MFU, memory and a shipped model's line: what a worker measures beside its losses."""
+"""MFU, memory and a shipped model's loss: what a worker measures besides its losses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def here(run: Run) -> int:
-    """A worker in this process."""
+    """Runs a worker in this process."""
     return worker.work(worker.Worker(run))
 
 
@@ -47,7 +47,7 @@ def here(run: Run) -> int:
 
 
 def test_mfu_of_gpt2_on_an_a100_is_what_nanogpt_says() -> None:
-    """nanoGPT's estimate_mfu: 6 N + 12 L H Q T a token, N without the position embedding, of 312 TFLOP/s."""
+    """nanoGPT's estimate_mfu: 6 N + 12 L H Q T FLOPs per token, N without the position embedding, at 312 TFLOP/s."""
     config = shape(PRESETS["gpt2"], 50257)
     n = config.parameters() - 1024 * 768
     per_token = 6 * n + 12 * 12 * 12 * 64 * 1024
@@ -112,9 +112,10 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
 
     monkeypatch.setattr(Run, "write_status", written)
     monkeypatch.setattr(machine, "measure_apart", measure)
-    monkeypatch.setattr(measurements, "PEAK_AFTER", HANG)  # on a busy machine three steps take longer than it is
+    # on a busy machine, three steps can take longer than the default
+    monkeypatch.setattr(measurements, "PEAK_AFTER", HANG)
     assert here(make("short", text, steps=3)) == 0
-    assert not measured  # a short run never asks
+    assert not measured  # a short run does not measure
     monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
     assert here(make("run", text, steps=3)) == 0
     assert len(measured) == 1
@@ -163,7 +164,7 @@ def test_the_batch_that_fits_makes_the_same_step(batch: int, accumulation: int, 
     assert found == ((max(fits), accumulation * batch // max(fits)) if fits else None)
 
 
-# ── a shipped model's line ───────────────────────────────────────────────────────────────────────────────────────
+# ── a shipped model's loss ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +177,8 @@ def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, mo
     with torch.no_grad():
         logits = checkpoint.load(paths.shipped_models_dir() / "nano").eval()(x)
         loss = float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))
-    assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(loss, rel=0.01)  # bf16 perhaps
+    # may be computed in bf16
+    assert facts["shipped_model"] == "nano" and facts["shipped_loss"] == pytest.approx(loss, rel=0.01)
 
     monkeypatch.setattr(measurements, "_loss", lambda *_: pytest.fail("measured again"))
     run.write_config(
@@ -184,7 +186,7 @@ def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, mo
     )
     assert here(run) == 0 and read_json(run.path / "status.json")["shipped_loss"] == facts["shipped_loss"]
     (run.path / "shipped.json").write_text('{"model": "nano", "loss": "\\u001b[31m", "rows": 8}')
-    monkeypatch.setattr(measurements, "_loss", lambda *_: None)  # it takes too long
+    monkeypatch.setattr(measurements, "_loss", lambda *_: None)  # as if it took too long
     run.write_config(
         type(run.config())(run.config().corpus, "toy", "cpu", from_fields({"steps": 5}, run.config().settings))
     )

@@ -1,4 +1,4 @@
-"""Anything in the place of a run's files: that run's problem is a line, and the other runs are shown."""
+"""Any kind of file in place of a run's files: that run's problem is one line, and the other runs are shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ FILES = ("metrics.jsonl", "probes.jsonl", "samples.jsonl", "config.json", "contr
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that was stopped, pins and all."""
+    """The directory of a stopped run with all its files."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("trained")
         patch.setenv("TUI_LLM_HOME", str(folder))
@@ -100,7 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bad(trained: Path, home: Path) -> Run:
-    """A run to be damaged, beside a sound one."""
+    """A run to damage, next to an intact one."""
     for name in ("bad", "good"):
         shutil.copytree(trained, home / "runs" / name)
     return Run(home / "runs" / "bad")
@@ -108,7 +108,7 @@ def bad(trained: Path, home: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is trained here: what is asked is written, and no process begun."""
+    """Starts no worker: requests are written, but no process is started."""
 
     class Process:
         def poll(self) -> int:
@@ -147,7 +147,7 @@ def strictly(text: str) -> Any:
 
 
 def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
-    """What `runs --json` says of the damaged run; every command is well, or one line."""
+    """Returns what `runs --json` says about the damaged run. Each command must succeed or print one line."""
     assert cli.main(["runs", "--json"]) == 0
     rows = {row["name"]: row for row in strictly(capsys.readouterr().out)["runs"]}
     assert set(rows) == {"bad", "good"}

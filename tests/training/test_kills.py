@@ -1,4 +1,4 @@
-"""kill -9 from outside, at moments that nobody chose: the run ends as if nothing had happened."""
+"""kill -9 from outside at arbitrary times: the run ends as if it had not been killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLS, STEPS, FURTHEST = 20, 320, 15
 def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(words(2000))
-    # Dropout's noise and batches of several parts have to be found again; saved often, so that many kills hit that.
+    # With dropout and gradient accumulation, whose state must be restored; frequent checkpoints, to be hit by kills.
     fields = {"steps": STEPS, "checkpoint_every": 7, "eval_every": 20, "dropout": 0.1, "accumulation": 2}
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
@@ -24,11 +24,11 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_p
     reached = []
     for kill in range(KILLS):
         far = broken.status().step + FURTHEST
-        worker = begin(broken, ("held at a step", far))  # as on a busy machine this process may come late
-        if kill % 4 == 0:  # while it begins: before its lock, while it reads the checkpoint, in its first steps
+        worker = begin(broken, ("held at a step", far))  # since on a busy machine this process may be late
+        if kill % 4 == 0:  # during start-up: before its lock, while it loads the checkpoint, in its first steps
             late = time.monotonic() + draw.uniform(0, 0.4)
             wait(lambda late=late, far=far: time.monotonic() >= late or broken.status().step >= far)  # type: ignore[misc]
-        else:  # while it trains, some steps further each time
+        else:  # during training, some steps further each time
             goal = far - draw.randint(1, FURTHEST - 1)
             wait(lambda goal=goal: broken.status().step >= goal)  # type: ignore[misc]
             time.sleep(draw.uniform(0, 0.02))
@@ -37,7 +37,7 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_p
         assert worker.exitcode == -signal.SIGKILL, broken.log_path.read_text()
         assert not broken.alive() and broken.status().state in ("died", "new", "starting")
         reached.append(broken.status().step)
-    assert len(set(reached)) > KILLS // 2 and max(reached) < STEPS  # they were different moments, all before its end
+    assert len(set(reached)) > KILLS // 2 and max(reached) < STEPS  # the kills hit different steps, all before the end
     assert work(broken) == 0, broken.log_path.read_text()
 
     assert broken.status().state == "finished" and "damaged" not in broken.log_path.read_text()
@@ -45,7 +45,5 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_p
     assert [row[0] for row in losses(broken)] == list(range(1, STEPS + 1))
     assert lines(broken.samples_path) == lines(unbroken.samples_path)
     ended = [(step, contents(folder)) for step, folder in broken.checkpoints()]
-    assert ended == [
-        (step, contents(folder)) for step, folder in unbroken.checkpoints()
-    ]  # weights and optimisers' state
+    assert ended == [(step, contents(folder)) for step, folder in unbroken.checkpoints()]  # weights and optimizer state
     assert leftovers(broken.path) == []

@@ -1,4 +1,4 @@
-"""Workers as they really run: detached, stopped, paused, orphaned, killed, found again."""
+"""Real workers: detached, stopped, paused, orphaned, killed, found again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_stays(home: Path) -> Iterator[None]:
-    """Whatever a test leaves at work is ended."""
+    """Ends the workers that a test leaves running."""
     yield
     for folder in (home / "runs").glob("*"):
         pid = launch._worker_pid(Run(folder))
         if Run(folder).alive() and pid:
             os.kill(pid, signal.SIGKILL)
-    for _, child in launch._children:  # one that has not begun yet
+    for _, child in launch._children:  # workers that have not acquired their lock yet
         child.kill()
     launch.reap()
 
@@ -56,7 +56,7 @@ def step(run: Run) -> int:
 def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     text: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # `tui-llm train` in a terminal of its own, which then hangs up.
+    # `tui-llm train` in a terminal that hangs up.
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "tui_llm", "train", str(text), "--run", "long", "--preset", "toy", "--tokenizer", "byte",
                "--layers", "1", "--heads", "2", "--width", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu",
@@ -78,7 +78,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     seen = step(run)
     wait(lambda: step(run) > seen + 5)
 
-    # A second worker, by either way, is refused, and does no harm.
+    # A second worker is refused, however it is started, and changes nothing.
     with pytest.raises(UserError, match="being trained already"):
         launch.start(run)
     second = begin(run, patience=0.2)
@@ -90,7 +90,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
         make("long", text)
     assert run.alive() and run.status().state == "running" and pid_of(run) == worker
 
-    # Pause saves, and nothing moves; go on; pause and stop.
+    # Pause saves and stops the steps; unpause; pause and stop.
     launch.pause(run)
     wait(lambda: run.status().state == "paused")
     paused = step(run)
@@ -108,9 +108,9 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
     with pytest.raises(UserError, match="not being trained"):
         launch.stop(run)
 
-    # Resumed: not paused any more. SIGTERM saves at the step where it was.
+    # Once resumed, it is no longer paused. SIGTERM saves at the current step.
     with monkeypatch.context() as patch:
-        patch.setattr("tui_llm.training.run.run.STARTING_GRACE", 0.0)  # it starts later than is waited for elsewhere
+        patch.setattr("tui_llm.training.run.run.STARTING_GRACE", 0.0)  # as if it started after the grace period
         launch.start(run)
         assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)
@@ -138,7 +138,7 @@ def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(
 
 
 def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
-    # Enough steps that the signal arrives in between, and if it should not, the test still holds.
+    # Enough steps for the signal to arrive before the end; if it does not, the test still passes.
     fields = {"steps": 150, "checkpoint_every": 1000, "eval_every": 100}
     unbroken, stopped = make("unbroken", text, **fields), make("stopped", text, **fields)
     assert work(unbroken) == 0
@@ -175,7 +175,7 @@ def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path
     worker.join()
     assert not run.alive() and run.status().state == "died" and "resume" in run.status().message
 
-    # The number that it left belongs to another process now: it must not get the signal that was meant for a worker.
+    # The pid in the file now belongs to another process, which must not receive the worker's signal.
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     (run.path / "pid").write_text(str(bystander.pid))
     with run.held(1):
@@ -201,14 +201,14 @@ while not run.alive():
 def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) -> None:
     run = make("run", text)
     with run.held(1):
-        pass  # the lock's file is there
+        pass  # creates the lock file
     looking = [
         subprocess.Popen([sys.executable, "-c", PROBE, str(run.path)], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     for process in looking:
         assert process.stdout is not None and process.stdout.readline() == "0\n"
-    with run.held(1):  # while all four look as fast as they can
+    with run.held(1):  # while four threads check it continuously
         assert [process.wait() for process in looking] == [0, 0, 0, 0]
     for process in looking:
         assert process.stdout is not None
@@ -226,7 +226,7 @@ def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: py
     with pytest.raises(UserError, match="can't start the worker"):
         launch.start(run)
     assert run.status().state == "failed"
-    assert launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"  # the name is free again
+    assert launch.create("run", [str(text)], TINY, preset="toy").status().state == "new"  # the name can be used again
 
 
 def test_the_worker_finds_the_package_from_anywhere(

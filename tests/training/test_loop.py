@@ -1,4 +1,4 @@
-"""The training loop against torch's own optimiser and schedules, and transformers' own GPT-2."""
+"""The training loop, against torch's optimizers and schedules and transformers' GPT-2."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
         assert step.grad_norm == pytest.approx(norm.item(), rel=1e-3)
         optimizer.step()
         schedule.step()
-    assert made[-1].loss < made[0].loss - 1  # it learns
+    assert made[-1].loss < made[0].loss - 1  # the loss decreases
 
     theirs.eval()
     x, y = ours.validation
@@ -98,7 +98,7 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
         held_out = torch.nn.functional.cross_entropy(theirs(x).logits.flatten(0, 1), y.flatten()).item()
     assert made[-1].val_loss == pytest.approx(held_out, rel=1e-4)
     assert [step.step for step in made if step.val_loss is not None] == [1, 10, 20, 30]
-    assert made[0].loss == pytest.approx(math.log(257), abs=0.1)  # a model that knows nothing
+    assert made[0].loss == pytest.approx(math.log(257), abs=0.1)  # the loss of a uniform prediction
 
 
 def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
@@ -116,12 +116,12 @@ def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
     lr = next(ours.steps()).lr
     for name, p in ours.model.weights():
         moved, gradient = p.detach() - before[name] * (1 - lr * (s.weight_decay if p.dim() == 2 else 0.0)), p.grad
-        if name not in theirs:  # Adam's first step is the gradient's sign
+        if name not in theirs:  # Adam's first step is the sign of the gradient
             known = gradient.abs() > 1e-5
             assert torch.allclose(moved[known], -lr * gradient.sign()[known], rtol=2e-2, atol=1e-6), name
             continue
-        # Newton–Schulz in bf16 nears U Vᵀ of the gradient's SVD, with singular values about 1: along each direction that
-        # is more than bf16's rounding (2⁻⁸) beside the largest. What is made of the rest is noise, and another kernel's.
+        # Newton–Schulz in bf16 approximates U Vᵀ of the gradient's SVD, with singular values near 1, in the directions
+        # above bf16's rounding (2⁻⁸) relative to the largest. The others are noise that depends on the kernel.
         u, sizes, vt = torch.linalg.svd(gradient, full_matrices=False)
         known = sizes > 2**-8 * sizes[0]
         scaled = moved / (-lr * 0.2 * math.sqrt(max(p.shape)))
@@ -164,7 +164,7 @@ def test_wsd_is_linear_then_flat_then_linear(warm: int) -> None:
     assert rates[warm:60] == [1.0] * (60 - warm)
     assert rates[60:] == pytest.approx([1 - 0.8 * k / 20 for k in range(1, 21)])
     assert learning_rate(s, 1000) == pytest.approx(0.2)
-    # More steps move nothing that was stable: that is what it is for.
+    # More steps do not change the stable phase, which is the purpose of WSD.
     longer = dataclasses.replace(s, steps=160)
     assert [learning_rate(longer, step) for step in range(1, 61)] == rates[:60]
     never = dataclasses.replace(s, decay_fraction=0.0)

@@ -1,4 +1,4 @@
-"""Out of memory: the batch that would fit is said and offered, and taking it trains the same steps."""
+"""Out of memory: the message names a batch size that fits, and using it trains the same steps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path
     ours, theirs = losses(run), losses(unbroken)
     assert [row[0] for row in ours] == [row[0] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine[1] == pytest.approx(other[1], rel=1e-2)  # bf16 on some machines
+        assert mine[1] == pytest.approx(other[1], rel=1e-2)  # some machines use bf16
         assert (mine[4] is None) == (other[4] is None) and (
             mine[4] is None or mine[4] == pytest.approx(other[4], rel=1e-2)
         )
@@ -102,13 +102,13 @@ def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[s
         )
         err = capsys.readouterr().err
         assert code == 2 and why in err and err.count("\n") == 1
-    launch.refit(run, 4, 3)  # as it is
+    launch.refit(run, 4, 3)  # no change
     launch.refit(run, 1, 12)
     settings = run.config().settings
     assert (settings.batch_size, settings.accumulation, settings.eval_batches) == (1, 12, 4)
-    launch.refit(run, 4, 3)  # and back
+    launch.refit(run, 4, 3)  # back to the original
     with run.held(1):
-        assert main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2  # accumulation 6 follows
+        assert main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2  # would need accumulation 6
         assert "stop it first" in capsys.readouterr().err
     with pytest.raises(UserError, match="product"):
         launch.refit(run, 2, 2)

@@ -1,4 +1,4 @@
-"""The pinned prompts of a run: what the worker writes down of them is what the engine reads of that checkpoint."""
+"""A run's pinned prompts: the worker records what the engine reads from the same checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PINS = [
     Pin("the cat sat on ", "a mat"),
     Pin("the cat"),
     Pin("x" * 40, "the slept and sat"),  # fills the context of 16: the window slides
-    Pin("the cat sat ", "on the mat"),  # the context has room for a part
+    Pin("the cat sat ", "on the mat"),  # the context has room for part of the target
     Pin(HOSTILE, HOSTILE),
 ]
 
@@ -51,7 +51,7 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
     found = probed(run)
     assert [moment.step for moment in found] == [0, 1, 10, 20]
     assert [probe.pin for probe in found[0].probes] == PINS
-    untrained = found[0].probes[0]  # small random weights: nearly no idea
+    untrained = found[0].probes[0]  # small random weights: a nearly uniform prediction
     assert untrained.entropy == pytest.approx(math.log(257), abs=0.05)
     engine = PipelineEngine("cpu")
     engine.open(str(run.path))
@@ -64,7 +64,8 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
         assert len(probe.guesses) == 10
         for guess, row in zip(probe.guesses, spread.candidates, strict=False):
             assert guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
-            assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)  # nearly equal ones may change places
+            # the order of nearly equal ones may differ
+            assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)
         if reading.loss is None:
             assert probe.tokens == () and probe.loss is None
             continue
@@ -86,9 +87,7 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
 def test_pins_change_nothing_and_a_killed_run_has_no_line_twice(text: Path) -> None:
     plain = make("plain", text)
     assert work(plain) == 0
-    assert [p.pin for p in probed(plain)[-1].probes] == [
-        Pin("Once upon a time")
-    ]  # nothing is pinned: the samples' prompt
+    assert [p.pin for p in probed(plain)[-1].probes] == [Pin("Once upon a time")]  # without pins: the samples' prompt
     unbroken, broken = make("unbroken", text), make("broken", text)
     for run in (unbroken, broken):
         pins.write(run.pins_path, PINS)
@@ -172,7 +171,7 @@ def test_a_pin_in_words(words: str, pin: Pin) -> None:
     assert pins.parse(words) == pin
 
 
-# ── what the log tells ───────────────────────────────────────────────────────────────────────────────────────────
+# ── reading the log ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def probe(*p: float, first: int = 0, target: float | None = None) -> Probe:
@@ -190,9 +189,9 @@ def test_the_difference_says_only_what_is_known() -> None:
         (2, None, 0.2, False),
     ]
     assert found[0].change == pytest.approx(0.5) and found[2].change == pytest.approx(0.14)
-    assert found[1].change == pytest.approx(-0.3)  # 0 is at most as likely as the last one listed: 0.2
+    assert found[1].change == pytest.approx(-0.3)  # token 0 is at most as probable as the last one recorded: 0.2
     assert found[3].change == pytest.approx(0.1)
-    assert Change(1, b"", None, 0.1, 0.2, 0.1).change == 0  # it may have risen or fallen
+    assert Change(1, b"", None, 0.1, 0.2, 0.1).change == 0  # it may have increased or decreased
 
 
 finite = st.floats(0, 1)

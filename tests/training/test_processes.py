@@ -1,4 +1,4 @@
-"""Who gets which rows, and what is kept of it in a run."""
+"""Each process's share of the rows, and the process settings stored with a run."""
 
 from __future__ import annotations
 
@@ -98,4 +98,5 @@ def test_the_command_is_torchruns_where_there_are_several() -> None:
     assert alone[1:] == ["-m", "tui_llm.training.worker", "/runs/r"]
     assert four[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", *alone[1:]]
     assert processes.threads(1) == {} and int(processes.threads(1000)["OMP_NUM_THREADS"]) == 1
-    assert Run(Path("/runs/r")).name == four[-1].rpartition("/")[2]  # what `launch.stop` knows rank 0 by
+    # the argument by which `launch.stop` recognizes rank 0
+    assert Run(Path("/runs/r")).name == four[-1].rpartition("/")[2]

@@ -1,5 +1,8 @@
-"""Several processes train as one does: real ones, which talk through gloo, without torchrun where it need not be there
-(it takes longer to start than all of them)."""
+"""Training with several processes equals training with one.
+
+The tests use real processes that communicate through gloo. Most do without torchrun, which takes longer to start than
+all of them.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,11 @@ _stores: list[torch.distributed.TCPStore] = []
 
 
 def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus") -> list[BaseProcess]:
-    """Starts the processes of `run`, as torchrun would. `spoiled` can't read the corpus, or has no memory for a step."""
-    # As under torchrun, which holds the store: a port that was only looked for could be another test's by then.
+    """Starts the processes of `run` as torchrun would.
+
+    Process `spoiled` can't read the corpus, or has no memory for a step.
+    """
+    # Hold the store, as torchrun does: a free port that is only looked up could be taken by another test.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     _stores.append(store)
     made = []
@@ -110,7 +116,7 @@ def train(run: Run, world: int) -> None:
 
 
 def alike(run: Run, other: Run) -> None:
-    """The same numbers at each step, to float tolerance, and the same weights and optimiser state at the end."""
+    """Checks that losses, final weights and final optimizer state are equal within tolerance."""
     mine, theirs = losses(run), losses(other)
     assert [m[0] for m in mine] == [t[0] for t in theirs]
     for m, t in zip(mine, theirs, strict=True):
@@ -123,12 +129,12 @@ def alike(run: Run, other: Run) -> None:
         assert a.keys() == b.keys()
         assert all(a[key].shape == b[key].shape for key in a)
         for key in (k for k in a if "attn.c_attn.bias" not in k and "attention.qkv.bias" not in k):
-            # (The softmax cancels the keys' biases: their gradient is rounding noise, which Adam makes large.)
+            # (Softmax is invariant to the keys' biases: their gradient is rounding noise, which Adam amplifies.)
             assert torch.allclose(a[key], b[key], rtol=1e-2, atol=2e-4), key
 
 
 def test_two_processes_train_as_one_and_a_resume_may_have_another_number(text: Path) -> None:
-    # 3 × 4 rows: each batch is cut in two; 5 held-out rows, which two processes can't share equally.
+    # 3 × 4 rows: each batch is split in two; 5 held-out rows, which two processes can't share equally.
     fields = {**FIELDS, "accumulation": 3, "eval_batches": 5, "batch_size": 4, "clip": 0.5}
     one, two, parts = make("one", text, **fields), make("two", text, **fields), make("parts", text, **fields)
     launch.use(parts, shard=True)
@@ -156,7 +162,7 @@ def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:
 def test_what_a_person_asks_is_done_by_all_at_the_same_step(text: Path) -> None:
     fields = {**FIELDS, "steps": 6, "checkpoint_every": 100}
     one, two = make("one", text, **fields), make("two", text, **fields)
-    launch.use(two, shard=True)  # where a process that did not save would hang the others
+    launch.use(two, shard=True)  # with FSDP, a process that does not take part in saving would block the others
     for run, world in ((one, 1), (two, 2)):
         launch.change_learning_rate(run, 3e-3)
         changes.ask_to_save(run)
@@ -187,7 +193,7 @@ def test_where_one_is_killed_the_others_end_with_a_word(text: Path, killed: int)
     run = make("run", text, **LONG)
     made = ranks(run, 2)
     wait(lambda: run.status().step > 0)
-    second = begin(run, patience=0.2)  # a second worker is refused while rank 0 has the lock
+    second = begin(run, patience=0.2)  # a second worker is refused while rank 0 holds the lock
     second.join()
     assert second.exitcode == 3
     made[killed].kill()
@@ -219,7 +225,7 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
 
 @pytest.mark.parametrize("trouble", [Stopped(), UserError("no such file")], ids=["stop", "failure"])
 def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception) -> None:
-    """Rank 0 may hold the store in which the others read what troubles it."""
+    """Rank 0 may hold the store from which the others read its error."""
     both, gone, store, raised = threading.Barrier(2, timeout=HANG), threading.Event(), {}, {}
     sums: list[float] = []
 
@@ -266,9 +272,9 @@ def test_torchrun_as_it_is_started_and_stopped(text: Path) -> None:
     (_, launcher), *_ = launch._children
     worker = launch._worker_pid(run)
     assert worker is not None and os.getsid(worker) != os.getsid(0)
-    if Path("/proc/self/environ").exists():  # `launch.stop` asks rank 0
+    if Path("/proc/self/environ").exists():  # `launch.stop` signals rank 0
         assert b"\0RANK=0\0" in b"\0" + Path(f"/proc/{worker}/environ").read_bytes()
-    launcher.terminate()  # as a batch system does; torchrun passes it on
+    launcher.terminate()  # as a batch system does; torchrun forwards it
     launcher.wait()
     status = run.status()
     assert status.state == "stopped" and run.checkpoints()[-1][0] == status.step > 0, run.log_path.read_text()

@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever moment, ends as one that never was."""
+"""A run that is killed at any point and resumed ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.making import contents, leftovers, lines, losses, make, words, work
 
-# Dropout and accumulation, so that the noise and the batches of each step have to be found again as well.
+# With dropout and gradient accumulation, whose random numbers and batches must be restored.
 HARD = {"dropout": 0.1, "accumulation": 2, "steps": 40}
 
 
@@ -25,9 +25,9 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
 
     broken = make("broken", text, **HARD)
     moments = [
-        ("half a line", 2),  # nothing saved yet
+        ("half a line", 2),  # before the first checkpoint
         ("half the weights", 1),  # of the first checkpoint: step 7
-        ("half the weights", 4),  # the optimiser's, of the second
+        ("half the weights", 4),  # the optimizer's state of the second checkpoint
         ("around the rename", 1),
         ("around the rename", 2),
         ("half a line", 8),
@@ -49,7 +49,7 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
     assert leftovers(broken.path) == []
 
-    # Finished is finished: asked again, it has nothing to do and changes nothing.
+    # A finished run that is started again changes nothing.
     before = contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()
     assert work(broken) == 0
     assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(text: Path) -> None:
     assert work(run) == 1
     status = run.status()
     assert status.state == "failed" and "No older one is left" in status.message and "\n" not in status.message
-    assert losses(run) == wanted  # what was logged is not thrown away for a run that can't go on
+    assert losses(run) == wanted  # the metrics are kept if the run can't be resumed
 
 
 def test_a_changed_corpus_is_refused(text: Path) -> None:

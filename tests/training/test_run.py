@@ -1,4 +1,4 @@
-"""Reading run directories: whole, growing, damaged, cut back."""
+"""Reading run directories: complete, growing, damaged, truncated."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def test_a_growing_file_is_read_line_by_line(run: Run) -> None:
         assert [m.step for m in skipped.new()] == [4]
     aside = run.path / "aside"
     aside.write_bytes(line(1))
-    aside.replace(run.metrics_path)  # a resumed run cut it back
+    aside.replace(run.metrics_path)  # truncated by a resumed run
     assert [m.step for m in tail.new()] == [1] and tail.restarted
 
 
 def test_skipping_passes_over_more_than_one_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.metrics_path.write_bytes(b"".join(line(i) for i in range(20_000)))  # well over a megabyte
+    run.metrics_path.write_bytes(b"".join(line(i) for i in range(20_000)))  # more than a megabyte
     tail = MetricsTail(run.metrics_path)
     tail.skip()
     assert tail.offset == run.metrics_path.stat().st_size and tail.new() == []

@@ -1,4 +1,4 @@
-"""One worker at most on a run, whatever is deleted or moved by hand."""
+"""At most one worker per run, whatever is deleted or moved by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_worker_whose_lock_is_deleted_saves_and_leaves(text: Path, damage: obj
     assert f"saved at step {status.step:,}" in status.message and "\n" not in status.message
     assert [step for step, _ in run.checkpoints()] == [status.step] == [losses(run)[-1][0]]
     assert "saving, then leaving" in run.log_path.read_text() and not run.alive()
-    # What it saved is what an unbroken run has there.
+    # Its checkpoint equals that of an undisturbed run.
     ended = make("ended", text, **{**LONG, "steps": 1_000_000})
     other = begin(ended)
     wait(lambda: ended.status().step > status.step)
@@ -58,7 +58,7 @@ def test_no_second_worker_begins_where_the_first_ones_lock_was_deleted(text: Pat
     run = make("run", text, **LONG)
     worker = begin(run)
     wait(lambda: run.status().step > 3)
-    os.kill(worker.pid or 0, 19)  # SIGSTOP: it can't notice
+    os.kill(worker.pid or 0, 19)  # SIGSTOP, so that it can't notice
     run.lock_path.unlink()
     assert run.alive() and run.status().alive
     with pytest.raises(UserError, match="being trained already"):
@@ -89,7 +89,7 @@ def test_where_folders_cant_be_locked_a_worker_that_lost_its_lock_writes_nothing
     worker.join()
     assert worker.exitcode == 3 and "nothing more is written" in run.log_path.read_text()
     assert run.checkpoints() == [] and run.status().state == "died"
-    assert work(run, ("half a line", 3)) == -9  # it can be begun again
+    assert work(run, ("half a line", 3)) == -9  # it can be started again
 
 
 def test_where_folders_cant_be_locked_the_process_that_wrote_its_pid_counts(
@@ -135,7 +135,7 @@ def test_a_run_that_cannot_be_made_leaves_nothing(text: Path, home: Path, monkey
     with pytest.raises(UserError, match="disk is full"):
         make("run", text)
     assert list((home / "runs").iterdir()) == []
-    (home / "runs" / "run").mkdir()  # an earlier version's
+    (home / "runs" / "run").mkdir()  # created by an earlier version
     monkeypatch.undo()
     monkeypatch.setenv("TUI_LLM_HOME", str(home))
     assert make("run", text).config().preset == "toy"

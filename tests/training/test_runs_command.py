@@ -50,10 +50,11 @@ def test_rename(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, err = said(capsys, "runs", "rename", "one", name)
         assert (code, out) == (2, "") and "can't name a run" in err and "\x1b" not in err
     assert "no run 'none'" in said(capsys, "runs", "rename", "none", "x")[2]
-    assert said(capsys, "runs", "rename", "two", "empty")[0] == 0  # nobody's: a rename that was killed left such ones
+    # an empty folder, as left by a rename that was killed
+    assert said(capsys, "runs", "rename", "two", "empty")[0] == 0
     with run.held(1):
         assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
-    run.write_status("starting")  # a worker on its way to its lock
+    run.write_status("starting")  # a worker that has not acquired its lock yet
     assert "being trained; stop it first" in said(capsys, "runs", "rename", "one", "three")[2]
     run.write_status("stopped")
     code, out, _ = said(capsys, "runs", "--json", "rename", "one", "three")
@@ -65,7 +66,7 @@ def test_delete_asks_or_wants_yes(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make("one", text)
-    code, _, err = said(capsys, "runs", "delete", "one")  # no terminal: nobody can answer
+    code, _, err = said(capsys, "runs", "delete", "one")  # no terminal for the question
     assert code == 2 and "say --yes" in err and run.exists()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
@@ -135,7 +136,7 @@ def test_several_corpora_train_one_model_and_export_never_writes_over(
     assert (config.settings.clip, config.settings.beta1, config.settings.warmup_steps) == (0.5, 0.8, 2)
     texts = sum(len(path.read_bytes()) for path in (text, deep / "deep.txt"))
     status = json.loads((run.path / "status.json").read_text())
-    assert status["train_tokens"] > texts and status["state"] == "finished"  # the bytes of the reference are there too
+    assert status["train_tokens"] > texts and status["state"] == "finished"  # the language reference is included
 
     made, full, file = tmp_path / "made", tmp_path / "full", tmp_path / "file"
     full.mkdir()
@@ -145,7 +146,7 @@ def test_several_corpora_train_one_model_and_export_never_writes_over(
         code, out, err = said(capsys, "export", "r", str(taken))
         assert (code, out) == (2, "") and "nothing is written over it" in err
     assert (full / "mine").read_text() == file.read_text() == "mine" and len(list(full.iterdir())) == 1
-    made.mkdir()  # an empty folder is none
+    made.mkdir()  # an empty folder is not a run
     assert said(capsys, "export", "r", str(made))[0] == 0 and (made / "model.safetensors").is_file()
     assert said(capsys, "export", "r", str(made))[0] == 2
     assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]

@@ -22,7 +22,7 @@ from tui_llm.training.plan.start import fit
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields
 
-# A shape that no setting can give: a narrow MLP, a head of its own, rows of the embedding that are no token's.
+# A shape that no settings describe: a narrow MLP, an untied output head, an embedding with padding rows.
 SHAPE = GPTConfig(vocabulary=264, context=32, layers=1, heads=2, width=16, inner=24, tied=False)
 
 
@@ -78,7 +78,8 @@ def test_a_run_goes_on_from_another_one_where_that_ended(text: Path) -> None:
         "second", [str(text)], settings, preset="toy", device="cpu", model=first.checkpoints()[-1][1]
     )
     assert work(second) == 0
-    assert losses(second)[0][4] == losses(first)[-1][4]  # the held-out loss: the first's last is the second's first
+    # the first run's last validation loss is the second run's first
+    assert losses(second)[0][4] == losses(first)[-1][4]
 
 
 def test_what_contradicts_the_model_is_refused(model: Path) -> None:

@@ -1,4 +1,4 @@
-"""What happens to a run's files and to the machine's clock while nobody looks: damage, other disks, other versions."""
+"""Events outside the program that affect a run: damaged files, clock changes, other file systems, other versions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def copied(run: Run, name: str) -> Run:
 
 
 def flip(file: Path) -> None:
-    """One bit, in the middle: for weights that is inside a number, which still loads."""
+    """Flips one bit in the middle of a file; in weights, that is inside a number and still loads."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0x10
     file.write_bytes(data)
@@ -69,7 +69,8 @@ def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text:
     for name in FILES:
         for damage in (flip, cut, Path.unlink, lambda file: file.write_bytes(b"\0" * 100)):
             damage(newest / name)
-            if (name, damage) != ("training.json", flip):  # that bit may be one of the step's, which is compared too
+            # that bit may be part of the step number, which is checked too
+            if (name, damage) != ("training.json", flip):
                 with pytest.raises(UserError, match=r"its |not valid JSON"):
                     intact.check(newest)
             shutil.rmtree(newest)
@@ -108,20 +109,20 @@ def test_what_is_opened_is_intact_too(text: Path, monkeypatch: pytest.MonkeyPatc
     run = make("run", text, steps=14)
     assert work(run) == 0
     (_, older), (_, newer) = run.checkpoints()
-    (newer / "optimizer.safetensors").unlink()  # nothing that a model is opened from
+    (newer / "optimizer.safetensors").unlink()  # not needed for opening a model
     engine = PipelineEngine("cpu")
     assert (engine.open("run").step, engine.weights().note) == (14, "")
     read: list[str] = []
     digest = intact._digest
     monkeypatch.setattr(intact, "_digest", lambda file: read.append(file.name) or digest(file))
-    assert engine.refresh() is None and read == []  # known to be whole: not read once more
+    assert engine.refresh() is None and read == []  # known to be intact: not read again
     flip(newer / "model.safetensors")
     opened = engine.open("run:run")
     assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was passed over (its model.safe")
     assert read.count("model.safetensors") == 2 and "optimizer.safetensors" not in read
     assert engine.refresh() is None
     monkeypatch.setattr(intact, "LARGE", 100)
-    assert engine.refresh() is not None and engine.weights().step == 14  # too large to be read once more
+    assert engine.refresh() is not None and engine.weights().step == 14  # too large to be read again
     (older / "vocab.json").unlink()
     flip(newer / "config.json")
     with pytest.raises(UserError, match=r"no checkpoint that is whole: checkpoint-14 .*; checkpoint-7 .*resume it"):
@@ -142,7 +143,7 @@ def test_a_checkpoint_from_before_digests_were_noted_down_is_taken_at_its_word(t
 
 
 def test_weights_that_turn_out_bad_after_they_were_saved_are_not_what_a_run_goes_on_from(text: Path) -> None:
-    # The learning rate is raised on the way, so far that the very next loss is absurd, though still a number.
+    # The learning rate is raised so much that the next loss is huge, but finite.
     run = make("run", text, checkpoint_every=1, eval_every=1000, steps=60, warmup_steps=0)
     assert work(run, ("half a line", 12)) == -9
     launch.change_learning_rate(run, 1000.0)
@@ -154,12 +155,12 @@ def test_weights_that_turn_out_bad_after_they_were_saved_are_not_what_a_run_goes
     assert [step for step, _ in run.checkpoints()] == [last - 1]
     weights = load_file(run.checkpoints()[0][1] / "model.safetensors")
     assert all(torch.isfinite(w).all() and w.abs().max() < 10 for w in weights.values())
-    # With a rate that works it goes on from there.
+    # With a lower rate, training resumes from there.
     launch.change_learning_rate(run, 1e-3)
     assert work(run) == 0 and [row[0] for row in losses(run)] == list(range(1, 61))
 
 
-# ── a corpus that goes away ──────────────────────────────────────────────────────────────────────────────────────
+# ── a corpus that is deleted ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_corpus_that_goes_while_a_run_trains_is_missed_only_when_it_resumes(text: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_corpus_that_goes_while_a_run_trains_is_missed_only_when_it_resumes(te
     wait(lambda: run.status().step > 3)
     before = text.read_text()
     seen = run.status().step
-    text.write_text("another text")  # first changed, then gone: what is trained on was tokenised before
+    text.write_text("another text")  # first changed, then deleted: training uses the tokens in the cache
     wait(lambda: run.status().step > seen + 20)
     text.unlink()
     seen = run.status().step
@@ -183,7 +184,7 @@ def test_a_corpus_that_goes_while_a_run_trains_is_missed_only_when_it_resumes(te
     assert status.state == "failed" and str(text) in status.message and "\n" not in status.message
     text.write_text(before + "!")
     assert work(run) == 1 and "has changed since it began; put the old text back" in run.status().message
-    assert losses(run) == logged and run.checkpoints()  # nothing is thrown away
+    assert losses(run) == logged and run.checkpoints()  # nothing is lost
     text.write_text(before)
     worker = begin(run)
     wait(lambda: run.status().step > logged[-1][0])
@@ -203,7 +204,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times_written_down(text: Pat
     assert work(run, ("a clock that jumps", round(hours))) == 0, run.log_path.read_text()
     rows = lines(run.metrics_path)
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
-    assert sum(abs(gap) > 3000 for gap in gaps) == 1  # it did jump
+    assert sum(abs(gap) > 3000 for gap in gaps) == 1  # the clock did jump
     assert losses(run) == losses(steady) and run.status().state == "finished"
     assert all(0 < row["tokens_per_second"] < 1e9 for row in rows)
     for metric in MetricsTail(run.metrics_path).new():
@@ -220,17 +221,19 @@ def test_a_worker_on_its_way_is_not_lost_to_a_clock_that_jumps(text: Path, monke
         assert run.status().state == "starting", jump
         monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 60)
         assert run.status().state == ("starting" if jump == 0.0 else "died"), jump
-        with run.held(1):  # the lock knows no time
+        with run.held(1):  # the lock does not depend on time
             assert run.status().state == "starting"
 
 
-# ── a folder that can only be read ───────────────────────────────────────────────────────────────────────────────
+# ── a read-only folder ───────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def sealable(home: Path) -> Iterator[Callable[[], None]]:
-    """Makes the home a disk of its own, and gives what makes it read-only; skips where that can't be done. (Permissions
-    alone don't hold root back.)"""
+    """Mounts a disk as the home, and yields a function that makes it read-only; skips if that is not possible.
+
+    Permissions do not suffice, since they don't apply to root.
+    """
     home.mkdir()
     try:
         done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(home)], capture_output=True)
@@ -283,12 +286,12 @@ def test_a_disk_that_turns_read_only_under_a_run_ends_it_with_a_word(text: Path)
     assert 7 < status.step < 12 and [step for step, _ in run.checkpoints()] == [7]
 
 
-# ── another filesystem ───────────────────────────────────────────────────────────────────────────────────────────
+# ── another file system ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another filesystem than the temporary one."""
+    """A folder on another file system than the temporary folder."""
     shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second filesystem here")
@@ -318,7 +321,7 @@ def test_a_run_on_another_filesystem(
     assert losses(there) == losses(reference)
     assert contents(there.checkpoints()[-1][1]) == contents(reference.checkpoints()[-1][1])
     assert leftovers(there.path) == []
-    folder = tmp_path / "exported"  # back over the border
+    folder = tmp_path / "exported"  # back to the first file system
     assert cli.main(["export", "there", str(folder)]) == 0
     assert (folder / "model.safetensors").is_file() and "model folder" in capsys.readouterr().out
     there.delete()
@@ -356,7 +359,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
         with pytest.raises(UserError, match="made by a newer tui-llm"):
             wish()
     with pytest.raises(UserError, match="there is a run 'run' already"):
-        make("run", text)  # its name is not free, though it has no steps yet
+        make("run", text)  # its name is taken, though it has no steps yet
     assert work(run) == 2
     del before["config.json"]
     after = contents(run.path)

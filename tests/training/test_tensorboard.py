@@ -1,4 +1,4 @@
-"""TensorBoard's event files, read back by TensorBoard's own reader."""
+"""TensorBoard event files, read by TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def check(folder: Path, metrics: Path) -> None:
-    """The events are the metrics: each step once, in order."""
+    """Checks that the events equal the metrics: each step once, in order."""
     found, logged = events(folder), lines(metrics)
     for name, tag in TAGS.items():
         expected = [(line["step"], line[name]) for line in logged if name in line]
@@ -42,7 +42,7 @@ def check(folder: Path, metrics: Path) -> None:
 def test_a_killed_and_resumed_run_has_each_step_once(text: Path) -> None:
     run = launch.create("run", [str(text)], make("other", text, steps=20).config().settings, preset="toy", device="cpu",
                         tensorboard=True)  # fmt: skip
-    assert work(run, ("half a line", 18)) == -9  # in the line of step 16: past the checkpoint of step 14
+    assert work(run, ("half a line", 18)) == -9  # in the line of step 16, after the checkpoint of step 14
     folder = run.path / "tensorboard"
     (event_file,) = folder.iterdir()
     with event_file.open("ab") as file:
@@ -53,7 +53,7 @@ def test_a_killed_and_resumed_run_has_each_step_once(text: Path) -> None:
 
 
 def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run resumed long after: TensorBoard's purge drops what was written past the checkpoint."""
+    """When a run is resumed later, TensorBoard's purge drops the events after the checkpoint."""
     run = make("run", text, steps=6)
     assert work(run) == 0
     folder, now = run.path / "tensorboard", 1_000_000_000.0
@@ -69,7 +69,7 @@ def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest
     second.close()
     assert len(list(folder.iterdir())) == 2
     assert events(folder)["loss/training"] == [(step, 9.0 if step < 5 else 1.0) for step in range(1, 8)]
-    now -= 100  # a clock that was put back: all anew, from the metrics
+    now -= 100  # the clock was set back: the events are written again from the metrics
     monkeypatch.setattr(tensorboard.time, "sleep", lambda _: None)
     clock = iter(range(int(now), int(now) + 1000))
     monkeypatch.setattr("time.time", lambda: float(next(clock)))
@@ -117,7 +117,7 @@ def test_without_the_extra_it_says_what_to_install(
     launch.write_tensorboard(run)
     said: list[str] = []
     monkeypatch.setattr(worker, "log", said.append)
-    assert worker.work(worker.Worker(run)) == 0  # a run doesn't fail for it
+    assert worker.work(worker.Worker(run)) == 0  # the run does not fail
     assert any("no event files" in line and "pip install" in line for line in said)
 
 

@@ -50,7 +50,7 @@ def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_slow_step_counts_at_once() -> None:
-    """Where there is no time for more than one row, the second step of one row is the first that is told."""
+    """If there is only time for one row, the second single-row step is the first result."""
     shape = cost.shape(TOY, 257)
     found = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 1e-6))
     assert [value["rows"] for value in found] == [1] and found[0]["tokens"] == TOY.block_size

@@ -71,7 +71,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
         code, out, err = said(capsys, *arguments)
         assert (code, out) == (2, "") and why in err and err.count("\n") == 1, arguments
 
-    # More steps: the old lines stay, the new ones follow the new schedule. Fewer are refused.
+    # More steps: old metrics are kept, new steps follow the new schedule. Fewer steps are refused.
     before = losses(run)
     code, _, err = said(capsys, "train", "--run", "r", "--resume", "--steps", "19")
     assert code == 2 and "another steps (fewer" in err
@@ -93,7 +93,7 @@ def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
     first = json.loads(process.stdout.readline())
     assert first["step"] == 1 and {"loss", "lr", "grad_norm", "tokens_per_second", "val_loss"} <= first.keys()
     process.send_signal(signal.SIGINT)
-    out = process.stdout.read()  # not communicate(): it would miss the lines that readline() has read ahead
+    out = process.stdout.read()  # communicate() would miss the lines that readline() has buffered
     _, err = process.communicate()
     rows = [first, *(json.loads(row) for row in out.splitlines())]
     assert process.returncode == 0 and "saving" in err and "Traceback" not in err
@@ -101,7 +101,7 @@ def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
     assert [row["step"] for row in rows[:-1]] == list(range(1, len(rows)))  # no line is lost
     assert Run(home / "runs" / "r").checkpoints()[-1][0] == rows[-1]["step"]
 
-    # Resumed and detached; only its own steps would be printed. Stopped from elsewhere.
+    # Resumed and detached, then stopped by another command.
     done = start("train", "--run", "r", "--resume", "--detach", "--json")
     out, err = done.communicate()
     assert done.returncode == 0 and json.loads(out)["alive"] is True and err == ""

@@ -1,4 +1,4 @@
-"""The comparison with nanoGPT, against a stand-in that has its interface: nobody's code is fetched for a test."""
+"""The comparison with nanoGPT, using a fake with its interface, so that no code is downloaded for a test."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_side_apart_is_started_as_its_users_start_it(stand_in: Path, monkeypat
     side = versus.Apart("baby", "nanogpt", stand_in, compiled=False)
     try:
         first = side()
-        assert math.isfinite(first) and side() < first  # a model that learns
+        assert math.isfinite(first) and side() < first  # its loss decreases
     finally:
         side.close()
     assert (stand_in / "seen").read_text() == "False" and side.process.returncode == 0

@@ -1,4 +1,4 @@
-"""What a worker leaves behind: checkpoints that others open, and a plain word where it fails."""
+"""A worker's results: checkpoints that other libraries can open, and a clear message if it fails."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path
         "run",
         text,
         learning_rate=1e6,
-        warmup_steps=10_000_000,  # 0.1 more with each step
+        warmup_steps=10_000_000,  # increases by 0.1 with each step
         weight_decay=1.0,
         steps=1000,
         checkpoint_every=10,
@@ -68,7 +68,7 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path
     step, folder = run.checkpoints()[-1]
     assert 10 <= step <= status.step
     assert all(torch.isfinite(tensor).all() for tensor in load_file(folder / "model.safetensors").values())
-    assert work(run) == 1 and run.status() == status  # resumed, it says the same
+    assert work(run) == 1 and run.status() == status  # the same status after resuming
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_corpus_that_turns_out_to_be_no_use_fails_in_a_line(text: Path, conten
     assert run.status().state == "failed" and why in run.status().message and "\n" not in run.status().message
     assert run.checkpoints() == [] and leftovers(run.path) == []
     text.write_text(words(800))
-    assert work(make("run", text, steps=2)) == 0  # the name is free for a better text
+    assert work(make("run", text, steps=2)) == 0  # the name can be used again
 
 
 def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> None:

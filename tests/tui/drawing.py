@@ -1,4 +1,4 @@
-"""What the tests of drawing share: a fake engine that answers about draws, and drawing tokens with the keys."""
+"""Helpers of the drawing tests: a fake engine that answers draw questions, and drawing tokens with the keys."""
 
 from __future__ import annotations
 

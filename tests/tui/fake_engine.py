@@ -1,4 +1,4 @@
-"""An engine of plain numbers for the screen's tests: word-like tokens, a distribution fixed by the last id."""
+"""A fake engine for the screen's tests: word-like tokens, and a distribution that depends on the last id only."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CONTEXT = 64
 
 
 class FakeEngine:
-    """`hostile` puts markup-like and control texts among the tokens. `gate` can hold readings back."""
+    """A fake engine. `hostile` adds tokens with markup and control characters; `gate` can hold readings back."""
 
     def __init__(self, hostile: bool = False) -> None:
         texts = list((HOSTILE + WORDS) if hostile else WORDS)
@@ -75,13 +75,13 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[Request] = []
-        self.distributions: dict[object, Distribution] = {}  # a thousand tokens in plain Python take their time
+        self.distributions: dict[object, Distribution] = {}  # a cache: a thousand tokens are slow in plain Python
         self.opened: list[str] = []
         self.fail: Exception | None = None
-        self.hold_after: int | None = None  # a draw beyond so many tokens waits until it is stopped
+        self.hold_after: int | None = None  # after this many tokens, a draw waits until it is stopped
         self.weights: Weights | None = None
-        self.answers: dict[type[Question], Callable[[Any], Any]] = {}  # what instruments answer, by kind of question
-        self.questions: list[Question] = []  # all but those for ghost text, which come by themselves
+        self.answers: dict[type[Question], Callable[[Any], Any]] = {}  # the instruments' answers, by type of question
+        self.questions: list[Question] = []  # all questions except those for ghost text, which are automatic
         self.ghosts: list[GhostQuestion] = []
 
     # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +188,7 @@ class FakeEngine:
             )
 
     def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | Found:
-        """The whole table, by probability, id, text or length."""
+        """Answers from the whole table, by probability, id, text or length."""
         assert self.weights is not None
         whole = dataclasses.replace(question.request, top=VOCABULARY)
         read = self.encode(whole.prompt) + list(whole.continuation)
@@ -218,7 +218,7 @@ class FakeEngine:
             made.append(logits.index(max(logits)))
         return Ghost(self.weights, tuple(self.texts[id] for id in made))
 
-    # ── the toy ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the fake model ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def encode(self, text: str) -> list[int]:
         return [self.ids.get(piece, 100 + sum(piece.encode()) % 800) for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)]
@@ -370,7 +370,7 @@ class FakeEngine:
 
 @functools.lru_cache(maxsize=256)
 def toy_logits(last: int) -> tuple[float, ...]:
-    """Logits after a text whose last id is `last`."""
+    """Returns the logits after a text whose last id is `last`."""
     draw = random.Random(last)
     return tuple(8 - 0.4 * rank + draw.random() * 3 if rank < 30 else -4 + draw.random() for rank in range(VOCABULARY))
 

@@ -1,4 +1,4 @@
-"""Run directories written by hand, and processes that hold their locks: training as the screen sees it, untrained."""
+"""Hand-written run directories, and processes that hold their locks: training as the screen sees it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make(
     message: str = "",
     **status: Any,
 ) -> Run:
-    """A run of preset toy that has made `done` of `steps` steps, validated at every tenth."""
+    """Creates a `toy` run that has made `done` of `steps` steps, with a validation loss at every tenth."""
     run = Run(paths.runs_dir() / name)
     run.path.mkdir(parents=True)
     run.write_config(RunConfig((corpus,), "toy", "cpu", from_fields({"steps": steps}, PRESETS["toy"])))
@@ -55,7 +55,7 @@ def make(
 
 
 def add(run: Run, first: int, last: int, **more: Any) -> None:
-    """Appends the lines of steps first…last, a validation loss at every tenth."""
+    """Appends the metrics of steps first…last, with a validation loss at every tenth."""
     with run.metrics_path.open("ab") as file:
         for step in range(first, last + 1):
             file.write(metric_line(step, **{"val_loss": 3.0 if step % 10 == 0 else None, **more}))
@@ -67,7 +67,7 @@ def sample(run: Run, step: int, text: str, prompt: str = "Once") -> None:
 
 
 def checkpoint(run: Run, step: int) -> Path:
-    """A folder that counts as a whole checkpoint, though there is no model in it."""
+    """Creates a folder that counts as a complete checkpoint, although it contains no model."""
     folder = run.path / f"checkpoint-{step}"
     folder.mkdir()
     for name in ("config.json", "training.json"):
@@ -77,7 +77,7 @@ def checkpoint(run: Run, step: int) -> Path:
 
 @contextlib.contextmanager
 def alive(run: Run) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process holds the run's lock inside the block; killing it is what SIGKILL does to a worker."""
+    """Inside the block, another process holds the run's lock; killing it has the effect of SIGKILL on a worker."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -90,7 +90,7 @@ def alive(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def made_at(run: Run, seconds: float) -> None:
-    """Sets when the run last wrote, `seconds` before now."""
+    """Sets the time of the run's last write to `seconds` before now."""
     when = time.time() - seconds
     for path in run.path.iterdir():
         os.utime(path, (when, when))

@@ -1,4 +1,4 @@
-"""What the screen's tests share: the app on the fake engine, waiting for what should come, reading what is drawn."""
+"""Helpers of the screen's tests: the app on the fake engine, waiting for a condition, reading the drawn screen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_app(engine: FakeEngine | None = None, prompt: str = "The cat sat on the
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Lets the app run until the condition holds; the test's own timeout ends a wait in vain."""
+    """Runs the app until the condition holds; the tests' timeout ends a futile wait."""
     while not condition():
         await pilot.pause()
         await asyncio.sleep(0.002)
@@ -32,13 +32,13 @@ async def answered(pilot: Pilot[None], lab: LabScreen) -> None:
 
 
 def drawn(app: LabApp) -> list[str]:
-    """The screen's lines as they go to the terminal."""
+    """Returns the screen's lines as sent to the terminal."""
     strips = app.screen._compositor.render_strips()
     return ["".join(segment.text for segment in strip) for strip in strips]
 
 
 def unsafe(lines: list[str]) -> set[str]:
-    """Characters that no terminal should be sent."""
+    """Returns the characters that must not be sent to a terminal."""
     return {
         char
         for line in lines

@@ -1,4 +1,4 @@
-"""What acts at the token cursor, and under a what-if, acts on what the panes show there."""
+"""Actions at the token cursor and under a what-if use the values that the panes show there."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ async def test_a_pin_is_what_the_panes_show() -> None:
         await answered(pilot, lab)
         await pilot.press("P")
         assert pins.of_user() == [Pin("The cat sat", " on")]
-        await pilot.press("P")  # again takes it down
+        await pilot.press("P")  # P again unpins it
         assert pins.of_user() == []
-        lab.lab.target = Target(text=" moon")  # one that is chosen there goes before the text's own
+        # a target chosen at the cursor takes precedence over the text's next token
+        lab.lab.target = Target(text=" moon")
         lab.ask()
         await answered(pilot, lab)
         await pilot.press("P")
@@ -133,7 +134,7 @@ async def test_a_swap_says_what_it_took_and_is_undone() -> None:
 
 
 def test_a_stream_begun_after_a_request_answers_for_both() -> None:
-    """The reading that a stream shows carries the newest number, or the panes would wait for it for ever."""
+    """The stream's reading has the newest request number; otherwise the panes would wait for it forever."""
     engine, there, seen = FakeEngine(), threading.Event(), []
 
     def post(message: Message) -> None:
@@ -205,10 +206,10 @@ async def test_only_lines_that_changed_are_drawn_and_a_scroll_draws_all() -> Non
         pane.rebuild()
         await pilot.pause()
         drawn(app)
-        assert asked == []  # nothing is different
+        assert asked == []  # nothing has changed
         before = drawn(app)
         pane.rebuild()
-        pane.scroll_to(y=20, animate=False, immediate=True)  # after the lines of the other place were made
+        pane.scroll_to(y=20, animate=False, immediate=True)  # after the lines of the other position were rendered
         await pilot.pause()
         shown = [line for line in drawn(app) if "21 " in line]
         assert shown and drawn(app) != before and asked

@@ -1,4 +1,4 @@
-"""A run's batch and samples on full screens, steering from the Training pane, and a footer that fits any width."""
+"""A run's batch and samples on full screens, control from the Training pane, and a footer that fits any width."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ScreenApp(App[None]):
 
 
 def put_batch(run: Any, rows: list[list[str | bytes]], losses: list[list[float | None]], **more: Any) -> None:
-    """A batch.json of rows of n + 1 tokens and n losses each."""
+    """Writes a batch.json with rows of n + 1 tokens and n losses each."""
     ids: dict[bytes, int] = {}
     shown = []
     for number, (row, each) in enumerate(zip(rows, losses, strict=True)):
@@ -112,7 +112,7 @@ async def test_it_follows_the_file_and_asks_for_it_anew() -> None:
         await until(pilot, lambda: "no batch yet" in app.text)
         await pilot.press("r")
         await until(pilot, lambda: app._notifications)
-        assert "batch" not in run.control()  # nobody is at work
+        assert "batch" not in run.control()  # no worker
         put_batch(run, [["a", "b"]], [[1.0]])
         await until(pilot, lambda: "the batch of step 101" in app.text)
         with fake_run.alive(run):
@@ -122,7 +122,7 @@ async def test_it_follows_the_file_and_asks_for_it_anew() -> None:
             await until(pilot, lambda: "the batch of step 102" in app.text)
         (run.path / "batch.json").write_text("{")
         await until(pilot, lambda: "is not valid JSON" in app.text)
-        assert "step 102" in app.text  # what was read before stays
+        assert "step 102" in app.text  # the previous batch is still shown
 
 
 @pytest.mark.parametrize("size", [(1, 1), (80, 24)])
@@ -173,15 +173,15 @@ async def test_all_samples_are_there_the_newest_last_and_more_come() -> None:
         fake_run.sample(run, 420, " unseen")
         shown = app.screen.query_one(SampleLines)
         await until(pilot, lambda: len(shown.samples) == 42)
-        assert shown.scroll_offset.y == 0  # who reads an old one is left alone
+        assert shown.scroll_offset.y == 0  # the position in an old sample is kept
         await pilot.press("y")
         await until(pilot, lambda: app.clipboard)
         assert app.clipboard.splitlines()[1] == "10\tOnce\t sample of 10␊second line"
-        run.samples_path.write_bytes(b"")  # cut back by a resumed run
+        run.samples_path.write_bytes(b"")  # truncated by a resumed run
         await until(pilot, lambda: "no samples yet" in app.text)
 
 
-# ── from the pane ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── from the Training pane ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_the_panes_keys_open_screens_save_and_change_the_rate() -> None:
@@ -244,7 +244,7 @@ def test_the_footer_keeps_the_most_important_that_fit(entries: list[tuple[str, i
     ranked = sorted(range(len(entries)), key=lambda at: (-entries[at][1], at))
     assert sorted(ranked[: len(kept)]) == [at for at in sorted(ranked[: len(kept)]) if entries[at][0] in kept]
     assert kept == [entries[at][0] for at in sorted(ranked[: len(kept)])]
-    if len(kept) < len(entries):  # and one more would not have fitted
+    if len(kept) < len(entries):  # and one more would not fit
         more = [entries[at][0] for at in ranked[: len(kept) + 1]]
         assert cell_len("  ".join(more)) > width
 
@@ -277,7 +277,7 @@ async def test_the_footer_fits_again_after_a_resize() -> None:
         await until(pilot, lambda: "a average" not in drawn(app)[-1] and "? help" in drawn(app)[-1])
 
 
-# ── as typed ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── on the command line ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_as_typed(capsys: pytest.CaptureFixture[str], home: Path) -> None:

@@ -1,4 +1,4 @@
-"""A screen closes once, whatever comes: every screen, each of its closing keys twice before the app has seen either."""
+"""A screen closes only once: on every screen, each closing key is sent twice before the app has handled either."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
 from tui_llm.tui.tour.pairs import TourPairsScreen
 
-# How each is opened: by keys of the lab, or made (one that needs a run, or has several places that open it).
+# How to open each screen: with keys of the lab, or by constructing it (if it needs a run or several places open it).
 OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     AskScreen: "3 t",
     BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
@@ -83,7 +83,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
 
 
 def all_screens() -> set[type[Screen[Any]]]:
-    """Every screen of the package that is not only there to be subclassed."""
+    """Returns every screen of the package that is not only a base class."""
     for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):
         importlib.import_module(found.name)
     found, todo = set(), [Screen]
@@ -95,14 +95,14 @@ def all_screens() -> set[type[Screen[Any]]]:
 
 
 class Unwilling(FakeEngine):
-    """Whatever an instrument is asked, there is none."""
+    """An engine whose instruments answer no question."""
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = lambda: False) -> Any:
         raise UserError("nothing here")
 
 
 def closing_keys(screen: Screen[Any]) -> list[str]:
-    """Enter, Esc, q, and each key of its own whose action dismisses it."""
+    """Returns Enter, Esc, q, and each of the screen's own keys whose action dismisses it."""
     keys = {"enter", "escape", "q"}
     for key, active in screen.active_bindings.items():
         name = active.binding.action.partition("(")[0].rpartition(".")[2]
@@ -113,7 +113,7 @@ def closing_keys(screen: Screen[Any]) -> list[str]:
 
 
 def send(app: LabApp, *keys: str) -> None:
-    """All at once: the app has processed none of them when the last has come."""
+    """Sends all keys at once: the app has handled none of them when the last one arrives."""
     for key in keys:
         app.post_message(events.Key(key, key_to_character(key)))
 
@@ -146,10 +146,10 @@ async def test_closing_keys_twice(kind: type[Screen[Any]], tmp_path: Any, monkey
 
     async with app.run_test(size=(100, 30)) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape")  # single letters are commands
+        await pilot.press("escape")  # leave the editor, so that letters are commands
         keys = [""]
         for number, key in enumerate(keys):
-            monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / str(number)))  # runs of its own
+            monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / str(number)))  # a home with its own runs
             results: list[Any] = []
             screen = await opened(app, pilot, kind, results)
             if not key:
@@ -161,7 +161,7 @@ async def test_closing_keys_twice(kind: type[Screen[Any]], tmp_path: Any, monkey
                 app.run_action = run_action  # type: ignore[method-assign]
                 assert app.screen_stack[0] is app.lab_screen and len(results) <= 1
             closed = screen not in app.screen_stack
-            chosen = kind is Palette and key == "enter"  # a command of the lab, by the first Enter
+            chosen = kind is Palette and key == "enter"  # the first Enter runs a command of the lab
             assert not closed or len(below) <= chosen, f"the second {key} was a command of the lab"
             below.clear()
             while len(app.screen_stack) > 1:
@@ -185,7 +185,7 @@ async def test_dismissing_twice_closes_no_other_screen() -> None:
         screen.dismiss(False)
         await pilot.pause()
         assert app.screen is below and results == [True]
-        app.lab_screen.dismiss(None)  # the last one stays
+        app.lab_screen.dismiss(None)  # the last screen stays
         await pilot.pause()
         assert app.screen_stack == [app.lab_screen, below]
 
@@ -200,7 +200,7 @@ async def test_a_covered_screen_closes_when_it_is_on_top_again() -> None:
         app.action_command_palette()
         await pilot.pause()
         palette = app.screen
-        screen.dismiss(True)  # a worker is done
+        screen.dismiss(True)  # as by a worker that is done
         await pilot.pause()
         assert app.screen is palette and not results
         await pilot.press("escape")
@@ -218,7 +218,7 @@ async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() ->
 
     def popped() -> Any:
         popping = pop()
-        send(app, "n", "2", "question_mark")  # before the lab has been painted
+        send(app, "n", "2", "question_mark")  # before the lab is painted
         return popping
 
     async with app.run_test(size=(100, 30)) as pilot:
@@ -232,7 +232,7 @@ async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() ->
         assert app.lab_screen.current == "logits"
         assert done == ["dismiss(False)", "pane('logits')", "app.show_help"]
         app.pop_screen = pop  # type: ignore[method-assign]
-        await pilot.press("escape", "3", "n")  # painted by now: a command again
+        await pilot.press("escape", "3", "n")  # now it is painted: `n` is a command again
         assert len(done) == 6
 
 
@@ -259,7 +259,7 @@ async def test_an_answer_to_a_closed_screen_is_dropped() -> None:
         for answer in (lambda _asked: "yes", Unwilling().answer):
             engine.answers[Question] = answer
             engine.gate.clear()
-            lab.ask()  # holds the thread
+            lab.ask()  # keeps the engine's thread busy
             screen = AskScreen("Well?", "")
             app.push_screen(screen)
             lab.inquire(screen, Question(Request()), heard.append, heard.append)

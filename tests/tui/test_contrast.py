@@ -1,4 +1,4 @@
-"""Words can be read in both themes: WCAG 2's contrast for text (AA), 4.5 : 1, measured on what is drawn."""
+"""Readable text in both themes: WCAG 2's AA contrast for text, 4.5 : 1, measured on the drawn screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST = 4.5
 
 
 def luminance(color: Color) -> float:
-    """https://www.w3.org/TR/WCAG21/#dfn-relative-luminance"""
+    """Relative luminance: https://www.w3.org/TR/WCAG21/#dfn-relative-luminance"""
     red, green, blue = (
         part / 255 / 12.92 if part <= 0.03928 * 255 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color.rgb
     )
@@ -39,7 +39,7 @@ def test_words_have_contrast_in_both_themes() -> None:
 
 
 def hard_to_read(app: LabApp) -> list[str]:
-    """Words on the screen with less contrast; frames, bars and scrollbars are none."""
+    """Returns the words on the screen with too little contrast. Borders, bars and scrollbars are not words."""
     found = []
     for strip in app.screen._compositor.render_strips():
         for text, style, _ in strip:

@@ -1,4 +1,4 @@
-"""The draw on the screen: where u lands, its replay under other settings, many draws, hostile tokens, failures."""
+"""The draw on the screen: where u lands, replay under other settings, many draws, hostile tokens, failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing on the screen: undo over every change, ghost text, how each token was chosen, speed."""
+"""Drawing tokens on the screen: undo of every change, ghost text, how each token was chosen, speed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_undo_and_redo_over_every_change_of_text() -> None:
         await draw_tokens(pilot, lab, 2)  # drawn
         two = state.steps
         assert f"u takes ‘{two[1].text}’ away" in hint(lab)
-        await pilot.press("enter")  # taken into the prompt
+        await pilot.press("enter")  # accepted into the prompt
         await answered(pilot, lab)
         typed = "The cat sat on the" + "".join(step.text for step in two)
         assert state.prompt == typed and "into drawn tokens" in hint(lab)
@@ -56,8 +56,8 @@ async def test_undo_and_redo_over_every_change_of_text() -> None:
             assert lab.reading is not None and lab.reading.request.continuation == state.continuation
             assert "undone: " in hint(lab) and "U " in hint(lab)
         assert [text for text, _ in trail] == [typed, typed, typed, "The cat sat on the", "The cat sat on the", "The cat sat on the", "The cat", "The"]  # fmt: skip
-        assert trail[3][1] == two and trail[3][1][0] is two[0]  # ids and readings are those of before
-        await pilot.press("u")  # nothing more: said, not done
+        assert trail[3][1] == two and trail[3][1][0] is two[0]  # ids and readings are the earlier ones
+        await pilot.press("u")  # nothing more to undo: a message
         assert state.prompt == "The"
         for text, steps in reversed(trail[:-1]):
             await pilot.press("U")
@@ -105,7 +105,7 @@ async def test_redo_past_a_folded_paste() -> None:
             await answered(pilot, lab)
             assert prompt.prompt_text == lab.lab.prompt == text
         assert prompt.folded
-        await pilot.press("ctrl+l")  # and what was dropped comes back
+        await pilot.press("ctrl+l")  # and the dropped tokens come back
         await answered(pilot, lab)
         await pilot.press("ctrl+z")
         await answered(pilot, lab)
@@ -198,10 +198,11 @@ async def test_ghost_keys_move_the_cursor_where_there_is_none() -> None:
         await pilot.press("end")
         await pilot.pause()
         assert prompt.cursor_location == (0, 5) and prompt.prompt_text == "ab cd"
-        assert prompt.suggestion  # at the end it still fits
+        assert prompt.suggestion  # at the end the suggestion still fits
         await pilot.press("shift+right")
         assert prompt.prompt_text == "ab cd"
-        engine.answers[GhostQuestion] = lambda question: Ghost(engine.weights, ())  # or a new one may come in time
+        # otherwise a new suggestion may arrive in time
+        engine.answers[GhostQuestion] = lambda question: Ghost(engine.weights, ())
         await pilot.press("x")
         assert not prompt.ghost
 

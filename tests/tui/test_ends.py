@@ -1,4 +1,4 @@
-"""The app ends in order while its threads are at work: what is computed is left, what is written is waited for."""
+"""The app exits properly while its threads work: computations are abandoned, writes are completed."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ COMPUTING = """
 
 @pytest.mark.parametrize("again", range(3))
 def test_it_ends_while_torch_computes(tmp_path: Path, again: int) -> None:
-    """Python ends a thread that comes back from torch after the interpreter has gone; the thread then aborts the process."""
+    """Python kills a thread that returns from torch after the interpreter has shut down; that aborts the process."""
     status, out = run_in_terminal(tmp_path, runner=COMPUTING)
     assert status == 0, out[-500:]
     assert b"\x1b[?1049l" in out and b"terminate" not in out
 
 
 class Writing:
-    """An engine whose answers take until the test lets them go on."""
+    """An engine whose answers wait until the test releases them."""
 
     def __init__(self) -> None:
         import threading
@@ -81,14 +81,14 @@ def test_what_is_kept_is_written_before_the_end(moment: str) -> None:
         asker.close()
         asker.start("nano")
         engine.begun.wait()
-    asker.forget(KeepQuestion)  # its screen has gone: nobody waits for the answer, but the file is wanted
+    asker.forget(KeepQuestion)  # its screen is closed, so the answer is not awaited, but the file must be written
     engine.go_on.set()
     asker.finish()
     assert engine.written == ["mine"]
 
 
 def test_ends_at_random_moments() -> None:
-    """The real app, a few times; `scripts/ends.py` does it 200 times."""
+    """Quits the real app a few times; `scripts/ends.py` does it 200 times."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "ends.py"), "--ends", "4", "--seed", "4"],
         capture_output=True,

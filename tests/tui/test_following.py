@@ -1,4 +1,4 @@
-"""The app's model follows the watched run: each new checkpoint is opened, and all panes read anew."""
+"""The app's model follows the watched run: each new checkpoint is opened, and all panes are updated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tui_llm.tui.runs.pane import TrainingPane
 
 
 class RunEngine(FakeEngine):
-    """Opens runs too, as the real one does: at the step of their newest checkpoint."""
+    """A fake engine that also opens runs, at the step of their newest checkpoint."""
 
     def open(self, model: str) -> Weights:
         run = Run(paths.runs_dir() / model.removeprefix(paths.RUN))
@@ -51,7 +51,7 @@ async def test_f_opens_the_watched_run_and_each_new_checkpoint_until_f_again() -
     with fake_run.alive(run):
         async with app.run_test(size=(120, 40)) as pilot:
             await watching(pilot, app, "tales")
-            assert engine.opened == ["nano"]  # nothing is followed unasked
+            assert engine.opened == ["nano"]  # nothing is followed unless requested
             await pilot.press("f")
             await until(pilot, lambda: "tales at step 250, following " in top(app))
             fake_run.checkpoint(run, 500)

@@ -33,7 +33,7 @@ def test_a_difference_leads_there_and_back(a: str, before: history.Steps, b: str
 
 
 class Texts(RuleBasedStateMachine):
-    """Changes that never come together (they lie far apart in time), so that each is one step back."""
+    """Changes far apart in time, so that none are merged and each is one undo step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_a_stream_is_one_change_and_two_streams_are_two() -> None:
     assert found.steps == ()
     found.redo()
     found.redo()
-    assert found.steps == steps and found.steps[0] is steps[0]  # with all that was known of them
+    assert found.steps == steps and found.steps[0] is steps[0]  # the same objects, with their readings
 
 
 def test_memory_is_bounded_and_the_last_change_can_always_be_undone() -> None:

@@ -1,4 +1,4 @@
-"""Runs whose files are no files: the runs screen and the Training pane show that one run's problem and all the others."""
+"""Special files in place of a run's: the Runs screen and the Training pane show the problem and all other runs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_the_training_pane_says_what_is_wrong_with_each(monkeypatch: pytes
             await until(pilot, lambda run=run: pane.snapshot is not None and pane.snapshot.name == run.name)  # type: ignore[misc]
             wrong = "finite" if run.name == "nan" else "" if run is good else "regular file"
             assert wrong in said() and ("! " in said() or wrong in ("", "regular file")), (run.name, said())
-        # What nobody foresaw is that run's problem too, and goes to the log.
+        # An unexpected exception is shown as that run's problem too, and logged.
         monkeypatch.setattr(Run, "checkpoints", lambda self: 1 / 0 if self.name == "nan" else [])
         pane.follow(runs[-1])
         await until(pilot, lambda: "can't be read (ZeroDivisionError" in said())

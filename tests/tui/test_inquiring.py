@@ -1,4 +1,4 @@
-"""Questions to instruments: answered between readings, the newest of a kind wins, a failure is a line."""
+"""Questions to instruments: answered between readings; newer ones supersede older ones; a failure is one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_the_newest_question_of_a_kind_is_answered() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         engine.gate.clear()
-        lab.ask()  # holds the thread, so that both questions wait
+        lab.ask()  # keeps the engine's thread busy, so that both questions wait
         lab.inquire(lab, Riddle(Request(), "old"), got.append)
         lab.inquire(lab, Riddle(Request(), "new"), got.append)
         engine.gate.set()

@@ -1,4 +1,4 @@
-"""The screen that opens the black box: every view by keyboard at 80 × 24, with answers of plain numbers."""
+"""The screen that looks inside the model: every view by keyboard at 80 × 24, with answers of plain numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def look(weights: list[float]) -> Look:
 
 
 class InsideEngine(FakeEngine):
-    """Head h of layer l looks mostly at token (l + h) of those it can see; every number can be told from its place."""
+    """A fake in which head h of layer l attends mostly to token (l + h) among the visible ones.
+
+    Each number identifies its position.
+    """
 
     def __init__(self, hostile: bool = False, layers: int = LAYERS, heads: int = HEADS) -> None:
         super().__init__(hostile)
@@ -130,7 +133,7 @@ async def test_attention_by_keyboard() -> None:
         await shown(pilot, app, "by layer 1, the mean over its heads")
         await pilot.press("down", "right_square_bracket")
         text = await shown(pilot, app, "by layer 2, head 1", "looked at ·cat 75.0 %")
-        assert "2  ·cat               75.0 %" in text  # and the list below, by weight
+        assert "2  ·cat               75.0 %" in text  # and the list below it, sorted by weight
         assert (grid.layer_number, grid.head_number) == (2, 1) and "[█  75]" in text
         await pilot.press("left_square_bracket", "up", "up")
         await shown(pilot, app, "by the mean over all heads")

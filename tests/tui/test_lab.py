@@ -1,4 +1,4 @@
-"""The lab with a fake engine: one moment on all panes, newest request first, generation."""
+"""The lab with a fake engine: all panes show the same state, newer requests supersede older ones, generation."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape")
-        for key in ALL_KEYS if size in USUAL else ALL_KEYS[::3]:  # a key costs a repaint, and that its cells
+        # each key repaints the screen, which is slow for large sizes
+        for key in ALL_KEYS if size in USUAL else ALL_KEYS[::3]:
             await pilot.press(key)
         await answered(pilot, lab)
         assert not unsafe(drawn(app))
@@ -218,7 +219,7 @@ async def test_one_token_at_a_time_equals_a_stream_and_undo_returns() -> None:
         await until(pilot, lambda: lab._job is None)
         assert lab.lab.steps[:3] == one_by_one and len(lab.lab.steps) == 256
         assert lab.reading is not None
-        assert lab.reading.request.continuation == lab.lab.continuation  # all panes show the moment after it
+        assert lab.reading.request.continuation == lab.lab.continuation  # all panes show the state after it
 
 
 async def test_a_stream_stops_at_once() -> None:
@@ -236,11 +237,11 @@ async def test_a_stream_stops_at_once() -> None:
         known = lab.lab.steps
         await until(pilot, lambda: lab.asker._generation is None)
         await pilot.pause()
-        assert lab.lab.steps == known  # what was drawn after the stop is not taken
+        assert lab.lab.steps == known  # tokens drawn after the stop are dropped
 
 
 async def test_a_stream_is_shown_in_few_readings() -> None:
-    """At most ten repaints a second: far fewer readings than tokens, where tokens come quickly."""
+    """At most ten repaints per second: many fewer readings than tokens if tokens arrive quickly."""
     engine = FakeEngine()
     app = make_app(engine)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -342,7 +343,7 @@ async def test_themes_and_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
-        assert any("The│·cat│·sat" in line for line in drawn(app))  # boundaries without colours
+        assert any("The│·cat│·sat" in line for line in drawn(app))  # token boundaries without colours
         dark = app.current_theme.dark
         await pilot.press("escape", "d")
         assert app.current_theme.dark is not dark

@@ -1,4 +1,4 @@
-"""The lab where something can't be had: the engine, a reading, a model. One clear line each, and it goes on."""
+"""The lab if the engine, a reading or a model is unavailable: one clear line each, and the app continues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> No
         await pilot.pause()
         top = drawn(app)[0]
         assert top.strip().startswith("!") and not unsafe([top])
-        await pilot.press("escape", "g", "x")  # and the app goes on
+        await pilot.press("escape", "g", "x")  # and the app continues
 
 
 async def test_a_reading_that_fails_is_one_line_and_the_next_one_clears_it() -> None:

@@ -1,4 +1,4 @@
-"""An exception that nobody caught: whole in the log, a line on the screen, and the app goes on."""
+"""An uncaught exception: its traceback in the log, a line on the screen, and the app continues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def boom() -> None:
 
 
 class Fragile(Widget):
-    """Raises where it is told to."""
+    """A widget that raises at the chosen place."""
 
     DEFAULT_CSS = "Fragile { dock: bottom; height: 1; }"
     BINDINGS: ClassVar = [("f8", "break")]
@@ -116,7 +116,7 @@ class FragileLines(Fragile):
 
 
 class FragileScreen(BaseScreen, ModalScreen[None]):
-    """Nothing on it could close it."""
+    """A screen without a key that closes it."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def failed(app: LabApp) -> bool:
 
 
 def forgive(app: LabApp) -> None:
-    """What is seen of an exception by a test that runs the app."""
+    """Clears the app's recorded exception, which would fail the test."""
     assert isinstance(app._exception, Boom) or isinstance(app._exception.__context__, Boom)  # type: ignore[union-attr]
     app._exception = None
     app._exception_event.clear()
@@ -177,7 +177,7 @@ async def test_the_app_goes_on(where: str, size: tuple[int, int], caplog: pytest
         if where.startswith("render") and size == (1, 1):
             fragile.refresh(layout=True)
         if where.startswith("render") and not failed(app):
-            return  # at that size there is no room for it: nothing to draw
+            return  # at that size there is no room for it, so it is not drawn
         await until(pilot, lambda: failed(app))
         forgive(app)
         await until(pilot, lambda: said(app))
@@ -189,10 +189,10 @@ async def test_the_app_goes_on(where: str, size: tuple[int, int], caplog: pytest
         assert record.name == "tui_llm.tui" and "Traceback (most recent call last):" in text
         assert "in boom" in text and '    raise Boom("it broke")' in text and "Boom: it broke" in text
         before = fragile.told
-        fragile.post_message(Fragile.Told())  # it is alive
+        fragile.post_message(Fragile.Told())  # it still handles messages
         await until(pilot, lambda: fragile.told > before)
         await goes_on(app, pilot)
-        if failed(app):  # what can't be drawn is tried again
+        if failed(app):  # a failed drawing is tried again
             assert where.startswith("render")
             forgive(app)
 
@@ -268,7 +268,10 @@ class Plain(App[None]):
 
 
 async def test_textual_still_ends_at_an_exception() -> None:
-    """Where it no longer does, tui/kit/textual_private.py has had its day. An app that is not ours is left as it is."""
+    """If Textual no longer exits on an exception, that part of tui/kit/textual_private.py can go.
+
+    Other apps are not changed.
+    """
     app = Plain()
     with pytest.raises(Boom):
         async with app.run_test() as pilot:
@@ -276,7 +279,7 @@ async def test_textual_still_ends_at_an_exception() -> None:
     assert app.return_code == 1
 
 
-# ── what is counted ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── counting repeated exceptions ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def raised(number: int = 0) -> Exception:
@@ -291,7 +294,7 @@ def test_it_is_told_once_an_input_and_logged_less_and_less(caplog: pytest.LogCap
     last = LastResort()
     assert [last.take(raised(), drawn=True) for _ in range(1000)] == [True] + [False] * 999
     assert len(caplog.records) == 10 and sum(record.exc_info is not None for record in caplog.records) == 1
-    assert last.take(raised(1))  # another
+    assert last.take(raised(1))  # another exception
     last.input_came()
     assert last.take(raised()) and not last.hopeless
 
@@ -300,7 +303,7 @@ def test_hopeless_is_what_neither_paints_nor_waits_for_a_key() -> None:
     last = LastResort()
     for _ in range(10 * WITHOUT_INPUT):
         last.take(raised())
-        last.painted()  # by the exception itself, perhaps
+        last.painted()  # perhaps by showing the exception itself
         last.painted()
     assert not last.hopeless
     for _ in range(WITHOUT_INPUT):

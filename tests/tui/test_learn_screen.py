@@ -1,4 +1,4 @@
-"""Learn this, on the screen: steps, undo, another optimiser, keeping the copy; the engine's answers are the fake's."""
+"""Learn this on the screen: steps, undo, another optimizer, saving the copy; the answers are the fake engine's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = Pin("a\x1b[31m[red]\u202e漢e\u0301", "[/]\x9b1m")
 
 
 class FakeLearner:
-    """Each step halves the loss; remembers the recipes as the instrument does."""
+    """A fake in which each step halves the loss; it records the recipes as the instrument does."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine, self.plan = engine, []

@@ -1,4 +1,4 @@
-"""Pinning what is shown, and the screen that shows how it was learned."""
+"""Pinning what is shown, and the screen that shows how a run learned it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = Pin("a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301", "\u0301[/
 
 
 def probe(pin: Pin, step: int) -> Probe:
-    """Learned linearly up to step 100."""
+    """Returns predictions that improve linearly until step 100."""
     p = 0.001 + 0.9 * step / 100
     rows = [
         (7, b" sat", p),
@@ -187,7 +187,7 @@ async def test_the_scrubber_goes_through_the_saved_moments() -> None:
         assert app.shown.step is None
         await pilot.press("y")
         assert app.clipboard.startswith("step\twhat\tid") and "\ttarget\t7\t" in app.clipboard
-        await pilot.press("down")  # without a target: the finally likeliest
+        await pilot.press("down")  # without a target: the tokens that are most probable at the end
         await pilot.pause()
         lines = app.shown.query_one(ProbabilityChart).shown.lines
         assert [line.name for line in lines] == ["·sat", "[/]", "␛[31m", "<0xE2>"]
@@ -208,11 +208,11 @@ async def test_a_mark_shows_the_difference() -> None:
         assert header[3:] == ("probability_at_10", "probability_at_100", "change")
         assert first[0] == "7" and float(first[5]) == pytest.approx(0.81)
         gone = next(row for row in rest if row[2] == "x10")
-        assert gone[4] == "" and gone[5] == ""  # not among the likeliest at step 100: nobody knows
+        assert gone[4] == "" and gone[5] == ""  # not recorded at step 100, so unknown
         assert "+81.00" in app.text and "≤" in app.text
         await pilot.press("y")
         assert "probability_at_10\t" in app.clipboard
-        await pilot.press("left", "left", "space")  # on the mark itself: unmarks
+        await pilot.press("left", "left", "space")  # at the mark itself: removes it
         await pilot.pause()
         assert app.shown.marked is None and "since" not in app.text
 
@@ -232,7 +232,7 @@ async def test_it_stays_live_and_the_scrubber_stays_where_it_was_put() -> None:
             await until(pilot, lambda: "step 0 (1 of 4)" in app.text)
             assert reader.tail.offset > before
             (run.probes_path.parent / "new").write_bytes(b"")
-            (run.probes_path.parent / "new").replace(run.probes_path)  # resumed: cut back
+            (run.probes_path.parent / "new").replace(run.probes_path)  # truncated, as by a resumed run
             add(run, 0)
             await until(pilot, lambda: "step 0 (1 of 1)" in app.text)
 
@@ -248,7 +248,7 @@ async def test_pins_are_listed_taken_off_and_put_back() -> None:
         await pilot.press("delete")
         await until(pilot, lambda: app.shown.snapshot and app.shown.snapshot.mine == (Pin("mine alone"),))
         assert pins.read(run.pins_path) == [DOG]
-        assert CAT in app.shown.pins  # what was read of it stays
+        assert CAT in app.shown.pins  # its recorded predictions are kept
         await pilot.press("P")
         await until(pilot, lambda: CAT in pins.of_user())
         await pilot.press("shift+tab")

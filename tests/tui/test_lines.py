@@ -1,4 +1,4 @@
-"""The scrolling list draws what Textual and rich would, at less cost."""
+"""The scrolling list draws what Textual and rich would, at lower cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTS = st.lists(st.tuples(st.text(st.sampled_from("ab ·日é[/]")), st.sampled
 
 
 def runs(segments: Sequence[Segment]) -> list[tuple[str, Style | None]]:
-    """Neighbours of one style as one."""
+    """Joins adjacent segments with the same style."""
     return [
         ("".join(segment.text for segment in same), style)
         for style, same in groupby((segment for segment in segments if segment.text), lambda segment: segment.style)
@@ -37,7 +37,7 @@ def test_a_line_of_parts_is_drawn_as_rich_draws_it(parts, style) -> None:
         text.append(part, own)
     flat = flat_segments(text, BASE)
     assert flat is not None
-    if style:  # of a text without spans rich's `render` leaves out the style
+    if style:  # for a text without spans, rich's `render` omits the style
         text.stylize_before(style)
         text.style = ""
     assert runs(flat) == runs(list(Segment.apply_style(text.render(Console()), BASE)))
@@ -87,14 +87,14 @@ async def test_more_or_fewer_lines_move_the_scroll_bars_thumb_and_lay_nothing_ou
         rows.rebuild()
         await pilot.pause()
         assert not seen
-        assert rows.scroll_offset.y == min(40, max(0, count - 10))  # never past the last line
+        assert rows.scroll_offset.y == min(40, max(0, count - 10))  # not beyond the last line
         assert rows.max_scroll_y == max(0, count - 10)
         bar = rows.vertical_scrollbar
         assert (bar.window_size, bar.window_virtual_size) == (10, max(10, count))
         marks = {
             segment.text for y in range(10) for segment in bar.render_line(y) if segment.style and segment.style.reverse
         }
-        assert bool(marks) == (count > 10)  # the thumb
+        assert bool(marks) == (count > 10)  # the scrollbar's thumb
         top = rows.scroll_offset.y
         assert [rows.render_line(y).text.strip() for y in range(min(count, 10))] == [
             f"row {top + y}" for y in range(min(count, 10))

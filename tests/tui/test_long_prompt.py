@@ -1,4 +1,4 @@
-"""One line of 4,000 characters, pasted: with spaces, without any, of wide or combining characters."""
+"""A pasted line of 4,000 characters: with spaces, without, of wide or of combining characters."""
 
 from __future__ import annotations
 

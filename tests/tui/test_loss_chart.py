@@ -1,4 +1,4 @@
-"""The chart of a run's losses, and the curves in bounded memory that it is drawn from."""
+"""The loss chart, and the bounded-memory curves that it is drawn from."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_envelope_is_bounded_and_keeps_each_buckets_extremes(values: list[flo
     points = envelope.points()
     assert len(points) <= 2 * 16
     assert points == tuple(sorted(points))
-    assert {(step, values[step - 1]) for step, _ in points} == set(points)  # all of them are points of the curve
+    assert {(step, values[step - 1]) for step, _ in points} == set(points)  # all are points of the original curve
     kept = [value for _, value in points]
     assert (min(kept), max(kept)) == (min(values), max(values))
 
@@ -140,14 +140,14 @@ async def test_a_spike_of_one_step_is_seen() -> None:
         chart = app.query_one(LossChart)
 
         def height() -> int:
-            rows = chart.render().plain.split("\n")[1:]  # below the legend
+            rows = chart.render().plain.split("\n")[1:]  # without the legend
             return sum(any("⠁" <= character <= "⣿" for character in row) for row in rows)
 
         assert height() > 10
         chart.zoom(1)
         assert height() > 10  # steps 10,000 to 20,000
         chart.zoom(1)
-        assert height() == 1  # 18,000 to 20,000: no spike there
+        assert height() == 1  # 18,000 to 20,000: without the spike
         for _ in range(6):
             chart.pan(-1)
         assert height() > 10  # 12,000 to 14,000
@@ -161,7 +161,7 @@ async def test_a_zoomed_chart_shows_its_steps_names_them_and_says_which_lines_ar
         chart.zoom(1)
         assert chart.range() == (1000.5, 2000) and "last half" in chart.render().plain
         chart.zoom(1)
-        chart.zoom(1)  # no further
+        chart.zoom(1)  # no further zoom
         text = chart.render().plain
         assert chart.range() == (pytest.approx(1800.1), 2000)
         assert "last tenth" in text and "1,900" in text and "1,000" not in text
@@ -213,7 +213,8 @@ async def test_all_four_lines_to_beat_are_told_apart_and_no_name_covers_another(
     app = ChartApp(dataclasses.replace(CURVES, levels=near))
     async with app.run_test(size=(80, 30)):
         text = app.query_one(LossChart).render().plain
-        assert "ln V = 8.00" in text and "┈ unigrams 7.9" in text  # in the legend, where there is no room beside it
+        # in the legend, since there is no room next to the line
+        assert "ln V = 8.00" in text and "┈ unigrams 7.9" in text
 
 
 async def test_names_in_the_legend_shorten_where_they_would_be_cut() -> None:
@@ -270,7 +271,7 @@ async def test_it_is_painted_at_most_twice_a_second_and_ends_with_the_newest() -
         painted = chart._painted
         for step in range(2001, 2010):
             chart.show(Curves([*CURVES.train, (step, 0.5)]))
-        assert chart._painted == painted  # all of that at once: none of it painted yet
+        assert chart._painted == painted  # none of these changes has been painted yet
         await until(pilot, lambda: chart._painted > painted)
         await until(pilot, lambda: any("training 0.5" in line for line in drawn(app)))
 

@@ -1,4 +1,4 @@
-"""The Loss pane: the work term by term, the anchors, the gradient's bars, the text's own next token."""
+"""The Loss pane: the computation term by term, reference losses, the gradient's bars, the text's own next token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.tui.lab.panes.loss import LossPane
 
 
 def gradient(engine: FakeEngine, question: GradientQuestion) -> Gradient:
-    """p − y of the fake engine's own distribution."""
+    """Returns p − y of the fake engine's distribution."""
     request = question.request
     assert request.target is not None
     ids = engine.encode(request.prompt)
@@ -107,7 +107,7 @@ async def test_p_shows_what_a_step_pushes_token_by_token() -> None:
         asked = len(engine.questions)
         lab.ask()
         await answered(pilot, lab)
-        assert len(engine.questions) == asked  # nobody pays for what is hidden
+        assert len(engine.questions) == asked  # hidden values are not computed
 
 
 async def test_the_bars_follow_the_moment_and_say_what_is_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The Models screen: what it lists, and pulling from it, cancelled or not."""
+"""The Models screen: its list, and pulling a model, cancelled or not."""
 
 from __future__ import annotations
 

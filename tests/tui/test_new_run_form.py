@@ -1,4 +1,4 @@
-"""The form for a new run: every setting can be overridden, each wrong one says why, and the cost is told."""
+"""The form for a new run: every setting can be changed, each invalid one says why, and the cost is shown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
     app = ScreenApp(NewRunScreen("stories"))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "grammar" in says(app, "corpus"))
-        for name in ON_DISK:  # what takes a look at the disk, one by one
+        for name in ON_DISK:  # fields that are checked against the disk, one by one
             right, (wrong, why) = value(app, name), WRONG[name]
             set_field(app, name, wrong)
             await until(pilot, lambda name=name, why=why: why in says(app, name))
@@ -81,7 +81,7 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
         assert not unsafe(drawn(app))  # type: ignore[arg-type]
         await pilot.press("ctrl+s")
         await pilot.pause()
-        assert app.answer is UNSET and "validation" in app.text  # the first of them is told
+        assert app.answer is UNSET and "validation" in app.text  # the first error is shown
 
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))
@@ -101,7 +101,7 @@ async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> N
         for name in set(NAMES) - {"batch_size", "schedule"}:
             assert value(app, name) == text_of(PRESETS["gpt2"], name), name
         await until(pilot, lambda: "124 M parameters" in cost(app) and "FLOPs" in cost(app))
-        set_field(app, "steps", "100")  # a warm-up within reach
+        set_field(app, "steps", "100")  # the warm-up is shortened
         await until(pilot, lambda: value(app, "warmup_steps") == "10")
 
 
@@ -188,7 +188,7 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
 
 
 class Slow:
-    """A measurement that ends when it is told to."""
+    """A measurement that ends on request."""
 
     made: list[Slow] = []
 
@@ -220,7 +220,7 @@ async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pyte
         assert "measuring" in estimate(app)
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
-        set_field(app, "steps", "800")  # another run's time
+        set_field(app, "steps", "800")  # the measured time is no longer valid
         await until(pilot, lambda: "ctrl+e measures" in estimate(app))
         for stop in ("ctrl+e", "escape"):
             await pilot.press("ctrl+e")
@@ -256,7 +256,7 @@ def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="none: there is no such"):
         corpora_said("c.txt, none")
     assert complete_last("c.txt, st") == "c.txt, stories" and complete_last("c.txt, do") == "c.txt, docs/"
-    assert complete_last("a") is None  # it would be two
+    assert complete_last("a") is None  # the completion would be two corpora
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=2).map(lambda t: t + "!?"), min_size=2))
@@ -270,7 +270,7 @@ def test_a_text_is_judged_as_the_worker_would(name: str, text: str) -> None:
     try:
         settings = from_fields({name: text}, PRESETS["toy"])
     except UserError:
-        # heads and width are judged together, and the form shows both
+        # heads and width are validated together, and the form shows both
         assert wrong or name == "heads"
     else:
         assert not wrong and (not isinstance(getattr(settings, name), float) or math.isfinite(getattr(settings, name)))

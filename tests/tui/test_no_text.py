@@ -1,4 +1,4 @@
-"""With no text, or a single token, a screen that would be about it says what to do instead of standing empty."""
+"""Without a text, or with a single token, a screen that needs one says what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_start_token_is_something_to_go_on_from() -> None:
         await pilot.press("o")
         await answered(pilot, app.lab_screen)
         await until(pilot, lambda: "g draws one token" in "".join(drawn(app)))
-        await pilot.press("D")  # this engine can't answer: why stands where the draw would
+        await pilot.press("D")  # this engine can't answer: the reason is shown in place of the draw
         await until(pilot, lambda: isinstance(app.screen, DrawScreen) and "internal error" in drawn(app)[1])
 
 

@@ -1,4 +1,4 @@
-"""A picture of the screen: an SVG of its own, on every screen, in which hostile text is text."""
+"""A picture of the screen: a standalone SVG of any screen, in which hostile text is escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOSTILE = "[/] [red]x </text><script> &amp; \x1b]0;x\x07 \x9b31m \u202eabc æ¼¢å­
 
 
 async def pictured(pilot: Pilot[None], app: LabApp, number: int) -> str:
-    """The text in picture number `number`, which must be whole XML without a control character."""
+    """Returns the text in picture number `number`, which must be well-formed XML without control characters."""
     path = Path(f"screen-{number}.svg")
     await until(pilot, path.exists)
     data = path.read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ async def test_hostile_text_is_text_in_a_picture(tmp_path: Path, monkeypatch: py
         await pilot.pause()
         said = list(app._notifications)
         assert said and str(tmp_path / "screen-1.svg") in said[-1].message
-        await pilot.press("W")  # never over the one before
+        await pilot.press("W")  # the previous picture is not replaced
         await pictured(pilot, app, 2)
 
 
@@ -73,4 +73,4 @@ async def test_a_folder_that_can_not_be_written_is_said(tmp_path: Path, monkeypa
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "W")
-        await until(pilot, lambda: any("can't write" in one.message for one in app._notifications))
+        await until(pilot, lambda: any("is no folder" in one.message for one in app._notifications))

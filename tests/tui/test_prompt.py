@@ -1,4 +1,4 @@
-"""The prompt's editor: what was typed is what is fed, and nothing unsafe is drawn."""
+"""The prompt editor: typed text is fed to the model unchanged, and nothing unsafe is drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_stand_ins_keep_any_text(text: str) -> None:
     held = to_document(text)
     assert from_document(held) == text
     assert len(held) == len(text)
-    # The document splits at no character but the newline, and holds no control or format character.
+    # The document splits at newlines only, and contains no control or format characters.
     assert held.splitlines() == held.split("\n")[: len(held.splitlines())]
     assert not [char for char in held if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")]
 
@@ -87,13 +87,13 @@ async def test_copy_gives_the_real_characters() -> None:
     ids=["lines", "one line", "controls"],
 )
 async def test_a_megabyte_pasted(text: str) -> None:
-    """The editor holds the end only, so that each key costs what it costs in a short text; nothing is lost."""
+    """The editor contains only the end of the text, so that keys stay as fast as in a short one; nothing is lost."""
     engine = FakeEngine()
     app = make_app(engine, prompt="start ")
     async with app.run_test(size=(80, 24)) as pilot:
         lab, prompt = app.lab_screen, app.lab_screen.prompt
         await answered(pilot, lab)
-        engine.gate.clear()  # the fake engine would take its time over a megabyte
+        engine.gate.clear()  # the fake engine is slow for a megabyte
         prompt.post_message(events.Paste(text))
         await pilot.pause()
         assert len(prompt.text) <= EDITABLE
@@ -159,7 +159,7 @@ async def test_typing_and_command_mode() -> None:
 
 
 async def test_the_cursor_does_not_blink() -> None:
-    """A blinking cursor is a timer that never rests."""
+    """A blinking cursor needs a timer that never stops."""
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.lab_screen.reading is not None)

@@ -1,4 +1,4 @@
-"""What can be done to a run in the Runs screen: rename, continue, compare, export."""
+"""Actions on a run in the Runs screen: rename, continue, compare, export."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def listed(app: ScreenApp, count: int) -> bool:
 
 
 async def answer(app: ScreenApp, pilot: Pilot[None], key: str, text: str) -> None:
-    """Presses `key` and answers the question that it asks."""
+    """Presses `key` and answers the dialog that it opens."""
     await pilot.press(key)
     await until(pilot, lambda: isinstance(app.screen, AskScreen))
     app.screen.query_one(PromptEditor).set_text(text)

@@ -1,4 +1,4 @@
-"""What is read of a growing run: in parts, in bounded memory, with the speed and the time left that follow from it."""
+"""Reading a growing run: in parts, in bounded memory, with speed and remaining time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
     before = reader.tail.offset
     fake_run.add(run, 60_001, 60_001)
     assert reader.read().status.step == 60_001
-    assert reader.tail.offset - before < 300  # only what was new
+    assert reader.tail.offset - before < 300  # only the new lines
     glimpse = loss_glimpse(run.metrics_path, 12)
     assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
 
@@ -47,9 +47,9 @@ def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.
         file.writelines(fake_run.metric_line(s, loss=60_000 / (s + 10_000)) for s in range(1, 30_001))
     first = (reader := RunReader(run)).read()
     assert first.reading and first.train[0][0] < 300 and first.train[-1][0] > 29_900
-    assert all(loss == 60_000 / (step + 10_000) for step, loss in first.train)  # real points, none made up
+    assert all(loss == 60_000 / (step + 10_000) for step, loss in first.train)  # all points are real values
     while (snapshot := reader.read()).reading:
-        assert snapshot.train == first.train  # the picture stays until the whole is known
+        assert snapshot.train == first.train  # the sampled curve is shown until all is read
     assert snapshot.train[0] == (1, 60_000 / 10_001) and snapshot.train[-1][0] == 30_000
     fake_run.add(run, 30_001, 30_001)
     assert reader.read().train[-1][0] == 30_001
@@ -69,7 +69,7 @@ def test_time_left_is_what_recent_steps_took_without_the_pauses() -> None:
 
 
 def test_speed_is_tokens_over_time() -> None:
-    # Equal steps at 100 and 300 tokens/s: 200 tokens in 1 + 1/3 seconds of 100 tokens each.
+    # Two steps of 100 tokens at 100 and 300 tokens/s: 200 tokens in 1 + 1/3 seconds.
     assert speed([metric(1, 0, 100.0), metric(2, 0, 300.0)]) == pytest.approx(150.0)
     assert speed([metric(1, 0, float("nan"))]) is None
 

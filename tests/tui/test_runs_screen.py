@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class ScreenApp(App[None]):
-    """Opens one screen and keeps what it was left with."""
+    """Opens one screen and keeps its result."""
 
     def __init__(self, screen: RunsScreen | NewRunScreen) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ async def test_no_runs_says_how_to_make_one() -> None:
     app = ScreenApp(RunsScreen())
     async with app.run_test() as pilot:
         await until(pilot, lambda: "n makes one" in app.text)
-        for key in ("enter", "o", "e", "S", "D"):  # nothing to do any of it to
+        for key in ("enter", "o", "e", "S", "D"):  # there is no run to act on
             await pilot.press(key)
         assert app.answer is UNSET
         await pilot.press("n")
@@ -141,10 +141,10 @@ async def test_marked_runs_are_laid_over_the_watched_one_and_grow_with_it() -> N
         await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "first")
         await pilot.press("escape", "4", "z", "R")
         await until(pilot, lambda: app.screen is not lab and len(app.screen.query_one(DataTable).rows) == 3)
-        await pilot.press("space", "down", "space", "escape")  # the watched one is not laid over itself
+        await pilot.press("space", "down", "space", "escape")  # the watched run is not compared with itself
         await until(pilot, lambda: "+ second 5.85" in screen())
         assert "+ first" not in screen() and "third" not in screen()
-        with fake_run.alive(second):  # the compared one is trained, the watched one rests
+        with fake_run.alive(second):  # the compared run has a worker, the watched one has none
             fake_run.add(second, 4, 4, loss=1.25)
             second.write_status("running")
             pane.look()
@@ -153,7 +153,7 @@ async def test_marked_runs_are_laid_over_the_watched_one_and_grow_with_it() -> N
             await until(pilot, lambda: "+ second 7.5" in screen())
         await pilot.press("R")
         await until(pilot, lambda: app.screen is not lab and "◆ second" in screen())
-        await pilot.press("space", "escape")  # it wrote last: the first row
+        await pilot.press("space", "escape")  # the run that wrote last is the first row
         await until(pilot, lambda: app.screen is lab and "+ second" not in screen())
 
 
@@ -172,7 +172,7 @@ async def test_a_run_is_deleted_only_when_that_is_confirmed() -> None:
     app = ScreenApp(RunsScreen())
     async with app.run_test() as pilot:
         await until(pilot, lambda: len(app.shown.query_one(DataTable).rows) == 1)
-        for refusal in ("n", "escape", "enter"):  # Enter is on "No"
+        for refusal in ("n", "escape", "enter"):  # the focus is on "No"
             await pilot.press("D")
             await until(pilot, lambda: "Delete tales" in app.text)
             await pilot.press(refusal)
@@ -317,7 +317,7 @@ def test_a_free_name_is_free_and_can_name_a_run() -> None:
     assert free_name("\x1b[31m/…", "toy") == "toy"
 
 
-# ── the corpus, at a glance ──────────────────────────────────────────────────────────────────────────────────────
+# ── the check of the corpus ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_corpus_that_is_one(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("text")
 
-    def refuse(*_: Any, **__: Any) -> Any:  # root may read anything, so no mode would do
+    def refuse(*_: Any, **__: Any) -> Any:  # root ignores permissions, so a file mode would not help
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
@@ -384,7 +384,7 @@ async def test_R_and_Enter_bring_the_training_pane_forward() -> None:
         lab = app.lab_screen
         pane = lab.query_one(TrainingPane)
         await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "first")
-        assert not pane.display  # one pane at a time, and another one is shown
+        assert not pane.display  # one pane at a time, and it is not this one
         await pilot.press("escape", "R")
         await until(pilot, lambda: app.screen is not lab and len(app.screen.query_one(DataTable).rows) == 2)
         await pilot.press("down", "enter")

@@ -1,4 +1,4 @@
-"""What `tests/settling.py` promises: after a key all that follows from it is done and drawn, and a held thread holds no test."""
+"""`tests/settling.py`: after a key, all its effects are done and drawn; a blocked thread does not block the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests import settling
 
 
 class Chain(App[None]):
-    """Each key: a change that shows after three refreshes, and one that a thread makes."""
+    """Each key causes a change that is visible after three refreshes, and one by a thread."""
 
     BINDINGS = [("a", "later(3)"), ("b", "thread")]
     gate = threading.Event()
@@ -60,7 +60,7 @@ async def test_a_thread_that_waits_holds_no_test() -> None:
 
 
 async def test_a_thread_that_gets_no_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a busy machine: the app's thread is ready to run, and for longer than `PATIENCE` nothing of it does."""
+    """As on a busy machine: the app's thread is runnable, but does not run for longer than `PATIENCE`."""
     looks = iter([True] * 30)
     monkeypatch.setattr(settling, "runnable", lambda: next(looks, False))
     await settling.settle()

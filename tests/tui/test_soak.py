@@ -1,4 +1,4 @@
-"""The app under random keys, clicks, pastes, sizes and answers (`scripts/soak.py`), and what that has found."""
+"""The app under random keys, clicks, pastes, resizes and answers (`scripts/soak.py`), and bugs that this found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVENTS = 2500  # about a minute on two idle cores
 
 
 def soak(seed: int, events: int) -> list[str]:
-    """What came of each event. The script's own checks have passed."""
+    """Returns the state after each event. The script's own checks must pass."""
     words = [str(SCRIPTS / "soak.py"), "--seed", str(seed), "--events", str(events), "--verbose"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5000:]
@@ -59,7 +59,10 @@ def subclasses(kind: type) -> Iterator[type]:
 
 
 def test_every_screen_has_what_its_textual_base_brings() -> None:
-    """A screen whose first base is no screen has none of it: a double click that selects text ended the app there."""
+    """Every screen's first base is a Screen, for its attributes.
+
+    Without them, a double click that selects text ended the app.
+    """
     for module in pkgutil.walk_packages(tui_llm.tui.__path__, "tui_llm.tui."):
         importlib.import_module(module.name)
     screens = [one for one in subclasses(Screen) if one.__module__.startswith("tui_llm")]

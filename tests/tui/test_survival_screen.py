@@ -1,4 +1,4 @@
-"""What the screen makes of runs that time, a later version or a sealed disk has touched."""
+"""Runs on the screen after clock changes, by a later version, or on a read-only disk."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_why_a_checkpoint_was_passed_over_is_seen_while_the_run_goes_on() 
 def test_a_clock_that_jumps_leaves_the_time_left_alone(jump: float) -> None:
     steps = [metric(step, 1000.0 + 2.0 * step + (jump if step > 25 else 0)) for step in range(1, 51)]
     assert seconds_left(steps, 100) == pytest.approx(100.0)
-    for few in (steps[24:26], steps[24:27]):  # just after it: unknown, or long, but never below nothing
+    for few in (steps[24:26], steps[24:27]):  # just after the jump: unknown or long, but never negative
         left = seconds_left(few, 100)
         assert left is None or left >= 0
         assert "-" not in duration(left or 0.0)

@@ -1,4 +1,4 @@
-"""The table as an instrument: stages, the whole vocabulary, search, orders, what-if, a token by hand, the sampler."""
+"""The logits table: stages, the whole vocabulary, search, orders, what-if, choosing a token by hand, the sampler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def ready(app: LabApp, pilot: Pilot[None]) -> LogitsPane:
 
 
 async def typed(pilot: Pilot[None], line: str) -> None:
-    """Answers the small window that asks for a line."""
+    """Answers the dialog that asks for a line."""
     await pilot.pause()
     editor = pilot.app.screen.query_one("#answer")
     editor.set_text(line)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The app has the terminal to itself: other writers go to a log, and without a terminal it says so."""
+"""The app and its terminal: other writers are redirected to a log, and without a terminal there is a message."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RUNNER = """
 """
 
 
-# Bytes that are no UTF-8, as a binary paste or a Latin-1 terminal sends them; then the app leaves once they have come.
+# Bytes that are not UTF-8, as from a binary paste or a Latin-1 terminal; the app exits once they have arrived.
 TYPED = """
     import os, sys
     sys.path.insert(0, {tests!r})
@@ -62,9 +62,12 @@ TYPED = """
 
 
 def run_in_terminal(home: Path, ready: str = "pass", runner: str = RUNNER, typed: bytes = b"") -> tuple[int, bytes]:
-    """The runner in a pseudo-terminal: its exit status and all that the terminal was sent. `typed` is sent once the
-    app has drawn its first screen, and all its keys then do (`READY`). The terminal says that it is 0 × 0, which is taken
-    for 80 × 25 at first and for 80 × 24 then: two sizes at once, which would take turns for ever (tui/kit/base_screen.py)."""
+    """Runs the runner in a pseudo-terminal; returns its exit status and all output.
+
+    `typed` is sent once the app has drawn its first screen and handles keys (`READY`). The terminal reports a size of 0
+    × 0, which is first taken as 80 × 25, then as 80 × 24: two sizes at once, which would alternate forever without
+    tui/kit/base_screen.py.
+    """
     program = textwrap.dedent(runner).format(tests=str(TESTS), ready=ready)
     master, slave = pty.openpty()
     env = {
@@ -108,7 +111,7 @@ def test_other_writers_go_to_the_log(tmp_path: Path) -> None:
     assert status == 0
     assert b"NOISE-ON-1" in log and b"NOISE-ON-2" in log
     assert b"NOISE-ON" not in out
-    assert b"Logits" in out and b"\x1b[?1049l" in out  # it was drawn, and the screen was given back
+    assert b"Logits" in out and b"\x1b[?1049l" in out  # it was drawn, and the terminal was restored
     assert out.rstrip().endswith(b"AFTER-THE-APP")
 
 
@@ -126,8 +129,8 @@ def test_giving_up_is_an_error_of_one_line(tmp_path: Path) -> None:
     )
     log = (tmp_path / "log" / "app.log").read_text()
     assert status != 0
-    assert "RuntimeError: a bug" in log and "\u2502" not in log  # no frames drawn around it
-    assert b"stopped on an internal error" in out  # the UserError that the command line prints
+    assert "RuntimeError: a bug" in log and "\u2502" not in log  # a plain traceback, without boxes
+    assert b"stopped on an internal error" in out  # the UserError printed by the command line
 
 
 def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
     st.lists(st.integers(1, 9), min_size=1, max_size=8),
 )
 def test_a_paste_in_any_pieces(parts: list[str], sizes: list[int]) -> None:
-    """However the terminal's bytes are cut: the parser sees one paste, with a stand-in for each escape character."""
+    """However the terminal's bytes are split, the parser sees one paste, with substitutes for escape characters."""
     text = "".join(parts)
     assume(PASTE_ENDS not in text)
     data = f"k{PASTE_BEGINS}{text}{PASTE_ENDS}k\x1b[A".encode()
@@ -159,7 +162,7 @@ def test_a_paste_in_any_pieces(parts: list[str], sizes: list[int]) -> None:
 
 
 def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
-    """A terminal that pastes them as they are (tmux does): the text arrives whole and in its order."""
+    """Some terminals (tmux) paste escape characters unchanged: the text arrives complete and in order."""
     pasted = b"\x1b[200~ one\ttwo\x1b[31m \x1b]0;t\x07 \x1b[20 \x1b three end\x1b[201~"
     status, out = run_in_terminal(tmp_path, runner=TYPED, typed=pasted)
     log = (tmp_path / "log" / "app.log").read_bytes()
@@ -172,14 +175,15 @@ def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
 def test_much_text_at_once_is_a_paste_without_its_marks(text: str) -> None:
     assert Reader().decode(text.encode()) == PASTE_BEGINS + text + PASTE_ENDS
     little = text[: FLOOD - 1]
-    assert Reader().decode(little.encode()) == little  # a key that was held
+    assert Reader().decode(little.encode()) == little  # a held key
 
 
 @pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1bx"])
 def test_keys_among_it_stay_keys(keys: str) -> None:
     assert Reader().decode(keys.encode()) == keys
     reader = Reader()
-    assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD  # a key in two pieces
+    # a key split into two reads
+    assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
 
 
 def test_a_paste_that_no_marks_surround_arrives_whole(tmp_path: Path) -> None:

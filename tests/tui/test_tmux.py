@@ -1,4 +1,4 @@
-"""A run that was started in tmux lives on when tmux is killed, and is found again; with the real tmux, on its own socket."""
+"""A run started in tmux survives when tmux is killed, and is found again; with the real tmux, on its own socket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ raise SystemExit(run_app(LabApp(FakeEngine, prompt="x")))
 
 
 class Tmux:
-    """A tmux server of its own; a window named `w` shows the app."""
+    """A separate tmux server; a window named `w` shows the app."""
 
     def __init__(self, home: Path) -> None:
         self.socket = f"tui-llm-{uuid.uuid4().hex[:8]}"
@@ -49,9 +49,9 @@ class Tmux:
         shell = shlex.join(["env", *(f"{k}={v}" for k, v in variables.items()), sys.executable, "-c", program])
         columns, rows = size.split("x")
         self("new-session", "-d", "-s", window, "-x", columns, "-y", rows, f"exec {shell}")
-        self.shows(window, "Prompt")  # it hears keys from now on
+        self.shows(window, "Prompt")  # it handles keys now
         self("send-keys", "-t", window, "Escape")
-        self.shows(window, "? help")  # and only then the next key: both at once would be one, Alt and a number
+        self.shows(window, "? help")  # wait before the next key: both at once would be Alt and a number
         self("send-keys", "-t", window, "4")
 
     def screen(self, window: str) -> str:
@@ -112,7 +112,7 @@ def test_a_run_started_in_tmux_outlives_its_server_and_the_next_app_shows_it_wit
         again.shows("second", "tmuxed")
         again.shows("second", "running")
 
-        # Two apps watch it: what one asks for, both see; one that is hung up on leaves the other, and the run, alone.
+        # Two apps watch it: a request from one is seen in both; closing one does not affect the other or the run.
         again.app("third")
         again.shows("third", "running")
         again("send-keys", "-t", "third", "p")
@@ -122,7 +122,7 @@ def test_a_run_started_in_tmux_outlives_its_server_and_the_next_app_shows_it_wit
         again("send-keys", "-t", "second", "p")
         for window in ("second", "third"):
             again.shows(window, "running")
-        # A second worker is refused, whoever asks for it.
+        # A second worker is refused, whichever app starts it.
         again("send-keys", "-t", "third", "e")
         hung_up = int(again("display-message", "-p", "-t", "third", "#{pane_pid}"))
         os.kill(hung_up, signal.SIGHUP)

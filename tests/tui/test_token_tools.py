@@ -1,4 +1,4 @@
-"""The token cursor on every pane, colours and their legend, and the screens that take tokens apart."""
+"""The token cursor on every pane, token colours and their legend, and the screens about tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RANKS = {b"st": 0, b"er": 1, b"ry": 2, b"[/": 3, b"\x1b[": 4}
 
 
 def instruments(engine: FakeEngine) -> None:
-    """Instruments of plain numbers."""
+    """Gives the fake engine instruments with plain numbers."""
     texts = [*HOSTILE.split(" "), "strawberry"]
 
     def token(text: str, id: int = 7) -> Token:
@@ -108,7 +108,7 @@ async def test_the_cursor_moves_every_pane() -> None:
         await pilot.press("full_stop")
         await answered(pilot, lab)
         assert "after 4 of 5 tokens, ·on" in "\n".join(drawn(app))
-        # A target that is chosen now goes before the text's own.
+        # A target chosen now takes precedence over the text's next token.
         lab.lab.target = Target(text=" moon")
         lab.ask()
         await answered(pilot, lab)
@@ -138,7 +138,7 @@ async def test_in_the_tokens_pane_arrows_move_it_and_text_ends_it() -> None:
         await pilot.press("i", "!")
         await answered(pilot, lab)
         assert engine.requests[-1].position is None and lab.reading.position == 6
-        await pilot.press("escape", "1", "left", "5", "g")  # a token is drawn at the end
+        await pilot.press("escape", "1", "left", "5", "g")  # draws a token at the end
         await until(pilot, lambda: lab.lab.steps)
         await answered(pilot, lab)
         assert lab.lab.position is None and lab.reading.position == 7
@@ -163,10 +163,10 @@ async def test_k_goes_through_the_colours_with_their_legend() -> None:
             score = lab.reading.scores[1]
             assert score is not None
             shown = shades.shade(kind, score)
-            assert shown.mark + shown.text in screen  # colour is not alone
+            assert shown.mark + shown.text in screen  # not by colour alone
             assert next(iter(pane.table()))[4:] == shades.KINDS[1:]
             assert [*pane.table()][2][4:] == tuple(repr(shades.value(kind, score)) for kind in shades.KINDS[1:])
-        assert lab.reading is not None and not lab.reading.scores  # nobody pays for what is not shown
+        assert lab.reading is not None and not lab.reading.scores  # scores that are not shown are not computed
 
 
 @given(st.sampled_from(shades.KINDS[1:]), st.floats(0, 1e6), st.floats(0, 1e6))
@@ -256,7 +256,7 @@ async def test_a_swap_in_the_middle(keep: bool) -> None:
             assert lab.prompt.prompt_text == "The cat sat"
             assert lab.lab.continuation == (question.id, engine.ids[" the"])
             assert lab.reading is not None and lab.reading.position == 3
-        else:  # as many as were dropped are drawn anew
+        else:  # as many tokens as were dropped are drawn again
             await until(pilot, lambda: len(lab.lab.steps) == 2 and lab._job is None)
             assert lab.lab.continuation[0] == question.id and lab.lab.position is None
 
@@ -266,7 +266,7 @@ async def test_a_typed_replacement_and_a_problem() -> None:
     instruments(engine)
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
-        await ready(pilot, app, "1", "S")  # puts the cursor on the last token
+        await ready(pilot, app, "1", "S")  # moves the cursor to the last token
         await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
         await pilot.press("t", *"moon", "enter")
         await until(pilot, lambda: app.screen is app.lab_screen)

@@ -1,4 +1,4 @@
-"""The line that says whose numbers these are, and whether they are the exact ones."""
+"""The top line: which model the numbers are from, and whether they are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tour in the app: a scripted learner goes through it with the keys that the tour names."""
+"""The tour in the app: a scripted learner presses the keys that the tour names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL = {(step.name, at) for step in STEPS for at in range(len(step.parts))}
 
 
 class Learner:
-    """Presses keys, and waits until the tour says that what it asked for was done."""
+    """Presses keys, and waits until the tour reports that its task is done."""
 
     def __init__(self, pilot: Pilot[None], app: LabApp) -> None:
         self.pilot, self.app, self.lab = pilot, app, app.lab_screen
@@ -45,7 +45,10 @@ class Learner:
                 print(f"{step} {part}: {self.tour.lacks}")
 
     async def at(self, step: str, part: int, *keys: str) -> None:
-        """Does part number `part` of `step` with `keys`; `wait` waits for the reading, `=text` types it, `[*9` presses 9 times."""
+        """Does part number `part` of `step` with `keys`.
+
+        `wait` waits for the reading, `=text` types it, `[*9` presses 9 times.
+        """
         tour = self.tour
         assert (tour.steps[tour.step].name, tour.part) == (step, part), (
             tour.steps[tour.step].name,
@@ -73,7 +76,7 @@ class Learner:
 
 
 async def go_through(learner: Learner, own: str) -> None:
-    """All ten steps, with `own` as the learner's text."""
+    """Goes through all ten steps, with `own` as the learner's text."""
     at, pilot = learner.at, learner.pilot
     await at("labels", 0, "=" + own, "wait", "escape")
     await at("labels", 1, "f5", "=7", "enter")
@@ -154,9 +157,9 @@ async def test_it_is_left_and_goes_on_where_it_was() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         assert not lab.one_at_a_time
-        await pilot.press("f5", "f2")  # F5 without a tour says so
+        await pilot.press("f5", "f2")  # F5 without a tour shows a message
         learner = Learner(pilot, app)
-        assert lab.one_at_a_time and lab.prompt.has_focus  # the rest of the screen is narrower, nothing else changed
+        assert lab.one_at_a_time and lab.prompt.has_focus  # the rest of the screen is narrower, but otherwise unchanged
         await learner.at("labels", 0, "escape")
         await learner.at("labels", 1, "f5", "=4", "enter")
         assert "labels for free (3/4)" in "\n".join(drawn(app)).lower()
@@ -225,7 +228,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         assert isinstance(app.screen, TourPairsScreen)
         editor = app.screen.query_one(PromptEditor)
         editor.set_text("no arrow")
-        await pilot.press("ctrl+s")  # refused, and said
+        await pilot.press("ctrl+s")  # refused with a message
         await pilot.pause()
         assert isinstance(app.screen, TourPairsScreen) and "is no pair" in "\n".join(drawn(app))
         editor.set_text("a => b")
@@ -247,7 +250,7 @@ async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
         assert "Tour 1/10" in "\n".join(drawn(app))
         await pilot.press("escape", "ctrl+p")
         await pilot.pause()
-        assert len(panes(app)) == 2  # the palette has it beside it too
+        assert len(panes(app)) == 2  # the tour stays next to the palette too
         await pilot.press("escape", "X")
         await pilot.pause()
         assert "Tour 1/10" in "\n".join(drawn(app)) and len(panes(app)) == 2

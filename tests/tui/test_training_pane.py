@@ -1,4 +1,4 @@
-"""The Training pane on run directories written by hand, and once on a real worker."""
+"""The Training pane on hand-written run directories, and once on a real worker."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def resting(app: PaneApp) -> bool:
     return timer is not None and not timer._active.is_set()
 
 
-# ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── display ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -> None:
@@ -88,7 +88,7 @@ async def test_it_shows_what_the_run_says() -> None:
                   "25 %", "loss 4.033", "validation 3.000", "lr 1.00e-03", "tokens/s 1,000",
                   "e resumes it  saved at step 50 of 200", "ln V = 5.55", "Once there was a ship")  # fmt: skip
         await until(pilot, lambda: all(words in app.text.replace("\N{NO-BREAK SPACE}", " ") for words in wanted))
-        assert resting(app)  # no worker, no timer
+        assert resting(app)  # without a worker there is no timer
 
 
 async def test_it_finds_the_run_that_is_alive_before_a_newer_one_that_is_not() -> None:
@@ -126,7 +126,7 @@ async def test_a_resumed_run_that_was_cut_back_loses_what_was_never_saved() -> N
     assert reader.read().train[-1] == (41, 77.0)
     part = run.path / "part"
     part.write_bytes(b"".join(fake_run.metric_line(step) for step in range(1, 31)))
-    part.replace(run.metrics_path)  # as the worker does
+    part.replace(run.metrics_path)  # replaced, as by the worker
     snapshot = reader.read()
     assert [step for step, _ in snapshot.train] == list(range(1, 31)) and snapshot.status.step == 30
 
@@ -173,7 +173,7 @@ async def test_a_damaged_run_says_so() -> None:
         await until(pilot, lambda: "may be damaged" in " ".join(app.text.split()))
 
 
-# ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_p_asks_for_a_pause_and_again_to_go_on() -> None:
@@ -185,7 +185,7 @@ async def test_p_asks_for_a_pause_and_again_to_go_on() -> None:
             await pilot.press("p")
             await until(pilot, lambda: run.control().get("paused") is True)
             await until(pilot, lambda: "pausing: it saves first" in app.text)
-            run.write_status("paused", "paused at step 3")  # what the worker answers
+            run.write_status("paused", "paused at step 3")  # the worker's response
             await until(pilot, lambda: "‖ paused" in app.text)
             await pilot.press("p")
             await until(pilot, lambda: run.control().get("paused") is False)
@@ -332,7 +332,7 @@ async def test_facts_that_are_no_numbers_are_left_out(value: object) -> None:
     assert facts == (None,) * 4
 
 
-# ── for real ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── a real worker ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) 
         await until(pilot, lambda: app.state == "finished")
         snapshot = app.pane.snapshot
         assert snapshot and [step for step, _ in snapshot.train] == list(range(1, 13))
-        assert snapshot.train[-1][1] < snapshot.train[0][1]  # it learns
+        assert snapshot.train[-1][1] < snapshot.train[0][1]  # the loss decreases
         assert snapshot.sample is not None and snapshot.checkpoint == 12
     again = PaneApp()
     async with again.run_test(size=(100, 40)) as pilot:

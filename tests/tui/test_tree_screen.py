@@ -1,4 +1,4 @@
-"""The tree of continuations on the screen: around in it, growing, drawing, pruning, files, and into the text."""
+"""The tree of continuations on the screen: navigating, growing, drawing, pruning, files, inserting into the text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tui_llm.tui.state.messages import Opened
 
 
 class TreeEngine(FakeEngine):
-    """Answers the tree's questions. `free` can hold the expansions back."""
+    """A fake that answers the tree's questions; `free` can hold the expansions back."""
 
     def __init__(self, hostile: bool = False) -> None:
         super().__init__(hostile)
@@ -112,17 +112,17 @@ async def test_around_in_it_and_choosing_otherwise() -> None:
         root = screen.shown_tree.root
         await pilot.press("right")
         assert screen.here is root.children[0]
-        await pilot.press("enter")  # nothing there yet: it is asked for
+        await pilot.press("enter")  # no children yet: they are requested
         await until(pilot, lambda: root.children[0].children)
         await pilot.press("right", "down")
         assert screen.here is root.children[0].children[1]
         await pilot.press("left")
         assert screen.here is root.children[0]
-        await pilot.press("down")  # its sibling, over its children
+        await pilot.press("down")  # the next sibling, skipping the children
         assert screen.here is root.children[1]
         await pilot.press("up")
         assert screen.here is root.children[0]
-        await pilot.press("j")  # the line below, which is its child
+        await pilot.press("j")  # the line below, which is a child
         assert screen.here is root.children[0].children[0]
         await pilot.press("left", "z")
         assert len(screen.lines.nodes) == 4
@@ -148,7 +148,7 @@ async def test_growing_within_its_bounds() -> None:
         screen = await open_tree(pilot, app)
         await pilot.press("2", "minus", "less_than_sign", "less_than_sign", "less_than_sign", "less_than_sign", "E")
         await until(pilot, lambda: screen.growth is None)
-        tree = screen.shown_tree  # 3 were there; 2 of them grow to 3 deep
+        tree = screen.shown_tree  # of 3 nodes, 2 grow to depth 3
         assert len(tree) == 3 + 4 + 8 and max(node.depth for node in tree.nodes()) == 3
         await pilot.press("b", "b", "b", "equals_sign", "9", "E")  # a budget of 100
         await until(pilot, lambda: screen.growth is None and len(tree) > 15)
@@ -165,13 +165,13 @@ async def test_esc_stops_growing_and_readings_are_not_held_up() -> None:
         await until(pilot, lambda: screen.growth is not None)
         await pilot.pause()
         assert "Esc stops" in "\n".join(drawn(app))
-        await pilot.press("g")  # not now
+        await pilot.press("g")  # refused now
         await pilot.press("escape")
         assert screen.growth is None and app.screen is screen
         engine.free.set()
         app.lab_screen.ask()
         await answered(pilot, app.lab_screen)
-        assert len(screen.shown_tree) == 3  # what came too late is not taken
+        assert len(screen.shown_tree) == 3  # a late answer is dropped
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
 
@@ -197,7 +197,7 @@ async def test_pruning_undoing_naming() -> None:
         screen = await open_tree(pilot, app)
         before = tree_json(screen.shown_tree)
         gone = screen.shown_tree.root.children[1]
-        await pilot.press("x")  # the root stays
+        await pilot.press("x")  # the root can't be removed
         await pilot.press("right", "down", "x")
         assert len(screen.shown_tree) == 2 and "1 pruned" in drawn(app)[0]
         await pilot.press("u")
@@ -225,7 +225,7 @@ async def test_into_the_text_as_ids_and_the_tree_is_found_again() -> None:
         assert [step.by_hand for step in lab.lab.steps] == [True, True]
         assert lab.lab.steps[1].raw_probability == node.probability
         await answered(pilot, lab)
-        await pilot.press("c")  # takes them back
+        await pilot.press("c")  # removes these tokens again
         await answered(pilot, lab)
         await pilot.press("T")
         await until(pilot, lambda: app.screen is not lab)
@@ -245,7 +245,7 @@ async def test_saving_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert saved == tree_json(screen.shown_tree)
         await pilot.press("right", "x", "x", "o")
         await type_line(pilot, app, "tree-1.json")
-        await pilot.press("y")  # this tree was not saved: over it
+        await pilot.press("y")  # confirms replacing the unsaved tree
         await until(pilot, lambda: len(screen.shown_tree) == 3 and not screen.frozen)
         (tmp_path / "other.json").write_text("[red]{")
         await pilot.press("o")
@@ -253,7 +253,7 @@ async def test_saving_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await pilot.pause()
         assert len(screen.shown_tree) == 3
         await pilot.press("w")
-        await type_line(pilot, app, "other.json")  # asks first
+        await type_line(pilot, app, "other.json")  # asks before replacing
         await pilot.press("n")
         await pilot.pause()
         assert (tmp_path / "other.json").read_text() == "[red]{"
@@ -269,7 +269,7 @@ async def test_what_another_wrote_is_written_over_only_after_a_question(
         screen = await open_tree(pilot, app)
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
-        own.write_text("theirs")  # the name was free when it was offered
+        own.write_text("theirs")  # the file appears after the name was offered
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         assert own.read_text() == "theirs"
@@ -279,7 +279,7 @@ async def test_what_another_wrote_is_written_over_only_after_a_question(
         inode = own.stat().st_ino
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
-        await pilot.press("enter")  # its own file, as it was left: no question
+        await pilot.press("enter")  # its own unchanged file is replaced without a question
         await until(pilot, lambda: app.screen is screen and own.stat().st_ino != inode)
         own.write_text("theirs again")
         await pilot.press("w")

@@ -1,4 +1,4 @@
-"""What a newcomer is told: which keys there are, and whose numbers these are."""
+"""Guidance for newcomers: which keys there are, and which model the numbers are from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tui_llm.tui.kit.text import packed
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.generate import GeneratePane
 
-# What each pane is for can be found at 80 × 24, in the footer or in the pane's lower border.
+# At 80 × 24, each pane's purpose is shown in the footer or in the pane's lower border.
 KEYS = {
     "tokens": ("k colour", "M merges", "S swap", "C compare", "L letters", "E examples", "A inside", "← → cursor"),
     "logits": ("Enter as target", "[ ] temperature", "{ } top-p", "C stages", "F find", "e what if", "K sampler"),
@@ -42,7 +42,7 @@ async def test_every_panes_keys_stand_on_a_small_screen() -> None:
             await pilot.press(str(number))
             await until(pilot, lambda keys=KEYS[name]: all(key in "".join(drawn(app)[-2:]) for key in keys))
             last = "".join(drawn(app)[-2:])
-            assert "…" not in last  # none is cut
+            assert "…" not in last  # none is truncated
             others = [app.lab_screen.pane(other) for other in PANES if other != name]
             assert not any(str(pane.border_subtitle) for pane in others if pane.border_subtitle is not None)
 
@@ -70,7 +70,7 @@ async def test_typing_replaces_what_stands_in_a_question() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape", "3")
-        for typed, kept in (("mat", " mat"), ("dog", " dog")):  # the space in front stays: it counts
+        for typed, kept in (("mat", " mat"), ("dog", " dog")):  # the leading space is kept, since it matters
             await pilot.press("t")
             await until(pilot, lambda: asked(app))
             await pilot.press(*typed, "enter")
@@ -78,7 +78,7 @@ async def test_typing_replaces_what_stands_in_a_question() -> None:
             assert lab.lab.target is not None and lab.lab.target.text == kept
         await pilot.press("t")
         await until(pilot, lambda: asked(app))
-        await pilot.press("end", "s", "enter")  # or goes on with it
+        await pilot.press("end", "s", "enter")  # or continues with it
         await until(pilot, lambda: app.screen is lab)
         assert lab.lab.target is not None and lab.lab.target.text == " dogs"
         app.push_screen(AskScreen("Again", "", "  \n"))
@@ -194,7 +194,7 @@ async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", *keys.split())
         await pilot.pause()
-        if keys == "4 n":  # what a run costs is worked out in a thread
+        if keys == "4 n":  # the cost of a run is computed in a thread
             await until(pilot, lambda: "FLOPs" in "".join(drawn(app)))
         below = drawn(app)[2:]
         app.notify("all within the bounds is there already: + goes deeper, < takes less likely ways")

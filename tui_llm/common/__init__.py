@@ -1,16 +1,16 @@
-"""What every floor uses. Imports nothing else of this package.
+"""Helpers that every layer uses. Imports nothing else of this package.
 
 errors.py         UserError and Overtaken
-crash_log.py      tracebacks go to a file
-display.py        the one gate between foreign text and the terminal
-numbers.py        rounding of printed numbers
+crash_log.py      write tracebacks to a file
+display.py        make untrusted text safe for the terminal
+numbers.py        format and round numbers for display
 files.py          atomic writes, JSON files
-storage.py        every change to the disk, where tests inject faults
-foreign_files.py  read files that others made: regular, bounded
+storage.py        all file system writes, with fault injection for tests
+foreign_files.py  read untrusted files: regular, of bounded size
 memory.py         free memory, checked before large allocations
 address_space.py  whether torch fits under `ulimit -v`
-process_exit.py   end the process while threads are at work
-new_files.py      write a file that must not exist yet
+process_exit.py   end the process while daemon threads are running
+new_files.py      create files without overwriting existing ones
 paths.py          the user's data and cache folders
 openmp.py         how long idle OpenMP threads spin
 """

@@ -1,5 +1,5 @@
-"""Whether torch can be loaded under a limit of the address space (`ulimit -v`). Where it can't, its libraries don't raise: they
-end the program ("terminate called after throwing an instance of 'std::bad_alloc'"). No torch here."""
+"""Check whether torch can be loaded under a limit of the address space (`ulimit -v`). If it can't, its libraries don't
+raise but terminate the program ("terminate called after throwing an instance of 'std::bad_alloc'"). No torch here."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from types import ModuleType
 
 try:
     import resource
-except ImportError:  # no such limits on Windows
+except ImportError:  # not available on Windows
     resource = None  # type: ignore[assignment]
 
 SHORT = "there is not enough memory for this; close other programs, raise its limit (ulimit -v), or use a smaller model"
-LIBRARIES = ("libtorch_cpu.so", "libtorch_cuda.so")  # most of what is mapped
-BESIDE = 310_000_000  # bytes for its other libraries, numpy's, and what they allocate at once (torch 2.13, one thread)
-A_THREAD = 80_000_000  # bytes that each further thread of theirs takes: its stack and its arena
+LIBRARIES = ("libtorch_cpu.so", "libtorch_cuda.so")  # the largest libraries
+BESIDE = 310_000_000  # bytes for its other libraries, numpy's, and their first allocations (torch 2.13, one thread)
+A_THREAD = 80_000_000  # bytes per additional thread: stack and malloc arena
 
 
 def check_before_torch() -> None:
-    """From here on `import torch` raises MemoryError where a limit leaves too little for it."""
+    """From here on, `import torch` raises MemoryError if the limit is too low for it."""
     if "torch" in sys.modules or any(isinstance(finder, _Gate) for finder in sys.meta_path):
         return
     if resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
@@ -32,12 +32,12 @@ def check_before_torch() -> None:
 
 
 class _Gate(MetaPathFinder):
-    """Finds nothing itself: looks at the limit when torch is asked for."""
+    """A meta path finder that finds nothing, but checks the limit when torch is imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "torch":
             return None
-        sys.meta_path.remove(self)  # who looks for torch here does not ask this again
+        sys.meta_path.remove(self)  # so that find_spec below does not call this finder again
         found = importlib.util.find_spec("torch")
         if found is not None and found.origin and _left() < _needed(Path(found.origin).parent):
             sys.meta_path.insert(0, self)
@@ -58,7 +58,7 @@ def _left() -> float:
 
 
 def _used() -> int:
-    """Bytes of address space; 0 where the system doesn't say."""
+    """Bytes of address space in use; 0 if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Where a traceback goes: a file, never the screen."""
+"""Write tracebacks to a log file instead of the screen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 
 NAME = "errors.log"
-LARGEST = 1 << 20  # bytes: then the file is put aside as errors.log.1, over the one before
+LARGEST = 1 << 20  # bytes: beyond this the file is rotated to errors.log.1
 DEBUG = "TUI_LLM_DEBUG"
 
 
 def record(error: BaseException) -> str:
-    """Appends the whole traceback to the log; returns where it is, or why it could not be written. Never raises."""
+    """Append the whole traceback to the log. Returns a message with the log's path, or why it could not be written.
+    Never raises."""
     if os.environ.get(DEBUG):
         with suppress(OSError, ValueError):
             traceback.print_exception(error, file=sys.stderr)

@@ -1,9 +1,8 @@
-"""The one gate between foreign text and the terminal.
+"""Make untrusted text safe for the terminal; all such text passes through here.
 
-A prompt, a file's name, a sampled token: any of them may hold ESC, a C1 control, a bidirectional override.
-Here every such character becomes one that can be seen, so that nothing which passes can move the cursor,
-hide, or reorder text. The gate doesn't parse markup: what it returns still reaches a widget only as `Content`
-or `rich.text.Text`.
+A prompt, a file name or a sampled token may contain ESC, a C1 control or a bidirectional override. These functions
+replace such characters by visible ones, so that no text can move the cursor, hide or reorder other text. They don't
+escape markup: pass the result to a widget only as `Content` or `rich.text.Text`.
 """
 
 from __future__ import annotations
@@ -14,22 +13,21 @@ from rich.cells import cell_len
 
 ELLIPSIS = "…"
 SPACE = "·"
-# A combining mark at the start of a label would sit on whatever is drawn before it; this gives it a base.
+# The base for a combining mark at the start of a label, which would otherwise combine with the text before it.
 _BASE = "◌"
-# No real character puts more code points into a cell than this; stacks of combining marks do.
+# Maximum code points per cell; only stacked combining marks exceed it.
 _LONGEST_CLUSTER = 8
 
 
 def visible(text: str, *, newlines: bool = False) -> str:
-    """`text` with every character of Unicode's C* categories, and the line and paragraph separators, made
-    visible.
+    """`text` with all characters of Unicode categories C*, and the line and paragraph separators, made visible.
 
-    C0 controls and DEL become their pictures (U+2400…: `␊`, `␛`, `␡`). The rest (C1, format, surrogate,
-    private, unassigned) become Python's escapes: `\\x9b`, `\\u202e`, `\\U000e0001`. Everything else stays,
-    markup-like text too. With `newlines`, a line feed stays a line feed. It's for showing only: an escape
-    isn't told from text that was typed to look like one.
+    C0 controls and DEL become their pictures (U+2400…: `␊`, `␛`, `␡`). The rest (C1, format, surrogate, private,
+    unassigned) become Python escapes: `\\x9b`, `\\u202e`, `\\U000e0001`. Everything else, markup included, is
+    unchanged. With `newlines`, line feeds are kept. For display only: an escape looks the same as typed text that
+    spells it.
     """
-    # C* and Z* (the space apart) are just what Python calls unprintable, and it answers that at C's speed.
+    # isprintable is False exactly for C* and Z* (except the space), and is implemented in C.
     if text.isprintable():
         return text
     table = {ord(char): _shown(char) for char in set(text)}
@@ -39,14 +37,12 @@ def visible(text: str, *, newlines: bool = False) -> str:
 
 
 def visible_token(text: str) -> str:
-    """A token's label, all of it visible: as `visible`, and each space as `·`, so that ` cat` and `cat`
-    differ.
+    """A token's label: as `visible`, with each space shown as `·`, so that ` cat` and `cat` differ.
 
-    Other white space that looks like a space (U+00A0, U+3000 …) becomes its escape; a leading combining mark
-    gets a dotted circle to sit on. A token that really is `·` looks the same as a space: its id and bytes
-    tell.
+    Other characters that look like a space (U+00A0, U+3000 …) become escapes; a leading combining mark gets a dotted
+    circle as its base. A token that really is `·` looks like a space; its id and bytes differ.
     """
-    if text.isascii() and text.isprintable():  # as most are, and a table asks for sixty in a frame
+    if text.isascii() and text.isprintable():  # the common case: a table calls this for sixty tokens per frame
         return text.replace(" ", SPACE)
     shown = "".join(
         SPACE if char == " " else _escape(char) if unicodedata.category(char) == "Zs" else char
@@ -56,13 +52,13 @@ def visible_token(text: str) -> str:
 
 
 def truncate(text: str, cells: int) -> str:
-    """The start of `text`, at most `cells` terminal cells wide; a cut shows as `…`, which counts.
+    """`text` cut to at most `cells` terminal cells; a cut ends with `…`, which counts.
 
-    For text that has passed `visible`: a control character would be measured as nothing.
+    For text that has passed `visible`: control characters would be measured as zero cells.
     """
     if cells <= 0:
         return ""
-    # Looks no further than could fit, so a line of a megabyte costs no more than a short one.
+    # Measure only as much as could fit, so that a very long line costs no more than a short one.
     near = text[: cells * _LONGEST_CLUSTER + 1]
     if len(near) == len(text) and cell_len(text) <= cells:
         return text
@@ -72,14 +68,13 @@ def truncate(text: str, cells: int) -> str:
         if width > cells - 1:
             break
     start = near[:end]
-    while cell_len(start + ELLIPSIS) > cells:  # characters side by side can be wider than apart (❤ + U+FE0F)
+    while cell_len(start + ELLIPSIS) > cells:  # adjacent characters can be wider than their sum (❤ + U+FE0F)
         start = start[:-1]
     return start + ELLIPSIS
 
 
 def fit(text: str, cells: int) -> str:
-    """`text` in exactly `cells` cells: cut with `…` where it's too wide, filled with spaces where too
-    narrow."""
+    """`text` in exactly `cells` cells: cut with `…` if too wide, padded with spaces if too narrow."""
     short = truncate(text, cells)
     return short + " " * (cells - cell_len(short))
 

@@ -1,14 +1,14 @@
-"""The one exception that people see. Whatever goes wrong outside this program's own logic ends up as one of these."""
+"""The exceptions of this package: every error that users see is a `UserError`."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that a person can put right: its text says what is wrong and what to do next, in one line.
+    """An error that the user can fix. Its message is one line that says what is wrong and what to do next.
 
-    The text may quote foreign strings (a file's name, a token): it passes `display.visible` before any screen.
+    The message may quote untrusted strings (a file name, a token): pass it through `display.visible` before showing it.
     """
 
 
 class Overtaken(Exception):
-    """A newer request has arrived: the answer to this one is no longer wanted."""
+    """A newer request supersedes this one; its result is no longer needed."""

@@ -1,6 +1,6 @@
-"""Files and folders that are written whole: in a folder aside, flushed to the disk, then renamed.
+"""Atomic writes of files and folders: to a temporary folder next to the target, flushed to disk, then renamed.
 
-A reader finds the old file, the new one or none, and never half of one.
+A reader sees the old file, the new one or none, but never a partial one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 
-ASIDE, PART = ".tui-llm-", ".part"  # what the folders aside are called; nobody else's may be swept away
+ASIDE, PART = ".tui-llm-", ".part"  # name of the temporary folders; only these are deleted by `sweep`
 DAY = 86400.0
 
 
@@ -28,9 +28,9 @@ DAY = 86400.0
 def write_aside(
     path: Path, write: Callable[[Path], object], place: Callable[[Path, Path], None] = storage.replace
 ) -> None:
-    """Calls `write` on a path aside, then `place`, which gives that the name `path`. Nothing is left on failure.
+    """Call `write` on a temporary path, then `place`, which renames it to `path`. On failure nothing is left.
 
-    Raises `UserError` where the disk is full or the folder can't be written.
+    Raises `UserError` if the disk is full or the folder is not writable.
     """
     try:
         with aside(path) as part:
@@ -43,12 +43,12 @@ def write_aside(
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """As `write_aside`."""
+    """Write a file atomically, see `write_aside`."""
     write_aside(path, lambda part: storage.write_bytes(part, data))
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
-    """As `write_aside`, in UTF-8."""
+    """Write a file atomically in UTF-8, see `write_aside`."""
     write_bytes(path, text.encode("utf-8", errors))
 
 
@@ -64,8 +64,8 @@ _OTHER_NAME = (
 
 
 def cannot_write(path: Path, error: BaseException) -> str:
-    """The line that says why `path` can't be written, and what can be changed: the variable that names the folder where
-    tui-llm chose the place, else the path that was asked for."""
+    """The message why `path` can't be written and what to change: an environment variable if tui-llm chose the folder,
+    else the path that the user gave."""
     why = getattr(error, "strerror", None) or error
     ours = paths.chosen_by_us(path)
     other = "set TUI_LLM_HOME to another folder" if ours else "give another path"
@@ -75,33 +75,34 @@ def cannot_write(path: Path, error: BaseException) -> str:
 
 
 def json_text(value: Any) -> str:
+    """`value` as indented JSON that ends with a line feed. Raises ValueError on NaN or infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if any("\ud800" <= c <= "\udfff" for c in text):  # a file's name that is not UTF-8: only escapes can carry it
+    if any("\ud800" <= c <= "\udfff" for c in text):  # a file name that is not UTF-8: write ASCII escapes
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     return text
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_aside`."""
+    """Write a JSON file atomically, see `write_aside`."""
     write_text(path, json_text(value))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Calls `fill` on an empty folder aside, then renames it to `folder`: it is there whole or not at all.
+    """Call `fill` on an empty temporary folder, then rename it to `folder`, which is then complete or absent.
 
-    An empty folder may be there already. Raises OSError, FileExistsError where something else is.
+    An empty folder may exist there. Raises OSError; FileExistsError if anything else exists there.
     """
     with aside(folder) as part:
         storage.mkdir(part)
         try:
             fill(part)
-        except UserError as error:  # who reads it knows nothing of a folder aside
+        except UserError as error:  # don't show the temporary folder's name
             raise UserError(str(error).replace(str(part), str(folder))) from error
         storage.sync_folder(part)
         if os.path.lexists(folder) and not _empty(folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
         if os.name == "nt" and folder.is_dir():
-            storage.rmdir(folder)  # Windows renames over nothing
+            storage.rmdir(folder)  # Windows does not rename over an existing folder
         storage.rename(part, folder)
     storage.sync_folder(folder.parent)
 
@@ -112,9 +113,9 @@ def _empty(folder: Path) -> bool:
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A path of the name of `path` in an empty folder beside it. Whatever is there at the end is deleted.
+    """A path with the name of `path` in an empty temporary folder next to it. The folder is deleted at the end.
 
-    The folder is locked as long as it is used: those of killed processes are found by that, and deleted. Raises OSError.
+    It is locked while in use; unlocked ones belong to killed processes and are deleted. Raises OSError.
     """
     storage.make_folders(path.parent)
     sweep(path.parent)
@@ -122,7 +123,7 @@ def aside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
-        with suppress(OSError):  # what failed before tells more; the next `sweep` deletes it
+        with suppress(OSError):  # an earlier error matters more; the next `sweep` deletes it
             storage.rmtree(folder)
         storage.unlock_folder(lock)
 
@@ -133,7 +134,7 @@ def _claimed(parent: Path) -> tuple[Path, int | None]:
         try:
             lock = storage.lock_folder(folder)
         except (BlockingIOError, FileNotFoundError):
-            continue  # it was swept away between being made and being locked
+            continue  # another process's `sweep` deleted it before it was locked
         except OSError:
             with suppress(OSError):
                 storage.rmdir(folder)
@@ -144,7 +145,7 @@ def _claimed(parent: Path) -> tuple[Path, int | None]:
 
 
 def sweep(parent: Path) -> None:
-    """Deletes what killed processes left aside in `parent`. Never raises."""
+    """Delete the temporary folders of killed processes in `parent`. Never raises."""
     with suppress(OSError):
         with os.scandir(parent) as entries:
             found = [parent / entry.name for entry in entries if entry.name.startswith(ASIDE)]
@@ -155,7 +156,7 @@ def sweep(parent: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    lock = storage.lock_folder(folder)  # raises where its process lives
+    lock = storage.lock_folder(folder)  # raises if its process is alive
     try:
         if lock is not None or time.time() - folder.stat().st_mtime > DAY:
             storage.rmtree(folder)
@@ -164,7 +165,7 @@ def _sweep(folder: Path) -> None:
 
 
 def remedy(error: BaseException | None) -> str:
-    """What to do where a file can't be written."""
+    """What to do if a file can't be written."""
     if isinstance(error, OSError) and error.errno in (
         errno.EINVAL,
         errno.EISDIR,
@@ -177,11 +178,11 @@ def remedy(error: BaseException | None) -> str:
     return "make it writable" if sealed else "free some space there"
 
 
-# ── JSON for programs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── JSON for programs ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def to_json(value: Any) -> str:
-    """A line of JSON that every parser reads: numbers that it lacks (NaN, Infinity) are null."""
+    """One line of standard JSON: NaN and Infinity become null."""
     return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False)
 
 

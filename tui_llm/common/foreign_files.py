@@ -1,7 +1,8 @@
-"""Reading files that others made: a regular file, of a bounded size, or one line that says what it is instead.
+"""Read untrusted files: regular files of bounded size only, else a one-line error.
 
-A model folder, a vocabulary or a text can hold a named pipe, a link to an endless device, or a sparse file of terabytes. Whatever
-opens a file of the user's opens it here. JSON is read in bounded memory: its size, its depth and its number of values are checked.
+A model folder, a vocabulary or a text can contain a named pipe, a link to an endless device, or a sparse file of
+terabytes, so all files from the user are opened here. JSON is parsed in bounded memory: its size, its depth and its
+number of values are checked.
 """
 
 from __future__ import annotations
@@ -19,16 +20,14 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 
-# The most bytes that a file of each kind may have.
-SETTINGS = (
-    16 << 20
-)  # config.json, tokenizer_config.json, a run's own files, a chat template (the largest known: about 2 MB)
+# Maximum size in bytes, by kind of file.
+SETTINGS = 16 << 20  # JSON settings, a run's own files, a chat template (the largest known: about 2 MB)
 VOCABULARY = 64 << 20  # vocab.json, merges.txt, a .tiktoken file, tokenizer.model (the largest known: about 10 MB)
 TOKENIZER = 128 << 20  # tokenizer.json (the largest known: about 35 MB)
 
-# Python needs up to some 130 bytes for a value that JSON writes in three: these bound the memory, not the bytes alone.
+# Python needs up to about 130 bytes for a value that takes three in JSON, so a limit on the file's size is not enough.
 MOST_VALUES = 6_000_000  # Gemma's tokenizer.json, the largest known, has about 2.5 million
-_DEPTH = 100  # arrays and objects inside each other
+_DEPTH = 100  # nesting depth of arrays and objects
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
@@ -37,11 +36,11 @@ _KINDS = (
 
 
 class NotRegular(OSError):
-    """A folder, a named pipe, a device or a socket where a file should be."""
+    """The path is a folder, a named pipe, a device or a socket."""
 
 
 class TooLarge(OSError):
-    """More bytes than such a file may have."""
+    """The file exceeds its maximum size."""
 
 
 def _check(path: Path, found: os.stat_result, most: int | None) -> None:
@@ -64,12 +63,12 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def open_regular(path: Path, most: int | None = None) -> BufferedReader:
-    """`path`, or what it links to, open for reading in binary. Never blocks.
+    """Open `path` (links are followed) for reading in binary mode. Never blocks.
 
-    Raises OSError: `NotRegular` where it is no regular file, `TooLarge` where it has more than `most` bytes.
+    Raises OSError: `NotRegular` if it is no regular file, `TooLarge` if it has more than `most` bytes.
     """
-    _check(path, _stat(path), most)  # first: opening some devices does something
-    # Not blocking, and asked again: between the two looks another file may have taken its place.
+    _check(path, _stat(path), most)  # before opening: opening some devices has side effects
+    # Non-blocking, and checked again below: the file may have been replaced in between.
     flags = os.O_RDONLY
     for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, name, 0)
@@ -83,7 +82,8 @@ def open_regular(path: Path, most: int | None = None) -> BufferedReader:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The whole file. Raises like `open_regular`; a file that grows, or whose size the system doesn't tell, is bounded too."""
+    """The whole file. Raises as `open_regular`. The limit also holds for a file that grows, or whose size is
+    unknown."""
     with open_regular(path, most) as file:
         data = bytearray()
         while block := file.read(1 << 20):
@@ -95,13 +95,13 @@ def read_regular(path: Path, most: int) -> bytes:
 
 @contextmanager
 def open_foreign(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
-    """As `open_regular`, and raises `UserError`; also for an OSError while the file is read."""
+    """As `open_regular`, but raises `UserError`, also for an OSError while the file is read."""
     with _said(path), open_regular(path, most) as file:
         yield file
 
 
 def check_foreign(path: Path, most: int | None = None) -> int:
-    """The file's size in bytes, without opening it. Raises like `open_foreign`."""
+    """The file's size in bytes, without opening it. Raises as `open_foreign`."""
     with _said(path):
         found = _stat(path)
         _check(path, found, most)
@@ -109,7 +109,7 @@ def check_foreign(path: Path, most: int | None = None) -> int:
 
 
 def read_foreign(path: Path, most: int) -> bytes:
-    """As `read_regular`, and raises `UserError`."""
+    """As `read_regular`, but raises `UserError`."""
     with _said(path):
         return read_regular(path, most)
 
@@ -127,7 +127,7 @@ def _said(path: Path) -> Iterator[None]:
 
 
 def read_foreign_text(path: Path, most: int) -> str:
-    """The whole file as UTF-8. Raises like `read_foreign`, and where it is no UTF-8."""
+    """The whole file, decoded as UTF-8. Raises as `read_foreign`, and if it is not UTF-8."""
     try:
         return read_foreign(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -135,13 +135,13 @@ def read_foreign_text(path: Path, most: int) -> str:
 
 
 def read_json(path: Path, most: int = SETTINGS) -> Any:
-    """Raises `UserError` where the file is missing, unreadable, too large or not JSON."""
+    """Parse a JSON file. Raises `UserError` if it is missing, unreadable, too large or not JSON."""
     return parse_json(read_foreign(path, most), path)
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """JSON in UTF-8 from `path`. Raises `UserError` where it is no JSON, has more than `MOST_VALUES` values, or is nested
-    more than a hundred deep."""
+    """Parse JSON in UTF-8 that was read from `path`. Raises `UserError` if it is not JSON, has more than `MOST_VALUES`
+    values, or is nested more than a hundred levels deep."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
         raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has so many")
     try:
@@ -156,7 +156,7 @@ def parse_json(data: bytes, path: Path) -> Any:
 
 
 def _deeper(value: Any, depth: int) -> bool:
-    """Whether arrays and objects stand inside each other more than `depth` times."""
+    """Whether arrays and objects are nested more than `depth` levels deep."""
     level = [value]
     for _ in range(depth + 1):
         inside = chain.from_iterable(
@@ -173,5 +173,5 @@ def _line(error: BaseException) -> str:
 
 
 def whole_number(value: Any, least: int, most: int) -> int | None:
-    """`value` where it is an integer from `least` to `most` (no true, no 3.0), else None."""
+    """`value` if it is an int from `least` to `most` (bool and float are rejected), else None."""
     return value if type(value) is int and least <= value <= most else None

@@ -1,4 +1,4 @@
-"""How much memory is free, and whether that is enough: asked before anything large is made. No torch here."""
+"""Free memory, checked before large allocations. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def resident_bytes() -> int | None:
-    """Memory that this process holds now; where the system only tells the most it ever held, that; None where neither."""
+    """Bytes of memory that this process uses now (Linux), or its peak if only that is available; None if neither is."""
     try:
         return _statm()[1]
     except (OSError, ValueError, IndexError):
@@ -34,8 +34,8 @@ def _statm() -> list[int]:
 
 
 def free_bytes() -> int | None:
-    """Bytes of main memory that this process can still take: what is free, or less where a limit (a container's, ulimit's)
-    says so. None where the system doesn't tell."""
+    """Bytes of memory that this process can still allocate: what is free on the machine, or less under a limit (cgroup,
+    ulimit). None if unknown."""
     free = [*_free_on_machine(), *_free_in_cgroups(), *_free_in_limits()]
     return max(0, min(free)) if free else None
 
@@ -48,14 +48,14 @@ def _free_on_machine() -> Iterator[int]:
                 return
     except (OSError, ValueError, IndexError):
         pass
-    try:  # macOS: all that the machine has, which it gives by moving others' memory aside
+    try:  # macOS: all of the memory, which the system frees on demand
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - (resident_bytes() or 0)
     except (OSError, ValueError, AttributeError):
         return
 
 
 def _free_in_cgroups() -> Iterator[int]:
-    """What the limits of this process's control group, and of those above it, leave: version 2, then 1."""
+    """What the memory limits of this process's cgroup and its ancestors leave: version 2, then 1."""
     try:
         lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
@@ -72,12 +72,12 @@ def _free_in_cgroups() -> Iterator[int]:
             try:
                 limit, used = (int((folder / file).read_text()) for file in files)
                 yield limit - used + _reclaimable(folder)
-            except (OSError, ValueError):  # no such group (a container sees its own as the root), or no limit: `max`
+            except (OSError, ValueError):  # no such group (a container sees its own as the root), or no limit (`max`)
                 continue
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of a control group that only cache files: they are given up when memory is asked for."""
+    """Bytes of a cgroup's inactive page cache, which the kernel reclaims on demand."""
     for line in (folder / "memory.stat").read_text().splitlines():
         if line.startswith(("inactive_file ", "total_inactive_file ")):
             return int(line.split()[1])
@@ -96,14 +96,13 @@ def _free_in_limits() -> Iterator[int]:
 
 
 def memory_limit() -> int | None:
-    """Bytes of main memory that this process could hold at most: what it holds and what is free to it. None where the system
-    doesn't tell."""
+    """Bytes of memory that this process could use in all: used and free. None if unknown."""
     free = free_bytes()
     return None if free is None else free + (resident_bytes() or 0)
 
 
 def check(need: int, free: int | None, what: str) -> None:
-    """Raises `UserError`, with both figures, where `need` bytes are more than are `free` (None: nobody knows)."""
+    """Raises `UserError`, with both figures, if `need` bytes exceed `free` (None: unknown)."""
     if free is not None and need > free:
         raise UserError(
             f"{what} needs about {size(need)} of memory and {size(free)} are free; close something, or take a smaller one"
@@ -111,15 +110,13 @@ def check(need: int, free: int | None, what: str) -> None:
 
 
 def size(count: float) -> str:
-    """312 MB, 1.4 GB."""
+    """Format bytes: 312 MB, 1.4 GB."""
     return f"{count / 1e9:,.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
 @contextmanager
 def enough(what: str) -> Iterator[None]:
-    """Turns every way in which Python and torch say that memory is short into one line: "there is not enough memory to" `what`.
-
-    Raises `UserError`."""
+    """Convert out-of-memory exceptions of Python and torch to a `UserError`: "there is not enough memory to" `what`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError

@@ -1,15 +1,16 @@
-"""Files and folders under names that a person gave: nothing that exists is replaced unless that is asked for.
+"""Write files and folders under names that the user gave, without overwriting anything unless `force` is set.
 
-What holds. A file is written whole beside its place, flushed to the disk, and gets its name by a hard link, which fails
-where the name exists: there is no moment between the look and the write. Where the file system has no hard links (FAT, some
-network and FUSE mounts) the name is first taken by an empty file that only we could create, and the finished file is
-renamed over that: a program killed between the two leaves an empty file. With `force` a regular file is replaced by one
-rename: a reader finds the old one or the new one.
+A file is written completely under a temporary name in the same directory, flushed to disk, and then hard-linked to its
+name. The link fails if the name exists, so there is no race between a check and the write. On a file system without
+hard links (FAT, some network and FUSE mounts) the name is first reserved with an exclusively created empty file, and
+the finished file is renamed over it; a process killed in between leaves an empty file. With `force`, a regular file is
+replaced by one rename: a reader sees the old one or the new one.
 
-A new folder is filled beside its place and renamed: rename(2) puts a directory only where there is nothing, or an empty
-directory. Into a folder that exists, each file is placed as above, the one that makes it recognisable (`last`) at the end;
-with `force` the replaced files wait in a hidden folder until all are placed, and are put back on an error. A program killed
-in between leaves them there, and no file `last`: a folder that is refused, not a mixture of two models.
+A new folder is filled under a temporary name and renamed: rename(2) replaces nothing but an empty directory. In an
+existing folder each file is placed as above, the file `last`, which marks the folder as complete, at the end. With
+`force`, replaced files are moved to a hidden folder until all are placed, and are restored on an error. A process
+killed in between leaves that folder, and no file `last`: the folder is then invalid, rather than a mixture of two
+models.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import cannot_write, write_aside
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EINVAL)
-OLD = ".tui-llm-replaced-"  # begins the name of the folder in which replaced files wait
-FORCE = ", or add --force"  # what the command line says after a `Taken`
+OLD = ".tui-llm-replaced-"  # prefix of the folder that holds replaced files
+FORCE = ", or add --force"  # the command line appends this to the message of `Taken`
 
 
 class Taken(UserError):
-    """Something has that name already, and nothing was written."""
+    """The name is taken; nothing was written."""
 
 
 def taken(path: Path) -> Taken:
@@ -42,11 +43,10 @@ def taken(path: Path) -> Taken:
 
 
 def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
-    """Where the file will be written: `path`, or what the link there points to with `force`. To be called before the work
-    is done, too.
+    """The path to write to: `path`, or with `force` the target if it is a link. Call it before starting long work, too.
 
-    Raises `Taken` where it exists and `force` is not given; `UserError` where it is something else than a file, or one of
-    `inputs`, or lies in a model's or run's folder among them.
+    Raises `Taken` if it exists and `force` is not set; `UserError` if it is not a regular file, is one of `inputs`, or
+    is inside a model's or run's folder among `inputs`.
     """
     _not_an_input(path, inputs)
     mode = _mode(path)
@@ -65,14 +65,14 @@ def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) 
 
 
 def write_new(path: Path, write: Callable[[Path], object], *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """`write` makes the file under a temporary name; then it gets its own. Raises as `check_file` does, and `UserError`
-    where it can't be written."""
+    """Call `write` on a temporary path, then rename that to `path`. Raises as `check_file`, and `UserError` if it can't
+    be written."""
     path = check_file(path, force=force, inputs=inputs)
     write_aside(path, write, _replace if force else _place)
 
 
 def _place(part: Path, path: Path) -> None:
-    """Gives `part` the name `path`, unless that is taken. `part` may stay: whoever made it deletes it."""
+    """Give `part` the name `path`, unless that exists. The caller deletes `part`, if it is still there."""
     try:
         storage.link(part, path)
         return
@@ -103,8 +103,8 @@ def _replace(part: Path, path: Path) -> None:
 
 
 def check_folder(folder: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """To be called before the work is done, too. Raises `Taken` where the folder is there, not empty, and `force` is not
-    given; `UserError` where something else is there, or `inputs` have it (see `check_file`)."""
+    """Call it before starting long work, too. Raises `Taken` if the folder exists, is not empty and `force` is not set;
+    `UserError` if the path is no folder, or conflicts with `inputs` (see `check_file`)."""
     _not_an_input(folder, inputs)
     try:
         if folder.is_dir():
@@ -125,9 +125,10 @@ def write_folder(
     force: bool = False,
     inputs: Iterable[Path] = (),
 ) -> None:
-    """`fill` writes the files (no folders) into a temporary folder; then they get their place, the file `last` at the end.
+    """Call `fill` on a temporary folder to write the files (no subfolders), then move them into `folder`, the file
+    `last` at the end.
 
-    Raises as `check_folder` does, and `UserError` where it can't be written; what was there before then stays.
+    Raises as `check_folder`, and `UserError` if it can't be written; existing files are then unchanged.
     """
     check_folder(folder, force=force, inputs=inputs)
     try:
@@ -148,7 +149,7 @@ def write_folder(
 
 
 def _move_in(part: Path, folder: Path, last: str, force: bool) -> None:
-    """The files of `part` into `folder`; on an error everything is as before."""
+    """Move the files of `part` into `folder`; on an error, restore the previous state."""
     names = sorted((path.name for path in part.iterdir()), key=lambda name: (name == last, name))
     for name in names:
         mode = _mode(folder / name)
@@ -158,7 +159,7 @@ def _move_in(part: Path, folder: Path, last: str, force: bool) -> None:
     replaced: list[str] = []
     placed: list[str] = []
     try:
-        # `last` is moved away first: until it is placed, nobody takes the folder for whole.
+        # Move `last` away first: without it the folder counts as incomplete until the end.
         for name in reversed(names if force else []):
             if _mode(folder / name) is not None:
                 storage.rename(folder / name, old / name)
@@ -173,17 +174,17 @@ def _move_in(part: Path, folder: Path, last: str, force: bool) -> None:
         for name in reversed(replaced):
             with suppress(OSError):
                 storage.rename(old / name, folder / name)
-        with suppress(OSError):  # raised where a file could not be put back: it is kept there
+        with suppress(OSError):  # fails if a file could not be restored, which then stays there
             storage.rmdir(old)
         raise
     storage.rmtree(old, ignore_errors=True)
 
 
-# ── what both ask ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── shared checks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _mode(path: Path) -> int | None:
-    """Of what has the name, a link included; None where nothing has."""
+    """The mode of the directory entry, links not followed; None if there is none."""
     try:
         return os.lstat(path).st_mode
     except FileNotFoundError:

@@ -1,6 +1,5 @@
-"""How numbers are rounded to be printed: shares in per cent, one rule everywhere; and sums that add up as they are printed:
-14.02 + 0.77 = 14.80 would be wrong arithmetic to whoever reads it.
-"""
+"""Format numbers for display: percentages by one rule, and sums whose rounded terms add up to the rounded total. (14.02
++ 0.77 = 14.80 would look wrong.)"""
 
 from __future__ import annotations
 
@@ -8,13 +7,14 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
-COLUMN, SENTENCE = 3, 8  # digits after the point of a share in per cent: the smallest that are still written out
-MOST_DIGITS = 4  # after the point: beyond that float32's own rounding shows
+COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is written out, in a column and in a sentence
+MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
 
 
 def percent(value: float, places: int = COLUMN) -> str:
-    """86.6 %, 0.42 %, 0.003 %, <0.001 %: plain decimals, never 0 for what is more; what would need more than `places` after
-    the point is less than a unit of the last. In a column eight characters at most."""
+    """Format a share as a percentage: 86.6 %, 0.42 %, 0.003 %, <0.001 %. Never in scientific notation, and 0 % only for
+    0; a value that needs more than `places` decimal places is shown as less than the last one's unit. At most eight
+    characters with the default `places`."""
     if not math.isfinite(value):
         return _word(value, 0)
     hundred = 100 * value
@@ -29,23 +29,23 @@ def percent(value: float, places: int = COLUMN) -> str:
 
 
 def percent_said(value: float) -> str:
-    """`percent` in a sentence, where there is room: 0.000008 %."""
+    """`percent` with more decimal places, for a sentence: 0.000008 %."""
     return percent(value, SENTENCE)
 
 
 def p_said(value: float) -> str:
-    """p = 86.6 %, p < 0.00000001 %."""
+    """Format a probability for a sentence: p = 86.6 %, p < 0.00000001 %."""
     said = percent_said(value)
     return f"p < {said[1:]}" if said.startswith("<") else f"p = {said}"
 
 
 def plain(value: float, figures: int) -> str:
-    """So many figures as a plain decimal, however small: 0.00001234."""
+    """`figures` significant digits in decimal notation, however small: 0.00001234."""
     return f"{Decimal(f'{value:.{figures}g}'):f}"
 
 
 def at_most(bound: float) -> str:
-    """≤0.43 %, of a probability of which only this bound is known: rounded up, so that it stays true."""
+    """An upper bound of a probability: ≤0.43 %. Rounded up, so that it remains a bound."""
     said = percent(bound)
     if said.startswith("<") or not math.isfinite(bound):
         return said
@@ -55,11 +55,11 @@ def at_most(bound: float) -> str:
 
 
 def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[str], str]:
-    """`terms` and their `total` as texts (14.80, −0.77, ∞) whose numbers sum to the total's exactly.
+    """Format `terms` and their `total` (14.80, −0.77, ∞) so that the printed terms add up exactly to the printed total.
 
-    Each is rounded as usual, to as few digits (`digits` to `MOST_DIGITS`) as it takes to add up. Where none does,
-    `digits` are kept and what is missing is taken up by the terms that rounding took furthest from there, a unit of the
-    last digit each. Infinities and NaN are words, and nothing is added then.
+    All are rounded as usual, with the fewest decimal places (`digits` to `MOST_DIGITS`) at which they add up. If there
+    are none, `digits` places are used, and the terms with the largest rounding error in the right direction are
+    adjusted by a unit of the last place each. With infinities or NaN nothing is adjusted.
     """
     if not all(map(math.isfinite, (*terms, total))):
         return [_word(term, digits) for term in terms], _word(total, digits)
@@ -78,7 +78,7 @@ def adding(terms: Sequence[float], total: float, digits: int = 2) -> tuple[list[
 
 
 def difference(minuend: float, subtrahend: float, rest: float, digits: int = 2) -> tuple[str, str, str]:
-    """minuend − subtrahend = rest, as `adding` rounds them; a negative subtrahend in brackets."""
+    """Format minuend − subtrahend = rest, rounded as by `adding`; a negative subtrahend is put in parentheses."""
     (first, second), whole = adding([minuend, -subtrahend], rest, digits)
     if second.startswith("−"):
         return first, second[1:], whole
@@ -86,7 +86,7 @@ def difference(minuend: float, subtrahend: float, rest: float, digits: int = 2) 
 
 
 def _units(value: float, places: int) -> int:
-    """How many units of the last digit: −0.77 is −77 hundredths. Whole numbers, so that sums of any size are exact."""
+    """The value in units of the last decimal place: −0.77 is −77 hundredths. Integers, so that sums are exact."""
     return int(f"{value:.{places}f}".replace(".", ""))
 
 

@@ -1,6 +1,6 @@
-"""Where things live: runs and pulled models in the user's data folder, vocabularies and tokenised text in the cache.
+"""The user's folders: runs and models in the data folder, vocabularies and tokenized text in the cache folder.
 
-`TUI_LLM_HOME`, when it is set, holds both.
+If `TUI_LLM_HOME` is set, it contains both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ HOME = "TUI_LLM_HOME"
 
 
 def expand(text: str | Path, said: str = "") -> Path:
-    """`text` as a path, `~` and `~user` expanded. `said` is the variable or option that has it.
+    """`text` as a path, with `~` and `~user` expanded. `said` is the environment variable or option that it comes from.
 
-    Raises `UserError` where no file can have that name: an unknown user, a zero byte, a name too long, a loop of links.
+    Raises `UserError` if no file can have that name: unknown user, zero byte, name too long, circular links.
     """
     front = f"{said} is {_short(text)}: " if said else f"{_short(text)} can't be a path: "
     try:
@@ -28,7 +28,7 @@ def expand(text: str | Path, said: str = "") -> Path:
         os.lstat(path)
     except RuntimeError as error:  # ~nobody
         raise UserError(f"{front}there is no such user's home folder; write the whole path") from error
-    except ValueError as error:  # a zero byte, a surrogate that stands for no byte
+    except ValueError as error:  # zero byte, or a surrogate that encodes no byte
         raise UserError(f"{front}it has a character that no file name can have; give another one") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
@@ -42,7 +42,7 @@ def _short(text: str | Path) -> str:
 
 
 def absolute(text: str | Path, said: str = "") -> Path:
-    """As `expand`, from the root. Raises `UserError` where the current folder is gone too."""
+    """As `expand`, made absolute. Raises `UserError` also if the current folder was deleted."""
     path = expand(text, said)
     try:
         return path.absolute()
@@ -54,8 +54,8 @@ GONE = "the current folder was deleted; change to another one (cd)"
 
 
 def check_current_folder() -> None:
-    """Raises `UserError` where it was deleted: relative paths mean nothing then, and MKL, which torch brings, ends the program
-    that loads it there."""
+    """Raises `UserError` if the current folder was deleted: relative paths are then invalid, and MKL, which torch
+    loads, terminates the program."""
     try:
         Path.cwd()
     except OSError as error:
@@ -63,8 +63,7 @@ def check_current_folder() -> None:
 
 
 def home() -> Path | None:
-    """The folder that `TUI_LLM_HOME` names, or None where it is unset or empty. Raises `UserError` where it can be no
-    folder."""
+    """The folder in `TUI_LLM_HOME`, or None if it is unset or empty. Raises `UserError` if it can't be a folder."""
     value = os.environ.get(HOME, "")
     if not value:
         return None
@@ -81,7 +80,7 @@ def home() -> Path | None:
 
 
 def chosen_by_us(path: Path) -> bool:
-    """Whether `path` lies where tui-llm keeps its own files, not where a person asked for it."""
+    """Whether `path` is inside tui-llm's own folders, not one that the user gave."""
     try:
         return any(path.is_relative_to(top) for top in (data_dir(), cache_dir(), log_dir()))
     except UserError:
@@ -89,12 +88,12 @@ def chosen_by_us(path: Path) -> bool:
 
 
 def data_dir() -> Path:
-    """What must not be lost: runs, models."""
+    """Data that must not be lost: runs, models."""
     return home() or Path(platformdirs.user_data_dir("tui-llm", appauthor=False))
 
 
 def cache_dir() -> Path:
-    """What can be made again: vocabularies, tokenised corpora."""
+    """Data that can be recreated: downloaded vocabularies, tokenized corpora."""
     top = home()
     return top / "cache" if top else Path(platformdirs.user_cache_dir("tui-llm", appauthor=False))
 
@@ -119,17 +118,18 @@ def models_dir() -> Path:
 
 
 def pulled_model(name: str) -> Path:
-    """The folder of a model pulled from the hub: OWNER/NAME is OWNER--NAME there, as no name on the hub has two dashes."""
+    """The folder of a model pulled from the Hub: OWNER--NAME for OWNER/NAME, because no name on the Hub contains two
+    dashes."""
     return models_dir() / name.replace("/", "--")
 
 
 def vocabularies_dir() -> Path:
-    """Vocabularies that the user added under a name."""
+    """Vocabularies that the user added."""
     return data_dir() / "vocabularies"
 
 
 def shipped_models_dir() -> Path:
-    """The models that come with this package: inside it in a wheel, beside it in a checkout."""
+    """The models that ship with this package: inside it in a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "models"
     return inside if inside.is_dir() else package.parent / "models"
@@ -139,5 +139,5 @@ RUN = "run:"
 
 
 def run_model(name: str) -> str:
-    """What opens run `name`'s newest checkpoint as a model, also where a shipped model has the same name."""
+    """The model name that opens the newest checkpoint of run `name`, even if a shipped model has the same name."""
     return RUN + name

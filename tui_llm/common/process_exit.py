@@ -1,4 +1,4 @@
-"""The end of the process while a thread is still at work."""
+"""End the process while daemon threads are still running."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import threading
 
 
 def leave(status: int) -> int:
-    """Returns `status`, or ends the process with it at once where a daemon thread is still at work: in torch's import, or in a
-    forward pass that nobody waits for any more.
+    """Return `status`; or, if a daemon thread is still running (in torch's import, or in a forward pass whose result is
+    not needed), end the process with it at once.
 
-    Python would take itself down around such a thread. As soon as that asks for the interpreter again, it is ended inside
-    torch's C++ code, which calls `std::terminate`: SIGABRT, "terminate called without an active exception". Nothing is lost: the
-    terminal has been given back, threads that write have ended (`Asker.finish`, and those that are no daemons are waited
-    for here), and what is written is written aside and renamed.
+    A regular interpreter shutdown would end such a thread inside torch's C++ code as soon as it asks for the GIL, which
+    calls `std::terminate`: SIGABRT, "terminate called without an active exception". Nothing is lost: the terminal has
+    been restored, threads that write have ended (`Asker.finish`; those that are no daemons are joined here), and files
+    are written atomically.
     """
     threads = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     if not any(thread.daemon for thread in threads):

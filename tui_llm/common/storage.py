@@ -1,7 +1,7 @@
-"""Every change that this package makes to the disk goes through these functions (tests/test_storage.py holds it).
+"""All functions that change the file system; no other module of this package does (see tests/test_storage.py).
 
-They do what `pathlib`, `os` and `shutil` do. What they add is `faults`: while it is set, it sees each call before the disk
-does and may raise an OSError, let through only part of a write, or end the process. `scripts/io_faults.py` sets it.
+They equal those of `pathlib`, `os` and `shutil`, except for `faults`: while it is set, it is called before each
+operation and may raise an OSError, truncate a write, or end the process. `scripts/io_faults.py` uses it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ try:
 except ImportError:  # no flock on Windows
     fcntl = None  # type: ignore[assignment]
 
-_UNSYNCED = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS")  # what a file system says that can't flush a directory
+_UNSYNCED = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS")  # errors of file systems that can't flush a directory
 
 
 class Faults(Protocol):
     def step(self, call: str, path: str) -> None:
-        """Before `call`. May raise OSError, or end the process."""
+        """Called before the operation `call`. May raise OSError, or end the process."""
 
     def write(self, path: str, data: Any, put: Callable[[Any], int | None]) -> int | None:
-        """In the place of `put(data)`, which writes to the file at `path`; returns how many bytes were written."""
+        """Called instead of `put(data)`, which writes to the file at `path`. Returns the number of bytes written."""
 
     def library(self, path: str, write: Callable[[], object]) -> None:
-        """In the place of `write()`, which writes the whole file at `path`."""
+        """Called instead of `write()`, which writes the whole file at `path`."""
 
 
 faults: Faults | None = None
@@ -50,7 +50,7 @@ def _step(call: str, path: str | Path) -> None:
 
 
 class _File(io.FileIO):
-    """A file whose writes can be made to fail."""
+    """A file whose writes go through `faults`."""
 
     def write(self, data: Any) -> int:
         put = super().write
@@ -62,9 +62,9 @@ class _File(io.FileIO):
 
 
 def open_file(path: Path, mode: str, buffering: int = -1) -> BinaryIO:
-    """Opens a regular file for writing, in one of `open`'s binary modes; 0 as `buffering` is none.
+    """Open a regular file for writing, in one of `open`'s binary modes; `buffering=0` disables buffering.
 
-    A fifo, a device or a directory in its place is an OSError: it would block, or take everything and keep nothing.
+    Raises OSError if a fifo, a device or a directory is in its place: it would block, or discard the data.
     """
     _step("open", path)
     file = _File(path, mode.replace("b", ""), opener=_open_regular)
@@ -77,7 +77,7 @@ def _open_regular(path: str, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a fifo that nobody reads
+        if error.errno == errno.ENXIO:  # a fifo without a reader
             raise OSError(errno.EINVAL, "not a regular file", path) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -87,7 +87,7 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that nobody reads yet; for one that somebody may read, see `files.write_aside`."""
+    """Write a file that no reader uses yet; otherwise use `files.write_aside`."""
     with open_file(path, "wb") as file:
         file.write(data)
 
@@ -103,8 +103,8 @@ def copy_file(source: Path, to: Path) -> None:
 
 
 def by_library(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write`, a function of a library that writes the file `path` by itself. Who may read it is the umask's to say,
-    as with what we write: safetensors 0.8 leaves a file that only its owner can read."""
+    """Call `write`, a library function that writes the file `path` itself, and give the file the umask's permissions,
+    as our own files have: safetensors 0.8 restricts them to the owner."""
     path.touch()
     mode = path.stat().st_mode
     if faults is None:
@@ -115,31 +115,31 @@ def by_library(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def temporary_file(folder: Path) -> BinaryIO:
-    """A file without a name, gone when it is closed."""
+    """An anonymous file, deleted when it is closed."""
     _step("open", folder)
     descriptor, name = tempfile.mkstemp(dir=folder)
-    with suppress(OSError):  # Windows deletes no open file: the folder is deleted after its use
+    with suppress(OSError):  # Windows can't delete an open file: it is deleted with its folder
         Path(name).unlink()
     return io.BufferedRandom(_File(descriptor, "r+"))
 
 
 def sync(file: BinaryIO | io.FileIO) -> None:
-    """Flushes a file to the disk itself."""
+    """Flush a file to disk (fsync)."""
     file.flush()
     _step("fsync", str(file.name))
     os.fsync(file.fileno())
 
 
 def sync_path(path: Path) -> None:
-    """As `sync`, for a file that is closed already."""
+    """As `sync`, for a file that is already closed."""
     _step("fsync", path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder's list of names: without it, a power cut may undo a rename."""
-    if os.name == "nt":  # a directory can't be opened there
+    """Flush a directory to disk; otherwise a power failure may undo a rename."""
+    if os.name == "nt":  # Windows can't open a directory
         return
     _step("fsync folder", folder)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -156,7 +156,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(source: Path, to: Path) -> None:
-    """Renames, over a file that is there."""
+    """Rename, replacing an existing file."""
     _step("replace", to)
     source.replace(to)
 
@@ -167,8 +167,8 @@ def rename(source: Path, to: Path) -> None:
 
 
 def link(source: Path, to: Path) -> None:
-    """Gives a file a second name. Raises FileExistsError where `to` is taken; OSError where the file system, or this Python,
-    has no hard links."""
+    """Create a hard link. Raises FileExistsError if `to` exists; OSError if the file system or this Python has no hard
+    links."""
     _step("link", to)
     if not hasattr(os, "link"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(to))
@@ -176,7 +176,7 @@ def link(source: Path, to: Path) -> None:
 
 
 def create_empty(path: Path) -> None:
-    """Raises FileExistsError where the name is taken."""
+    """Create an empty file. Raises FileExistsError if the name is taken."""
     _step("open", path)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
 
@@ -197,13 +197,13 @@ def mkdir(path: Path, parents: bool = False, exist_ok: bool = False) -> None:
 
 
 def make_folders(path: Path) -> None:
-    """`path` and the folders above it, where they are not there yet."""
+    """Create `path` and its parents, if missing."""
     if not path.is_dir():
         mkdir(path, parents=True, exist_ok=True)
 
 
 def temporary_folder(folder: Path, prefix: str, suffix: str = "") -> Path:
-    """A new empty folder in `folder`, which only this user can enter."""
+    """Create an empty folder in `folder`, accessible to this user only."""
     _step("mkdir", folder)
     return Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder))
 
@@ -225,7 +225,7 @@ def rmtree(path: Path, ignore_errors: bool = False) -> None:
 
 
 def _rmtree(path: Path) -> None:
-    """As `shutil.rmtree`, a step at a time."""
+    """As `shutil.rmtree`, through this module's functions."""
     with os.scandir(path) as entries:
         children = sorted(entries, key=lambda entry: entry.name)
     for child in children:
@@ -240,7 +240,7 @@ def _rmtree(path: Path) -> None:
 
 
 class Lock(FileLock):
-    """filelock's lock on a file of its own."""
+    """filelock's FileLock, with fault injection."""
 
     def acquire(self, *args: Any, **options: Any) -> Any:
         _step("lock", self.lock_file)
@@ -248,10 +248,10 @@ class Lock(FileLock):
 
 
 def lock_folder(folder: Path, *, shared: bool = False) -> int | None:
-    """Locks a folder itself (flock), which nobody can delete from under its holder; returns the descriptor that holds it
-    until it is closed, None where this file system, or this system, locks no folders (NFS).
+    """Lock a folder itself with flock. Returns the descriptor that holds the lock until it is closed; None if the file
+    system (NFS) or the OS can't lock folders.
 
-    Raises BlockingIOError where another process holds it, and OSError where the folder can't be opened.
+    Raises BlockingIOError if another process holds the lock, OSError if the folder can't be opened.
     """
     if fcntl is None:
         return None

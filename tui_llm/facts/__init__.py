@@ -1,13 +1,13 @@
-"""Plain frozen data that crosses floors: numbers, bytes and text, no tensors. Imports only `common`.
+"""Frozen dataclasses shared by every layer of the package: numbers, bytes and text, no tensors. Imports only `common`.
 
-request.py     Request, Target and Question: what is asked
+request.py     Request, Target and Question: what is asked of the engine
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
-model.py       Weights and ModelInfo: the open model, the models that could be opened
+model.py       Weights and ModelInfo: the open model, the models that can be opened
 prediction.py  Candidate, Distribution, LossReading, TokenScore, GeneratedToken
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface
-place.py       a position in a text
-recipe.py      optimizer, step size and steps of Learn this
+place.py       a token position in a text
+recipe.py      optimizer, learning rate and their limits for Learn this
 report.py      readings as JSON and as plain text
 """

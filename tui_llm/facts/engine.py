@@ -1,4 +1,4 @@
-"""The engine's interface, as the screen sees it."""
+"""The engine's interface, a Protocol that the screen depends on."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from tui_llm.facts.request import Question, Request
 
 
 class Engine(Protocol):
-    """What the screen asks. One thread asks it; every method may take long and may raise `UserError`."""
+    """The engine. Call it from one thread only. Every method may take long and may raise `UserError`."""
 
     def open(self, model: str) -> Weights:
-        """Opens a shipped model, a run or a folder by name or path; the old model stays if that fails."""
+        """Open a shipped model, a run or a folder, by name or path. On failure the model that was open stays open."""
         ...
 
     def read(self, request: Request, overtaken: Callable[[], bool] = ...) -> Reading:
-        """Raises `Overtaken` as soon as `overtaken()` is true."""
+        """Compute the reading of one request. Raises `Overtaken` as soon as `overtaken()` returns true."""
         ...
 
     def generate(
         self, request: Request, *, seed: int, start: int, count: int, stop: Callable[[], bool] = ...
     ) -> Iterator[GeneratedToken]:
-        """Draws up to `count` tokens after the request's prompt and continuation. The draw of token number
-        `start + i` is fixed by (seed, start + i) alone, so one at a time equals all at once."""
+        """Sample up to `count` tokens after the request's prompt and continuation. Token number `start + i` depends on
+        (seed, start + i) only, so sampling one token at a time gives the same text as sampling all at once."""
         ...
 
     def answer(self, question: Question, overtaken: Callable[[], bool] = ...) -> Any:
-        """What the question's instrument answers (see `facts/`). Raises `Overtaken` as `read` does."""
+        """Answer an instrument's question (see `instruments/NAME/question.py`). Raises `Overtaken` as `read` does."""
         ...
 
     def refresh(self) -> Weights | None:
-        """If the open model is a run that has a newer checkpoint, opens it and returns its weights; else None."""
+        """If the open model is a run with a newer checkpoint, open that and return its weights; otherwise return
+        None."""
         ...
 
     def models(self) -> Sequence[ModelInfo]: ...

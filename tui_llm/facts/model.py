@@ -1,4 +1,4 @@
-"""The open model, and the models that could be opened."""
+"""The open model, and the models that can be opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Whose numbers these are: the model's name and, for a run's checkpoint, its training step."""
+    """Identifies the weights that a reading was computed with: the model's name, its shape and, for a run's checkpoint,
+    the training step."""
 
     name: str
     step: int | None
@@ -15,21 +16,26 @@ class Weights:
     layers: int
     heads: int
     width: int
-    context: int  # tokens that the model can see at once
-    vocabulary: int  # tokens that it can predict (padding ids not counted)
+    context: int  # context length in tokens
+    vocabulary: int  # number of token ids it can predict (padding rows not counted)
     device: str
-    kind: str = "gpt2"  # the architecture; what is not GPT-2's layout runs through transformers
-    start: str = "<|endoftext|>"  # the token that can stand in front of a text, as text; empty: there is none
-    starts: bool = False  # the model has mostly seen that token in front of its texts
-    chat: bool = False  # it has a chat template
-    note: str = ""  # which newer checkpoints of the run were passed over, and why
-    kept_as: str = "fp32"  # or half, int8: how the weights are kept (`weight_names.WEIGHTS`)
+    kind: str = "gpt2"  # the architecture; any other than gpt2 runs through transformers
+    start: str = "<|endoftext|>"  # the token that can precede a text, as text; empty: there is none
+    starts: bool = False  # whether training texts mostly began with that token
+    chat: bool = False  # whether it has a chat template
+    note: str = ""  # newer checkpoints of the run that were skipped, and why
+    kept_as: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that could be opened. `kind` is one of shipped, run, model (the user's, or pulled), cache (the hub's library
-    has it), folder. `size` is in bytes on disk; `origin` says where it is from, `pulled` whether it can be pulled again."""
+    """A model that can be opened.
+
+    kind: shipped, run, model (the user's own, or pulled), cache (in the Hugging Face Hub cache) or folder.
+    size: bytes on disk.
+    origin: where the model comes from; pulled: whether it can be pulled again.
+    problem: why it can't be opened, or None.
+    """
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Where in a text an instrument stands: at which of its tokens."""
+"""A token position in a text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from tui_llm.facts.tokens import Token
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`tokens` are the ones that the model was fed: the text's last ones, where it is longer than the context. The first
-    of them is token number `first` (from 0) of `count`; `number` is the token that the answer is about."""
+    """A token position, and the tokens that were fed to the model.
+
+    tokens: the fed tokens; if the text is longer than the context, its last ones. tokens[0] is token number `first`
+        (from 0) of the `count` tokens of the text.
+    number: the number of the token that the answer is about.
+    """
 
     tokens: tuple[Token, ...]
     first: int
@@ -19,7 +23,7 @@ class Place:
 
     @property
     def index(self) -> int:
-        """Where `number` is among `tokens`."""
+        """The index of token `number` in `tokens`."""
         return self.number - self.first
 
     @property

@@ -1,4 +1,4 @@
-"""The prediction for a next token, the loss on a target, a generated token."""
+"""The next-token prediction, the loss on a target, a generated token."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from tui_llm.facts.sampler import SamplerSettings
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One row of the table. `rank` counts strictly greater logits, from 1 (ties share a rank).
+    """One row of the candidate table.
 
-    logit: the model's own; exp_logit: e^logit, the softmax numerator; raw_probability: softmax of the logits alone.
-    tempered: after temperature, before any cut; cumulative: running sum of `tempered` down the table, this row included
-    (what top-p is compared with); probability: after temperature, cuts and renormalising (what is drawn from);
-    kept: whether it survived the cuts. The stages between: score, the logit after the repetition penalty; scaled,
-    score ÷ T (just the score where T = 0); numerator, e^(scaled − `Distribution.peak`), which ÷ `Distribution.total` is `tempered`.
+    rank: 1 + the number of strictly greater logits; ties share a rank.
+    logit: the model's output; exp_logit: e^logit; raw_probability: softmax of the logits alone.
+    score: the logit after the repetition penalty; scaled: score ÷ T (equal to score if T = 0).
+    numerator: e^(scaled − `Distribution.peak`), the softmax numerator; divided by `Distribution.total` it gives
+        `tempered`.
+    tempered: probability after temperature, before the cuts.
+    cumulative: running sum of `tempered` down the table, this row included; top-p compares this.
+    probability: after temperature, cuts and renormalization; tokens are sampled from this.
+    kept: whether the token survived the cuts.
     """
 
     rank: int
@@ -36,40 +40,44 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The vocabulary below the table's rows, as one row."""
+    """The sum over all tokens below the table's last row."""
 
     count: int
     raw_probability: float
     tempered: float
     probability: float
-    kept: int  # how many of them survived the cuts
+    kept: int  # how many of the `count` tokens survived the cuts
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The prediction for the next token. `entropy` is of the raw probabilities, in nats, and
-    `choices` = e^entropy, the effective number of choices; `logsumexp` of the logits. `peak` is the largest logit after
-    penalty and ÷ T, taken off before e^x; `total` is Σ e^(x − peak), so that ln Σ e^x = peak + ln total = `log_total`."""
+    """The prediction for the next token.
+
+    logsumexp: of the logits; entropy: of the raw probabilities, in nats; choices: e^entropy, the effective number of
+        choices.
+    peak: the largest logit after penalty and ÷ T, subtracted before e^x; total: Σ e^(x − peak); log_total: ln Σ e^x =
+        peak + ln total.
+    """
 
     sampler: SamplerSettings
     vocabulary: int
     logsumexp: float
     entropy: float
     kept: int  # tokens that survived the cuts, of `vocabulary`
-    kept_mass: float  # their probability after temperature, before renormalising
+    kept_mass: float  # the sum of their probabilities after temperature, before renormalization
     candidates: tuple[Candidate, ...]
     rest: Rest
     choices: float = 0.0
     peak: float = 0.0
     total: float = 0.0
     log_total: float = 0.0
-    exp_total: float = 0.0  # Σ e^logit, not shifted: ∞ where that is beyond a float
+    exp_total: float = 0.0  # Σ e^logit without subtracting the peak; inf if it overflows a float
 
 
 @dataclass(frozen=True, slots=True)
 class TargetToken:
-    """One token of the target under teacher forcing: loss = logsumexp − logit, in nats. `gradient` is p − 1, the
-    gradient of the loss on the target's own logit."""
+    """One target token under teacher forcing: loss = logsumexp − logit, in nats. `gradient` is p − 1, the gradient of
+    the loss with respect to the target's own logit."""
 
     id: int
     bytes: bytes
@@ -84,8 +92,8 @@ class TargetToken:
 
 @dataclass(frozen=True, slots=True)
 class LossReading:
-    """The loss on a target. sum and mean are over its tokens, in nats; bits = mean ÷ ln 2 and perplexity = e^mean
-    are per token, like `uniform_loss` = ln(vocabulary), the loss of knowing nothing."""
+    """The loss on a target. `sum` and `mean` are over its tokens, in nats. Per token: bits = mean ÷ ln 2, perplexity =
+    e^mean, and uniform_loss = ln(vocabulary), the loss of a uniform prediction."""
 
     text: str
     tokens: tuple[TargetToken, ...]
@@ -99,8 +107,8 @@ class LossReading:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """How a token of the text was predicted from those before it. surprisal = −ln p in nats; `entropy` is the
-    prediction's, in nats; `rank` as in `Candidate`."""
+    """How well a token of the text was predicted from the tokens before it. surprisal = −ln p, in nats; `entropy` of
+    the prediction, in nats; `rank` as in `Candidate`."""
 
     surprisal: float
     probability: float
@@ -110,9 +118,13 @@ class TokenScore:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToken:
-    """One step of generation. `u` is the uniform number in [0, 1) that was laid on the cumulative distribution
-    (likeliest token first); None where the step was greedy. `probability` is what it was drawn with;
-    `text` is what the step adds to the text on the screen (empty while a character is incomplete)."""
+    """One step of generation.
+
+    u: the uniform number in [0, 1) that selected the token by inverse-CDF sampling, candidates in descending order of
+        probability; None if the step was greedy.
+    probability: the probability it was sampled with.
+    text: what the step appends to the text on the screen (empty while a character is incomplete).
+    """
 
     index: int
     id: int
@@ -123,9 +135,9 @@ class GeneratedToken:
     raw_probability: float
     rank: int
     candidates: tuple[Candidate, ...]
-    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # as it was then
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # the settings in effect at that step
     seed: int = 0
-    kept: int = 0  # how many tokens could be drawn
-    by_hand: bool = False  # a person chose it: there was no draw
-    ends: bool = False  # the token says that the text is over
-    overrides: tuple[tuple[int, float], ...] = ()  # logits that were set by hand when it was chosen
+    kept: int = 0  # number of tokens that survived the cuts
+    by_hand: bool = False  # the user chose the token; nothing was sampled
+    ends: bool = False  # it is an end-of-text token
+    overrides: tuple[tuple[int, float], ...] = ()  # logits that the user had overridden at that step, (id, logit)

@@ -1,4 +1,4 @@
-"""How a step of "Learn this" is taken. No torch here."""
+"""Optimizer and learning rate of Learn this. No torch here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ LARGEST = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`optimiser` is sgd (θ − size · gradient, nothing else) or adamw (β 0.9 and 0.999, weight decay 0.01: torch's own)."""
+    """`optimiser` is sgd (θ − learning_rate · gradient; no momentum, no weight decay) or adamw (betas 0.9 and 0.999,
+    weight decay 0.01: torch's defaults)."""
 
     optimiser: str = "sgd"
     learning_rate: float = USUAL["sgd"]
 
 
 def check(recipe: Recipe) -> Recipe:
-    """Raises `UserError` on an optimiser or a step size that there can't be."""
+    """Return `recipe`. Raises `UserError` on an unknown optimizer or a learning rate out of range."""
     if recipe.optimiser not in OPTIMISERS:
         raise UserError(f"there is no optimiser {recipe.optimiser!r} here; there are: {', '.join(OPTIMISERS)}")
     if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= LARGEST):

@@ -1,4 +1,4 @@
-"""Readings as JSON for programs and as plain text for people: what the command line prints."""
+"""Readings as JSON for programs and as plain text for people; the command line prints these."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def step_json(step: GeneratedToken) -> dict[str, Any]:
 
 
 def finite(value: float) -> float | str:
-    """JSON has no infinities: they are written as text."""
+    """JSON has no infinities and no NaN: write them as strings."""
     return value if abs(value) != float("inf") and value == value else str(value)
 
 
@@ -134,7 +134,8 @@ def finite(value: float) -> float | str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = ()) -> str:
-    """Columns as wide as their widest cell, measured in terminal cells; numbers to the right, `left` columns not."""
+    """Columns as wide as their widest cell, measured in terminal cells. Cells are right-aligned, those of the columns
+    `left` left-aligned."""
     from rich.cells import cell_len
 
     lines = [list(header), *(list(row) for row in rows)]
@@ -167,7 +168,7 @@ def tokens_text(tokens: Tokenization) -> str:
 
 
 def rows_text(spread: Distribution, candidates: Sequence[Candidate]) -> str:
-    """Some rows of the table."""
+    """The table of `candidates`, without the rest of the vocabulary."""
     return table(_header(spread), _cells(candidates), left=(1, 8))
 
 
@@ -185,6 +186,8 @@ def _cells(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
 
 
 def distribution_text(spread: Distribution) -> str:
+    """The candidate table with a row for the rest of the vocabulary, and a line with logsumexp, entropy and kept
+    tokens."""
     rows = _cells(spread.candidates)
     if spread.rest.count:
         rest = spread.rest
@@ -211,6 +214,7 @@ def distribution_text(spread: Distribution) -> str:
 
 
 def heading(reading: Reading) -> str:
+    """A line about the model and, if the prompt exceeds the context, one that says how much of it was fed."""
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
     kept = "" if w.kept_as == "fp32" else f", {w.kept_as} weights"
@@ -225,7 +229,7 @@ def heading(reading: Reading) -> str:
 
 
 def reading_text(reading: Reading) -> str:
-    """A whole reading: whose it is, the tokens, the prediction and the loss."""
+    """A whole reading: model, tokens, prediction and loss."""
     tokens = reading.tokens
     shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
     parts = [heading(reading), f"{tokens.count:,} tokens: {shown}"]
@@ -241,6 +245,8 @@ def reading_text(reading: Reading) -> str:
 
 
 def loss_text(lossy: LossReading) -> str:
+    """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
+    units."""
     losses, total_loss = adding([t.loss for t in lossy.tokens], lossy.sum, 4)
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The sampler's settings: how raw probabilities are reshaped and cut before a token is drawn. No torch here."""
+"""The sampler's settings: temperature, cuts and repetition penalty. No torch here."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tui_llm.common.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
-    """Applied in this order: repetition penalty, temperature, softmax, top-k, top-p, min-p, renormalise (see
-    `distribution.process`).
+    """Applied in this order: repetition penalty, temperature, softmax, top-k, top-p, min-p, renormalization (see
+    `llm/predict/distribution.py`).
 
     temperature: divides the logits; 0 is greedy (all probability on the largest logit).
-    top_k: keep the k likeliest tokens; 0 keeps all.
+    top_k: keep the k most probable tokens; 0 keeps all.
     top_p: keep the smallest set whose cumulative probability reaches p; 1 keeps all, 0 keeps one.
-    min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
-    repetition_penalty: what the logits of tokens that stand in the text already are divided by where positive, multiplied
-    by where negative; 1 changes nothing.
+    min_p: keep tokens whose probability is at least this fraction of the largest; 0 keeps all.
+    repetition_penalty: divides the positive and multiplies the negative logits of tokens that occur in the text; 1 is
+        off.
 
     Raises `UserError` on a value out of range.
     """

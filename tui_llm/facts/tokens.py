@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token is its id and its bytes. `text` is the bytes as UTF-8, with `<0xE2>` for each byte that is no
-    character here; it is raw text: it passes `display.visible` before any screen."""
+    """A token: its id and its bytes. `text` is the bytes decoded as UTF-8, with `<0xE2>` for each byte that does not
+    decode. It is raw text: pass it through `display.visible` before showing it."""
 
     id: int
     bytes: bytes
@@ -18,8 +18,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Neighbouring tokens that make whole characters together: tokens[start:stop] (indices into
-    `Tokenization.tokens`). Nearly always one token; several where a character is split over them."""
+    """A run of consecutive tokens that together form whole characters: `Tokenization.tokens[start:stop]`. Usually one
+    token; several if a character is split across tokens."""
 
     start: int
     stop: int
@@ -28,8 +28,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """A text's tokens in one vocabulary. `tokens` holds the last ones only where there are very many:
-    tokens[0] is token number `first` (from 0) of `count`. `problem` says why there are none, if so."""
+    """A text's tokens in one vocabulary. If there are very many, `tokens` holds the last ones only: tokens[0] is token
+    number `first` (from 0) of `count`. If there are none because of an error, `problem` is its message."""
 
     tokenizer: str
     vocabulary: int
@@ -37,5 +37,5 @@ class Tokenization:
     first: int
     tokens: tuple[Token, ...]
     pieces: tuple[Piece, ...]
-    continuation: int = 0  # how many of the last tokens were generated, not typed
+    continuation: int = 0  # number of tokens at the end that were generated
     problem: str | None = None

@@ -1,4 +1,4 @@
-"""The text's way through the model, kept from one question to the next: attention and the logit lens read the same."""
+"""The traced forward pass of the request's text, cached between questions. Attention and the logit lens share it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ KEY = "trace"
 def traced(
     desk: Desk, request: Request, number: int | None, overtaken: Callable[[], bool]
 ) -> tuple[inside.Trace, Place]:
-    """The trace of the request's text (of its last `context` tokens) and the place of its token `number`, the last one
-    where None. Raises `UserError` where there is no such token, `Overtaken`."""
+    """The trace of the last `context` tokens of the request's text, and the position of its token `number` (None: the
+    last one). Raises `UserError` if there is no such token in the context, and `Overtaken`."""
     ids = desk.ids(request)
     fed = ids[-desk.model.config.context :]
     first = len(ids) - len(fed)
@@ -32,6 +32,6 @@ def traced(
         )
     trace: inside.Trace | None = desk.remembered.get(KEY)
     if trace is None or trace.ids != tuple(fed):
-        desk.remembered.pop(KEY, None)  # before the new one is made: two would take twice the memory
+        desk.remembered.pop(KEY, None)  # free the old trace first: two would need twice the memory
         trace = desk.remembered[KEY] = inside.trace(desk.model, fed, overtaken)
     return trace, Place(tuple(desk.token(id) for id in fed), first, len(ids), number)

@@ -1,4 +1,4 @@
-"""What an instrument may use of the engine."""
+"""The interface to the open model that instruments use."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
 class Desk(Protocol):
-    """The open model and its vocabulary. Instruments change neither: who trains, trains a copy."""
+    """The open model and its vocabulary. Instruments must not modify either; to train, they make a copy."""
 
     device: torch.device
 
-    forward_tokens: int  # how many tokens were run through the model so far, to read texts
+    forward_tokens: int  # number of tokens run so far to read texts
 
     @property
     def ours(self) -> bool:
-        """Whether there is a `model`."""
+        """Whether the model is our own GPT, so that `model` is available."""
         ...
 
     @property
     def model(self) -> GPT:
-        """Our own GPT-2. Raises `UserError`, which says so, where the open model runs through transformers."""
+        """Our own GPT. Raises `UserError` if the open model runs through transformers."""
         ...
 
     @property
     def embedding(self) -> Tensor:
-        """(V, C): the vector of each token, of any model; ids that only pad it included."""
+        """The token embedding (V, C) of any model, padding rows included."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class Desk(Protocol):
 
     @property
     def remembered(self) -> dict[str, Any]:
-        """What instruments keep from one question to the next, by a key of their own. Emptied with every new model."""
+        """The instruments' cache between questions; each uses its own key. Cleared when a model is opened."""
         ...
 
     def weights(self) -> Weights: ...
@@ -52,30 +52,31 @@ class Desk(Protocol):
     def token(self, id: int) -> Token: ...
 
     def ids(self, request: Request) -> list[int]:
-        """All that stands before the prediction: start token, prompt, continuation."""
+        """All ids before the prediction: start token, prompt, continuation."""
         ...
 
     def read(self, request: Request, overtaken: Callable[[], bool] = ...) -> Reading: ...
 
     def target(self, request: Request) -> tuple[list[int], list[int]]:
-        """The ids before the request's position, and the ids of its target. Raises `UserError` where it has none."""
+        """The ids before the request's position, and the ids of its target. Raises `UserError` if it has none."""
         ...
 
     def target_logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> tuple[list[int], Tensor]:
-        """The target's T ids, and the logits (T, V) for each of them after the true ones before it; float32, on the CPU,
-        from the cache as far as they are there. Raises `UserError` where there is no target or nothing before it."""
+        """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, on the
+        CPU, from the cache if possible. Raises `UserError` if there is no target, or no token before it."""
         ...
 
     def logits(self, request: Request, overtaken: Callable[[], bool] = ...) -> Tensor:
-        """(V,): the logits after the request's last token, from the cache where they are there already; float32, on the
-        CPU, without ids that only pad the embedding. Raises `UserError` where there is no token."""
+        """The logits (V,) after the request's last token, from the cache if possible; float32, on the CPU, without
+        padding ids. Raises `UserError` if there is no token."""
         ...
 
     def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
-        """The target's tokens; `following` are the text's own after the position. Raises `UserError` where it has none."""
+        """The ids of the target; `following` are the text's own after the position. Raises `UserError` if it has
+        none."""
         ...
 
     def prediction(self, request: Request, overtaken: Callable[[], bool] = ...) -> Processed:
-        """The distribution that the request reads: at its position, what-if, repetition penalty and sampler included.
-        Raises `UserError` where nothing is predicted."""
+        """The distribution at the request's position, after overrides, repetition penalty and sampler. Raises
+        `UserError` if there is nothing to predict from."""
         ...

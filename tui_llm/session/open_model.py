@@ -1,6 +1,6 @@
-"""The open model and all that is remembered for it: text → ids, ids → logits, logits → the distribution that is read.
+"""The open model and its caches: text → ids → logits → distribution.
 
-What instruments use of the engine (`session.desk.Desk`) is here; the whole reading of a moment is `engine.py`'s.
+Implements what instruments need (`session.desk.Desk`); `engine.py` adds the whole reading of a request.
 """
 
 from __future__ import annotations
@@ -42,34 +42,35 @@ def never() -> bool:
 
 @dataclass
 class _Open:
-    """An open model and all that is remembered for it."""
+    """An open model and everything cached for it."""
 
     found: lookup.Found
     model: open_model.Opened
     window: Window
-    remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' own
-    tokens: dict[Any, Tokenization] = field(default_factory=dict)  # the last text's: most readings are of the same one
+    remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' cache
+    tokens: dict[Any, Tokenization] = field(default_factory=dict)  # of the last text, which most readings share
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
 
 
 def place_of(request: Request, ids: Sequence[int]) -> int:
-    """How many of `ids` stand before the prediction that is asked for."""
+    """How many of `ids` precede the prediction that the request reads."""
     return len(ids) if request.position is None else max(0, min(request.position, len(ids)))
 
 
 def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
+    """Add to a cache, which holds at most `most` entries, removing the oldest ones."""
     while len(known) >= most:
         known.pop(next(iter(known)))
     known[key] = value
 
 
 class ModelDesk:
-    """One model at a time, asked by one thread. `forwards` counts forward passes, `forward_tokens` the tokens that were
+    """Holds one open model; call it from one thread only. `forwards` counts forward passes, `forward_tokens` the tokens
     run in them to read a text."""
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
-        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError`."""
+        """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError` on an unknown device or weight format."""
         self.device, self.kept_as = device.choose(device_name), check_weights(weights)
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
@@ -77,7 +78,8 @@ class ModelDesk:
         self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[loss.TokenLoss]] = {}
 
     def open(self, model: str) -> Weights:
-        """Opens a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the old one then stays."""
+        """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
+        stays open."""
         found = lookup.find(model)
         made = open_model.open_model(found.folder, found.name, self.device, self.kept_as)
         self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
@@ -86,7 +88,7 @@ class ModelDesk:
         return self.weights()
 
     def refresh(self) -> Weights | None:
-        """Opens the newer checkpoint of the open run, if there is one."""
+        """Open the run's newer checkpoint, if there is one, and return its weights; else None."""
         found = self._current().found
         if found.kind != "run":
             return None
@@ -94,7 +96,7 @@ class ModelDesk:
         try:
             newest = lookup.find(run)
         except UserError:
-            return None  # none is left that is whole: what stands open is
+            return None  # no intact checkpoint is left: keep the open one
         return None if newest.step == found.step else self.open(run)
 
     def weights(self) -> Weights:
@@ -137,7 +139,7 @@ class ModelDesk:
         return self._encode(request) + list(request.continuation)
 
     def _encode(self, request: Request) -> list[int]:
-        """The prompt's ids, in the chat template and with the start token in front where these are asked for."""
+        """The prompt's ids, with chat template and start token if the request asks for them."""
         vocabulary = self.tokenizer
         key = (request.prompt, request.allow_special, request.chat)
         if self._encoded is None or self._encoded[0] != key:
@@ -147,7 +149,7 @@ class ModelDesk:
             return ids
         if vocabulary.start is None:
             raise UserError(f"the vocabulary of {vocabulary.name} has no {tokens_text.END_OF_TEXT} to put in front")
-        if request.chat and ids[:1] == [vocabulary.start]:  # the template has put it there
+        if request.chat and ids[:1] == [vocabulary.start]:  # the template already includes it
             return ids
         return [vocabulary.start, *ids]
 
@@ -160,14 +162,15 @@ class ModelDesk:
         return open.model.chat.encode(request.prompt, open.model.tokenizer, request.allow_special)
 
     def fed_text(self, request: Request) -> str:
-        """The prompt's text as the model is given it: in the chat template where that is asked for."""
+        """The prompt as it is fed to the model: with the chat template applied if the request asks for it."""
         open = self._current()
         if not request.chat or open.model.chat is None:
             return request.prompt
         return "".join(open.model.chat.parts(request.prompt))
 
     def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
-        """Raises `UserError` where the target is empty or no token of the vocabulary, or nothing follows."""
+        """Raises `UserError` if the target is empty or not in the vocabulary, or if `own` is asked for at the end of
+        the text."""
         if target.own:
             if not following:
                 raise UserError(
@@ -183,7 +186,7 @@ class ModelDesk:
             raise UserError("the target is empty; give some text, such as ' mat'")
         return ids
 
-    # ── what is inside ──
+    # ── the model's internals ──
 
     @property
     def ours(self) -> bool:
@@ -233,7 +236,7 @@ class ModelDesk:
         return wanted, window.target_logits(wanted, self._before(ids, len(before)), overtaken)
 
     def _feed(self, ids: list[int], overtaken: Callable[[], bool] = never) -> int:
-        """Makes the window that of `ids` (of its last `context` ones); says how many tokens were run for it."""
+        """Make `ids` (its last `context` ones) the window's tokens. Returns the number of tokens that were run."""
         window = self._current().window
         before = window.forwards
         try:
@@ -244,8 +247,8 @@ class ModelDesk:
             self.forwards += window.forwards - before
 
     def _before(self, ids: list[int], position: int) -> int:
-        """Of the tokens in the window, which holds the last of `ids`, those before `position`. Raises `UserError` where
-        there is none: nothing is predicted there."""
+        """How many tokens in the window, which holds the last of `ids`, precede `position`. Raises `UserError` if none
+        does, because nothing is predicted there."""
         fed = min(len(ids), self._current().window.context)
         before = position - (len(ids) - fed)
         if before < 1:
@@ -253,8 +256,8 @@ class ModelDesk:
         return before
 
     def _prediction(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
-        """What comes after the first `position` of `ids`, which have been fed. The last few are kept: who asks for the
-        table's rows asks many times."""
+        """The distribution after the first `position` of `ids`, which have been fed. The last few are cached: the table
+        reads its rows in many requests."""
         open, before = self._current(), self._before(ids, position)
         sampler, penalty = request.sampler, request.sampler.repetition_penalty
         seen = tuple(ids[:position]) if penalty != 1 else tuple(open.window.ids[:before])

@@ -1,4 +1,4 @@
-"""Predictions and losses as tensors in, plain facts out: the table's rows, a target's tokens."""
+"""Predictions and losses: from tensors to plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui_llm.llm.tokens.token_bytes import token_text
 def distribution_reading(
     processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
 ) -> Distribution:
-    """The table's facts: `top` rows and one for the rest."""
+    """The candidate table as plain data: `top` rows, and one for the rest."""
     logits, settings = processed.sorted, processed.settings
     peak, total = processed.peak, processed.total
     rest = processed.rest(top)
@@ -40,12 +40,12 @@ def distribution_reading(
 def candidates(
     processed: distribution.Processed, top: int, bytes_of_id: Callable[[int], bytes]
 ) -> tuple[Candidate, ...]:
-    """The table's first rows as plain facts."""
+    """The table's first `top` rows as plain data."""
     return candidates_of(processed.rows(top), bytes_of_id)
 
 
 def candidates_of(given: Iterable[distribution.Row], bytes_of_id: Callable[[int], bytes]) -> tuple[Candidate, ...]:
-    """Rows as plain facts."""
+    """Table rows as plain data."""
     rows = []
     for row in given:
         data = bytes_of_id(row.id)
@@ -73,7 +73,7 @@ def candidates_of(given: Iterable[distribution.Row], bytes_of_id: Callable[[int]
 def loss_reading(
     text: str | None, losses: Sequence[TokenLoss], vocabulary: int, bytes_of_id: Callable[[int], bytes]
 ) -> LossReading:
-    """A target's losses as plain facts; `text` is its own where it was typed."""
+    """A target's losses as plain data. `text` is the target as typed, None if it was given by id."""
     total, tokens = summary(losses, vocabulary), []
     for one in losses:
         data = bytes_of_id(one.id)

@@ -1,4 +1,4 @@
-"""A vocabulary and ids in, the plain facts about each token out. No torch here."""
+"""Tokenization as plain data: a vocabulary and ids in, facts about each token out. No torch here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui_llm.llm.tokens.tokenizer import Tokenizer
 def tokenization(
     vocabulary: Tokenizer, ids: Sequence[int], window: int | None = None, continuation: int = 0
 ) -> Tokenization:
-    """The tokens of `ids` as plain facts, only the last `window` of them where that is given."""
+    """The tokens of `ids` as plain data; with `window`, only the last `window` of them."""
     shown = list(ids if window is None else ids[-window:])
     tokens = tuple(token_of(vocabulary, id) for id in shown)
     joined = tuple(Piece(start, stop, text) for start, stop, text in pieces([token.bytes for token in tokens]))
@@ -30,13 +30,14 @@ def tokenization(
 def span(
     vocabulary: Tokenizer, ids: Sequence[int], index: int, front: int, continuation: int, prompt: str
 ) -> tuple[int, int] | None:
-    """Which characters of `prompt` token number `index` of `ids` makes, or holds a part of: (start, end). None where it is
-    none of the prompt's: one of the `front` first, or of the `continuation` last."""
+    """The characters (start, end) of `prompt` that token `index` of `ids` covers in whole or in part. None if the token
+    is not part of the prompt: one of the `front` first, or of the `continuation` last."""
     typed_end = len(ids) - continuation
     if not front <= index < typed_end:
         return None
     own = bytes_of(vocabulary, ids[index])
-    # Counted from the end, where the cursor mostly is. A character is as many bytes as it likes, but one that begins it.
+    # Counted from the end, near which the cursor usually is. Each character has exactly one byte that is no
+    # continuation byte.
     end = len(prompt) - sum(_beginnings(bytes_of(vocabulary, id)) for id in ids[index + 1 : typed_end])
     return max(0, end - _beginnings(own) - (own[:1] > b"\x7f" and own[0] & 0xC0 == 0x80)), end
 
@@ -51,7 +52,7 @@ def token_of(vocabulary: Tokenizer, id: int) -> Token:
 
 
 def bytes_of(vocabulary: Tokenizer, id: int) -> bytes:
-    """A token's bytes; an id that the vocabulary leaves out (a gap) shows as its number."""
+    """A token's bytes; for an id that the vocabulary skips, a placeholder with its number."""
     try:
         return vocabulary.token_bytes(id)
     except KeyError:

@@ -1,4 +1,4 @@
-"""What the tour's checks look at: the state of the lab, the newest reading, what instruments answered, the watched run."""
+"""The state that the tour's checks read: the lab, the newest reading, instruments' answers, the watched run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """The watched run. loss, unigram, bigram and uniform in nats a token; None where they are not known yet."""
+    """The watched run. `loss`, `unigram`, `bigram` and `uniform` are in nats per token; None if not known yet."""
 
     name: str
     state: str
@@ -37,52 +37,61 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`reading` is the answer to the newest request, None while that is awaited. `screen` is `lab`, or what is open over
-    it; `view` is what it shows. `typed` are the learner's answers to the tour's own questions."""
+    """The app's state.
+
+    `reading` is the answer to the newest request, None until it arrives. `screen` is `lab` or the name of the screen on
+    top of it; `view` is what that screen shows. `typed` are the learner's answers to the tour's own questions, by
+    `Ask.key`.
+    """
 
     prompt: str = ""
     typing: bool = False
-    asking: bool = False  # a small window waits for an answer; `typing` then too
+    asking: bool = False  # a dialog waits for an answer; `typing` is then true too
     reading: Reading | None = None
     steps: tuple[GeneratedToken, ...] = ()
     streaming: bool = False
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     screen: str = "lab"
     view: str = ""
-    place: str = "logits"  # the pane that has, or last had, the focus
+    place: str = "logits"  # the pane that has or last had the focus
     token_view: str = "text"
-    stage: int = 0  # of the table: 0 is its overview
+    stage: int = 0  # of the logits table; 0 is its overview
     answers: Mapping[type[Question], Any] = field(default_factory=dict)
-    problems: Mapping[type[Question], str] = field(default_factory=dict)  # why an instrument had no answer
+    problems: Mapping[type[Question], str] = field(default_factory=dict)  # why an instrument failed
     run: RunFacts | None = None
     pins: int = 0
     model: str = ""
     typed: Mapping[str, str] = field(default_factory=dict)
 
     def answer(self, question: type[Question], kind: type[Answer]) -> Answer | None:
+        """Returns the newest answer to a question of that type if it is of type `kind`, else None."""
         found = self.answers.get(question)
         return found if isinstance(found, kind) else None
 
     @property
     def tokens(self) -> tuple[Token, ...]:
-        """The text's tokens in the model's own vocabulary: the last ones of very many."""
+        """The text's tokens in the model's vocabulary; for a very long text, only the last ones."""
         return self.reading.tokens.tokens if self.reading is not None else ()
 
     @property
     def count(self) -> int:
+        """Number of tokens of the prompt that is fed to the model."""
         return len(self.reading.prompt_ids) if self.reading is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of a check. `words`: what was just seen where it is done, what is missing where it isn't."""
+    """The result of a check. `words` says what was just observed if it is done, or what is missing if not."""
 
     done: bool
     words: str
 
 
 def not_yet(now: Facts, what: str, keys: str) -> Outcome:
-    """`what` is still to be done with `keys`, of the panes; and what has to be left before they work."""
+    """Returns an outcome that says `what` is missing and which `keys` of the panes to press.
+
+    If something else is open, closing it comes first.
+    """
     if now.asking:
         return missing("a window is open: Enter takes what stands there, Esc leaves it")
     if now.screen != "lab":

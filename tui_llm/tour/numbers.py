@@ -1,4 +1,4 @@
-"""The few formulas that the tour's words need, and how its numbers are written."""
+"""Formulas and number formats for the tour's texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLD, HOT = 0.5, 2.0
 
 
 def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
-    """e^(x ÷ T) ÷ Σ e^(x ÷ T), with the largest x taken off first."""
+    """e^(x ÷ T) ÷ Σ e^(x ÷ T), after subtracting the largest x for numerical stability."""
     top = max(logits)
     powers = [math.exp((logit - top) / temperature) for logit in logits]
     total = math.fsum(powers)
@@ -23,7 +23,7 @@ def softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
 
 
 def tempered(probabilities: Sequence[float], temperature: float) -> list[float]:
-    """Those of temperature 1 at another one: softmax of ln p ÷ T."""
+    """Converts probabilities at temperature 1 to temperature T: softmax of ln p ÷ T."""
     return softmax([math.log(p) for p in probabilities], temperature)
 
 
@@ -33,49 +33,51 @@ def loss(probability: float) -> float:
 
 
 def shares(probabilities: Iterable[float]) -> str:
-    """`86.6/13.0/0.4 %`"""
+    """Formats probabilities: `86.6/13.0/0.4 %`."""
     return "/".join(f"{p * 100:.1f}" for p in probabilities) + " %"
 
 
 def nats(value: float) -> str:
+    """Formats a loss with two decimals."""
     return f"{value:.2f}"
 
 
 _KEY = re.compile(r"\{([a-z_]+)\}")
-_OPEN, _CLOSE = "\ue000", "\ue001"  # foreign braces, until keys are filled in: `visible` lets no such character through
+_OPEN, _CLOSE = "\ue000", "\ue001"  # placeholders for braces in foreign text; `visible` never returns these characters
 
 
 def foreign(text: str, room: int = 200) -> str:
-    """Foreign text, safe for the terminal, and in which `keyed` finds no key."""
+    """Makes foreign text safe for the terminal, and protects its braces from `keyed`."""
     return truncate(visible(text), room).replace("{", _OPEN).replace("}", _CLOSE)
 
 
 def words(text: str, room: int = 24) -> str:
-    """Foreign text between quotation marks."""
+    """Returns foreign text, made safe, in quotation marks."""
     return f"“{foreign(text, room)}”"
 
 
 def keyed(text: str, key: Callable[[str], str | None]) -> str:
-    """The tour's words with {command} filled in by its key; a name that `key` doesn't know stays."""
+    """Replaces {command} by the command's key. A name that `key` does not know is kept."""
     filled = _KEY.sub(lambda match: key(match[1]) or match[0], text)
     return filled.replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
 def many(count: int, one: str) -> str:
-    """`1 pair`, `2 pairs`"""
+    """Formats a count: `1 pair`, `2 pairs`."""
     return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def typed_logits(values: dict[str, float]) -> str:
+    """Formats logits in the syntax of the scratch table: `TOKEN=LOGIT …`."""
     return " ".join(f"{name}={value:g}" for name, value in values.items())
 
 
 def table_logits() -> str:
-    """The tutorial's table as logits, ln p."""
+    """The tutorial's probability table as logits, ln p."""
     return " ".join(f"{name}={math.log(p):.3f}" for name, p in TABLE.items())
 
 
 def whole_number(text: str | None) -> int | None:
-    """The whole number that was typed, if it is one."""
+    """Parses a whole number, with commas or spaces as thousands separators; None if it is not one."""
     cleaned = (text or "").replace(",", "").replace(" ", "").replace("\u202f", "")
     return int(cleaned) if cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 15 else None

@@ -1,4 +1,4 @@
-"""What a step of the tour is made of."""
+"""The parts that the tour's steps consist of."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ Check = Callable[[Facts, Facts], Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the tour itself asks for, in a line: kept as `typed[key]`. `form` pairs: the form for instruction–answer pairs;
-    file: a text file's path, whose tokens are then counted."""
+    """A question of the tour; the answer is kept as `typed[key]`.
+
+    `form` selects another form than a line of text: `pairs`, a form for instruction–answer pairs; `file`, the path of a
+    text file whose tokens are then counted.
+    """
 
     key: str
     title: str
@@ -25,7 +28,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing to do. In `do`, {command} stands for the key of the screen's command of that id."""
+    """One task for the learner.
+
+    In `do`, {command} stands for the key of the command with that id. `check(now, began)` compares the current facts
+    with those at the start of the part.
+    """
 
     do: str
     check: Check
@@ -34,6 +41,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """One step of the tour. `name` identifies it in the saved progress."""
+
     name: str
     title: str
     parts: tuple[Part, ...]

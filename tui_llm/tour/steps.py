@@ -1,4 +1,4 @@
-"""The ten steps, in their order."""
+"""The ten steps of the tour, in order."""
 
 from __future__ import annotations
 

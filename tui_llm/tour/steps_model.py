@@ -1,4 +1,4 @@
-"""Steps 7 to 10: the loop; writing; inside; from predictor to assistant."""
+"""Steps 7 to 10 of the tour: the training loop, generation, inside the model, from predictor to assistant."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
 from tui_llm.tour.steps_text import WAIT, reading_of_text
 
-CONTINUED = 8  # tokens of an answer, or a continuation, that are enough to judge
+CONTINUED = 8  # tokens of an answer or continuation that suffice
 ANSWERED = 2
-NEARLY_SURE = 0.95  # a probability that shows nothing when it is drawn from
+NEARLY_SURE = 0.95  # above this probability, sampling almost always draws the same token
 
 
-# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the training loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def started(now: Facts, began: Facts) -> Outcome:
+    """The learner has started a run in this part."""
     run = now.run
     if run is None:
         return not_yet(now, "there is no run yet", "{pane_training} {new_run}")
@@ -36,6 +37,7 @@ def started(now: Facts, began: Facts) -> Outcome:
 
 
 def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Outcome:
+    """The run's validation loss is below `line`, the loss called `name`, in nats per token."""
     if run is None:
         return missing("no run is watched: {pane_training} {new_run}")
     if run.state in ("failed", "died"):
@@ -63,16 +65,17 @@ def bigram(now: Facts, began: Facts) -> Outcome:
 
 
 def watched(now: Facts, began: Facts) -> Outcome:
+    """The screen "How it learned" is open."""
     if now.screen != "learned":
         return not_yet(now, "How it learned is not open", "{pane_training} {how_it_learned}")
     return done("← and → go through the evaluations: the same prompt, as the model grew.")
 
 
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── generation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outcome:
-    """The token that was drawn last, where it was drawn in this part at that temperature."""
+    """Returns the last token if it was sampled in this part at that temperature, else what is missing."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
@@ -88,6 +91,7 @@ def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outco
 
 
 def greedy(now: Facts, began: Facts) -> Outcome:
+    """A token was generated at temperature 0."""
     token = last(now, began, 0)
     if isinstance(token, Outcome):
         return token
@@ -99,6 +103,7 @@ def greedy(now: Facts, began: Facts) -> Outcome:
 
 
 def cold(now: Facts, began: Facts) -> Outcome:
+    """A token was sampled at the temperature `COLD`."""
     token = last(now, began, COLD)
     if isinstance(token, Outcome):
         return token
@@ -110,6 +115,7 @@ def cold(now: Facts, began: Facts) -> Outcome:
 
 
 def replayed(now: Facts, began: Facts) -> Outcome:
+    """The draw is replayed with the same u at the temperature `HOT`."""
     found = now.answer(DrawQuestion, Draw)
     if now.screen != "draw":
         if not now.steps:
@@ -135,6 +141,7 @@ def replayed(now: Facts, began: Facts) -> Outcome:
 
 
 def drawn_often(now: Facts, began: Facts) -> Outcome:
+    """The next token was drawn many times, with a distribution that is not nearly certain."""
     found = now.answer(HistogramQuestion, Histogram)
     if now.screen != "draw_many":
         return not_yet(now, "the draws are not made", "{pane_generate} {draw_many}")
@@ -152,6 +159,7 @@ def drawn_often(now: Facts, began: Facts) -> Outcome:
 
 
 def nucleus(now: Facts, began: Facts) -> Outcome:
+    """Top-p was lowered."""
     spread = now.reading.distribution if now.reading is not None else None
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -171,6 +179,7 @@ def table_words() -> str:
 
 
 def table(now: Facts, began: Facts) -> Outcome:
+    """The learner's own logits are shown at several temperatures."""
     found = now.answer(ScratchQuestion, Scratch)
     if now.screen != "temperatures":
         if now.screen == "scratch":
@@ -191,10 +200,11 @@ def table(now: Facts, began: Facts) -> Outcome:
     return done(f"{columns}.{tutorial} The order stays, only the shares move.")
 
 
-# ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── inside the model ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def attended(now: Facts, began: Facts) -> Outcome:
+    """The attention view is open."""
     found = now.answer(AttentionQuestion, Attention)
     if now.screen != "inside" or now.view != "attention":
         return (
@@ -216,6 +226,7 @@ def attended(now: Facts, began: Facts) -> Outcome:
 
 
 def lensed(now: Facts, began: Facts) -> Outcome:
+    """The logit lens is open."""
     found = now.answer(LensQuestion, Lens)
     if now.screen != "inside" or now.view != "lens":
         return (
@@ -243,6 +254,7 @@ def one_word_changed(before: str, after: str) -> bool:
 
 
 def decided(now: Facts, began: Facts) -> Outcome:
+    """Exactly one word of the prompt was changed."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if (gap := reading_of_text(now)) is not None:
@@ -268,6 +280,7 @@ def decided(now: Facts, began: Facts) -> Outcome:
 
 
 def continued(now: Facts, began: Facts) -> Outcome:
+    """At temperature 0, the model has continued a question."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
@@ -285,6 +298,7 @@ def continued(now: Facts, began: Facts) -> Outcome:
 
 
 def tuned(now: Facts, began: Facts) -> Outcome:
+    """The model was fine-tuned on the learner's pairs."""
     if InstructQuestion in now.problems:
         return missing(f"{foreign(now.problems[InstructQuestion])}. {{tour_answer}} again")
     found = now.answer(InstructQuestion, Instructed)
@@ -299,6 +313,7 @@ def tuned(now: Facts, began: Facts) -> Outcome:
 
 
 def answers(now: Facts, began: Facts) -> Outcome:
+    """The fine-tuned model has answered."""
     found = now.answer(InstructQuestion, Instructed)
     if found is not None and now.model != found.name:
         return missing(f"the model {words(found.name)} is not open: {{models}}")
@@ -315,6 +330,7 @@ def answers(now: Facts, began: Facts) -> Outcome:
 
 
 def honest(now: Facts, began: Facts) -> Outcome:
+    """The learner has confirmed the last text."""
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
     return done("That was the whole way: text, tokens, logits, loss, steps, samples, answers.")

@@ -1,4 +1,4 @@
-"""Steps 4 to 6: logits to probabilities; surprise; one step of learning."""
+"""Steps 4 to 6 of the tour: from logits to probabilities, the loss, one optimizer step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ NOT_LAB = "go back to the panes: Esc"
 
 
 def staged(now: Facts, began: Facts) -> Outcome:
+    """The logits table shows the stages of softmax, at temperature 1 and top-p 1."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if (gap := reading_of_text(now)) is not None:
@@ -43,11 +44,13 @@ def staged(now: Facts, began: Facts) -> Outcome:
 
 
 def rows(now: Facts) -> tuple[Candidate, ...]:
+    """Returns the rows of the scratch table."""
     found = now.answer(ScratchQuestion, Scratch)
     return found.distribution.candidates if found is not None else ()
 
 
 def own_logits(now: Facts, began: Facts) -> Outcome:
+    """The scratch table has at least two tokens."""
     if now.screen != "scratch":
         return not_yet(now, "the scratch table is not open", "{scratch}")
     if ScratchQuestion in now.problems:
@@ -64,6 +67,7 @@ def own_logits(now: Facts, began: Facts) -> Outcome:
 
 
 def changed_logit(now: Facts, began: Facts) -> Outcome:
+    """A logit in the scratch table was changed."""
     if now.screen != "scratch":
         return not_yet(now, "the scratch table is not open", "{scratch}")
     if ScratchQuestion in now.problems:
@@ -82,6 +86,7 @@ def changed_logit(now: Facts, began: Facts) -> Outcome:
 
 
 def loss_of(now: Facts) -> LossReading | Outcome:
+    """Returns the loss of the current target, else the outcome that asks for a target."""
     if now.screen != "lab":
         return missing(NOT_LAB)
     if (gap := reading_of_text(now)) is not None:
@@ -93,6 +98,7 @@ def loss_of(now: Facts) -> LossReading | Outcome:
 
 
 def good(now: Facts, began: Facts) -> Outcome:
+    """The target is the most probable token, and the Loss pane is open."""
     found = loss_of(now)
     if isinstance(found, Outcome):
         return found
@@ -110,6 +116,7 @@ def good(now: Facts, began: Facts) -> Outcome:
 
 
 def terrible(now: Facts, began: Facts) -> Outcome:
+    """The target's loss is at least that of probability `TERRIBLE`."""
     found = loss_of(now)
     if isinstance(found, Outcome):
         return found
@@ -126,6 +133,7 @@ def terrible(now: Facts, began: Facts) -> Outcome:
 
 
 def gradient_seen(now: Facts, began: Facts) -> Outcome:
+    """The gradient's bars are shown."""
     found = now.answer(GradientQuestion, Gradient)
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -149,6 +157,7 @@ def pinned(now: Facts, began: Facts) -> Outcome:
 
 
 def learned(now: Facts, began: Facts) -> Outcome:
+    """A step of Learn this was taken on another text."""
     if now.screen != "learn":
         if (gap := reading_of_text(now)) is not None:
             return gap
@@ -187,6 +196,7 @@ def most_changed(found: Sequence[Runner]) -> Runner | None:
 
 
 def undone(now: Facts, began: Facts) -> Outcome:
+    """The steps of Learn this were undone."""
     found = now.answer(LearnQuestion, Learned)
     if found is None or found.steps:
         return missing("the copy still stands after a step: {learn_undo}, or {learn_reset}")

@@ -1,4 +1,4 @@
-"""Steps 1 to 3: labels for free; words, letters, pieces; ids and vectors."""
+"""Steps 1 to 3 of the tour: text as its own labels; words, letters and tokens; ids and vectors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step
 
 TOKENS_NEEDED = 4
-PIECES_NEEDED = 3  # of a word that is rare or mistyped
+PIECES_NEEDED = 3  # tokens of a rare or mistyped word
 WAIT = "the model's answer: a moment"
 STRAWBERRY = "strawberry"
 
 
 def reading_of_text(now: Facts) -> Outcome | None:
-    """What is missing where there is no reading of a finished text."""
+    """Returns what is missing if there is no reading of a finished text, else None."""
     if now.asking:
         return missing("a window is open: Enter takes what stands there, Esc leaves it")
     if now.typing:
@@ -32,6 +32,7 @@ def reading_of_text(now: Facts) -> Outcome | None:
 
 
 def own_text(now: Facts, began: Facts) -> Outcome:
+    """The text has at least `TOKENS_NEEDED` tokens."""
     if (gap := reading_of_text(now)) is not None:
         return gap
     if now.count < TOKENS_NEEDED:
@@ -42,6 +43,7 @@ def own_text(now: Facts, began: Facts) -> Outcome:
 
 
 def predicted(now: Facts, began: Facts) -> Outcome:
+    """The learner has guessed the number of pairs."""
     said = whole_number(now.typed.get("pairs"))
     if said is None:
         return missing(
@@ -53,6 +55,7 @@ def predicted(now: Facts, began: Facts) -> Outcome:
 
 
 def counted(now: Facts, began: Facts) -> Outcome:
+    """The list of pairs is open."""
     pairs = now.answer(PairsQuestion, Pairs)
     if now.screen != "pairs":
         return not_yet(now, "the list of pairs is not open", "{pane_tokens} {pairs}")
@@ -69,6 +72,7 @@ def counted(now: Facts, began: Facts) -> Outcome:
 
 
 def file_counted(now: Facts, began: Facts) -> Outcome:
+    """A text file's pairs were counted in this part."""
     if TextFileQuestion in now.problems:
         return missing(f"{foreign(now.problems[TextFileQuestion])}. {{tour_answer}} again".replace("..", "."))
     found = now.answer(TextFileQuestion, TextFile)
@@ -82,6 +86,7 @@ def file_counted(now: Facts, began: Facts) -> Outcome:
 
 
 def compared(now: Facts, began: Facts) -> Outcome:
+    """The vocabularies are shown side by side."""
     found = now.answer(VocabulariesQuestion, Vocabularies)
     if now.screen != "vocabularies":
         return not_yet(now, "the vocabularies are not side by side yet", "{pane_tokens} {vocabularies}")
@@ -97,7 +102,7 @@ def compared(now: Facts, began: Facts) -> Outcome:
 
 
 def longest_word(now: Facts) -> tuple[str, int]:
-    """The word of the text (pieces up to a space) with the most tokens, and how many it has."""
+    """Returns the word (tokens up to a space) with the most tokens, and their number."""
     best, word, count = ("", 0), "", 0
     for token in now.tokens:
         if token.special or token.text[:1].isspace():
@@ -109,6 +114,7 @@ def longest_word(now: Facts) -> tuple[str, int]:
 
 
 def rare_word(now: Facts, began: Facts) -> Outcome:
+    """A word of the text has at least `PIECES_NEEDED` tokens."""
     if (gap := reading_of_text(now)) is not None:
         return gap
     word, count = longest_word(now)
@@ -120,6 +126,7 @@ def rare_word(now: Facts, began: Facts) -> Outcome:
 
 
 def merged(now: Facts, began: Facts) -> Outcome:
+    """The merges of a word are shown from its bytes."""
     found = now.answer(MergesQuestion, Merges)
     if now.screen != "merges":
         return not_yet(now, "the merges are not open", "{pane_tokens} {merges}")
@@ -138,6 +145,7 @@ def merged(now: Facts, began: Facts) -> Outcome:
 
 
 def strawberry(now: Facts, began: Facts) -> Outcome:
+    """The letters are counted, of `STRAWBERRY` or of the learner's own word."""
     if now.screen != "letters":
         gap = reading_of_text(now)
         if gap is not None:
@@ -160,6 +168,7 @@ def strawberry(now: Facts, began: Facts) -> Outcome:
 
 
 def ids_seen(now: Facts, began: Facts) -> Outcome:
+    """The Tokens pane shows ids, with the token cursor on a token."""
     if now.screen != "lab":
         return missing("go back to the panes: Esc")
     if now.token_view != "ids":
@@ -175,7 +184,7 @@ def ids_seen(now: Facts, began: Facts) -> Outcome:
 
 
 def at_cursor(now: Facts) -> Token | None:
-    """The token under the token cursor, where that is not at the end."""
+    """Returns the token under the token cursor; None if the cursor is at the end."""
     reading = now.reading
     if reading is None or reading.request.position is None:
         return None
@@ -192,6 +201,7 @@ def neighbours_words(found: Neighbours) -> str:
 
 
 def neighbours_seen(now: Facts, began: Facts) -> Outcome:
+    """The embedding neighbours are shown."""
     found = now.answer(NeighboursQuestion, Neighbours)
     if now.screen != "inside" or now.view != "neighbours":
         if now.screen == "inside":
@@ -203,6 +213,7 @@ def neighbours_seen(now: Facts, began: Facts) -> Outcome:
 
 
 def other_neighbours(now: Facts, began: Facts) -> Outcome:
+    """The neighbours of another token are shown."""
     found, before = now.answer(NeighboursQuestion, Neighbours), began.answer(NeighboursQuestion, Neighbours)
     if NeighboursQuestion in now.problems and now.problems != began.problems:
         return missing(foreign(now.problems[NeighboursQuestion]))

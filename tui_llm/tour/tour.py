@@ -1,4 +1,4 @@
-"""Where the learner is in the tour: what is done, what comes next; kept in the data folder."""
+"""The learner's progress through the tour, saved in the data folder."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ def path() -> Path:
 
 
 class Tour:
-    """`look` is told the facts again and again, and goes on where the part that is shown is done. Part number `part` of
-    step number `step`, from 0; after the last one `step` is the number of steps."""
+    """The learner's position in the tour.
+
+    `look` is called with the facts repeatedly and advances when the current part is done. The position is part number
+    `part` of step number `step`, both from 0; at the end, `step` is the number of steps.
+    """
 
     def __init__(self, steps: tuple[Step, ...] | None = None) -> None:
         self.steps = _all() if steps is None else steps
         self.step = self.part = 0
         self.typed: dict[str, str] = {}
-        self.seen = ""  # what was just seen, in the words of the part before
+        self.seen = ""  # the outcome of the previous part
         self.lacks = ""
         self.done: set[tuple[str, int]] = set()
         self._began: Facts | None = None
-        self._held: Facts | None = None  # gone to by hand: nothing is judged until something happens
+        self._held: Facts | None = None  # facts at a manual `move`: nothing is checked until they change
 
     @property
     def finished(self) -> bool:
@@ -45,7 +48,7 @@ class Tour:
         return "The end" if self.finished else self.steps[self.step].title
 
     def look(self, facts: Facts) -> bool:
-        """Whether anything is said otherwise now."""
+        """Checks the current part. Returns whether the text to show has changed."""
         part = self.here
         if part is None:
             return False
@@ -60,14 +63,15 @@ class Tour:
             changed, self.lacks = self.lacks != outcome.words, outcome.words
             return changed
         self.done.add((self.steps[self.step].name, self.part))
-        at_once = facts == self._began and self.seen  # what was seen before this has hardly been read
+        # the part was done at once: keep the previous text, which nobody had time to read
+        at_once = facts == self._began and self.seen
         self.seen = f"{self.seen} {outcome.words}" if at_once else outcome.words
         self._go(1)
         self._began = facts
         return True
 
     def move(self, direction: int, facts: Facts) -> bool:
-        """To the next part (skipping this one) or the one before. False at the ends."""
+        """Moves to the next part (skipping this one) or the previous one. Returns False at the ends."""
         if (direction < 0 and self.step == self.part == 0) or (direction > 0 and self.finished):
             return False
         self._go(direction)
@@ -83,16 +87,16 @@ class Tour:
             self.part = len(self.steps[self.step].parts) - 1
         self.lacks, self._began = "", None
 
-    # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── saving ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self) -> None:
-        """Raises `UserError` where it can't be written."""
+        """Raises `UserError` if the file can't be written."""
         name = "" if self.finished else self.steps[self.step].name
         parts = sorted([step, part] for step, part in self.done)
         write_json(path(), {"version": 1, "step": name, "part": self.part, "done": parts})
 
     def load(self) -> bool:
-        """Goes to where it was left; False, and at the beginning, where nothing is known of that."""
+        """Restores the saved position. Returns False if there is none or it is the beginning."""
         try:
             kept = read_json(path()) if path().exists() else {}
             names = [step.name for step in self.steps]
@@ -108,7 +112,7 @@ class Tour:
 
 
 def _all() -> tuple[Step, ...]:
-    """Imported by who takes the tour: with all that the steps speak of, the app would start later."""
+    """Returns all steps. Imported here, so that the app starts faster without the tour."""
     from tui_llm.tour.steps import STEPS
 
     return STEPS

@@ -1,3 +1,4 @@
-"""Training runs: `run` is what a run directory holds, `plan` decides and starts, `worker` trains.
+"""Training runs: `run` reads run directories, `plan` configures and launches runs, `worker` trains.
 
-Reading a run and starting one need no torch."""
+Reading and launching a run do not import torch.
+"""

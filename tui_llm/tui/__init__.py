@@ -1,10 +1,10 @@
-"""The screen. Never imports torch, the engine or the session; asks them through `state`.
+"""The Textual app and its screens. Never imports torch, the engine or the session; uses the engine through `state`.
 
 Reading order: `app.py`, `lab/`, `state/`, `kit/`, then a screen of `instruments/`.
 
-app.py       the app: opens the lab
-keymap.py    the keys of every screen, collected for help, docs and the clash test
+app.py       the app: opens the lab screen
+keymap.py    the KEYS of every screen, collected for help, docs and the clash test
 help.py      the help screen
-terminal.py  run the app with the terminal to itself
-input.py     make terminal input safe to parse
+terminal.py  runs the app with its own file descriptor for the terminal
+input.py     makes terminal input safe to parse
 """

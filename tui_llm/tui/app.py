@@ -1,4 +1,4 @@
-"""The app: opens the lab, and carries what every screen needs. It imports no torch; the asker's thread does."""
+"""The Textual app: opens the lab screen and holds what every screen uses. Imports no torch; the engine thread does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tui_llm.tui.state.asker import one_line
 if TYPE_CHECKING:
     from tui_llm.facts.engine import Engine
 
-WHAT_CELLS = 60  # of an internal error, so that what follows it has room; the log has all of it
+WHAT_CELLS = 60  # cells of an internal error in a notification, which leaves room for the rest; the log has all of it
 
 
 def key_of(id: str) -> str | None:
@@ -41,7 +41,7 @@ def key_of(id: str) -> str | None:
 
 
 class CommandProvider(Provider):
-    """The palette: the same commands as the keys."""
+    """Command palette provider: the same commands as the key bindings."""
 
     def _commands(self) -> Iterable[tuple[Command, Callable[[], object]]]:
         lab = self.app.lab_screen if isinstance(self.app, LabApp) else None
@@ -89,21 +89,22 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
-        self._trouble_until = 0.0  # when an error that is shown goes away
+        self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
         self.lab_screen.tour_asked = tour
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
-        self.stylesheet.set_variables(self.get_css_variables())  # ours: made before, it has those of Textual's own DARK
+        self.stylesheet.set_variables(self.get_css_variables())  # our theme's variables in place of Textual's
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
-        """Says it in the place of what was said before, which is old news; an error stays as long as it should."""
+        """Shows a notification in place of the earlier ones, unless one of them is an error whose timeout has not
+        passed."""
         now = time.monotonic()
         if now >= self._trouble_until:
             self.clear_notifications()
             for screen in self.screen_stack[-1:]:
-                screen.query("ToastHolder").remove()  # their room would stay
+                screen.query("ToastHolder").remove()  # otherwise the empty holders keep their space
         if severity == "error":
             self._trouble_until = now + (self.NOTIFICATION_TIMEOUT if timeout is None else timeout)
         super().notify(message, severity=severity, timeout=timeout, **more)
@@ -112,7 +113,7 @@ class LabApp(ResilientApp):
         return self.lab_screen
 
     def push_screen(self, screen: Any, *args: Any, **options: Any) -> Any:
-        """The tour, where it is open, stands beside every screen."""
+        """Pushes a screen; an open tour is placed beside it."""
         pushed = super().push_screen(screen, *args, **options)
         self.lab_screen.stand_beside(self.screen)
         return pushed
@@ -121,20 +122,20 @@ class LabApp(ResilientApp):
         self.closing_keys.closed()
         return super().pop_screen()
 
-    # ── what comes at the wrong time ─────────────────────────────────────────────────────────────────────────────
+    # ── events at the wrong time ─────────────────────────────────────────────────────────────────────────────────
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent | events.Paste) and not event.is_forwarded:
             self.last_resort.input_came()
-            if not self.lab_screen.is_mounted:  # there is nothing yet that could take it
+            if not self.lab_screen.is_mounted:  # no widget is mounted yet that could handle it
                 self.lab_screen.call_later(self.post_message, event)
                 return
         if not self._too_late(event):
             await super().on_event(event)
 
     def _too_late(self, event: events.Event) -> bool:
-        """Whether it was meant for a window that has closed."""
-        if isinstance(event, events.Key) and event.is_forwarded:  # no widget took it: the bindings are next
+        """Whether the event was meant for a screen that has closed."""
+        if isinstance(event, events.Key) and event.is_forwarded:  # no widget handled it: bindings are checked next
             return getattr(event, "_aimed_at", self.screen) not in self.screen_stack
         if isinstance(event, events.Key):
             event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
@@ -152,12 +153,13 @@ class LabApp(ResilientApp):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """A key in a bar is clicked for the widget that has the focus or, where the terminal has lost it, had it."""
+        """Runs an action. Its namespace `focused` is the focused widget or, if the terminal has lost the focus, the one
+        that had it."""
         had = getattr(self.screen, "had_focus", None)
         focused = self.focused or (had if had is not None and is_live(had) else self.screen)
         return await super().run_action(action, default_namespace, {"focused": focused, **(namespaces or {})})
 
-    # ── what went wrong ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def report(self, error: BaseException, drawn: bool) -> None:
         tell = self.last_resort.take(error, drawn=drawn)
@@ -169,7 +171,7 @@ class LabApp(ResilientApp):
 
     def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
         if screen in self.screen_stack[1:]:
-            screen.dismiss(None)  # it may have nothing that a key could close it with
+            screen.dismiss(None)  # it may have no binding that closes it
         elif itself:
             self.give_up()
 
@@ -189,7 +191,7 @@ class LabApp(ResilientApp):
             self.push_screen(HelpScreen(COMMANDS))
 
     def action_save_picture(self) -> None:
-        self.call_after_refresh(self._save_picture)  # the palette it may come from is gone by then
+        self.call_after_refresh(self._save_picture)  # if the palette started this, it has closed by then
 
     def _save_picture(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""All keys, and what the numbers mean. Made from the one list of commands."""
+"""The help screen: all keys, from `keymap.COMMANDS`, and a glossary of the numbers on screen."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WORDS = (
     ("rank", "1 + how many tokens have a larger logit"),
 )
 
-NAMES = 22  # cells for keys and words
+NAMES = 22  # width of the first column, in cells
 
 
 class HelpLines(Lines):
@@ -90,7 +90,7 @@ class HelpLines(Lines):
         return []
 
     def _entry(self, name: str, meaning: str, width: int) -> list[Text]:
-        """A name and its meaning beside it, or below it where there is little room."""
+        """A name with its meaning beside it, or below it if the width is too small."""
         room = width - NAMES
         if room < 20:
             return [*wrapped(Text(name, style=self.style("strong")), width), *wrapped(Text(meaning), width)]

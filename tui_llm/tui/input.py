@@ -1,9 +1,9 @@
-"""What the terminal sends, made safe to parse: bytes that are no UTF-8, escape characters inside a paste, a paste that no
-marks surround.
+"""Makes terminal input safe to parse: invalid UTF-8, escape characters in a paste, pastes without paste sequences.
 
-Textual's own reader ends the app at the first byte that is no UTF-8 (a pasted binary, a Latin-1 terminal), and takes an
-escape character inside a bracketed paste for a key, which scrambles the text around it. Some terminals mark no pastes: a
-megabyte of text would be a million keys, a quarter of an hour of them, and commands where a pane has the focus.
+Textual's own reader ends the app at the first invalid UTF-8 byte (a pasted binary, a Latin-1 terminal), and treats an
+escape character inside a bracketed paste as a key, which garbles the text around it. Some terminals have no bracketed
+paste mode: a megabyte of text would arrive as a million key events, which take a quarter of an hour and run commands
+if a pane has the focus.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from textual.message import Message
 
 ESC = "\x1b"
 PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
-# A code point that Unicode keeps out of every text ("noncharacter"): stands for ESC from here to the paste's event.
+# A Unicode noncharacter, which no text should contain: replaces ESC from here to the Paste event.
 STAND_IN = "\ufdeb"
-FLOOD = 256  # characters that come at once: more than anybody types, or a held key gives, between two looks
+FLOOD = 256  # characters in one read: more than typing or a held key gives between two reads
 
 
 class Reader:
-    """Bytes in pieces → characters for the parser."""
+    """Decodes chunks of bytes into characters for Textual's parser."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pasting = False
-        self._held = ""  # the end of a piece that may be the beginning of a paste's end
-        self._recent = ""  # the last characters before a paste: its mark may come in pieces, and no key may wait for it
+        self._held = ""  # end of a chunk that may be the start of the end-of-paste sequence
+        self._recent = ""  # last characters before a paste: its start sequence may be split, and no key may wait
 
     def decode(self, data: bytes, final: bool = False) -> str:
         text = self._decoder.decode(data, final)
@@ -54,7 +54,7 @@ class Reader:
         return out
 
     def _hold(self, text: str) -> str:
-        """`text` without an end that may be the first part of a paste's end: it waits for the next piece."""
+        """Returns `text` without a trailing part of the end-of-paste sequence, which is held for the next chunk."""
         for length in range(min(len(PASTE_ENDS) - 1, len(text)), 0, -1):
             if text.endswith(PASTE_ENDS[:length]):
                 self._held = text[-length:]
@@ -63,14 +63,15 @@ class Reader:
 
 
 def is_pasted(text: str) -> bool:
-    """Whether what came at once without marks is a paste all the same: much, and nothing but text."""
+    """Whether input without paste sequences is a paste: at least `FLOOD` characters in one read, and no control
+    characters other than line breaks and tabs."""
     return len(text) >= FLOOD and not any(
         char < " " or "\x7f" <= char <= "\x9f" for char in text if char not in "\r\n\t"
     )
 
 
 def safe(driver: type[Driver]) -> type[Driver]:
-    """Textual's driver for this platform, reading through a `Reader` (as it is where it isn't the Unix one)."""
+    """A subclass of Textual's Unix driver that decodes input with a `Reader`; other drivers are returned unchanged."""
     if driver.__module__ != "textual.drivers.linux_driver":
         return driver
 

@@ -1,8 +1,8 @@
-"""Runs the app with the terminal to itself: what anything else writes to file descriptors 1 and 2 goes to a log.
+"""Runs the app; what anything else writes to file descriptors 1 and 2 goes to a log file.
 
-Textual's driver draws on `sys.__stderr__` and measures `sys.__stdout__`. A warning from C code or a child process
-would be drawn over by, and draw over, the screen. So the driver gets a duplicate of the terminal's descriptor, and
-1 and 2 point at the log file until the app ends.
+Textual's driver draws on `sys.__stderr__` and measures `sys.__stdout__`. Output of C code or of a child process would
+garble the screen. So the driver gets a duplicate of the terminal's file descriptor, and 1 and 2 point at the log file
+until the app exits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NEEDS_TERMINAL = (
 
 
 def run_app(app: LabApp, mouse: bool = True) -> int:
-    """Runs the app until it ends; returns the exit status. Raises `UserError` without a terminal, or where the app
-    itself failed (its traceback is in the log, never on the screen)."""
+    """Runs the app until it exits and returns the exit status. Raises `UserError` if there is no terminal, or if the
+    app itself failed (the traceback is in the log, never on the screen)."""
     browser = os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")  # `tui-llm serve` draws on a pipe
     terminal = 1 if browser else _terminal_descriptor()
     log = _log_path()
@@ -43,7 +43,7 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
 
 
 def _terminal_descriptor() -> int:
-    """The descriptor to draw on. The keys must come from a terminal too."""
+    """The file descriptor to draw on. Raises `UserError` unless stdin, and stderr or stdout, are terminals."""
     if sys.__stdin__ is None or not _is_terminal(0):
         raise UserError(NEEDS_TERMINAL)
     for descriptor in (2, 1):
@@ -60,7 +60,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _log_path() -> Path:
-    """The app's log; the null device where there is no place for one."""
+    """The app's log file, or the null device if it can't be opened for writing."""
     path = paths.log_dir() / "app.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _terminal_only_for_driver(terminal: int, log: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [
         logging.getLogger(name) for name in ("tui_llm", "asyncio")
-    ]  # the latter: a task that nobody awaited failed
+    ]  # asyncio logs the exceptions of tasks that were never awaited
     for logger in loggers:
         logger.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""Attention: softmax(q · k ÷ √D) of every head, from one token.
+"""Attention: softmax(q · k ÷ √D) of every head, for one query token.
 
 question.py  the question and its answer as plain data
 answer.py    how it is computed

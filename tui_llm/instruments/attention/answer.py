@@ -1,4 +1,4 @@
-"""Attention from one token: softmax(q · k ÷ √D) of every head, and its means."""
+"""Compute the attention weights of one query token, softmax(q · k ÷ √D), for every head, and their means."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.session.desk import Desk
 
 @torch.inference_mode()
 def answer(desk: Desk, question: AttentionQuestion, overtaken: Callable[[], bool]) -> Attention:
-    """Raises `UserError` where the text has no such token, or the weights are damaged."""
+    """Raises `UserError` if the text has no such token, or if the attention weights contain NaN."""
     trace, place = traced(desk, question.request, question.number, overtaken)
     rows = inside.attention(trace, place.index)  # (N, H, T)
     if not rows.isfinite().all():
@@ -36,11 +36,11 @@ def answer(desk: Desk, question: AttentionQuestion, overtaken: Callable[[], bool
 
 
 def looks(rows: Tensor) -> tuple[Look, ...]:
-    """Rows of weights (R, T), each with a sum of 1, as plain facts."""
+    """Convert rows of attention weights (R, T), each summing to 1, to `Look`."""
     entropies = torch.special.entr(rows.double()).sum(-1).tolist()
     peaks = rows.amax(-1, keepdim=True)
     places = torch.arange(rows.size(-1)).expand_as(rows)
-    strongest = places.where(rows == peaks, rows.size(-1)).amin(-1).tolist()  # the first of those that are alike
+    strongest = places.where(rows == peaks, rows.size(-1)).amin(-1).tolist()  # the first on a tie
     return tuple(
         Look(tuple(weights), first, entropy, math.exp(entropy))
         for weights, first, entropy in zip(rows.tolist(), strongest, entropies, strict=True)

@@ -1,4 +1,4 @@
-"""Attention: which tokens each head looked at, from one token of the text."""
+"""Attention: how much each head attends to each token, for one query token of the text."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from tui_llm.facts.request import Question
 
 @dataclass(frozen=True, slots=True)
 class AttentionQuestion(Question):
-    """From token number `number` of the text (from 0); None is the last."""
+    """The query is token number `number` of the text (from 0); None is the last."""
 
     number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How attention was spread: `weights` (0…1, their sum is 1) over the tokens that were fed, up to the one that looks.
+    """The attention weights of one head, or a mean over heads: `weights` in [0, 1], summing to 1, over the tokens that
+    were fed, up to the query.
 
-    strongest: the number among them with the largest weight, the first on a tie. entropy: −Σ w ln w in nats; spread: e to
-    its power, as many tokens as if it had looked at that many evenly.
+    strongest: the index of the largest weight, the first on a tie.
+    entropy: −Σ w ln w in nats; spread: e^entropy, the number of tokens over which uniform attention would have this
+        entropy.
     """
 
     weights: tuple[float, ...]
@@ -32,7 +34,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """`heads[layer][head]`, and means of their weights: `layers[layer]` over a layer's heads, `mean` over all heads."""
+    """`heads[layer][head]`, and the means of their weights: `layers[layer]` over a layer's heads, `mean` over all
+    heads."""
 
     weights: Weights
     place: Place
@@ -41,7 +44,8 @@ class Attention:
     mean: Look
 
     def look(self, layer: int, head: int) -> Look:
-        """By layer and head, each from 1; 0 is the mean over the layer's heads, or over all where `layer` is 0."""
+        """The weights of a layer and head, both numbered from 1. Head 0 is the mean over the layer's heads, layer 0 the
+        mean over all."""
         if not layer:
             return self.mean
         return self.heads[layer - 1][head - 1] if head else self.layers[layer - 1]

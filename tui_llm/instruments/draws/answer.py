@@ -1,4 +1,4 @@
-"""Draws: a uniform number laid on the cumulative distribution, once under several settings, or many times under one."""
+"""Inverse-CDF sampling of the next token: one draw under several settings, or many under one."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tui_llm.session.desk import Desk
 from tui_llm.session.prediction import candidates, candidates_of
 from tui_llm.session.tokenization import bytes_of
 
-_CHUNK = 4096  # draws between two looks whether they are still wanted
+_CHUNK = 4096  # draws between two checks of `overtaken`
 
 
 def answer(desk: Desk, question: DrawQuestion | HistogramQuestion, overtaken: Callable[[], bool]) -> Draw | Histogram:
-    """Raises `UserError` where there is nothing to draw from, or u or the count is out of range."""
+    """Raises `UserError` if there is nothing to predict from, or if u or the count is out of range."""
     if isinstance(question, HistogramQuestion):
         return _histogram(desk, question, overtaken)
     u = uniform(question.seed, question.index) if question.u is None else question.u
@@ -49,7 +49,8 @@ def answer(desk: Desk, question: DrawQuestion | HistogramQuestion, overtaken: Ca
 def _processed(
     desk: Desk, request: Request, sampler: SamplerSettings, overtaken: Callable[[], bool]
 ) -> tuple[Processed, Tensor]:
-    """What is drawn from, and its running sum (float64, one for each token that is kept), as `Processed.place` has it."""
+    """The distribution to sample from, and its cumulative sum over the kept tokens (float64), as `Processed.place` uses
+    it."""
     request = dataclasses.replace(request, sampler=sampler)
     processed = desk.prediction(request, overtaken)
     return processed, processed.probability[: processed.kept_count].cumsum(-1)
@@ -62,7 +63,7 @@ def _landing(
     shown = candidates(processed, min(SEGMENTS, processed.kept_count), lambda id: bytes_of(desk.tokenizer, id))
 
     def segment(candidate: Candidate, place: int) -> Segment:
-        # The sum may round to a little off 1, where the last interval ends.
+        # Rounding can leave the sum slightly off 1, where the last interval ends.
         stop = 1.0 if place == processed.kept_count - 1 else float(sums[place])
         return Segment(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
 
@@ -106,15 +107,15 @@ def _bin(count: int, total: int, p: float) -> Bin:
 
 
 def _fit(counts: Tensor, expected: Tensor) -> tuple[float | None, int, float | None]:
-    """χ², its degrees of freedom, and the chance of one at least as large: Q(k ÷ 2, χ² ÷ 2), the upper regularised
-    incomplete gamma function."""
+    """Pearson's χ², its degrees of freedom k, and its p-value, the probability of a value at least as large: Q(k ÷ 2,
+    χ² ÷ 2), the regularized upper incomplete gamma function."""
     enough = expected >= LEAST_EXPECTED
     rare = float(expected[~enough].sum())
     seen, due = counts[enough], expected[enough]
     if rare >= LEAST_EXPECTED or (rare > 0 and len(due) == 0):
         seen = torch.cat([seen, counts[~enough].sum()[None]])
         due = torch.cat([due, torch.tensor([rare], dtype=torch.float64)])
-    elif rare > 0:  # too few for a bin of their own
+    elif rare > 0:  # too few for their own bin: merge them into the last one
         seen, due = seen.clone(), due.clone()
         seen[-1] += counts[~enough].sum()
         due[-1] += rare

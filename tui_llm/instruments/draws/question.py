@@ -1,4 +1,4 @@
-"""Draws: where a uniform number lands on the cumulative distribution, and what many of them land on."""
+"""Inverse-CDF sampling: which token a uniform number selects, and the histogram of many draws."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Question
 from tui_llm.facts.sampler import SamplerSettings
 
-SEGMENTS = 60  # tokens carried with each landing
-BINS = 200  # tokens that a histogram counts one by one; the rest is one bin
+SEGMENTS = 60  # number of most probable tokens listed in each landing
+BINS = 200  # tokens with a bin of their own in a histogram; all others share one
 MOST_DRAWS = 1_000_000
-LEAST_EXPECTED = 5.0  # χ² is near its distribution only where each bin is expected to hold about so many
+LEAST_EXPECTED = 5.0  # the χ² approximation needs an expected count of about 5 per bin
 
 
 @dataclass(frozen=True, slots=True)
 class DrawQuestion(Question):
-    """What `u` in [0, 1) picks under each of `samplers`; where `u` is None, the u that generation with `seed` uses for
-    token number `index`."""
+    """Which token `u` in [0, 1) selects under each of `samplers`. If `u` is None, it is the number that generation with
+    `seed` uses for token number `index`."""
 
     samplers: tuple[SamplerSettings, ...] = ()
     u: float | None = None
@@ -28,8 +28,8 @@ class DrawQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A token's interval [start, stop) on the cumulative distribution that is drawn from, likeliest token first: it is
-    picked by every u in there. `place` is its place in that order, from 0."""
+    """A token's interval [start, stop) of the cumulative distribution, tokens in descending order of probability. Every
+    u in the interval selects the token. `place` is its index in that order."""
 
     candidate: Candidate
     place: int
@@ -39,8 +39,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """Where u landed. `segments` are the likeliest tokens that are kept; `hit` may be further down than they go. `kept` is
-    how many tokens can be drawn. At temperature 0 the likeliest has all of [0, 1)."""
+    """Which token u selected under one sampler.
+
+    segments: the most probable of the kept tokens; `hit`, the selected one, may come after them.
+    kept: number of tokens that survived the cuts.
+
+    At temperature 0 the most probable token has all of [0, 1).
+    """
 
     sampler: SamplerSettings
     hit: Segment
@@ -60,7 +65,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class HistogramQuestion(Question):
-    """Draw the request's next token `count` times with its sampler: the u of draw number i is the one that generation with
+    """Sample the request's next token `count` times with its sampler. Draw number i uses the u that generation with
     `seed` uses for token number i."""
 
     count: int = 1000
@@ -69,8 +74,11 @@ class HistogramQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """How often a token was drawn. `expected` = n p; `deviation` = √(n p (1 − p)), the standard error of the count; `score`
-    is how many of them the count is off (0 where the deviation is)."""
+    """How often a token was drawn.
+
+    expected: n p; deviation: √(n p (1 − p)), the standard deviation of the count.
+    score: (count − expected) ÷ deviation; 0 if the deviation is 0.
+    """
 
     count: int
     expected: float
@@ -80,10 +88,13 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """`rows` are the kept tokens, likeliest first; `rest` those below them, `rest_kept` of them.
+    """The counts of many draws.
 
-    chi_squared = Σ (count − expected)² ÷ expected (Pearson 1900) over the tokens whose expected count is at least 5, the
-    others as one bin; `chance` is how often fair draws are that far off or further. None where there is one bin only.
+    rows: the kept tokens in descending order of probability; rest: those after them, `rest_kept` of them.
+    chi_squared: Σ (count − expected)² ÷ expected (Pearson 1900) over the tokens whose expected count is at least 5, the
+        others pooled into one bin; `freedom` its degrees of freedom.
+    chance: the p-value, the probability that correct sampling gives a χ² at least as large. Both are None if there is
+        only one bin.
     """
 
     weights: Weights

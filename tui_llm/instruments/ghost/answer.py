@@ -1,4 +1,4 @@
-"""Ghost text: the largest logit's token, again and again."""
+"""Ghost text by greedy decoding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _GREEDY = SamplerSettings(temperature=0)
 
 
 def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
-    """No pieces where there is nothing to go on from."""
+    """Without pieces if there is nothing to continue or the model's logits are invalid."""
     request = dataclasses.replace(question.request, position=None)
     context = desk.weights().context
     made: list[int] = []
     try:
-        room = context - len(desk.ids(request)) + 1  # the last token need not be fed
+        room = context - len(desk.ids(request)) + 1  # the last token is predicted, not fed
         while len(made) < min(question.count, max(1, room)):
             if overtaken():
                 raise Overtaken
@@ -31,7 +31,7 @@ def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -
             if desk.tokenizer.ends(id):
                 break
             made.append(id)
-    except UserError:  # an empty text, a diverged model: the reading says so
+    except UserError:  # an empty text or a diverged model: the reading reports it
         made = []
     tokens = [bytes_of(desk.tokenizer, id) for id in made]
     whole: list[str] = []

@@ -1,4 +1,4 @@
-"""Ghost text: what the model would most likely go on with."""
+"""Ghost text: the model's greedy continuation of the text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tui_llm.facts.request import Question
 
 @dataclass(frozen=True, slots=True)
 class GhostQuestion(Question):
-    """The greedy continuation of the request's text, up to `count` tokens. It goes only as far as the model's context: what
-    has been fed stays there, and the next reading finds it."""
+    """The greedy continuation of the request's text, up to `count` tokens. It stops at the end of the context: its
+    tokens stay in the cache, where the next reading finds them."""
 
     count: int = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Ghost:
-    """`pieces` are tokens as text, neighbours joined where a character is split over them; it ends before
-    `<|endoftext|>` and before bytes that are no text."""
+    """`pieces` are the tokens as text, joined if a character is split across them. Ends before `<|endoftext|>` and
+    before bytes that are not valid UTF-8."""
 
     weights: Weights
     pieces: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""p − y on the logits, for one token of the target under teacher forcing."""
+"""Compute p − y for one token of the target, under teacher forcing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui_llm.session.desk import Desk
 
 
 def answer(desk: Desk, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
-    """Raises `UserError` where there is no target, or it has no token of that number."""
+    """Raises `UserError` if there is no target, or it has no token with that index."""
     wanted, logits = desk.target_logits(question.request, overtaken)
     if not 0 <= question.index < len(wanted):
         raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")

@@ -1,4 +1,5 @@
-"""The gradient of the loss on the logits, p − y: what a step pushes up, and what it pushes down."""
+"""The gradient of the loss with respect to the logits, p − y: which logits a training step raises and which it
+lowers."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from tui_llm.facts.tokens import Token
 
 @dataclass(frozen=True, slots=True)
 class GradientQuestion(Question):
-    """Of the loss on token number `index` (from 0) of the request's target: the target's own row, and the `count` other
-    rows where |p − y| is largest."""
+    """The gradient of the loss on token `index` (from 0) of the request's target: the target's row, and the `count`
+    other rows with the largest |p − y|."""
 
     index: int = 0
     count: int = 10
@@ -19,7 +20,8 @@ class GradientQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One row of p − y. `gradient` is p, or p − 1 for the target itself: a step moves the logit the other way."""
+    """One component of p − y. `gradient` is p, or p − 1 for the target itself; gradient descent moves the logit in the
+    opposite direction."""
 
     token: Token
     probability: float
@@ -29,12 +31,12 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """Largest |p − y| first, the target's always among them. `rest` of `rest_count` tokens is the sum of the others' p − y;
-    all rows and the rest sum to 0."""
+    """Rows in descending order of |p − y|, the target's always included. `rest` is the sum of p − y over the
+    `rest_count` other tokens; all rows and `rest` together sum to 0."""
 
     question: GradientQuestion
     token: Token
-    tokens: int  # how many the target has
+    tokens: int  # number of tokens in the target
     rows: tuple[Push, ...]
     rest_count: int
     rest: float

@@ -1,4 +1,4 @@
-"""Fine-tuning a copy of the model on instruction–answer pairs.
+"""Supervised fine-tuning of a copy of the model on instruction–answer pairs.
 
 question.py  the question and its answer as plain data
 answer.py    how it is computed

@@ -1,4 +1,4 @@
-"""Fine-tuning on instruction–answer pairs, and the folder that comes of it."""
+"""Fine-tune a copy on instruction–answer pairs and write it as a model folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.llm.learn.instruct import Tuner
 from tui_llm.session.desk import Desk
 
 LARGEST_RATE = 1.0
-FREE_NAMES = 1000  # tried before giving up
+FREE_NAMES = 1000  # names to try
 
 
 @dataclass
@@ -28,7 +28,8 @@ class _Session:
 
 
 def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]) -> Instructed:
-    """Raises `UserError` where there is nothing to learn, a step leads nowhere, or the folder can't be written."""
+    """Raises `UserError` if there is nothing to learn, a setting is out of range, the loss diverges, or the folder
+    can't be written."""
     if not question.pairs:
         raise UserError("there are no pairs to learn; write some, each as QUESTION => ANSWER")
     if not 1 <= question.steps <= MOST_STEPS:
@@ -36,7 +37,7 @@ def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]
     if not (math.isfinite(question.learning_rate) and 0 < question.learning_rate <= LARGEST_RATE):
         raise UserError(f"the learning rate is {question.learning_rate:g}; give one above 0 and up to {LARGEST_RATE:g}")
     name = question.name or _free_name()
-    new_folder(name)  # known before the work is done
+    new_folder(name)  # check the name before training
     session = _session(desk, question)
     after = session.tuner.go(question.steps, overtaken)
     told = Instructed(

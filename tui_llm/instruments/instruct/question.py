@@ -1,4 +1,4 @@
-"""From predictor to assistant: a copy of the model, fine-tuned on a handful of instruction–answer pairs."""
+"""Instruction tuning: a copy of the model, fine-tuned on a few instruction–answer pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MOST_STEPS = 2000
 
 @dataclass(frozen=True, slots=True)
 class InstructQuestion(Question):
-    """Fine-tunes a copy on `pairs`, all of them at each of the steps, and writes it as a new model folder: `name` as for
-    `KeepQuestion`; where it is empty, `assistant` or the next such name that is free."""
+    """Fine-tune a copy on `pairs`, all of them in every step's batch, and write it as a new model folder. `name` as in
+    `KeepQuestion`; if empty, `assistant`, or the first free `assistant-2`, `assistant-3`, …"""
 
     pairs: tuple[Pair, ...] = ()
     steps: int = STEPS
@@ -28,8 +28,8 @@ class InstructQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Instructed:
-    """`tokens` of the pairs, of which the loss is on `answer_tokens` alone (the end of each answer included). before and
-    after: their mean loss in nats. `losses[i]` is the one before step i + 1."""
+    """The pairs have `tokens` tokens; the loss covers `answer_tokens` of them, the end of each answer included.
+    `before` and `after` are the mean loss in nats; losses[i] is the loss before step i + 1."""
 
     question: InstructQuestion
     weights: Weights

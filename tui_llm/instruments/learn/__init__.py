@@ -2,5 +2,5 @@
 
 question.py      the question and its answer as plain data
 answer.py        how it is computed
-model_folder.py  the learned copy as a new model folder
+model_folder.py  write the trained copy as a new model folder
 """

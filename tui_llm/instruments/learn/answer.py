@@ -1,4 +1,5 @@
-"""Learn this: what the copy of the weights makes of its prompt, the runners-up and the watched prompts, before and after."""
+"""Learn this: train a copy of the weights, and compare its predictions with the original's for the prompt and for
+watched prompts."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|>
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A model's prediction after a prompt, as log-probabilities (V,), and the losses of what should have come."""
+    """A model's log-probabilities (V,) after a prompt, and the losses of the target's tokens."""
 
     logs: Tensor
     losses: list[TokenLoss]
@@ -61,12 +62,12 @@ class _Session:
     ids: list[int]
     wanted: list[int]
     learner: Learner
-    before: dict[Watched | None, _Seen] = field(default_factory=dict)  # by the open model; None is what is learned
+    before: dict[Watched | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
 
 
 def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]) -> Learned | Kept:
-    """Raises `UserError` where there is nothing to learn, or a step or a folder can't be made. The open model stays as
-    it is in any case."""
+    """Raises `UserError` if there is nothing to learn, or a step or a folder can't be made. The open model is never
+    changed."""
     if isinstance(question, KeepQuestion):
         return _keep(desk, question)
     if not 0 <= question.at <= MOST_STEPS:
@@ -78,8 +79,8 @@ def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callab
 
 
 def _session(desk: Desk, request: Request) -> _Session:
-    """The one that is remembered, where it is of this prompt and target; a new one instead of it otherwise."""
-    model = desk.model  # others' models are refused before anything else is said
+    """The cached session if it is for this prompt and target, else a new one that replaces it."""
+    model = desk.model  # raises first if the model runs through transformers
     if (kept_as := desk.weights().kept_as) != "fp32":
         raise UserError(f"{kept_as} weights can't be trained, they are for reading; open the model with --weights fp32")
     ids, wanted = desk.target(request)
@@ -138,7 +139,8 @@ def _state(seen: _Seen) -> TargetState:
 
 
 def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
-    """The `top` likeliest before and those after, and the target, likeliest after first."""
+    """The `top` most probable tokens before and those after, and the target, in descending order of probability
+    after."""
     ids = {target}
     for logs in (before, after):
         ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
@@ -156,7 +158,7 @@ def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -
 
 
 def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
-    """What became of a watched prompt; what can't be read is said in its place."""
+    """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
     vocabulary = desk.tokenizer
     try:
         ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")

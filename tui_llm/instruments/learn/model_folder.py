@@ -1,4 +1,4 @@
-"""What was learned, as a new model folder with a card that says how it came about."""
+"""Write a trained copy as a new model folder, with a model card that records how it was made."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def write_folder(desk: Desk, learner: Learner, name: str, *, force: bool = False) -> Path:
-    """What *Learn this* made. Raises as `write_model` does."""
+    """Write the model of *Learn this*. Raises as `write_model` does."""
     text = card(desk, learner, new_folder(name, force=force).name)
     return write_model(writable(desk), learner.model, name, text, force=force)
 
 
 def writable(desk: Desk) -> BPETokenizer:
-    """The open model's vocabulary. Raises `UserError` where no folder can hold it."""
+    """The open model's vocabulary. Raises `UserError` if it can't be written as vocab.json and merges.txt."""
     vocabulary = desk.tokenizer
     if not isinstance(vocabulary, BPETokenizer):
         raise UserError(
@@ -38,8 +38,8 @@ def writable(desk: Desk) -> BPETokenizer:
 
 
 def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
-    """Writes a model folder with `text` as its card, whole or not at all. Raises `UserError` where there is something of that
-    name already and `force` is not given, or it can't be written (what was there stays)."""
+    """Write a model folder, atomically, with `text` as its model card. Raises `UserError` if the name is taken and
+    `force` is not set, or if it can't be written; an existing folder is then unchanged."""
     folder = new_folder(name, force=force)
 
     def fill(aside: Path) -> None:
@@ -52,8 +52,9 @@ def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, f
 
 
 def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
-    """Where a new model of that name goes: among the user's models, or to the path that it is. Raises `UserError` on a
-    name that is none, or taken where `force` is not given; always on what lies in `inputs` (`new_files.check_file`)."""
+    """The path for a new model: `name` in the user's models folder, or `name` itself if it is a path. Raises
+    `UserError` if the name is invalid, or taken and `force` is not set; in any case if `inputs` lie in the folder
+    (`new_files.check_file`)."""
     looks_like_path = os.sep in name or bool(os.altsep and os.altsep in name) or name.startswith((".", "~"))
     if not (looks_like_path or _NAME.fullmatch(name)):
         raise UserError(
@@ -70,7 +71,7 @@ def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -
 
 
 def card(desk: Desk, learner: Learner, name: str) -> str:
-    """The folder's README: whose weights, what was learned, how, and what it did to the target."""
+    """The folder's README: the original model, what was learned, how, and the effect on the target."""
     weights, decode = desk.weights(), desk.tokenizer.decode
     step = "" if weights.step is None else f" at step {weights.step:,}"
     rows = "\n".join(

@@ -1,4 +1,4 @@
-"""Learn this: optimiser steps on one prompt and target, on a copy of the weights."""
+"""Learn this: optimizer steps on one prompt and target, on a copy of the weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
 MOST_STEPS = 200
-LONGEST_TARGET = 64  # tokens: where the context is full, each costs a pass of its own
+LONGEST_TARGET = 64  # tokens: once the context is full, each takes a forward pass of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A prompt that is not learned, to see whether the copy forgets something, and what should come next there."""
+    """A prompt that is not trained on, to show forgetting, and its expected continuation."""
 
     prompt: str
     target: str | None = None
@@ -24,19 +24,19 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class LearnQuestion(Question):
-    """The copy of the weights after `at` steps on the request's prompt and target: steps that are missing are taken as
-    `recipe` says, those beyond are undone. So the same question again changes nothing."""
+    """The state of the copy after `at` steps on the request's prompt and target. Missing steps are taken with `recipe`,
+    later ones are undone, so asking the same question twice changes nothing."""
 
     at: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     watched: tuple[Watched, ...] = ()
-    top: int = 8  # runners-up to tell of, before and after
+    top: int = 8  # number of other tokens to report, before and after
 
 
 @dataclass(frozen=True, slots=True)
 class KeepQuestion(Question):
-    """The copy as a new model folder: a plain `name` is one among the user's models, one with a separator is a path. With
-    `force` the model files of a folder that is there are replaced."""
+    """Write the copy as a new model folder: a plain `name` goes into the user's models folder, a name with a separator
+    is a path. With `force`, the model files of an existing folder are replaced."""
 
     name: str = ""
     force: bool = False
@@ -45,8 +45,8 @@ class KeepQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class LearnStep:
-    """One step. `gradient_norm` is the length of the whole gradient that it followed; loss (mean of the target's
-    tokens, nats) and probability (of the whole target) are those after it."""
+    """One optimizer step. `gradient_norm` is the L2 norm of the whole gradient; `loss` (mean over the target's tokens,
+    nats) and `probability` (of the whole target) are those after the step."""
 
     number: int
     recipe: Recipe
@@ -57,7 +57,8 @@ class LearnStep:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """loss is the mean of the target's tokens in nats, probability that of all of them, rank the first one's."""
+    """`loss` is the mean over the target's tokens in nats, `probability` that of the whole target, `rank` that of its
+    first token."""
 
     loss: float
     probability: float
@@ -66,7 +67,8 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A token that is among the likeliest before or after. Raw probabilities; `target`: the target's first token."""
+    """A token that is among the most probable before or after. Raw probabilities; `target`: it is the target's first
+    token."""
 
     token: Token
     before: float
@@ -78,8 +80,13 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class WatchedChange:
-    """What became of a watched prompt. loss (mean a token) and probability are its target's, None where it has none;
-    `first` is the likeliest next token. divergence = Σ p ln(p ÷ q) in nats, p before and q after: 0 is unchanged."""
+    """The change in the predictions for a watched prompt.
+
+    loss (mean per token, nats), probability: of its target; None without one.
+    first: the most probable next token.
+    divergence: KL(p ‖ q) = Σ p ln(p ÷ q) in nats, p before and q after; 0 = identical.
+    problem: why it can't be read.
+    """
 
     watched: Watched
     loss_before: float | None
@@ -94,8 +101,13 @@ class WatchedChange:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The open model (before) and its copy (after `steps`). `copy_bytes` is what a copy with gradients and optimiser
-    takes; `prompt` is the end of the text before the target, raw; `kept` states, in `kept_bytes`, can be gone back to at once, others are worked out again from the first one."""
+    """The open model (before) compared with its copy (after `steps`).
+
+    prompt: the end of the text before the target, raw.
+    copy_bytes: memory of a copy with gradients and optimizer state.
+    kept: number of stored earlier states, which take `kept_bytes`. Undo restores these at once and recomputes others
+        from the start.
+    """
 
     question: LearnQuestion
     weights: Weights

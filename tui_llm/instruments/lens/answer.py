@@ -1,4 +1,4 @@
-"""The logit lens: every block's residual stream through the last LayerNorm and the head."""
+"""The logit lens: the final LayerNorm and output head applied to every block's residual stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui_llm.session.desk import Desk
 
 @torch.inference_mode()
 def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
-    """Raises `UserError` where the text has no such token, the target has none, or the weights are damaged."""
+    """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
     trace, place = traced(desk, question.request, question.number, overtaken)
     size = desk.tokenizer.size
     logits = inside.lens(desk.model, trace, place.index)[:, :size]  # (N + 1, V)
@@ -25,9 +25,9 @@ def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) ->
         log_p = logits.log_softmax(-1)
         entropies = distribution.entropies(logits).tolist()
         final = log_p[-1].double()
-        # Where p is 0 its term is 0, whatever q is; 0 × (−∞ − −∞) would be NaN.
+        # p ln(p ÷ q) is 0 if p is 0; computed directly, 0 × (−∞ − −∞) is NaN.
         terms = torch.where(final.isneginf(), 0.0, final.exp() * (final - log_p.double()))
-        divergences = terms.sum(-1).clamp(min=0.0).tolist()  # Gibbs: never below 0 but by rounding
+        divergences = terms.sum(-1).clamp(min=0.0).tolist()  # KL ≥ 0; rounding can make it negative
         order = [likeliest(row, max(1, question.top)) for row in logits]
     request, following = question.request, trace.ids[place.index + 1 :]
     if request.target is not None:
@@ -51,7 +51,7 @@ def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) ->
 
 
 def likeliest(logits: Tensor, count: int) -> list[int]:
-    """The ids of the `count` largest of logits (V,), ties by lower id. Sorts only those that can be among them."""
+    """The ids of the `count` largest logits (V,), ties by lower id. Sorts only the candidates for these places."""
     least = logits.topk(min(count, len(logits))).values[-1]
     ids = (logits >= least).nonzero()[:, 0]
     best: list[int] = ids[logits[ids].sort(descending=True, stable=True).indices][:count].tolist()

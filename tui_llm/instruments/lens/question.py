@@ -1,4 +1,4 @@
-"""The logit lens: the prediction as it stands after each block."""
+"""The logit lens: the prediction after each block."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tui_llm.facts.tokens import Token
 
 @dataclass(frozen=True, slots=True)
 class LensQuestion(Question):
-    """After token number `number` of the text (from 0; None is the last), with the `top` likeliest tokens.
+    """The logit lens after token number `number` of the text (from 0; None is the last), with the `top` most probable
+    tokens.
 
-    The target is the request's (its first token, where it has several); without one, the text's own next token; at the
-    end of the text, the token that the whole model finds likeliest.
+    The target is the first token of the request's target; without one, the text's own next token; at the end of the
+    text, the token that the whole model finds most probable.
     """
 
     number: int | None = None
@@ -30,11 +31,11 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class LensRow:
-    """What the model would predict had it ended here: the last LayerNorm and the head on the residual stream after block
-    number `layer`; 0 is the embedding alone.
+    """The final LayerNorm and output head applied to the residual stream after block number `layer`; 0 is the
+    embedding.
 
-    rank: 1 + tokens likelier than the target. entropy in nats. divergence: Σ p ln(p ÷ q) in nats, of the whole model's p
-    from this row's q; 0 in the last row.
+    rank: 1 + the number of tokens more probable than the target; entropy: in nats.
+    divergence: KL(p ‖ q) = Σ p ln(p ÷ q) in nats, p the whole model's prediction and q this row's; 0 in the last row.
     """
 
     layer: int
@@ -47,10 +48,11 @@ class LensRow:
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """`chosen` says where the target comes from: `asked`, `next` (of the text) or `likeliest` (of the whole model)."""
+    """`chosen` is the source of the target: `asked` (the request), `next` (the text) or `likeliest` (the whole
+    model)."""
 
     weights: Weights
     place: Place
     target: Token
     chosen: str
-    rows: tuple[LensRow, ...]  # N + 1: the embedding's, then each block's
+    rows: tuple[LensRow, ...]  # N + 1 rows: the embedding, then each block

@@ -1,4 +1,4 @@
-"""Merges of the words of a text, by `llm.bpe`."""
+"""Compute the BPE merges of a text's words with `llm.tokens.bpe`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE = "the vocabulary {} merges nothing that can be watched; choose nano's own,
 
 
 def answer(desk: Desk, question: MergesQuestion, overtaken: Callable[[], bool]) -> Merges:
-    """Raises `UserError` where the vocabulary has no merges."""
+    """Raises `UserError` if the vocabulary has no merges."""
     vocabulary = desk.tokenizer if question.tokenizer is None else catalog.load_named(question.tokenizer)
     if not isinstance(vocabulary, BPETokenizer):
         raise UserError(NONE.format(vocabulary.name))
@@ -28,7 +28,7 @@ def answer(desk: Desk, question: MergesQuestion, overtaken: Callable[[], bool]) 
     first = question.first
     if first is None:
         ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
-        whole = request.position is None or request.chat  # a chat's positions are the template's
+        whole = request.position is None or request.chat  # with a chat template, positions count the template's tokens
         place = len(ids) if whole else max(0, (request.position or 0) - int(request.start_token))
         before = sum(len(bytes_of(desk.tokenizer, id)) for id in ids[:place])
         first = _word_at(vocabulary.words(text), before)
@@ -48,6 +48,7 @@ def merges(
     vocabulary: BPETokenizer, text: str, first: int = 0, count: int | None = None,
     overtaken: Callable[[], bool] = lambda: False,
 ) -> Merges:  # fmt: skip
+    """The merges of `count` words (None: all) of `text` from word number `first`. Raises `Overtaken`."""
     words = vocabulary.words(text)
     first = max(0, min(first, len(words) - 1))
     found = []

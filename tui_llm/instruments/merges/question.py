@@ -1,4 +1,4 @@
-"""Merges: how the words of a text become tokens."""
+"""Merges: how BPE turns the words of a text into tokens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tui_llm.llm.tokens.bpe import Replay
 
 @dataclass(frozen=True, slots=True)
 class MergesQuestion(Question):
-    """The words of `text`, or of the request's text where that is None: `count` of them from word number `first` on. Where
-    `first` is None they begin with the word that the request's position is in."""
+    """Words of `text`, or of the request's text if None: `count` words (None: all) from word number `first`. If `first`
+    is None, start with the word at the request's position."""
 
     text: str | None = None
     first: int | None = None
@@ -22,8 +22,11 @@ class MergesQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word as the vocabulary's pattern cuts it, number `number` of the text. `tokens` is what it is encoded as. `replay`
-    is None where `problem` says why. Ranks are of merges: 0 is the first that was learned."""
+    """Word number `number` of the text, as the vocabulary's pattern splits it.
+
+    replay: its merges, or None and the reason in `problem`. Ranks are merge indices: 0 was learned first.
+    tokens: what the word is encoded as.
+    """
 
     number: int
     text: str
@@ -34,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Merges:
-    """`pattern` cuts the text into `count` words; `merges` is how many merges the vocabulary has."""
+    """`pattern` splits the text into `count` words; `merges` is the number of merges in the vocabulary."""
 
     tokenizer: str
     vocabulary: int

@@ -1,4 +1,4 @@
-"""Embedding neighbours, by cosine similarity: e·f ÷ (|e| |f|)."""
+"""Nearest embeddings by cosine similarity: e·f ÷ (|e| |f|)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tui_llm.session.desk import Desk
 
 
 def named(desk: Desk, text: str) -> int:
-    """The id of the one token that `text` is, or that `#id` says. Raises `UserError` where it is none, or several."""
+    """The id of the single token that `text` encodes to, or the id in `#id`. Raises `UserError` if there are none or
+    several."""
     if number := re.fullmatch(r"#([0-9]{1,9})", text):
         return int(number[1])
     ids = desk.tokenizer.encode_after(text)
@@ -27,7 +28,7 @@ def named(desk: Desk, text: str) -> int:
 
 @torch.inference_mode()
 def answer(desk: Desk, question: NeighboursQuestion, overtaken: Callable[[], bool]) -> Neighbours:
-    """Raises `UserError` where the vocabulary has no such token."""
+    """Raises `UserError` if the vocabulary has no such token."""
     size = desk.tokenizer.size
     id = question.id if question.text is None else named(desk, question.text)
     if not 0 <= id < size:

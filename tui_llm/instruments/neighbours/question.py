@@ -1,4 +1,4 @@
-"""Embedding neighbours: the tokens whose vectors point the same way as one token's."""
+"""Embedding neighbours: the tokens whose embeddings have the highest cosine similarity with one token's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tui_llm.facts.tokens import Token
 
 @dataclass(frozen=True, slots=True)
 class NeighboursQuestion(Question):
-    """The `count` tokens nearest to token `id`, by the cosine of the angle between their embeddings. `text`, where it is
-    given, names the token instead: as the vocabulary encodes it, or `#464` for an id."""
+    """The `count` tokens nearest to token `id`, by the cosine similarity of their embeddings. `text`, if given,
+    replaces `id`: the text of a single token, or `#464` for an id."""
 
     id: int = 0
     count: int = 20
@@ -27,8 +27,8 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """`norm` is the length of the token's own vector, `width` how many numbers it has. Nearest first, ties by lower id;
-    the token itself is not among them."""
+    """In descending order of cosine similarity, ties by lower id, the token itself excluded. `norm` is the L2 norm of
+    the token's embedding, `width` its dimension."""
 
     weights: Weights
     token: Token

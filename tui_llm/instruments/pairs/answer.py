@@ -1,4 +1,4 @@
-"""Training pairs, scored."""
+"""Compute the model's loss on each training pair."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tui_llm.session.desk import Desk
 
 
 def answer(desk: Desk, question: PairsQuestion, overtaken: Callable[[], bool]) -> Pairs:
+    """Raises `Overtaken`. A text without tokens has no pairs, and `mean` is None."""
     request = dataclasses.replace(question.request, position=None, target=None, tokenizer=None, top=1, scores=True)
     read = desk.read(request, overtaken)
     scores = read.scores[1:]

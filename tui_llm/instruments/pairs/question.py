@@ -1,4 +1,4 @@
-"""The training pairs of a text: after each token, the one to predict."""
+"""The training pairs of a text: each prefix, and the next token as its target."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from tui_llm.facts.tokens import Token
 
 @dataclass(frozen=True, slots=True)
 class PairsQuestion(Question):
-    """Every pair of the request's text, with the model's loss on it."""
+    """Every training pair of the request's text, with the model's loss on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """n tokens make n − 1 pairs. tokens[0] is token number `first` (from 0) of `count`: only the last of very many are here.
-    Pair i is tokens[: i + 1] → tokens[i + 1]; scores[i] is how the target was predicted, its surprisal the loss: None where
-    the model was not fed that far back (`fed` tokens, the last ones). `mean` is of the pairs that have a loss, in nats."""
+    """n tokens make n − 1 pairs. Pair i is tokens[: i + 1] → tokens[i + 1].
+
+    tokens: if there are very many, the last ones only; tokens[0] is token number `first` (from 0) of `count`.
+    scores: scores[i] is the prediction of pair i's target (surprisal is the loss); None if the target is not among the
+        last `fed` tokens, which were fed to the model, or is the first of them.
+    mean: over the pairs that have a loss, in nats.
+    """
 
     weights: Weights
     count: int

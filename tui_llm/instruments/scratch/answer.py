@@ -1,4 +1,4 @@
-"""Softmax of typed tokens and logits: nothing of the model in it. `tui-llm softmax` is this too."""
+"""Softmax of typed tokens and logits, without any model. `tui-llm softmax` calls it too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tui_llm.session.prediction import distribution_reading
 
 
 def answer(desk: Desk | None, question: ScratchQuestion, overtaken: Callable[[], bool] = lambda: False) -> Scratch:
-    """A token's id is its place among the words. Raises `UserError` where they make no distribution."""
+    """A token's id is its index among the words. Raises `UserError` on invalid words, or if the softmax is
+    undefined."""
     typed = parse(question.words)
     unknown = [name for name in question.seen if name not in dict(typed)]
     if unknown:

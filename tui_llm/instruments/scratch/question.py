@@ -1,4 +1,4 @@
-"""The scratch table: softmax of tokens and logits that a person typed."""
+"""The scratch table: softmax of tokens and logits that the user typed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ MOST = 10_000  # tokens
 
 @dataclass(frozen=True, slots=True)
 class ScratchQuestion(Question):
-    """`words` are TOKEN=LOGIT; `temperatures` are shown side by side where there are any; `seen` names the tokens that the
-    repetition penalty is for."""
+    """A distribution from typed logits.
+
+    words: TOKEN=LOGIT each.
+    temperatures: shown side by side, if any.
+    seen: names of the tokens that the repetition penalty applies to.
+    """
 
     words: tuple[str, ...] = ()
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
@@ -33,13 +37,13 @@ class Scratch:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """A typed line as TOKEN=LOGIT words; a token with spaces stands in quotes: `" mat"=3.2`."""
+    """Split a typed line into TOKEN=LOGIT words; a token with spaces is quoted: `" mat"=3.2`."""
     found = re.finditer(r'"(?P<token>[^"]*)"(?P<logit>=\S*)|\S+', text)
     return tuple(match["token"] + match["logit"] if match["token"] is not None else match[0] for match in found)
 
 
 def parse(words: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """Raises `UserError` at the first word that is not TOKEN=LOGIT."""
+    """(token, logit) of each word. Raises `UserError` at the first word that is not TOKEN=LOGIT."""
     if not words:
         raise UserError(f"there are no logits yet; type some, such as {EXAMPLE}")
     if len(words) > MOST:

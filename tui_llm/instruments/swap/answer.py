@@ -1,4 +1,4 @@
-"""A token swapped for another: which part of the text can stay typed text, and what must be kept as ids."""
+"""Replace a token. Finds how much of the text before it can remain typed text; the rest is kept as ids."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuesti
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.session.desk import Desk
 
-_TRIES = 64  # places looked at before the one that was asked for
+_TRIES = 64  # positions to try before the requested one
 
 
 def answer(desk: Desk, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]) -> Swapped | Reading:
+    """Raises `UserError` as `swapped` does."""
     if isinstance(question, PlaceQuestion):
         return desk.read(dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken)
     return swapped(desk, question, overtaken)
 
 
 def swapped(desk: Desk, question: SwapQuestion, overtaken: Callable[[], bool] = lambda: False) -> Swapped:
-    """Raises `UserError` where the position is at no token of the text, or the replacement is none."""
+    """Raises `UserError` if the position is at no token of the text, or the replacement is invalid."""
     request, ids = question.request, desk.ids(question.request)
     front, at = int(request.start_token), request.position
     if at is None or not front <= at < len(ids):
         raise UserError("no token of the text is chosen: put the token cursor on one, with , and .")
     new = _replacement(desk, question)
-    made = len(ids) - len(request.continuation)  # where the generated tokens begin
+    made = len(ids) - len(request.continuation)  # index of the first generated token
     if not request.chat:
         prompt, typed = _typed(desk, request, ids, front, min(at, made))
     elif at >= made:
@@ -55,15 +56,15 @@ def _replacement(desk: Desk, question: SwapQuestion) -> list[int]:
 
 
 def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -> tuple[str, int]:
-    """The longest text that is encoded as the ids before `end`, and where it ends. Text cut in the middle of a word often is
-    encoded otherwise than it was in one piece: what is between then goes by its ids."""
+    """The longest text that encodes to the ids before `end`, and the index where it ends. Text that is cut inside a
+    word often encodes differently than as a part of the whole; the ids in between are kept as ids."""
     for stop in range(end, max(front, end - _TRIES), -1):
         own = ids[front:stop]
         try:
             text = desk.tokenizer.decode_bytes(own).decode()
         except (UnicodeDecodeError, KeyError):
             continue
-        for typed in (text, text.removeprefix(" ")):  # some vocabularies put a space in front of a text's first word
+        for typed in (text, text.removeprefix(" ")):  # some vocabularies prepend a space to a text's first word
             if desk.tokenizer.encode(typed, allow_special=request.allow_special) == own:
                 return typed, stop
     return "", front
@@ -72,7 +73,7 @@ def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -
 def _steps(
     desk: Desk, request: Request, prompt: str, given: list[int], overtaken: Callable[[], bool]
 ) -> tuple[GeneratedToken, ...]:
-    """`given` as if it had been generated after `prompt`: with the probability that the model gives to each, and no draw."""
+    """`given` as generated tokens after `prompt`, each with the model's probability and without a draw."""
     read = desk.read(
         dataclasses.replace(request, prompt=prompt, continuation=tuple(given), position=None, target=None, tokenizer=None,
                             top=1, token_window=len(given), scores=True),

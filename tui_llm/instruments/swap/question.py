@@ -1,4 +1,4 @@
-"""Another token in the middle of a text: what the text is then, ids and all."""
+"""Replace one token in the middle of a text; the result is text plus ids."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tui_llm.facts.request import Question
 
 @dataclass(frozen=True, slots=True)
 class SwapQuestion(Question):
-    """Token `id`, or the tokens of `text`, in the place of the one at the request's position. What follows stays, as the
-    ids that it is, or goes (`keep` false)."""
+    """Replace the token at the request's position by token `id`, or by the tokens of `text`. The tokens after it are
+    kept as ids, or dropped (`keep` false)."""
 
     id: int | None = None
     text: str | None = None
@@ -25,8 +25,8 @@ class PlaceQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """The new text: `prompt`, which is encoded as the ids that stood there, and `steps`, whose ids follow it. `dropped`
-    counts the tokens that went; `position` is where the new token stands."""
+    """The new text: `prompt`, which encodes to the same ids as before, followed by the ids of `steps`. `dropped` is the
+    number of tokens dropped, `position` that of the new token."""
 
     prompt: str
     steps: tuple[GeneratedToken, ...]

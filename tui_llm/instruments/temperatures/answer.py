@@ -1,4 +1,4 @@
-"""Temperatures side by side, of what the model predicts."""
+"""Softmax of the model's logits at several temperatures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tui_llm.session.desk import Desk
 
 
 def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callable[[int], Token]) -> Temperatures:
-    """Softmax at each temperature, before any cut, of the `top` likeliest tokens; 0 is greedy."""
+    """Softmax at each temperature, before any cut, of the `top` most probable tokens; temperature 0 is greedy."""
     columns = []
     for temperature in asked:
         p = logits.tempered(temperature).double()
@@ -28,7 +28,7 @@ def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callab
 
 
 def answer(desk: Desk, question: TemperaturesQuestion, overtaken: Callable[[], bool]) -> Temperatures:
-    """Raises `UserError` where nothing is predicted."""
+    """Raises `UserError` if there is nothing to predict from."""
     logits = desk.prediction(question.request, overtaken).sorted
     with device.threads(desk.tokenizer.size):
         return temperatures(logits, question.temperatures, question.top, desk.token)

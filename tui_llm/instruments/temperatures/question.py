@@ -1,4 +1,4 @@
-"""Temperatures side by side: softmax of the same logits, sharpened and flattened."""
+"""Softmax of the same logits at several temperatures, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 8  # columns
 
 @dataclass(frozen=True, slots=True)
 class TemperaturesQuestion(Question):
-    """The probabilities of the `top` likeliest tokens at each temperature, before any cut."""
+    """The probabilities of the `top` most probable tokens at each temperature, before any cut."""
 
     temperatures: tuple[float, ...] = USUAL
     top: int = 200
@@ -23,8 +23,11 @@ class TemperaturesQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class TemperatureColumn:
-    """probabilities[i] is of token i of the table, `rest` of all others together. `entropy` of the whole column in nats;
-    `choices` = e^entropy, the effective number of choices."""
+    """Softmax at one temperature.
+
+    probabilities: probabilities[i] is that of token i of the table; rest: the sum over all other tokens.
+    entropy: of the whole distribution, in nats; choices: e^entropy, the effective number of choices.
+    """
 
     temperature: float
     probabilities: tuple[float, ...]
@@ -36,12 +39,12 @@ class TemperatureColumn:
 @dataclass(frozen=True, slots=True)
 class Temperatures:
     tokens: tuple[Token, ...]
-    others: int  # tokens that are not listed
+    others: int  # number of tokens that are not listed
     columns: tuple[TemperatureColumn, ...]
 
 
 def parse(text: str) -> tuple[float, ...]:
-    """`0.5, 1, 2` → temperatures, 0 (greedy) or more. Raises `UserError`."""
+    """`0.5, 1, 2` → temperatures ≥ 0 (0 is greedy). Raises `UserError`."""
     found = []
     for word in text.replace(",", " ").split():
         try:

@@ -1,4 +1,4 @@
-"""Counting the tokens of a text file."""
+"""Count the tokens of a text file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.texts import read_text
 from tui_llm.session.desk import Desk
 
-LARGEST = 20_000_000  # bytes: counted in a second or two
+LARGEST = 20_000_000  # bytes: takes a second or two
 
 
 def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
-    """Raises `UserError` where it can't be read, isn't text, or is very large."""
+    """Raises `UserError` if the file can't be read, isn't text, or is too large."""
     try:
         path = paths.expand(question.path.strip())
         found = path.is_file()

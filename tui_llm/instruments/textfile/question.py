@@ -1,4 +1,4 @@
-"""A text file as training examples: how many tokens it has."""
+"""A text file as training data: its number of tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tui_llm.facts.request import Question
 
 @dataclass(frozen=True, slots=True)
 class TextFileQuestion(Question):
-    """The file at `path`, in the open model's vocabulary."""
+    """The file at `path`, tokenized with the open model's vocabulary."""
 
     path: str = ""
 

@@ -1,8 +1,8 @@
-"""The tree's numbers: predictions after many continuations of one text, in as few passes as can be.
+"""Predictions after many continuations of one text, in as few forward passes as possible.
 
-The text's keys and values are kept from question to question. All paths of a question, with what they share run once, are one
-tree (`llm.branching`) and one pass. Where the text and the path don't fit into the context together, the window slides as it
-does in generation, and each path is a pass of its own; so it is with every path of a model that runs through transformers.
+The text's keys and values are cached between questions. All paths of a question are run as one tree, shared prefixes
+once, in a single forward pass (`llm/predict/branching.py`). If text and path together exceed the context, the window
+slides as in generation, and each path takes its own pass. So does every path of a model that runs through transformers.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tui_llm.llm.predict.distribution import Processed, process
 from tui_llm.llm.predict.generate import uniform
 from tui_llm.session.desk import Desk
 
-_CHUNK = 256  # tokens run between two looks at whether the answer is still wanted
+_CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
 _TEXT = "tree: the text's keys and values"
 
 
 def answer(
     desk: Desk, question: BranchQuestion | SampleQuestion | KnownQuestion, overtaken: Callable[[], bool]
 ) -> Branches | Known:
-    """Raises `UserError` where there is no text, or an id is none of the vocabulary; `Overtaken`."""
+    """Raises `UserError` if there is no text, or an id is not in the vocabulary; `Overtaken`."""
     if isinstance(question, KnownQuestion):
         _check(desk, question.ids)
         return Known(desk.weights(), tuple(desk.ids(question.request)), tuple(map(desk.token, question.ids)))
@@ -89,12 +89,12 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
 
 
 def _next(desk: Desk, processed: Processed, row: Any, u: float | None = None) -> Next:
-    log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # which keeps its size where p itself would be 0
+    log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
     return Next(desk.token(row.id), log_p, row.probability, row.rank, u)
 
 
 class _Asked:
-    """One question at work: the request's text once, then paths after it. `run` counts tokens."""
+    """The evaluation of one question: the request's text once, then the paths after it. `run` counts the tokens run."""
 
     def __init__(self, desk: Desk, request: Request, overtaken: Callable[[], bool]) -> None:
         self.desk, self.request, self.overtaken, self.run = desk, request, overtaken, 0
@@ -121,7 +121,7 @@ class _Asked:
             return process(logits, self.request.sampler, [*self.text, *path])
 
     def _together(self, paths: Sequence[Path]) -> list[Tensor]:
-        """Logits (V,) after each path; the context has room for all of them."""
+        """Logits (V,) after each path, in one forward pass. The paths must fit into the context."""
         features, cache = self._read_text()
         places: dict[Path, int] = {}
         ids: list[int] = []
@@ -142,14 +142,13 @@ class _Asked:
         return list(logits)
 
     def _read_text(self) -> tuple[Tensor, KVCache]:
-        """The features (1, C) after the text's last token, and its keys and values; the context has room for the text."""
+        """The features (1, C) of the text's last token, and the text's KV cache. The text must fit into the context."""
         model = self.desk.model
         known = self.desk.remembered.get(_TEXT)
         cache, before = (known[1], known[0]) if known else (KVCache(model.config, model.device), [])
         same = 0
-        for old, new in zip(
-            before, self.text[:-1], strict=False
-        ):  # the last one is run anew: its features are asked for
+        # The last token is always run: its features are needed.
+        for old, new in zip(before, self.text[:-1], strict=False):
             if old != new:
                 break
             same += 1

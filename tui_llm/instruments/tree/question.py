@@ -1,4 +1,4 @@
-"""A tree of continuations: what may follow a text, what may follow that, and how likely each way is."""
+"""A tree of continuations: what may follow a text, recursively, and the probability of each path."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
 Path = tuple[int, ...]  # ids after the request's text
-BATCH = 32  # nodes that are asked for at once: some tenths of a second at most on a small model
+BATCH = 32  # paths per question: some tenths of a second at most on a small model
 
 
 @dataclass(frozen=True, slots=True)
 class BranchQuestion(Question):
-    """The `count` likeliest next tokens after each of `paths`."""
+    """The `count` most probable next tokens after each of `paths`."""
 
     paths: tuple[Path, ...] = ()
     count: int = 3
@@ -22,8 +22,9 @@ class BranchQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class SampleQuestion(Question):
-    """A branch of up to `count` tokens, drawn with the request's sampler after `path`; it ends after `<|endoftext|>`. The draw
-    of a token is fixed by the seed and the token's number in the continuation (the request's own and `path` counted)."""
+    """A sampled branch: up to `count` tokens after `path`, drawn with the request's sampler. Ends after
+    `<|endoftext|>`. Each draw depends only on the seed and the token's number in the continuation (the request's own
+    continuation and `path` included)."""
 
     path: Path = ()
     count: int = 1
@@ -32,16 +33,20 @@ class SampleQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class KnownQuestion(Question):
-    """What the open model's tokens `ids` are: to check what a file says of them."""
+    """The open model's tokens with the ids `ids`, to verify those in a file."""
 
     ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """One token that may come next. `log_probability` is ln p of the model's own (raw) probability; `drawn` is the
-    probability after temperature, cuts and renormalising, 0 where a cut takes it; `rank` counts strictly greater logits,
-    from 1; `u` is the number that drew it, None where it was listed or the step greedy."""
+    """One candidate for the next token.
+
+    log_probability: ln p of the raw probability.
+    drawn: the probability after temperature, cuts and renormalization; 0 if it was cut.
+    rank: 1 + the number of strictly greater logits.
+    u: the number that selected it; None if it was listed, not drawn, or the step was greedy.
+    """
 
     token: Token
     log_probability: float
@@ -52,7 +57,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class Branching:
-    """What may follow `path`: likeliest first, or the one that was drawn."""
+    """The tokens that may follow `path`, in descending order of probability, or the one that was drawn."""
 
     path: Path
     nexts: tuple[Next, ...]
@@ -60,7 +65,7 @@ class Branching:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """`run` is how many tokens were run through the model for it."""
+    """`run` is the number of tokens run through the model for this answer."""
 
     weights: Weights
     branchings: tuple[Branching, ...]
@@ -70,7 +75,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """`text` are the ids that the request's text is for the open model."""
+    """`text` is the ids of the request's text in the open model."""
 
     weights: Weights
     text: tuple[int, ...]

@@ -1,10 +1,10 @@
-"""A tree of continuations as data: nodes, what was pruned from them, and how to grow it. No torch and no screen here.
+"""A tree of continuations as a data structure: nodes, pruning and growth. No torch and no screen here.
 
-The root is a text. Every other node is a token that may come next after the way to it:
+The root is a text. Every other node is a candidate for the next token after the path to its parent:
 
-    path probability  p(way) = Π p(token | text, tokens before it)       ln p(way) = −Σ surprisal, in nats
+    path probability  p(path) = Π p(token | text, tokens before it)       ln p(path) = −Σ surprisal, in nats
 
-Both are of the model's own (raw) probabilities. What the sampler would draw with stands beside them.
+Both use the raw probabilities. The sampler's probabilities are stored in addition.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ LONGEST_NAME = 80  # characters
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A token after its parent's way; the root has none. `log_probability` and `drawn` as in `instruments.tree.question.Next`.
-    `log_path` and `log_drawn` are ln of the products down from the root. Of the `asked` likeliest continuations, all whose
-    path probability is at least `least` are children, or were pruned. `size` counts the branch, this node included."""
+    """A token at the end of a path; the root has none.
+
+    log_probability, drawn: as in `instruments.tree.question.Next`; log_path, log_drawn: ln of their products from the
+        root.
+    asked, least: of the `asked` most probable continuations, all with a path probability of at least `least` are
+        children, or were pruned.
+    size: number of nodes in the branch, this node included.
+    """
 
     parent: Node | None
     token: Token | None
@@ -38,8 +43,8 @@ class Node:
     rank: int = 0
     u: float | None = None
     name: str = ""
-    shut: bool = False  # its children are not shown
-    children: list[Node] = field(default_factory=list)  # likeliest first, ties by lower id
+    shut: bool = False  # collapsed: its children are hidden
+    children: list[Node] = field(default_factory=list)  # in descending order of probability, ties by lower id
     asked: int = 0
     least: float = 0.0
     size: int = 1
@@ -67,22 +72,22 @@ class Node:
 
     @property
     def total(self) -> float:
-        """−ln p of the way to here, in nats: the sum of its tokens' surprisals."""
+        """−ln p of the path to this node, in nats: the sum of its tokens' surprisals."""
         return 0.0 - self.log_path
 
     @property
     def covered(self) -> float:
-        """How much of what may come next the children hold together."""
+        """The sum of the children's probabilities."""
         return math.fsum(child.probability for child in self.children)
 
     @property
     def ends(self) -> bool:
-        """The text ends here: a special token such as `<|endoftext|>`."""
+        """Whether the text ends here: a special token such as `<|endoftext|>`."""
         return self.token is not None and self.token.special
 
     @property
     def way(self) -> list[Node]:
-        """The nodes from the root's child down to here."""
+        """The nodes from the root's child down to this one."""
         found, node = [], self
         while node.parent is not None:
             found.append(node)
@@ -95,7 +100,7 @@ class Node:
 
     @property
     def text(self) -> str:
-        """The way's text; bytes that complete no character show as `<0xE2>`."""
+        """The path's text; bytes that complete no character are shown as `<0xE2>`."""
         return token_text(b"".join(node.token.bytes for node in self.way if node.token is not None))
 
     def _order(self) -> tuple[float, int]:
@@ -104,25 +109,28 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Tree:
-    """`request` is the text at the root and the sampler of `drawn`; `weights` is whose numbers these are. `draws` counts the
-    branches drawn so far: number i used the seed `seed + i`."""
+    """A text and its continuations.
+
+    request: the text at the root, and the sampler that `drawn` refers to; weights: the model of all numbers.
+    draws: number of branches sampled so far; branch i used the seed `seed + i`.
+    """
 
     request: Request
     weights: Weights
     seed: int = 1
     draws: int = 0
     continued: tuple[Token, ...] = ()  # the tokens of the request's continuation
-    text_ids: Path = ()  # the ids at the root, where they are known
+    text_ids: Path = ()  # the ids of the text at the root, if known
     root: Node = field(default_factory=lambda: Node(None, None))
-    changed: bool = False  # since it was last saved
+    changed: bool = False  # unsaved changes
     _pruned: list[Node] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Tokens in the tree, the root not counted."""
+        """Number of tokens in the tree, the root excluded."""
         return self.root.size - 1
 
     def nodes(self, top: Node | None = None, *, shown: bool = False) -> Iterator[Node]:
-        """The branch of `top`, the root's where None, each node before its children; `shown` leaves out what is shut away."""
+        """The branch of `top` (None: the root) in pre-order; `shown` skips the children of collapsed nodes."""
         waiting = [top or self.root]
         while waiting:
             node = waiting.pop()
@@ -131,6 +139,7 @@ class Tree:
                 waiting.extend(reversed(node.children))
 
     def find(self, path: Iterable[int]) -> Node | None:
+        """The node at the end of `path`, a sequence of ids from the root; None if there is none."""
         node: Node | None = self.root
         for id in path:
             node = next((child for child in node.children if child.id == id), None) if node else None
@@ -139,7 +148,7 @@ class Tree:
     # ── growing ──
 
     def add(self, parent: Node, found: Next) -> Node:
-        """The child of that token: a new one, or the one that is there."""
+        """Return the child for that token, creating it if needed."""
         for child in parent.children:
             if child.id == found.token.id:
                 return child
@@ -150,8 +159,8 @@ class Tree:
         return node
 
     def take(self, branching: Branching, least: float = 0.0) -> list[Node] | None:
-        """The likeliest continuations of one node become its children, as far as their path probability is at least `least`.
-        Returns all of them, also those that were there; None where the node itself is gone."""
+        """Add the candidates of one node as its children, if their path probability is at least `least`. Returns all of
+        them, including existing ones; None if the node itself is gone."""
         parent = self.find(branching.path)
         if parent is None:
             return None
@@ -161,7 +170,7 @@ class Tree:
         return made
 
     def take_sample(self, branches: Branches) -> Node | None:
-        """A drawn branch; its last node. None where the node that it was drawn from is gone."""
+        """Add a sampled branch and return its last node; None if the node that it starts from is gone."""
         node = self.find(branches.branchings[0].path) if branches.branchings else None
         for branching in branches.branchings if node is not None else ():
             assert node is not None
@@ -172,7 +181,7 @@ class Tree:
     # ── pruning ──
 
     def prune(self, node: Node) -> Node:
-        """Takes the branch away and returns its parent. Raises ValueError for the root."""
+        """Remove the branch and return its parent. Raises ValueError for the root."""
         parent = node.parent
         if parent is None:
             raise ValueError("the root is the text itself")
@@ -182,8 +191,8 @@ class Tree:
         return parent
 
     def undo(self) -> Node | None:
-        """Puts the branch back that was pruned last, and returns it; None where there is none. What has grown there since
-        becomes part of it."""
+        """Restore the branch that was pruned last, and return it; None if there is none. Nodes added there in the
+        meantime are merged into it."""
         if not self._pruned:
             return None
         node = self._pruned.pop()
@@ -205,13 +214,13 @@ class Tree:
                 else:
                     child.parent = new
                     self._attach(child)
-        for pruned in self._pruned:  # what was pruned from the old nodes before belongs to those that took their place
+        for pruned in self._pruned:  # branches pruned earlier from the old nodes now belong to their replacements
             if pruned.parent is not None and (heir := self._heir(pruned.parent)) is not None:
                 pruned.parent = heir
         return newer
 
     def _heir(self, node: Node) -> Node | None:
-        """The node of the same way that is in the tree."""
+        """The node with the same path that is in the tree now."""
         top = node
         while top.parent is not None:
             top = top.parent
@@ -219,7 +228,7 @@ class Tree:
 
     @property
     def pruned(self) -> int:
-        """How many branches can be put back."""
+        """Number of branches that can be restored."""
         return len(self._pruned)
 
     def name(self, node: Node, name: str) -> None:
@@ -239,27 +248,27 @@ class Tree:
 
 
 def floor(least: float) -> float:
-    """ln of a least path probability; a product of rounded numbers may fall short of it by their rounding."""
+    """ln of the minimum path probability, minus a tolerance for the rounding of products."""
     return math.log(least) - 1e-9 if least > 0 else -math.inf
 
 
 def wanted(parent: Node, branching: Branching, least: float) -> list[Next]:
-    """Those that lead to a path probability of at least `least`."""
+    """The candidates whose path probability is at least `least`."""
     return [found for found in branching.nexts if parent.log_path + found.log_probability >= floor(least)]
 
 
 class Growth:
-    """Grows a branch by the `count` likeliest continuations of every node, `depth` deep: the likeliest ways first, no way
-    less likely than `least`, and at most `budget` new tokens.
+    """Best-first growth of a branch: the `count` most probable continuations of every node, `depth` levels deep, the
+    most probable paths first, no path below the probability `least`, and at most `budget` new tokens.
 
-    Ask for what `batch` says, hand the answer to `take`, until `done`. What was pruned stays away.
+    Repeat until `done`: ask for the paths of `batch`, pass the answer to `take`. Pruned branches are not regrown.
     """
 
     def __init__(self, tree: Tree, top: Node, count: int, depth: int, least: float = 0.0, budget: int = 1000) -> None:
         self.tree, self.top, self.count, self.least, self.budget = tree, top, count, least, budget
         self.deepest = top.depth + depth
         self.added = 0
-        self.full = False  # the budget ended it
+        self.full = False  # the budget is exhausted
         self._number = itertools.count()
         self._frontier: list[tuple[float, int, Node]] = []
         self._visit(top)
@@ -269,14 +278,15 @@ class Growth:
         return self.full or not self._frontier
 
     def batch(self, most: int = BATCH) -> tuple[Path, ...]:
-        """The paths to ask next, likeliest first: no more than the budget has room for. They are not named again."""
+        """The next paths to ask for, the most probable first, within the budget. Each is returned once."""
         room = max(1, -(-(self.budget - self.added) // max(1, self.count)))
         return tuple(heapq.heappop(self._frontier)[2].path for _ in range(min(most, room, len(self._frontier))))
 
     def take(self, branches: Branches) -> None:
+        """Add the answer to the tree, until the budget is exhausted."""
         for branching in branches.branchings:
             node = self.tree.find(branching.path)
-            if node is None:  # pruned in the meantime
+            if node is None:  # the user pruned it in the meantime
                 continue
             there = {child.id for child in node.children}
             new = sum(found.token.id not in there for found in wanted(node, branching, self.least))
@@ -288,7 +298,7 @@ class Growth:
                 self._visit(child)
 
     def _visit(self, node: Node) -> None:
-        """Into the frontier, or past it to what is known already."""
+        """Add the node to the frontier; if its children are known, add those of its descendants that aren't."""
         waiting = [node]
         while waiting:
             node = waiting.pop()

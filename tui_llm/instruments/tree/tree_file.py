@@ -1,11 +1,11 @@
-"""A tree of continuations as a JSON file. Identity is ids; what the file says of a token's bytes is checked against the
-model by who opens it for one (`instruments.tree.question.KnownQuestion`).
+"""Read and write a tree of continuations as a JSON file. Tokens are identified by id; a caller that opens the file with
+a model must check the tokens' bytes against it (`instruments.tree.question.KnownQuestion`).
 
     {"format": "tui-llm tree", "version": 1, "model": {…}, "text": {…}, "sampler": {…}, "seed": 1, "draws": 0,
      "nodes": [{"parent": 0, "id": 262, "bytes": "20746865", "log_probability": -1.2, "drawn": 0.4, "rank": 1, …}, …]}
 
-`nodes` are numbered from 1 in their order; 0 is the root, and a parent stands before its children. Logs are natural, bytes
-hexadecimal.
+`nodes` are numbered from 1 in file order; 0 is the root, and a parent precedes its children. Logarithms are natural,
+bytes hexadecimal.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ _MODEL = ("name", "step", "parameters", "layers", "heads", "width", "context", "
 
 
 def same_model(a: Weights, b: Weights) -> bool:
-    """Whether numbers of one may stand beside numbers of the other: same model, same step, wherever it is computed."""
+    """Whether the numbers of `a` and `b` are comparable: same model and training step, on any device."""
     return all(getattr(a, name) == getattr(b, name) for name in _MODEL)
 
 
 def model_words(weights: Weights) -> str:
-    """Raw text: it passes `display.visible` before any screen."""
+    """Raw text: pass it through `display.visible` before showing it."""
     return weights.name if weights.step is None else f"{weights.name} at step {weights.step:,}"
 
 
 def tree_json(tree: Tree) -> dict[str, Any]:
+    """The tree as JSON values, in the format described above."""
     numbers = {tree.root: 0}
     nodes = []
     for number, node in enumerate(tree.nodes()):
@@ -84,15 +85,15 @@ def tree_json(tree: Tree) -> dict[str, Any]:
 
 
 def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Raises `UserError` where it can't be written, `new_files.Taken` where something is there and `force` is not given; what
-    was there before then stays."""
+    """Raises `UserError` if the file can't be written, `new_files.Taken` if it exists and `force` is not set; an
+    existing file is then unchanged."""
     text = json_text(tree_json(tree))
     write_new(path, lambda part: storage.write_text(part, text), force=force, inputs=inputs)
     tree.changed = False
 
 
 def load(path: Path) -> Tree:
-    """Raises `UserError` with one line where there is no such file, or it holds no whole tree."""
+    """Raises a one-line `UserError` if there is no such file, or its content is no complete tree."""
     value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
@@ -107,7 +108,7 @@ def load(path: Path) -> Tree:
         raise UserError(f"{path} holds no whole tree: {why}; it may be damaged or cut short") from error
 
 
-# ── reading, with nothing trusted ────────────────────────────────────────────────────────────────────────────────────
+# ── reading untrusted input ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _tree(value: dict[str, Any]) -> Tree:

@@ -1,4 +1,4 @@
-"""One text in several vocabularies, and in words alone."""
+"""Tokenize one text with several vocabularies, and check which of its words a word vocabulary would lack."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from tui_llm.llm.tokens.tokenizer import Tokenizer, WordTokenizer
 from tui_llm.session.desk import Desk
 from tui_llm.session.tokenization import tokenization
 
-SHOWN = 300  # tokens of each vocabulary that go to the screen
-READ = 5_000_000  # characters of a training text whose words are counted
+SHOWN = 300  # tokens of each vocabulary in the answer
+READ = 5_000_000  # characters of the training text that are scanned for words
 FALLBACK = "python-reference"
 
 
 def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
+    """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
     request, own = question.request, desk.tokenizer
     ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
     text = request.prompt + own.decode(request.continuation)
@@ -32,7 +33,7 @@ def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], b
 def compare(
     text: str, own: Tokenizer, own_ids: list[int], model: str, remembered: dict[str, Any], overtaken: Callable[[], bool]
 ) -> Vocabularies:
-    """`own_ids` are the text's in the model's vocabulary; `remembered` keeps the words of its training text."""
+    """`own_ids` are the text's ids in the model's vocabulary; `remembered` caches the words of its training text."""
     text = tokens_text.clean(text)
     sides = [_side(WordTokenizer(), text), *(_side(catalog.load_named(name), text) for name in ("char", "byte"))]
     sides.append(_side(own, text, own_ids))
@@ -78,7 +79,7 @@ def _coverage(text: str, model: str, remembered: dict[str, Any], overtaken: Call
 
 
 def _training_words(model: str, overtaken: Callable[[], bool]) -> tuple[str, bool, frozenset[str], str]:
-    """(which text, whether the model learned from it, its words, why there are none)."""
+    """(name of the text, whether the model was trained on it, its words, why there are none)."""
     places, trained = _corpus(model), True
     if places is None or not all(map(corpora.at_hand, places)):
         places, trained = [FALLBACK], False
@@ -96,7 +97,7 @@ def _training_words(model: str, overtaken: Callable[[], bool]) -> tuple[str, boo
 
 
 def _corpus(model: str) -> list[str] | None:
-    """What a run learned from; None where that isn't known here."""
+    """The corpus that a run was trained on; None if unknown."""
     name = model.removeprefix(paths.RUN)
     if not name or "/" in name or name in (".", ".."):
         return None
@@ -111,7 +112,7 @@ def _corpus(model: str) -> list[str] | None:
 
 
 def _words(places: list[str], overtaken: Callable[[], bool]) -> tuple[frozenset[str], bool]:
-    """The different words of the texts, and whether that was all of them."""
+    """The distinct words of the texts, and whether the texts were read to the end."""
     words: set[str] = set()
     read = 0
     for block in _blocks(places):

@@ -15,11 +15,12 @@ class VocabulariesQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One vocabulary. `tokens` holds the first ones of very many. `problem` says why there are none."""
+    """One vocabulary. `tokens` holds the first ones if there are very many. If there are none, `problem` is the
+    reason."""
 
     name: str
     own: bool  # the open model's
-    size: int | None  # tokens that it has; None where it is open-ended
+    size: int | None  # number of tokens; None if unbounded
     count: int
     characters_per_token: float
     bytes_per_token: float
@@ -29,9 +30,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class WordCoverage:
-    """What a vocabulary of whole words could not represent: those of the text's words that are not in `source`, which
-    has `size` different words. `trained`: the open model learned from that very text. `missing` is in order of
-    appearance, each once; `missing_count` counts each time, of `count` words."""
+    """What a vocabulary of whole words could not represent: the text's words that do not occur in `source`, which has
+    `size` distinct words.
+
+    trained: the open model was trained on `source`.
+    missing: the missing words in order of appearance, each once; missing_count: with repetitions, of `count` words.
+    """
 
     source: str
     trained: bool

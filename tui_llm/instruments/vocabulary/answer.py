@@ -1,4 +1,4 @@
-"""Any stretch of the vocabulary under an order, and searching in it."""
+"""Any range of rows of the sorted vocabulary, and search in it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _KEY = "vocabulary"
 
 @dataclass
 class _Known:
-    """What is the same for every prediction of a model: its tokens, and their orders. `of` and `places` (id → place by
-    probability) are the last prediction's."""
+    """Cached per model: its tokens and the sort orders that do not depend on a prediction. `of` and `places` (id →
+    index by probability) belong to the last prediction."""
 
     bytes: list[bytes]
     texts: list[str]
@@ -34,7 +34,7 @@ class _Known:
 def answer(
     desk: Desk, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
 ) -> VocabularyPage | Found:
-    """Raises `UserError` where nothing is predicted, there is no such order, or nothing to look for."""
+    """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
     if question.order not in ORDERS:
         raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
     known = _known(desk)
@@ -63,7 +63,7 @@ def _known(desk: Desk) -> _Known:
 
 
 def _ids(known: _Known, processed: Processed, order: str) -> Tensor:
-    """(V,) int64: ids in that order."""
+    """(V,) int64: all ids in that order."""
     if order == "probability":
         return processed.order
     if order not in known.orders:
@@ -87,7 +87,7 @@ def _rows(known: _Known, processed: Processed, ids: Tensor) -> tuple[Candidate, 
 
 
 def _matching(known: _Known, find: str) -> Tensor:
-    """bool (V,), by id."""
+    """bool (V,), indexed by id: which tokens match."""
     size = len(known.bytes)
     hits = torch.zeros(size, dtype=torch.bool)
     if not find:
@@ -107,7 +107,7 @@ def _matching(known: _Known, find: str) -> Tensor:
 
 
 def _typed_id(text: str) -> list[int]:
-    """The id that `text` is; none where it is no number, or one that no vocabulary reaches."""
+    """The id that `text` spells, as a list; empty if it is no number or too long for one."""
     return [int(text)] if text.isascii() and text.isdigit() and len(text) < 20 else []
 
 

@@ -1,4 +1,4 @@
-"""The whole vocabulary as one long table: any stretch of its rows under an order, and the next row that matches a search."""
+"""The whole vocabulary as one table: any range of its rows in a sort order, and the next row that matches a search."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SEARCH = "text within a token; =text for exactly this token; #262 for an id; a n
 
 @dataclass(frozen=True, slots=True)
 class VocabularyQuestion(Question):
-    """The rows at places start…stop − 1 (from 0) of the vocabulary in an order of `ORDERS`; with `find`, of the tokens
-    that match it (see `SEARCH`)."""
+    """The rows start…stop − 1 (from 0) of the vocabulary in an order of `ORDERS`; with `find`, of the matching tokens
+    only (see `SEARCH`)."""
 
     order: str = "probability"
     start: int = 0
@@ -30,7 +30,7 @@ class VocabularyQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyPage:
-    """`count` rows there are in all; rows[0] is at place `start`."""
+    """`count` is the total number of rows; rows[0] has index `start`."""
 
     question: VocabularyQuestion
     weights: Weights
@@ -41,7 +41,7 @@ class VocabularyPage:
 
 @dataclass(frozen=True, slots=True)
 class FindQuestion(Question):
-    """The first row after place `after` whose token matches `find`, going on from the top behind the last row."""
+    """The first row after index `after` whose token matches `find`, wrapping around at the end."""
 
     order: str = "probability"
     find: str = ""
@@ -50,7 +50,7 @@ class FindQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The match at `place` (None: nothing matches), the `number`th (from 1) of `matches` from the top."""
+    """The match at index `place` (None: no match), the `number`th (from 1) of `matches` from the top."""
 
     question: FindQuestion
     matches: int

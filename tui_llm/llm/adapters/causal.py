@@ -1,8 +1,8 @@
-"""A causal language model of the `transformers` library as a predictor.
+"""A causal language model of the `transformers` library as a Predictor.
 
-What can be had of it is measured when it is opened, not guessed from its name: whether its logits are its head's product
-with its last hidden state (or that, scaled or capped), and whether its cache may be cut back. Where not, logits are kept
-instead of hidden states, or the text is fed again: slower, the same numbers.
+What a model supports is tested when it is opened, not inferred from its name: whether its logits are its output head
+applied to the last hidden state (possibly scaled or soft-capped), and whether its KV cache can be cropped. If not,
+logits are stored instead of hidden states, or the text is fed again: slower, with the same results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.adapters.description import context_of
 from tui_llm.llm.model import device
 
-_PROBE = 8  # tokens that the model is tried with
+_PROBE = 8  # number of tokens for the tests
 
 Cap = Callable[[Tensor], Tensor]
 
@@ -26,7 +26,9 @@ Cap = Callable[[Tensor], Tensor]
 class CausalPredictor:
     """Implements `predictor.Predictor` for a model of `transformers.AutoModelForCausalLM`.
 
-    Raises `UserError` where it is not causal: where a token's prediction depends on the tokens after it."""
+    Raises `UserError` if the model is not causal, that is, if a prediction depends on later tokens, or if its logits
+    contain NaN or nothing finite.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
@@ -44,7 +46,7 @@ class CausalPredictor:
         self.kept = 0
         self._try(config)
 
-    # ── what it can do ──
+    # ── tests of what the model supports ──
 
     @torch.inference_mode()
     def _try(self, config: Any) -> None:
@@ -75,7 +77,7 @@ class CausalPredictor:
         self._cache, self._ids = None, []
 
     def _may_cut(self, ids: list[int], wanted: Tensor, half: int) -> bool:
-        """Whether what is read after a cut in the cache is as if nothing had been cut."""
+        """Whether running tokens after cropping the cache gives the same logits as without cropping."""
         self._cached = True
         whole, rows = self.vocabulary, len(ids)
         first = self.head(self.run(ids), whole)
@@ -96,13 +98,13 @@ class CausalPredictor:
         return torch.tensor([list(ids)], device=self.model.device)
 
     def _logits(self, ids: Sequence[int], cache: Any = None) -> Tensor:
-        """(T, V), from the whole model."""
+        """Logits (T, V), from the whole model."""
         made = self.model(input_ids=self._tensor(ids), **_cache_words(self.model, cache))
         logits: Tensor = made.logits[0].float()
         return logits
 
     def _hidden(self, ids: Sequence[int], cache: Any) -> Tensor:
-        """(T, C), from the model without its head."""
+        """Hidden states (T, C), from the model without its output head."""
         made = self.model.base_model(input_ids=self._tensor(ids), **_cache_words(self.model.base_model, cache))
         hidden: Tensor = made.last_hidden_state[0]
         return hidden
@@ -114,7 +116,7 @@ class CausalPredictor:
         pass_over = self._logits if self._head is None else self._hidden
         with device.threads(self.parameters * len(ids)):
             fed = list(ids) if self._cache is not None else [*self._ids, *ids]
-            cache, self._cache = self._cache, None  # a pass that fails leaves half of its layers in the cache
+            cache, self._cache = self._cache, None  # a failed pass leaves the cache half updated
             if cache is None and self._cached:
                 cache = _new_cache()
             made = pass_over(fed, cache)[-len(ids) :]
@@ -147,7 +149,7 @@ class CausalPredictor:
 
 
 def _cache_words(model: Any, cache: Any) -> dict[str, Any]:
-    """How `model` is told to use `cache`: newer versions of the library call it `cache`."""
+    """The keyword arguments that pass `cache` to `model`: newer versions of transformers name it `cache`."""
     if cache is None:
         return {"use_cache": False}
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -157,12 +159,14 @@ def _cache_words(model: Any, cache: Any) -> dict[str, Any]:
 def _new_cache() -> Any:
     from transformers import DynamicCache
 
-    # Without the config: every layer keeps all it has read, a sliding window's too, so that a cut leaves enough.
+    # Without a config every layer stores all tokens, also those with sliding-window attention, so that cropping is
+    # possible.
     return DynamicCache()
 
 
 def _caps(config: Any) -> list[Cap]:
-    """What models do to the head's product: nothing, a soft cap (Gemma 2), a factor (Cohere) or a divisor (Granite)."""
+    """What models apply to the head's output: nothing, a soft cap (Gemma 2), a factor (Cohere) or a divisor
+    (Granite)."""
 
     def number(name: str) -> float | None:
         value = getattr(config, name, None)
@@ -182,13 +186,13 @@ def _same(made: Tensor, wanted: Tensor, loose: float) -> bool:
     made, wanted = made.cpu(), wanted.cpu()
     if made.shape != wanted.shape:
         return False
-    # Of the logits' own size: a random model's are small, a trained one's large.
+    # Tolerance relative to the largest logit: those of a random model are small.
     scale = float(wanted[wanted.isfinite()].abs().amax()) if bool(wanted.isfinite().any()) else 0.0
     return bool(torch.allclose(made, wanted, rtol=0, atol=loose * max(scale, 1e-6), equal_nan=True))
 
 
 def _or_none(make: Callable[[], Any]) -> Any:
-    """What `make` gives; None where the model can't do it, for whatever reason: it is only tried."""
+    """The result of `make`, or None if it raises anything: the caller only tests whether it works."""
     try:
         return make()
     except Exception:

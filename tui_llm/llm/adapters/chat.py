@@ -1,7 +1,7 @@
-"""Chat templates: a message as the model was taught to see one. Applied only when asked.
+"""Chat templates: format a message as in the model's fine-tuning data. Applied only on request.
 
-A template is a Jinja program from the model's folder. It runs in Jinja's sandbox, as transformers runs it, and sees nothing
-but the message and the names of the special tokens.
+A template is a Jinja program from the model's folder. It is run in Jinja's sandbox, as transformers does, with access
+to the message and the names of the special tokens only.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 _LONGEST = 200_000  # characters of a template
-_MOST_STEPS = 500_000  # lines of a template that are run for a message; a usual one takes some tens
+_MOST_STEPS = 500_000  # executed template lines per message; typically some tens
 
 
 class ChatTemplate:
-    """`special` are the texts of the tokens that a template may name: bos_token, eos_token …"""
+    """`special` maps the names that a template may use (bos_token, eos_token …) to the tokens' text."""
 
     def __init__(self, template: str, special: dict[str, str], where: str) -> None:
         self._template, self._special, self._where = template, special, where
 
     def parts(self, message: str) -> tuple[str, str, str]:
-        """What is fed for a user's `message`: (before it, the message as the template writes it, after it), up to where the
-        model's answer begins. Together they are what `apply_chat_template(add_generation_prompt=True)` gives; a template
-        that writes the message changed or not at all gives it all as the message. Raises `UserError`."""
+        """Split what is fed for a user's `message` into (text before it, the message as the template writes it, text
+        after it, up to where the answer begins). Their concatenation equals
+        `apply_chat_template(add_generation_prompt=True)`. If the template changes or omits the message, everything is
+        in the second part. Raises `UserError`."""
         whole = self._rendered(message)
-        # Where the message stands is seen from another one: what the two have in common is the template's.
+        # Render a marker instead of the message: what both results have in common at the start and the end is the
+        # template's.
         mark = "\ue000tui\ue001"
         before, found, after = self._rendered(mark).partition(mark)
         if found and whole.startswith(before) and whole.endswith(after) and len(whole) >= len(before) + len(after):
@@ -41,13 +43,13 @@ class ChatTemplate:
         return "", whole, ""
 
     def encode(self, message: str, tokenizer: Tokenizer, allow_special: bool) -> list[int]:
-        """The ids of what is fed. The template's special tokens are special; those typed in the message are text, unless
+        """The ids to feed. The template's special tokens are special; those typed in the message are plain text unless
         `allow_special`."""
         before, own, after = self.parts(message)
         typed = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
         if allow_special or not any(text in message for text in typed):
             return tokenizer.encode(before + own + after, allow_special=True)
-        # The message by itself, so that nothing in it is taken for the template's.
+        # Encode the message separately, so that no part of it becomes a special token.
         ids = tokenizer.encode(before, allow_special=True) if before else []
         ids += (tokenizer.encode_after if before else tokenizer.encode)(own, allow_special=False)
         return ids + (tokenizer.encode_after(after, allow_special=True) if after else [])
@@ -67,14 +69,14 @@ class ChatTemplate:
                 )
             rendered = made[0][0] if isinstance(made, tuple) else made
             return str(rendered)
-        except Exception as error:  # a template can fail in any way that a program can
+        except Exception as error:  # a template can raise anything
             line = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"the chat template of {self._where} fails: {line}; J feeds the plain text") from error
 
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Ends a template that takes too many steps: Jinja's sandbox bounds a loop, not loops inside each other."""
+    """Abort a template that runs too many steps. Jinja's sandbox limits single loops, but not nested ones."""
     steps = 0
 
     def inside(frame: FrameType, event: str, value: Any) -> Any:
@@ -96,7 +98,8 @@ def _bounded() -> Iterator[None]:
 
 
 def template_of(folder: Path, name: str) -> ChatTemplate | None:
-    """The chat template in a model folder: `chat_template.jinja`, else in `tokenizer_config.json`. None where it has none."""
+    """The chat template of a model folder: `chat_template.jinja`, else from `tokenizer_config.json`; None if it has
+    none."""
     config = settings_of(folder / "tokenizer_config.json")
     text: Any = None
     path = folder / "chat_template.jinja"
@@ -104,14 +107,14 @@ def template_of(folder: Path, name: str) -> ChatTemplate | None:
         text = read_foreign_text(path, SETTINGS)
     if text is None:
         text = config.get("chat_template")
-    if isinstance(text, list):  # several, by name
+    if isinstance(text, list):  # several named templates
         named = {str(one.get("name")): one.get("template") for one in text if isinstance(one, dict)}
         text = named.get("default")
     return made(text, config, name)
 
 
 def made(text: Any, config: dict[str, Any], name: str) -> ChatTemplate | None:
-    """A template from its text and a tokenizer's config. None where there is no text."""
+    """A template from its text and a tokenizer's config; None if there is no text, or it is too long."""
     if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
         return None
     special = {}
@@ -122,14 +125,14 @@ def made(text: Any, config: dict[str, Any], name: str) -> ChatTemplate | None:
 
 
 def written_token(value: Any) -> str | None:
-    """A special token's text: a string, or an object with its content."""
+    """A special token's text, from a string or an object with `content`."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) and value else None
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """A JSON object of settings; empty where there is no such file. Raises `UserError` where it is damaged."""
+    """A JSON object of settings; empty if there is no such file. Raises `UserError` if it is damaged."""
     if not path.exists():
         return {}
     raw = read_json(path)

@@ -1,8 +1,9 @@
-"""What is asked of a folder before transformers reads it: are its files what they should be, and does its config promise no
-larger a model than its weights make?
+"""Validate a model folder before transformers reads it: are the files valid, and does the config match the size of the
+weights?
 
-The library believes a config: a few bytes that say a million layers, or a width of a million, would cost all memory before it
-looks at the weights. So the model is made first without any numbers (on torch's meta device), counted while it is being made.
+transformers trusts a config: one that claims a million layers, or a width of a million, would exhaust the memory before
+the weights are read. So the model is first built on torch's meta device, without data, and its size is counted
+meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tui_llm.llm.model.tensor_shapes import BITS, read_header
 from tui_llm.llm.tokens.vocab_json import MOST_IDS, read_vocab
 
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
-# What the library looks for in a folder by itself, and the most bytes of it.
+# Files that transformers looks for in a folder, and their maximum size in bytes.
 _JSON = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json",
     "processor_config.json", "preprocessor_config.json", "chat_template.json", "tekken.json", _INDEX,
@@ -35,8 +36,8 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the weights' headers say: how many tensors, numbers and bytes there are; `most` is how many numbers a model of
-    these can have at the most, where quantised ones stand several in one."""
+    """What the headers of the weight files say: the number of tensors, of elements and of bytes. `most` is the maximum
+    number of weights: quantized formats pack several into one element."""
 
     tensors: int
     numbers: int
@@ -45,7 +46,7 @@ class Stored:
 
 
 def check_files(folder: Path) -> None:
-    """Raises `UserError` where a file that the library would open is no regular one, too large, or damaged JSON."""
+    """Raises `UserError` if a file that transformers would open is no regular file, too large, or damaged JSON."""
     for name in _JSON:
         if (folder / name).is_symlink() or (folder / name).exists():
             read_json(folder / name, TOKENIZER if name == "tekken.json" else SETTINGS)
@@ -57,8 +58,8 @@ def check_files(folder: Path) -> None:
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raises `UserError` where ids of a vocabulary that the library would make are absurd: it has a place for each, and for
-    each hole."""
+    """Raises `UserError` if ids of a vocabulary are out of range: transformers allocates an entry for each id, gaps
+    included."""
     if (folder / "vocab.json").is_file():
         read_vocab(folder / "vocab.json")
     for name in ("added_tokens.json", "tokenizer_config.json"):
@@ -82,7 +83,7 @@ def _number(text: str) -> int | None:
 
 
 def stored(folder: Path, quantised: bool) -> Stored:
-    """What the folder's weights hold. Raises `UserError` where they are not safetensors, or are damaged."""
+    """The sizes of the folder's weights. Raises `UserError` if they are not safetensors, or are damaged."""
     headers = [tensor for file in _weight_files(folder) for tensor in read_header(file).values()]
     numbers = sum(tensor.numbers for tensor in headers)
     bits = sum(tensor.numbers * BITS[tensor.dtype] for tensor in headers)
@@ -90,7 +91,7 @@ def stored(folder: Path, quantised: bool) -> Stored:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that the library would take weights from."""
+    """The files that transformers would load weights from."""
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     if not (folder / _INDEX).is_file():
@@ -109,12 +110,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 class _TooLarge(Exception):
-    """The config promises more than the weights make."""
+    """The config describes a larger model than the weights can fill."""
 
 
 def check_config(library: Any, config: Any, weights: Stored, where: Path) -> int:
-    """Raises `UserError` where the model that `config` describes is larger than its weights make it. Returns the bytes of what a
-    model sets aside beside its weights: masks, tables of positions."""
+    """Raises `UserError` if `config` describes a larger model than the weights can fill. Returns the bytes of the
+    model's buffers: masks, position tables."""
     try:
         with torch.device("meta"), _counted(weights) as count:
             library.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -126,11 +127,11 @@ def check_config(library: Any, config: Any, weights: Stored, where: Path) -> int
     except (NotImplementedError, RuntimeError) as error:
         if "meta" not in str(error):
             raise
-        return 0  # something in it can't be made without numbers: the library itself judges it
+        return 0  # not supported on the meta device: transformers itself reports problems
 
 
 class _Count:
-    """Of a model that is being made."""
+    """Counts the parts of a model while it is built."""
 
     def __init__(self, weights: Stored) -> None:
         self.weights = weights
@@ -144,7 +145,7 @@ class _Count:
     def parameter(self, _: Any, __: str, made: Any) -> None:
         if made is None:
             return
-        # A tied matrix is counted twice, and what is stored as one may be several.
+        # A tied weight is counted twice, and one stored tensor may fill several parameters.
         self.parameters, self.numbers = self.parameters + 1, self.numbers + made.numel()
         if self.parameters > 8 * self.weights.tensors + 200:
             raise _TooLarge(f"over {self.parameters:,} parameters, for {self.weights.tensors:,} tensors")

@@ -1,4 +1,4 @@
-"""What can be said of a model that is not GPT-2's layout without opening it, and without torch and transformers."""
+"""Facts about a model that is not in GPT-2's layout, without opening it and without torch and transformers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tui_llm.llm.model.model_config import GGUF
 from tui_llm.llm.model.tensor_shapes import read_shapes
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
-CONTEXT_UNKNOWN = 2048  # tokens: where a model names no limit of its own
+CONTEXT_UNKNOWN = 2048  # tokens: if the config has no limit
 
 
 class _Settings:
-    """A config's JSON, its text model's part where it has several."""
+    """A config as attributes; those of its `text_config` take precedence."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         inner = raw.get("text_config")
@@ -24,8 +24,8 @@ class _Settings:
 
 
 def described(path: Path) -> tuple[int | None, int | None, int | None]:
-    """(parameters, context, vocabulary) of a folder or GGUF file, None for what can't be told. Raises `UserError` where it
-    can't be opened."""
+    """(parameters, context, vocabulary) of a folder or GGUF file, each None if unknown. Raises `UserError` if it can't
+    be opened."""
     if path.suffix == GGUF:
         return None, None, None
     raw = read_json(path / "config.json")
@@ -35,7 +35,7 @@ def described(path: Path) -> tuple[int | None, int | None, int | None]:
 
 
 def _parameters(folder: Path) -> int | None:
-    """How many numbers its safetensors hold, from their headers. Raises `UserError` where there are none."""
+    """The number of elements in its safetensors, from their headers. Raises `UserError` if there are none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} has no model.safetensors")
@@ -43,7 +43,7 @@ def _parameters(folder: Path) -> int | None:
 
 
 def context_of(config: Any) -> int:
-    """The context that a config names, or a usual one."""
+    """The context length in the config, or a default."""
     for name in _CONTEXT_NAMES:
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:

@@ -1,4 +1,4 @@
-"""Opens a folder or GGUF file of any causal language model through transformers: safely, or not at all."""
+"""Open a folder or GGUF file of any causal language model through transformers, without running its code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ EXTRA = "pip install 'tui-llm[transformers]'"
 def open_foreign(
     path: Path, name: str, place: torch.device
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
-    """The model, its vocabulary and its chat template. Raises `UserError` where the extra is missing or it can't be opened."""
+    """The model, its vocabulary and its chat template. Raises `UserError` if the extra is missing or the model can't be
+    opened."""
     library = _transformers(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the library makes of a file that is not quite right
+        warnings.simplefilter("ignore")  # transformers warns about unusual files
         return _open(library, path, name, place)
 
 
@@ -43,7 +44,7 @@ def _open(
 
 
 def _transformers(name: str) -> Any:
-    # Set before the library looks at it: nothing is ever asked of a network from here.
+    # Has to be set before transformers is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         import transformers
@@ -55,7 +56,7 @@ def _transformers(name: str) -> Any:
 
 
 def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
-    """The folder's config.json, where it is one that the library itself can open, from safetensors."""
+    """The folder's config.json, after checking that transformers supports the model and that it has safetensors."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
@@ -93,8 +94,8 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
     except ImportError as error:
         missing = "the gguf library" if "gguf" in str(error).lower() else _line(error)
         raise UserError(f"{path} needs {missing}: {EXTRA}") from error
-    except Exception as error:  # damaged files come as any kind of exception
-        if "ignore_mismatched_sizes" in str(error):  # its own line points to a report that nobody sees
+    except Exception as error:  # damaged files raise all kinds of exceptions
+        if "ignore_mismatched_sizes" in str(error):  # its message refers to a report that is not shown
             raise UserError(
                 f"{path}: its weights are of other sizes than config.json says; they are of different models"
             ) from error
@@ -106,7 +107,7 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
 
 
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
-    """The model and the names of weights that it lacks."""
+    """The model, and the names of missing weights."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
     weights = checks.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
     more = checks.check_config(library, config, weights, path / "config.json")
@@ -115,7 +116,7 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
-        attn_implementation=attention,  # said, so that a config can't name a kernel to be fetched
+        attn_implementation=attention,  # explicit, so that a config can't request a kernel to be downloaded
         dtype=_precision(path, weights, more, place),
         output_loading_info=True,
     )
@@ -123,22 +124,21 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
 
 
 def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
-    """As `_from_folder`, in float32: quantised weights are worth what they say. Not by `from_pretrained`, which wants
-    another package for it."""
+    """As `_from_folder`, with quantized weights dequantized to float32. Does not call `from_pretrained`, which would
+    need another package."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
     from tui_llm.llm.adapters.gguf_header import read_gguf
 
     header = read_gguf(path)
-    reader.tqdm = lambda tensors, **words: tensors  # its progress bar would be written over the screen
+    reader.tqdm = lambda tensors, **words: tensors  # suppress its progress bar, which would garble the screen
     config = library.AutoConfig.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
     )
     stored = checks.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
     more = checks.check_config(library, config, stored, path)
-    memory.check(
-        8 * header.numbers + more, memory.free_bytes(), f"opening {path}"
-    )  # the file's numbers, and the model's
+    # 4 bytes for each element, in the file's tensors and in the model's.
+    memory.check(8 * header.numbers + more, memory.free_bytes(), f"opening {path}")
     model = library.AutoModelForCausalLM.from_config(
         config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
     )
@@ -153,7 +153,7 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
 
 def _placed(model: Any, path: Path, place: torch.device) -> Any:
     if getattr(model.config.get_text_config(decoder=True), "attn_logit_softcapping", None):
-        model.set_attn_implementation("eager")  # torch's fused attention knows no soft cap (Gemma 2)
+        model.set_attn_implementation("eager")  # SDPA has no soft cap (Gemma 2)
     try:
         return model.to(place).eval().requires_grad_(False)
     except RuntimeError as error:
@@ -161,8 +161,8 @@ def _placed(model: Any, path: Path, place: torch.device) -> Any:
 
 
 def _precision(path: Path, weights: checks.Stored, more: int, place: torch.device) -> torch.dtype | str:
-    """float32, so that the numbers are those of the weights; as stored where that would fill the memory. Raises `UserError`
-    where that is too much as well."""
+    """float32 for exact results, or the stored dtype if float32 would fill the memory. Raises `UserError` if both are
+    too large."""
     free = device.free_bytes(place)
     if free is None or 4 * weights.numbers + more <= 0.8 * free:
         return torch.float32
@@ -183,7 +183,8 @@ def _vocabulary(
         return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
     checks.check_vocabulary(where)
     try:
-        # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers makes it one of its library's.
+        # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers converts it to
+        # `tokenizers`.
         made = library.AutoTokenizer.from_pretrained(
             str(where), **how, trust_remote_code=False, local_files_only=True, use_fast=True
         )
@@ -212,7 +213,7 @@ def _gguf_template(path: Path) -> str | None:
 
 
 def _ends(model: Any) -> list[int]:
-    """The ids that end a text, as the model's own settings say."""
+    """The end-of-text ids from the generation config and the config."""
     ends: list[int] = []
     for settings in (getattr(model, "generation_config", None), model.config):
         value = getattr(settings, "eos_token_id", None)

@@ -1,7 +1,9 @@
-"""What a GGUF file says of itself, checked against its length before the library reads it: that one trusts every count.
+"""Parse the header of a GGUF file and check it against the file's length before the `gguf` library, which trusts every
+count, reads it.
 
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, number of tensors, number of key-value pairs; the
-pairs; the tensors' names, shapes, types and offsets; from the next multiple of the alignment on, their data.)
+Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, number of tensors, number of
+key-value pairs; the pairs; the tensors' names, shapes, types and offsets; and from the next multiple of the alignment,
+their data.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ from tui_llm.common.foreign_files import open_foreign
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_MOST_ELEMENTS = 3_000_000  # in all arrays together: the library makes two objects of each (Gemma's has 1.3 million)
+_MOST_ELEMENTS = 3_000_000  # in all arrays: the library creates two objects per element (Gemma's file has 1.3 million)
 _MOST_NUMBERS = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
 class GgufInfo:
-    """`tensors` is how many there are, `numbers` how many weights they hold together; `settings` the pairs, without arrays."""
+    """What the header of a GGUF file says.
+
+    settings: the key-value pairs, without arrays.
+    tensors: number of tensors; numbers: number of weights in all of them.
+    """
 
     settings: dict[str, Any]
     tensors: int
@@ -32,7 +38,7 @@ class GgufInfo:
 
 
 def read_gguf(path: Path) -> GgufInfo:
-    """Raises `UserError` where it is no GGUF file, or what its header says is not there."""
+    """Parse the header. Raises `UserError` if it is no GGUF file, or the header does not match the file."""
     with open_foreign(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -43,7 +49,7 @@ def read_gguf(path: Path) -> GgufInfo:
 
 
 class _Reader:
-    """Raises ValueError where the file doesn't hold what it promises."""
+    """Raises ValueError if the header does not match the file."""
 
     def __init__(self, file: BufferedReader, size: int) -> None:
         self.file, self.size, self.elements = file, size, 0
@@ -54,7 +60,7 @@ class _Reader:
         version, tensors, pairs = self._number("<I"), self._number("<Q"), self._number("<Q")
         if version not in (2, 3):
             raise ValueError(f"its version is {version}; 2 and 3 are known")
-        self._there(tensors * 24 + pairs * 13, "pairs and tensors")  # what the smallest take
+        self._there(tensors * 24 + pairs * 13, "pairs and tensors")  # minimum size of each
         settings: dict[str, Any] = {}
         for _ in range(pairs):
             key = self._string()
@@ -72,7 +78,7 @@ class _Reader:
         return GgufInfo(settings, tensors, sum(numbers for numbers, _, _ in infos.values()))
 
     def _placed(self, infos: dict[str, tuple[int, int, int]], start: int) -> None:
-        """Whether all tensors (numbers, offset, bytes) lie in the file, none over another."""
+        """Check that all tensors (numbers, offset, bytes) are inside the file and don't overlap."""
         at = 0
         for offset, length in sorted((offset, length) for _, offset, length in infos.values()):
             if offset < at:

@@ -1,7 +1,7 @@
-"""`tokenizer.json` as a vocabulary: the `tokenizers` library cuts the text, this says which bytes each token is.
+"""`tokenizer.json` as a Tokenizer: the `tokenizers` library encodes; this module adds the bytes of each token.
 
-Two ways of writing bytes are known: GPT-2's byte alphabet (a space is `Ġ`) and SentencePiece's (a space is `▁`, a byte that
-is in no piece is `<0xE2>`). Which one it is, the file's own decoder says.
+Two notations for bytes are supported: GPT-2's byte alphabet (a space is `Ġ`) and SentencePiece's (a space is `▁`, a
+byte outside of any piece is `<0xE2>`). The file's decoder says which one it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class JsonTokenizer(Tokenizer):
-    """`text` is a `tokenizer.json`'s. `rows`: the ids that the model knows; what the vocabulary has beyond them is left out.
-    `begin` is the token that can stand in front of a text, `ends` those that end one: ids, or their text."""
+    """A tokenizer of the `tokenizers` library.
+
+    text: the content of a `tokenizer.json`.
+    rows: number of ids that the model knows; ids beyond are left out.
+    begin: the token that can precede a text (BOS); ends: those that end one (EOS). Ids, or the tokens' text.
+
+    Raises `UserError` if the file is invalid.
+    """
 
     def __init__(
         self,
@@ -37,7 +43,7 @@ class JsonTokenizer(Tokenizer):
         ends: Collection[str | int] = (),
     ) -> None:
         library, raw = _library(), _parsed(text, where)
-        _check_ids(raw, where, rows)  # before the library or a table here sets anything aside for them
+        _check_ids(raw, where, rows)  # before anything is allocated per id
         try:
             self._whole = library.Tokenizer.from_str(text)
             self._after = library.Tokenizer.from_str(json.dumps(_without_front(raw)))
@@ -51,7 +57,7 @@ class JsonTokenizer(Tokenizer):
             bare = self._whole.encode("a", add_special_tokens=False).ids
         except UserError:
             raise
-        except BaseException as error:  # the library raises plain Exception on what it can't read, or panics
+        except BaseException as error:  # the library raises plain Exception on invalid input, or panics
             if not is_failure(error):
                 raise
             raise UserError(f"{where} can't be read ({_line(error)}); get it again") from error
@@ -82,7 +88,7 @@ class JsonTokenizer(Tokenizer):
         cutter.encode_special_tokens = not allow_special
         try:
             ids: list[int] = cutter.encode(clean(text), add_special_tokens=False).ids
-        except Exception as error:  # text that the vocabulary has no token for, and no token for the unknown
+        except Exception as error:  # no token for the text, and no unknown token
             raise UserError(f"the vocabulary of {self.name} can't encode this text: {_line(error)}") from error
         if ids and max(ids) >= self.size:
             unknown = next(id for id in ids if id >= self.size)
@@ -112,7 +118,7 @@ class JsonTokenizer(Tokenizer):
 
 def load_json(folder: Path, name: str, rows: int | None = None, begin: str | int | None = None,
               ends: Collection[str | int] = ()) -> JsonTokenizer:  # fmt: skip
-    """The vocabulary in a folder's `tokenizer.json`. Raises `UserError` where it is damaged or the library is missing."""
+    """The vocabulary in a folder's `tokenizer.json`. Raises `UserError` if it is damaged or the library is missing."""
     path = folder / FILE
     text = read_foreign_text(path, TOKENIZER)
     return JsonTokenizer(name, text, path, rows, begin, ends)
@@ -127,7 +133,7 @@ def _library() -> Any:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether the `tokenizers` library failed: a panic of its Rust code is no Exception, but nothing else either."""
+    """Whether it is a failure of the `tokenizers` library. A panic in its Rust code is no subclass of Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -143,7 +149,7 @@ def _parsed(text: str, where: Path) -> dict[str, Any]:
 
 
 def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
-    """Raises `UserError` where an id is no integer, stands for two tokens, or is beyond the model's `rows`."""
+    """Raises `UserError` if an id is no integer, is used twice, or is beyond the model's `rows`."""
     vocab, added = raw["model"].get("vocab"), raw.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise UserError(f"{where} is not a vocabulary: its added_tokens are no list of tokens")
@@ -165,7 +171,7 @@ def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
 
 
 def _parts(step: Any) -> list[dict[str, Any]]:
-    """A normalizer, pre-tokenizer or decoder, and where it is a sequence its parts."""
+    """A normalizer, pre-tokenizer or decoder as a list; a sequence is flattened."""
     if not isinstance(step, dict):
         return []
     inner = step.get("normalizers") or step.get("pretokenizers") or step.get("decoders")
@@ -175,7 +181,7 @@ def _parts(step: Any) -> list[dict[str, Any]]:
 
 
 def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
-    """The same vocabulary, but for the space that it puts in front of a text."""
+    """The same tokenizer without the space that it prepends to a text."""
     changed = copy.deepcopy({key: value for key, value in raw.items() if key != "model"})
     changed["model"] = raw["model"]
     normalizers = _parts(changed.get("normalizer"))
@@ -194,7 +200,7 @@ def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _token_bytes(raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict[str, Any]]) -> list[bytes | None]:
-    """Each id's bytes; None for a gap. Added tokens are the text that they are written as."""
+    """Each id's bytes; None for a gap. The bytes of added tokens are their text."""
     decoders = _parts(raw.get("decoder"))
     kinds = {part.get("type") for part in decoders}
     before = {part.get("type") for part in _parts(raw.get("pre_tokenizer"))}

@@ -1,10 +1,11 @@
-"""The entropy of a corpus's bigrams: what a model that sees one token back could reach, and one that sees more must beat.
+"""The conditional entropy of a corpus's bigrams: a lower bound for the loss of any bigram model, which a model with a
+longer context should beat.
 
     H(x_t | x_{t−1}) = −Σ_ab (n_ab / N) ln (n_ab / n_a)        in nats per token
 
-with n_ab how often b follows a, n_a = Σ_b n_ab and N = Σ_a n_a (Shannon 1948, §6, with frequencies for probabilities).
-A vocabulary has too many pairs for a table (GPT-2's: 2.5 billion), so they are sorted and counted, the pairs of a few
-first tokens at a time: memory stays bounded, whatever the corpus's size.
+where n_ab is how often b follows a, n_a = Σ_b n_ab and N = Σ_a n_a (Shannon 1948, §6, with frequencies for
+probabilities). A table of all pairs would be too large (GPT-2: 2.5 billion), so pairs are sorted and counted for a few
+first tokens at a time. Memory is bounded, whatever the size of the corpus.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ Progress = Callable[[str], None]
 CHUNK = 1 << 20  # pairs read at a time
 AT_ONCE = 1 << 23  # pairs sorted at a time
 TABLE = 1 << 22  # cells of a table of counts
-CHUNKS = 256  # read at most: of a longer text, that many, evenly spread
+CHUNKS = 256  # maximum number of chunks read, evenly spaced in a longer text
 
 
 def bigram_entropy(ids: npt.NDArray[np.unsignedinteger], vocabulary: int, progress: Progress = lambda _: None) -> float:
-    """In nats per token, over all neighbours in `ids` (T,), which may be memory-mapped; 0.0 where there are none. Of
-    more than 2²⁸ pairs (`CHUNKS` × `CHUNK`), that many are looked at, evenly spread. `progress` is told of every chunk."""
+    """The conditional entropy in nats per token, over all pairs of adjacent ids (T,), which may be memory-mapped; 0.0
+    if there are none. Of more than 2²⁸ pairs (`CHUNKS` × `CHUNK`), only that many are counted, evenly spaced. Calls
+    `progress` once per chunk."""
     starts = range(0, len(ids) - 1, CHUNK)
     looked_at = min(len(starts), CHUNKS)
 
@@ -46,7 +48,8 @@ def bigram_entropy(ids: npt.NDArray[np.unsignedinteger], vocabulary: int, progre
 
 
 def _ranges(before: npt.NDArray[np.int64], vocabulary: int) -> Iterator[tuple[int, int]]:
-    """Ranges of first tokens, each small enough for a table of counts, or with few enough pairs to sort, or one token."""
+    """Ranges [low, high) of first tokens: small enough for a table of counts, or with few enough pairs to sort, or a
+    single token."""
     low, waiting = 0, 0
     for token, count in enumerate(before.tolist()):
         if token > low and waiting + count > AT_ONCE and (token + 1 - low) * vocabulary > TABLE:
@@ -64,7 +67,7 @@ def _sum_n_log_n(
     vocabulary: int,
     count: int,
 ) -> float:
-    """Σ n ln n over the counts of those of `pairs` (`count` of them) whose first token is in [low, high)."""
+    """Σ n ln n over the counts of the pairs (`count` of them) whose first token is in [low, high)."""
     cells = (high - low) * vocabulary
     table = np.zeros(cells, np.int64) if high - low == 1 or cells <= TABLE else None
     keys = np.empty(0 if table is not None else count, np.uint32 if cells <= 1 << 32 else np.uint64)

@@ -1,8 +1,8 @@
-"""Corpora by name: text to train on that needs no file of the user's, and addresses to get it from. No torch.
+"""Corpora by name, path or URL. No torch.
 
-A corpus on the command line, in the form and in a run's config is a path, an http(s) address or one of these names. What exists in the
-current folder under that name goes first: `./stories` is never shadowed. A run's config keeps paths absolute and names
-as they are, so that it means the same wherever the worker stands.
+A corpus (on the command line, in the form and in a run's config) is a path, an http(s) URL or a name in `NAMES`. An
+existing path takes precedence: a file `./stories` is never shadowed. A run's config stores absolute paths, so that it
+does not depend on the worker's current directory; names are stored as they are.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ NAMES = {
 }
 _STORIES = (1, 5_000_000, "835e0aae3abe06a37d48e2089e6cf4de779cf2068de50f0d3d417b43d0003668")  # seed, bytes, SHA-256
 Progress = Callable[[str], None]
-_DOWNLOADS = {  # name → address, SHA-256
+_DOWNLOADS = {  # name → URL, SHA-256
     "tinyshakespeare": (
         "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
 }
-_REPEATED = 60  # characters from which on a paragraph that was there before is left out
+_REPEATED = 60  # paragraphs of at least this many characters are deduplicated
 
 
 def place(text: str) -> str:
-    """What a corpus written by the user means: an absolute path, an address as it is, or a name of `NAMES` where there
-    is no such path.
+    """Normalize a corpus as the user wrote it: to an absolute path, a URL unchanged, or a name in `NAMES` if there is
+    no such path.
 
-    Raises `UserError` where it can be neither.
+    Raises `UserError` if the path is invalid.
     """
     if is_address(text):
         return text
     try:
         path = paths.expand(text)
         return text if text in NAMES and not path.exists() else str(path.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a home that can't be told, a name with a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # no home directory, a zero byte in the name
         raise UserError(f"can't read {text}: {getattr(error, 'strerror', None) or error}; give another text") from error
 
 
@@ -55,14 +55,14 @@ def is_address(text: str) -> bool:
 
 
 def is_named(text: str) -> bool:
-    """Whether `text`, as `place` gives it, is no path."""
+    """Whether `text`, as returned by `place`, is a name or a URL, not a path."""
     return text in NAMES or is_address(text)
 
 
 def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> list[Path]:
-    """The text files behind `places`, as `place` gives them: named texts are put into the cache first.
+    """The text files of `places`, as returned by `place`. Named and downloaded texts are put into the cache first.
 
-    Raises `UserError` where one has nothing to read.
+    Raises `UserError` if there is nothing to read.
     """
     return [
         file
@@ -72,7 +72,7 @@ def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> 
 
 
 def check(places: Sequence[str]) -> None:
-    """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
+    """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty."""
     if not any(map(is_named, places)):
         texts.check([Path(one) for one in places])
     elif others := [Path(one) for one in places if not is_named(one)]:
@@ -92,7 +92,8 @@ def _host(address: str) -> str | None:
 
 
 def named(name: str, progress: Progress = lambda _: None) -> Path:
-    """The file of a corpus of `NAMES`, or at an address, in the user's cache; made where it isn't there or isn't what it should be."""
+    """The cached file of a corpus in `NAMES` or of a URL; created or downloaded if it is missing or has the wrong
+    SHA-256."""
     if name in _DOWNLOADS or is_address(name):
         path, address, digest = _download(name)
         if not downloads.whole(path, digest):
@@ -107,24 +108,26 @@ def named(name: str, progress: Progress = lambda _: None) -> Path:
 
 
 def at_hand(place: str) -> bool:
-    """Whether `place` can be read without a network."""
+    """Whether `place` is available offline."""
     return not (place in _DOWNLOADS or is_address(place)) or _download(place)[0].is_file()
 
 
 def _download(name: str) -> tuple[Path, str, str | None]:
-    """Where a text from the network is kept, its address, its SHA-256 where that is known."""
+    """The cache path of a downloaded text, its URL, and its SHA-256 if known."""
     address, digest = _DOWNLOADS.get(name, (name, None))
     kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     return paths.cache_dir() / "texts" / f"{kept}.txt", address, digest
 
 
 def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:
-    """The entropy of the process that writes `places`, in nats per token, where it is known: see `stories.floor`."""
+    """The entropy rate of the process that generates `places`, in nats per token; None unless it is known, see
+    `stories.floor`."""
     return stories.floor(encode, separator=separator) if places and set(places) == {"stories"} else None
 
 
 def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
-    """The file with just that text: another Python's text is another file, whoever reads this one meanwhile."""
+    """The cache file with exactly this text. Its name contains the digest, so that versions for different Pythons
+    coexist."""
     path = paths.cache_dir() / "texts" / f"{name}-{digest[:12]}.txt"
     if not downloads.whole(path, digest):
         data = make()
@@ -133,12 +136,13 @@ def _cached(name: str, digest: str, make: Callable[[], bytes]) -> Path:
 
 
 def python_reference() -> str:
-    """The topics of Python's own help (`pydoc_data.topics`: The Python Language Reference, and what it needs of The
-    Python Standard Library), a document each. Some topics repeat whole sections of others: each paragraph is kept once, so that
-    nothing that is held out is also learned from. They stand in an order that is arbitrary but fixed, so that what is
-    held out is of every kind.
+    """The topics of Python's own help (`pydoc_data.topics`, from The Python Language Reference and The Python Standard
+    Library), one document each.
 
-    Raises `UserError` where this Python comes without them.
+    Some topics repeat sections of others, so each paragraph is kept once: otherwise held-out text would also be trained
+    on. The order is shuffled but fixed, so that the held-out part covers all kinds of topics.
+
+    Raises `UserError` if this Python does not include the topics.
     """
     try:
         from pydoc_data.topics import topics

@@ -1,11 +1,11 @@
-"""Text files → token ids on the disk, and which of them are held out.
+"""Tokenize text files to ids on disk, and split off validation data.
 
-A corpus is files and folders of UTF-8 text. It is tokenised once, into two memory-mapped arrays in the user's cache,
-keyed by content and vocabulary. Validation tokens are the end of every file, never seen in training. A literal
-`<|endoftext|>` in a corpus separates documents, as does the end of a file: both become the special token.
+A corpus is files and folders of UTF-8 text. It is tokenized once, into two memory-mapped arrays in the user's cache,
+keyed by content and vocabulary. The end of every file is held out for validation. A literal `<|endoftext|>` separates
+documents, as does the end of a file: both become the special token.
 
-A file that is named several times is trained on as often, but held out once. Memory stays bounded: text is read,
-tokenised and written a million characters at a time, a few such pieces side by side where there are cores for them.
+A file that is named several times is trained on as often, but held out once. Memory is bounded: text is read, tokenized
+and written about a million characters at a time, several such chunks in parallel if there are cores.
 """
 
 from __future__ import annotations
@@ -38,15 +38,19 @@ from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Progress = Callable[[str], None]
-_CHUNK = 1 << 20  # characters tokenised at a time
+_CHUNK = 1 << 20  # characters tokenized at a time
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids: `train` to learn from and `validation`, held out. `bytes_per_token` is over both;
-    `unigram_entropy`, in nats per token, is what a model that knows only token frequencies could reach on `train`;
-    `bigram_entropy`, one that knows only which token came before (None where it wasn't counted);
-    `floor` is the entropy of the process that wrote it, which no model can pass, where it is known."""
+    """A corpus as token ids.
+
+    train, validation: the ids to train on, and those held out.
+    bytes_per_token: over both.
+    unigram_entropy: of the token frequencies in `train`, in nats per token: the best loss of a unigram model.
+    bigram_entropy: the best loss of a bigram model (see `bigrams.py`); None if it wasn't counted.
+    floor: the entropy rate of the process that generated the text, a lower bound for any model; None if unknown.
+    """
 
     train: Ids
     validation: Ids
@@ -58,7 +62,7 @@ class Corpus:
 
 
 def documents(text: str) -> Iterator[str]:
-    """The texts between separators, without them and the blank lines around."""
+    """The documents between separators, without the blank lines around them."""
     for part in text.split(END_OF_TEXT):
         if part := part.strip("\n"):
             yield part
@@ -72,11 +76,13 @@ def load(
     block_size: int,
     progress: Progress = lambda _: None,
 ) -> Corpus:
-    """The corpus as ids, from the cache where the same text was tokenised before. `progress` is told what is going on
-    a few times a second; what it raises ends the work. `places` are paths, and names of `corpora.NAMES`.
+    """The corpus as ids, from the cache if the same text was tokenized before.
 
-    Raises `UserError` where a file can't be used, the disk is full, or the corpus is too small for one block of
-    `block_size` tokens to train on and one to validate on.
+    places: paths, URLs, and names in `corpora.NAMES`.
+    progress: called with a message a few times a second; an exception that it raises ends the work.
+
+    Raises `UserError` if a file can't be used, the disk is full, or the corpus is too small for one block of
+    `block_size` tokens in each of training and validation data.
     """
     names = files(places, progress)
     hashes = [_hash(path, progress) for path in names]
@@ -92,9 +98,9 @@ def load(
             f"more than {block_size} in each: give more text or a smaller block size"
         )
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
-    if not isinstance(facts.get("bigram_entropy"), float):  # a new one, or one that an earlier version made
+    if not isinstance(facts.get("bigram_entropy"), float):  # new, or written by an earlier version
         facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
-        with suppress(UserError):  # a cache that can only be read: it is counted again next time
+        with suppress(UserError):  # read-only cache: it is counted again next time
             write_json(folder / "corpus.json", facts)
     return Corpus(
         arrays[0],
@@ -108,7 +114,7 @@ def load(
 
 
 def _hash(path: Path, progress: Progress) -> bytes:
-    glance(path)  # what is no text is told before all of it is read
+    glance(path)  # reject binary files before reading them whole
     digest = hashlib.sha256()
     with open_foreign(path) as file:
         while data := file.read(1 << 24):
@@ -118,7 +124,7 @@ def _hash(path: Path, progress: Progress) -> bytes:
 
 
 def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
-    """Changes with the text, its order, the vocabulary or the split; not with where the files lie."""
+    """A key that depends on the text, its order, the vocabulary and the split, but not on the files' paths."""
     digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_CHUNK}".encode())
     for probe in range(0, tokenizer.size, max(1, tokenizer.size // 512)):
         try:
@@ -134,7 +140,7 @@ def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the cache has it: corpus.json is written last, and says how long the arrays are."""
+    """Whether the cache entry is complete: corpus.json is written last and has the lengths of the arrays."""
     try:
         facts = read_json(folder / "corpus.json")
         width = np.dtype(facts["dtype"]).itemsize
@@ -152,7 +158,7 @@ def _fill(
     digest: str,
     progress: Progress,
 ) -> None:
-    """Tokenises into `folder`. Two workers that want the same corpus don't do the work twice: the second one waits."""
+    """Tokenize into `folder`. A lock file prevents two workers from doing the same work: the second one waits."""
     try:
         storage.make_folders(folder)
         lock = storage.Lock(folder / "lock")
@@ -161,7 +167,7 @@ def _fill(
         try:
             if _whole(folder):
                 return
-            for leftover in folder.glob(".tokens-*"):  # of a worker of an earlier version that was killed
+            for leftover in folder.glob(".tokens-*"):  # left by killed workers of an earlier version
                 storage.rmtree(leftover, ignore_errors=True)
             with whole.aside(folder / "train.bin") as part:
                 facts = _Tokeniser(part.parent, tokenizer, fraction, progress).run(names, hashes)
@@ -188,7 +194,7 @@ def _acquired(lock: storage.Lock) -> bool:
 
 @dataclass
 class _Tokeniser:
-    """Writes `train.bin` and `validation.bin` into `folder`, a file of the corpus after the other."""
+    """Writes `train.bin` and `validation.bin` into `folder`, one file of the corpus after the other."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -198,9 +204,8 @@ class _Tokeniser:
     total: int = 0
     tokens: int = 0
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
-    seen: dict[bytes, tuple[int, int]] = field(
-        default_factory=dict
-    )  # a file's hash → its tokens[start:stop] in train.bin
+    # A file's hash → its tokens[start:stop] in train.bin.
+    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
@@ -230,7 +235,8 @@ class _Tokeniser:
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
 
     def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
-        """One file: its ids go aside first, since only its end tells where its held-out part begins."""
+        """Tokenize one file into a temporary file first: the held-out part is at its end, so its start is known only
+        afterwards."""
         hashed = hashlib.sha256()
         with storage.temporary_file(self.folder) as aside:
             count = 0
@@ -247,8 +253,8 @@ class _Tokeniser:
             self.tokens += count
 
     def _encoded(self, chunks: Iterator[str | None]) -> Iterator[npt.NDArray[np.uint32]]:
-        """The ids of all chunks, in order. A thread for each core tokenises, where the tokeniser allows; no more text
-        is read ahead than keeps them busy."""
+        """The ids of all chunks, in order. Tokenizes in one thread per core if the tokenizer supports it; reads ahead
+        only as much text as keeps the threads busy."""
         threads = cores() if self.tokenizer.parallel else 1
         waiting: deque[Future[npt.NDArray[np.uint32]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
@@ -259,7 +265,7 @@ class _Tokeniser:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            finally:  # told to stop, or a file that turned out to be no text: what is begun ends, the rest is not begun
+            finally:  # on an error or a stop: finish running tasks, cancel the rest
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _ids(self, portion: list[str | None]) -> npt.NDArray[np.uint32]:
@@ -273,7 +279,7 @@ class _Tokeniser:
         self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
 
     def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
-        """Tokens[start:stop] of `source` to the end of `target`, counted."""
+        """Append tokens[start:stop] of `source` to `target` and count them."""
         width = self.dtype.itemsize
         while start < stop:
             source.seek(start * width)
@@ -290,7 +296,7 @@ class _Tokeniser:
 
 
 def _portions(chunks: Iterator[str | None]) -> Iterator[list[str | None]]:
-    """Short documents together, about a million characters of them: each portion is worth a thread's while."""
+    """Group chunks into portions of about a million characters, enough work for a thread."""
     portion: list[str | None] = []
     size = 0
     for chunk in chunks:
@@ -304,15 +310,15 @@ def _portions(chunks: Iterator[str | None]) -> Iterator[list[str | None]]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
-    """Documents in chunks of about a million characters, with None after each document.
+    """Split documents into chunks of about a million characters, with None after each document.
 
-    Separators, the blank lines around a document, and documents that are empty are dropped. Chunks end before a
-    line's end, where nearly no token straddles.
+    Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
+    tokens rarely span.
     """
     waiting, begun = "", False
     for text in texts:
@@ -328,8 +334,9 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
-            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0  # trailing blank lines may be the document's last
-            cut = cut or _CHUNK  # one endless line: anywhere, but not inside what may become a separator
+            # Blank lines before the cut stay in `waiting`: they may turn out to be the document's end.
+            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
+            cut = cut or _CHUNK  # no line break: cut anywhere but inside a possible separator
             yield waiting[:cut]
             waiting, begun = waiting[cut:], True
     rest = waiting.rstrip("\n") if begun else waiting.strip("\n")

@@ -1,4 +1,4 @@
-"""Texts from the network: into a file beside the cached one, gone on with where it was cut off, checked, then renamed."""
+"""Resumable downloads: into a partial file next to the target, verified by SHA-256, then renamed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tui_llm.common.foreign_files import open_foreign, read_json
 
 Progress = Callable[[str], None]
 _BLOCK = 1 << 18  # bytes read at a time
-_ATTEMPTS = 3  # as long as each brings something
+_ATTEMPTS = 3  # connections to try; stops at one that brings no data
 
 
 def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lambda _: None) -> None:
-    """Downloads `address` to `path`. What an earlier call, cut off, had brought is gone on with, where the server can say
-    that it is still the same file. Two at once don't do the work twice. `progress` is told a few times a second; what
-    it raises ends the work, and what has been brought stays for the next call.
+    """Download `address` to `path`. An interrupted download is resumed if the server confirms that the file is
+    unchanged. A lock file prevents concurrent downloads of the same file. `progress` is called a few times a second; an
+    exception that it raises ends the download, and the partial file stays for the next call.
 
-    Raises `UserError` where it can't be downloaded or is not what `sha256` says.
+    Raises `UserError` if it can't be downloaded or does not match `sha256`.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -53,7 +53,7 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
 
 
 def whole(path: Path, sha256: str | None) -> bool:
-    """Whether `path` is there and, where `sha256` is given, the file that it should be."""
+    """Whether `path` exists and, if `sha256` is given, matches it."""
     if sha256 is None or not path.is_file():
         return path.is_file()
     with open_foreign(path) as file:
@@ -75,12 +75,12 @@ def _settle(address: str, part: Path, path: Path, sha256: str | None) -> None:
 
 
 def _mark(part: Path) -> Path:
-    """Where the server's mark of the file in `part` is kept: by it, the rest is asked for."""
+    """The path of the validator (ETag or Last-Modified) of the file in `part`, which a range request needs."""
     return part.with_name(part.name + ".json")
 
 
 def _bring(address: str, part: Path, progress: Progress) -> None:
-    """Fills `part`, a few connections long where they are cut off. Raises OSError where it can't."""
+    """Download into `part`, with a few connections if they are interrupted. Raises OSError on failure."""
     for attempt in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
@@ -89,7 +89,7 @@ def _bring(address: str, part: Path, progress: Progress) -> None:
         except urllib.error.HTTPError as error:
             if error.code != 416 or not before:
                 raise OSError(f"the server says {error.code} {error.reason}") from error
-            storage.unlink(part)  # it has less than we have: from the beginning
+            storage.unlink(part)  # range not satisfiable, the file on the server is shorter: start over
         except (OSError, http.client.HTTPException):
             now = part.stat().st_size if part.exists() else 0
             if attempt + 1 == _ATTEMPTS or now <= before:
@@ -98,7 +98,7 @@ def _bring(address: str, part: Path, progress: Progress) -> None:
 
 
 def _connect(address: str, part: Path, progress: Progress) -> None:
-    """One connection: the rest of the file, or all of it."""
+    """One connection: download the rest of the file, or all of it."""
     have, mark = (part.stat().st_size if part.exists() else 0), None
     with suppress(UserError, KeyError, TypeError):
         mark = str(read_json(_mark(part))["mark"])
@@ -119,7 +119,8 @@ def _connect(address: str, part: Path, progress: Progress) -> None:
         with storage.open_file(part, "ab" if goes_on else "wb") as file:
             if not goes_on:
                 etag = answer.headers.get("ETag", "")
-                mark = etag if etag.startswith('"') else answer.headers.get("Last-Modified")  # a weak one is no mark
+                # Weak ETags can't be used in If-Range.
+                mark = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
                 if mark:
                     write_json(_mark(part), {"mark": mark})
             while data := answer.read(_BLOCK):

@@ -1,6 +1,6 @@
-"""A sequence of tokens is its own labels: after each token comes the one to predict.
+"""Training examples from a sequence of tokens: the target at each position is the next token.
 
-n tokens give n − 1 (input, target) pairs; a training batch is many of them at once, as two rows shifted by one.
+n tokens give n − 1 (input, target) pairs. A training batch has many of them, as two arrays shifted by one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 
 def pairs(ids: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The n − 1 training examples of a sequence: (the tokens so far, the one that comes next)."""
+    """The n − 1 training examples of a sequence: (the tokens so far, the next one)."""
     for end in range(1, len(ids)):
         yield tuple(ids[:end]), ids[end]
 
 
 class Batches:
-    """Shifted rows for training: x (B, T) and y (B, T), where y[b, t] is the token after x[b, t].
+    """Training batches: x (B, T) and y (B, T), where y[b, t] is the token after x[b, t].
 
-    The ids are cut into blocks of T and dealt in an order that is shuffled anew each epoch, from a new starting point,
-    so that every token is seen once an epoch. Row number k depends on (seed, k) alone: a resumed run needs no state
-    to go on with the rows that an unbroken one would have seen.
+    The ids are cut into blocks of T, in an order that is reshuffled each epoch, from a random offset; an epoch has
+    almost every token once and none twice. Row k depends on (seed, k) only: a resumed run gets the same batches without
+    any saved state. Raises ValueError if there are too few ids for one block.
     """
 
     def __init__(self, ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, batch_size: int, seed: int) -> None:
@@ -33,12 +33,12 @@ class Batches:
             raise ValueError(f"{len(ids)} tokens are too few for a block of {block_size} and its shifted targets")
         self.ids, self.block_size, self.batch_size, self.seed = ids, block_size, batch_size, seed
         spare = len(ids) - 1 - block_size
-        self.blocks = 1 + max(0, spare - block_size + 1) // block_size  # leaves room for a starting point
+        self.blocks = 1 + max(0, spare - block_size + 1) // block_size  # leaves space for the random offset
         self._slack = len(ids) - 1 - self.blocks * block_size
         self._epoch: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch number `number` (from 0), as int64 tensors on the CPU."""
+        """Batch `number` (from 0), as int64 tensors on the CPU."""
         first = number * self.batch_size
         starts = np.array([self._start(row) for row in range(first, first + self.batch_size)])
         rows = self.ids[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)
@@ -55,7 +55,8 @@ class Batches:
 
 
 def spread(ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Up to `rows` rows (x, y) at even distances through `ids`, always the same ones: to measure validation loss on."""
+    """Up to `rows` evenly spaced rows (x, y) of `ids`, each (rows, block_size), always the same: for the validation
+    loss."""
     last = len(ids) - 1 - block_size
     starts = np.unique(np.linspace(0, last, rows).astype(np.int64))
     both = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))

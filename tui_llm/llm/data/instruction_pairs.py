@@ -1,4 +1,4 @@
-"""Instruction–answer pairs of the user's own: what a base model is fine-tuned on to become an assistant. No torch here."""
+"""The user's instruction–answer pairs, for supervised fine-tuning. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui_llm.llm.data.texts import read_text
 from tui_llm.llm.tokens.text import clean
 
 ARROW = "=>"
-MOST = 200  # pairs: each is in every batch
+MOST = 200  # pairs; every batch contains all of them
 QUESTIONS = ("question", "instruction", "prompt", "input")
 ANSWERS = ("answer", "response", "output", "completion")
 
@@ -34,15 +34,15 @@ EXAMPLES = (
 
 
 def typed(text: str) -> tuple[Pair, ...]:
-    """Lines of `question => answer`; empty lines are left out. Raises `UserError` at the first line that is none."""
+    """Parse lines of `question => answer`; empty lines are skipped. Raises `UserError` at the first invalid line."""
     return _pairs(
         [(f"line {number}", line.partition(ARROW)) for number, line in _lines(text)], f"QUESTION {ARROW} ANSWER"
     )
 
 
 def read(path: Path) -> tuple[Pair, ...]:
-    """A .tsv or .txt (question, tab, answer), or a .jsonl (an object a line, such as {"question": …, "answer": …}).
-    Raises `UserError` where it can't be read or a line is no pair."""
+    """Read a .tsv or .txt file (question, tab, answer), or a .jsonl file (an object per line, such as {"question": …,
+    "answer": …}). Raises `UserError` if it can't be read or a line is no pair."""
     text = read_text(path, SETTINGS)
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         found = [(f"{path} line {number}", line.partition("\t")) for number, line in _lines(text)]
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Pair, ...]:
 
 
 def show(pairs: Sequence[Pair]) -> str:
-    """As `typed` reads them."""
+    """Format pairs so that `typed` can parse them."""
     return "\n".join(f"{pair.question} {ARROW} {pair.answer}" for pair in pairs)
 
 

@@ -1,17 +1,17 @@
-"""Endless simple stories from a small grammar, whose entropy is known exactly: the floor that no model can pass.
+"""Endless simple stories from a small grammar whose entropy rate is known exactly, a lower bound for any model's loss.
 
-A story draws its hero and the thing it is about once, then a first sentence, two to five in the middle and a last one.
-Each sentence is a template; each `{slot}` in it draws a word of its own list, but for `{hero}`, `{he}` and `{thing}`,
-which say again what was drawn at the beginning. All draws are independent, stories too.
+A story draws its hero and its thing once, then a first sentence, two to five middle sentences and a last one. Each
+sentence is a template. Each `{slot}` in it draws a word from its own list, except `{hero}`, `{he}` and `{thing}`, which
+repeat what was drawn at the beginning. All draws are independent, and so are stories.
 
-A story can be read back in one way only: sentences end with full stops, every slot is one word, and no template's
-beginning fits another's sentence. So a text is as probable as its draws, and by the chain rule its entropy is
-the sum of theirs (Shannon 1948, §6). With a tokenizer that gives every word, with the space before it, tokens of its own,
-whatever stands around it, tokens are counted draw by draw too:
+The grammar is unambiguous: sentences end with full stops, every slot is one word, and no sentence matches two
+templates. So the probability of a text is the product of its draws' probabilities, and by the chain rule its entropy is
+the sum of their entropies (Shannon 1948, §6). If the tokenizer always encodes a word, with the space before it, as the
+same tokens, whatever surrounds it, the number of tokens is a sum over the draws too:
 
     floor = H(story) / E[tokens of a story, its `<|endoftext|>` included]        in nats per token
 
-is the entropy rate of the token stream: no model's expected loss is below it, whatever it sees before each token.
+This is the entropy rate of the token stream: no model's expected loss is below it, however long its context.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class Choice:
-    """`options`, the n-th (from 1) with a probability in proportion to 1 / (n + `flatness`): like words, some are rare."""
+    """A categorical distribution over `options`: the n-th (from 1) has a probability proportional to 1 / (n +
+    `flatness`), similar to word frequencies."""
 
     options: tuple[str, ...]
     flatness: float = 4.0
@@ -52,17 +53,18 @@ class Choice:
         return [math.fsum(self.probabilities[: n + 1]) for n in range(len(self.options) - 1)]
 
     def draw(self, rng: random.Random) -> str:
-        """By the inverse of the cumulative distribution: one number of `rng`, the same on every Python."""
+        """Inverse-CDF sampling with one number of `rng`, the same on every Python."""
         return self.options[bisect.bisect_right(self._cumulative, rng.random())]
 
     def log_probability(self, option: str) -> float:
-        """In nats; −inf where it is no option."""
+        """ln p, in nats; −inf if it is not an option."""
         try:
             return math.log(self.probabilities[self.options.index(option)])
         except ValueError:
             return -math.inf
 
     def mean(self, of: Callable[[str], float]) -> float:
+        """The expected value of `of(option)`."""
         return math.fsum(p * of(option) for p, option in zip(self.probabilities, self.options, strict=True))
 
 
@@ -123,7 +125,7 @@ _BOUND = ("hero", "he", "thing")
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── generation ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def story(rng: random.Random) -> str:
@@ -137,14 +139,14 @@ def story(rng: random.Random) -> str:
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Stories without end, the same for the same seed."""
+    """An endless stream of stories, the same for the same seed."""
     rng = random.Random(seed)
     while True:
         yield story(rng)
 
 
 def text(seed: int, size: int) -> Iterator[str]:
-    """Whole stories with a separator after each, until they have `size` characters (all of them ASCII) or a few more."""
+    """Whole stories with a separator after each, until they have at least `size` characters (all ASCII)."""
     for one in stories(seed):
         piece = f"{one}\n{END_OF_TEXT}\n"
         yield piece
@@ -153,7 +155,7 @@ def text(seed: int, size: int) -> Iterator[str]:
             return
 
 
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── parsing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -168,8 +170,8 @@ _PATTERNS = {
 
 
 def readings(sentence: str, templates: Choice, said: dict[str, str]) -> list[float]:
-    """ln p of every way in which `templates` give `sentence`, after `said` (bound slots → words; what the sentence
-    binds is added): one way or none."""
+    """ln p of each parse of `sentence` by one of `templates`: one or none. `said` maps bound slots to their words;
+    those that the sentence binds are added."""
     found = []
     for template in templates.options:
         pattern, slots = _PATTERNS[template]
@@ -187,7 +189,7 @@ def readings(sentence: str, templates: Choice, said: dict[str, str]) -> list[flo
 
 
 def log_probability(one: str) -> float:
-    """ln p of one story, in nats; −inf where the grammar can't write it."""
+    """ln p of one story, in nats; −inf if the grammar can't generate it."""
     sentences = re.findall(r"[^.]+\.(?: |$)", one)
     if "".join(sentences) != one or one.endswith(" ") or not 4 <= len(sentences) <= 7:
         return -math.inf
@@ -205,11 +207,12 @@ def log_probability(one: str) -> float:
     return total
 
 
-# ── the floor ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── entropy rate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def entropy() -> float:
-    """H of one story, in nats: the sum over its draws, each weighed with how often it is expected to be made."""
+    """H of one story, in nats: the sum of its draws' entropies, each weighted with its expected number of
+    occurrences."""
 
     def sentences(templates: Choice) -> float:
         return templates.entropy + templates.mean(
@@ -222,7 +225,8 @@ def entropy() -> float:
 
 
 def expected_tokens(encode: Encode, *, separator: bool = True) -> float:
-    """E[tokens of one story], by linearity, where `encode` gives every word, with its space, tokens of its own."""
+    """E[tokens of one story], by linearity of expectation. Assumes that `encode` gives every word, with its space, its
+    own tokens."""
     heroes = HEROES.probabilities
     she = math.fsum(p for p, hero in zip(heroes, HEROES.options, strict=True) if hero in SHE)
 
@@ -248,8 +252,8 @@ def expected_tokens(encode: Encode, *, separator: bool = True) -> float:
 
 
 def floor(encode: Encode, *, separator: bool = True) -> float | None:
-    """The entropy rate of stories as `encode` cuts them, in nats per token; None where it doesn't cut between words, or
-    cuts a word differently in another place, so that it isn't known. `separator`: whether `<|endoftext|>` is a token."""
+    """The entropy rate of stories tokenized by `encode`, in nats per token; None if it is unknown, because a token
+    spans words or a word is tokenized differently elsewhere. `separator`: whether `<|endoftext|>` is a token."""
     for _, one in zip(range(200), stories(0), strict=False):
         pieces = re.findall(r" ?[A-Za-z]+|[.,]", one)
         if encode(one) != [id for piece in pieces for id in encode(piece)]:

@@ -1,4 +1,4 @@
-"""Finding and reading text files, a piece at a time: no file is ever held whole. Standard library only."""
+"""Find text files and read them in blocks, never whole. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import check_foreign, open_foreign
 
 BLOCK = 1 << 20  # bytes read at a time
-_GLANCE = 1 << 16  # bytes at a file's beginning that may hold no zero byte
+_GLANCE = 1 << 16  # bytes at the beginning that are checked for zero bytes
 _SUFFIXES = {
     ".txt",
     ".text",
@@ -30,18 +30,19 @@ _SUFFIXES = {
 
 
 def files(places: list[Path]) -> list[Path]:
-    """The text files of `places`, folders walked in order. Raises `UserError` where there is nothing to read."""
+    """The text files of `places`; folders are walked in sorted order. Raises `UserError` if there is nothing to
+    read."""
     found: list[Path] = []
     for place in places:
         try:
             found += _inside(place) if place.is_dir() else [_file(place)]
-        except OSError as error:  # a name that is too long, a folder that may not be entered
+        except OSError as error:  # name too long, folder not accessible
             raise UserError(f"can't read {place}: {error.strerror or error}; give another text") from error
     return found
 
 
 def _inside(folder: Path) -> list[Path]:
-    # Hidden ones are not meant: .git, .venv, an editor's backup.
+    # Skip hidden files: .git, .venv, an editor's backup.
     inside = sorted(
         p for p in folder.rglob("*")
         if p.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
@@ -60,8 +61,8 @@ def _file(place: Path) -> Path:
 
 
 def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Iterator[str]:
-    """The file's text as UTF-8 (a byte-order mark dropped, CRLF as LF), about a million bytes at a time; `saw` is shown
-    the bytes. Raises `UserError` where it can't be read or isn't text."""
+    """The file's text, decoded as UTF-8 (byte-order mark dropped, CRLF as LF), about a million bytes at a time; `saw`
+    gets the raw bytes. Raises `UserError` if it can't be read or isn't text."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     read, carriage_return = 0, ""
     try:
@@ -72,29 +73,29 @@ def blocks(path: Path, saw: Callable[[bytes], object] = lambda _: None) -> Itera
                 saw(data)
                 read += len(data)
                 text = carriage_return + decoder.decode(data)
-                carriage_return = "\r" if text.endswith("\r") else ""  # its line feed may be in the next block
+                carriage_return = "\r" if text.endswith("\r") else ""  # the line feed may be in the next block
                 yield text.removesuffix("\r").replace("\r\n", "\n")
         yield carriage_return + decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        # The decoder counts from the last bytes that it was given, which end at `read`.
+        # The decoder's offsets are relative to its last input, which ends at `read`.
         place = read - len(error.object) + error.start
         raise UserError(f"{path} is not UTF-8 text (byte {place:,}); convert it, or give another file") from error
 
 
 def read_text(path: Path, most: int | None = None) -> str:
-    """The whole file at once. Raises like `blocks`, and where it has more than `most` bytes."""
+    """The whole file at once. Raises `UserError` as `blocks` does, and if it has more than `most` bytes."""
     if most is not None:
         check_foreign(path, most)
     return "".join(blocks(path))
 
 
 def glance(path: Path) -> str:
-    """The file's beginning. Raises like `blocks` where that can't be read or isn't text."""
+    """The file's first block. Raises `UserError` as `blocks` does."""
     return next(blocks(path), "")
 
 
 def check(places: list[Path]) -> None:
-    """A look at the beginning of every file: raises `UserError` where one can't be trained on, or all are empty."""
+    """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty."""
     names = files(places)
     if not sum([len(glance(path)) > 0 for path in names]):
         raise UserError(

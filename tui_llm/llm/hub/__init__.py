@@ -1,8 +1,8 @@
 """Find, pull and open models.
 
 lookup.py      find a model by name: shipped, run, the user's own, folder
-hub.py         open the vocabulary that a run uses
+hub.py         load the vocabulary of a training run
 pull.py        pull a model from the Hugging Face Hub
-model_list.py  the models that can be opened, with their facts
+model_list.py  the models that can be opened, with their sizes
 open_model.py  open a model folder or GGUF file as a Predictor
 """

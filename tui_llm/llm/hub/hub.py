@@ -1,4 +1,4 @@
-"""Opening the vocabulary that a run uses, and finding models by name (see `finding`)."""
+"""Load the vocabulary that a training run uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer, byte_level, load_folder
 def training_tokenizer(name: str) -> BPETokenizer:
     """The vocabulary that a run uses: `byte`, `gpt2`, or that of a model by name or folder.
 
-    Raises `UserError` where it can't be written into a model folder.
+    Raises `UserError` if it is not available as vocab.json and merges.txt.
     """
     if name == "byte":
         return byte_level()

@@ -1,8 +1,8 @@
-"""Finding models by name: those that ship, the user's runs and models, folders.
+"""Find models by name: shipped models, the user's runs and models, folders.
 
-A plain name is a shipped model, else a run, else a model of the user's, else a folder here; with a path separator it is
-a folder or a GGUF file. `run:NAME` is a run, whatever else has its name. A name from outside never becomes more than a lookup in these. No torch
-and no tokenizer here: the screen looks models up with this.
+A plain name is looked up as a shipped model, then a run, then one of the user's models, then a folder in the current
+directory. With a path separator it is a folder or a GGUF file. `run:NAME` is always a run. No torch and no tokenizer
+here, because the screen imports it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's folder: `kind` is shipped, run, model (pulled, or put there), cache (what the hub's own library keeps) or
-    folder; `step` is a run's checkpoint's; `note` says which newer checkpoints were passed over, and why."""
+    """A model's folder or GGUF file.
+
+    kind: shipped, run, model (pulled, or put there by the user), cache (the Hugging Face Hub cache) or folder.
+    step: a run's training step; note: newer checkpoints that were skipped, and why.
+    """
 
     name: str
     kind: str
@@ -37,7 +40,7 @@ class Found:
 
 
 def _checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of a run directory's finished checkpoints, oldest first."""
+    """(step, folder) of a run directory's complete checkpoints, oldest first."""
     return sorted(
         (int(match[1]), child)
         for child in (run.iterdir() if run.is_dir() else ())
@@ -46,21 +49,21 @@ def _checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
-    """(step, folder) of a run directory's newest finished checkpoint; its files are not read (see `find`)."""
+    """(step, folder) of a run directory's newest complete checkpoint; its files are not verified (`find` does)."""
     return max(_checkpoints(run), default=None)
 
 
 def find(name: str) -> Found:
-    """The model that `name` means. Of a run that is the newest checkpoint whose files are what was saved.
+    """The model called `name`. For a run, its newest checkpoint that passes verification.
 
-    Raises `UserError` where there is none, with the names that there are.
+    Raises `UserError`, listing the known names, if there is none.
     """
     if not name or "\0" in name or len(name) > 1000:
         raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
     looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
     try:
         found = (None if looks_like_path else _named(name)) or _folder(paths.expand(name))
-    except (OSError, RuntimeError):  # a name too long for a file, a home that can't be told
+    except (OSError, RuntimeError):  # name too long, no home directory
         found = None
     found = found or _from_hub(name)
     if found is not None:
@@ -72,7 +75,7 @@ def find(name: str) -> Found:
 
 
 def _named(name: str) -> Found | None:
-    """A shipped model, a run or a model of the user's."""
+    """A shipped model, a run or one of the user's models."""
     if name.startswith(paths.RUN):
         run = paths.runs_dir() / name.removeprefix(paths.RUN)
         return _run(run.name, run) if (run / "config.json").is_file() else None
@@ -87,7 +90,7 @@ def _named(name: str) -> Found | None:
 
 
 def _from_hub(name: str) -> Found | None:
-    """OWNER/NAME: a pulled model, else one in the cache of the hub's own library, where its newest revision is whole."""
+    """OWNER/NAME: a pulled model, else the revision `main` in the Hugging Face Hub cache if that has a config.json."""
     if not _ON_HUB.fullmatch(name):
         return None
     pulled = paths.pulled_model(name)
@@ -105,7 +108,7 @@ def _from_hub(name: str) -> Found | None:
 
 
 def hub_cache() -> Path:
-    """Where the hub's own library keeps what it downloads: its rules, without importing it."""
+    """The Hugging Face Hub cache directory, by huggingface_hub's rules but without importing it."""
     top = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if place := os.environ.get(variable):
@@ -114,7 +117,7 @@ def hub_cache() -> Path:
 
 
 def _snapshot(folder: Path) -> str | None:
-    """OWNER/NAME where `folder` is a revision in the cache of the hub's own library."""
+    """OWNER/NAME if `folder` is a revision in the Hugging Face Hub cache."""
     kept = folder.parent.parent.name
     if folder.parent.name != "snapshots" or not kept.startswith("models--"):
         return None
@@ -122,7 +125,7 @@ def _snapshot(folder: Path) -> str | None:
 
 
 def _folder(folder: Path) -> Found | None:
-    """A model folder, a run directory, one of its checkpoints, or a GGUF file (a folder with nothing else is that)."""
+    """A model folder, a run directory, one of its checkpoints, or a GGUF file (or a folder with nothing but one)."""
     if folder.suffix == GGUF and folder.is_file():
         return Found(folder.stem, "folder", folder.resolve())
     if not folder.is_dir():
@@ -147,7 +150,7 @@ def _run(name: str, run: Path) -> Found:
 
 
 def every() -> list[Found]:
-    """What can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
+    """The models that can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
     found = []
     for kind, top in (
         ("shipped", paths.shipped_models_dir()),
@@ -163,14 +166,15 @@ def every() -> list[Found]:
                 newest = newest_checkpoint(child)
                 if newest:
                     found.append(Found(child.name, kind, newest[1], newest[0]))
-            elif not child.name.startswith("."):  # what is being pulled or deleted
+            elif not child.name.startswith("."):  # being pulled or deleted
                 pulled = kind == "model" and (child / "pulled.json").is_file()
                 found.append(Found(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
     return found
 
 
 def vocabulary_folder(name: str) -> tuple[Path, str | None]:
-    """The folder with the vocabulary that a run calls `name`, and what to call it. Raises `UserError` where there is none."""
+    """The folder of the vocabulary that a run calls `name`, and the vocabulary's name (None: the folder's). Raises
+    `UserError` if there is none."""
     for folder in (paths.shipped_models_dir() / name, added_folder(name) or Path(name), paths.expand(name)):
         if (folder / "vocab.json").is_file():
             return folder.resolve(), None
@@ -178,21 +182,21 @@ def vocabulary_folder(name: str) -> tuple[Path, str | None]:
 
 
 def vocabulary_size(name: str) -> int:
-    """How many tokens the vocabulary has that a run calls `name`: nothing is downloaded or built for that.
+    """Number of tokens in the vocabulary that a run calls `name`, without downloading or building it.
 
-    Raises `UserError` where there is none.
+    Raises `UserError` if there is none.
     """
     known = {"byte": 257, "gpt2": 50257}
     if name in known:
         return known[name]
     try:
         return size_of_vocabulary(vocabulary_folder(name)[0])
-    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a home that can't be told
+    except (OSError, ValueError, RuntimeError) as error:  # zero byte in the name, no home directory
         raise UserError(f"there is no vocabulary {name!r} ({error}); give byte, gpt2 or a model's name") from error
 
 
 def size_of_vocabulary(folder: Path) -> int:
-    """How many ids the vocab.json in `folder` has. Raises `UserError` where it has none."""
+    """Number of ids in the vocab.json in `folder`. Raises `UserError` if there is none."""
     path = folder / "vocab.json"
     if not path.is_file():
         raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")

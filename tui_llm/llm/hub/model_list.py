@@ -1,4 +1,4 @@
-"""What can be said of models without opening their weights. No torch here."""
+"""The models that can be opened, described without loading their weights. No torch here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _LONGEST_CARD = 200_000  # bytes
 
 
 def describe(found: Found) -> ModelInfo:
+    """The facts about a model, read from its config and file headers. If that fails, `problem` is the reason."""
     info = ModelInfo(
         found.name,
         found.kind,
@@ -39,13 +40,13 @@ def describe(found: Found) -> ModelInfo:
 
 
 def every() -> list[ModelInfo]:
-    """What ships, runs, the user's own and pulled models; broken ones with their problem."""
+    """Shipped models, runs, the user's own and pulled models; broken ones have a `problem`."""
     return [describe(found) for found in lookup.every()]
 
 
 def cached() -> list[ModelInfo]:
-    """The models with safetensors in the cache of the hub's own library, their newest revision; none where that is not
-    installed. It may take a second: every file in the cache is looked at."""
+    """The models with safetensors in the Hugging Face Hub cache, newest revision each; none if huggingface_hub is not
+    installed. Scans every file in the cache, which may take a second."""
     try:
         from huggingface_hub import scan_cache_dir
         from huggingface_hub.errors import CacheNotFound
@@ -67,7 +68,7 @@ def cached() -> list[ModelInfo]:
 
 
 def card(folder: Path) -> str:
-    """The model's card as its file has it, foreign text; empty where there is none."""
+    """The model card as in its file, untrusted text; empty if there is none."""
     try:
         with open_foreign(folder / CARD) as file:
             return file.read(_LONGEST_CARD).decode("utf-8", "replace")
@@ -76,7 +77,7 @@ def card(folder: Path) -> str:
 
 
 def _figures(path: Path) -> tuple[int | None, int | None, int | None]:
-    """(parameters, context, vocabulary), None for what can't be told. Raises `UserError` where it can't be opened."""
+    """(parameters, context, vocabulary), each None if unknown. Raises `UserError` if the model can't be opened."""
     if not is_gpt2(path):
         return description.described(path)
     config = read_config(path)
@@ -84,7 +85,7 @@ def _figures(path: Path) -> tuple[int | None, int | None, int | None]:
 
 
 def _size(folder: Path) -> int | None:
-    """Bytes of a file, or of the files in a folder; links, as the hub's cache has them, count as what they lead to."""
+    """Bytes of a file, or of the files in a folder; symbolic links (as in the Hub cache) are followed."""
     try:
         if folder.is_file():
             return folder.stat().st_size

@@ -1,4 +1,4 @@
-"""A model by its folder or file: GPT-2's layout in our own `llm/model/model.py`, anything else through `adapters`."""
+"""Open a model folder or file: GPT-2's layout in our own `llm/model/model.py`, any other through `adapters`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`gpt` is None where the model runs through transformers; `kind` is then its architecture."""
+    """`gpt` is None if the model runs through transformers; `kind` is its architecture."""
 
     predictor: Predictor
     tokenizer: tokenizer.Tokenizer
@@ -33,8 +33,8 @@ class Opened:
 
 
 def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> Opened:
-    """`weights` says how they are kept (`weight_names.WEIGHTS`). Raises `UserError` where it can't be opened, or memory is
-    short."""
+    """`weights`: the weight format (`weight_names.WEIGHTS`). Raises `UserError` if it can't be opened, or memory is too
+    low."""
     with memory.enough(f"open {name}"):
         return _opened(path, name, place, weights)
 
@@ -58,7 +58,7 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
 
 
 def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
-    """A model of GPT-2's layout and its vocabulary. Raises `UserError` where it is none, or the two don't belong together."""
+    """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
     gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
     _check_rows(path, own, gpt)
     return gpt, own
@@ -73,8 +73,8 @@ def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:
-    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`, as far as
-    the model has `rows` for it. Raises `UserError`."""
+    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
+    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return tokenizer.load_folder(path, name)
     if (path / "tokenizer.json").is_file():

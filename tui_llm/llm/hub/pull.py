@@ -1,11 +1,10 @@
-"""Pulling a model from the Hugging Face Hub, or from a mirror of it, into the user's models folder. No torch here.
+"""Pull a model from the Hugging Face Hub, or a mirror of it, into the user's models folder. No torch here.
 
-The hub's own library (extra `[hub]`) knows the addresses, the token and the settings that its users have (HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE, proxies), and moves the bytes. What it does not do is done here: it throws away what a cut-off download had
-brought, and compares no file with its hash.
+huggingface_hub (extra `[hub]`) handles URLs, tokens, settings (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies) and
+transfers. This module adds what it lacks: resuming interrupted downloads, and verifying every file's hash.
 
-Only weights in safetensors, the config, the tokenizer and the card are fetched, each checked by the hash that the hub keeps of
-it, into a folder beside the models; that is renamed to the model's name when all of it is there.
+Only safetensors weights, the config, the tokenizer and the model card are downloaded. Each is verified against the
+Hub's hash, in a temporary folder, which is renamed to the model's name when it is complete.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
 
-SHORT = {  # GPT-2's own family, by the names that everybody uses
+SHORT = {  # short names of the GPT-2 family
     "gpt2": "openai-community/gpt2",
     "gpt2-medium": "openai-community/gpt2-medium",
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
     "distilgpt2": "distilbert/distilgpt2",
 }
-ORIGIN = "pulled.json"  # in a pulled model's folder: where it is from
+ORIGIN = "pulled.json"  # in a pulled model's folder: its source
 _PART = "[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"
 _NAME = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_/-]|\.(?!\.)){0,199}")
@@ -49,12 +48,12 @@ _OTHERS = {
     "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt",
 }  # fmt: skip
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-_CHUNK = 1 << 20  # bytes between two looks at the progress
+_CHUNK = 1 << 20  # bytes between progress updates
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is going on, and how far it is: bytes of all files together."""
+    """The current activity, and its progress in bytes over all files."""
 
     doing: str
     done: int
@@ -63,7 +62,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """`name` opens it; `size` is in bytes; `fresh` is False where it was there already."""
+    """`name` opens the model; `size` is in bytes; `fresh` is False if this commit had been pulled before."""
 
     name: str
     folder: Path
@@ -78,14 +77,15 @@ class _File:
     name: str
     size: int
     sha256: str | None
-    git: str | None  # the SHA-1 that git gives a file that is not kept in LFS
+    git: str | None  # git's blob SHA-1, for files that are not in LFS
 
 
 Tell = Callable[[Progress], None]
 
 
 def repository(name: str) -> str:
-    """OWNER/NAME for what the user calls a model on the hub. Raises `UserError` where it can be no such name."""
+    """OWNER/NAME of a model on the Hub, from the name that the user gave. Raises `UserError` if it is not a valid
+    name."""
     if name in SHORT:
         return SHORT[name]
     if len(name) > 200 or not _NAME.fullmatch(name) or name.endswith((".git", ".ipynb")):
@@ -96,15 +96,15 @@ def repository(name: str) -> str:
 
 
 def local_name(repo: str) -> str:
-    """What a pulled repository is called here: `gpt2`, or OWNER/NAME as it is."""
+    """The local name of a pulled repository: a short name such as `gpt2`, or OWNER/NAME."""
     return {full: short for short, full in SHORT.items()}.get(repo, repo)
 
 
 def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) -> Pulled:
-    """Brings a model, or the rest of it where an earlier call was cut off. `tell` is told a few times a second; what it
-    raises ends the work, and what has been brought stays for the next call.
+    """Pull a model, resuming an interrupted download. `tell` is called a few times a second; an exception that it
+    raises ends the download, and the partial files stay for the next call.
 
-    Raises `UserError`, with what to do, where it can't be.
+    Raises `UserError`, with what to do, on failure.
     """
     repo = repository(name)
     if revision is not None and not _REVISION.fullmatch(revision):
@@ -124,7 +124,7 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
     tell(Progress(f"asking {constants.ENDPOINT}", 0, 0))
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
-    except Exception as error:  # its library's, the HTTP client's (which one, depends on the version), the system's
+    except Exception as error:  # of huggingface_hub, the HTTP client (which depends on the version) or the OS
         raise UserError(_said(error, repo, revision)) from error
     commit = str(info.sha or "")
     if not _COMMIT.fullmatch(commit):
@@ -134,7 +134,7 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
 
 
 def _wanted(repo: str, siblings: Any) -> list[_File]:
-    """The files to fetch, small ones first. Raises `UserError` where they are no model that can be opened."""
+    """The files to download, small ones first. Raises `UserError` if they don't make a model that can be opened."""
     files = {}
     for one in siblings:
         lfs = one.lfs or {}
@@ -207,15 +207,15 @@ def _space(repo: str, part: Path, files: list[_File]) -> None:
 
 
 class _Bringing:
-    """Brings one file after another into `part`, and keeps count."""
+    """Downloads files into `part`, one at a time, and reports the total progress."""
 
     def __init__(self, repo: str, commit: str, part: Path, total: int, tell: Tell) -> None:
         self.repo, self.commit, self.part, self.total, self.tell = repo, commit, part, total, tell
-        self.before = 0  # bytes of the files that are done
+        self.before = 0  # bytes of completed files
 
     def __call__(self, file: _File) -> None:
         path = self.part / file.name
-        if not (path.is_file() and path.stat().st_size == file.size):  # only a checked file has its own name
+        if not (path.is_file() and path.stat().st_size == file.size):  # only verified files have their final name
             self._fetch(file, path)
         self.before += file.size
         self.tell(Progress(file.name, self.before, self.total))
@@ -225,16 +225,16 @@ class _Bringing:
         from huggingface_hub import constants, file_download
         from huggingface_hub import utils as untyped
 
-        utils: Any = untyped  # it exports by a way of its own, which mypy doesn't see
-        constants.DOWNLOAD_CHUNK_SIZE = _CHUNK  # its 10 MB are half a minute of silence on a slow line
+        utils: Any = untyped  # exports dynamically, which mypy can't follow
+        constants.DOWNLOAD_CHUNK_SIZE = _CHUNK  # the default of 10 MB takes half a minute on a slow line
         utils.disable_progress_bars()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would break the line of progress
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would garble the progress line
         brought = path.with_name(file.name + ".part")
         try:
             url = huggingface_hub.hf_hub_url(self.repo, file.name, revision=self.commit)
             with storage.open_file(brought, "r+b" if brought.exists() else "w+b") as raw:
                 have = raw.seek(0, os.SEEK_END)
-                if have > file.size:  # of another file, then
+                if have > file.size:  # belongs to another file: start over
                     have = raw.seek(0)
                     raw.truncate()
                 self.tell(Progress(file.name, self.before + have, self.total))
@@ -259,7 +259,7 @@ class _Bringing:
 
 
 class _Counted:
-    """A file that says how long it has become."""
+    """A file wrapper that reports its length after each write."""
 
     def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
         self._file, self._tell = file, tell
@@ -274,7 +274,7 @@ class _Counted:
 
 
 def _is(path: Path, file: _File) -> bool:
-    """Whether the file has the hash that the hub gives: SHA-256 where it is kept in LFS, git's blob SHA-1 else."""
+    """Whether the file has the Hub's hash: SHA-256 for files in LFS, else git's blob SHA-1."""
     with path.open("rb") as data:
         if file.sha256:
             return hashlib.file_digest(data, "sha256").hexdigest() == file.sha256.lower()
@@ -285,7 +285,8 @@ def _is(path: Path, file: _File) -> bool:
 
 
 def _look(repo: str, part: Path) -> None:
-    """What came must be what it is called: a config and safetensors. Another architecture than GPT-2's is the opening's to judge."""
+    """Check that the config and the safetensors headers are valid. Whether the architecture is supported is checked
+    when the model is opened."""
     try:
         for weights in part.glob("*.safetensors"):
             read_shapes(weights)
@@ -297,7 +298,8 @@ def _look(repo: str, part: Path) -> None:
 
 
 def _put(part: Path, folder: Path, waiting: Path) -> None:
-    """Gives the whole folder its name; an older revision leaves, and with it what was begun of others."""
+    """Rename the complete folder to its final name; remove an older revision and other partial downloads of this
+    model."""
     old = waiting / f"{folder.name}.old"
     storage.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -310,7 +312,7 @@ def _put(part: Path, folder: Path, waiting: Path) -> None:
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
-    """Where a pulled model is from; None where it was not pulled."""
+    """The source of a pulled model; None if it was not pulled."""
     try:
         made = read_json(folder / ORIGIN)
     except UserError:
@@ -319,14 +321,14 @@ def origin(folder: Path) -> dict[str, Any] | None:
 
 
 def delete(name: str) -> Path:
-    """Deletes a pulled model. Raises `UserError` where there is none of that name: nothing else is ever deleted."""
+    """Delete a pulled model. Raises `UserError` if there is none of that name; never deletes anything else."""
     folder = paths.pulled_model(local_name(repository(name)))
     if origin(folder) is None:
         raise UserError(f"there is no pulled model {name}; `tui-llm models` lists what there is")
     gone = folder.with_name(f".{folder.name}.deleted")
     try:
         storage.rmtree(gone, ignore_errors=True)
-        storage.replace(folder, gone)  # at once no model any more, even where the rest is cut off
+        storage.replace(folder, gone)  # after the rename it is no model any more, even if the deletion is interrupted
         storage.rmtree(gone)
     except OSError as error:
         raise UserError(f"can't delete {folder}: {error.strerror or error}; make it writable") from error
@@ -340,7 +342,7 @@ def _endpoint() -> str:
 
 
 def _said(error: BaseException, repo: str, revision: str | None) -> str:
-    """One line, with what to do, for what the hub's library raised."""
+    """A one-line message, with what to do, for an exception of huggingface_hub."""
     from huggingface_hub import errors
 
     if isinstance(error, UserError):

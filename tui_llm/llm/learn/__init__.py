@@ -1,8 +1,8 @@
-"""Optimizer steps on a model outside a training run, and how good and how fast a model is.
+"""Training outside of training runs, and measurements of a model's loss and speed.
 
-learner.py    steps on one prompt and target, on a copy of the weights
+learner.py    optimizer steps on one prompt and target, on a copy of the weights
 instruct.py   supervised fine-tuning on instruction–answer pairs
 train_bpe.py  train a BPE vocabulary
-evaluate.py   loss and bits per byte on unseen text
-speed.py      tokens a second beside the machine's limit and transformers
+evaluate.py   loss and bits per byte on a held-out text
+speed.py      tokens per second, compared with the machine's limit and transformers
 """

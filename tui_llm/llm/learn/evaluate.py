@@ -1,6 +1,6 @@
-"""How well a model predicts a text that it did not learn from: nats per token, and bits per byte.
+"""Evaluate a model on a held-out text: nats per token, and bits per byte.
 
-Losses per token can't be compared between vocabularies, since their tokens differ in length; bits per byte can.
+Losses per token can't be compared between vocabularies, because their tokens differ in length; bits per byte can.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import perplexity
 
-LOGITS = 1 << 23  # of a batch of windows, at once: more rows multiply no faster
+LOGITS = 1 << 23  # logits per batch of windows: larger batches are not faster
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`tokens` were predicted, holding `bytes` of text; `loss` is their mean in nats per token."""
+    """`tokens` predicted tokens, which make `bytes` bytes of text; `loss` is their mean in nats per token."""
 
     tokens: int
     bytes: int
@@ -44,10 +44,13 @@ def evaluate(
     token_bytes: Callable[[int], bytes],
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """The loss on all of `ids` but the first, in float32: windows of the model's context overlap by half, so that each
-    token (but the first window's) is predicted from at least half a context of text before it.
+    """The loss on all of `ids` but the first, in float32. Windows of the model's context overlap by half, so that each
+    token (except in the first window) is predicted from at least half a context of text.
 
-    Raises `UserError` on fewer than two tokens.
+    token_bytes: the bytes of a token id.
+    progress: called with (tokens done, tokens in all).
+
+    Raises `UserError` for fewer than two tokens.
     """
     if len(ids) < 2:
         raise UserError("the text is too short to measure a loss on: two tokens at least are needed")
@@ -63,9 +66,9 @@ def evaluate(
 
 
 def _batches(ids: Sequence[int], context: int, positions: int) -> Iterator[tuple[list[Sequence[int]], int]]:
-    """Windows of `context` + 1 ids that overlap by half, as many at once as make `positions` predictions together (one at
-    least); and how many at the end of each no window before has predicted: all of the first's, fewer of a short last one's.
-    """
+    """Batches of windows of `context` + 1 ids that overlap by half, with at most `positions` predictions each (at least
+    one window), and the number of positions at the end of each window that no earlier one has predicted: all in the
+    first window, possibly fewer in a short last one."""
     stride = max(1, context // 2)
     yield [ids[: context + 1]], context
     starts = list(range(stride, len(ids) - 1 - (context - stride), stride))

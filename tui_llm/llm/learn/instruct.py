@@ -1,7 +1,7 @@
-"""Supervised fine-tuning on instruction–answer pairs: cross-entropy on the answers' tokens alone.
+"""Supervised fine-tuning on instruction–answer pairs: cross-entropy on the answers' tokens only.
 
-(Ouyang et al. 2022, "Training language models to follow instructions with human feedback", section 3: the first of its
-three stages. The other two, which learn from what people prefer, are not here.)
+This is the first of the three stages of Ouyang et al. 2022, "Training language models to follow instructions with human
+feedback", section 3. The other two, which learn from human preferences, are not implemented.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
 
-IGNORE = -100  # a target that costs nothing: the instruction's tokens, and what pads a row
+IGNORE = -100  # F.cross_entropy's ignore_index: for the instruction's tokens and for padding
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """inputs[t] is followed by targets[t]; `IGNORE` where that token is the instruction's own."""
+    """One training row: targets[t] is the token after inputs[t], or `IGNORE` if that token belongs to the
+    instruction."""
 
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
@@ -39,8 +40,8 @@ class Example:
 
 
 def example(pair: Pair, tokenizer: BPETokenizer, context: int) -> Example:
-    """The instruction, a line break, the answer, and `<|endoftext|>` where the vocabulary has it, so that the answer ends.
-    Raises `UserError` where they are longer than the context."""
+    """Tokenize the instruction, a line break, the answer and, if the vocabulary has it, `<|endoftext|>`, from which the
+    model learns to end the answer. Raises `UserError` if they exceed the context."""
     asked, answer = tokenizer.encode(pair.question), tokenizer.encode("\n" + pair.answer)
     if tokenizer.end_of_text is not None:
         answer = [*answer, tokenizer.end_of_text]
@@ -54,7 +55,7 @@ def example(pair: Pair, tokenizer: BPETokenizer, context: int) -> Example:
 
 
 def padded(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """inputs and targets (B, T), padded on the right: no token of a row sees what stands after it."""
+    """Inputs and targets (B, T), padded on the right, where causal attention ignores the padding."""
     length = max(len(one.inputs) for one in examples)
     inputs = [[*one.inputs, *[0] * (length - len(one.inputs))] for one in examples]
     targets = [[*one.targets, *[IGNORE] * (length - len(one.targets))] for one in examples]
@@ -62,17 +63,17 @@ def padded(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits (B, T, V), targets (B, T) → the mean cross-entropy of the answers' tokens, in nats."""
+    """The mean cross-entropy of the answers' tokens, in nats: logits (B, T, V), targets (B, T) → scalar."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turns every way in which torch says that memory is short into one line."""
+    """Convert every out-of-memory exception of torch into a one-line `UserError`."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        told = isinstance(error, torch.OutOfMemoryError)  # which is a RuntimeError too
+        told = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
         if isinstance(error, RuntimeError) and not told and "memory" not in str(error).lower():
             raise
         raise UserError(
@@ -81,11 +82,11 @@ def enough_memory() -> Iterator[None]:
 
 
 class Tuner:
-    """A copy of `origin`, which is never changed, that learns all examples at every step. `size` is V."""
+    """Full-batch fine-tuning of a copy of `origin`, which is not modified. `size` is V."""
 
     def __init__(self, origin: GPT, examples: Sequence[Example], size: int, learning_rate: float) -> None:
         self.model = copy.deepcopy(origin).requires_grad_(True)
-        self.size, self.losses = size, list[float]()  # losses[i] is that before step i + 1
+        self.size, self.losses = size, list[float]()  # losses[i]: before step i + 1
         self._inputs, self._targets = (t.to(origin.device) for t in padded(examples))
         self._optimizer = torch.optim.AdamW(self.model.decay_groups(WEIGHT_DECAY), lr=learning_rate, betas=BETAS)
 
@@ -93,8 +94,8 @@ class Tuner:
         return loss(self.model(self._inputs)[..., : self.size], self._targets)
 
     def go(self, steps: int, overtaken: Callable[[], bool] = lambda: False) -> float:
-        """Up to step number `steps`; the loss after it. Raises `Overtaken` between two steps: asked again, it goes on from
-        there. Raises `UserError` where the loss is no number any more, or memory is short."""
+        """Train up to step number `steps` and return the loss after it. Raises `Overtaken` between two steps; the next
+        call continues from there. Raises `UserError` if the loss is not finite, or memory runs out."""
         with enough_memory(), device.threads(self.model.config.parameters() * self._inputs.numel()):
             while len(self.losses) < steps:
                 if overtaken():

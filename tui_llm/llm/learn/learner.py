@@ -1,8 +1,8 @@
-"""Optimiser steps on one prompt and target, on a copy of the weights; each can be taken back exactly.
+"""Optimizer steps on one prompt and target, on a copy of the weights; every step can be undone exactly.
 
-One step: the mean cross-entropy of the target's tokens after the prompt (teacher forcing, no dropout), its gradient on all
-weights, and what SGD or AdamW makes of that. The weights after a step are kept as far as `BUDGET` allows. What is not
-kept is worked out again from the first weights, which nobody changes: the same steps give the same numbers.
+One step: the mean cross-entropy of the target's tokens after the prompt (teacher forcing, no dropout), its gradient for
+all weights, and an update by SGD or AdamW. The states after the last steps are stored up to `BUDGET`. Other states are
+recomputed from the original weights, which never change: steps are deterministic.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 
-BUDGET = (
-    256 << 20
-)  # bytes for weights (and AdamW's averages) of earlier steps: of nano with AdamW five, with SGD fifteen
+BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nano five with AdamW, fifteen with SGD
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`gradient_norm` is the length of the gradient that was followed; loss (mean a token, nats) and probability (of the
-    whole target) are those after the step."""
+    """`gradient_norm` is the L2 norm of the gradient; `loss` (mean per token, nats) and `probability` (of the whole
+    target) are those after the step."""
 
     recipe: Recipe
     gradient_norm: float
@@ -44,7 +42,7 @@ class Step:
 class _State:
     weights: list[Tensor]
     optimiser: str
-    memory: dict[str, Any]  # the optimiser's own
+    memory: dict[str, Any]  # the optimizer's state_dict
 
     @property
     def bytes(self) -> int:
@@ -53,32 +51,33 @@ class _State:
 
 
 class Learner:
-    """`origin` is never changed. `size` is V, the ids that the vocabulary knows."""
+    """Trains a copy of `origin`, which is not modified. `size` is V, the number of ids in the vocabulary."""
 
     def __init__(self, origin: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> None:
         self.origin, self.ids, self.wanted, self.size = origin, list(ids), list(wanted), size
-        self.plan: list[Recipe] = []  # the steps to stand after
-        self.steps: list[Step] = []  # those taken, as far as the plan was followed
+        self.plan: list[Recipe] = []  # the recipes of the steps requested
+        self.steps: list[Step] = []  # the steps taken so far, at most the plan's
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._kind = ""
-        self._states: dict[int, _State] = {}  # after so many steps
+        self._states: dict[int, _State] = {}  # number of steps → the state after them
 
     @property
     def model(self) -> GPT:
-        """The weights after `steps`."""
+        """The model after `steps`."""
         return self._copy if self._copy is not None and self.steps else self.origin
 
     @property
     def kept(self) -> tuple[int, int]:
-        """(how many earlier states are kept, in how many bytes)"""
+        """(number of stored states, their size in bytes)"""
         return len(self._states), sum(state.bytes for state in self._states.values())
 
     def go(self, at: int, recipe: Recipe, overtaken: Callable[[], bool] = lambda: False) -> None:
-        """To the weights after `at` steps: what is beyond them is undone, what is missing is done as `recipe` says.
+        """Move to the weights after `at` steps: later steps are undone, missing ones are taken with `recipe`.
 
-        Raises `Overtaken` between two steps (asked again, it goes on from there), and `UserError` where a step leads
-        nowhere: the copy is then as it was before that step, or where memory is short, as the origin."""
+        Raises `Overtaken` between two steps; the next call continues from there. Raises `UserError` if a step gives
+        non-finite values (the copy is then as before that step) or memory runs out (the copy is then discarded).
+        """
         self.plan = self.plan[:at] + [recipe] * (at - len(self.plan))
         if at < len(self.steps):
             self._back(at)
@@ -97,7 +96,7 @@ class Learner:
                 ) from error
 
     def bytes(self, optimiser: str) -> int:
-        """What the copy takes: float32 weights, gradients, and AdamW's two averages."""
+        """Bytes of memory that the copy needs: float32 weights and gradients, and AdamW's two moments."""
         return 4 * self.origin.config.parameters() * (4 if optimiser == "adamw" else 2)
 
     def _step(self, recipe: Recipe) -> None:
@@ -120,14 +119,14 @@ class Learner:
             try:
                 with torch.no_grad():
                     losses = token_losses(forced_logits(model, self.ids, self.wanted, self.size).cpu(), self.wanted)
-            except UserError:  # logits that are no numbers
+            except UserError:  # non-finite logits
                 raise self._lost(done, recipe) from None
         total = math.fsum(one.loss for one in losses)
         self.steps.append(Step(recipe, norm, total / len(losses), math.exp(-total)))
         self._keep(model)
 
     def _lost(self, done: int, recipe: Recipe) -> UserError:
-        """Takes the step back that led nowhere."""
+        """Undo the step that gave non-finite logits, and return the error to raise."""
         del self.plan[done:]
         self.steps.append(Step(recipe, math.nan, math.nan, 0.0))
         self._back(done)
@@ -136,7 +135,7 @@ class Learner:
         )
 
     def _optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:
-        """The one of the step before, with what it remembers, unless this step wants the other kind."""
+        """The optimizer of the previous step, with its state, or a new one if the kind changes."""
         assert self._copy is not None
         if self._optimizer is None or self._kind != recipe.optimiser:
             self._optimizer, self._kind = self._new(recipe.optimiser), recipe.optimiser
@@ -151,9 +150,9 @@ class Learner:
         return torch.optim.SGD(self._copy.parameters())
 
     def _keep(self, model: GPT) -> None:
-        """Of the newest steps as many as the budget has room for."""
+        """Store the state after this step; drop the oldest ones beyond the budget."""
         assert self._optimizer is not None
-        if self.bytes(self._kind) - 4 * self.origin.config.parameters() > BUDGET:  # without the gradients
+        if self.bytes(self._kind) - 4 * self.origin.config.parameters() > BUDGET:  # states don't include gradients
             return
         weights = [p.detach().clone() for p in model.parameters()]
         self._states[len(self.steps)] = _State(weights, self._kind, copy.deepcopy(self._optimizer.state_dict()))
@@ -161,7 +160,8 @@ class Learner:
             del self._states[min(self._states)]
 
     def _back(self, at: int) -> None:
-        """To the kept state nearest before `at` steps (the origin, if need be); `go` takes the steps from there."""
+        """Restore the stored state nearest to `at` steps, at most that many (else the original weights). `go` then
+        takes the remaining steps."""
         self._states = {done: state for done, state in self._states.items() if done <= at}
         start = max(self._states, default=0)
         del self.steps[start:]

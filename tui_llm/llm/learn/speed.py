@@ -1,7 +1,8 @@
-"""How fast a model reads and writes here: beside the least time that the machine would need, and beside transformers.
+"""Benchmarks of reading and generating: compared with the machine's roofline and with transformers.
 
-Both sides read the same folder, in one process, in turn (A B A B, each round begins with another): what the machine does
-besides comes and goes, and hits both. Ours runs as the app does, through `Window`. Letters: T tokens, P tokens before.
+Both sides run the same model folder in one process, in alternation (A B A B, starting with a different one each round),
+so that load from other processes affects both alike. Ours runs as in the app, through `Window`. Letters: T tokens, P
+tokens before.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ from tui_llm.llm.model.machine import Machine
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.predict.window import Window
 
-BYTES = {"fp32": 4, "half": 2, "int8": 1}  # of a weight
+BYTES = {"fp32": 4, "half": 2, "int8": 1}  # bytes per weight
 
 
 class Reader(Protocol):
-    """One side. `read` takes the whole text, and leaves out what it remembers; each call ends with the logits there."""
+    """One side of the benchmark. `read` is given the whole text, and skips the part in its cache. Each call ends with
+    the next token's logits computed."""
 
     def write(self, prompt: Sequence[int], count: int) -> list[int]:
-        """Greedy: `count` tokens after `prompt`, from nothing."""
+        """Greedy decoding of `count` tokens after `prompt`, starting with an empty cache."""
         ...
 
     def read(self, ids: Sequence[int]) -> int:
-        """The likeliest token after `ids`, whatever was read before."""
+        """The most probable token after `ids`, whatever was read before."""
         ...
 
     def forget(self) -> None: ...
 
 
 class Ours:
+    """Our own model, through `Window`."""
+
     def __init__(self, folder: Path, place: torch.device, weights: str) -> None:
         model = checkpoint.load(folder, place)
         self.window = Window(fast_decode.predictor(model, weights), model.config.vocabulary)
@@ -59,7 +63,8 @@ class Ours:
 
 
 class Transformers:
-    """`generate` with its cache for writing; for reading its cache, cropped. What is not appended it reads whole."""
+    """`generate` with its KV cache for writing; for reading a `DynamicCache`, cropped. Text that is no continuation of
+    the cached one is read from the start."""
 
     def __init__(self, folder: Path, place: torch.device, dtype: torch.dtype) -> None:
         try:
@@ -87,14 +92,15 @@ class Transformers:
         if self.cache is None or len(ids) <= len(self.ids) or list(ids[: len(self.ids)]) != self.ids:
             self.cache, self.ids = DynamicCache(), []
         new = torch.tensor([list(ids[len(self.ids) :])], device=self.place)
-        with warnings.catch_warnings():  # releases differ in what they call the cache; all know this name
+        with warnings.catch_warnings():  # releases name the argument differently; all accept this name
             warnings.simplefilter("ignore", FutureWarning)
             logits = self.model(new, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits
         self.ids = list(ids)
         return int(logits[0, -1].argmax())
 
     def crop(self, length: int) -> None:
-        self.cache.crop(length - len(self.ids))  # negative: so many fewer; newer releases take nothing else
+        # Negative: the number of tokens to remove. Newer releases accept nothing else.
+        self.cache.crop(length - len(self.ids))
         self.ids = self.ids[:length]
 
     def forget(self) -> None:
@@ -103,7 +109,8 @@ class Transformers:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Tokens: `prompt` and `written` ones for writing, `context` for typing, of which the last `changed` are read anew."""
+    """Numbers of tokens: `prompt` and `written` for decoding, `context` for typing, of which the last `changed` are
+    replaced."""
 
     prompt: int
     written: int
@@ -112,7 +119,7 @@ class Amounts:
 
     @classmethod
     def of(cls, most: int, prompt: int = 64, written: int = 128, context: int = 200) -> Amounts:
-        """As far as a model's context of `most` tokens has room for them. Raises `UserError` where it has none."""
+        """The amounts, reduced to fit a model's context of `most` tokens. Raises `UserError` if that is impossible."""
         if most < 8:
             raise UserError(f"this model's context is {most} tokens: too few to measure with; 8 are needed")
         if min(prompt, written, context) < 1:
@@ -122,11 +129,11 @@ class Amounts:
         return cls(prompt, min(written, most - prompt), context, max(1, context // 4))
 
 
-Work = Callable[[], tuple[float, int]]  # seconds, and how often the thing was done in them
+Work = Callable[[], tuple[float, int]]  # seconds, and number of repetitions in them
 
 
 def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock: Callable[[], float]) -> dict[str, Work]:  # fmt: skip
-    """What is measured of `kind`, decode or typing. `ids`: random ones, at least one more than the context."""
+    """The measurements of `kind`, decode or typing. `ids`: random ones, at least one more than the context."""
     prompt, context = list(ids[: amounts.prompt]), list(ids[: amounts.context])
     other = [*context[: -amounts.changed], ids[amounts.context], *context[len(context) - amounts.changed + 1 :]]
 
@@ -137,7 +144,7 @@ def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock
         return clock() - began, times
 
     def standing() -> None:
-        """After all but the last token of the context, which was typed once already."""
+        """Fill the cache with all but the last token of the context, as if that had been typed before and deleted."""
         if isinstance(reader, Transformers):
             if reader.ids != context:
                 reader.read(context)
@@ -157,7 +164,8 @@ def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock
 
 
 def in_turn(sides: dict[str, Work], rounds: int) -> Iterator[dict[str, float]]:
-    """Seconds for doing it once, side → of each round. Once each before, uncounted."""
+    """Run all sides in alternation, after one warm-up each. Yields the seconds per repetition of each side, for each
+    round."""
     names = list(sides)
     for name in names:
         sides[name]()
@@ -170,6 +178,7 @@ def in_turn(sides: dict[str, Work], rounds: int) -> Iterator[dict[str, float]]:
 
 
 def medians(taken: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median over all rounds, for each side."""
     return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
 
 
@@ -179,11 +188,12 @@ def ratio(taken: Sequence[dict[str, float]], ours: str, theirs: str) -> float:
 
 
 def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine: Machine) -> float | None:
-    """The least time in which this machine could read `new` tokens after `past` ones, to the logits after the last: the
-    longer of what the operations take at the peak of matrix products in fp32 and what the weights and the cache take to
-    come from memory (roofline: Williams, Waterman and Patterson 2009). None where neither rate is known.
+    """The roofline bound for running `new` tokens after `past` ones, up to the logits after the last: the longer of
+    compute time, at the peak of fp32 matrix products, and the time to read weights and cache from memory (Williams,
+    Waterman and Patterson 2009). None if neither rate is known.
 
-    int8: no peak is measured for its products, so only memory counts there."""
+    For int8 no peak is measured, so only memory counts.
+    """
     bounds = []
     if machine.read:
         bounds.append(moved(config, new, past, weights) / machine.read)
@@ -193,13 +203,13 @@ def least_seconds(config: GPTConfig, new: int, past: int, weights: str, machine:
 
 
 def flops(config: GPTConfig, new: int, past: int) -> int:
-    """Operations of reading `new` tokens after `past` ones, to the logits after the last."""
-    seen = new * past + new * (new + 1) // 2  # pairs of a token and one that it looks back at
+    """Floating-point operations to run `new` tokens after `past` ones, up to the logits after the last."""
+    seen = new * past + new * (new + 1) // 2  # pairs of a query and a key
     return 2 * _blocks(config) * new + 2 * config.vocabulary * config.width + 4 * config.layers * config.width * seen
 
 
 def moved(config: GPTConfig, new: int, past: int, weights: str) -> int:
-    """Bytes that come from memory for that: each weight once, and the cache, whose keys and values are fp32."""
+    """Bytes read from memory for that: each weight once, and the cache, whose keys and values are fp32."""
     matrices = _blocks(config) + config.vocabulary * config.width
     return BYTES[weights] * matrices + 8 * config.layers * config.width * (past + new)
 

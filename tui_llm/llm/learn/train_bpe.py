@@ -1,4 +1,4 @@
-"""Learning a BPE vocabulary from text. The `tokenizers` library counts and merges (extra `[vocabulary]`)."""
+"""Train a BPE vocabulary on text, with the `tokenizers` library (extra `[vocabulary]`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer, byte_characters, from_mer
 def train(
     places: Sequence[str | Path], size: int, name: str, progress: Callable[[str], None] = lambda _: None
 ) -> BPETokenizer:
-    """A byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, learned from the files and
-    folders (or names of `corpora.NAMES`) in `places` with GPT-2's word pattern.
+    """Train a byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, with GPT-2's word
+    pattern, on the files and folders (or names in `corpora.NAMES`) in `places`.
 
-    Raises `UserError` where the library is missing, the size is too small, or the text is too little for it.
+    Raises `UserError` if the library is missing, the size is too small, or there is too little text.
     """
     if size < 257:
         raise UserError(f"a vocabulary of {size} is too small: 256 bytes and {END_OF_TEXT} are 257")
@@ -59,8 +59,8 @@ def train(
 
 
 def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Iterator[list[str]]:
-    """The lines of every document, many at a time: one by one, handing them over would take longer than counting them. No
-    more than a block of a file is held."""
+    """The lines of every document, in large lists: handing them over one by one would take longer than counting them.
+    Holds one block of a file at a time."""
     names = corpora.files(places)
     total, read, said = sum(path.stat().st_size for path in names), 0, 0.0
     for path in names:
@@ -74,10 +74,10 @@ def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Ite
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    """Lines with their ends, a block's at a time; what separates documents, and the blank lines around it, are left out."""
-    rest, first = "", True  # first: at a document's beginning, where blank lines are dropped
+    """Lines with their line breaks, a block at a time, without document separators and the blank lines around them."""
+    rest, first = "", True  # first: at the beginning of a document, where blank lines are dropped
     for block in texts.blocks(path):
-        # What the next block may change waits: the last line, and lines before what is a separator or may become one.
+        # Hold back what the next block may change: the last line, and lines before a separator or a possible one.
         text = rest + block
         cut = text.rstrip("\n").rfind("\n") + 1
         while cut and (text.startswith(END_OF_TEXT, cut) or END_OF_TEXT.startswith(text[cut:])):
@@ -104,8 +104,8 @@ def _documents(text: str, first: bool) -> tuple[list[str], bool]:
     return lines, first
 
 
-# A word is merged in time that grows with its length squared: a longer one is counted as several. A piece begins with the white
-# space before its word, as the words themselves do, so that nothing else is cut otherwise than in the whole line.
+# Merging takes time quadratic in the length of a word, so a longer word is counted as several. A piece begins with the
+# white space before its word, as the words themselves do, so that all other words are split as in the whole line.
 _LONGEST = 1000
 _RUN = re.compile(rf"\S{{{_LONGEST + 1}}}|\s{{{_LONGEST + 1}}}")
 _PIECE = re.compile(rf"\s{{0,{_LONGEST}}}\S{{1,{_LONGEST}}}|\s{{1,{_LONGEST}}}")

@@ -1,7 +1,7 @@
-"""Model folders in Hugging Face's layout for GPT-2: `config.json`, `model.safetensors`, vocabulary, card.
+"""Model folders in Hugging Face's GPT-2 layout: read and write `config.json` and `model.safetensors`.
 
-`transformers.AutoModelForCausalLM.from_pretrained(folder)` opens what this writes, and this opens what that writes.
-Weights are read from safetensors only: nothing is ever unpickled.
+Compatible with `transformers.AutoModelForCausalLM.from_pretrained` and `save_pretrained`. Weights are read from
+safetensors only, never from pickles.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tui_llm.llm.model.tensor_shapes import read_header
 
 WEIGHTS = "model.safetensors"
 
-# Our name of a block's parameter → theirs. Their matrices ("Conv1D") are stored transposed: (in, out).
+# Our name of a block's module → Hugging Face's. Its "Conv1D" weights are transposed compared with nn.Linear: (in, out).
 _BLOCK = {
     "norm1": "ln_1",
     "attention.qkv": "attn.c_attn",
@@ -40,7 +40,8 @@ _TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.w
 
 
 def theirs(name: str) -> tuple[str, bool]:
-    """Our parameter's name → Hugging Face's (without `transformer.`), and whether it is stored transposed."""
+    """Map our parameter name to Hugging Face's (without `transformer.`), and whether that tensor is stored
+    transposed."""
     if name in _TOP:
         return _TOP[name], False
     _, layer, rest = name.split(".", 2)
@@ -49,6 +50,7 @@ def theirs(name: str) -> tuple[str, bool]:
 
 
 def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of `config.json` for a GPT2LMHeadModel; the opposite of `model_config.config_from_json`."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -73,7 +75,7 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
-    """Opens a model folder, in float32 and ready to read. Raises `UserError` where that can't be."""
+    """Load a model folder: float32, in eval mode, without gradients. Raises `UserError` if it can't be loaded."""
     config = read_config(folder)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -106,19 +108,19 @@ def _filled(path: Path, config: GPTConfig, names: dict[str, tuple[str, bool]], d
 
 
 def _need(config: GPTConfig) -> int:
-    """Bytes of memory that opening and reading the model takes: its weights and its KV cache in float32, and a matrix twice
-    while it is being transposed."""
+    """Bytes of memory to load and run the model: its weights and its KV cache in float32, plus two copies of a matrix
+    while it is transposed."""
     cache = 2 * config.layers * config.context * config.width
     return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
 
 
 def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]:
-    """Our name of each parameter → its name in the file, and whether it is stored transposed. Every tensor's shape is
-    compared with what the config promises before anything is set aside for it: a config that lies about its size must
-    not cost the memory. Raises `UserError`."""
+    """Our parameter name → its name in the file, and whether it is stored transposed. Compares every tensor's shape
+    with the config's before any memory is allocated, so that a config with wrong sizes can't exhaust the memory. Raises
+    `UserError`."""
     header = read_header(path)
     found: dict[str, tuple[str, bool]] = {}
-    for name, shape in config.shapes():  # stops at the first that is missing: a config may promise a million layers
+    for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
         key, transposed = found[name] = _find(name, header, path)
         tensor, wanted = header[key], shape[::-1] if transposed else shape
         if tensor.shape != wanted:
@@ -132,7 +134,7 @@ def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]
 
 def _find(name: str, names: Collection[str], path: Path) -> tuple[str, bool]:
     key, transposed = theirs(name)
-    for candidate in (f"transformer.{key}", key):  # the first GPT-2 folders have no prefix
+    for candidate in (f"transformer.{key}", key):  # the original GPT-2 folders have no prefix
         if candidate in names:
             return candidate, transposed
     raise UserError(f"{path} has no tensor {key}; it is not a whole GPT-2")
@@ -151,7 +153,7 @@ def save(
     dtype: torch.dtype = torch.float32,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `config.json` and `model.safetensors` into `folder`, each aside and then renamed."""
+    """Write `config.json` and `model.safetensors` into `folder`, each atomically."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.weights():
         key, transposed = theirs(name)
@@ -166,12 +168,12 @@ def save(
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Raises `UserError` where the disk is full (nothing is left of the attempt)."""
+    """Write a safetensors file atomically. Raises `UserError` if the disk is full, and leaves no partial file."""
 
     def write(part: Path) -> None:
         try:
             storage.by_library(part, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        except SafetensorError as error:  # an I/O error in disguise
+        except SafetensorError as error:  # safetensors reports I/O errors this way
             raise OSError(str(error)) from error
 
     write_aside(path, write)

@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision."""
+"""Choose the device, the precision and the number of CPU threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui_llm.llm.model.device_names import check_device
 
 
 def choose(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, else MPS, else the CPU. Raises `UserError` where the one asked for isn't there."""
+    """The device named `name`; `auto` selects CUDA, else MPS, else the CPU. Raises `UserError` if it is unavailable."""
     kind, _, index = check_device(name).partition(":")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if kind == "auto":
@@ -26,7 +26,7 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def trains_in_bfloat16(device: torch.device) -> bool:
-    """Whether bf16 autocast is faster there: CUDA cards and CPUs that multiply in it."""
+    """Whether bf16 autocast is faster on `device`: CUDA GPUs and CPUs with native bf16 products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -35,14 +35,14 @@ def trains_in_bfloat16(device: torch.device) -> bool:
     return False
 
 
-# Multiply-adds below which a second thread costs more than it brings: waking it, waiting for it, and, where a training
-# run has the cores, waiting much longer (measured: dev/LOG.md).
+# Below this many multiply-adds a second thread costs more than it saves: it has to be woken and waited for, and the
+# wait is much longer while a training run uses the cores (measured: dev/LOG.md).
 _WORTH_THREADS = 100_000_000
 _ALL = torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
-    """From now on, `count` CPU threads are all there are."""
+    """Set the maximum number of CPU threads."""
     global _ALL
     _ALL = count
     torch.set_num_threads(count)
@@ -50,7 +50,7 @@ def use_threads(count: int) -> None:
 
 @contextlib.contextmanager
 def threads(work: int) -> Iterator[None]:
-    """One CPU thread for little work (counted in multiply-adds), all that torch has for much."""
+    """Context manager: use one CPU thread if `work`, in multiply-adds, is small, and all threads otherwise."""
     before = torch.get_num_threads()
     torch.set_num_threads(_ALL if work >= _WORTH_THREADS else 1)
     try:
@@ -60,5 +60,5 @@ def threads(work: int) -> Iterator[None]:
 
 
 def free_bytes(place: torch.device) -> int | None:
-    """Bytes of memory that are free there; None where nobody says."""
+    """Bytes of free memory on the device; None if unknown."""
     return torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else memory.free_bytes()

@@ -1,4 +1,4 @@
-"""The devices that can be asked for, by name. Whether one is there, torch says (`device.choose`)."""
+"""The names of the devices. `device.choose` checks whether one is available."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def check_device(name: str) -> str:
-    """Returns `name` if it is one of `DEVICES`, or one with a number, as `cuda:1`. Raises `UserError` otherwise."""
+    """Return `name` if it is in `DEVICES`, optionally with an index, as `cuda:1`. Raises `UserError` otherwise."""
     kind, colon, index = name.partition(":")
     if kind not in DEVICES or (colon and not index.isdecimal()):
         raise UserError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}")

@@ -1,19 +1,20 @@
-"""The training step's arithmetic, made for speed on a CPU: the same numbers as `model.py`'s, in fewer and cheaper passes.
+"""Fused forward and backward for training on a CPU: same results as `model.py` up to rounding, in fewer and cheaper
+passes.
 
-    block(x): a whole block, its backward pass written out;  head_loss(x): head and loss in one
+    block(x): a whole transformer block as one autograd function;  head_loss(x): output head and loss fused
 
-What makes it fast, each measured (dev/LOG.md):
+Why it is faster, each measured (dev/LOG.md):
 
-- Matrix products in `dtype` (bfloat16, where the CPU multiplies in it) on weights that are cast once a step. The weights
-  themselves, their gradients, the residual stream, LayerNorm, softmax sums and the loss stay float32.
-- A block is one function of autograd's: nothing is cast, copied or kept twice, and small models wait less for Python.
-- Attention at short lengths as batched matrix products of blocks: there it beats the kernels that never hold all T × T scores.
-- The tanh of GELU is a sigmoid, which costs a fifth: ½ (1 + tanh z) = σ(2 z). Its derivative is made beside its value,
-  piece by piece, so that what is between them stays in the cache.
-- Head and loss together, over chunks of rows, their gradients made in the forward pass: the logits of a whole batch (the
-  largest tensor of all where the vocabulary is) never exist.
+- Matrix products are in `dtype` (bfloat16 if the CPU multiplies in it), on weights that are cast once per step. Master
+  weights, gradients, the residual stream, LayerNorm, softmax sums and the loss stay float32.
+- A block is a single autograd function: no repeated casts or copies, and less Python overhead for small models.
+- Attention over short rows uses batched matrix products of query blocks, which there beat the flash kernels.
+- GELU's tanh is computed as a sigmoid, at a fifth of the cost: ½ (1 + tanh z) = σ(2 z). Its derivative is computed in
+  the same loop, piece by piece, so that intermediate values stay in the CPU's cache.
+- Output head and loss run over chunks of rows, with gradients computed in the forward pass. The logits of a whole
+  batch, the largest tensor if the vocabulary is large, are never materialized.
 
-No dropout here, and gradients of first order only. Letters as in `model.py`; N = B · T rows.
+No dropout; first-order gradients only. Letters as in `model.py`; N = B · T rows.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SHORT = 1024  # tokens in a row up to which scores are kept, which is faster than SDPA; of longer ones they'd fill the memory
-CHUNK = 1 << 25  # logits that exist at once
-PIECE = 1 << 19  # numbers that GELU or softmax works on at once: what is made of them fits a core's cache
-QUERIES = 64  # of a row, at least, that attend at once (and at least a quarter of it)
+SHORT = 1024  # up to this many tokens, attention scores are stored, which is faster than SDPA
+CHUNK = 1 << 25  # logits materialized at a time
+PIECE = 1 << 19  # elements per GELU or softmax pass: the intermediate values fit into a core's cache
+QUERIES = 64  # minimum size of a query block (and at least a quarter of the row)
 
 
 def block(self: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """What `Block.forward` computes, x (B, T, C) float32 → the same, with matrix products in `dtype`."""
+    """`Block.forward`: x (B, T, C) float32 → (B, T, C) float32, with matrix products in `dtype`."""
     parts = self.norm1, self.attention.qkv, self.attention.out, self.norm2, self.mlp.up, self.mlp.down
     parameters = [p for part in parts for p in (part.weight, part.bias)]
     return _Block.apply(x.contiguous(), self.attention.heads, self.norm1.eps, dtype, *parameters)
@@ -68,7 +69,7 @@ class _Block(torch.autograd.Function):
         low *= slope
         up = _weight_gradients(low, h2)
         dx, *norm2 = _norm_backward(low @ up_, middle, mean2, rstd2, scale2, shift2)
-        g = dx.add_(g)  # what came past the MLP, beside it
+        g = dx.add_(g)  # the gradient through the residual connection
         low = g.to(h1.dtype)
         out = _weight_gradients(low, y)
         low = _attend_backward(low @ out_, ctx.shape, attended)
@@ -78,9 +79,10 @@ class _Block(torch.autograd.Function):
 
 
 def _weight_gradients(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of a linear layer's weight and bias, float32, of its output's gradient (N, ·) and its input h (N, ·)."""
+    """The gradients of a linear layer's weight and bias, float32, from its output gradient g (N, ·) and its input h (N,
+    ·)."""
     ones = _ones(len(g), g.dtype, g.device)
-    return (g.t() @ h).float(), (ones @ g).float()[0]  # as a product, summing rows is quicker than as a sum
+    return (g.t() @ h).float(), (ones @ g).float()[0]  # the row sum as a matrix product, which is faster than sum()
 
 
 @lru_cache(8)
@@ -89,17 +91,18 @@ def _ones(N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _norm_backward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor, shift: Tensor) -> Any:
-    """The gradients of LayerNorm's input (in memory of its own), scale and shift, float32."""
+    """The gradients of LayerNorm's input (newly allocated), scale and shift, float32."""
     return torch.ops.aten.native_layer_norm_backward(
         g.float(), x, [x.size(1)], mean, rstd, scale, shift, [True, True, True]
     )
 
 
 def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
-    """GELU, tanh form: x σ(z), z = 2 √(2/π) (x + 0.044715 x³); and its slope. In float32, then rounded to u's dtype."""
+    """GELU, tanh approximation: x σ(z), z = 2 √(2/π) (x + 0.044715 x³), and its derivative. Computed in float32, then
+    rounded to u's dtype."""
     a = 2 * math.sqrt(2 / math.pi)
     b = a * 0.044715
-    a_ = torch.tensor(a, device=u.device)  # as a tensor it can be what b x² is added to, in one pass
+    a_ = torch.tensor(a, device=u.device)  # a tensor, so that a + b x² takes one pass
     y, slope = torch.empty_like(u), torch.empty_like(u)
     scratch = torch.empty(3, min(PIECE, u.numel()), device=u.device)
     for u_, y_, slope_ in zip(*(whole.view(-1).split(PIECE) for whole in (u, y, slope)), strict=True):
@@ -116,14 +119,14 @@ def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(8)
 def _future(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(T, T): added to the scores, it hides what comes later."""
+    """The additive causal mask (T, T): −inf above the diagonal."""
     return torch.full((T, T), -math.inf, dtype=dtype, device=device).triu(1)
 
 
 def _attend(qkv: Tensor, heads: int) -> tuple[Tensor, list[Tensor]]:
-    """Causal attention: queries, keys and values side by side (B, T, 3 C) → (B · T, C), and what its backward pass needs.
-    Up to SHORT tokens in blocks of queries, each with the keys that it can see: of what lies in the future little is
-    computed."""
+    """Causal attention: queries, keys and values concatenated (B, T, 3 C) → (B · T, C), and the tensors that its
+    backward pass needs. Up to SHORT tokens it runs in blocks of queries, each against the keys up to its end, so that
+    little of the masked half is computed."""
     B, T, C = qkv.size(0), qkv.size(1), qkv.size(2) // 3
     D = C // heads
     q, k, v = qkv = qkv.view(B, T, 3, heads, D).permute(2, 0, 3, 1, 4).contiguous()  # each (B, H, T, D)
@@ -143,7 +146,7 @@ def _attend(qkv: Tensor, heads: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor]) -> Tensor:
-    """The gradient (B · T, 3 C) of `_attend`'s input, of its output's g (B · T, C); shape (B, T, H)."""
+    """The gradient (B · T, 3 C) of `_attend`'s input, given that of its output, g (B · T, C), and shape (B, T, H)."""
     qkv, *weights = kept
     (B, T, H), D = shape, qkv.size(-1)
     g = g.view(B, T, H, D).transpose(1, 2)
@@ -157,7 +160,7 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
     g = g.reshape(B * H, T, D)
     dq, dk, dv = made = torch.empty_like(qkv).view(3, B * H, T, D)
     end = T
-    for p in reversed(weights):  # the last block first: it sees all keys, so that the others can be added to it
+    for p in reversed(weights):  # the last block covers all keys, so the others can accumulate
         start = end - p.size(1)
         mine, seen = slice(start, end), slice(end)
         dscores = torch._softmax_backward_data(g[:, mine] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
@@ -171,8 +174,9 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK) -> Tensor:
-    """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) below V. About
-    `chunk` logits exist at a time. Its gradients are there when it returns; they can be fetched once."""
+    """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) with ids below
+    V. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
+    only once."""
     V, C = weight.shape
     return _HeadLoss.apply(
         x.reshape(-1, C), weight, targets.reshape(-1), dtype, max(1, chunk // V), torch.is_grad_enabled()
@@ -190,7 +194,7 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=x.device)
         for part in range(0, N, rows):
             mine = slice(part, part + rows)
-            logits = x[mine] @ low.t()  # becomes, piece by piece, its own gradient p − y (of the mean: ÷ N)
+            logits = x[mine] @ low.t()  # overwritten piece by piece by its gradient p − y (÷ N in backward)
             piece = rows if x.is_cuda else max(1, PIECE // V)
             for z, y in zip(logits.split(piece), targets[mine].split(piece), strict=True):
                 total += _softmax_loss(z, y[:, None])
@@ -212,11 +216,11 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The summed loss of some rows (n, V) on `targets` (n, 1); the logits are replaced by its gradient."""
+    """The summed loss of some rows (n, V) on `targets` (n, 1). Overwrites the logits with their gradient."""
     z = logits.float() if logits.dtype != torch.float32 else logits
     largest, wanted = z.amax(1, keepdim=True), z.gather(1, targets)
     p = torch.softmax(z, 1)
-    # ln Σ exp z is the largest logit less the logarithm of its probability.
+    # logsumexp z = max z − ln max p, since max p = e^(max z − logsumexp z).
     loss = (largest - p.amax(1, keepdim=True).log() - wanted).sum()
     logits.copy_(p.scatter_add_(1, targets, p.new_full((len(p), 1), -1.0)))
     return loss

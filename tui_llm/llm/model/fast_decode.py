@@ -1,16 +1,17 @@
-"""Reading one token after the other, made fast on a CPU. `model.py` runs unchanged: its products are made by others.
+"""Fast single-token decoding on a CPU: replaces the linear layers of `model.py` by faster or smaller ones.
 
-A step of one token multiplies every weight once, so it takes as long as reading the weights from memory takes (a profile
-has eight tenths of the time in these products). Two things help: read them at the memory's full speed, and make them
-fewer bytes.
+A decoding step for one token multiplies by every weight once, so its time is that of reading the weights from memory
+(profiled: 80 % of the time is in these products). It gets faster by reading them at full memory bandwidth, and by
+making them smaller.
 
-- `fp32`: the same weights, where they lie. torch makes these products with MKL, which reads a matrix for one token at half
-  the speed of memory; oneDNN, which torch carries too, reads it at nearly full speed, and is a quarter faster on many
-  tokens at once. Only the order of sums differs.
-- `half`: 16-bit floats, sums in fp32. Biases, LayerNorms, positions, the residual stream, attention and the cache stay fp32.
-- `int8`: 256 levels between the smallest and the largest weight of each group, in fp32 sums (affine rounding as in Jacob et
-  al. 2018, section 2.1; of the weights only). Not the same numbers. A product with a vector is a sum of columns, weighted:
-  what torch calls an embedding bag, with a kernel for such rows that keeps up with memory.
+- `fp32`: the same weights, in place. torch uses MKL for these products, which reads a matrix for one token at half the
+  memory bandwidth. oneDNN, also part of torch, reaches nearly all of it, and is a quarter faster for many tokens at
+  once. Results differ only by the order of summation.
+- `half`: fp16 weights, accumulated in fp32. Biases, LayerNorms, position embeddings, the residual stream, attention and
+  the cache stay fp32.
+- `int8`: weight-only affine quantization to 256 levels between the minimum and maximum of each group (Jacob et al.
+  2018, section 2.1), accumulated in fp32. Changes the results. A matrix-vector product is a weighted sum of columns, which is
+  torch's embedding bag: its kernel for byte rows runs at memory bandwidth.
 
 Letters: T tokens, C inputs, O outputs, V the vocabulary.
 """
@@ -29,17 +30,17 @@ from tui_llm.llm.model.model import GPT, Block, KVCache
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.weight_names import check_weights
 
-_FEW = 5  # rows up to which products are made with 16- and 8-bit weights: for more, widening them first is faster
-_ROWS = 4096  # outputs that are widened at once
-_GROUP = 384  # outputs whose weights from one input share their levels; a multiple of 16
-_STREAMED = 8  # reading a weight from memory takes a core as long as about so many multiply-adds with it
+_FEW = 5  # up to this many rows, multiply by the packed weights; beyond, converting them to fp32 first is faster
+_ROWS = 4096  # outputs converted to fp32 at a time
+_GROUP = 384  # group size: outputs whose weights from one input share a scale; a multiple of 16
+_STREAMED = 8  # reading one weight from memory takes a core about as long as this many multiply-adds
 
 
 Function = Callable[[Tensor], Tensor]
 
 
 class Predictor(GPTPredictor):
-    """`GPTPredictor` on weights that `prepare` has laid down."""
+    """`GPTPredictor` for a model whose layers `prepare` has replaced."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__(model)
@@ -60,7 +61,7 @@ class Predictor(GPTPredictor):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` in fp32, by oneDNN where torch has it beside MKL. Keeps nothing for a gradient."""
+    """`F.linear` in fp32, by oneDNN if torch has both it and MKL. Not differentiable."""
     if _ONEDNN and x.device.type == "cpu":
         made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
         return made
@@ -75,13 +76,14 @@ _ONEDNN = (
 
 
 class Exact(nn.Linear):
-    """`nn.Linear` with its own weights; only who multiplies is another, as long as no gradient is wanted."""
+    """`nn.Linear` that multiplies through `_linear` when grad mode is disabled; same weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if torch.is_grad_enabled() else _linear(x, self.weight, self.bias)
 
     def one(self) -> Function:
-        """`forward` of one token (1, C), which has all it needs at hand: looking a module's tensors up takes a while."""
+        """A function equal to `forward` for one token (1, C), with its tensors bound: module attribute lookup is
+        slow."""
         weight, bias = self.weight, self.bias
         return lambda x: _linear(x, weight, bias)
 
@@ -90,8 +92,8 @@ _Layer = tuple[Function, Function, Function, Function, Function, Function, Tenso
 
 
 class _Step:
-    """`model.features` for one token and a cache: the same operations in the same order, without what only longer rows,
-    training or another device need. In a small model calling all that costs as much as the products."""
+    """`model.features` for one token with a cache: the same operations in the same order, without what only longer
+    inputs, training or other devices need. In a small model that overhead costs as much as the products."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.heads = model, cache, model.config.heads
@@ -101,7 +103,7 @@ class _Step:
         self.nothing = torch.zeros(1, 1, 1)
 
     def __call__(self, id: int) -> Tensor:
-        """(1, C). Raises ValueError where the context is full."""
+        """The features (1, C) of token `id`. Raises ValueError if the context is full."""
         past, context = self.cache.length, self.model.config.context
         if past >= context:
             raise ValueError(f"{past + 1} tokens in a context of {context}")
@@ -146,14 +148,16 @@ def _norm(layer: nn.LayerNorm) -> Function:
 
 
 def predictor(model: GPT, weights: str = "fp32") -> Predictor:
-    """Takes `model` over: its weights are another afterwards. Raises `UserError` where that can't be."""
+    """Prepare `model` and wrap it. Modifies `model` in place, see `prepare`. Raises `UserError` if that is
+    impossible."""
     prepare(model, weights)
     return Predictor(model)
 
 
 @torch.no_grad()
 def prepare(model: GPT, weights: str) -> None:
-    """Makes a model that is only read a faster one, in place. Raises `UserError`."""
+    """Replace the linear layers and the embedding of an inference-only model by those of the format `weights`, in
+    place. Raises `UserError` on an unknown format, on int8 off the CPU, and on a weight that overflows fp16."""
     check_weights(weights)
     place = model.device
     if weights == "fp32":
@@ -181,10 +185,11 @@ def prepare(model: GPT, weights: str) -> None:
 
 
 class Reduced(nn.Module):
-    """A linear layer (O, C) whose weights are kept in fewer bits; takes and gives fp32.
+    """A linear layer (O, C) with its weights in fewer bits; input and output are fp32.
 
-    With `centre`, the mean of its rows is taken off the weights and kept apart in fp32. A head's logits often have a
-    large common part (around −100 in GPT-2): it would use up the bits, and it comes from that mean."""
+    With `centre`, the mean of the weight's rows is subtracted and kept in fp32. An output head's logits often share a
+    large offset (around −100 in GPT-2) that comes from this mean and would waste precision.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -198,14 +203,15 @@ class Reduced(nn.Module):
         self.pack(weight if mean is None else weight - mean)
 
     def pack(self, weight: Tensor) -> None:
+        """Convert the weight (O, C) and register it as buffers."""
         raise NotImplementedError
 
     def product(self, x: Tensor) -> Tensor:
-        """(T, C) → (T, O), both fp32."""
+        """(T, C) → (T, O), both fp32, without bias and mean."""
         raise NotImplementedError
 
     def one(self) -> Function:
-        """`forward` of one token (1, C), of a layer with a bias and without a mean."""
+        """A function equal to `forward` for one token (1, C), for a layer with a bias and no mean."""
         raise NotImplementedError
 
     def _offset(self) -> Tensor:
@@ -213,10 +219,11 @@ class Reduced(nn.Module):
         return self.bias
 
     def rows(self, ids: Tensor | slice) -> Tensor:
-        """Rows of the weights in fp32, without the mean."""
+        """Rows of the weight in fp32, without the mean."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → (…, O), both fp32."""
         flat = x.reshape(-1, x.size(-1))
         y = self.product(flat)
         if self.mean is not None:
@@ -227,6 +234,8 @@ class Reduced(nn.Module):
 
 
 class Half(Reduced):
+    """fp16 weights. Raises `UserError` if a weight overflows fp16."""
+
     def pack(self, weight: Tensor) -> None:
         half = weight.half()
         if half.isinf().any():
@@ -254,17 +263,18 @@ _bags = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
 
 
 class Int8(Reduced):
-    """Groups of outputs lie one after the other: of each, C rows (its weights from one input), and behind each row, as
-    torch has it, the size of a level and the lowest one. The common part of a head's logits is in the latter."""
+    """Outputs are split into groups. A group is stored as C rows, one per input, each followed by its scale and its
+    minimum, as torch's byte-rowwise format has it. The offset that all logits share is part of the minimum, so no mean
+    is needed."""
 
-    ids: Tensor  # of all rows, int32
-    bags: Tensor  # where each group's begin, int32
+    ids: Tensor  # the index of every row, int32
+    bags: Tensor  # the index of each group's first row, int32
 
     def pack(self, weight: Tensor) -> None:
         self.outputs, self.inputs = weight.shape
         self.groups = -(-self.outputs // _GROUP)
         size = min(_GROUP, -(-self.outputs // 16) * 16)
-        spare = weight[-1:].expand(self.groups * size - self.outputs, -1)  # repeated, so as not to widen the levels
+        spare = weight[-1:].expand(self.groups * size - self.outputs, -1)  # padding that keeps the group's range
         padded = torch.cat((weight, spare)).view(self.groups, size, self.inputs)
         packed = torch.ops.quantized.embedding_bag_byte_prepack(padded.transpose(1, 2).reshape(-1, size))
         self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
@@ -274,7 +284,7 @@ class Int8(Reduced):
     def product(self, x: Tensor) -> Tensor:
         T, C = x.shape
         if T > _FEW:
-            # Group by group, so that what is widened stays in the cache, and in memory that the process has.
+            # Convert one group at a time, so that its fp32 copy stays in the CPU's cache and reuses allocated memory.
             parts = [_linear(x, self._wide(group).T, None) for group in range(self.groups)]
             return torch.cat(parts, dim=-1)[:, : self.outputs]
         if T == 1:
@@ -284,7 +294,7 @@ class Int8(Reduced):
         return made.view(self.groups, T, -1).transpose(0, 1).reshape(T, -1)[:, : self.outputs]
 
     def _sums(self, x: Tensor, ids: Tensor, bags: Tensor) -> Tensor:
-        """A bag for each group and token: C rows, each weighted with what came in there. (groups × T, size)"""
+        """One bag per group and token: C rows, weighted with the input's components. Returns (groups × T, size)."""
         given = x.expand(self.groups, *x.shape).reshape(-1)
         made: Tensor = _bags(self.weight, ids, bags, False, 0, False, given)
         return made
@@ -300,7 +310,7 @@ class Int8(Reduced):
         return one
 
     def _wide(self, group: int) -> Tensor:
-        """(C, size), fp32."""
+        """The weights (C, size) of a group, in fp32."""
         rows = self.weight[group * self.inputs : (group + 1) * self.inputs]
         wide: Tensor = torch.ops.quantized.embedding_bag_byte_unpack(rows)
         return wide
@@ -316,17 +326,18 @@ class Int8(Reduced):
 
 
 class Rows(nn.Module):
-    """The token embedding: the rows of `table`, which is the head's own where the two are tied."""
+    """The token embedding: looks up the rows of `table`, which is the output head's own if the two are tied."""
 
     def __init__(self, table: Reduced) -> None:
         super().__init__()
         self.table = table
 
     def forward(self, ids: Tensor) -> Tensor:
+        """ids (…) → embeddings (…, C), fp32."""
         rows, mean = self.table.rows(ids), self.table.mean
         return rows if mean is None else rows + mean
 
     @property
     def weight(self) -> Tensor:
-        """(V, C) in fp32: made anew each time."""
+        """The weight (V, C) in fp32, dequantized on each access."""
         return self.forward(slice(None))  # type: ignore[arg-type]

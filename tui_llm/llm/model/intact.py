@@ -1,7 +1,7 @@
-"""Whether a checkpoint is still what was written: a SHA-256 of each of its files, noted down when it was saved. No torch.
+"""Verify a checkpoint against the SHA-256 of each file, recorded when it was saved. No torch.
 
-A disk, a copy or a careless hand can change a file without shortening it. Weights with one flipped bit still load, and a
-run that went on with them would no longer be the run it claims to be.
+A disk error, a copy or an edit can change a file without changing its length. Weights with one flipped bit still load,
+and a resumed run would continue from the wrong weights.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import TOKENIZER, open_foreign, read_json
 from tui_llm.llm.model.tensor_shapes import read_header
 
-RECORD = "training.json"  # written last; it holds the digests of all the others
+RECORD = "training.json"  # written last; holds the digests of all other files
 WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
-LARGE = 1 << 30  # bytes: weights that are not read once more just to open them
+LARGE = 1 << 30  # bytes: larger weights are not hashed just to open the model
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Name → SHA-256, in hexadecimal, of every file in `folder` but the record itself. Raises OSError."""
+    """File name → SHA-256, in hexadecimal, of every file in `folder` except the record. Raises OSError."""
     return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.name != RECORD}
 
 
@@ -32,9 +32,9 @@ def _digest(file: Path) -> str:
 
 
 def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The record of a checkpoint, all of whose files are as they were written; those named in `without` are not looked at.
+    """Verify a checkpoint and return its record; files named in `without` are skipped.
 
-    One from before digests were noted down is taken at its word. Raises `UserError` where something is missing or changed.
+    A record without digests (an older format) is accepted. Raises `UserError` if something is missing or changed.
     """
     if not (folder / RECORD).is_file():
         raise UserError(f"its {RECORD} is missing")
@@ -50,7 +50,7 @@ def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
             raise UserError(f"its {file.name} is missing")
         try:
             if file.suffix == ".safetensors":
-                read_header(file)  # it says how long the file must be: terabytes of nothing are not read
+                read_header(file)  # the header gives the file's length, so an oversized sparse file is not read
             found = _digest(file)
         except UserError as error:
             raise UserError(f"its {file.name} can't be read: {error}") from error
@@ -60,9 +60,8 @@ def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def check_model(folder: Path) -> None:
-    """As `check`, for what a model is opened from: the optimiser's state is left out, and weights of over a gigabyte are
-    only asked to be there (their own header says how long the file must be). What was checked once and has not changed
-    since is not read again."""
+    """As `check`, for opening a model: skips the optimizer's state, and does not hash weights over a gigabyte. Results
+    are cached by inode, size and modification time, so an unchanged folder is not read again. Raises `UserError`."""
     try:
         stats = [file.stat() for file in sorted(folder.iterdir())]
     except OSError as error:
@@ -82,7 +81,7 @@ def newest(
     tell: Callable[[str], None],
     check: Callable[[Path], object] = check,
 ) -> tuple[int, Path] | None:
-    """The newest of `checkpoints` (oldest first) that is intact; `tell` hears of those that were passed over."""
+    """The newest of `checkpoints` (oldest first) that passes `check`; `tell` gets a line for each that was skipped."""
     for step, folder in reversed(checkpoints):
         try:
             check(folder)
@@ -96,7 +95,8 @@ def newest(
 def newest_of_run(
     name: str, checkpoints: Sequence[tuple[int, Path]], check: Callable[[Path], object] = check
 ) -> tuple[int, Path, list[str]]:
-    """As `newest`: step, folder, and a line for each checkpoint that was passed over. Raises `UserError` where none is intact."""
+    """As `newest`: step, folder, and a line for each checkpoint that was skipped. Raises `UserError` if none is
+    intact."""
     passed: list[str] = []
     found = newest(checkpoints, passed.append, check)
     if found is None:

@@ -1,5 +1,5 @@
-"""What this machine can do at best: how fast it multiplies matrices, how fast it reads memory. Every share of the peak
-(MFU, a roofline) is taken of these figures: measured here and once, not read off a data sheet."""
+"""The machine's measured peak: FLOP/s of matrix products and memory bandwidth. Every figure relative to the peak (MFU,
+a roofline) uses these measurements, not a data sheet."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # of the square matrices that are multiplied
-_ENOUGH = 0.1  # seconds for one product: larger ones would bring no more
-_SPENT = 0.35  # seconds that are spent on each precision, and on the memory
-_OURS = 0.8  # of the processor's time, where nothing else disturbs
-_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}  # of what is read: far more than any cache holds
+_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # sizes n of the n × n matrices
+_ENOUGH = 0.1  # seconds per product: larger matrices would not be faster
+_SPENT = 0.35  # seconds per precision, and for the memory
+_OURS = 0.8  # minimum share of the CPU time that counts as an undisturbed measurement
+_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}  # bytes to read: far more than any cache
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The best of several tries on `device`, with `threads` CPU threads. Rates are None where the device can't do it.
+    """Best of several tries on `device`, with `threads` CPU threads. A rate is None if the device can't do it.
 
-    `fp32` and `bf16`: FLOP/s of square matrix products, 2 · n³ operations each, at torch's own settings (no TF32 unless
-    someone turned it on). `read` and `copy`: bytes/s through memory; a copy counts what it reads and what it writes.
+    fp32, bf16: FLOP/s of square matrix products, 2 · n³ operations each, at torch's own settings (no TF32 unless it was
+        enabled).
+    read, copy: bytes/s of memory; a copy counts the bytes read and the bytes written.
     """
 
     device: str
@@ -45,15 +46,15 @@ class Machine:
     bf16: float | None
     read: float | None
     copy: float | None
-    quiet: bool  # whether the processor was ours alone; if not, it can do more, and a later measurement may say so
+    quiet: bool  # whether the machine was otherwise idle; if not, a later measurement may be better
 
     def peak(self, precision: str) -> float | None:
-        """FLOP/s of `fp32` or `bf16`."""
+        """FLOP/s of the precision `fp32` or `bf16`."""
         return self.bf16 if precision == "bf16" else self.fp32
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
+    """The hardware's product name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):  # Linux
@@ -78,7 +79,7 @@ def _path(device: torch.device) -> Path:
 
 
 def known(device: torch.device) -> Machine | None:
-    """What was measured before on such a device, with this torch and as many threads; None where nothing was."""
+    """The cached measurement for this device, torch version and number of threads; None if there is none."""
     try:
         raw = read_json(_path(device))
         found = Machine(**{name: raw[name] for name in Machine.__dataclass_fields__})
@@ -86,13 +87,13 @@ def known(device: torch.device) -> Machine | None:
         return None
     rates = (found.fp32, found.bf16, found.read, found.copy)
     if any(rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1e21) for rate in rates):
-        return None  # damaged
+        return None  # the cache file is damaged
     return found if (found.device, found.torch, found.threads) == _key(device) else None
 
 
 def measure(device: torch.device) -> Machine:
-    """Measures anew, in about a second, and keeps it in the cache (where that can be written): the better of this and
-    what a busy machine gave before."""
+    """Measure, in about a second, and cache the result if possible. If this or the cached measurement was made on a
+    busy machine, keep the better rate of each."""
     before = known(device)
     wall, used = time.perf_counter(), time.process_time()
     rates = [_products(device, torch.float32), _products(device, torch.bfloat16)]
@@ -107,14 +108,14 @@ def measure(device: torch.device) -> Machine:
         quiet = quiet or before.quiet
     fp32, bf16, read, copy = rates
     found = Machine(*_key(device), fp32, bf16, read, copy, quiet)
-    with suppress(UserError):  # no room: it is measured again next time
+    with suppress(UserError):  # disk full: it is measured again next time
         write_json(_path(device), asdict(found))
     return found
 
 
 def measure_apart(device: torch.device) -> Machine | None:
-    """As `measure`, in a process of its own: what it takes of memory is given back, and counts for nobody here. None
-    where that fails."""
+    """As `measure`, in a subprocess, so that its memory is freed and not attributed to this process. None on
+    failure."""
     command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]
     threads = str(torch.get_num_threads())
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -125,7 +126,7 @@ def measure_apart(device: torch.device) -> Machine | None:
 
 
 def machine(device: torch.device) -> Machine:
-    """What is known of the device, or else (also where it was busy before) measured now."""
+    """The cached measurement if it was made on an idle machine, else a new one."""
     found = known(device)
     return found if found and found.quiet else measure(device)
 
@@ -147,17 +148,17 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 
 @torch.no_grad()
 def _products(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The best FLOP/s over growing matrices, until one product takes long enough that starting it costs nothing."""
+    """The best FLOP/s over growing matrices, up to the size where launch overhead is negligible."""
     best, spent = 0.0, 0.0
-    with suppress(RuntimeError):  # out of memory, or no such product there: what was measured so far
+    with suppress(RuntimeError):  # out of memory, or not supported: keep what was measured so far
         for n in _SIZES:
             a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
             out = torch.empty_like(a)
             took = [_timed(lambda: torch.mm(a, b, out=out), device)]  # noqa: B023 (called at once)
-            # The first one of a size wakes threads and picks a kernel: each size has a second chance.
+            # The first product of a size wakes threads and selects a kernel, so each size is timed at least twice.
             while len(took) < 2 or (min(took) >= _ENOUGH and spent + sum(took) < _SPENT):
                 if took[0] > 2 * _SPENT:
-                    break  # a device that emulates this precision
+                    break  # the device emulates this precision
                 took.append(_timed(lambda: torch.mm(a, b, out=out), device))  # noqa: B023
             spent += sum(took)
             best = max(best, 2 * n**3 / min(took))
@@ -168,14 +169,14 @@ def _products(device: torch.device, dtype: torch.dtype) -> float | None:
 
 @torch.no_grad()
 def _memory(device: torch.device) -> list[float | None]:
-    """Bytes/s of reading (a sum over everything) and of copying."""
+    """Bytes/s of reading (a sum over all elements) and of copying."""
     size = _BYTES.get(device.type, 1 << 28)
     try:
         source = torch.ones(size // 4, device=device)
         target = torch.empty_like(source)
         rates: list[float | None] = []
         for work, moved in ((source.sum, size), (lambda: target.copy_(source), 2 * size)):
-            took = [_timed(work, device)]  # the first touches fresh pages
+            took = [_timed(work, device)]  # the first one causes page faults
             while len(took) < 3 or (sum(took) < _SPENT / 2 and len(took) < 20):
                 took.append(_timed(work, device))
             rates.append(moved / min(took))

@@ -1,11 +1,11 @@
-"""GPT-2, whole: ids in, logits out.
+"""GPT-2: token ids in, logits out.
 
-    ids ─▶ token embedding + position embedding ─▶ N × block ─▶ LayerNorm ─▶ head (the token embedding again) ─▶ logits
+    ids ─▶ token embedding + position embedding ─▶ N × block ─▶ LayerNorm ─▶ head (tied to the embedding) ─▶ logits
 
     block(x) = x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x))      (pre-LayerNorm)
 
-Radford et al., "Language Models are Unsupervised Multitask Learners" (2019). Letters in the comments: B rows in a batch,
-T tokens in a row, P tokens already in the cache, C the width, H heads, D = C ÷ H, V the vocabulary.
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019). Letters in the comments: B rows in a
+batch, T tokens in a row, P tokens already in the cache, C the width, H heads, D = C ÷ H, V the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tui_llm.llm.model.shape import GPTConfig
 
 
 class KVCache:
-    """The keys and values of tokens that have been fed already, so that appending a token costs one token.
+    """The keys and values of the tokens processed so far, so that only new tokens have to be run.
 
-    Room for one row of `context` tokens is set aside at once: 2 × layers × context × C numbers.
+    Allocates space for one row of `context` tokens: 2 × layers × context × C numbers.
     """
 
     def __init__(
@@ -39,37 +39,38 @@ class KVCache:
         )  # (layers, 1, H, context, D)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.length = 0  # P: how many positions hold something
+        self.length = 0  # P: number of tokens in the cache
 
     def crop(self, length: int) -> None:
-        """Forgets all but the first `length` tokens. They are not erased: the next ones are written over them."""
+        """Discard all but the first `length` tokens. The memory is not cleared; later tokens overwrite it."""
         self.length = min(self.length, length)
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts new keys and values (1, H, T, D) after the old ones; returns all of them, (1, H, P + T, D)."""
+        """Store new keys and values (1, H, T, D) after the old ones; returns all of them, each (1, H, P + T, D)."""
         end = self.length + keys.size(2)
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def end(self, count: int) -> int:
-        """How many positions are taken once the next `count` tokens are in."""
+        """The number of positions in use after adding `count` tokens."""
         return self.length + count
 
     def positions(self, count: int) -> Tensor:
-        """Where the next `count` tokens stand, (T,)."""
+        """The positions of the next `count` tokens, (T,)."""
         return torch.arange(self.length, self.length + count, device=self.keys.device)
 
     def mask(self, count: int) -> Tensor | None:
-        """Which tokens each of the next `count` ones looks back at, bool (T, P + T): all P old ones, and the new ones up
-        to itself. None where that is all of them, or where nothing stands before (plain causal attention)."""
+        """The attention mask of the next `count` tokens, bool (T, P + T): True for all P cached tokens and, among the
+        new ones, for those up to the token itself. None if it would be all True or if the cache is empty (plain causal
+        attention)."""
         if not self.length or count == 1:
             return None
         return torch.ones(count, self.length + count, dtype=torch.bool, device=self.keys.device).tril(self.length)
 
 
 class Attention(nn.Module):
-    """Every token looks back at the tokens before it: softmax(q · k ÷ √D) weights their values."""
+    """Causal multi-head self-attention: softmax(q · k ÷ √D) weights the values of the token and of those before it."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, C) → (B, T, C). With a cache (B = 1), also attends to its P tokens and caches the new ones."""
         B, T, C = x.shape
         q, k, v = (
             part.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
@@ -102,7 +104,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each token by itself: widen, bend (GELU, tanh form), narrow."""
+    """Position-wise feed-forward: linear C → hidden, GELU (tanh approximation), linear hidden → C."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -111,11 +113,12 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) → (B, T, C)."""
         return F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), self.dropout, self.training)
 
 
 class Block(nn.Module):
-    """Look around, then think; each adds to the residual stream x."""
+    """Pre-LayerNorm block: attention, then MLP, each added to the residual stream."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -125,6 +128,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
+        """x (B, T, C) → (B, T, C). `products` selects `fast.block`, with matrix products in that dtype."""
         if products is not None:
             return fast.block(self, x, products)
         x = x + self.attention(self.norm1(x), cache)
@@ -132,13 +136,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A GPT-2 of any size. Random weights as GPT-2's: normal with σ = 0.02, and the layers that write to the residual
-    stream by 1 ÷ √(2 × layers) less, so that its variance does not grow with depth."""
+    """GPT-2 of any size. Weights are initialized as GPT-2's: normal with σ = 0.02, scaled by 1 ÷ √(2 × layers) in the
+    layers that write to the residual stream, so that its variance does not grow with depth."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.used = config.vocabulary  # rows of the embedding that stand for tokens; those after them only pad it
+        self.used = config.vocabulary  # number of ids that are tokens; the embedding's further rows are padding
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -149,6 +153,7 @@ class GPT(nn.Module):
         self.reset()
 
     def reset(self) -> None:
+        """Initialize the weights randomly, see the class."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
                 nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
@@ -161,11 +166,11 @@ class GPT(nn.Module):
         return self.positions.weight.device
 
     def features(self, ids: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
-        """ids (B, T) → what the head reads, after the last LayerNorm (B, T, C).
+        """ids (B, T) → features (B, T, C), the input of the output head: the residual stream after the final LayerNorm.
 
-        With a cache (B = 1), `ids` are the new tokens only: they stand after the cache's and are added to it.
-        `products` takes the fast path for training, with matrix products in that dtype: no cache there, no dropout.
-        Raises ValueError where they would stand past the context.
+        With a cache (B = 1), `ids` are the new tokens only; they follow the cached ones and are added to the cache.
+        `products` selects the fused path for training, with matrix products in that dtype; use it without cache and
+        dropout. Raises ValueError if the tokens exceed the context.
         """
         T = ids.size(1)
         end = cache.end(T) if cache is not None else T
@@ -177,7 +182,7 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x, cache, products)
         if cache is not None:
-            cache.length += T  # after the blocks: each of them writes at the same place
+            cache.length += T  # after the blocks, which all write at the same position
         return self.norm(x)
 
     def forward(
@@ -189,16 +194,16 @@ class GPT(nn.Module):
         targets: Tensor | None = None,
         products: torch.dtype | None = None,
     ) -> Tensor:
-        """ids (B, T) → logits (B, T, V): at each position, for the token that comes next. `last` asks for the
-        logits at the last so many positions only, (B, last, V); `targets` for the `loss` instead of logits."""
+        """ids (B, T) → logits (B, T, V): at each position, for the next token. `last` returns the logits of the last
+        `last` positions only, (B, last, V); with `targets` it returns the `loss` instead."""
         if targets is not None:
             return self.loss(ids, targets, products)
         x = self.features(ids, cache)
         return self.head(x if last is None else x[:, -last:])
 
     def loss(self, inputs: Tensor, targets: Tensor, products: torch.dtype | None = None) -> Tensor:
-        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets one token further on. Ids from
-        `used` on are no tokens and get no probability. `products`: as for `features`."""
+        """Mean cross-entropy in nats per token; inputs and targets (B, T), targets shifted by one. Ids from `used` on
+        are padding and excluded from the softmax. `products` as for `features`."""
         x = self.features(inputs, products=products)
         if products is not None:
             weight = self.head.weight
@@ -209,14 +214,15 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def matrices(self) -> list[nn.Parameter]:
-        """The blocks' weight matrices: what multiplies a vector, so that its orthogonalised gradient makes sense. Not the
-        embeddings and the head, whose rows are each one token's own."""
+        """The blocks' weight matrices, for optimizers such as Muon that orthogonalize the update. Not the embeddings
+        and the head, whose rows belong to single tokens."""
         return [p for p in self.blocks.parameters() if p.dim() == 2]
 
     def decay_groups(
         self, weight_decay: float, *, without: list[nn.Parameter] | None = None
     ) -> list[dict[str, object]]:
-        """Parameters for AdamW: matrices and embeddings decay, biases and LayerNorms don't. `without` are others' work."""
+        """Parameter groups for AdamW: matrices and embeddings get weight decay, biases and LayerNorms don't. Parameters
+        in `without` are left out."""
         left_out = {id(p) for p in without or ()}
         ours = [p for p in self.parameters() if id(p) not in left_out]
         return [

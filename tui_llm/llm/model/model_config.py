@@ -1,4 +1,4 @@
-"""Reading a model folder's `config.json`: Hugging Face's GPT-2 config → the shape. No torch here."""
+"""Parse a model folder's `config.json`: Hugging Face's GPT-2 config → GPTConfig. No torch here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tui_llm.llm.model.shape import GPTConfig
 GGUF = ".gguf"
 
 
-# The most that a config may ask for: far beyond any GPT-2, and small enough to count with.
+# Upper bounds for a config: far beyond any GPT-2, and small enough that products of them are harmless.
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
 
 
 def config_from_json(raw: Any, where: Path) -> GPTConfig:
-    """Hugging Face's GPT-2 config → ours. Raises `UserError` on another architecture or a shape that can't be."""
+    """Convert Hugging Face's GPT-2 config. Raises `UserError` on another architecture or an invalid shape."""
     if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
         kind = raw.get("model_type") if isinstance(raw, dict) else None
         raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
@@ -49,7 +49,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
 
 
 def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None) -> int:
-    """A size: an integer from 1 to `most`, no true, no fraction, no text. Raises ValueError."""
+    """An integer from 1 to `most`; bool, float and str are rejected. Raises ValueError."""
     if name not in raw and default is None:
         raise ValueError(f"it has no {name}")
     value = raw.get(name, default)
@@ -73,7 +73,7 @@ def _flag(raw: dict[str, Any], name: str, default: bool) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """Short enough for a line, whatever it is: an integer of more digits than Python writes as well."""
+    """`repr(value)` cut to one line; also for integers with more digits than Python converts to a string."""
     try:
         text = repr(value)
     except ValueError:
@@ -82,7 +82,7 @@ def _shown(value: Any) -> str:
 
 
 def read_config(folder: Path) -> GPTConfig:
-    """The shape of the model in `folder`. Raises `UserError` where there is none."""
+    """The shape of the model in `folder`. Raises `UserError` if there is no valid config."""
     path = folder / "config.json"
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; `tui-llm models` lists what can be opened")
@@ -92,8 +92,8 @@ def read_config(folder: Path) -> GPTConfig:
 
 
 def is_gpt2(path: Path) -> bool:
-    """Whether our own model can be it: GPT-2's layout, with GPT-2's activation and attention. True as well for what is no
-    model folder at all, which the checkpoint's reader tells best."""
+    """Whether our own GPT class can load it: GPT-2's layout, activation and attention. Also True if it is no model
+    folder at all: loading it then gives the better error message."""
     if path.suffix == ".gguf" and path.is_file():
         return False
     config = path / "config.json"
@@ -110,7 +110,7 @@ def is_gpt2(path: Path) -> bool:
 
 
 def _other_gpt2(raw: dict[str, Any]) -> bool:
-    """A GPT-2 that isn't quite: transformers has these too."""
+    """Whether it is a GPT-2 variant that only transformers supports."""
     return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
         raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
     )

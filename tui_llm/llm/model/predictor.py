@@ -1,7 +1,7 @@
-"""What the engine asks of a model, whatever its architecture: tokens in, what the head reads out, logits from that.
+"""`Predictor`, the interface to a model of any architecture: token ids → features → logits.
 
-A predictor remembers what it has read, so that a token is run once. `GPTPredictor` is our own GPT-2; `adapters` has the
-models of others. Letters: T tokens, C what is kept of a token, V the ids that the head knows.
+A predictor caches what it has processed, so that each token is run once. `GPTPredictor` is for our own GPT-2;
+`adapters` has those for other models. Letters: T tokens, C the features per token, V the ids that the head knows.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ from tui_llm.llm.model.model import GPT, KVCache
 
 
 class Predictor(Protocol):
-    """One row of text at a time."""
+    """One row of text at a time (batch size 1)."""
 
     parameters: int
     layers: int
     heads: int
     width: int
-    context: int  # tokens that it can see at once
-    vocabulary: int  # V: rows of its head, those that only pad it included
-    kept: int  # C: numbers that it gives back for each token
+    context: int  # context length in tokens
+    vocabulary: int  # V: rows of its output head, padding included
+    kept: int  # C: features per token
 
     def run(self, ids: Sequence[int]) -> Tensor:
-        """(T, C), float32 on the CPU: what the head reads at each of `ids`, which stand after those read so far."""
+        """Features (T, C) of `ids`, the input of the output head, float32 on the CPU. `ids` follow the tokens already
+        run."""
         ...
 
     def crop(self, length: int) -> None:
-        """Forgets all but the first `length` tokens that were read."""
+        """Discard all but the first `length` tokens that were run."""
         ...
 
     def head(self, features: Tensor, size: int) -> Tensor:
-        """(T, C) from `run` → logits (T, size), float32 on the CPU: the first `size` ids."""
+        """Features (T, C) from `run` → logits (T, size), float32 on the CPU: the first `size` ids."""
         ...
 
     def embedding(self) -> Tensor:
-        """(V, C'): the vector that stands for each token where the model begins."""
+        """The input token embedding (V, C'), where C' is the model's width."""
         ...
 
 
 class GPTPredictor:
-    """Our own GPT-2, with its KV cache."""
+    """A predictor for our own GPT-2, with its KV cache."""
 
     def __init__(self, model: GPT) -> None:
         self.model = model

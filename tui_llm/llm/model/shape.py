@@ -1,4 +1,5 @@
-"""A GPT-2's shape, and how many numbers that makes. No torch here: what a run will cost is known before it is imported."""
+"""GPTConfig: a GPT-2's shape and its number of parameters. No torch here, so that the cost of a run can be computed
+without importing it."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ class GPTConfig:
     """A GPT-2's shape. The defaults are GPT-2 124M's."""
 
     vocabulary: int = 50257  # V: rows of the embedding, padding included
-    context: int = 1024  # the longest row that has positions
+    context: int = 1024  # maximum number of positions
     layers: int = 12
     heads: int = 12
     width: int = 768  # C
     inner: int = 0  # width of the MLP's hidden layer; 0 means 4 × C
     epsilon: float = 1e-5  # of the LayerNorms
-    dropout: float = 0.0  # while training only
-    tied: bool = True  # the head is the token embedding
+    dropout: float = 0.0  # in training mode only
+    tied: bool = True  # the output head shares the token embedding's weight
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "context", "layers", "heads", "width"):
@@ -34,13 +35,13 @@ class GPTConfig:
         return self.inner or 4 * self.width
 
     def parameters(self) -> int:
-        """How many numbers the model learns (a tied head counted once)."""
+        """Number of trainable parameters (a tied head counted once)."""
         block = 4 * self.width**2 + 2 * self.width * self.hidden + 9 * self.width + self.hidden
         embeddings = (self.vocabulary * (1 if self.tied else 2) + self.context) * self.width
         return embeddings + self.layers * block + 2 * self.width
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every parameter's name and shape, one at a time: as `model.GPT` has them, without making one."""
+        """Every parameter's name and shape, as in `model.GPT`, generated lazily and without building a model."""
         C, inner = self.width, self.hidden
         yield "tokens.weight", (self.vocabulary, C)
         yield "positions.weight", (self.context, C)

@@ -1,7 +1,7 @@
-"""What a safetensors file says of itself in its header: its tensors' names, types and shapes. No torch here.
+"""The header of a safetensors file: tensor names, dtypes and shapes. No torch here.
 
-The header is checked against the file before anything is set aside for it: what it promises must be there, byte for byte, as
-the format wants it (https://github.com/huggingface/safetensors, "Format").
+The header is checked against the file before any memory is allocated for it: the tensors must fill the file exactly, as
+the format requires (https://github.com/huggingface/safetensors, "Format").
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign, parse_json
 
 LARGEST_HEADER = 100_000_000  # bytes: the format's own limit
-# Bits of a number of each type.
+# Bits per element of each dtype.
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
         "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """`bytes` is how long it is in the file."""
+    """One tensor's header entry; `bytes` is its size in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -36,13 +36,13 @@ class TensorInfo:
 
 
 def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Tensor name → shape, from a safetensors file's header alone. Raises `UserError` where it is no such file."""
+    """Tensor name → shape, read from a safetensors file's header. Raises `UserError` if it is no safetensors file."""
     return {name: list(tensor.shape) for name, tensor in read_header(path).items()}
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Tensor name → what the header says of it. Raises `UserError` where it is no safetensors file, or its header doesn't
-    describe the file."""
+    """Tensor name → its header entry. Raises `UserError` if it is no safetensors file, or its header doesn't match the
+    file."""
     with open_foreign(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -64,7 +64,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _checked(header: Mapping[str, Any], size: int) -> dict[str, TensorInfo]:
-    """The tensors of `header`, which follow one another and fill `size` bytes. Raises ValueError."""
+    """The tensors of `header`, which must be contiguous and fill `size` bytes. Raises ValueError."""
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int, str]] = []
     for name, value in header.items():
@@ -83,7 +83,7 @@ def _checked(header: Mapping[str, Any], size: int) -> dict[str, TensorInfo]:
 
 
 def _tensor(name: str, value: Any) -> tuple[TensorInfo, int]:
-    """A tensor, and where it begins."""
+    """A tensor's entry, and its offset in bytes."""
     if not isinstance(value, dict):
         raise ValueError(f"{_short(name)} is no tensor")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
@@ -102,7 +102,7 @@ def _tensor(name: str, value: Any) -> tuple[TensorInfo, int]:
 
 
 def _sizes(value: Any) -> TypeGuard[list[int]]:
-    """Whether it is a list of sizes, none of them absurd."""
+    """Whether it is a list of at most 16 non-negative integers of plausible size."""
     return (
         isinstance(value, list)
         and len(value) <= 16

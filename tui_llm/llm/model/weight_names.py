@@ -1,4 +1,4 @@
-"""In which numbers a model's weights can be kept for reading, by name. What they do is in `fast_decode.py`; no torch here."""
+"""Names of the weight formats for inference. `fast_decode.py` implements them; no torch here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WEIGHTS = {
 
 
 def check_weights(name: str) -> str:
-    """Returns `name` if it is one of `WEIGHTS`. Raises `UserError` otherwise."""
+    """Return `name` if it is in `WEIGHTS`. Raises `UserError` otherwise."""
     if name not in WEIGHTS:
         raise UserError(f"there are no weights {name!r}; there are: {', '.join(WEIGHTS)}")
     return name

@@ -1,8 +1,8 @@
-"""Many continuations of one text in one forward pass.
+"""Tree attention: many continuations of one text in one forward pass.
 
-The tokens of a tree stand side by side in one row; each looks back at the text and at its own ancestors only, and stands at
-the position that its depth gives it. So a token that many branches share is run once. Miao et al. 2023, "SpecInfer"
-(arXiv:2305.09781), call it tree attention. Letters: P tokens of text in the cache, T tokens of the tree, C the width.
+All tokens of the tree form one row. Each attends to the text and to its own ancestors only; its position is the text's
+length plus its depth. A token that many branches share is thus computed once. See Miao et al. 2023, "SpecInfer"
+(arXiv:2305.09781). Letters: P tokens of text in the cache, T tokens of the tree, C the width.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from tui_llm.llm.model.model import GPT, KVCache
 
 
 class TreeCache(KVCache):
-    """A text's keys and values, and for one pass those of a tree of tokens after it, which are not kept.
+    """A text's keys and values, plus, for one forward pass, those of a tree of tokens after it. The tree's are not
+    stored.
 
-    parents: for each tree token the place of its parent among them, always an earlier one; −1 where the text itself is.
+    parents: for each tree token the index of its parent, which is smaller than its own; −1 for a child of the text.
     """
 
     def __init__(self, text: KVCache, parents: Sequence[int]) -> None:
@@ -53,9 +54,9 @@ class TreeCache(KVCache):
 
 
 def tree_features(model: GPT, text: KVCache, ids: Sequence[int], parents: Sequence[int]) -> Tensor:
-    """(T, C): what the head reads after each token of a tree; see `TreeCache`. `text` stays as it is.
+    """Features (T, C), the input of the output head, for each token of a tree; see `TreeCache`. `text` is not modified.
 
-    Raises ValueError where the deepest token would stand past the context.
+    Raises ValueError if the deepest token would lie beyond the context.
     """
     with torch.inference_mode():
         return model.features(torch.tensor([list(ids)], device=model.device), TreeCache(text, parents))[0]

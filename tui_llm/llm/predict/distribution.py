@@ -1,24 +1,23 @@
-"""Logits → probabilities: softmax, and the sampler's cuts.
+"""Logits → probabilities: softmax, temperature, top-k, top-p and min-p.
 
-A model gives each token of its vocabulary a score, the logit z. Softmax makes them probabilities that sum to
-one:
+A model outputs a logit z for each token of its vocabulary. Softmax turns the logits into probabilities that sum to one:
 
     p_i = e^(z_i / T) / Σ_j e^(z_j / T)  =  e^(z_i / T − logsumexp(z / T))
 
-The second form is the one computed, with the largest logit subtracted first: no e^z overflows. The
-temperature T sharpens (T < 1) or flattens (T > 1); T = 0 is its limit, all probability on the largest logit.
-Before it comes the repetition penalty θ, where there is one (Keskar et al. 2019, CTRL, arXiv:1909.05858): the logits of
-tokens that stand in the text already are divided by θ where positive and multiplied by θ where negative, once, however
-often they stand there. Then the tail is cut, in this order, and what is left is renormalised once:
+The second form is computed, with the largest logit subtracted first so that e^z can't overflow. The temperature T
+sharpens (T < 1) or flattens (T > 1) the distribution; T = 0 is the limit, all probability on the largest logit. The
+repetition penalty θ (Keskar et al. 2019, CTRL, arXiv:1909.05858) is applied before: the logits of tokens that occur in
+the text are divided by θ if positive and multiplied by θ if negative, once, however often the token occurs. Then the
+tail is cut, in this order, and the rest is renormalized once:
 
-    top-k   keep the k likeliest tokens
-    top-p   keep the smallest set whose cumulative probability reaches p (the nucleus: Holtzman et al. 2019,
-            arXiv:1904.09751); the probabilities summed are the full vocabulary's, whatever top-k cut
-    min-p   keep tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)
+    top-k   keep the k most probable tokens
+    top-p   keep the smallest set whose cumulative probability reaches p (nucleus sampling: Holtzman et al. 2019,
+            arXiv:1904.09751); the sum runs over the full vocabulary's probabilities, not those left by top-k
+    min-p   keep tokens whose probability is at least p times the largest (Nguyen et al. 2024, arXiv:2407.01082)
 
-Each keeps a start of the list "likeliest first, ties by lower id", so together they keep a start of it too.
-Shapes: V is the vocabulary. Logits are sliced to it first (`Window`). Softmax is in float32,
-sums of probabilities in float64.
+Each rule keeps a prefix of the list in descending order of probability (ties: lower id first), so together they keep a
+prefix too. V is the size of the vocabulary; logits are sliced to it before (`Window`). Softmax is in float32, sums of
+probabilities in float64.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from torch import Tensor
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import SamplerSettings
 
-# float32 puts a sum of probabilities off by about this much: 0.4 + 0.3 must reach a top-p of 0.7.
+# The rounding error of a float32 sum of probabilities: 0.4 + 0.3 must reach a top-p of 0.7.
 ROUNDING = 1e-6
 
 
@@ -40,11 +39,11 @@ _DIVERGED = "the weights are damaged or training has diverged; open another mode
 
 
 def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> None:
-    """Raises `UserError` where softmax of logits (…, V) has no meaning: a row with NaN or +inf, or all −inf.
-    `whose` and `cure` are put into its text: whose logits these are, and what to do about them."""
+    """Raises `UserError` if the softmax of logits (…, V) is undefined: a row with NaN or +inf, or one that is all −inf.
+    The message starts with `whose`, the name of these logits, and ends with `cure`, what the user can do."""
     if logits.shape[-1] == 0:
         raise UserError("there are no logits: give at least one token")
-    peak = logits.amax(-1)  # NaN wins over everything, so one pass answers all three
+    peak = logits.amax(-1)  # amax propagates NaN, so one pass covers all three cases
     if peak.isnan().any():
         raise UserError(f"{whose} contain NaN: {cure}")
     if peak.isposinf().any():
@@ -54,8 +53,8 @@ def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERG
 
 
 def penalise(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
-    """Logits (V,) with the repetition penalty laid on the ids `seen`: z ÷ θ where z > 0, z · θ where z < 0. Ids beyond V
-    are left alone. `logits` itself stays as it is."""
+    """Logits (V,) with the repetition penalty applied to the ids `seen`: z ÷ θ if z > 0, z · θ if z < 0. Ids outside
+    the vocabulary are ignored. Not in place."""
     ids = torch.tensor(
         sorted({id for id in seen if 0 <= id < logits.shape[-1]}), dtype=torch.int64, device=logits.device
     )
@@ -67,7 +66,7 @@ def penalise(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """ln p of logits (V,) at a temperature from 0 up, float32 (V,). Raises `UserError` as `check` does."""
+    """ln p of logits (V,) at a temperature ≥ 0, float32 (V,). Raises `UserError` as `check` does."""
     logits = logits.float()
     check(logits)
     if temperature == 0:
@@ -78,30 +77,29 @@ def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Softmax of logits (V,) at a temperature from 0 up, float32 (V,). At 0: one on the largest logit, the
-    lowest id on a tie. Raises `UserError` as `check` does."""
+    """Softmax of logits (V,) at a temperature ≥ 0, float32 (V,). At 0: one-hot on the largest logit, on a tie the
+    lowest id. Raises `UserError` as `check` does."""
     return log_softmax(logits, temperature).exp()
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    # The shift before the division, both in float64: at T = 1e-10 the largest stays 0 and the others go to
-    # −inf, where float32 would round a still smaller T to 0 and make 0 ÷ 0 of it.
+    # Subtract the maximum before dividing, both in float64: at T = 1e-10 the largest stays 0 and the others go to −inf.
+    # float32 would round a still smaller T to 0 and compute 0 ÷ 0.
     shifted = ((logits.double() - logits.max().double()) / temperature).float()
     return shifted - shifted.logsumexp(-1)
 
 
 def _first_largest(logits: Tensor) -> int:
-    return int((logits == logits.max()).nonzero()[0])  # argmax promises nothing about ties
+    return int((logits == logits.max()).nonzero()[0])  # argmax does not define which index it returns on a tie
 
 
 def rank(logits: Tensor, ids: Sequence[int]) -> list[int]:
-    """The rank of each id among logits (V,): 1 + how many logits are strictly greater. Ties share a rank."""
+    """The rank of each id among logits (V,): 1 + the number of strictly greater logits. Ties share a rank."""
     return [1 + int((logits > logits[id]).sum()) for id in ids]
 
 
 def entropy(logits: Tensor) -> float:
-    """−Σ p ln p of softmax(logits (V,)), in nats, where 0 ln 0 = 0: 0 when certain, ln V when all are
-    alike."""
+    """−Σ p ln p of softmax(logits (V,)), in nats, with 0 ln 0 = 0. Between 0 (one-hot) and ln V (uniform)."""
     return _entropy(log_softmax(logits))
 
 
@@ -114,7 +112,7 @@ def entropies(logits: Tensor) -> Tensor:
 def _entropies(log_p: Tensor) -> Tensor:
     log_p = log_p.double()
     terms = (log_p.exp() * log_p).nan_to_num(nan=0.0)  # 0 × −inf is NaN
-    return 0.0 - terms.sum(-1)  # not a bare minus, which makes −0 of 0
+    return 0.0 - terms.sum(-1)  # avoids −0.0
 
 
 def _entropy(log_p: Tensor) -> float:
@@ -123,13 +121,14 @@ def _entropy(log_p: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One token of the table, in plain numbers.
+    """One token of the candidate table, in plain numbers.
 
-    rank: 1 + strictly greater logits, before any penalty. exp_logit: e^logit (inf where that's beyond a float). raw_probability:
-    softmax of the logits alone. score: the logit after the repetition penalty; scaled: score ÷ T (just the score where T = 0);
-    numerator: e^(scaled − the largest of them), softmax's numerator. tempered: after temperature. cumulative: Σ tempered down to this row, which
-    top-p looks at. probability: after cuts and renormalising, what is drawn from. kept: whether it can be
-    drawn.
+    rank: 1 + the number of strictly greater logits, before any penalty.
+    exp_logit: e^logit (inf if it overflows a float); raw_probability: softmax of the logits alone.
+    score: the logit after the repetition penalty; scaled: score ÷ T (equal to score if T = 0); numerator: e^(scaled −
+        max scaled), the softmax numerator.
+    tempered: probability after temperature; cumulative: Σ tempered down to this row, which top-p compares.
+    probability: after cuts and renormalization, what is sampled from; kept: whether the token survived the cuts.
     """
 
     rank: int
@@ -148,7 +147,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The tokens below the table's rows, added up. `kept` is how many of them can be drawn."""
+    """The sum over the tokens below the table's last row; `kept` of them survived the cuts."""
 
     count: int
     raw_probability: float
@@ -158,13 +157,15 @@ class Rest:
 
 
 def descending(values: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 (V,) without NaN, the largest first, and their places (V,) int64, of equal ones the lower first: what
-    `torch.sort(values, descending=True, stable=True)` gives, in less than half its time for 50,000.
+    """Sort float32 values (V,) without NaN in descending order: the sorted values, and their indices (V,) int64, ties
+    by lower index. Equals `torch.sort(values, descending=True, stable=True)`, in less than half its time for 50,000
+    values.
 
-    A float's bits, read as an integer, grow with it (below 0 they fall, and are turned over), so that bits and place in one
-    integer can be sorted as plain numbers.
+    The bit pattern of a positive float, read as an integer, is monotonic in its value. Those of negative floats are in
+    reverse order, so all their bits but the sign are inverted. Packing bits and index into one int64 then allows a
+    plain integer sort.
     """
-    bits = (values + 0.0).view(torch.int32).to(torch.int64)  # + 0.0: −0 becomes 0, which it equals
+    bits = (values + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns −0 into 0, its equal
     rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     order = ((~rising << 32) | torch.arange(len(values))).sort().values & 0xFFFFFFFF
     return values[order], order
@@ -172,12 +173,14 @@ def descending(values: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sorted:
-    """Logits, likeliest first: what all sampler settings share. Make it once, `process` it as settings
-    change.
+    """Logits in descending order: everything that does not depend on temperature and cuts. Make it once and call
+    `process` for each change of those settings.
 
-    order: ids (V,) int64 by descending score, ties by lower id; scores, logits, raw: float32 (V,), the logits after and
-    before the repetition penalty (the same where there is none) and the logits' plain softmax, in that order; ranked: the
-    logits by their own size; logsumexp of the logits, and entropy of `raw`, in nats.
+    order: ids (V,) int64 by descending score, ties by lower id.
+    scores, logits, raw: float32 (V,) in that order: the logits after the repetition penalty, the logits before it (the
+        same if there is none), and the softmax of the latter.
+    ranked: the logits in their own descending order.
+    logsumexp: of the logits; entropy: of `raw`, in nats.
     """
 
     order: Tensor
@@ -198,8 +201,8 @@ class Sorted:
         seen: Iterable[int] = (),
         penalty: float = 1.0,
     ) -> Sorted:
-        """From logits (V,) of any float type on any device, with the repetition penalty on the ids `seen`. Raises
-        `UserError` as `check` does."""
+        """From logits (V,) of any float dtype on any device, with the repetition penalty applied to the ids `seen`.
+        Raises `UserError` as `check` does."""
         logits = logits.detach().float().cpu()
         check(logits, whose, cure)
         penalised = penalise(logits, seen, penalty)
@@ -211,7 +214,7 @@ class Sorted:
         return cls(order, scores, own, ranked, log_p.exp(), float(own.logsumexp(-1)), _entropy(log_p))
 
     def tempered(self, temperature: float) -> Tensor:
-        """float32 (V,): softmax of the scores at a temperature from 0 up, in `order`."""
+        """Softmax of the scores at a temperature ≥ 0, float32 (V,), in `order`."""
         if temperature == 0:
             one_hot = torch.zeros_like(self.raw)
             one_hot[0] = 1.0
@@ -221,16 +224,16 @@ class Sorted:
         return _log_softmax(self.scores, temperature).exp()
 
     def process(self, settings: SamplerSettings) -> Processed:
-        """Temperature, softmax, top-k, top-p, min-p, renormalise."""
+        """Apply temperature, softmax, top-k, top-p, min-p and renormalization."""
         tempered = self.tempered(settings.temperature)
         cumulative = tempered.cumsum(-1, dtype=torch.float64)
 
-        # How many each rule keeps from the top. What has probability 0 can't be drawn, so it's never kept.
+        # `count` is the length of the prefix that every rule so far keeps. A token of probability 0 is never kept.
         count = int((tempered > 0).sum())
         if settings.top_k:
             count = min(count, settings.top_k)
         if settings.top_p < 1:
-            before = cumulative - tempered  # a token is needed while the sum of those before it is short of p
+            before = cumulative - tempered  # a token is kept if the sum before it is less than p
             count = min(count, int((before < settings.top_p - ROUNDING).sum()))
         if settings.min_p:
             least = settings.min_p * float(tempered[0]) * (1 - ROUNDING)
@@ -245,11 +248,11 @@ class Sorted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Processed:
-    """Probabilities after the sampler's settings. All tensors are (V,), likeliest first: ids in `order`.
+    """Probabilities after all sampler settings. All tensors are (V,), in the descending order of `order`.
 
-    tempered: float32, after temperature; cumulative: float64, its running sum; probability: float64, after
-    cuts and renormalising, summing to 1. The first `kept_count` tokens are kept, with `kept_mass` of
-    `tempered` between them.
+    tempered: float32, after temperature; cumulative: float64, its running sum.
+    probability: float64, after cuts and renormalization, summing to 1.
+    kept_count: how many tokens, from the first, survived the cuts; kept_mass: the sum of their `tempered`.
     """
 
     sorted: Sorted
@@ -270,25 +273,25 @@ class Processed:
 
     @property
     def kept(self) -> Tensor:
-        """bool (V,): which tokens can be drawn."""
+        """bool (V,): which tokens survived the cuts."""
         return torch.arange(len(self.order)) < self.kept_count
 
     def rows(self, top: int) -> list[Row]:
-        """The table's first `top` rows (fewer where the vocabulary is smaller)."""
+        """The table's first `top` rows (fewer if the vocabulary is smaller)."""
         return self.at(slice(0, max(top, 0)))
 
     def row(self, place: int) -> Row:
-        """The row at `place` (from 0) in the table."""
+        """The row at index `place` of the table."""
         return self.at(slice(place, place + 1))[0]
 
     @property
     def peak(self) -> float:
-        """The largest score ÷ T: what softmax takes off every score ÷ T before e^x, so that nothing overflows."""
+        """The largest score ÷ T. Softmax subtracts it from every score ÷ T before e^x, to avoid overflow."""
         return float(self.sorted.scores[0]) / (self.settings.temperature or 1)
 
     @property
     def total(self) -> float:
-        """Σ of all numerators e^(score ÷ T − peak), softmax's denominator: from 1 to V."""
+        """Σ e^(score ÷ T − peak) over the vocabulary, the softmax denominator: from 1 to V."""
         return float(self._numerators(slice(None)).sum())
 
     def _numerators(self, places: slice | Tensor) -> Tensor:
@@ -298,7 +301,7 @@ class Processed:
         return ((scores[places].double() - scores[0].double()) / self.settings.temperature).exp()
 
     def rest(self, top: int) -> Rest:
-        """All that `rows(top)` leaves out."""
+        """The sum over all rows that `rows(top)` leaves out."""
         below = slice(max(top, 0), None)
         return Rest(
             count=len(self.order[below]),
@@ -309,18 +312,18 @@ class Processed:
         )
 
     def place(self, u: float) -> int:
-        """Where u in [0, 1) falls on the cumulative distribution: the first place whose running sum exceeds
-        it."""
+        """Inverse-CDF sampling: the first index whose cumulative probability exceeds u in [0, 1). Raises ValueError if
+        u is out of range."""
         if not 0 <= u < 1:
             raise ValueError(f"u must be in [0, 1), not {u}")
         steps = self.probability[: self.kept_count].cumsum(-1)
         found = int(torch.searchsorted(steps, u, right=True))
-        return min(found, self.kept_count - 1)  # the sum may round to a little under u
+        return min(found, self.kept_count - 1)  # rounding can leave the total slightly below u
 
     def at(self, places: slice | Tensor) -> list[Row]:
-        """The rows at those places (from 0), in their order."""
+        """The rows at the indices `places`, in that order."""
         part, scores = self.sorted.logits[places], self.sorted.scores[places].double()
-        greater = torch.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's place counts those before it
+        greater = torch.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's index is their count
         columns = (
             1 + greater,
             self.order[places],
@@ -339,14 +342,15 @@ class Processed:
 
 
 def process(logits: Tensor, settings: SamplerSettings, seen: Iterable[int] = ()) -> Processed:
-    """Logits (V,) through repetition penalty (on the ids `seen`), temperature, softmax, top-k, top-p, min-p and
-    renormalising. Raises `UserError` as `check` does. Keep `Sorted.of(logits)` instead where the settings change and the
-    logits don't."""
+    """Apply repetition penalty (to the ids `seen`), temperature, softmax, top-k, top-p, min-p and renormalization to
+    logits (V,). Raises `UserError` as `check` does. If only the settings change and the logits don't, keep
+    `Sorted.of(logits)` and call its `process`."""
     return Sorted.of(logits, seen=seen, penalty=settings.repetition_penalty).process(settings)
 
 
 def change(logits: Tensor, overrides: Sequence[tuple[int, float]]) -> Tensor:
-    """Logits (V,) with some set by hand, (id, logit) each. Raises `UserError` for an id that there is not."""
+    """A copy of logits (V,) with some overridden, (id, logit) each. Raises `UserError` for an id outside the
+    vocabulary."""
     changed = logits.clone()
     for id, value in overrides:
         if not 0 <= id < logits.shape[-1]:
@@ -356,7 +360,6 @@ def change(logits: Tensor, overrides: Sequence[tuple[int, float]]) -> Tensor:
 
 
 def draw(processed: Processed, u: float) -> int:
-    """The id that a uniform number u in [0, 1) picks: the first, likeliest token first, whose cumulative
-    probability exceeds u. Never a token that was cut or has probability 0. Raises ValueError on u out of
-    range."""
+    """The id that a uniform number u in [0, 1) selects: the first, in descending order of probability, whose cumulative
+    probability exceeds u. Never a token that was cut or has probability 0. Raises ValueError if u is out of range."""
     return int(processed.order[processed.place(u)])

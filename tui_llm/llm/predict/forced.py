@@ -1,4 +1,4 @@
-"""Teacher forcing without a cache: what training needs, and whoever reads a model once."""
+"""Teacher forcing without a KV cache, for training and for single passes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tui_llm.llm.model.model import GPT
 
 
 def forced_logits(model: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> Tensor:
-    """Logits (max(1, T), V) for the T tokens of `wanted` after `ids`, each given the true ones before it: in one pass as
-    far as the context has room, with a window that slides after that (a pass for each token then). V = `size` leaves out
-    ids that only pad the embedding. float32, on the model's device; gradients flow where they are on."""
+    """Logits (max(1, T), V) for the T tokens of `wanted` after `ids`, each given the true tokens before it, float32, on
+    the model's device. Takes one forward pass as long as everything fits into the context; after that the window slides
+    and each token takes one pass. `size` is V: ids beyond it only pad the embedding. Gradients flow if grad mode is
+    enabled."""
     context, device = model.config.context, model.device
     window = list(ids[-context:])
     fits = max(0, min(context - len(window), len(wanted) - 1))

@@ -1,9 +1,9 @@
-"""Text from a model: predict, draw a token, append it, again.
+"""Autoregressive sampling: predict, sample a token, append it, repeat.
 
-A draw lays a uniform number u on the cumulative distribution, likeliest token first, and takes the token it
-falls on. u depends on the seed and the token's number alone, so the same seed, model and settings give the
-same text, however it's produced (one token at a time or all at once), and the same u can be tried under
-another temperature.
+Sampling is by inverse CDF: a uniform number u selects the first token, in descending order of probability, whose
+cumulative probability exceeds u. u depends only on the seed and the token's index, so the same seed, model and settings
+give the same text whether it is produced one token at a time or all at once, and the same u can be tried at another
+temperature.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from tui_llm.llm.predict.distribution import Processed, process
 
 
 def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) fixed by `seed` and `index`, on every machine and in every version: 53 bits, a
-    float's precision, of the SHA-256 of both."""
+    """A number in [0, 1) that depends on `seed` and `index` only, on every machine and in every version: 53 bits (a
+    float's precision) of the SHA-256 of both."""
     digest = hashlib.sha256(f"tui-llm {seed} {index}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One token drawn. `index` is its number, `u` what was laid on the cumulative distribution (None where
-    greedy); `probability` is what it was drawn with, `raw_probability` the model's own; `rank` is 1 +
-    strictly greater logits; `processed` holds all the candidates."""
+    """One sampled token.
+
+    index: its number; u: the uniform number that selected it (None if greedy).
+    probability: what it was sampled with; raw_probability: the model's own; rank: 1 + the number of strictly greater
+        logits.
+    processed: the whole distribution.
+    """
 
     index: int
     id: int
@@ -50,11 +54,13 @@ def generate(
     count: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
-    """Draws up to `count` tokens after `ids`, numbered from `start`; token number i uses `uniform(seed, i)`.
+    """Sample up to `count` tokens after `ids`, numbered from `start`; token number i uses `uniform(seed, i)`.
 
-    next_logits: all ids so far → logits (V,) of the next one; what it caches is its own affair.
-    stop: asked before each token. Whether a token such as `<|endoftext|>` ends the text is the caller's to
-    say. Raises `UserError` where the logits have no softmax (`distribution.check`).
+    next_logits: maps all ids so far to the next token's logits (V,); it may cache between calls.
+    stop: checked before each token.
+
+    Does not stop at `<|endoftext|>`; the caller decides. Raises `UserError` if the softmax is undefined
+    (`distribution.check`).
     """
     so_far = list(ids)
     for index in range(start, start + count):

@@ -1,12 +1,12 @@
-"""How wrong a prediction was: cross-entropy, token by token.
+"""Cross-entropy, token by token.
 
 The loss of one token is its surprisal, −ln p(target), in nats. With p = softmax(z) that is
 
     loss = logsumexp(z) − z[target]
 
-and its gradient on the logits is p − y, where y is 1 at the target and 0 elsewhere: training pushes the
-target's logit up by 1 − p and every other one down by its own p. A target of several tokens is
-teacher-forced: each is predicted from the true tokens before it, whatever the model would have said.
+and its gradient with respect to the logits is p − y, where y is 1 at the target and 0 elsewhere: a training step raises
+the target's logit in proportion to 1 − p and lowers every other one in proportion to its own p. A target of several
+tokens is teacher-forced: each token is predicted from the true tokens before it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """loss = logsumexp − logit, in nats (inf where the logit is −inf). `gradient` is p − 1, the loss's
-    gradient on the target's own logit. `rank` is 1 + how many logits are strictly greater."""
+    """loss = logsumexp − logit, in nats (inf if the logit is −inf). `gradient` is p − 1, the gradient of the loss with
+    respect to the target's own logit. `rank` is 1 + the number of strictly greater logits."""
 
     id: int
     rank: int
@@ -39,8 +39,8 @@ class TokenLoss:
 
 @dataclass(frozen=True, slots=True)
 class LossSummary:
-    """sum and mean over the tokens in nats; bits = mean ÷ ln 2, perplexity = e^mean (inf where that's beyond
-    a float) and uniform_loss = ln V, what knowing nothing costs, are per token."""
+    """`sum` and `mean` over the tokens, in nats. Per token: bits = mean ÷ ln 2, perplexity = e^mean (inf if it
+    overflows a float), and uniform_loss = ln V, the loss of a uniform prediction."""
 
     sum: float
     mean: float
@@ -50,9 +50,10 @@ class LossSummary:
 
 
 def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenLoss]:
-    """The loss of each of T targets (ids) under its row of logits (T, V), in float32.
+    """The loss of each of T targets (ids) given logits (T, V), in float32.
 
-    Raises `UserError` for no targets, an id out of the vocabulary, or logits without a softmax (`check`).
+    Raises `UserError` for no targets, an id outside the vocabulary, or logits whose softmax is undefined (`check`),
+    ValueError if the shapes don't match.
     """
     ids = torch.as_tensor(targets, dtype=torch.int64, device=logits.device)
     if len(ids) == 0:
@@ -65,7 +66,7 @@ def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenL
 
     logit = logits.gather(-1, ids[:, None])  # (T, 1)
     logsumexp = logits.logsumexp(-1, keepdim=True)  # (T, 1)
-    # logsumexp − logit with the largest logit taken off both, so that large logits cost no precision.
+    # log_softmax subtracts the largest logit first, so that large logits cost no precision.
     loss = 0.0 - logits.log_softmax(-1).gather(-1, ids[:, None])
     columns = (
         ids,
@@ -80,7 +81,7 @@ def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenL
 
 
 def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
-    """The losses of a target's tokens together; `vocabulary` is V ≥ 1. Raises `UserError` for no tokens."""
+    """Summarize the losses of a target's tokens; `vocabulary` is V ≥ 1. Raises `UserError` for no tokens."""
     if not losses:
         raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
     total = math.fsum(token.loss for token in losses)
@@ -89,8 +90,8 @@ def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
 
 
 def gradient(logits: Tensor, target: int) -> Tensor:
-    """d loss / d logits = p − y for logits (V,) and a target id: float32 (V,), summing to 0. Raises
-    `UserError` for an id out of the vocabulary or logits without a softmax."""
+    """d loss / d logits = p − y for logits (V,) and a target id: float32 (V,), summing to 0. Raises `UserError` for an
+    id outside the vocabulary or logits whose softmax is undefined."""
     _check_ids(torch.tensor([target]), logits.shape[-1])
     p_minus_y = log_softmax(logits.detach()).exp()
     p_minus_y[target] -= 1.0

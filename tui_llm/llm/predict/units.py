@@ -1,4 +1,4 @@
-"""A loss in nats, said otherwise. No torch here."""
+"""A loss in nats converted to other units. No torch here."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 
 
 def uniform_loss(vocabulary: int) -> float:
-    """ln V, in nats: the loss of a model that knows nothing of its V ≥ 1 tokens and finds all of them equally likely."""
+    """ln V, in nats: the loss of the uniform prediction over V ≥ 1 tokens."""
     return math.log(vocabulary)
 
 
 def bits(loss: float) -> float:
-    """A loss in nats, in bits."""
+    """Convert a loss from nats to bits."""
     return loss / math.log(2)
 
 
 def perplexity(loss: float) -> float:
-    """e^loss of a mean loss in nats: of how many equally likely tokens the choice was, as it were; ∞ where that is
-    beyond a float."""
+    """e^loss of a mean loss in nats: the number of equally likely tokens that would give this loss; inf if it overflows
+    a float."""
     try:
         return math.exp(loss)
     except OverflowError:

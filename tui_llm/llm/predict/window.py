@@ -1,8 +1,8 @@
-"""What the model has read: the last tokens of a text, with all that is remembered of them.
+"""The tokens in the model's context, with their KV cache, features and scores.
 
-Each token is run through the blocks once. Its keys and values stay in the cache, for the tokens after it; its features,
-what the head reads, stay too: so the prediction at any position costs one product with the head, and appending a token
-one pass for that token. Letters: V the vocabulary, C the width.
+Each token is run through the blocks once. Its keys and values stay in the KV cache; its features, the input of the
+output head, are stored too. The prediction at any position thus costs one product with the head, and appending a token
+one forward pass of that token. Letters: V the vocabulary, C the width.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.predictor import Predictor
 from tui_llm.llm.predict import distribution, loss
 
-_CHUNK = 256  # tokens fed between two looks at whether they are still wanted
-_ROWS = 1 << 22  # logits that are scored at once
-_ROOM = 1024  # tokens that there is room for at first
+_CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
+_ROWS = 1 << 22  # logits computed at a time for `scores`
+_ROOM = 1024  # initial capacity in tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a token was predicted: its loss, and the prediction's entropy in nats."""
+    """How a token was predicted: its loss, and the entropy of the prediction in nats."""
 
     loss: loss.TokenLoss
     entropy: float
 
 
 class Window:
-    """At most `context` tokens. `size` is V, the ids that the vocabulary knows; `forwards` counts passes."""
+    """Up to `context` tokens. `size` is V, the number of ids in the vocabulary; `forwards` counts forward passes."""
 
     def __init__(self, predictor: Predictor, size: int) -> None:
         self.predictor, self.size = predictor, size
         self.ids: list[int] = []
         self.forwards = 0
-        self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (room, C), on the CPU's side
-        self._scores: list[Score] = []  # of ids[1:], as far as they were asked for
+        self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (capacity, C), on the CPU
+        self._scores: list[Score] = []  # of ids[1:], computed on demand
         self._sorted: tuple[int, distribution.Sorted] | None = None
         self._logits: tuple[int, Tensor] | None = None
 
@@ -48,8 +48,8 @@ class Window:
         return self.predictor.context
 
     def feed(self, ids: Sequence[int], overtaken: Callable[[], bool] = lambda: False) -> int:
-        """Reads `ids` (at most `context`) instead of what was read before; what both begin with is not read again.
-        Returns how many tokens were run. Raises `Overtaken`: what was read until then stays."""
+        """Replace the tokens by `ids` (at most `context`). The common prefix is not run again. Returns the number of
+        tokens that were run. Raises `Overtaken`; the tokens fed until then stay."""
         same = 0
         for old, new in zip(self.ids, ids, strict=False):
             if old != new:
@@ -65,7 +65,7 @@ class Window:
         return len(ids) - same
 
     def crop(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
+        """Discard all but the first `length` tokens."""
         self.predictor.crop(length)
         del self.ids[length:], self._scores[max(0, length - 1) :]
         if self._logits is not None and self._logits[0] > length:
@@ -74,8 +74,8 @@ class Window:
             self._sorted = None
 
     def logits(self, position: int | None = None) -> Tensor:
-        """(V,): for the token after the first `position` ones (after all of them where None), float32, on the CPU.
-        Raises ValueError where there is none before it."""
+        """Logits (V,), float32, on the CPU, for the token after the first `position` ones (None: after all of them).
+        Raises ValueError if `position` is not between 1 and the number of tokens."""
         position = len(self.ids) if position is None else position
         if not 1 <= position <= len(self.ids):
             raise ValueError(f"position {position} of {len(self.ids)} tokens")
@@ -84,7 +84,7 @@ class Window:
         return self._logits[1]
 
     def sorted(self, position: int | None = None) -> distribution.Sorted:
-        """`logits`, likeliest first."""
+        """The logits in descending order."""
         position = len(self.ids) if position is None else position
         if self._sorted is None or self._sorted[0] != position:
             self._sorted = position, distribution.Sorted.of(self.logits(position))
@@ -93,15 +93,16 @@ class Window:
     def target_losses(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
     ) -> list[loss.TokenLoss]:
-        """Teacher forcing: the loss of each of `wanted` after the first `position` tokens and the true ones before it."""
+        """Teacher forcing: the loss of each token of `wanted`, given the first `position` tokens and the true ones
+        before it."""
         with device.threads(self.size * len(wanted)):
             return loss.token_losses(self.target_logits(wanted, position, overtaken), torch.tensor(wanted))
 
     def target_logits(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
     ) -> Tensor:
-        """(T, V): the logits for each of `wanted` after the first `position` tokens and the true ones before it. Of what
-        the window itself goes on with, nothing is run; where the context is full, the window slides."""
+        """Logits (T, V) for each token of `wanted`, given the first `position` tokens and the true ones before it.
+        Tokens that the window already holds are not run again; if the context is full, the window slides."""
         position = len(self.ids) if position is None else position
         rows = [self.logits(position)]
         read, before = list(self.ids), self.ids[:position]
@@ -109,7 +110,7 @@ class Window:
             try:
                 rows += self._forced(before, list(wanted), overtaken)
             finally:
-                self.feed(read)  # goes on as if nothing had been tried
+                self.feed(read)  # restore the window
         return torch.stack(rows)
 
     def _forced(self, before: list[int], wanted: list[int], overtaken: Callable[[], bool]) -> list[Tensor]:
@@ -117,7 +118,7 @@ class Window:
         fits = min(len(wanted) - 1, self.context - len(before))
         self.feed(before + wanted[:fits], overtaken)
         rows = list(self._head(self._features[len(before) : len(before) + fits]))
-        for count in range(fits + 1, len(wanted)):  # each further token pushes the first one out
+        for count in range(fits + 1, len(wanted)):  # each further token drops the first one
             if overtaken():
                 raise Overtaken
             self.feed((before + wanted[:count])[-self.context :], overtaken)
@@ -125,7 +126,7 @@ class Window:
         return rows
 
     def scores(self, overtaken: Callable[[], bool] = lambda: False) -> list[Score]:
-        """How each token but the first was predicted from those before it."""
+        """How each token but the first was predicted from the tokens before it."""
         while len(self._scores) < len(self.ids) - 1:
             if overtaken():
                 raise Overtaken
@@ -139,7 +140,7 @@ class Window:
         return list(self._scores)
 
     def _keep(self, start: int, features: Tensor) -> None:
-        """Puts features (T, C) at position `start`; a long context gets its room only when it is needed."""
+        """Store features (T, C) at position `start`, growing the buffer as needed."""
         end, room = start + len(features), len(self._features)
         if end > room:
             larger = torch.zeros(min(self.context, max(end, 2 * room)), self.predictor.kept)
@@ -148,10 +149,10 @@ class Window:
         self._features[start:end] = features
 
     def _run(self, ids: list[int]) -> Tensor:
-        """(T, C): the features of `ids` after those that were read."""
+        """Features (T, C) of `ids`, which follow the tokens already run."""
         self.forwards += 1
         return self.predictor.run(ids)
 
     def _head(self, features: Tensor) -> Tensor:
-        """(T, C) → (T, V), without ids that only pad the embedding."""
+        """(T, C) → (T, V), without the ids that only pad the embedding."""
         return self.predictor.head(features, self.size)

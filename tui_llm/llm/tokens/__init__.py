@@ -1,13 +1,13 @@
-"""Text to ids to bytes.
+"""Tokenizers: text to ids to bytes.
 
 text.py              valid text, and the token that separates documents
-tokenizer.py         Tokenizer and the byte-level BPE of GPT-2
-token_bytes.py       token bytes to text where characters are split
-bpe.py               one merge at a time, to be shown
+tokenizer.py         Tokenizer, GPT-2's byte-level BPE, byte, character and word tokenizers
+token_bytes.py       token bytes to text, with characters split across tokens
+bpe.py               BPE one merge at a time, for display
 letters.py           which tokens contain a letter
-catalog.py           vocabularies by name, and those to compare with
-vocabulary_files.py  vocabularies in tiktoken's and Hugging Face's files
-vocab_json.py        vocab.json, checked
+catalog.py           vocabularies by name, and their files
+vocabulary_files.py  readers for tiktoken's and Hugging Face's vocabulary files
+vocab_json.py        validated vocab.json
 added.py             vocabularies that the user added: names and folders
-add_vocabulary.py    add one from a file
+add_vocabulary.py    add a vocabulary from a file
 """

@@ -1,4 +1,5 @@
-"""Adding a vocabulary from a file: one of the three that everybody knows, by its hash, or another, under a name, by a round trip."""
+"""Add a vocabulary from a file: a well-known one is identified by its SHA-256, any other is stored under a name after a
+round-trip test."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from tui_llm.llm.tokens.added import _ADDED
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges, load_folder, save_folder
 
-# What a round trip must bring back: words, numbers, signs, white space, other scripts, every byte that UTF-8 has.
+# Texts that encoding and decoding must reproduce: words, numbers, signs, white space, many scripts.
 SAMPLES = (
     "Once upon a time, there was a little girl. She'd said: \"It's 1,234.50 o'clock!\"",
     "  two\tspaces \r\n\n\n and lines   ", "naïve Ærøskøbing Москва 東京 עברית العربية ไทย 👩‍👩‍👧 e\u0301",
@@ -22,10 +23,10 @@ SAMPLES = (
 
 
 def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[str, Path]:
-    """Keeps the vocabulary in `path`, a file or a folder: what it is called from now on, and where it is kept.
+    """Store the vocabulary in `path`, a file or a folder. Returns its name and where it is stored.
 
-    Raises `UserError` where it is no vocabulary that can be used, is none of the three and has no `name`, or where there is one
-    of that name and `force` is not given.
+    Raises `UserError` if it is no usable vocabulary, if it is not a well-known one and has no `name`, or if the name is
+    taken and `force` is not set.
     """
     if path.is_dir():
         path = next(
@@ -57,7 +58,7 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
 
 
 def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
-    """The tokens by rank, and the vocabulary, or why it can't be used as one."""
+    """The tokens by rank; and the tokenizer, or the reason why it can't be used as one."""
     if path.suffix == ".json" and path.name != "vocab.json" and not _is_vocab(path, data):
         tokens, merges, ids, cuts_as_gpt2 = vocabulary_files.read_tokenizer_json(path)
         if not cuts_as_gpt2:
@@ -77,7 +78,7 @@ def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
     tokens = vocabulary_files.read_tiktoken(data, path)
     if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
         return tokens, f"{path} lacks some of the 256 bytes, or has a token twice; it is damaged"
-    if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # what finding the merges takes
+    if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # the cost of reconstructing the merges
         return tokens, f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; no vocabulary of text is like that"
     return tokens, _from_tokens(path, tokens)
 
@@ -90,9 +91,10 @@ def _from_tokens(path: Path, tokens: list[bytes]) -> BPETokenizer | str:
 
 
 def _is_vocab(path: Path, data: bytes) -> bool:
-    """A `vocab.json` by another name (`encoder.json`) has no model in it, and merges beside it."""
+    """Whether it is a `vocab.json` under another name (`encoder.json`): it has no "model" entry, and merges.txt is in
+    the same folder."""
     return b'"model"' not in data[:LOOK] and b'"merges"' not in data and (path.parent / "merges.txt").is_file()
 
 
-_MOST_WORK = 40_000_000  # steps; o200k_base takes 13 million
-LOOK = 1_000_000  # characters of a JSON file in which its kind shows
+_MOST_WORK = 40_000_000  # steps; o200k_base needs 13 million
+LOOK = 1_000_000  # leading bytes of a JSON file that are searched for its kind

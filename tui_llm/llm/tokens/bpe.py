@@ -1,8 +1,8 @@
-"""Byte-pair encoding, one merge at a time: to be watched. (tiktoken does the same for every reading, much faster.)
+"""Byte-pair encoding, one merge at a time, for display. (Readings use tiktoken, which gives the same result faster.)
 
-A word starts as its bytes. Of all neighbouring pairs that are tokens together, the one whose token was learned first, the
-lowest rank, is merged (the leftmost, where it is there twice); until no pair is a token.
-(Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; GPT-2: openai/gpt-2, src/encoder.py.)
+A word starts as its bytes. Of all adjacent pairs whose concatenation is a token, the one with the lowest rank (learned
+first) is merged, the leftmost on a tie, until no pair is a token. (Sennrich et al. 2016, "Neural Machine Translation of
+Rare Words with Subword Units"; GPT-2: openai/gpt-2, src/encoder.py.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A merge costs a look at all pairs, and there are as many as bytes: a longer word is no sight either.
+# Maximum length in bytes. Every merge scans all pairs, so time is quadratic in the length.
 LONGEST = 256
 
 Rank = Callable[[bytes], int | None]
@@ -19,8 +19,11 @@ Rank = Callable[[bytes], int | None]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A word on its way. ranks[i] is the rank of parts[i] + parts[i + 1] joined, None where that is no token; `best` is
-    the i that is merged next, None where nothing is left to merge."""
+    """A word between two merges.
+
+    ranks: ranks[i] is the rank of parts[i] + parts[i + 1], None if that is no token.
+    best: the i that is merged next, None if no merge is left.
+    """
 
     parts: tuple[bytes, ...]
     ranks: tuple[int | None, ...]
@@ -29,8 +32,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """states[0] is the bytes, states[i] is after i merges. `whole`: the word itself is a token that these merges do not
-    lead to; tiktoken looks it up before it merges anything (cl100k_base and o200k_base may have such words)."""
+    """All states of a word: states[0] is its bytes, states[i] the state after i merges. `whole`: the word is a token
+    that its merges do not produce; tiktoken looks a whole word up before merging (occurs in cl100k_base and
+    o200k_base)."""
 
     word: bytes
     states: tuple[State, ...]
@@ -38,13 +42,13 @@ class Replay:
 
     @property
     def tokens(self) -> tuple[bytes, ...]:
-        """What the word is encoded as."""
+        """The tokens that the word is encoded as."""
         return (self.word,) if self.whole else self.states[-1].parts
 
 
 def replay(word: bytes, rank: Rank) -> Replay:
-    """Every state of `word`. `rank` says when a token was learned, None where the bytes are no token. Raises ValueError
-    where the word is longer than `LONGEST` bytes."""
+    """Compute every state of `word`. `rank` maps bytes to the rank of that token, None if they are no token. Raises
+    ValueError if the word is longer than `LONGEST` bytes."""
     if len(word) > LONGEST:
         raise ValueError(f"a word of {len(word):,} bytes is too long to watch; {LONGEST} at most")
     states = [_state(tuple(word[at : at + 1] for at in range(len(word))), rank)]

@@ -1,6 +1,6 @@
-"""Vocabularies by name: those that everybody knows, from the user's cache, and three to compare with.
+"""Vocabularies by name: well-known ones from the user's cache or downloaded, and three simple ones for comparison.
 
-A file is taken into the cache only if its SHA-256 is the one that tiktoken itself expects.
+A file enters the cache only if its SHA-256 is the one that tiktoken expects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tui_llm.llm.tokens.tokenizer import (
 NAMED = ("gpt2", "cl100k_base", "o200k_base")
 COMPARED = ("word", "char", "byte")
 
-# What tiktoken itself expects of each file (tiktoken_ext/openai_public.py): address, SHA-256.
+# URL and SHA-256 of each file, from tiktoken (tiktoken_ext/openai_public.py).
 _SOURCES = {
     "gpt2": ("https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
              "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
@@ -47,25 +47,26 @@ _SOURCES = {
 
 
 def is_known(name: str) -> bool:
-    """Whether `load_named` knows the name: one of the three, one to compare with, or one that the user added."""
+    """Whether `load_named` accepts the name: a well-known one, one for comparison, or one that the user added."""
     return name in (*NAMED, *COMPARED) or added_folder(name) is not None
 
 
 def vocabulary_file(name: str) -> Path:
-    """Where the file of a named vocabulary is kept, whether or not it is there: named as tiktoken names its own cache."""
+    """The cache path of a named vocabulary, whether or not the file exists. Its name follows tiktoken's own cache."""
     return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
 
 
 def at_hand(name: str) -> bool:
-    """Whether a named vocabulary can be had without a network."""
+    """Whether a named vocabulary is available offline."""
     return name not in _SOURCES or _at_hand(name) is not None
 
 
 @lru_cache(8)
 def load_named(name: str) -> Tokenizer:
-    """`gpt2`, `cl100k_base`, `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`, `byte`.
+    """Load `gpt2`, `cl100k_base` or `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`,
+    `byte`, or a vocabulary that the user added.
 
-    Raises `UserError` where it isn't cached and can't be downloaded.
+    Raises `UserError` if the name is unknown, or if the file is neither cached nor downloadable.
     """
     if name == "word":
         return WordTokenizer()
@@ -87,8 +88,8 @@ def load_named(name: str) -> Tokenizer:
 
 
 def _at_hand(name: str) -> bytes | None:
-    """A named vocabulary's file, with the hash that it must have, from our cache, tiktoken's own, or a package that carries
-    it; the last two are copied into ours."""
+    """A named vocabulary's file with the expected hash, from our cache, tiktoken's cache or an installed package, or
+    None. From the latter two it is copied into our cache."""
     path, wanted = vocabulary_file(name), _SOURCES[name][1]
     for place in (path, *(folder / path.name for folder in _tiktoken_caches())):
         with suppress(UserError):
@@ -105,18 +106,19 @@ def _at_hand(name: str) -> bytes | None:
 
 
 def _tiktoken_caches() -> list[Path]:
-    """Where tiktoken itself keeps what it downloaded (tiktoken/load.py)."""
+    """tiktoken's own download cache (tiktoken/load.py)."""
     named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     return [Path(named)] if named else [Path(tempfile.gettempdir()) / "data-gym-cache"]
 
 
 def sha256(name: str) -> str:
-    """What tiktoken expects of a named vocabulary's file."""
+    """The SHA-256 that tiktoken expects of a named vocabulary's file."""
     return _SOURCES[name][1]
 
 
 def add_file(name: str, data: bytes) -> Path:
-    """Puts a named vocabulary's file into the cache, if its SHA-256 is the one that tiktoken expects."""
+    """Write a named vocabulary's file into the cache and return its path. Raises `UserError` if its SHA-256 is not the
+    one that tiktoken expects."""
     found, wanted = hashlib.sha256(data).hexdigest(), _SOURCES[name][1]
     if found != wanted:
         raise UserError(f"that is not the vocabulary {name}: its SHA-256 is {found[:12]}…, not {wanted[:12]}…")
@@ -157,7 +159,8 @@ def _named(name: str, data: bytes) -> BPETokenizer:
             explicit_n_vocab=50257,
         )
     else:
-        # tiktoken's own definition (pattern, special tokens); it finds the file, whose hash has been checked, in its cache.
+        # Use tiktoken's own definition (pattern, special tokens); its cache is pointed at the file, whose hash has been
+        # checked.
         before = os.environ.get("TIKTOKEN_CACHE_DIR")
         os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_file(name).parent)
         try:
@@ -170,7 +173,8 @@ def _named(name: str, data: bytes) -> BPETokenizer:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merges behind tiktoken's ranks: each token's last merge joins the two pieces that the earlier ranks leave."""
+    """Reconstruct the merges from tiktoken's ranks: a token's last merge joins the two parts that the lower ranks
+    leave."""
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) == 1:

@@ -1,4 +1,4 @@
-"""The letter blind spot: a model sees ids, not the letters inside them. Counts a letter across the tokens that hide it."""
+"""Count a letter across the tokens of a text. Shows that a model sees token ids, not letters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _CHARACTER = regex.compile(r"\X")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`total` is how often the letter is in the text; inside[i] how many of them begin in token i. `split` of them are cut:
-    their bytes are in more than one token. Upper and lower case count as one letter."""
+    """How often a letter occurs; upper and lower case count as one.
+
+    total: occurrences in the text; inside: inside[i] of them begin in token i.
+    split: how many of them have their bytes in more than one token.
+    """
 
     letter: str
     total: int
@@ -27,7 +30,7 @@ class Count:
 
 
 def one_letter(text: str) -> str:
-    """The letter that was typed. Raises `UserError` where it is none, or several."""
+    """Return the only grapheme cluster in `text`. Raises `UserError` if there are none or several."""
     found = _CHARACTER.findall(text)
     if len(found) != 1:
         raise UserError(f"one letter is needed, not {len(found)}; type one, such as r")
@@ -35,7 +38,7 @@ def one_letter(text: str) -> str:
 
 
 def count(tokens: Sequence[bytes], letter: str) -> Count:
-    """Counts `letter` in the text that `tokens` make together; bytes that are no characters hold none."""
+    """Count `letter` in the concatenation of `tokens`; bytes that are invalid UTF-8 never match."""
     text = b"".join(tokens).decode("utf-8", errors="surrogateescape")
     wanted = _same(letter)
     begins = [0, *accumulate(map(len, tokens))]
@@ -52,12 +55,12 @@ def count(tokens: Sequence[bytes], letter: str) -> Count:
 
 
 def _same(character: str) -> str:
-    """However it is written (é or e + ́ ), and in either case."""
+    """A key that is equal for all spellings of a letter: Unicode normalization (é or e + ́ ) and case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", character).casefold())
 
 
 def marked(text: str, letter: str) -> list[tuple[str, bool]]:
-    """`text` in parts, each with whether it is the letter."""
+    """Split `text` into parts, each with whether it consists of the letter."""
     wanted = _same(letter)
     parts: list[tuple[str, bool]] = []
     for character in _CHARACTER.findall(text):

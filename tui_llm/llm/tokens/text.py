@@ -1,4 +1,4 @@
-"""The text that a tokenizer can encode: valid UTF-8, and the token that separates documents."""
+"""Text that a tokenizer can encode: valid UTF-8; and the token that separates documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ END_OF_TEXT = "<|endoftext|>"  # separates documents
 
 
 def clean(text: str) -> str:
-    """`text` with each lone surrogate (half a character, which UTF-8 can't carry) replaced by U+FFFD."""
+    """`text` with each lone surrogate (which UTF-8 can't encode) replaced by U+FFFD."""
     try:
         text.encode()
         return text

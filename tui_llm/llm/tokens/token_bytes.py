@@ -1,8 +1,8 @@
-"""Token bytes → text, where one token needn't be whole characters.
+"""Token bytes → text, for tokens that are not whole characters.
 
-A byte-level vocabulary cuts anywhere: 344 of GPT-2's tokens are not valid UTF-8 alone, and `€` may be two
-tokens. A byte that is part of no character shows as `<0xE2>`; neighbours that complete a character are
-joined. What comes out is raw text: it passes the gate (`tui_llm.common.display`) before any screen.
+A byte-level vocabulary splits anywhere: 344 of GPT-2's tokens are not valid UTF-8 on their own, and `€` may be two
+tokens. A byte that is part of no character is shown as `<0xE2>`; adjacent tokens that complete a character are joined.
+The result is raw text: pass it through `tui_llm.common.display` before showing it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,17 @@ def _as_hex(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _as_hex)
 
 
-@lru_cache(maxsize=1 << 16)  # a table asks for two hundred at every key
+@lru_cache(maxsize=1 << 16)  # a table looks up 200 tokens per key press
 def token_text(data: bytes) -> str:
-    """`data` as UTF-8, with `<0xE2>` for each byte that is not part of a valid character."""
+    """`data` decoded as UTF-8, with `<0xE2>` for each byte that is not part of a valid character."""
     return data.decode("utf-8", errors=_ERRORS)
 
 
 def pieces(tokens: Sequence[bytes]) -> list[tuple[int, int, str]]:
-    """The shortest runs of neighbouring tokens that split no character: (start, stop, text of
-    tokens[start:stop]).
+    """Group tokens into the shortest runs that split no character: (start, stop, text of tokens[start:stop]).
 
-    Nearly always a token each. Tokens that hold a character between them are one piece; bytes that nothing
-    completes stay in their own token's piece, as `<0xE2>`. The pieces cover all tokens, in order, without
-    overlap.
+    Usually one token each. Tokens that share a character form one piece; invalid bytes stay in their own token's piece,
+    as `<0xE2>`. The pieces cover all tokens, in order, without overlap.
     """
     data = b"".join(tokens)
     found: list[tuple[int, int, str]] = []
@@ -49,8 +47,8 @@ def pieces(tokens: Sequence[bytes]) -> list[tuple[int, int, str]]:
 
 
 def _splits_character(data: bytes, at: int) -> bool:
-    """Whether a valid character lies on both sides of position `at`. UTF-8 synchronises itself: the nearest
-    byte before that is no continuation byte (10xxxxxx) is the only one that the character can start with."""
+    """Whether a valid character extends across offset `at`. UTF-8 is self-synchronizing: the character can only start
+    at the nearest preceding byte that is no continuation byte (10xxxxxx)."""
     if at >= len(data) or not _continues(data[at]):
         return False
     for start in range(at - 1, max(at - 4, -1), -1):
@@ -71,17 +69,18 @@ def _continues(byte: int) -> bool:
 
 
 class TextStream:
-    """Text from bytes that arrive token by token: a character comes out when its last byte has come in."""
+    """Incremental decoder: text from bytes that arrive token by token. A character is emitted once its last byte has
+    arrived."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors=_ERRORS)
 
     def feed(self, data: bytes) -> str:
-        """The text that `data` completes: empty while a character is unfinished."""
+        """The text that `data` completes; empty while a character is incomplete."""
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """What is left unfinished, as `<0xE2>`; the stream can then be used again from the start."""
+        """The incomplete rest, as `<0xE2>`; resets the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest

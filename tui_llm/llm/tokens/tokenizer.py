@@ -1,10 +1,11 @@
-"""Text ↔ ids ↔ bytes.
+"""Tokenizers: text ↔ ids ↔ bytes.
 
-A token is its id and its bytes; the vocabulary is a list of byte strings. Byte-pair encoding (BPE) cuts text into words
-with a pattern, then each word's bytes into the longest pieces that its merges make, the earliest-learned merge first.
-tiktoken does that work for every BPE vocabulary here: its ranks are built from a folder's merges.
+A token is an id and its bytes; the vocabulary is a list of byte strings. Byte-pair encoding (BPE) splits text into
+words with a regular expression, then merges each word's bytes, the earliest-learned merge first. tiktoken does this for
+every BPE vocabulary here; for a model folder its ranks are built from merges.txt.
 
-Decoding does not undo encoding (several id sequences give the same text), so ids are kept, never re-made from text.
+Decoding does not invert encoding (several id sequences give the same text), so ids are stored and never re-computed
+from text.
 """
 
 from __future__ import annotations
@@ -27,68 +28,69 @@ from tui_llm.common.foreign_files import VOCABULARY, read_foreign_text
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.vocab_json import read_vocab
 
-# How GPT-2 cuts text into words before merging (openai/gpt-2, src/encoder.py).
+# GPT-2's pre-tokenization pattern (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
 class Tokenizer(ABC):
-    """A vocabulary. `size` counts its tokens, special ones included."""
+    """A vocabulary. `size` is its number of tokens, special ones included."""
 
     name: str
     size: int
-    end_of_text: int | None = None  # what stands between two texts
-    parallel = False  # whether several threads may encode at once, and gain by it
+    end_of_text: int | None = None  # the token that separates documents
+    parallel = False  # whether encoding in several threads is safe and faster
 
     @abstractmethod
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """The ids of `text`. Special tokens written in it are text, unless `allow_special`. Lone surrogates
-        become U+FFFD, since no UTF-8 stands for them."""
+        """The ids of `text`. Special tokens in it are treated as plain text unless `allow_special`. Lone surrogates
+        become U+FFFD, because UTF-8 can't encode them."""
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
-        """As `encode`, for much text."""
+        """As `encode`, as a uint32 array, for long texts."""
         return np.array(self.encode(text), dtype=np.uint32)
 
     def encode_after(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """The ids of `text` where it goes on with a text that is there: without the space that some vocabularies put in
-        front of a text's first word."""
+        """The ids of `text` as the continuation of another text: without the space that some vocabularies prepend to
+        the first word."""
         return self.encode(text, allow_special=allow_special)
 
     @abstractmethod
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token. Raises KeyError where the id is not in the vocabulary."""
+        """The bytes of one token. Raises KeyError if the id is not in the vocabulary."""
 
     def is_special(self, id: int) -> bool:
         return id == self.end_of_text
 
     @property
     def start(self) -> int | None:
-        """The token that can stand in front of a text."""
+        """The token that can precede a text (BOS), or None."""
         return self.end_of_text
 
     @property
     def starts(self) -> bool:
-        """Whether the model has mostly seen its start token in front of a text."""
+        """Whether training texts mostly began with the start token."""
         return False
 
     def ends(self, id: int) -> bool:
-        """Whether the token says that the text is over."""
+        """Whether the token ends the text."""
         return id == self.end_of_text
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; invalid UTF-8 becomes U+FFFD. Raises KeyError if an id is not in the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
 
-# Longer runs of white space are cut before the pattern sees them: its look-ahead overflows the regex engine's stack.
+# Longer runs of white space are split before the pattern is applied: its look-ahead overflows the regex engine's stack.
 _LONGEST_RUN = 4096
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids where they differ."""
+    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ."""
 
-    parallel = True  # tiktoken works without Python's lock
+    parallel = True  # tiktoken releases the GIL
 
     def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
                  ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None) -> None:  # fmt: skip
@@ -98,7 +100,7 @@ class BPETokenizer(Tokenizer):
         self.end_of_text = end_of_text
         self.merges = merges
         self._ids = ids
-        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: a table asks for the same ones again
+        self._bytes: dict[int, bytes] = {}  # cache: a table looks the same tokens up again and again
         self._ranks = {id: rank for rank, id in ids.items()} if ids is not None else None
         self._table: npt.NDArray[np.uint32] | None = None  # `_ids` as an array
         if ids is not None:
@@ -128,11 +130,11 @@ class BPETokenizer(Tokenizer):
             raise KeyError(id) from None
         return known
 
-    # ── the steps of the encoding, one by one (`bpe`) ──
+    # ── single steps of the encoding, for `bpe` ──
 
     @property
     def pattern(self) -> str:
-        """The regular expression that cuts text into words."""
+        """The regular expression that splits text into words."""
         return self.encoding._pat_str
 
     @property
@@ -140,15 +142,15 @@ class BPETokenizer(Tokenizer):
         return len(self.encoding._mergeable_ranks) - 256
 
     def words(self, text: str) -> list[str]:
-        """The pieces of `text` that are merged each for itself: no token reaches over their ends."""
+        """`text` split by the pattern; each word is encoded on its own, so no token spans two words."""
         words: list[str] = []
         for part in _without_long_runs(clean(text)):
             words += _compiled(self.pattern).findall(part)
         return words
 
     def rank(self, token: bytes) -> int | None:
-        """When the merges made this token: 0 is the first merge. None where they make no such token; single bytes, which
-        are there before any merge, rank below 0."""
+        """The index of the merge that made this token, 0 for the first; negative for single bytes, None if it is no
+        token."""
         rank = self.encoding._mergeable_ranks.get(token)
         return None if rank is None else rank - 256
 
@@ -159,8 +161,9 @@ def _compiled(pattern: str) -> Any:
 
 
 def _without_long_runs(text: str) -> list[str]:
-    """`text` cut where white space runs on for over 4,096 characters (no such run: not cut)."""
-    if _RUN_SAMPLED.search(text[::_SAMPLE]) is None:  # a run that long shows in the samples, which are read at once
+    """Split `text` inside runs of more than 4,096 white space characters."""
+    # A run that long leaves consecutive white space in the samples, which are quick to scan.
+    if _RUN_SAMPLED.search(text[::_SAMPLE]) is None:
         return [text]
     parts, start = [], 0
     for run in _RUN.finditer(text):
@@ -177,7 +180,7 @@ _RUN_SAMPLED = regex.compile(rf"\s{{{_LONGEST_RUN // _SAMPLE}}}")
 
 
 class ByteTokenizer(Tokenizer):
-    """Each byte is a token, its id is its value."""
+    """Each byte is a token; its id is its value."""
 
     name = "byte"
     size = 256
@@ -192,7 +195,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class CharTokenizer(Tokenizer):
-    """Each character is a token, its id is its Unicode code point."""
+    """Each character is a token; its id is its Unicode code point."""
 
     name = "char"
     size = 0x110000 - 0x800  # every code point but the surrogates
@@ -209,8 +212,8 @@ class CharTokenizer(Tokenizer):
 class WordTokenizer(Tokenizer):
     """Each word, number, sign or run of white space is a token; ids count the distinct ones in order of appearance.
 
-    Its vocabulary is that of the texts it has seen: a word that it has never met has no id until then, which is why
-    nobody trains language models on words.
+    The vocabulary grows with the texts: an unknown word has no id until it is encoded. A fixed word vocabulary would
+    have none for it at all, which is why language models use subwords.
     """
 
     name = "word"
@@ -239,7 +242,7 @@ class WordTokenizer(Tokenizer):
 
 
 def words(text: str) -> list[str]:
-    """The words and numbers of `text`, as `WordTokenizer` has them, without white space and signs."""
+    """The words and numbers of `text`, as `WordTokenizer` splits it, without white space and signs."""
     return [word for word in _WORD.findall(clean(text)) if word[0].isalnum()]
 
 
@@ -251,8 +254,8 @@ _WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
 
 @lru_cache(1)
 def byte_characters() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte, as `vocab.json` and `merges.txt` write it (a space is `Ġ`):
-    printable Latin-1 stands for itself, the other 68 bytes are U+0100 and on, in their order."""
+    """GPT-2's printable character for each byte, as used in `vocab.json` and `merges.txt` (a space is `Ġ`): printable
+    Latin-1 maps to itself, the other 68 bytes to U+0100 onwards, in order."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in set(shown)]
     return {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
@@ -274,12 +277,14 @@ def _as_bytes(written: str, where: Path) -> bytes:
 
 
 def as_written(token: bytes) -> str:
+    """A token's bytes as `vocab.json` writes them, see `byte_characters`."""
     table = byte_characters()
     return "".join(table[b] for b in token)
 
 
 def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
-    """The vocabulary of a model folder (`vocab.json` + `merges.txt`). Raises `UserError` where it has none."""
+    """The vocabulary of a model folder (`vocab.json` + `merges.txt`). Raises `UserError` if it has none, or a broken
+    one."""
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not vocab_path.is_file() or not merges_path.is_file():
         raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
@@ -300,7 +305,9 @@ def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
 def from_merges(
     name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path
 ) -> BPETokenizer:
-    # tiktoken merges the pair whose joint bytes have the lowest rank: bytes first, then the merges in their order.
+    """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id).
+    `where` is named in errors. Raises `UserError` if `vocab` lacks a token that the merges make."""
+    # tiktoken merges the pair whose concatenation has the lowest rank: first the bytes, then the merges in order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
     for left, right in merges:
         ranks.setdefault(left + right, len(ranks))
@@ -321,7 +328,8 @@ def from_merges(
 
 
 def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
-    """Writes `vocab.json`, `merges.txt` and what transformers needs to know beside them."""
+    """Write `vocab.json`, `merges.txt` and the `tokenizer_config.json` that transformers reads. Raises `UserError` if
+    the tokenizer has no list of merges."""
     if tokenizer.merges is None:
         raise UserError(f"the vocabulary {tokenizer.name} has no list of merges to write")
     vocab: dict[str, int] = {}
@@ -343,6 +351,6 @@ def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
 
 
 def byte_level() -> BPETokenizer:
-    """256 bytes and `<|endoftext|>`, no merges: the smallest vocabulary that a model folder can carry."""
+    """256 bytes and `<|endoftext|>`, no merges: the smallest vocabulary of a model folder."""
     vocab = {character: i for i, character in enumerate(byte_characters().values())} | {END_OF_TEXT: 256}
     return from_merges("byte", [], vocab, {END_OF_TEXT: 256}, Path("byte"))

@@ -1,4 +1,4 @@
-"""`vocab.json`, tokens and their ids, read with nothing trusted. No torch and no tokenizer here."""
+"""Read and validate `vocab.json`, which maps tokens to ids. No torch and no tokenizer here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import VOCABULARY, read_json, whole_number
 
-MOST_IDS = 1 << 23  # ids of a vocabulary: tables have a place for each, holes included
+MOST_IDS = 1 << 23  # maximum number of ids: tables have an entry for each, gaps included
 
 
 def read_vocab(path: Path) -> dict[str, int]:
-    """Token as written → id, from a `vocab.json`. Ids may leave holes. Raises `UserError` where it is no vocabulary: an id is no
-    integer, is absurd, or stands for two tokens."""
+    """Token as written → id, from a `vocab.json`. Ids may have gaps. Raises `UserError` if it is no vocabulary, see
+    `check_ids`."""
     vocab = read_json(path, VOCABULARY)
     if not isinstance(vocab, dict) or not vocab:
         raise UserError(f"{path} is not a vocabulary: a JSON object of token → id is needed")
@@ -22,7 +22,7 @@ def read_vocab(path: Path) -> dict[str, int]:
 
 
 def check_ids(vocab: dict[str, Any], where: Path) -> None:
-    """Raises `UserError` where an id is no integer, is absurd, or stands for two tokens."""
+    """Raises `UserError` if an id is no integer, is out of range, or is used twice."""
     seen: dict[int, str] = {}
     for token, id in vocab.items():
         if whole_number(id, 0, MOST_IDS - 1) is None:

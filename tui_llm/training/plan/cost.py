@@ -1,4 +1,4 @@
-"""What a run will cost, before it is started: parameters, memory, tokens, floating-point operations. No torch here."""
+"""The cost of a run, estimated before it starts: parameters, memory, tokens, FLOPs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.run.settings import TrainingSettings
 
-ROOM = 0.9  # of what is available may be filled: the estimate knows nothing of the libraries' own memory
+ROOM = 0.9  # fraction of the available memory to use: the estimate omits the libraries' own memory
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Memory in bytes, of one process; `tokens` and `flops` are the whole run's."""
+    """The cost of a run: memory in bytes of one process; `tokens` and `flops` of the whole run."""
 
     parameters: int
-    step_tokens: int  # that one optimiser step sees
+    step_tokens: int  # of one optimizer step
     tokens: int
     flops: float
-    state_bytes: int  # weights, gradients, the optimiser's memory
-    activation_bytes: int  # what one batch leaves for its backward pass: an estimate
+    state_bytes: int  # weights, gradients and optimizer state
+    activation_bytes: int  # saved for the backward pass of one batch; an estimate
 
     @property
     def memory_bytes(self) -> int:
@@ -28,18 +28,22 @@ class Cost:
 
 
 def flops_per_token(config: GPTConfig, block_size: int) -> int:
-    """Floating-point operations that training spends on a token: 6 · N (2 forward, 4 backward), N being the parameters
-    that multiply: all but the position embedding; and 12 · layers · width · T for the attention, T being the row's
-    length, as if it weren't causal (PaLM, Chowdhery et al. 2022, appendix B)."""
+    """Returns the FLOPs of training on one token: 6 · N + 12 · layers · width · T.
+
+    The formula is that of PaLM (Chowdhery et al. 2022, appendix B). N is the number of parameters used in matrix
+    products, that is, all but the position embedding: 2 · N FLOPs for the forward pass and 4 · N for the backward pass.
+    The second term is attention over rows of T = `block_size` tokens, counted as if it were not causal.
+    """
     multiply = config.parameters() - config.context * config.width
     return 6 * multiply + 12 * config.layers * config.width * block_size
 
 
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
-    """(batch size, accumulation) that make the same step as `settings` do, in less memory: the largest batch, at most
-    half as large, that is estimated to fit into `available` bytes (None: nobody knows). None where no batch will.
+    """Returns (batch size, accumulation) for the same step as `settings` in less memory, or None if there is none.
 
-    The held-out rows stay the same too: the batch divides the old one.
+    The result is the largest batch size of at most half the old one that is estimated to fit into `available` bytes
+    (None: unknown, any size is taken to fit). The new batch size divides the old one, so that the held-out rows stay
+    the same.
     """
     batch = settings.batch_size
     for size in (size for size in range(batch // 2, 0, -1) if batch % size == 0):
@@ -50,11 +54,11 @@ def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None
 
 
 def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
-    """The cost of a run with `settings` of a model of that shape, evaluations and samples not counted.
+    """Estimates the cost of training a model of shape `config` with `settings`, without evaluations and samples.
 
-    Memory: float32 weights, gradients and two moments (AdamW) or one (Muon) of each;
-    and activations in float32: per token 16 · C + H numbers a block (the inner layer as 4 · C), 2 · C after the last, and
-    the logits twice. bfloat16 products take about half of the activations.
+    Memory: float32 weights and gradients, two float32 moments for AdamW or one for Muon; and float32 activations: per
+    token 16 · C + H numbers for each block (for an MLP width of 4 · C), 2 · C after the last block, and the logits
+    twice. With bfloat16 matrix products, the activations take about half as much.
     """
     step_tokens = settings.batch_size * settings.accumulation * settings.block_size
     tokens = step_tokens * settings.steps
@@ -74,6 +78,6 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
 
 
 def shape(settings: TrainingSettings, vocabulary: int) -> GPTConfig:
-    """The shape of the model that a run with `settings` makes, for a vocabulary of that many tokens."""
+    """Returns the shape of the model that a run with `settings` trains, for a vocabulary of `vocabulary` tokens."""
     s = settings
     return GPTConfig(vocabulary, s.block_size, s.layers, s.heads, s.width, dropout=s.dropout)

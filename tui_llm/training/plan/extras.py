@@ -1,4 +1,4 @@
-"""Whether what only some people need is installed. Nothing is imported for that."""
+"""Check whether optional packages are installed, without importing them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from tui_llm.common.errors import UserError
 
 
 def check_tensorboard() -> None:
-    """Raises `UserError` where the extra is missing."""
+    """Raises `UserError` if the extra `tensorboard` is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("TensorBoard's event files need an extra: pip install 'tui-llm[tensorboard]'")

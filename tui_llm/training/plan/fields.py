@@ -1,4 +1,7 @@
-"""The training settings as a person types them: each text judged by itself and with the others. No torch here."""
+"""Training settings as typed text: parse and validate each field, alone and together with the others.
+
+No torch import.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ NAMES = tuple(field.name for field in dataclasses.fields(TrainingSettings))
 
 
 def text_of(settings: TrainingSettings, name: str) -> str:
-    """The field as a person would type it: 0.003, not 3e-3."""
+    """Formats a field for editing: 0.003, not 3e-3."""
     value = getattr(settings, name)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
-    """Field → why its text can't work, with all the others as they are typed; empty when all is well.
+    """Returns for each invalid field why it is invalid, given the other fields; an empty dict if all are valid.
 
-    A field that is no number doesn't make the others wrong: they are judged with what `base` has in its place.
+    A field that can't be parsed does not make others invalid: they are validated with the value of `base` in its place.
     """
     values: dict[str, Any] = dataclasses.asdict(base)
     wrong: dict[str, str] = {}
@@ -34,15 +37,17 @@ def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
             values[name] = _read(name, text)
         except UserError as error:
             wrong[name] = str(error)
-    unchecked = object.__new__(TrainingSettings)  # `TrainingSettings(...)` would stop at the first that is wrong
+    unchecked = object.__new__(TrainingSettings)  # `TrainingSettings(...)` would raise at the first invalid field
     for name, value in values.items():
         object.__setattr__(unchecked, name, value)
     return {name: why for name, why in problems(unchecked).items() if name in texts} | wrong
 
 
 def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
-    """As `judge`, for what a run is asked beside its settings: how many processes, whether they share the model out, and
-    whether TensorBoard's event files are written. `settings` is None where they are not all right themselves."""
+    """Like `judge`, for the options besides the settings: the number of processes, FSDP sharding and TensorBoard.
+
+    `settings` is None if they are not valid.
+    """
     wrong: dict[str, str] = {}
     try:
         count = int(nproc)
@@ -69,17 +74,17 @@ def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSet
 
 
 def _read(name: str, text: str) -> Any:
-    """The text as the field's own type, by the rule of `from_fields`; whether the value works is not asked."""
+    """Converts `text` to the field's type by the rules of `from_fields`, without validating the value."""
     kind = type(getattr(TrainingSettings(), name))
     try:
         return int(text) if kind is int else float(text) if kind is float else text
     except ValueError:
-        from_fields({name: text})  # says what is wanted
+        from_fields({name: text})  # raises a `UserError` that names the expected type
         raise
 
 
 def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSettings:
-    """`base`, with a warm-up within reach where `given` asks for another number of steps and for no learning rate."""
+    """Returns `base` with a warm-up of at most a tenth of the steps if `given` sets `steps` but not `learning_rate`."""
     if "steps" not in given or "learning_rate" in given:
         return base
     steps = from_fields({"steps": given["steps"]}).steps
@@ -87,22 +92,22 @@ def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSetti
 
 
 def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSettings, GPTConfig, Found | None]:
-    """What a new run is asked to do, its model's shape, and the model that it starts from where `given` names one.
+    """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` names one.
 
-    Raises `UserError` on what can't work, or contradicts that model.
+    Raises `UserError` if a value is invalid or contradicts that model.
     """
     base = for_steps(base, given)
     if not given.get("from_model"):
         settings = from_fields(dict(given), base)
         return settings, cost.shape(settings, vocabulary_size(settings.tokenizer)), None
     found, config = starting_model(str(given["from_model"]))
-    # A folder's path is kept whole: whoever reads the config may be elsewhere.
+    # Keep a folder's full path: the config may be read from another working directory.
     name = str(found.folder) if found.kind == "folder" else found.name
     return start.fit({**given, "from_model": name}, base, config), config, found
 
 
 def starting_model(name: str) -> tuple[Found, GPTConfig]:
-    """A model to start from, and its shape. Raises `UserError` where there is none, or it can't be started from."""
+    """Returns a model to start from and its shape. Raises `UserError` if it does not exist or can't be used."""
     found = find(name)
     config = read_config(found.folder)
     if size_of_vocabulary(found.folder) > config.vocabulary:

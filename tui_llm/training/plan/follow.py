@@ -1,4 +1,4 @@
-"""Following a run on the command line: a line every so often, until its worker leaves. No torch here."""
+"""Follow a run on the command line: print progress lines until the worker ends. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.run import Run
 
-_EVERY = 2.0  # seconds between lines for people
+_EVERY = 2.0  # seconds between human-readable lines
 
 
 def follow(run: Run, *, as_json: bool = False) -> int:
-    """Prints the progress of a run that was just started, until it ends. Returns 0 where it finished or was stopped, 1
-    where it failed, 2 where it failed before its first step (what was asked for can't work).
+    """Prints the progress of a run that was just started, until it ends.
 
-    Ctrl+C asks the worker to save and leave, twice leaves it alone. A hung-up terminal leaves it running.
+    Returns 0 if it finished or was stopped, 1 if it failed, 2 if it failed before its first step (the configuration
+    can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second leaves it
+    running, as does a closed terminal.
     """
     presses = 0
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        # Not an exception where it happens: lines that were read, but not printed yet, would be lost.
+        # Don't raise on the first press: lines that were read but not yet printed would be lost.
         nonlocal presses
         presses += 1
         if presses > 1:
@@ -42,7 +43,7 @@ def follow(run: Run, *, as_json: bool = False) -> int:
             if presses and not told:
                 told = True
                 print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
-                with suppress(UserError):  # it has ended by itself: the next look says how
+                with suppress(UserError):  # it has ended by itself: the next `look` reports how
                     launch.stop(run)
         return follower.end()
     except KeyboardInterrupt:
@@ -56,15 +57,15 @@ class _Follower:
         self.run, self.as_json = run, as_json
         self.tail = MetricsTail(run.metrics_path)
         self.tail.skip()
-        # A worker that resumes cuts the file back to its checkpoint: what is read again then has been seen before.
+        # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.begun = max((step for step, _ in run.checkpoints()), default=0)
         self.said = ""
         self.last_line = 0.0
 
     def look(self) -> bool:
-        """Prints what is new, after a moment; True where the run has ended."""
+        """Prints what is new, then sleeps for 0.1 s. Returns True once the run has ended."""
         launch.reap()
-        alive = self.run.alive()  # looked at before the file, so that the last lines are not missed
+        alive = self.run.alive()  # checked before reading the file, so that the last lines are not missed
         for metric in self.tail.new():
             if metric.step > self.begun:
                 self._print(metric)
@@ -97,7 +98,7 @@ class _Follower:
 
 
 def progress(run: Run, metric: Metric) -> str:
-    """One line: where the run is, how well it does, how long it will take."""
+    """Formats one progress line: step, losses, learning rate, speed and remaining time."""
     steps = run.status().steps
     settings = run.config().settings
     tokens = settings.batch_size * settings.block_size * settings.accumulation
@@ -113,7 +114,7 @@ def progress(run: Run, metric: Metric) -> str:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 20 s, 5 h 7 min."""
+    """Formats a duration: 12 s, 3 min 20 s, 5 h 7 min."""
     whole = round(max(0.0, min(seconds, 1e9)))
     if whole < 60:
         return f"{whole} s"

@@ -1,7 +1,7 @@
-"""Start, stop, pause and resume a run's worker, and find it again. No torch here.
+"""Create, start, stop, pause and resume training runs. Does not import torch.
 
-The worker is a process of its own, in a session of its own: it lives on when the terminal, or this program, dies.
-Nothing is kept in memory about it. Everything is found in the run directory, by any process, at any time.
+The worker is a separate process in its own session: it survives the end of the terminal and of this program. All state
+is in the run directory, where any process can read it at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tui_llm.training.run.run_lock import worker_pid
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 ALLOCATOR = {
-    # Big tensors come and go every step: huge pages, and no handing back to the kernel in between.
+    # Large tensors are allocated and freed at every step: use huge pages, and don't return freed memory to the kernel.
     "THP_MEM_ALLOC_ENABLE": "1",
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
@@ -47,13 +47,15 @@ def create(
     nproc: int = 1,
     shard: bool = False,
 ) -> Run:
-    """Makes the directory of a new run; `model` is the folder of the one that `settings.from_model` names, and
-    `pinned` are the prompts to read at each evaluation. Raises `UserError` where the name is taken, or the corpus isn't
-    there or isn't text as far as a look at its beginning can tell.
+    """Creates the directory of a new run.
 
-    A run that failed before its first step holds nothing: its name is free.
+    `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
+    evaluation. Raises `UserError` if the name is taken or if the corpus is missing or not text, judged by its
+    beginning; ValueError if only one of `model` and `settings.from_model` is given.
+
+    A run that failed before its first step contains nothing of value: its name can be used again.
     """
-    from tui_llm.llm.data import corpora  # here, so that who only watches runs starts sooner
+    from tui_llm.llm.data import corpora  # imported here, so that watching runs starts faster
 
     if (model is None) == bool(settings.from_model):
         raise ValueError("from_model and the folder of that model go together")
@@ -74,13 +76,13 @@ def create(
         raise UserError(
             f"there is something at {run.path} already that is no run; delete it, or choose another name"
         ) from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
         raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
     return run
 
 
 def _fill(run: Run, config: RunConfig, model: Path | None, pinned: Sequence[Pin]) -> None:
-    """What a new run's directory holds; it gets its name when all of it is there."""
+    """Writes the files of a new run. The directory gets its final name once it is complete."""
     if model is not None:
         start_from.copy(model, run)
     if pinned:
@@ -93,9 +95,11 @@ def _failed_at_once(run: Run) -> bool:
 
 
 def extend(run: Run, steps: int) -> None:
-    """Gives a run that nobody is at more steps. What is left is made on the schedule of `steps`, what was made stays.
+    """Increases the number of steps of a run without a live worker.
 
-    Raises `UserError` where a worker is at it, or those are no more steps than it has.
+    The remaining steps follow the schedule for `steps`.
+
+    Raises `UserError` if a worker is training the run, or unless `steps` is more than it has.
     """
     settings = run.config().settings
     _check_at_rest(run)
@@ -105,11 +109,12 @@ def extend(run: Run, steps: int) -> None:
 
 
 def refit(run: Run, batch_size: int, accumulation: int) -> None:
-    """Makes the same steps from now on in batches of another size: fewer rows at once, more often, need less memory.
+    """Changes the batch size of a run without a live worker, keeping its steps: smaller batches need less memory.
 
-    Row number k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `accumulation` of
-    them: where the product stays, every step sees the rows that it would have seen, and the losses are the same but for
-    rounding (and dropout's noise). The held-out rows stay too. Raises `UserError` where that can't be had, or a worker is at it.
+    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `accumulation` rows. If the
+    product stays the same, every step uses the same rows as before, and the losses are equal except for rounding (and
+    dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
+    worker is training the run.
     """
     s = run.config().settings
     if (batch_size, accumulation) == (s.batch_size, s.accumulation):
@@ -131,12 +136,12 @@ def refit(run: Run, batch_size: int, accumulation: int) -> None:
 
 
 def change_compile(run: Run, choice: str) -> None:
-    """Whether the worker compiles the model from now on. Raises `UserError` where a worker is at it."""
+    """Sets whether the next worker uses torch.compile. Raises `UserError` if a worker is training the run."""
     _rewrite(run, from_fields({"compile": choice}, run.config().settings))
 
 
 def write_tensorboard(run: Run) -> None:
-    """Has the next worker write event files too. Raises `UserError` where one is at it now."""
+    """Makes the next worker write TensorBoard event files. Raises `UserError` if a worker is training the run."""
     _check_at_rest(run)
     run.write_config(dataclasses.replace(run.config(), tensorboard=True))
 
@@ -152,8 +157,10 @@ def _check_at_rest(run: Run) -> None:
 
 
 def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
-    """Has a run trained by so many processes from now on; None leaves what is. Raises `UserError` where that can't be, or
-    a worker is at it."""
+    """Sets the number of worker processes and FSDP sharding of a run; None keeps the current value.
+
+    Raises `UserError` if the settings don't allow it, or if a worker is training the run.
+    """
     config = run.config()
     wanted = dataclasses.replace(
         config,
@@ -169,9 +176,9 @@ def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> Non
 
 
 def start(run: Run) -> None:
-    """Starts (or resumes, where there are checkpoints) the worker of `run`, detached. Returns at once.
+    """Starts the worker of `run` in the background and returns at once. It resumes from a checkpoint if there is one.
 
-    Raises `UserError` where a worker is at it already.
+    Raises `UserError` if a worker is training the run already.
     """
     config = run.config()
     taken = UserError(f"run {run.name} is being trained already; watch it, or stop it first")
@@ -179,9 +186,7 @@ def start(run: Run) -> None:
         raise taken
     try:
         with run.held(patience=1):
-            storage.unlink(
-                run.path / "pid", missing_ok=True
-            )  # the last worker's: its number may be another process's now
+            storage.unlink(run.path / "pid", missing_ok=True)  # the previous worker's: its pid may have been reused
             run.write_control(paused=False, stop=False, save=None, batch=None)
             run.write_status("starting", "starting the worker")
     except Timeout:
@@ -214,7 +219,7 @@ def start(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """As `start`; a run that failed for want of memory goes on with the batch that was offered then, in the same steps."""
+    """Like `start`; after running out of memory, first applies the smaller batch size of the status (`refit`)."""
     fits = run.status().fits
     if fits is not None:
         refit(run, *fits)
@@ -222,12 +227,12 @@ def resume(run: Run) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of a process of ours, as wherever it stands it must import this same package."""
+    """Returns the environment for a child process that imports this same package from any working directory."""
     return {**os.environ, "PYTHONPATH": _python_path()}
 
 
 def _python_path() -> str:
-    """So that the worker, whose working directory is the run's, imports this same package."""
+    """Returns a PYTHONPATH with which the worker, whose working directory is the run's, imports this same package."""
     places = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     root = Path(__file__).resolve().parents[3]
     if not {"site-packages", "dist-packages"} & set(root.parts) and str(root) not in places:
@@ -240,15 +245,18 @@ _children: list[tuple[Run, subprocess.Popen[bytes]]] = []
 
 
 def reap() -> None:
-    """Collects ended workers of this process, so that none stays as a zombie. One that ended before it could say why
-    (torch can't be imported, say) is noted down as failed."""
+    """Reaps ended workers that this process started, so that none stays a zombie.
+
+    A worker that ended before it could write a status, for example because torch can't be imported, is recorded as
+    failed.
+    """
     for child in list(_children):
         run, process = child
         if process.poll() is None or child not in _children:
             continue
         _children.remove(child)
         if any(other.path == run.path for other, _ in _children):
-            continue  # the run has been resumed since: what it says is the new worker's word
+            continue  # the run has been resumed: its status is the new worker's
         if run.exists() and not run.alive() and run.status().state == "starting":
             run.write_status(
                 "failed",
@@ -257,21 +265,23 @@ def reap() -> None:
 
 
 def wait_until_held(run: Run, timeout: float = 600.0) -> bool:
-    """Waits until the run's worker holds its lock or has ended; says whether it is held. `timeout` is for a hang: on a busy
-    machine importing torch may take a minute."""
+    """Waits until the run's worker holds its lock or has ended. Returns whether the lock is held.
+
+    `timeout`, in seconds, guards against a hang: on a busy machine, importing torch may take a minute.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if run.alive():
             return True
         reap()
         if run.status().state != "starting" and not any(child.path == run.path for child, _ in _children):
-            return False  # one that we started may begin after `STARTING_GRACE`, for which it is taken for dead
+            return False  # a worker that we started may still be importing after `STARTING_GRACE`
         time.sleep(0.05)
     return False
 
 
 def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
-    """Waits until no worker holds the run; says whether that came about."""
+    """Waits until no worker holds the run, for at most `timeout` seconds. Returns whether that is so."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         reap()
@@ -282,37 +292,46 @@ def wait_until_gone(run: Run, timeout: float = 60.0) -> bool:
 
 
 def pause(run: Run) -> None:
+    """Asks the worker to save and pause. Raises `UserError` if control.json can't be written."""
     run.write_control(paused=True)
 
 
 def unpause(run: Run) -> None:
+    """Asks the worker to continue. Raises `UserError` if control.json can't be written."""
     run.write_control(paused=False)
 
 
 def save(run: Run) -> None:
-    """Asks for a checkpoint now. Raises `UserError` where no worker is at work."""
+    """Requests a checkpoint now. Raises `UserError` if no worker is training the run."""
     _check_at_work(run)
     changes.ask_to_save(run)
 
 
 def show_batch(run: Run) -> int:
-    """Asks for the batch of the next step (see `batch.newest`); returns the request's number. Raises `UserError` where
-    no worker is at work."""
+    """Requests the batch of the next step (see `batch.newest`) and returns the request's number.
+
+    Raises `UserError` if no worker is training the run.
+    """
     _check_at_work(run)
     return batch.ask(run)
 
 
 def change_learning_rate(run: Run, peak: float) -> None:
-    """Asks for a schedule that peaks at `peak` from the next step on, its floor scaled with it: the next step of the
-    worker at work, or of the one that resumes the run. Raises `UserError` where the run is finished or the rate is none."""
+    """Requests a schedule that peaks at `peak` from the next step on; `min_learning_rate` is scaled with it.
+
+    It takes effect at the next step of the current worker, or of the one that resumes the run. Raises `UserError` if
+    the run is finished or `peak` is invalid.
+    """
     if run.status().state == "finished":
         raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
     changes.ask_for_learning_rate(run, peak)
 
 
 def peak_learning_rate(run: Run) -> float:
-    """What the schedule peaks at from the next step on, changes that were made or asked for included. Raises `UserError`
-    where the run's files are damaged."""
+    """Returns the schedule's peak from the next step on, including pending changes.
+
+    Raises `UserError` if the run's files are damaged.
+    """
     made = changes.read(run)
     step = run.status().step + 1
     asked = changes.asked(step, run.control())
@@ -326,26 +345,29 @@ def _check_at_work(run: Run) -> None:
 
 
 def stop(run: Run) -> None:
-    """Asks the worker to save and leave (SIGTERM). Returns at once; raises `UserError` where none is at work."""
+    """Asks the worker to save and exit (SIGTERM) and returns at once.
+
+    Raises `UserError` if no worker is training the run.
+    """
     _check_at_work(run)
     pid = _worker_pid(run)
-    if pid is None:  # it has not said yet who it is: ask through the file
+    if pid is None:  # its pid is not known yet: request it through control.json
         run.write_control(stop=True)
         return
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
-        pass  # it has just left by itself
+        pass  # it has just ended by itself
     except PermissionError as error:
         raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
 
 
 def _worker_pid(run: Run) -> int | None:
-    """The pid that the holder of the lock wrote down; None where there is none, or that process is no worker of this run."""
+    """Returns the pid that the lock holder recorded; None if there is none or it is not a worker of this run."""
     if Path("/proc/self/cmdline").exists():
         return worker_pid(run.path)
     try:
         pid = int(foreign_files.read_regular(run.path / "pid", 100))
     except (OSError, ValueError):
         return None
-    return pid if pid > 0 else None  # take its word
+    return pid if pid > 0 else None  # without /proc, the pid can't be verified

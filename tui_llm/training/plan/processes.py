@@ -1,4 +1,4 @@
-"""How many processes train a run, and which rows of a batch are whose. No torch here."""
+"""The processes that train a run, and each one's share of a batch. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui_llm.training.run.settings import TrainingSettings
 
 
 def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> None:
-    """Raises `UserError` where `nproc` processes can't train a run with these settings."""
+    """Raises `UserError` if `nproc` processes can't train a run with these settings."""
     if nproc < 1:
         raise UserError(f"nproc is {nproc}; give the number of processes, 1 or more")
     rows = settings.batch_size * settings.accumulation
@@ -27,18 +27,18 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
 
 
 def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, slice]:
-    """Which of a step's `accumulation` batches are the process `rank`'s, and which rows of each of those.
+    """Returns the batches of a step that process `rank` of `world` computes, and the rows that it takes of each.
 
-    Every row of the step is one process's, and all have equally many: the mean of their means is the mean over the
-    whole. Batches are dealt first, and rows only where there are too few of them, so that a processor's matrices stay
-    as large as the settings ask for.
+    Each of the step's rows belongs to one process, and all have equally many, so that the mean of the processes' means
+    is the mean over the step. Whole batches are distributed if `accumulation` is a multiple of `world`, which keeps
+    each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
     """
     dealt = math.gcd(settings.accumulation, world)
     return range(rank % dealt, settings.accumulation, dealt), slice(rank // dealt, None, world // dealt)
 
 
 def command(run: Path, nproc: int) -> list[str]:
-    """What starts the worker of the run at `run`: itself, or torchrun, which starts `nproc` of them."""
+    """Returns the command that starts the worker of the run at `run`, or torchrun with `nproc` workers."""
     worker = ["-m", "tui_llm.training.worker", str(run)]
     if nproc == 1:
         return [sys.executable, *worker]
@@ -46,5 +46,5 @@ def command(run: Path, nproc: int) -> list[str]:
 
 
 def threads(nproc: int) -> dict[str, str]:
-    """The processor's cores shared out (torchrun would give each process one thread)."""
+    """Returns environment variables that divide the CPU cores among the processes (torchrun's default: one thread)."""
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc))} if nproc > 1 else {}

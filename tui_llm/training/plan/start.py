@@ -1,5 +1,7 @@
-"""Starting from a trained model's weights and vocabulary (fine-tuning). The run keeps a copy of them in `start/`: it can
-begin again when that model has changed or gone."""
+"""Start a run from a trained model's weights and vocabulary (fine-tuning).
+
+The run keeps a copy of the model in `start/`, so that it does not depend on the original.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ _NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
-    """`base` with the fields in `given`, one of which is `from_model`, and that model's shape and vocabulary.
+    """Returns `base` with the fields in `given`, which include `from_model`, and that model's shape and vocabulary.
 
-    The rows may be shorter than the model's context, but are as long unless `given` says otherwise. Raises `UserError`
-    where `given` contradicts the model.
+    `block_size` defaults to the model's context and may be shorter. Raises `UserError` if `given` contradicts the
+    model.
     """
     name = str(given["from_model"])
     shape = {"layers": config.layers, "heads": config.heads, "width": config.width, "tokenizer": name}
@@ -41,7 +43,7 @@ def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> Tra
 
 
 def copy(model: Path, run: Run) -> None:
-    """Puts a copy of a model folder into the run. Raises `UserError` where it lacks something or the disk is full."""
+    """Copies a model folder into the run. Raises `UserError` if a file is missing or can't be copied."""
     folder = run.path / FOLDER
     try:
         storage.make_folders(folder)

@@ -1,7 +1,7 @@
-"""How long a run would take: a few real steps of its shape on its device, in a process of their own. No torch here.
+"""The expected duration of a run, from a few real steps measured in a subprocess. Does not import torch.
 
-The process makes the model that the run would have, trains it on random tokens and says after each step how fast that
-was. It touches no run directory. Whoever asked waits (`take`), or kills it (`cancel`).
+The subprocess builds the run's model, trains it on random tokens on the run's device and reports the time of each step.
+It does not touch a run directory. The caller waits with `take` or kills it with `cancel`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import TrainingSettings
 
-SECONDS = 15.0  # that the steps may take
-STARTING = 600.0  # that the process may take to begin, else it hangs: torch's import takes a minute on a busy machine
+SECONDS = 15.0  # time limit of the measured steps
+STARTING = 600.0  # seconds for the process to start, against a hang: importing torch can take a minute
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Tokens per second in the median of `steps` measured steps, on `device`; `rows` is the batch that was measured,
-    smaller than the run's where that would have taken too long."""
+    """The measured speed: median tokens per second of `steps` steps on `device`.
+
+    `rows` is the batch size that was measured; it is smaller than the run's if that would have taken too long.
+    """
 
     tokens_per_second: float
     steps: int
@@ -36,12 +38,12 @@ class Rate:
     device: str
 
     def seconds(self, tokens: int) -> float:
-        """How long training on so many tokens takes: evaluations, samples and checkpoints are not counted."""
+        """Returns the time to train on `tokens` tokens, in seconds, without evaluations, samples and checkpoints."""
         return tokens / self.tokens_per_second
 
 
 class Measurement:
-    """A process that measures, started when this is made. Raises `UserError` where it can't be started."""
+    """A measurement in a subprocess, which the constructor starts. Raises `UserError` if it can't be started."""
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Measurement:
             self.process.stdin.write(json.dumps(asked).encode())
             self.process.stdin.close()
         except OSError:
-            pass  # it has ended already: `take` says so
+            pass  # it has ended already: `take` reports it
 
     def cancel(self) -> None:
         """Kills the process; `take` then raises."""
@@ -94,7 +96,10 @@ class Measurement:
         self.process.kill()
 
     def take(self) -> Rate:
-        """Waits for the process to end. Raises `UserError` where it measured nothing, and says why."""
+        """Waits for the subprocess to end and returns the result.
+
+        Raises `UserError` with the reason if there is none.
+        """
         found: list[dict[str, Any]] = []
         why = ""
         try:
@@ -125,14 +130,14 @@ class Measurement:
             for line in lines:
                 try:
                     value = json.loads(line)
-                except ValueError:  # cut off, or a library's own word
+                except ValueError:  # truncated, or printed by a library
                     continue
                 if isinstance(value, dict):
                     yield value
 
 
 def _busy() -> str:
-    """Says so where other processes leave this one little of the processor."""
+    """Returns a remark for the error message if the machine's load is high."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return f" (others are at work too: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""

@@ -1,13 +1,13 @@
-"""A run's directory: what its files hold and how to read them. No torch.
+"""The run directory: its files and how to read them. Does not import torch.
 
 run.py        the directory: config, status, lock, checkpoints, samples
-run_lock.py   one worker a run
+run_lock.py   at most one worker per run
 settings.py   training settings and presets
-jsonl.py      append-only files of JSON lines
+jsonl.py      append-only JSON Lines files
 metrics.py    metrics.jsonl
 probe_log.py  probes.jsonl
 batch.py      batch.json: the next batch with its losses
-changes.py    changes requested while the run is training
+changes.py    settings changed during training
 pins.py       pinned prompts
 gauges.py     FLOP/s, MFU and memory from the run's files
 curve.py      loss curves in bounded memory

@@ -1,7 +1,8 @@
-"""batch.json: the batch that a run is about to learn from, and how surprised its model is by each target. No torch here.
+"""batch.json: the next training batch and the model's loss on each of its targets. Does not import torch.
 
-A batch is rows of x with y beside them, shifted by one: y[t] = x[t + 1] is what should be predicted after x[0…t]. The
-newest one only is kept, written aside; the screen needs no tokenizer to read it, since the tokens' bytes are in it.
+A batch consists of rows x and their targets y, shifted by one position: y[t] = x[t + 1] is the token to predict from
+x[0…t]. Only the newest batch is kept; the file is replaced atomically. It contains the bytes of its tokens, so that the
+screen can show it without a tokenizer.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from tui_llm.facts.tokens import Token
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.run import Run
 
-ROWS, TOKENS = 8, 64  # of a batch are kept at most
+ROWS, TOKENS = 8, 64  # largest part of a batch that is kept
 NAME = "batch.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One column: the token fed at this place of the row (from 0), the one to predict after it, and how surprising that
-    is: `loss` = −ln p(target) in nats (NaN where the model gave no number), `probability` = e^−loss."""
+    """One position of a row, counted from 0: the input token, its target, and the model's loss on the target.
+
+    `loss` = −ln p(target) in nats (NaN if the model's output was not finite); `probability` = e^−loss.
+    """
 
     number: int
     input: Token
@@ -38,7 +41,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the batch, number `number` (from 0) of it. `loss` is the mean over the positions kept, in nats."""
+    """Row number `number` (from 0) of the batch. `loss` is the mean over the kept positions, in nats."""
 
     number: int
     positions: tuple[Position, ...]
@@ -47,9 +50,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What step `step` learns from, with the losses of the model before that update: after `updates` = step − 1 of them,
-    dropout off. `loss` is the mean over the whole batch of `rows` × `tokens` targets, `shown_loss` over those kept;
-    `first` rows of it are kept, `width` tokens of each. `asked` is the number of the request that it answers."""
+    """The batch of step `step`, with the losses of the model before that update.
+
+    The losses are those after `updates` = step − 1 updates, with dropout off, in nats per token. `loss` is the mean
+    over all `rows` × `tokens` targets, `shown_loss` the mean over the kept ones. Kept are the `first` rows, and `width`
+    tokens of each. `asked` is the number of the request that this batch answers, if any.
+    """
 
     step: int
     updates: int
@@ -62,15 +68,17 @@ class Batch:
 
     @property
     def first(self) -> int:
+        """Number of rows kept."""
         return len(self.shown)
 
     @property
     def width(self) -> int:
+        """Number of tokens kept of each row."""
         return max((len(row.positions) for row in self.shown), default=0)
 
     @property
     def left_out(self) -> str:
-        """What is not here, in words; empty where all of it is."""
+        """Describes the part of the batch that was not kept; empty if all of it was kept."""
         parts = []
         if self.rows > self.first:
             parts.append(f"{self.rows - self.first:,} more row{'s' if self.rows - self.first > 1 else ''}")
@@ -80,7 +88,7 @@ class Batch:
         return " and ".join(parts)
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """A line for each position, the header first. Text is raw."""
+        """Yields a header, then one row for each position. The text is not sanitized for a terminal."""
         yield "row", "position", "id", "bytes", "text", "target_id", "target_bytes", "target_text", "loss"
         for row in self.shown:
             for at in row.positions:
@@ -91,18 +99,22 @@ class Batch:
 
 
 def path_of(run: Run) -> Path:
+    """Returns the path of the run's batch.json."""
     return run.path / NAME
 
 
 def ask(run: Run) -> int:
-    """Asks the worker for the batch of its next step; returns the request's number (see `Batch.asked`)."""
+    """Requests the batch of the worker's next step. Returns the request's number (see `Batch.asked`)."""
     number = time.time_ns()
     run.write_control(batch=number)
     return number
 
 
 def newest(run: Run) -> Batch | None:
-    """The batch that the worker last wrote down; None where there is none. Raises `UserError` where it is damaged."""
+    """Returns the newest batch that the worker has written, or None if there is none.
+
+    Raises `UserError` if it is damaged.
+    """
     path = path_of(run)
     if not os.path.lexists(path):
         return None
@@ -138,7 +150,7 @@ def _parse(raw: dict[str, Any]) -> Batch:
 
 
 def _loss(value: Any) -> float:
-    """JSON has no NaN: null stands for what is no number. A loss is never negative."""
+    """Reads a loss from JSON, which has no NaN: null stands for NaN. Rounding below 0 is clamped."""
     return math.nan if value is None else max(0.0, float(value))
 
 

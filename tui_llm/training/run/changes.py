@@ -1,5 +1,8 @@
-"""What a person changed while a run went on: asked through control.json, written down with its step, so that a resumed
-run changes at the same step again. No torch here."""
+"""Changes of the learning rate during training.
+
+They are requested through control.json and recorded in changes.json with their step, so that a resumed run applies them
+at the same steps. Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tui_llm.training.run.settings import TrainingSettings
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """From step `step` on the schedule peaks at `learning_rate`. `asked` is the request's own number."""
+    """The schedule's peak becomes `learning_rate` from step `step` on. `asked` is the request's number."""
 
     step: int
     learning_rate: float
@@ -31,8 +34,10 @@ def _path(run: Run) -> Path:
 
 
 def read(run: Run) -> list[Change]:
-    """Every change so far, in the order in which they were made. Raises `UserError` where the file is damaged: going on
-    without it would silently train another run."""
+    """Returns all changes, in the order in which they were made.
+
+    Raises `UserError` if the file is damaged: without the changes, a resumed run would silently differ.
+    """
     path = _path(run)
     if not os.path.lexists(path):
         return []
@@ -45,7 +50,7 @@ def read(run: Run) -> list[Change]:
 
 
 def parse_learning_rate(text: str) -> float:
-    """A rate as a person types it: 3e-4. Raises `UserError` where that is none."""
+    """Parses a learning rate such as 3e-4. Raises `UserError` if the text is not a finite number ≥ 0."""
     try:
         peak = float(text)
     except ValueError as error:
@@ -60,18 +65,21 @@ def _check(peak: float) -> None:
 
 
 def ask_for_learning_rate(run: Run, peak: float) -> None:
-    """Asks for a schedule that peaks at `peak` from the next step on. Raises `UserError` where that is no rate."""
+    """Requests a schedule that peaks at `peak` from the next step on.
+
+    Raises `UserError` unless `peak` is finite and ≥ 0.
+    """
     _check(peak)
     run.write_control(learning_rate={"peak": peak, "asked": time.time_ns()})
 
 
 def ask_to_save(run: Run) -> None:
-    """Asks for a checkpoint after the step that is being made."""
+    """Requests a checkpoint after the current step."""
     run.write_control(save=time.time_ns())
 
 
 def asked(step: int, control: dict[str, Any]) -> list[Change]:
-    """The change that `control` asks for, from `step` on; none where it asks for none that can be made."""
+    """Returns the change that `control` requests, to take effect at `step`; an empty list without a valid request."""
     asked = control.get("learning_rate")
     try:
         change = Change(step, float(asked["peak"]), int(asked["asked"])) if isinstance(asked, dict) else None
@@ -81,8 +89,11 @@ def asked(step: int, control: dict[str, Any]) -> list[Change]:
 
 
 def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> list[Change]:
-    """The changes with the one that `control` asks for from `step` on, which is on the disk then; `made` itself where it
-    asks for none, or for one that was made already (before a crash, say)."""
+    """Records the change that `control` requests, to take effect at `step`, and returns all changes.
+
+    The file is written before this returns. Returns `made` itself if nothing new is requested; a request that was
+    already recorded, for example before a crash, is not new.
+    """
     new = [change for change in asked(step, control) if change.asked not in {c.asked for c in made}]
     if not new:
         return made
@@ -92,10 +103,11 @@ def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> li
 
 
 def settings_at(settings: TrainingSettings, changes: list[Change], step: int) -> TrainingSettings:
-    """The settings that hold at `step`: those of the last change made that had begun by then.
+    """Returns the settings in effect at `step`: those of the most recently made change whose step is at most `step`.
 
-    The last in the order of asking, not of steps: after a crash a change may be asked for before the step of an older
-    one, and people mean what they said last. The floor is scaled like the peak, so the whole schedule is.
+    The order of requests decides, not the order of steps: after a crash, a newer request may take effect at an earlier
+    step than an older one, and the newer one must win. `min_learning_rate` is scaled with the peak, so the schedule
+    keeps its shape.
     """
     peak = next((c.learning_rate for c in reversed(changes) if c.step <= step), None)
     if peak is None or peak == settings.learning_rate:

@@ -1,4 +1,4 @@
-"""Runs side by side: what they were asked and what came of it. No torch here."""
+"""Compare the settings and results of several runs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
 from tui_llm.training.run.run import Run, RunConfig
 
-RECENT = 50  # steps that the speed is told from
+RECENT = 50  # number of last steps that the speed is averaged over
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run. Losses in nats per token, of held-out text; `tokens` were trained on, a repeated text counted
-    again; `tokens_per_second` is over the last steps; None where there is nothing to tell it from."""
+    """The results of one run.
+
+    Validation losses are in nats per token. `tokens` counts the tokens trained on, repetitions included.
+    `tokens_per_second` is an average over the last steps. A value is None if the run's files do not give it.
+    """
 
     name: str
     state: str
@@ -32,20 +35,23 @@ class Outcome:
     best_val_step: int | None
     last_val_loss: float | None
     tokens_per_second: float | None
-    problem: str = ""  # what is wrong with its files, in one line of raw text
+    problem: str = ""  # what is wrong with its files: one line, not sanitized for a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`outcomes` in the order asked for; `differing` are the settings that are not the same in all: (name, the value in
-    each, None where its config can't be read)."""
+    """The outcomes of several runs, and the settings that differ.
+
+    `outcomes` are in the order of the arguments. An entry of `differing` is (name, the value in each run); the value is
+    None for a run whose config cannot be read.
+    """
 
     outcomes: tuple[Outcome, ...]
     differing: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Reads all metrics of `runs`, once. Never raises on what it finds in them."""
+    """Reads all metrics of `runs` once. Never raises because of their content."""
     configs = [_config(run) for run in runs]
     asked = [_asked(config) if config else {} for config in configs]
     names = list(dict.fromkeys(name for one in asked for name in one))
@@ -95,7 +101,7 @@ def _outcome(run: Run, config: RunConfig | None) -> Outcome:
 
 
 def _evaluations(run: Run) -> Iterator[Metric]:
-    """The lines with a validation loss; the others are not even parsed: there may be a million."""
+    """Yields the lines with a validation loss. The other lines, up to millions, are not parsed."""
     try:
         for line in jsonl.lines(run.metrics_path):
             if b'"val_loss"' in line and b'"val_loss": null' not in line:
@@ -107,7 +113,7 @@ def _evaluations(run: Run) -> Iterator[Metric]:
 
 
 def _speed(run: Run) -> float | None:
-    """The harmonic mean over the last steps, which are of equal size."""
+    """Returns the harmonic mean over the last steps, each of which has the same number of tokens."""
     tail = MetricsTail(run.metrics_path)
     try:
         tail.offset = max(0, run.metrics_path.stat().st_size - 400 * RECENT)
@@ -119,7 +125,7 @@ def _speed(run: Run) -> float | None:
 
 
 def table(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Rows of text: a head, what came of the runs, the settings that differ. What is not known is an empty cell."""
+    """Returns rows of text: a header, the results, the settings that differ. Unknown values are empty cells."""
     outcomes = comparison.outcomes
 
     def row(label: str, values: Sequence[Any]) -> tuple[str, ...]:

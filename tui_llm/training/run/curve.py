@@ -1,4 +1,4 @@
-"""Curves of any length in bounded memory: what a loss chart is drawn from. Pure functions; nothing here draws."""
+"""Loss curves of any length in bounded memory, for the loss chart. Pure functions and data; nothing here draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from tui_llm.training.run.metrics import LARGEST_STEP
 
-BUCKETS = 2048  # of a curve: more than any terminal has columns
+BUCKETS = 2048  # of a curve: more than a terminal has columns
 
 Point = tuple[int, float]
 """(step, loss in nats per token)"""
@@ -20,7 +20,7 @@ Sum = tuple[int, float, int]
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """A curve's moving average over `window` steps, which are `share` of all steps of the run."""
+    """A curve's moving average over `window` steps; `share` is `window` as a fraction of all steps of the run."""
 
     share: float
     window: int
@@ -41,9 +41,12 @@ def _loss(point: Point) -> float:
 
 
 class Envelope:
-    """A curve of any length in bounded memory: for each bucket of neighbouring steps, its lowest and its highest
-    point, and the sum. Buckets double in width as the curve grows, so a spike is never lost. What is no finite number
-    is left out."""
+    """A curve of any length in bounded memory.
+
+    Each bucket covers a range of consecutive steps and keeps the lowest point, the highest point and the sum of the
+    losses. The buckets double in width as the curve grows, so a spike is never lost. Values that are not finite are
+    ignored.
+    """
 
     def __init__(self, buckets: int = BUCKETS) -> None:
         self._most = buckets
@@ -51,6 +54,7 @@ class Envelope:
         self._buckets: dict[int, _Bucket] = {}
 
     def add(self, step: int, value: float) -> None:
+        """Adds a point; one that is not finite or whose step is out of range is ignored."""
         if not (math.isfinite(value) and 0 <= step < LARGEST_STEP):
             return
         at = step // self._width
@@ -72,7 +76,7 @@ class Envelope:
         bucket.count += 1
 
     def _merge(self) -> None:
-        """Puts the buckets into wider ones."""
+        """Merges the buckets after their width has been doubled."""
         before, self._buckets = self._buckets.values(), {}
         for new in before:
             old = self._buckets.setdefault(new.last // self._width, new)
@@ -84,25 +88,28 @@ class Envelope:
                 old.count += new.count
 
     def points(self) -> tuple[Point, ...]:
-        """In the order of their steps, at most two a bucket."""
+        """Returns the lowest and highest point of each bucket, in the order of steps."""
         return tuple(sorted({point for bucket in self._buckets.values() for point in (bucket.low, bucket.high)}))
 
     def sums(self) -> list[Sum]:
-        """One a bucket, in the order of their steps: for `moving_average`."""
+        """Returns one sum for each bucket, in the order of steps, for `moving_average`."""
         return sorted((bucket.last, bucket.total, bucket.count) for bucket in self._buckets.values())
 
 
 def moving_average(sums: Sequence[Sum], window: int) -> tuple[Point, ...]:
-    """For each of `sums` the plain mean of the losses of the last `window` steps up to its own (of fewer at the start).
-    A sum that lies only partly in the window counts whole: with one step in each, the mean is exact.
+    """Returns, for each element of `sums`, the mean loss of the last `window` steps up to that element's last step.
 
-    Nothing is ever taken off a sum: what left the window would leave a spike's rounding error behind for ever. The window is
-    kept in two parts instead, of which the older has its sums from each place to its end, made once for each part.
+    At the start there are fewer steps. A sum that is only partly inside the window counts fully; if each sum covers one
+    step, the mean is exact.
+
+    Sums that leave the window are not subtracted: after a spike, subtraction would leave a rounding error in all later
+    means. Instead the window is kept in two parts, like a queue of two stacks: suffix sums of the older part, which are
+    computed once when it is formed, and a running sum of the newer part.
     """
     points: list[Point] = []
-    first = ends = 0  # where the window begins, and where its older part ends
-    older: list[tuple[float, int]] = []  # what is left of it, backwards: (losses, how many) from there to its end
-    losses, counted = 0.0, 0  # of the younger part
+    first = ends = 0  # start of the window, end of its older part
+    older: list[tuple[float, int]] = []  # suffix sums of the older part, last first: (losses, steps)
+    losses, counted = 0.0, 0  # of the newer part
     for at, (step, total, count) in enumerate(sums):
         losses, counted = losses + total, counted + count
         while sums[first][0] <= step - window:
@@ -122,7 +129,7 @@ def _both(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, int]:
 
 
 def decimate(points: Sequence[Point], columns: int) -> list[Point]:
-    """At most two points for each of `columns` columns of a chart: the lowest and the highest there."""
+    """Returns the lowest and the highest point in each of `columns` columns of a chart."""
     if len(points) <= 2 or columns < 1:
         return list(points)
     first, span = points[0][0], points[-1][0] - points[0][0] + 1
@@ -135,5 +142,5 @@ def decimate(points: Sequence[Point], columns: int) -> list[Point]:
 
 
 def within(points: Sequence[Point], left: float, right: float) -> list[Point]:
-    """The points of finite value whose steps lie in left…right."""
+    """Returns the finite points whose step is in [left, right]."""
     return [point for point in points if left <= point[0] <= right and math.isfinite(point[1])]

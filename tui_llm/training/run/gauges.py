@@ -1,4 +1,4 @@
-"""What is read off a run while it trains, beside its losses: how much of the machine it uses. No torch here."""
+"""Model FLOPs utilization and memory, computed from a run's files. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 
 def mfu(facts: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
-    """Model FLOPs utilisation, as a fraction: tokens/s × the model's operations for a token ÷ what the machine can do
-    (PaLM, Chowdhery et al. 2022, appendix B). What is computed twice (recomputed activations) counts once.
+    """Returns the model FLOPs utilization (MFU) as a fraction: tokens/s × FLOPs per token ÷ peak FLOP/s.
 
-    `facts` are those of the run's status.json: `flops_per_token` (see `cost.flops_per_token`), `peak_flops` (one
-    process's device, measured by `llm/model/machine.py` in the precision that the run multiplies in), and `processes` where
-    they are several. None where one of them isn't known.
+    The definition is that of PaLM (Chowdhery et al. 2022, appendix B): recomputed activations do not count.
+
+    `facts` is the content of the run's status.json: `flops_per_token` (see `cost.flops_per_token`), `peak_flops` (of
+    one process's device, measured by `llm/model/machine.py` in the precision of the run's matrix products), and
+    `processes` (default 1). Returns None if one of the values is missing.
     """
     flops, peak = _positive(facts.get("flops_per_token")), _positive(facts.get("peak_flops"))
     rate, processes = _positive(tokens_per_second), _positive(facts.get("processes", 1))
@@ -30,12 +31,12 @@ def _positive(value: Any) -> float | None:
 
 
 def bytes_text(count: float) -> str:
-    """312 MB, 1.4 GB."""
+    """Formats a number of bytes: 312 MB, 1.4 GB."""
     if not math.isfinite(count):
         return "–"
     return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
 def flops_text(rate: float) -> str:
-    """98 GFLOP/s, 1.2 TFLOP/s."""
+    """Formats a number of FLOP/s: 98 GFLOP/s, 1.2 TFLOP/s."""
     return f"{rate / 1e12:.3g} TFLOP/s" if rate >= 999.5e9 else f"{rate / 1e9:.3g} GFLOP/s"

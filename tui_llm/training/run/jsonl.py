@@ -1,6 +1,6 @@
-"""Files of JSON lines that only grow: written a whole line at a time, read past any damage, cut back after a kill.
+"""Append-only JSON Lines files: append whole lines, read past damaged lines, truncate after a crash.
 
-Whatever is in their place, reading them neither blocks nor takes more memory than a line and what is made of the lines.
+Reading never blocks, even if the path is a FIFO or a device, and needs memory for one block or line plus the results.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from tui_llm.common.foreign_files import open_regular
 
 T = TypeVar("T")
 
-GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")  # each line of them names the `step` that it belongs to
-MOST = 4 << 30  # bytes of such a file: some 25 million steps
-LONGEST = 8 << 20  # bytes of a line; a longer one is damage
+GROWING = ("metrics.jsonl", "samples.jsonl", "probes.jsonl")  # each line of these files has a `step`
+MOST = 4 << 30  # bytes of such a file: about 25 million steps
+LONGEST = 8 << 20  # bytes of a line; a longer one is treated as damaged
 _BLOCK = 1 << 20  # bytes read at a time
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def append(file: BinaryIO | io.FileIO, value: dict[str, Any]) -> None:
-    """One JSON line in one write, so that a reader never sees two halves mixed. Raises OSError where the disk is full;
-    no half line is left then."""
+    """Appends one JSON line in a single write, so that readers never see interleaved halves.
+
+    Raises OSError if the disk is full; a partly written line is then removed.
+    """
     line = json.dumps({k: v for k, v in value.items() if v is not None}, allow_nan=False).encode() + b"\n"
     written = file.write(line)
-    if written != len(line):  # the disk has taken the first part only
+    if written != len(line):  # a short write: the disk is full
         file.truncate(file.seek(0, os.SEEK_END) - (written or 0))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
 
 def append_to(path: Path, value: dict[str, Any]) -> None:
-    """As `append`, to the file at `path`, and onto the disk itself. Raises OSError."""
+    """Like `append`, for the file at `path`; the data is synced to disk. Raises OSError."""
     with storage.open_file(path, "ab", buffering=0) as file:
         append(file, value)
         storage.sync(file)
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Every whole line, its newline included; those longer than `LONGEST` are passed over. Raises OSError."""
+    """Yields each complete line, including its newline; lines longer than `LONGEST` are skipped. Raises OSError."""
     with open_regular(path, MOST) as file:
         begun, passing = b"", False
         while block := file.read(_BLOCK):
@@ -59,7 +61,10 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
-    """Every whole line as `parse` makes it of its JSON; lines that it can't make anything of are passed over."""
+    """Applies `parse` to the JSON value of each complete line.
+
+    Lines that are not JSON or that `parse` rejects are skipped.
+    """
     found = []
     try:
         for line in lines(path):
@@ -74,7 +79,7 @@ def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
 
 
 def problem(path: Path) -> str:
-    """Why a file can't be read, in words; empty where it can be or is not there."""
+    """Returns why a file can't be read; empty if it can be read or does not exist."""
     try:
         with open_regular(path, MOST):
             return ""
@@ -85,8 +90,11 @@ def problem(path: Path) -> str:
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Drops from each of `GROWING` in `folder` what was logged after `step` (steps that a killed worker had made but
-    not saved) and half lines. Raises OSError where one of them can't be read, `UserError` where it can't be written."""
+    """Drops the lines after `step` and incomplete lines from each of the `GROWING` files in `folder`.
+
+    Lines after `step` come from a killed worker that had not saved a checkpoint of them. Raises OSError if a file can't
+    be read, `UserError` if it can't be written.
+    """
     for path in (folder / name for name in GROWING):
         if not os.path.lexists(path):
             continue
@@ -111,28 +119,33 @@ def _copy(kept: Iterator[bytes], to: Path) -> None:
 
 
 class Tail(Generic[T]):
-    """Reads a file of lines as it grows: each `new()` gives the lines added since, as `parse` makes them; those that it
-    gives None for are passed over. Starts again where a resumed run has cut the file back (`restarted` is then True for
-    that call). Where the file can't be read, `problem` says why."""
+    """Reads a JSON Lines file as it grows: each `new()` returns the lines added since, parsed by `parse`.
+
+    Lines for which `parse` returns None are skipped. If a resumed run has truncated or replaced the file, reading
+    starts again from the beginning; `restarted` is then True for that call. If the file can't be read, `problem` says
+    why.
+    """
 
     def __init__(self, path: Path, parse: Callable[[bytes], T | None]) -> None:
         self.path = path
         self.parse = parse
         self.offset = 0
         self.restarted = False
-        self.more = False  # whether `limit` left something unread
+        self.more = False  # whether more can be read at once, beyond `limit`
         self.problem = ""
         self._identity: tuple[int, int] | None = None
 
     def skip(self) -> None:
-        """Passes over the lines that are there already."""
+        """Skips the lines that the file already has."""
         self.new(_BLOCK)
         while self.more:
             self.new(_BLOCK)
 
     def new(self, limit: int | None = None) -> list[T]:
-        """The lines added since the last call; with `limit`, those in the next `limit` bytes, and `more` says whether
-        there is more to read."""
+        """Returns the lines added since the last call.
+
+        With `limit`, returns those in the next `limit` bytes; `more` then says whether there are more to read.
+        """
         found, restarted = self._new(limit or _BLOCK), self.restarted
         while limit is None and self.more:
             found += self._new(_BLOCK)
@@ -157,10 +170,10 @@ class Tail(Generic[T]):
         except OSError as error:
             self.problem = f"{self.path.name} can't be read: {error.strerror or error}"
             return []
-        end = data.rfind(b"\n") + 1  # a half-written last line waits for its end
+        end = data.rfind(b"\n") + 1  # an incomplete last line is read by a later call
         self.more = len(data) == limit
         if self.more and not end:
-            end = len(data)  # no line of ours is that long
+            end = len(data)  # the worker writes no line that long: skip it
         self.offset += end
         lines = data[:end].split(b"\n")
         return [value for line in lines if line.startswith(b"{") and (value := self.parse(line)) is not None]

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each step, and reading them as they come."""
+"""metrics.jsonl: one line for each step, and an incremental reader."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ LARGEST_STEP = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One step. Losses in nats per token; `lr` the learning rate used; `val_loss` where it was measured; so are
-    `memory_bytes`, what the worker held (on a GPU: the most of the GPU's memory), and `gpu_use`, the GPU's busy share."""
+    """The metrics of one step. Losses are in nats per token.
+
+    `lr` is the learning rate of the step, `grad_norm` the gradient's norm before clipping. `val_loss`, `memory_bytes`
+    (held by the worker; on a CUDA device, the peak of allocated memory) and `gpu_use` (the GPU's utilization, 0 to 1)
+    are None at steps where they were not measured.
+    """
 
     step: int
     loss: float
@@ -28,13 +32,14 @@ class Metric:
 
 
 class MetricsTail(Tail[Metric]):
-    """The lines of a metrics.jsonl as it grows."""
+    """Reads the lines of a metrics.jsonl as it grows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, parse_metric)
 
 
 def parse_metric(line: bytes) -> Metric | None:
+    """Parses a line of metrics.jsonl; returns None if it is damaged."""
     try:
         value = json.loads(line)
         val_loss, step = value.get("val_loss"), int(value["step"])

@@ -1,7 +1,7 @@
-"""Pinned prompts: what a person wants to see a run learn. No torch here.
+"""Pinned prompts: prompts whose predictions are recorded at each evaluation of a run. Does not import torch.
 
-One small JSON of this layout holds the user's own pins (in the data folder), and each run has one that its worker reads
-anew at every evaluation: `{"version": 1, "pins": [{"prompt": …, "target": …}, …]}`.
+The user's own pins are a JSON file in the data folder. Each run has such a file too; its worker reads it at every
+evaluation. The format is `{"version": 1, "pins": [{"prompt": …, "target": …}, …]}`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from tui_llm.llm.tokens.text import clean
 from tui_llm.training.run.run import Run
 
 MOST = 16  # pins of one run: each costs a forward pass or two at every evaluation
-LONGEST = 2000  # characters of a prompt or a target: each line of the log repeats them
-MOST_BYTES = 1 << 20  # of a file of pins
+LONGEST = 2000  # characters of a prompt or a target: every line of probes.jsonl contains them
+MOST_BYTES = 1 << 20  # of a pins file
 ARROW = "=>"
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A prompt, and the text that should come next, if one is wished for. Raw text: no special tokens in it."""
+    """A prompt and, optionally, the target text that should follow it. Plain text: special tokens are not parsed."""
 
     prompt: str
     target: str | None = None
 
 
 def check(pin: Pin) -> Pin:
-    """`pin` as it can be kept: no lone surrogates, an empty target is none. Raises `UserError` where it is no use."""
+    """Returns `pin` in the form in which it is stored: no lone surrogates, an empty target becomes None.
+
+    Raises `UserError` if the prompt is empty or a text is longer than `LONGEST`.
+    """
     pin = Pin(clean(pin.prompt), clean(pin.target) if pin.target else None)
     if not pin.prompt:
         raise UserError("a pin needs a prompt: give some text for the model to go on from")
@@ -45,13 +48,13 @@ def check(pin: Pin) -> Pin:
 
 
 def parse(words: str) -> Pin:
-    """`PROMPT` or `PROMPT=>TARGET` (split at the last `=>`). Raises `UserError` as `check` does."""
+    """Parses `PROMPT` or `PROMPT=>TARGET` (split at the last `=>`). Raises `UserError` as `check` does."""
     prompt, arrow, target = words.rpartition(ARROW)
     return check(Pin(prompt, target) if arrow else Pin(words))
 
 
 def read(path: Path) -> list[Pin]:
-    """The pins in a file, none where there is no file. Raises `UserError` where it is damaged."""
+    """Returns the pins in a file; an empty list if it does not exist. Raises `UserError` if it is damaged."""
     if not os.path.lexists(path):
         return []
     value = read_json(path, MOST_BYTES)
@@ -69,7 +72,10 @@ def _pin(value: Any) -> Pin:
 
 
 def write(path: Path, pins: Iterable[Pin]) -> None:
-    """Raises `UserError` where there are too many of them or the file can't be written."""
+    """Writes `pins` without duplicates.
+
+    Raises `UserError` if there are more than `MOST` or the file can't be written.
+    """
     pins = list(dict.fromkeys(pins))
     if len(pins) > MOST:
         raise UserError(f"{MOST} prompts can be pinned; unpin one first")
@@ -78,17 +84,23 @@ def write(path: Path, pins: Iterable[Pin]) -> None:
 
 
 def of_user() -> list[Pin]:
-    """The user's own, which new runs get. Raises `UserError` as `read` does."""
+    """Returns the user's own pins, which new runs get. Raises `UserError` as `read` does."""
     return read(paths.pins_path())
 
 
 def of_run(run: Run) -> list[Pin]:
-    """What the worker reads: where nothing is pinned, the prompt of its samples. Raises `UserError` as `read` does."""
+    """Returns the pins that the run's worker reads: without any, the prompt of its samples.
+
+    Raises `UserError` as `read` does.
+    """
     return read(run.pins_path) or [Pin(run.config().settings.sample_prompt)]
 
 
 def change(path: Path, pin: Sequence[Pin] = (), unpin: Sequence[Pin] = ()) -> list[Pin]:
-    """Takes `unpin` off the file's pins and puts `pin` at their end; returns them. Unchanged pins are not written."""
+    """Removes `unpin` from the file's pins, appends `pin`, and returns the result.
+
+    Writes the file only if that changes it.
+    """
     before = read(path)
     after = [*(old for old in before if old not in unpin), *(new for new in pin if new not in before)]
     if after != before:
@@ -97,7 +109,10 @@ def change(path: Path, pin: Sequence[Pin] = (), unpin: Sequence[Pin] = ()) -> li
 
 
 def meant(words: str, pins: Sequence[Pin]) -> list[Pin]:
-    """Which of `pins` a person means by `PROMPT=>TARGET`, or by a prompt alone. Raises `UserError` where it is none."""
+    """Returns the pins that match `PROMPT=>TARGET`, or else those with the prompt `words`.
+
+    Raises `UserError` if none match.
+    """
     exact = [pin for pin in pins if pin == parse(words)]
     found = exact or [pin for pin in pins if pin.prompt == words]
     if not found:
@@ -106,13 +121,17 @@ def meant(words: str, pins: Sequence[Pin]) -> list[Pin]:
 
 
 def said(pin: Pin) -> str:
-    """As a person would type it: raw text."""
+    """Returns the pin in the syntax of `parse`. The text is not sanitized for a terminal."""
     return f"{pin.prompt}{ARROW}{pin.target}" if pin.target else pin.prompt
 
 
 def toggle(pin: Pin, run: Run | None = None) -> bool:
-    """Pins for the user and for `run`; where it is pinned for one of them, takes it off both. Returns whether it is pinned
-    now. Raises `UserError` where the pin is no use, or a file can't be read or written."""
+    """Pins a prompt for the user and for `run`; if either has it already, unpins it in both.
+
+    Returns whether it is now pinned.
+
+    Raises `UserError` if the pin is invalid, or if a file can't be read or written.
+    """
     pin = check(pin)
     places = [paths.pins_path(), *([run.pins_path] if run is not None else [])]
     pinned = any(pin in read(place) for place in places)

@@ -1,4 +1,4 @@
-"""probes.jsonl: what a run's model made of the pinned prompts at each evaluation, and what that tells. No torch here."""
+"""probes.jsonl: the model's predictions for the pinned prompts at each evaluation. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tui_llm.training.run.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """One of the likeliest next tokens: its raw probability, softmax of the logits alone."""
+    """One of the most probable next tokens.
+
+    `probability` is the softmax of the logits, without temperature or penalties.
+    """
 
     id: int
     bytes: bytes
@@ -27,13 +30,13 @@ class Guess:
 
     @property
     def text(self) -> str:
-        """Raw text: it passes the gate before any screen."""
+        """The token's text, not sanitized for a terminal."""
         return token_text(self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeToken:
-    """One token of the target, teacher-forced: loss = −ln probability in nats; rank counts greater logits, from 1."""
+    """One target token, teacher-forced: `loss` = −ln probability in nats; `rank` is 1 + the count of greater logits."""
 
     id: int
     bytes: bytes
@@ -43,13 +46,18 @@ class ProbeToken:
 
     @property
     def text(self) -> str:
+        """The token's text, not sanitized for a terminal."""
         return token_text(self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A pin at one moment. `guesses` are the likeliest next tokens, likeliest first; `entropy` is that of the whole
-    prediction, in nats; `tokens` are the target's. `problem` says in a line what could not be read, or not all of it."""
+    """The predictions for one pin at one step.
+
+    `guesses` are the most probable next tokens in descending order, `entropy` is that of the whole next-token
+    distribution in nats, and `tokens` are the target's tokens. `problem` is one line that says what could not be read,
+    or only in part.
+    """
 
     pin: Pin
     entropy: float | None = None
@@ -59,45 +67,49 @@ class Probe:
 
     @property
     def loss(self) -> float | None:
-        """Of the whole target, in nats: the sum over its tokens. None where it was not read."""
+        """Loss of the whole target in nats: the sum over its tokens. None if the target was not read."""
         return math.fsum(token.loss for token in self.tokens) if self.tokens else None
 
     @property
     def probability(self) -> float | None:
-        """Of the whole target after the prompt: e^−loss, the product of its tokens' probabilities."""
+        """Probability of the whole target given the prompt: e^−loss, the product of its tokens' probabilities."""
         return None if self.loss is None else math.exp(-self.loss)
 
     @property
     def least(self) -> float:
-        """What a token that is not among the guesses has at most."""
+        """Upper bound of the probability of a token that is not among `guesses`."""
         return min(self.guesses[-1].probability, self.missing) if self.guesses else 1.0
 
     @property
     def missing(self) -> float:
-        """The probability of all tokens that are not among the guesses, together."""
+        """Total probability of all tokens that are not among `guesses`."""
         return max(0.0, 1.0 - math.fsum(guess.probability for guess in self.guesses))
 
     def of(self, id: int) -> float | None:
-        """The probability of a next token, where it was written down."""
+        """Returns the probability of the next token `id`, or None if it was not recorded."""
         known = [guess.probability for guess in self.guesses if guess.id == id]
         return known[0] if known else self.tokens[0].probability if self.tokens and self.tokens[0].id == id else None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """All pins after `step` steps; step 0 is the model before any training."""
+    """The predictions for all pins after `step` steps; step 0 is the untrained model."""
 
     step: int
     probes: tuple[Probe, ...]
 
     def of(self, pin: Pin) -> Probe | None:
+        """Returns the predictions for `pin`, or None if it was not read."""
         return next((probe for probe in self.probes if probe.pin == pin), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A next token's probability at two moments, None where it was not among the likeliest then. It was then at most
-    what `before_most` or `after_most` says (where it is known, they are the probability itself)."""
+    """A next token's probability at two steps.
+
+    `before` or `after` is None if the token was not recorded at that step. `before_most` and `after_most` are upper
+    bounds; where the probability is known, they are equal to it.
+    """
 
     id: int
     bytes: bytes
@@ -108,16 +120,20 @@ class Change:
 
     @property
     def text(self) -> str:
+        """The token's text, not sanitized for a terminal."""
         return token_text(self.bytes)
 
     @property
     def exact(self) -> bool:
+        """Whether both probabilities are known."""
         return self.before is not None and self.after is not None
 
     @property
     def change(self) -> float:
-        """after − before: exact, or else the least that it is in size, given what the unknown one can be at most; 0
-        where not even the direction is sure."""
+        """after − before. If one is unknown, the smallest change in magnitude that its upper bound allows.
+
+        It is 0 if the sign of the change is unknown.
+        """
         if self.before is None and self.after is not None:
             return max(0.0, self.after - self.before_most)
         if self.after is None and self.before is not None:
@@ -126,7 +142,7 @@ class Change:
 
 
 def line(moment: Moment) -> dict[str, Any]:
-    """As JSON holds it; `parse` reads it back."""
+    """Returns the JSON object of `moment`; the inverse of `parse`."""
     return {"step": moment.step, "probes": [_value(probe) for probe in moment.probes]}
 
 
@@ -138,7 +154,7 @@ def _value(probe: Probe) -> dict[str, Any]:
         value["entropy"] = probe.entropy
         value["top"] = [[guess.id, guess.bytes.hex(), guess.probability] for guess in probe.guesses]
     if probe.tokens:
-        # JSON has no infinity: a probability that float32 rounds to 0 has this loss, written as text
+        # JSON has no infinity, the loss of a probability that float32 rounds to 0: it is written as a string
         value["tokens"] = [
             [t.id, t.bytes.hex(), t.loss if math.isfinite(t.loss) else str(t.loss), t.probability, t.rank]
             for t in probe.tokens
@@ -147,7 +163,7 @@ def _value(probe: Probe) -> dict[str, Any]:
 
 
 def parse(line: bytes) -> Moment | None:
-    """None where the line is damaged."""
+    """Parses a line of probes.jsonl; returns None if it is damaged."""
     try:
         value = json.loads(line)
         step = int(value["step"])
@@ -171,7 +187,7 @@ def _probe(value: Any) -> Probe:
 
 
 def _from_0(value: Any, most: float) -> float:
-    """Raises ValueError where it is less, more, or no number: a loss is never negative, a probability at most 1."""
+    """Returns `value` as a float. Raises ValueError unless 0 ≤ value ≤ `most` (with a tolerance of 1e-6)."""
     found = float(value)
     if not 0 <= found <= most + 1e-6:
         raise ValueError(f"{found} is out of range")
@@ -183,14 +199,14 @@ def _count(value: Any) -> int:
 
 
 class ProbeTail(Tail[Moment]):
-    """The lines of a run's probes.jsonl as it grows."""
+    """Reads the lines of a run's probes.jsonl as it grows."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.probes_path, parse)
 
 
 def moments(run: Run) -> list[Moment]:
-    """Every saved moment, in the order of steps. Raises `UserError` where the file can't be read."""
+    """Returns every recorded moment, in the order of steps. Raises `UserError` if the file can't be read."""
     tail = ProbeTail(run)
     found = tail.new()
     if tail.problem:
@@ -199,27 +215,27 @@ def moments(run: Run) -> list[Moment]:
 
 
 def in_order(found: Iterable[Moment]) -> list[Moment]:
-    """One moment for each step, the newest, in the order of steps."""
+    """Returns one moment for each step, the newest, in the order of steps."""
     return [moment for _, moment in sorted({moment.step: moment for moment in found}.items())]
 
 
 def pins_of(found: Iterable[Moment]) -> list[Pin]:
-    """Every pin that was ever read, in the order of first reading."""
+    """Returns every pin that occurs in the moments, in the order of first occurrence."""
     return list(dict.fromkeys(probe.pin for moment in found for probe in moment.probes))
 
 
 def of_pin(found: Iterable[Moment], pin: Pin) -> list[tuple[int, Probe]]:
-    """One pin's moments: (step, probe)."""
+    """Returns one pin's history as (step, probe)."""
     return [(moment.step, probe) for moment in found if (probe := moment.of(pin)) is not None]
 
 
 def nearest(saved: Sequence[tuple[int, Probe]], step: int) -> tuple[int, Probe] | None:
-    """The moment at `step` or the last one before it; None where there is none that early."""
+    """Returns the entry at `step`, or the last one before it; None if all are later."""
     return next((moment for moment in reversed(saved) if moment[0] <= step), None)
 
 
 def difference(before: Probe, after: Probe) -> list[Change]:
-    """Every token that was likely at one of two moments; the largest change first."""
+    """Returns the change of every token that was recorded at one of the two steps; the largest change first."""
     tokens = {guess.id: guess.bytes for probe in (after, before) for guess in probe.guesses}
     tokens |= {token.id: token.bytes for token in (*after.tokens[:1], *before.tokens[:1])}
     changes = []
@@ -239,8 +255,11 @@ class Line:
 
 
 def lines(saved: Sequence[tuple[int, Probe]], most: int = 4) -> tuple[Line, ...]:
-    """What a chart shows of a pin: its target's probability or, where it has none, those of the tokens that are likeliest
-    at the last moment, at each moment at which they are known."""
+    """Returns the curves that a chart shows for a pin.
+
+    With a target, that is the target's probability. Without one, it is the probability of each of the `most` most
+    probable tokens of the last entry, at each step at which it was recorded.
+    """
     target = tuple((step, p) for step, probe in saved if (p := probe.probability) is not None)
     if target:
         return (Line(None, target),)

@@ -1,4 +1,4 @@
-"""Giving a run another name: its directory gets it, at once or not at all."""
+"""Rename a run: its directory is renamed atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tui_llm.training.run.run import Run, check_name
 
 
 def rename(run: Run, name: str) -> Run:
-    """The run under its new name. Raises `UserError` where that can name no run, is taken, or a worker is at the run."""
+    """Renames a run and returns it.
+
+    Raises `UserError` if the name is invalid or taken, or if a worker is training the run.
+    """
     to = Run(run.path.parent / check_name(name))
     if to.name == run.name:
         raise UserError(f"{name} is its name already; give another one")
@@ -21,7 +24,7 @@ def rename(run: Run, name: str) -> Run:
     if run.status().alive:
         raise busy
     try:
-        with run.held(patience=1):  # no worker can begin meanwhile
+        with run.held(patience=1):  # no worker can start in the meantime
             _move(run, to)
     except Timeout:
         raise busy from None
@@ -33,7 +36,7 @@ def rename(run: Run, name: str) -> Run:
 def _move(run: Run, to: Run) -> None:
     taken = UserError(f"there is a run or folder {to.name!r} already; choose another name")
     if os.path.lexists(to.path):
-        # An empty directory is nobody's: a system other than Windows renames over it, and over nothing else.
+        # POSIX renames a directory over an empty directory, and over nothing else; Windows does neither.
         if to.path.is_symlink() or not to.path.is_dir() or any(to.path.iterdir()):
             raise taken
         if os.name == "nt":
@@ -41,7 +44,7 @@ def _move(run: Run, to: Run) -> None:
     try:
         storage.rename(run.path, to.path)
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # made by someone else meanwhile
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # another process created it in the meantime
             raise taken from error
         raise
     storage.sync_folder(to.path.parent)

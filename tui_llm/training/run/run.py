@@ -1,21 +1,22 @@
-"""What a run directory holds, and how to read it. No torch here: the screen and `tui-llm runs` look at runs with this.
+"""What a run directory contains, and how to read it. The screen and `tui-llm runs` use it; it does not import torch.
 
-config.json        what was asked (corpus, settings), written once
-status.json        what the worker says it is doing; whether it is alive says the lock alone
-control.json       what a person asks of the worker: paused, stop, save, learning_rate, batch
-shipped.json       the loss of a shipped model of the same vocabulary on the held-out rows, measured once
-tensorboard/       event files of the metrics, where they were asked for
-changes.json       what was changed on the way, and at which step
-metrics.jsonl      a line for each step: step, loss, lr, grad_norm, tokens_per_second, val_loss where measured
-samples.jsonl      a text that the model wrote at each evaluation
-pins.json          the prompts that are read at each evaluation; may change while it runs
-probes.jsonl       what the model made of them then
-batch.json         the batch that comes next, with the model's loss on each token of it (see batch.py); the newest only
-checkpoint-STEP/   a model folder with the optimiser's state, written aside and renamed
-start/             the model that it started from, where it was not from random weights
-worker.log         what the worker printed
-lock               held by the worker as long as it lives, as this directory itself is (see run_lock.py)
-pid                who holds it, for signals; believed only while it is held
+config.json        corpus, preset, device and settings; rewritten when they are changed between two workers (see
+                   `extend`, `refit`, `use`, `change_compile` and `write_tensorboard` of plan/launch.py)
+status.json        the worker's state, message and facts; only the lock shows whether a worker is alive
+control.json       requests to the worker: paused, stop, save, learning_rate, batch
+shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
+tensorboard/       TensorBoard event files of the metrics, if requested
+changes.json       changes of the learning rate during training, with their steps
+metrics.jsonl      one line for each step: step, loss, lr, grad_norm, tokens_per_second; val_loss where it was measured
+samples.jsonl      a text generated at each evaluation
+pins.json          the pinned prompts, read at each evaluation; may change during training
+probes.jsonl       the model's predictions for them at each evaluation
+batch.json         the next batch with the model's loss on each of its tokens (see batch.py); only the newest
+checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
+start/             a copy of the model that training started from, unless it started from random weights
+worker.log         the worker's stdout and stderr
+lock               locked by the worker while it lives, as is this directory itself (see run_lock.py)
+pid                the worker's process id, for signals; valid only while the lock is held
 """
 
 from __future__ import annotations
@@ -43,26 +44,29 @@ from tui_llm.training.run.metrics import Metric, parse_metric
 from tui_llm.training.run.run_lock import RunLock
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
-STARTING_GRACE = 60.0  # seconds that a new worker has to take its lock: importing torch takes long on a busy machine
-VERSION = 1  # of what config.json says; a later tui-llm may count on
+STARTING_GRACE = 60.0  # seconds a new worker may take to acquire its lock: importing torch is slow on a busy machine
+VERSION = 1  # of config.json's format; a later tui-llm may increase it
 DAMAGED = 1 << 25
 JSON_MOST = 1 << 20  # bytes of config.json, status.json and control.json
-LONGEST = 2000  # characters of a text in status.json
-MOST = 2**53  # of a count: JSON has no larger ones that every reader takes for the same
+LONGEST = 2000  # characters of a string in status.json
+MOST = 2**53  # of a count: larger integers are not exact in every JSON reader (float64)
 STATES = ("new", "starting", "running", "paused", "finished", "stopped", "failed", "died")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class NewerRun(UserError):
-    """A later tui-llm made this run: it is listed, and left alone."""
+    """The run was made by a later tui-llm: it is listed, but not changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What was asked: the corpus (absolute paths of files and folders, names of `corpora.NAMES`), the preset's name, the
-    settings, the device, and whether TensorBoard's event files are written too. `nproc` processes train it on this machine;
-    `shard` gives each a part of the weights instead of a copy (FSDP)."""
+    """A run's configuration.
+
+    `corpus` contains absolute paths of files and folders, or names from `corpora.NAMES`; `preset` is the preset's name.
+    `tensorboard` says whether event files are written too. `nproc` is the number of worker processes on this machine;
+    with `shard`, each holds a shard of the weights instead of a copy (FSDP).
+    """
 
     corpus: tuple[str, ...]
     preset: str
@@ -75,6 +79,8 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """A text generated from `prompt` after `step` steps."""
+
     step: int
     prompt: str
     text: str
@@ -82,10 +88,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """state: starting, running, paused, finished, stopped, failed, died, new (never started), or newer (made by a later
-    tui-llm, which alone can tell). `message` says what is going on or went wrong, in one line of raw text; steps is how
-    many were asked for; vocabulary and parameters are known once the model is built; fits is (batch size, accumulation)
-    for a run that failed for want of memory."""
+    """A run's state.
+
+    `state` is starting, running, paused, finished, stopped, failed, died (its worker is gone but did not end properly),
+    new (never started), or newer (made by a later tui-llm, which alone can read it). `message` is one line about what
+    is happening or went wrong, not sanitized for a terminal. `step` is the last step, `steps` the number configured.
+    `vocabulary` and `parameters` are known once the model is built. `fits` is (batch size, accumulation) that should
+    fit into memory, after a run has run out of it.
+    """
 
     state: str
     message: str = ""
@@ -95,22 +105,26 @@ class Status:
     parameters: int | None = None
     device: str | None = None
     fits: tuple[int, int] | None = None
-    precision: str | None = None  # of the arithmetic, in words
-    problem: str = ""  # what is wrong with the run's files, in one line of raw text
+    precision: str | None = None  # a description, e.g. "fp32"
+    problem: str = ""  # what is wrong with the run's files: one line, not sanitized
 
     @property
     def alive(self) -> bool:
+        """Whether a worker is starting, training or paused."""
         return self.state in ("starting", "running", "paused")
 
     @property
     def told(self) -> str:
-        """The message and, where that doesn't say it, what is wrong with the files: one line of raw text."""
+        """The message, followed by `problem` unless it contains it: one line, not sanitized for a terminal."""
         wrong = f"! {self.problem}" if self.problem and self.problem not in self.message else ""
         return " ".join(f"{self.message} {wrong}".split())
 
 
 def check_name(name: str) -> str:
-    """Returns `name` if it can name a run; raises `UserError`. Never a path: letters, digits, `.`, `_`, `-`."""
+    """Returns `name` if it is a valid run name: letters, digits, `.`, `_`, `-`, so never a path.
+
+    Raises `UserError` if not.
+    """
     if not NAME.fullmatch(name):
         raise UserError(
             f"{name!r} can't name a run; use letters, digits, '.', '_' and '-' (at most 64, starting with a letter or digit)"
@@ -119,7 +133,7 @@ def check_name(name: str) -> str:
 
 
 class Run:
-    """One run directory. Cheap to make; every method looks at the disk."""
+    """One run directory. Cheap to construct; every method reads the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -134,14 +148,17 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
-    # ── asked ──
+    # ── configuration and requests ──
 
     def exists(self) -> bool:
-        """Whether there is one, be it readable or not."""
+        """Whether the run exists, even if it can't be read."""
         return os.path.lexists(self.path / "config.json")
 
     def config(self) -> RunConfig:
-        """Raises `UserError` where it is missing or damaged, `NewerRun` where it says what this version can't know."""
+        """Reads config.json.
+
+        Raises `UserError` if it is missing or damaged, `NewerRun` if a later tui-llm has written it.
+        """
         raw = read_json(self.path / "config.json", JSON_MOST)
         self._check_version(raw)
         try:
@@ -151,7 +168,7 @@ class Run:
                 str(raw["device"]),
                 from_fields(raw["settings"]),
                 raw.get("tensorboard") is True,
-                _processes(raw.get("nproc", 1)),  # a run of an earlier version has one
+                _processes(raw.get("nproc", 1)),  # absent in runs of earlier versions
                 raw.get("shard", False) is True,
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -166,28 +183,35 @@ class Run:
             raise NewerRun(f"run {self.name} was made by a newer tui-llm{why}; update tui-llm to use it")
 
     def write_config(self, config: RunConfig) -> None:
+        """Writes config.json atomically. Raises `UserError` if it can't be written."""
         write_json(self.path / "config.json", {"version": VERSION, **asdict(config)})
 
     def control(self) -> dict[str, Any]:
+        """Returns the requests in control.json; an empty dict if there are none or the file is damaged."""
         return self._object("control.json")[0]
 
     def write_control(self, **asked: Any) -> None:
-        """Raises `UserError` where nothing can be asked of the run: it can only be read, or a later tui-llm made it."""
+        """Updates control.json.
+
+        Raises `UserError` if it can't be written, `NewerRun` if a later tui-llm made the run.
+        """
         try:
             self.config()
         except NewerRun:
             raise
         except UserError:
-            pass  # a damaged config: a worker that has read it before can still be asked
+            pass  # with a damaged config, a running worker can still receive requests
         write_json(self.path / "control.json", {**self.control(), **asked})
 
-    # ── what happened ──
+    # ── state and results ──
 
     @contextmanager
     def held(self, patience: float) -> Iterator[RunLock]:
-        """Holds the run. Raises filelock's `Timeout` where another process holds it for `patience` seconds on end.
+        """Holds the run's lock.
 
-        Those who only look whether the run is alive share the locks for an instant: they are waited out, not counted.
+        Raises filelock's `Timeout` if another process holds it for `patience` seconds without a break.
+
+        A process that checks whether the run is alive holds the lock shared for an instant. That does not count.
         """
         lock, since = RunLock(self.path), None
         while True:
@@ -205,24 +229,28 @@ class Run:
             lock.release()
 
     def alive(self) -> bool:
-        """Whether a worker holds the run. A pid in a file proves nothing; a held lock does."""
+        """Whether a worker holds the run's lock. A pid in a file is no proof; a held lock is."""
         return run_lock.held(self.path)
 
     def write_status(self, state: str, message: str = "", **more: Any) -> None:
+        """Writes status.json, with `more` facts. Raises `UserError` if it can't be written."""
         value = {"state": state, "message": message, "time": time.time(), "monotonic": time.monotonic(), **more}
         try:
             write_json(self.path / "status.json", value)
         except UserError:
-            # A full disk has no room for a second file, but why it failed must be told: over the old one, in place.
+            # A full disk has no room for a second file, but the reason must be kept: overwrite the old one in place.
             if state != "failed" or not _overwrite(self.path / "status.json", json.dumps(value).encode()):
                 raise
 
     def facts(self) -> dict[str, Any]:
-        """What the worker noted in status.json beside its state: entropies, the machine's peak …; nothing is checked."""
+        """Returns what the worker recorded in status.json: state, entropies, peak FLOP/s, …. Nothing is validated."""
         return self._object("status.json")[0]
 
     def _object(self, name: str) -> tuple[dict[str, Any], str]:
-        """What a small JSON file says, and what is wrong with it: nothing where there is none."""
+        """Returns the object in a small JSON file, and what is wrong with the file.
+
+        Returns ({}, "") if it does not exist.
+        """
         path = self.path / name
         try:
             value = read_json(path, JSON_MOST)
@@ -231,7 +259,8 @@ class Run:
         return (value, "") if isinstance(value, dict) else ({}, f"{path} is no JSON object; it may be damaged")
 
     def status(self) -> Status:
-        alive = self.alive()  # before the file: a worker that ends between the two looks has said so
+        """Reads the run's state. Never raises because of the content of its files."""
+        alive = self.alive()  # before reading the file: a worker that ends in between has written its final state
         raw, damage = self._object("status.json")
         last = self.last_metric()
         step = last.step if last else 0
@@ -248,7 +277,7 @@ class Run:
             if state in ("new", "died"):
                 state = "starting"
         elif state == "starting" and _just_said(raw, config.nproc):
-            pass  # the worker is on its way to its lock
+            pass  # the worker has not acquired its lock yet
         elif state in ("starting", "running", "paused"):
             state = "died"
         message = _text(raw.get("message")) or ""
@@ -268,8 +297,10 @@ class Run:
         )
 
     def _problem(self, said: str, last: Metric | None) -> str:
-        """What is wrong with the files that a look at the run reads, in one line; empty where all is well. `said` is what
-        is wrong with status.json."""
+        """Returns one line about what is wrong with the run's files; empty if nothing is.
+
+        `said` is the problem of status.json.
+        """
         for path in (self.metrics_path, self.samples_path, self.probes_path):
             if found := jsonl.problem(path):
                 return found
@@ -282,7 +313,10 @@ class Run:
         return ""
 
     def last_metric(self) -> Metric | None:
-        """The last whole line of metrics.jsonl, found from the file's end, past damage of up to `DAMAGED` bytes."""
+        """Returns the last complete line of metrics.jsonl.
+
+        Searches back from the end, past up to `DAMAGED` bytes of damage.
+        """
         span = 8192
         try:
             with open_regular(self.metrics_path, jsonl.MOST) as file:
@@ -299,17 +333,18 @@ class Run:
             return None
 
     def samples(self) -> list[Sample]:
+        """Returns the generated samples, oldest first."""
         return jsonl.read(
             self.samples_path, lambda value: Sample(int(value["step"]), str(value["prompt"]), str(value["text"]))
         )
 
     def checkpoints(self) -> list[tuple[int, Path]]:
-        """Whole checkpoints, oldest first, as (step, folder)."""
+        """Returns the complete checkpoints, oldest first, as (step, folder)."""
         names = ("config.json", "training.json")
         return [(step, folder) for step, folder in self.saved() if all((folder / name).is_file() for name in names)]
 
     def saved(self) -> list[tuple[int, Path]]:
-        """Every checkpoint that was ever whole, oldest first: one that lost a file since is among them."""
+        """Returns all checkpoints, oldest first, including those that have lost a file since they were saved."""
         try:
             children = list(self.path.iterdir())
         except OSError:
@@ -317,15 +352,15 @@ class Run:
         return sorted((int(match[1]), child) for child in children if (match := CHECKPOINT.fullmatch(child.name)))
 
     def size(self) -> int:
-        """Bytes on the disk."""
+        """Returns the run's size on disk in bytes."""
         total = 0
         for file in self.path.rglob("*"):
-            with suppress(OSError):  # a worker renames and deletes while we look
+            with suppress(OSError):  # a worker may rename or delete files meanwhile
                 total += file.stat().st_size if file.is_file() else 0
         return total
 
     def delete(self) -> None:
-        """Raises `UserError` while a worker holds it."""
+        """Deletes the run. Raises `UserError` while a worker holds it."""
         if self.alive():
             raise UserError(f"run {self.name} is being trained; stop it first (tui-llm stop {self.name})")
         try:
@@ -335,8 +370,11 @@ class Run:
 
 
 def _just_said(raw: dict[str, Any], processes: int) -> bool:
-    """Whether a status was written a moment ago. By either clock: one jumps when someone sets it, the other begins anew
-    with the machine. Several processes find each other before they take the lock."""
+    """Whether a status was written recently, by either clock.
+
+    The wall clock jumps when it is set; the monotonic clock restarts with the machine. Several processes get twice the
+    time, since they connect to each other before they acquire the lock.
+    """
     grace = STARTING_GRACE * (2 if processes > 1 else 1)
     spans = (
         time.time() - (number(raw.get("time")) or 0.0),
@@ -358,7 +396,7 @@ def _processes(value: Any) -> int:
 
 
 def number(value: Any) -> float | None:
-    """A finite number out of JSON; None where it is none."""
+    """Returns a finite JSON number as a float; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < sys.float_info.max else None
@@ -380,7 +418,7 @@ def _fits(value: Any) -> tuple[int, int] | None:
 
 
 def _overwrite(path: Path, data: bytes) -> bool:
-    """Writes over an existing file without asking the disk for more room; says whether that went well."""
+    """Overwrites an existing file in place, which needs no new disk blocks. Returns whether that succeeded."""
     try:
         with storage.open_file(path, "r+b", buffering=0) as file:
             whole = file.write(data) == len(data)
@@ -391,7 +429,7 @@ def _overwrite(path: Path, data: bytes) -> bool:
 
 
 def find(name: str) -> Run:
-    """The run of that name. Raises `UserError` where there is none."""
+    """Returns the run with that name. Raises `UserError` if there is none."""
     run = Run(paths.runs_dir() / check_name(name))
     if not run.exists():
         names = ", ".join(r.name for r in runs()) or "none yet"
@@ -400,7 +438,7 @@ def find(name: str) -> Run:
 
 
 def runs() -> Iterator[Run]:
-    """Every run on this machine, by name."""
+    """Yields every run on this machine, by name."""
     top = paths.runs_dir()
     try:
         children = sorted(top.iterdir())
@@ -408,5 +446,5 @@ def runs() -> Iterator[Run]:
         return
     for child in children:
         run = Run(child)
-        if run.exists() and not child.name.startswith("."):  # one that is being made
+        if run.exists() and not child.name.startswith("."):  # a run that is being created
             yield run

@@ -1,9 +1,10 @@
-"""Who trains a run: one worker at most, whatever is deleted by hand. No torch here.
+"""The lock of a run: at most one worker trains it, whatever files are deleted by hand. Does not import torch.
 
-A worker holds two locks as long as it lives: `lock`, a file in the run's directory (filelock), and the directory itself
-(flock). A file can be deleted and made anew, and whoever locks the new one knows nothing of the old one's holder; the
-directory can't, while the run is there. Where directories can't be locked (NFS), the worker that wrote `pid` counts as
-long as it lives on this machine, and a worker sees at every step whether its lock is still the one at that path.
+A worker holds two locks while it lives: `lock`, a file in the run's directory (filelock), and the directory itself
+(flock). A lock file can be deleted and created again, and a process that locks the new file does not notice the holder
+of the old one; the directory can't be replaced like this while the run exists. Where directories can't be locked (NFS),
+the process named in `pid` counts as the holder while it lives on this machine, and a worker checks at every step that
+its lock file is still the one at that path.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ Identity = tuple[int, int]
 
 
 class LockLost(UserError):
-    """Another process may train the run by now."""
+    """The lock was lost: another process may be training the run."""
 
 
 class RunLock:
-    """The locks of one run. Cheap to make; nothing is held before `acquire`."""
+    """The two locks of one run. Cheap to construct; `acquire` locks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "lock"
         self._lock: storage.Lock | None = None
-        self._file: Identity | None = None  # of what is locked
+        self._file: Identity | None = None  # of the locked file
         self._directory: Identity | None = None
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises filelock's `Timeout` where another process holds the run, OSError where no lock can be made."""
+        """Raises filelock's `Timeout` if another process holds the run, OSError if no lock can be created."""
         if os.path.lexists(self.path) and not self.path.is_file():
             raise NotRegular(errno.EINVAL, "it is no regular file", str(self.path))
         lock = storage.Lock(self.path, timeout=0)
@@ -62,6 +63,7 @@ class RunLock:
             raise
 
     def release(self) -> None:
+        """Releases both locks, if held."""
         if self._lock is not None:
             storage.unlock_folder(self._descriptor)
             self._descriptor = None
@@ -70,17 +72,17 @@ class RunLock:
 
     @property
     def lost(self) -> bool:
-        """Whether the file that is locked is no longer the one at its path."""
+        """Whether the locked file is no longer the one at its path."""
         return self._lock is not None and _identity(self.path) != self._file
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else can have begun to train the run, lost or not: the directory is locked, and is still there."""
+        """Whether no other process can have started to train the run: the directory is locked and still at its path."""
         return self._descriptor is not None and _identity(self.folder) == self._directory
 
 
 def held(folder: Path) -> bool:
-    """Whether a worker holds the run. Looking shares the locks for an instant: two who look don't take each other for one."""
+    """Whether a worker holds the run. The check uses a shared lock, so that concurrent checks do not see each other."""
     return _file_held(folder / "lock") or _directory_held(folder)
 
 
@@ -112,7 +114,7 @@ def _directory_held(folder: Path) -> bool:
 
 
 def worker_pid(folder: Path) -> int | None:
-    """The process that wrote down that it trains the run; None where there is none, or it is no worker of this run."""
+    """Returns the pid in the file `pid`; None if there is none or that process is not a worker of this run."""
     try:
         pid = int(read_regular(folder / "pid", 100))
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if pid > 0 else []

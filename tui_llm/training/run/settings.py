@@ -1,4 +1,4 @@
-"""The shapes and schedules that a run can start from, smallest first. Every field can be overridden."""
+"""Training settings, presets and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ SCHEDULES = ("cosine", "wsd")
 OPTIMISERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
-MOST = 10**12  # of any count: numbers beyond it are typing errors, and some don't fit a float
+MOST = 10**12  # of any count: a larger number is a typing error and may not fit a float
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """What a run was asked to do. All losses are in nats per token; a step is one optimiser update.
+    """The settings of a run. Losses are in nats per token; a step is one optimizer update.
 
-    One step sees `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
+    One step uses `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
     `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
     appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
     section 4; Hägele et al. 2024).
+
+    Raises `UserError` if a value is invalid (see `problems`).
     """
 
     layers: int = 4
@@ -31,7 +33,7 @@ class TrainingSettings:
     width: int = 128
     block_size: int = 128
     dropout: float = 0.0
-    tokenizer: str = "nano"  # a model whose vocabulary to use, `byte`, or `gpt2`
+    tokenizer: str = "nano"  # a model whose vocabulary is used, `byte`, or `gpt2`
     batch_size: int = 16
     accumulation: int = 1
     steps: int = 1000
@@ -52,9 +54,9 @@ class TrainingSettings:
     schedule: str = "cosine"  # or `wsd`
     decay_fraction: float = 0.2  # of `wsd`
     optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
-    compile: str = "auto"  # torch.compile: `auto` is on where it pays, a CUDA card; or `on`, `off`
-    precision: str = "auto"  # of the matrix products: `bf16`, `fp32`, or bf16 where the device multiplies faster in it
-    from_model: str = ""  # a model to start from: its weights, vocabulary and shape
+    compile: str = "auto"  # torch.compile: `on`, `off`, or `auto`: on for CUDA with triton
+    precision: str = "auto"  # of the matrix products: `bf16`, `fp32`, or `auto`: bf16 where the device has it
+    from_model: str = ""  # a model whose weights, vocabulary and shape to start from
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
@@ -62,7 +64,7 @@ class TrainingSettings:
 
 
 def problems(settings: TrainingSettings) -> dict[str, str]:
-    """Field → why its value can't work; empty when all is well."""
+    """Returns for each invalid field why it is invalid; an empty dict if all are valid."""
     found: dict[str, str] = {}
     for name in (
         "layers",
@@ -118,9 +120,9 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
 
 
 def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) -> TrainingSettings:
-    """Settings from `base` with some fields replaced; a text is read as the field's own type.
+    """Returns `base` with some fields replaced; strings are converted to the field's type.
 
-    Raises `UserError` on an unknown field or a value that is no such number.
+    Raises `UserError` if a field is unknown or a value is invalid.
     """
     base = base or TrainingSettings()
     values = dataclasses.asdict(base)
@@ -137,7 +139,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
 
 
 def _whole(value: Any) -> int:
-    """Never a part of what was given: 1.5 is no 1, and True is none either."""
+    """Converts to int only if nothing is lost: 1.5 and True are rejected."""
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
@@ -270,19 +272,20 @@ Rows are 1024 tokens; a smaller `batch_size` and a larger `accumulation` make th
 
 
 def preset(name: str) -> TrainingSettings:
+    """Returns the preset with that name. Raises `UserError` if there is none."""
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """The learning rate of step number `step` (from 1): linear warm-up, then the schedule's way down."""
+    """Returns the learning rate of step `step` (from 1): linear warm-up, then the decay of the schedule."""
     peak, warm = settings.learning_rate, settings.warmup_steps
     if step <= warm:
         return peak * step / max(1, warm)
     low = min(settings.min_learning_rate, peak)
     if settings.schedule == "wsd":
-        down = min(round(settings.decay_fraction * settings.steps), settings.steps - warm)  # steps that go down
+        down = min(round(settings.decay_fraction * settings.steps), settings.steps - warm)  # number of decay steps
         left = max(0, settings.steps - step)
         return peak if left >= down else low + (peak - low) * left / down
     done = min(1.0, (step - warm) / max(1, settings.steps - warm))

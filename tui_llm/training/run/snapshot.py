@@ -1,6 +1,6 @@
-"""Read a run's directory while it is trained: incremental readers that return frozen snapshots.
+"""Incremental readers of a run's directory that return frozen snapshots.
 
-Nothing is kept about a run that is not in its directory: a new process reads the same snapshot.
+All state comes from the directory: a new process reads the same snapshot.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from tui_llm.training.run.run import Run, RunConfig, Sample, Status, number, run
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 20  # bytes of metrics read at a time: some 7,000 steps
+CHUNK = 1 << 20  # bytes of metrics read at a time: about 7,000 steps
 
-LONG = 16 * CHUNK  # bytes of metrics that take so long to read that a glimpse of them comes first
+LONG = 16 * CHUNK  # bytes of metrics; a longer file is sampled first, since reading all of it takes long
 
-GLIMPSES = 256  # places where such a file is looked at
+GLIMPSES = 256  # number of places at which such a file is sampled
 
-SHARES = (0.01, 0.05)  # of a run's steps, that its training loss is averaged over
+SHARES = (0.01, 0.05)  # windows of the moving averages of the training loss, as fractions of all steps
 
-RECENT = 50  # steps that speed and time left are estimated from
+RECENT = 50  # number of last steps that speed and remaining time are estimated from
 
 
 def speed(recent: Iterable[Metric]) -> float | None:
-    """Tokens per second over `recent` steps of equal size: the harmonic mean. None where there is none to tell."""
+    """Returns tokens per second over `recent` steps of equal size (harmonic mean); None if no value is valid."""
     rates = [m.tokens_per_second for m in recent if math.isfinite(m.tokens_per_second) and m.tokens_per_second > 0]
     return statistics.harmonic_mean(rates) if rates else None
 
 
 def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
-    """How long the steps up to `steps` will take, from the time that `recent` steps took, evaluations and checkpoints
-    included, pauses not. None where that can't be told."""
+    """Returns the estimated seconds until step `steps`, or None if `recent` does not contain two consecutive steps.
+
+    The estimate uses the time between `recent` steps, including evaluations and checkpoints, but not pauses.
+    """
     gaps = [b.time - a.time for a, b in itertools.pairwise(recent) if b.step == a.step + 1]
     gaps = [gap for gap in gaps if math.isfinite(gap) and gap >= 0]
     if not gaps:
@@ -56,7 +58,7 @@ def seconds_left(recent: Sequence[Metric], steps: int) -> float | None:
 
 
 def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> float | None:
-    """Tokens trained on up to `step`, as a multiple of the corpus's training tokens."""
+    """Returns the tokens trained on up to `step` as a multiple of the corpus's training tokens."""
     if config is None or train_tokens is None or train_tokens <= 0:
         return None
     settings = config.settings
@@ -65,14 +67,16 @@ def epoch(config: RunConfig | None, step: int, train_tokens: float | None) -> fl
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """What a run's directory said at one moment. `train` and `validation` are curves of bounded length (see
-    `Envelope`), `averages` the moving averages of `train`, the narrowest first; `uniform_loss` is ln V, `unigram_loss`
-    and `bigram_loss` the corpus's entropies, `floor_loss` its known floor and `shipped` a shipped model's name and loss
-    on the run's held-out rows, in nats per token; `mfu` is the share of the machine's peak that the run uses (None until
-    that is measured), `memory_bytes` what it last held, `gpu_use` the GPU's busy share; `epoch` counts how
-    often the corpus was seen (tokens trained on ÷ its training tokens), `perplexity` is e^(last validation loss);
-    `reading` is true while older metrics are still being read: the curves of a very long run are then drawn from a
-    glimpse of it, a few steps from each of `GLIMPSES` places."""
+    """The state of a run's directory at one time. Losses are in nats per token.
+
+    `train` and `validation` are curves of bounded length (see `Envelope`), `averages` the moving averages of `train`,
+    the shortest window first. `uniform_loss` is ln V, `unigram_loss` and `bigram_loss` are the corpus's entropies,
+    `floor_loss` is its known minimum, and `shipped` is a shipped model's name and its loss on the run's held-out rows.
+    `mfu` is the model FLOPs utilization (None until the machine's peak is measured), `memory_bytes` the memory last
+    reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
+    the corpus, `perplexity` is e^(last validation loss). While `reading` is true, older metrics are still being read:
+    the curves of a very long run are then drawn from a few steps at each of `GLIMPSES` places.
+    """
 
     name: str
     status: Status
@@ -101,17 +105,18 @@ class RunSnapshot:
 
     @property
     def progress(self) -> float:
+        """Fraction of the run's steps that are done, 0 to 1."""
         return min(1.0, self.status.step / self.status.steps) if self.status.steps > 0 else 0.0
 
 
 class RunReader:
-    """Reads one run directory, each time only what is new in it. Never raises on what it finds there."""
+    """Reads one run directory; each call reads only what is new. Never raises because of its content."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tail = MetricsTail(run.metrics_path)
-        self.busy = False  # a thread is at it
-        self.snapshot: RunSnapshot | None = None  # what a watcher that compares runs has last read
+        self.busy = False  # a thread is reading
+        self.snapshot: RunSnapshot | None = None  # the last snapshot, for a watcher of several runs
         self._restart()
         self._samples_mark: tuple[int, int] | None = None
         self._sample: Sample | None = None
@@ -120,19 +125,19 @@ class RunReader:
         self.train, self.validation = Envelope(), Envelope()
         self.last: Metric | None = None
         self.last_validation: Point | None = None
-        self.memory: tuple[float | None, float | None] = (None, None)  # bytes held, the GPU's busy share
+        self.memory: tuple[float | None, float | None] = (None, None)  # memory in bytes, GPU utilization
         self.recent: deque[Metric] = deque(maxlen=RECENT)
         self._averages: tuple[Average, ...] = ()
         self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
-            None  # of `train` and `validation`, once made
+            None  # cached points of `train` and `validation`
         )
         self._glimpse = _glimpse(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
-        """Reads on, at most `CHUNK` bytes of metrics; `reading` says that there is more."""
+        """Reads up to `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says if there is more."""
         try:
             return self._read()
-        except Exception as error:  # whatever it is: this run says so, and the others are shown
+        except Exception as error:  # any error: this run's row shows it, and the other runs are still shown
             return RunSnapshot(self.run.name, unreadable(self.run, error))
 
     def _read(self) -> RunSnapshot:
@@ -213,18 +218,18 @@ class RunReader:
 
 
 def unreadable(run: Run, error: Exception) -> Status:
-    """What to show of a run whose files can't be made sense of; the log has the whole story."""
+    """Returns a status for a run whose files can't be interpreted; the traceback goes to the log."""
     log.error("run %s can't be read", run.name, exc_info=error)
     return Status("failed", problem=f"its files can't be read ({type(error).__name__}: {error})"[:300])
 
 
 def _numbers(said: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers in what the worker wrote into its status.json."""
+    """Returns the finite numbers among the worker's facts in status.json."""
     return {key: found for key, value in said.items() if (found := number(value)) is not None}
 
 
 def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
-    """Curves of the training and validation loss of a very long metrics.jsonl, at some places of it; None where it is not long."""
+    """Returns sampled curves (training, validation) of a metrics.jsonl longer than `LONG`; None if it is shorter."""
     size = _size(path)
     if size <= LONG:
         return None
@@ -241,12 +246,12 @@ def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else 0
-    except OSError:  # it went away between the two looks
+    except OSError:  # deleted in between
         return 0
 
 
 def last_sign(run: Run) -> float:
-    """When the run last wrote something, in seconds since the epoch; 0 where that can't be told."""
+    """Returns when the run last wrote metrics, status or config, in seconds since the epoch; 0 if unknown."""
     latest = 0.0
     for path in (run.metrics_path, run.path / "status.json", run.path / "config.json"):
         try:
@@ -257,12 +262,18 @@ def last_sign(run: Run) -> float:
 
 
 def most_recent() -> Run | None:
-    """The run to show where nobody chose one: one that is being trained, else the one that last wrote something."""
-    return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    """Returns the run to show by default: one that is being trained, or else the one written to last."""
+    try:
+        return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+    except UserError:  # the runs folder is not a folder any more; the next write reports it
+        return None
 
 
 def loss_glimpse(path: Path, points: int = 32) -> list[float]:
-    """About `points` losses spread evenly over a metrics.jsonl, without reading it all: enough for a sparkline."""
+    """Returns about `points` losses at even distances in a metrics.jsonl, for a sparkline.
+
+    A large file is not read as a whole.
+    """
     size = _size(path)
     if size <= CHUNK // 4:
         values = [metric.loss for metric in MetricsTail(path).new()]
@@ -277,7 +288,7 @@ def loss_glimpse(path: Path, points: int = 32) -> list[float]:
 
 
 def last_validation(path: Path) -> float | None:
-    """The newest validation loss in the last megabyte of a metrics.jsonl."""
+    """Returns the newest validation loss in the last `CHUNK` bytes of a metrics.jsonl."""
     tail = MetricsTail(path)
     tail.offset = max(0, _size(path) - CHUNK)
     return next((metric.val_loss for metric in reversed(tail.new()) if metric.val_loss is not None), None)
@@ -285,8 +296,11 @@ def last_validation(path: Path) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSnapshot:
-    """What was known at one moment: the run's saved moments in the order of steps, the pins that it reads (`running`) and
-    those of the user (`mine`). Without a run, only the latter. `problem` says which file can't be read."""
+    """The recorded predictions of a run at one time.
+
+    `moments` are in the order of steps, `running` are the pins that the run's worker reads, `mine` those of the user.
+    Without a run there is only `mine`. `problem` says which file can't be read.
+    """
 
     name: str = ""
     status: Status | None = None
@@ -297,13 +311,16 @@ class ProbeSnapshot:
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """Every pin that there is something to say about: those that were read first."""
+        """Every pin without duplicates: those of the last moment, of earlier moments, of the run, then of the user."""
         return tuple(dict.fromkeys((*probe_log.pins_of(self.moments[-1:]), *probe_log.pins_of(self.moments),
                                     *self.running, *self.mine)))  # fmt: skip
 
 
 class ProbeReader:
-    """Reads one run's pins, each time only what is new. Never raises on what it finds."""
+    """Reads one run's predictions for its pins; each call reads only what is new.
+
+    Never raises because of their content.
+    """
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
@@ -311,6 +328,7 @@ class ProbeReader:
         self.moments: tuple[Moment, ...] = ()
 
     def read(self) -> ProbeSnapshot:
+        """Reads what is new and returns a snapshot."""
         try:
             return self._read()
         except Exception as error:
@@ -329,7 +347,7 @@ class ProbeReader:
             problem = str(error)
         if self.run is None or self.tail is None:
             return ProbeSnapshot(mine=tuple(mine), problem=problem)
-        status = self.run.status()  # before the file, so that the last line of a run that ends is not missed
+        status = self.run.status()  # before reading the file, so that the last line of a run that ends is not missed
         more = True
         while more:
             new = self.tail.new(CHUNK)

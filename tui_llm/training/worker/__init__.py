@@ -1,16 +1,16 @@
-"""The process that trains: `python -m tui_llm.training.worker RUN`.
+"""The training process: `python -m tui_llm.training.worker RUN`.
 
-worker.py         the worker: lock, signals, control, evaluations, checkpoints
+worker.py         the worker: lock, signals, requests, evaluations, checkpoints
 loop.py           the training loop, a generator of steps
-distributed.py    several processes: gradients, shards, agreement
+distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
 checkpoints.py    save and load weights and optimizer state
 evaluations.py    what runs at each evaluation
-probes.py         read the pinned prompts
+probes.py         predictions for the pinned prompts
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files
-export.py         the newest checkpoint as a model folder
+export.py         export the newest checkpoint as a model folder
 timing_worker.py  the subprocess of plan/timing.py
 versus.py         compare the training step with nanoGPT's
 """

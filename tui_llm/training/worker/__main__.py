@@ -1,4 +1,4 @@
-"""`python -m tui_llm.training.worker RUN` (see worker.py)."""
+"""The entry point of `python -m tui_llm.training.worker RUN` (see worker.py)."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tui_llm.training.worker.worker import main
 if __name__ == "__main__":
     status = main(sys.argv[1:])
     if status and "LOCAL_RANK" in os.environ:
-        os._exit(status)  # taking down connections in good order may wait for ever for a peer that is gone
+        os._exit(status)  # a regular exit could wait forever for a dead peer while it closes connections
     raise SystemExit(status)

@@ -1,4 +1,4 @@
-"""Looks at the batch that comes next, through the model as it is now: what `training/run/batch.py` reads."""
+"""Computes the current model's losses on the next batch and writes them to batch.json (see `training/run/batch.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.training.worker.loop import Step, Trainer
 
 
 def look(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
-    """At every evaluation; that answers a request too."""
+    """Writes the next batch at an evaluation. This also answers a pending request."""
     asked = run.control().get("batch")
     write(run, trainer, tokenizer, record.step, asked if isinstance(asked, int) else None)
 
@@ -25,7 +25,7 @@ def look(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> N
 def answer(
     run: Run, trainer: Trainer, tokenizer: BPETokenizer, updates: int, control: dict[str, Any], before: object
 ) -> object:
-    """Writes the batch where `control` asks for one by another request than `before`; returns the newest request."""
+    """Writes the next batch if `control` has a request other than `before`. Returns the latest request."""
     asked = control.get("batch")
     if asked is None or asked == before:
         return before
@@ -34,9 +34,11 @@ def answer(
 
 
 def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, updates: int, asked: int | None = None) -> None:
-    """Writes batch.json: the batch of step `updates` + 1, with the losses of the weights after `updates` of them. Draws
-    no random number and touches no weight: the run goes on as if nobody had looked. Raises `UserError` where the disk is
-    full."""
+    """Writes batch.json: the batch of step `updates` + 1, with the losses of the weights after `updates` updates.
+
+    It draws no random numbers and does not change the weights, so that training continues exactly as without it. Raises
+    `UserError` if the disk is full.
+    """
     value = measure(trainer, updates)
     shown = {id for row in value["shown"] for id in row["ids"]}
     value["bytes"] = {str(id): bytes_of(tokenizer, id).hex() for id in sorted(shown)}
@@ -46,8 +48,10 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, updates: int, ask
 
 @torch.no_grad()
 def measure(trainer: Trainer, updates: int) -> dict[str, Any]:
-    """The next step's rows, at most `ROWS` × `TOKENS` of them with each target's loss in nats, and the mean loss of all
-    of them: without dropout, the loss that the next step will report."""
+    """Returns the next step's batch with losses: at most `ROWS` × `TOKENS` targets, and the mean loss over all targets.
+
+    Losses are in nats. Without dropout, the mean is the loss that the next step will report, up to rounding.
+    """
     s, model, device = trainer.settings, trainer.model, trainer.device
     shown: list[dict[str, Any]] = []
     total = 0.0

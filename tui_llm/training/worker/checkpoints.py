@@ -1,4 +1,4 @@
-"""A run's checkpoints: a model folder each, with the optimiser's state. Written aside, renamed when whole."""
+"""A run's checkpoints: each is a model folder with the optimizer's state, written aside and renamed when complete."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
 
-KEEP = 2  # the newest ones; a resumed run needs one, a damaged one leaves one
+KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
 
 
 def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path:
-    """Writes `checkpoint-STEP/`. Raises `UserError` where the disk is full and `Diverged` where the weights are no
-    numbers; older checkpoints are then untouched and nothing is left of this one.
+    """Writes `checkpoint-STEP/` and returns its path.
 
-    All processes have to call it where the model is in parts; rank 0 writes.
+    Raises `UserError` if it can't be written, for example because the disk is full, and `Diverged` if a weight is not
+    finite; then older checkpoints are unchanged and no partial checkpoint remains.
+
+    With sharded weights, all processes must call it; rank 0 writes.
     """
     final = run.path / f"checkpoint-{step}"
     aside = run.path / f".checkpoint-{step}.part"
@@ -42,11 +44,11 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
         save_folder(tokenizer, aside)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
-        # The data order and dropout's noise follow from the seed and the step (see loop.py): this is all RNG state.
+        # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}
         write_json(aside / intact.RECORD, record)
         storage.sync_folder(aside)
-        if final.exists():  # a damaged one that was passed over, and has now been reached again
+        if final.exists():  # a damaged one that was skipped; training has reached its step again
             _drop(final)
         storage.replace(aside, final)
         storage.sync_folder(run.path)
@@ -61,14 +63,16 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
 
 
 def drop_old(run: Run) -> None:
-    """Deletes all but the newest ones. Only where the newest is known to be whole."""
+    """Deletes all but the `KEEP` newest checkpoints. Call it only if the newest one is known to be complete."""
     for _, old in run.checkpoints()[:-KEEP]:
         _drop(old)
 
 
 def drop_bad(run: Run, last: int) -> bool:
-    """Deletes the checkpoint of step `last`, whose weights turned out to be no good, where an older one is left to go on
-    from; says whether it did."""
+    """Deletes the checkpoint of step `last`, whose weights diverge, if there is an older one.
+
+    Returns whether it did.
+    """
     steps = [step for step, _ in run.checkpoints()]
     if last not in steps or min(steps) >= last:
         return False
@@ -77,7 +81,7 @@ def drop_bad(run: Run, last: int) -> bool:
 
 
 def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """What the optimisers remember, whole, on the CPU (nothing where another process has it and writes)."""
+    """Returns the optimizers' state as full CPU tensors; empty on a process that neither writes nor has a shard."""
     if not (trainer.ranks.first or trainer.ranks.shard):
         return {}
     names = {id(p): name for name, p in trainer.model.weights()}
@@ -90,31 +94,30 @@ def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def _drop(folder: Path) -> None:
-    """Deletes a checkpoint. Renamed first: one that is half deleted must not be taken for a whole one."""
+    """Deletes a checkpoint. It is renamed first, so that a partly deleted one is never taken for a complete one."""
     old = folder.with_name(f".{folder.name}.old")
     storage.rmtree(old, ignore_errors=True)
     try:
         storage.replace(folder, old)
     except OSError:
-        return  # there is one checkpoint more than need be
+        return  # it is kept, which does no harm
     storage.rmtree(old, ignore_errors=True)
 
 
 def clean(run: Run) -> None:
-    """Deletes what a killed worker left half-written. Only for who holds the run's lock."""
+    """Deletes the partial files that a killed worker left. Only the holder of the run's lock may call it."""
     sweep(run.path)
     for folder in run.path.glob(".checkpoint-*"):
         storage.rmtree(folder, ignore_errors=True)
     for mine in ("metrics.jsonl", "samples.jsonl", "status.json", "corpus.json", "changes.json", "batch.json", "pid"):
-        for part in run.path.glob(f".{mine}.*.part"):  # of an earlier version
+        for part in run.path.glob(f".{mine}.*.part"):  # left by an earlier version
             storage.unlink(part, missing_ok=True)
 
 
 def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str] | None:
-    """Fills `model` from the newest checkpoint that is whole: (step, optimiser state, what to tell); None where there
-    is none.
+    """Loads the newest intact checkpoint into `model`. Returns (step, optimizer state, message); None if there is none.
 
-    A damaged one is passed over for the one before, and the text says so.
+    Damaged checkpoints are skipped, and the message says so. Raises `UserError` if all of them are damaged.
     """
     told = ""
     for step, folder in reversed(run.saved()):
@@ -125,8 +128,8 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
             _check_state(model, state, run.config().settings.optimiser)
-            # Copied, not taken over: the saved ones lie in the file's own memory, aligned as it happens to be, and the
-            # run's settings (dropout) are the model's, not the folder's.
+            # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout
+            # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, told
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -137,7 +140,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
 
 
 def _kept(model: GPT, optimiser: str) -> dict[str, tuple[str, ...]]:
-    """Each parameter's name → what its optimiser remembers of it."""
+    """Returns for each parameter the names of its optimizer state."""
     by_muon = {id(p) for p in model.matrices()} if optimiser == "muon" else set()
     return {
         name: ("momentum_buffer",) if id(p) in by_muon else ("step", "exp_avg", "exp_avg_sq")
@@ -155,7 +158,7 @@ def _check_state(model: GPT, state: dict[str, torch.Tensor], optimiser: str) -> 
 
 
 def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
-    """Puts the optimisers' saved state, as `load_newest` gives it, back. Only rank 0 needs to have it."""
+    """Loads the optimizers' state, as returned by `load_newest`. Only rank 0 needs to pass it."""
     kept = _kept(trainer.model, trainer.settings.optimiser)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
@@ -166,14 +169,17 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
                 for key in kept[name]:
                     blank = torch.empty(() if key == "step" else p.shape)
                     value = trainer.ranks.tensor(state[f"{name}.{key}"] if state else blank)
-                    # AdamW counts its steps in a CPU tensor unless it is fused on a GPU.
+                    # AdamW keeps `step` on the CPU, except for fused AdamW on a GPU.
                     value = value.to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
                     optimizer.state[p][key] = part_like(value, p)
 
 
 def gathered(trainer: Trainer) -> Trainer:
-    """`trainer` with a model that can be read by one process alone: itself, or a view with a copy on the CPU, where the
-    model is in parts. All processes have to ask; only rank 0's is of use."""
+    """Returns a trainer whose model a single process can use.
+
+    That is `trainer` itself, or with sharded weights a copy whose model has the full weights on the CPU. All processes
+    must call it; only rank 0's result may be used.
+    """
     if not trainer.ranks.shard:
         return trainer
     view, model = copy.copy(trainer), trainer.model

@@ -1,8 +1,8 @@
-"""Several processes that train one model, each a share of every batch.
+"""Training with several processes, each computing a share of every batch.
 
-`Ranks` is one process alone; `Torchrun` is one of many that torchrun started, on one machine or on several. Under it
-every process has the whole model and the gradients are averaged (DDP), or each has a part of every weight (`shard`:
-FSDP2, `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). Rank 0 alone decides and writes.
+`Ranks` is the single-process case; `Torchrun` is one of several processes started by torchrun, on one machine or more.
+With `Torchrun`, each process either has a copy of the model and gradients are averaged (DDP), or has a shard of every
+weight (`shard`: FSDP2, `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). Rank 0 alone decides and writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,82 +22,84 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device as devices
 from tui_llm.llm.model.model import GPT
 
-if TYPE_CHECKING:
-    pass
-
 Loss = Callable[[Tensor, Tensor], Tensor]
-GO, STOP, SAVE, CHANGE = range(4)  # what rank 0 tells the others between two steps
-PATIENCE = timedelta(days=30)  # of those that wait for rank 0: it may be paused, or tokenising
+GO, STOP, SAVE, CHANGE = range(4)  # what rank 0 broadcasts between two steps
+PATIENCE = timedelta(days=30)  # timeout of waiting for rank 0, which may be paused or tokenizing
 
 
 class Stopped(Exception):
-    """Told to stop before the first step."""
+    """Stopped on request before the first step."""
 
 
 class Ranks:
-    """One process, alone: nothing is shared, and rank 0's word needs no hearing."""
+    """A single process: collective operations return their input."""
 
     rank, world, shard = 0, 1, False
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that decides, and writes."""
+        """Whether this is rank 0, which decides and writes."""
         return self.rank == 0
 
     def connect(self, device: str) -> None:
-        """Waits until all are there; `device` is the run's."""
+        """Initializes the process group and waits for all processes; `device` is the run's."""
 
     def choose(self, device: str) -> torch.device:
-        """This process's own device. Raises `UserError` where there is none."""
+        """Returns this process's device. Raises `UserError` if there is none."""
         return devices.choose(device)
 
     def leave(self) -> None:
-        """The orderly end."""
+        """Waits for all processes, then destroys the process group."""
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
-        """Moves `model` to `device`; returns its loss of inputs and targets, whose gradients `gradients` can share.
-        `products` is how it multiplies (see `GPT.features`)."""
+        """Moves `model` to `device` and returns its loss function of inputs and targets, for use inside `gradients`.
+
+        `products` is the dtype of the matrix products (see `GPT.features`).
+        """
         model.to(device)
         return functools.partial(model.loss, products=products)
 
     @contextlib.contextmanager
     def gradients(self, *, shared: bool) -> Iterator[None]:
-        """Around a forward and a backward pass: whether the gradients are averaged over all processes at its end."""
+        """Context manager around forward and backward; with `shared`, gradients are averaged over all processes."""
         yield
 
     def mean(self, value: float) -> float:
-        """The mean of every process's `value`, the same for all."""
+        """All-reduce: the mean of `value` over all processes."""
         return value
 
     def total(self, value: float) -> float:
+        """All-reduce: the sum of `value` over all processes."""
         return self.mean(value) * self.world
 
     def number(self, value: int) -> int:
-        """Rank 0's `value`."""
+        """Broadcast: rank 0's `value`."""
         return value
 
     def tell(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
-        """What rank 0 said here: GO, STOP, SAVE, or CHANGE with a step and a learning rate."""
+        """Broadcast: rank 0's order, one of GO, STOP, SAVE, or CHANGE with a step and a learning rate."""
         return order, step, value
 
     def tensor(self, value: Tensor) -> Tensor:
-        """Rank 0's `value` (on the CPU) for all, written into theirs."""
+        """Broadcast: overwrites `value`, a CPU tensor, with rank 0's, and returns it."""
         return value
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Rank 0 does what is inside first, then the others. What fails for one, fails for all."""
+        """Context manager: rank 0 runs the body first, then the others. An error in one process is raised in all."""
         yield
 
     def fail(self, why: str) -> None:
-        """Leaves word for rank 0."""
+        """Records this process's error for rank 0."""
 
     def lost(self, error: Exception) -> str | None:
-        """What happened to another process, where that is what `error` is about."""
+        """Returns what happened to another process if that is the cause of `error`, else None."""
         return None
 
 
 class Torchrun(Ranks):
+    """One of several processes started by torchrun; see `Ranks` for the methods."""
+
     def __init__(self, shard: bool) -> None:
         self.rank, self.world, self.local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         self.shard = shard
@@ -106,7 +108,7 @@ class Torchrun(Ranks):
     def connect(self, device: str) -> None:
         cuda = device != "cpu" and torch.cuda.is_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-        # Whoever waits for rank 0 waits here: the other groups' time limits are for steps, which are short.
+        # A group for waiting for rank 0: the default group's timeout is meant for steps, which are short.
         self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def choose(self, device: str) -> torch.device:
@@ -128,7 +130,7 @@ class Torchrun(Ranks):
         return torch.device("cuda", self.local)
 
     def leave(self) -> None:
-        self.mean(0.0)  # all have come this far, or it raises
+        self.mean(0.0)  # a barrier: raises if a process is gone
         dist.destroy_process_group()
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
@@ -140,10 +142,10 @@ class Torchrun(Ranks):
             from torch.distributed.fsdp import fully_shard
 
             mesh = init_device_mesh(device.type, (self.world,))
-            # From the CPU, block by block: the device never holds more than one of them whole.
+            # Shard block by block from the CPU: the device never holds more than one unsharded block.
             for block in model.blocks:
                 fully_shard(block, mesh=mesh)
-            # The rest too is cut up again after each pass: between steps every parameter is the optimiser's.
+            # Reshard the root module too: between steps the optimizer needs sharded parameters.
             self._wrapped = fully_shard(whole, mesh=mesh, reshard_after_forward=True)
         else:
             model.to(device)
@@ -198,21 +200,21 @@ class Torchrun(Ranks):
             self._agree("")
 
     def _agree(self, trouble: str) -> None:
-        """Raises what troubles the first process that is troubled, in all the others."""
+        """Raises the error of the first process that passed `trouble` in all processes without one."""
         if trouble:
             self._store().set(f"trouble/{self.rank}", trouble)
         if self.mean(bool(trouble)) == 0:
             return
         told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
-        with contextlib.suppress(RuntimeError):  # one of them may be gone all the same
-            self.mean(0.0)  # nobody leaves, and takes the store along, before all have read
+        with contextlib.suppress(RuntimeError):  # a process may still be gone
+            self.mean(0.0)  # a barrier: a process that exits earlier may end the store
         if trouble:
             return
         rank, why = next(((rank, why) for rank, why in enumerate(told) if why), (0, self._ended))
         raise Stopped if why == "stop" else UserError(f"process {rank}: {why}" if rank else why)
 
     def fail(self, why: str) -> None:
-        with contextlib.suppress(Exception):  # there may be nobody left to hear it
+        with contextlib.suppress(Exception):  # the store may be gone
             self._store().set("failed", f"process {self.rank} of {self.world}: {why}")
 
     def lost(self, error: Exception) -> str | None:
@@ -239,7 +241,7 @@ class Torchrun(Ranks):
 
 
 class _Loss(nn.Module):
-    """The loss as a module: what it calls of the model, DDP and FSDP need not know."""
+    """The model's loss as a module, so that DDP and FSDP wrap `forward`."""
 
     def __init__(self, model: GPT, products: torch.dtype | None) -> None:
         super().__init__()
@@ -250,23 +252,23 @@ class _Loss(nn.Module):
 
 
 def of_this_process(shard: bool) -> Ranks:
-    """What torchrun's environment says; a process that it did not start is alone."""
+    """Returns `Torchrun` if torchrun started this process with others, else `Ranks`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
         return Torchrun(shard)
     return Ranks()
 
 
-# ── parts of tensors, and the whole of them ──────────────────────────────────────────────────────────────────────
+# ── sharded and full tensors ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor of which each process holds a part. All of them have to ask."""
+    """Returns the full tensor of a sharded one. All processes must call it."""
     gather = getattr(tensor, "full_tensor", None)
     return gather() if gather else tensor
 
 
 def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of a whole `tensor`, cut as `parameter` is."""
+    """Returns this process's shard of the full `tensor`, with `parameter`'s placements."""
     if not hasattr(parameter, "full_tensor") or tensor.dim() == 0:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor

@@ -1,5 +1,7 @@
-"""What is looked at whenever a run is evaluated, beside its validation loss. Each look writes a line into the run's
-directory; the next evaluation does not depend on it."""
+"""What runs at each evaluation besides the validation loss.
+
+Each function writes to the run's directory and changes nothing in the training state.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ Look = Callable[[Run, Trainer, BPETokenizer, Step], None]
 
 
 def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
-    """Writes down what the model makes of the sample prompt: the same draws at every evaluation."""
+    """Generates a text from the sample prompt, always with the run's seed, and appends it to samples.jsonl."""
     s, model = trainer.settings, trainer.model
     ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
     model.eval()
@@ -29,7 +31,8 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
     def next_logits(ids: list[int]) -> torch.Tensor:
         window = torch.tensor([ids[-model.config.context :]], device=trainer.device)
         with threads(model.config.parameters() * window.numel()):
-            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]  # rows that only pad are no tokens
+            # without the rows that pad the vocabulary
+            logits: torch.Tensor = model(window, last=1)[0, -1, : tokenizer.size]
         return logits.float().cpu()
 
     made = [
@@ -48,7 +51,7 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
 
 
 def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
-    """Writes down what the model makes of the pinned prompts."""
+    """Appends the model's predictions for the pinned prompts to probes.jsonl."""
     probes.write(run, trainer, tokenizer, record.step)
 
 

@@ -1,4 +1,4 @@
-"""A run's newest checkpoint as a model folder of its own."""
+"""Export a run's newest checkpoint as a model folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def export(
     *,
     force: bool = False,
 ) -> int:
-    """Writes it as `folder`, whole or not at all, and returns its step. `damaged` hears of each checkpoint that was passed
-    over since it is not what was saved. Raises `UserError` where the run has no checkpoint, there is something at `folder`
-    already (with `force` the model's files in it are replaced), or it can't be written."""
+    """Writes the newest intact checkpoint to `folder` atomically and returns its step.
+
+    `damaged` is called with a message for each checkpoint that was skipped because it is not what was saved. Raises
+    `UserError` if the run has no checkpoint, if `folder` exists (unless `force`, which replaces the model's files in
+    it), or if it can't be written.
+    """
     step, source, passed = intact.newest_of_run(run.name, run.saved())
     for line in passed:
         damaged(line)

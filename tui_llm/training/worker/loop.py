@@ -1,6 +1,6 @@
-"""The training loop: a generator of steps. No files, no screen: what it yields, others write down and show.
+"""The training loop: a generator of steps. It writes no files; the caller records what it yields.
 
-One step: fetch a batch, predict every next token of it, measure the cross-entropy, let the optimiser follow the gradient.
+One step: fetch a batch, compute the cross-entropy of every next token, run the backward pass, update the weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tui_llm.training.run.changes import Change, settings_at
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker.distributed import Ranks, whole
 
-EXPLODED = 10.0  # × ln V, the loss of a model that knows nothing: no spike that a run comes back from is so high
+EXPLODED = 10.0  # × ln V, the loss of a uniform prediction: runs don't recover from a loss above that
 
 
 class Diverged(Exception):
-    """The loss or the gradient stopped being a number, or the loss exploded. `bad` is the step whose weights gave it."""
+    """The loss or the gradient is no longer finite, or the loss exploded. `bad` is the step whose weights caused it."""
 
     def __init__(self, message: str, bad: int) -> None:
         self.bad = bad
@@ -36,8 +36,11 @@ class Diverged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser update. Losses in nats per token; `loss` is the batch's, before the update; `val_loss`, where it
-    was measured, after it. `grad_norm` is the whole gradient's length before clipping."""
+    """One optimizer update. Losses are in nats per token.
+
+    `loss` is the batch's, before the update; `val_loss`, if measured, is after it. `grad_norm` is the L2 norm of the
+    whole gradient before clipping.
+    """
 
     step: int
     loss: float
@@ -52,10 +55,10 @@ def _advice(lr: float) -> str:
 
 
 def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> list[torch.optim.Optimizer]:
-    """AdamW for everything; or Muon for the blocks' matrices and AdamW for the rest (Jordan et al. 2024).
+    """Returns AdamW for all parameters; or Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for the rest.
 
-    Both take the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
-    it the root mean square that AdamW's usually has (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+    Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
+    it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
     matrices = model.matrices() if settings.optimiser == "muon" else []
     adamw = torch.optim.AdamW(
@@ -73,48 +76,54 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
 
 
 class Trainer:
-    """A model, its optimiser and its data: what a step needs, and what a checkpoint saves."""
+    """A model with its optimizers and data: everything that a step needs and a checkpoint saves."""
 
     def __init__(
         self, model: GPT, corpus: Corpus, settings: TrainingSettings, device: torch.device, ranks: Ranks | None = None
     ) -> None:
         self.model, self.settings, self.device, self.ranks = model, settings, device, ranks or Ranks()
         self.bfloat16 = settings.precision == "bf16" or (settings.precision == "auto" and trains_in_bfloat16(device))
-        # On a CPU the arithmetic of llm/model/fast.py, which has no dropout and wants whole weights; else autocast. Both keep
-        # float32 weights.
+        # bf16 on a CPU uses llm/model/fast.py, which supports neither dropout nor sharded weights; otherwise autocast.
+        # Both keep float32 weights.
         fast = self.bfloat16 and device.type == "cpu" and not settings.dropout and not self.ranks.shard
         self.products = torch.bfloat16 if fast else None
-        # What a step calls: the model's loss, shared over processes, compiled where that pays (torch_compile.py). Before the
-        # optimisers: it may cut the parameters up.
+        # The model's loss, distributed and, if configured, compiled (torch_compile.py). It must precede the optimizers,
+        # since it may replace the parameters by shards.
         self.loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self.ranks.place(model, device, self.products)
-        self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # of each step, this process's
+        self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
         self.optimizers = optimizers(model, settings, device)
-        self.parameters = list(model.parameters())  # looking them up takes as long as a small layer
-        self.changes: list[Change] = []  # of the learning rate; may grow between two steps
+        self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
+        self.changes: list[Change] = []  # of the learning rate; may be replaced between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
         self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
     def precision(self) -> str:
-        """In words: what the matrix products and the weights are kept in."""
+        """The precision of matrix products and weights, for display."""
         return "bf16 matmuls, fp32 weights" if self.bfloat16 else "fp32"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bf16 matrix products where llm/model/fast.py doesn't make them; weights, LayerNorms and the loss stay float32."""
+        """Returns bf16 autocast, or a null context for fp32 and for llm/model/fast.py.
+
+        Weights, LayerNorms and the loss stay float32.
+        """
         casts = self.bfloat16 and self.products is None
         return torch.autocast(self.device.type, torch.bfloat16) if casts else contextlib.nullcontext()
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """x (B, T) → float32 (B, T, V), in the arithmetic of `loss`."""
+        """Returns the float32 logits (B, T, V) of x (B, T), computed in the precision of `loss`."""
         with self.autocast():
             features = self.model.features(x, products=self.products)
             dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
             return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
 
     def steps(self, done: int = 0) -> Iterator[Step]:
-        """Runs steps `done + 1` to `settings.steps`. Raises `Diverged` where the loss is no number any more, or above
-        `limit`; the weights are then still those of the step before."""
+        """Runs steps `done + 1` to `settings.steps` and yields each one's record.
+
+        Raises `Diverged` if the loss or the gradient norm is not finite or the loss is not below `limit`. If the
+        training loss or the gradient is the cause, the weights are still those before the step.
+        """
         s = self.settings
         tokens = s.batch_size * s.block_size * s.accumulation
         for number in range(done + 1, s.steps + 1):
@@ -130,9 +139,9 @@ class Trainer:
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
-        if not self.model.training:  # it walks through all modules
+        if not self.model.training:  # `train` visits all modules, so call it only if needed
             self.model.train()
-        if s.dropout:  # its noise depends on the step (and the process) alone
+        if s.dropout:  # dropout's noise depends on the seed, the step and the rank alone
             torch.manual_seed(s.seed * 1_000_003 + number + self.ranks.rank * 2_654_435_761)
         for parameter in self.parameters:
             parameter.grad = None
@@ -158,7 +167,7 @@ class Trainer:
 
     @torch.no_grad()
     def check(self, step: int) -> None:
-        """Raises `Diverged` where the weights hold something that is no number: not worth a checkpoint."""
+        """Raises `Diverged` if a weight is not finite: such weights must not be saved."""
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
@@ -168,14 +177,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss on the held-out rows, in nats per token. Each process reads its share of them."""
+        """Returns the mean loss on the held-out rows, in nats per token. Each process computes a share of the rows."""
         self.model.eval()
         total, (rank, world) = 0.0, (self.ranks.rank, self.ranks.world)
         x, y = (side[rank::world] for side in self.validation)
         for i in range(0, math.ceil(len(self.validation[0]) / world), self.settings.batch_size):
             rows = slice(i, i + self.settings.batch_size)
             count = len(x[rows])
-            if not count:  # all processes take equally many turns: who has no row left reads any, which doesn't count
+            if not count:  # all processes must call `loss` equally often: without a row left, use any row with weight 0
                 x, y, rows = self.validation[0], self.validation[1], slice(0, 1)
             with self.autocast():
                 loss = self.loss(x[rows].to(self.device), y[rows].to(self.device))

@@ -1,5 +1,7 @@
-"""What a worker measures beside its losses: the machine's peak, memory, and how well a shipped model does on the same
-held-out rows. What it finds goes into the run's status and metrics."""
+"""Measurements besides the training losses: peak FLOP/s, memory, and a shipped model's loss on the held-out rows.
+
+The results go into the run's status and metrics.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ from tui_llm.training.plan import cost
 from tui_llm.training.run.run import Run, number
 from tui_llm.training.worker.loop import Step, Trainer
 
-PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured: a shorter run can do without
+PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
 MEMORY_EVERY = 20  # steps
-SHIPPED_WITHIN = 20.0  # seconds that a shipped model may take for the held-out rows
+SHIPPED_WITHIN = 20.0  # time limit in seconds of a shipped model's loss on the held-out rows
 
 
 class Gauges:
-    """Those of one worker. Its `facts` are complete once the peak is known, which is measured at most once a machine."""
+    """The measurements of one worker.
+
+    `facts` is complete once the machine's peak is known, which is measured at most once for each machine.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.device = trainer, trainer.device
@@ -48,23 +53,26 @@ class Gauges:
         return found is not None and found.quiet
 
     def line(self, record: Step) -> dict[str, float | None]:
-        """What is logged with a step: `memory_bytes` and `gpu_use`, at evaluations and now and then."""
+        """Returns `memory_bytes` and `gpu_use` at evaluations and every `MEMORY_EVERY` steps; otherwise {}."""
         if record.val_loss is None and record.step % MEMORY_EVERY:
             return {}
         return {"memory_bytes": memory_bytes(self.device), "gpu_use": gpu_use(self.device)}
 
     def due(self) -> bool:
-        """Whether it is time to measure the machine: between two steps, so that nothing of ours disturbs it."""
+        """Whether to measure the machine now.
+
+        Call it between two steps, so that training does not disturb the measurement.
+        """
         return not self._settled and time.monotonic() - self._began >= PEAK_AFTER
 
     def measure(self) -> None:
-        """Measures it, in some seconds; where that fails there is no MFU."""
+        """Measures the machine's peak, which takes some seconds. If that fails, there is no MFU."""
         self._settled = True
         self._take(machine.measure_apart(self.device))
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """What this worker holds: on a GPU the most that it ever held there, else main memory, now."""
+    """Returns the memory of this worker in bytes: on CUDA the peak of allocated memory, else what it holds now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
@@ -73,7 +81,7 @@ def memory_bytes(device: torch.device) -> int | None:
 
 
 def gpu_use(device: torch.device) -> float | None:
-    """The share of the last moments in which the GPU was busy; None where that can't be told (pynvml isn't installed)."""
+    """Returns the GPU's recent utilization, 0 to 1; None if unknown (pynvml is not installed)."""
     if device.type != "cuda":
         return None
     with suppress(ImportError, RuntimeError, AssertionError):
@@ -82,7 +90,7 @@ def gpu_use(device: torch.device) -> float | None:
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that this worker could hold on its device, what it holds already included."""
+    """Returns the bytes that this worker could use on its device, including what it already holds; None if unknown."""
     if device.type != "cuda":
         return memory.memory_limit()
     try:
@@ -95,9 +103,10 @@ def available(device: torch.device) -> int | None:
 def shipped_loss(
     run: Run, trainer: Trainer, tokenizer: BPETokenizer, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`shipped_model` and `shipped_loss`, in nats per token on the rows that the run's validation loss is measured on;
-    empty where no shipped model has the run's vocabulary and room for its rows, or it takes too long. Measured once a
-    run, and kept in its directory. `progress` may raise to stop it.
+    """Returns `shipped_model` and `shipped_loss`: a shipped model's loss in nats per token on the run's held-out rows.
+
+    Returns an empty dict if no shipped model has the run's vocabulary and a context for its rows, or if it takes longer
+    than `SHIPPED_WITHIN`. Measured once for each run and saved in its directory. `progress` may raise to cancel.
     """
     rows = len(trainer.validation[0])
     kept = run.path / "shipped.json"
@@ -121,7 +130,7 @@ def _fits(folder: Path, trainer: Trainer, tokenizer: BPETokenizer) -> bool:
     config = model_config.read_config(folder)
     if config.context < trainer.settings.block_size or config.vocabulary < tokenizer.size:
         return False
-    if size_of_vocabulary(folder) != tokenizer.size:  # told at once; building it takes a while
+    if size_of_vocabulary(folder) != tokenizer.size:  # a cheap check first: loading the vocabulary takes longer
         return False
     theirs = load_folder(folder)
     return (theirs.size, theirs.merges) == (tokenizer.size, tokenizer.merges) and all(
@@ -131,7 +140,7 @@ def _fits(folder: Path, trainer: Trainer, tokenizer: BPETokenizer) -> bool:
 
 @torch.no_grad()
 def _loss(model: GPT, trainer: Trainer, progress: Callable[[str], None], name: str) -> float | None:
-    """As `Trainer.validate`, for another model."""
+    """Like `Trainer.validate`, for another model; None if it takes longer than `SHIPPED_WITHIN`."""
     model.eval()
     began, total, (x, y) = time.monotonic(), 0.0, trainer.validation
     for i in range(0, len(x), trainer.settings.batch_size):

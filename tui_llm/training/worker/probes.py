@@ -1,7 +1,7 @@
-"""The pinned prompts, read at every evaluation: what the model would say next, and what the target would cost it.
+"""Evaluate the pinned prompts: the next-token distribution, and the loss of the target.
 
-The same numbers as the engine's Reading of that checkpoint: raw probabilities, and teacher-forced losses (`llm/predict/loss.py`),
-in float32. It draws no random number, so a run with pins is trained bit for bit as one without.
+The numbers are those of the engine's Reading of the same checkpoint: softmax of the logits, and teacher-forced losses
+(`llm/predict/loss.py`), in float32. No random numbers are drawn, so that pins do not change the training at all.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
-TOP = 10  # candidates that are written down
-LONGEST_TARGET = 64  # tokens: in a full context each costs a forward pass of its own
+TOP = 10  # number of most probable tokens to record
+LONGEST_TARGET = 64  # tokens: with a full context, each needs its own forward pass
 
 
 def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
-    """Appends what the model makes of the run's pins after `step` steps. Pins that can't be read are no reason to end a
-    run: their problem is written down in their place."""
+    """Appends the predictions after `step` steps for the run's pins.
+
+    A pins file that can't be read is recorded as a problem.
+    """
     try:
         wanted = pins.of_run(run)
     except UserError as error:
@@ -43,13 +45,13 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Non
 
 
 def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:
-    """The model before any training: step 0, unless a worker that was killed since has written it down already."""
+    """Records the untrained model at step 0, unless an earlier worker has done so."""
     if not probe_log.moments(run):
         write(run, trainer, tokenizer, 0)
 
 
 def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
-    """What `model` (in `eval` mode) makes of a pin. Never raises on what the pin says."""
+    """Returns the predictions of `model` (in `eval` mode) for a pin. Never raises because of the pin's text."""
     try:
         pins.check(pin)
         ids = tokenizer.encode(pin.prompt)
@@ -63,7 +65,8 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         problem = f"the target has {len(wanted):,} tokens; a pin's loss is read for up to {LONGEST_TARGET}"
         wanted = []
     try:
-        work = model.config.parameters() * (len(ids) + len(wanted))  # little: two threads would wait for each other
+        # a small model: with two threads, synchronizing costs more than it saves
+        work = model.config.parameters() * (len(ids) + len(wanted))
         with torch.no_grad(), threads(work):
             rows = forced_logits(model, ids, wanted, tokenizer.size).cpu()
         logits = distribution.Sorted.of(rows[0])

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, of the same numbers as metrics.jsonl. Needs the extra `tensorboard`."""
+"""TensorBoard event files of the numbers in metrics.jsonl. Needs the extra `tensorboard`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TAGS = {
 
 
 def scalars(line: Any) -> tuple[int, float, dict[str, float]] | None:
-    """A metrics.jsonl line → (step, seconds since the epoch, {tag: value}); None where it is damaged."""
+    """Converts a metrics.jsonl object to (step, seconds since the epoch, {tag: value}); None if it is damaged."""
     try:
         step, when = int(line["step"]), float(line["time"])
         values = {tag: float(line[name]) for name, tag in TAGS.items() if line.get(name) is not None}
@@ -47,18 +47,18 @@ def _lines(path: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError):
-                continue  # damaged, or half written
+                continue  # damaged or incomplete
     except OSError:
         return
 
 
 class Events:
-    """Writes event files into `folder`. What is there already of steps after `done` is no longer seen (`purge_step`)."""
+    """Writes event files into `folder`. TensorBoard ignores existing events of steps after `done` (`purge_step`)."""
 
     def __init__(self, folder: Path, done: int = 0) -> None:
         check_tensorboard()
         try:
-            # Not SummaryWriter at the file's top: it takes a second to import, and few ask for it.
+            # Imported here, since it takes a second and few runs need it.
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(f"TensorBoard can't be used: {error}; pip install 'tui-llm[tensorboard]'") from error
@@ -70,7 +70,7 @@ class Events:
             raise UserError(f"can't write in {folder}: {error.strerror or error}") from error
 
     def add(self, line: Any) -> None:
-        """One line of metrics.jsonl, as read; nothing of a damaged one."""
+        """Adds one object of metrics.jsonl; a damaged one is ignored."""
         found = scalars(line)
         if found is not None:
             step, when, values = found
@@ -78,15 +78,16 @@ class Events:
                 self._writer.add_scalar(tag, value, step, walltime=when)
 
     def flush(self) -> None:
-        """Onto the disk: before a checkpoint, so that no step is lost which a resumed run won't make again."""
+        """Flushes to disk. Called before a checkpoint, since a resumed run does not repeat the steps before it."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Flushes and closes the event file."""
         self._writer.close()
 
 
 def export(metrics: Path, folder: Path) -> int:
-    """Writes the event files of a whole metrics.jsonl; returns how many lines went into them."""
+    """Writes event files of a complete metrics.jsonl. Returns the number of lines exported."""
     events, count = Events(folder), 0
     try:
         for line in _lines(metrics):
@@ -98,13 +99,17 @@ def export(metrics: Path, folder: Path) -> int:
 
 
 def begin(run: Run, done: int) -> Events:
-    """The writer of a run that has `done` steps behind it. Lines that have no events yet get them first: TensorBoard may
-    have been asked for on the way. Raises `UserError` where it isn't installed."""
+    """Returns the writer for a run that has made `done` steps.
+
+    If there are no event files for these steps yet, because TensorBoard was enabled later, they are written first.
+    Raises `UserError` if TensorBoard is not installed.
+    """
     check_tensorboard()
     folder = run.path / FOLDER
-    # TensorBoard reads event files in the order of the seconds in their names: a younger one must sort last.
+    # TensorBoard reads event files in the order of the timestamps in their names: a newer one must sort last.
     newest = max((_second(path) for path in folder.glob("events.out.tfevents.*")), default=-1)
-    if not done or newest >= int(time.time()):  # begun anew; or written this very second, or the clock was put back
+    # a new run; or the newest file is from this second or, by a clock change, from the future
+    if not done or newest >= int(time.time()):
         storage.rmtree(folder, ignore_errors=True)
         newest = -1
     if newest < 0 and done:

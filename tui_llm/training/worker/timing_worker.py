@@ -1,5 +1,8 @@
-"""`python -m tui_llm.training.worker.timing_worker`: the process behind `timing`. Asked on stdin, it answers on stdout, a line of
-JSON when it is ready, then one a measured step: rows, tokens, seconds, device; or one that says what the problem is."""
+"""The subprocess of plan/timing.py: `python -m tui_llm.training.worker.timing_worker`.
+
+It reads a JSON request from stdin and writes JSON lines to stdout: one when it is ready, then one for each measured
+step (rows, tokens, seconds, device), or one that names the problem.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,20 @@ from tui_llm.training.plan import cost
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 from tui_llm.training.worker.loop import Diverged, Trainer
 
-STEPS = 8  # measured, at most
-SHARE = 0.4  # of the time allowed, for the measured steps: the rest is for starting up
-STEP_SHARE = 0.1  # of the time allowed, that one step may take: a longer one is measured with fewer rows
+STEPS = 8  # largest number of measured steps
+SHARE = 0.4  # of the time limit for the measured steps; the rest is for starting up
+STEP_SHARE = 0.1  # of the time limit for one step; a longer step is measured with fewer rows
 
 
 def measure(
     settings: TrainingSettings, shape: GPTConfig, place: torch.device, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """Times steps of one batch, then of as many as make a step of the run or fit the time. Random tokens cost what
-    real ones do. The first step of each kind warms up, and isn't counted. Of a large model on a slow device, single rows
-    are all that is timed."""
+    """Measures steps of the run, or of the largest part of its batch that fits the time limit.
+
+    First it times a single row, then one batch, to choose the size. Random tokens cost as much as real ones. The first
+    step of each size is a warm-up and is not counted. For a large model on a slow device, only single rows are
+    measured.
+    """
     torch.manual_seed(settings.seed)
     model = GPT(dataclasses.replace(shape, dropout=settings.dropout)).to(place)
 
@@ -56,7 +62,7 @@ def measure(
     single = _timed(trainer(1, 1))
     next(single)
     one = next(single)
-    if one > most:  # there is no time for more than one row, and none to lose: what was a trial counts
+    if one > most:  # no time for more than one row: count the trial step too
         yield from told(itertools.chain([one], single), 1, 1)
         return
     one = min(one, next(single), next(single))
@@ -69,7 +75,7 @@ def measure(
 
 
 def _timed(trainer: Trainer) -> Iterator[float]:
-    """Seconds of one step after the other, without the evaluations in between."""
+    """Yields the seconds of each training step, without evaluations."""
     number = 0
     while True:
         number += 1
@@ -83,7 +89,10 @@ def _seconds(trainer: Trainer, steps: int) -> list[float]:
 
 
 def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.device) -> None:
-    """Raises `UserError` where weights and optimiser alone can't fit: the system would end some process for that."""
+    """Raises `UserError` if a batch of one row can't fit into free memory.
+
+    Otherwise the system would end some process when memory runs out.
+    """
     if place.type != "cpu":
         return
     try:
@@ -97,11 +106,12 @@ def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.dev
 
 
 def main() -> int:
+    """Reads the request from stdin and prints the results. Returns the exit status."""
     try:
         asked = json.load(sys.stdin)
         print(json.dumps({"ready": True}), flush=True)
         if hasattr(signal, "alarm"):
-            signal.alarm(int(2 * asked["seconds"]) + 1)  # whoever asked may be gone
+            signal.alarm(int(2 * asked["seconds"]) + 1)  # end by itself if the parent is gone
         settings, shape = from_fields(asked["settings"]), GPTConfig(**asked["shape"])
         place = device.choose(asked["device"])
         torch.set_flush_denormal(True)
@@ -115,7 +125,7 @@ def main() -> int:
         problem = "out of memory; try a smaller batch size, block size or model"
     except BrokenPipeError:
         return 1
-    except Exception as error:  # whatever it is, whoever asked hears of it
+    except Exception as error:  # report any error to the parent
         problem = f"{type(error).__name__}: {error}"
         if "can't allocate memory" in problem:
             problem = "out of memory; try a smaller batch size, block size or model"

@@ -1,4 +1,4 @@
-"""`torch.compile` for the training step, where it pays. The model itself stays as it is, and so do its weights' names."""
+"""`torch.compile` for the training step. The model is not changed, nor are the names of its weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from tui_llm.training.worker.loop import Trainer
 
 
 def wanted(choice: str, device: torch.device) -> bool:
-    """`auto` compiles for CUDA where triton is there: elsewhere nobody has measured
-    that it pays, and on a CPU compiling alone can take minutes."""
+    """Whether to compile on `device`: `auto` compiles for CUDA if triton is installed.
+
+    On a CPU the gain is small: for the shape `baby`, a step took 23.5 ms instead of 25 ms after 31 s of compiling
+    (dev/LOG.md).
+    """
     if choice == "auto":
         return device.type == "cuda" and importlib.util.find_spec("triton") is not None
     return choice == "on"
 
 
 def compile_step(trainer: Trainer, number: int) -> str:
-    """Compiles what step `number` is about to run, by running it once without an update. Returns what to tell where that
-    fails: the step then stays as it was, only slower. Out of memory is an error all the same."""
+    """Compiles the computation of step `number` by running it once without an update.
+
+    Returns an empty string, or a message if compilation fails: the step then stays uncompiled. Raises out-of-memory
+    errors.
+    """
     plain = trainer.loss
     trainer.loss = torch.compile(plain, dynamic=False)
     try:
@@ -30,7 +36,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
         loss.backward()
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # a missing compiler, an unsupported card, …: dozens of kinds, none of them ours
+    except Exception as error:  # any compiler error, e.g. a missing C compiler or an unsupported GPU
         trainer.loss = plain
         first = " ".join(str(error).split())[:160]
         return f"torch.compile failed and is left out ({type(error).__name__}: {first})"

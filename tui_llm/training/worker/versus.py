@@ -1,7 +1,7 @@
-"""Our training step beside nanoGPT's, in turn in one process: tokens/s, ratios, peak memory, the loss at equal steps.
+"""Compares the training step with nanoGPT's: tokens/s, ratios, peak memory, and the loss at equal steps.
 
-nanoGPT (Karpathy, github.com/karpathy/nanoGPT) is not part of this package: its `model.py` is loaded from where the user
-has it. Its loop here is its train.py's step: batch, forward, backward, clip, AdamW, and the loss read.
+nanoGPT (Karpathy, github.com/karpathy/nanoGPT) is not part of this package: its `model.py` is loaded from a path that
+the user gives. Its training step is that of its train.py: batch, forward, backward, clip, AdamW, reading the loss.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from tui_llm.training.run.settings import TrainingSettings
 from tui_llm.training.worker.loop import Trainer
 
 CPU = torch.device("cpu")
-Step = Callable[[], float]  # one optimiser step; returns its loss
+Step = Callable[[], float]  # runs one optimizer step and returns its loss
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
+    """A model's shape and batch for the comparison."""
+
     layers: int
     heads: int
     width: int
@@ -55,7 +57,7 @@ class Shape:
 
 SHAPES = {
     "baby": Shape(4, 4, 128, 64, 12, 65),
-    "nano": Shape(4, 4, 256, 256, 16, 4096),  # the preset's
+    "nano": Shape(4, 4, 256, 256, 16, 4096),  # as in the preset
     "mid-4k": Shape(6, 6, 384, 256, 8, 4096),
     "mid-50k": Shape(6, 6, 384, 256, 8, 50304),
 }
@@ -63,8 +65,11 @@ SIDES = ("ours", "nanogpt", "nanogpt-bf16")
 
 
 def text_ids(vocabulary: int, count: int = 300_000) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Ids to train on: the language reference that ships inside Python, as its most frequent characters; or, where the
-    vocabulary is larger than a text's characters, random ids, as frequent as Zipf's law says."""
+    """Returns token ids to train on.
+
+    For a small vocabulary they are the characters of Python's language reference, ordered by frequency; for one larger
+    than 100, random ids with Zipf-distributed frequencies.
+    """
     if vocabulary > 100:
         weights = 1 / np.arange(1, vocabulary + 1)
         return np.random.default_rng(1).choice(vocabulary, count, p=weights / weights.sum()).astype(np.uint16)
@@ -78,6 +83,7 @@ def text_ids(vocabulary: int, count: int = 300_000) -> np.ndarray[Any, np.dtype[
 
 
 def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: str = "auto") -> Trainer:
+    """Returns a trainer on the CPU with fixed seeds."""
     settings = shape.settings(precision=precision)
     cut = len(ids) - 4 * shape.block_size * shape.batch_size
     torch.manual_seed(settings.seed)
@@ -86,29 +92,30 @@ def trainer(shape: Shape, ids: np.ndarray[Any, np.dtype[np.uint16]], precision: 
 
 
 def ours(shape: Shape, precision: str = "auto") -> Step:
+    """Returns a step of this package's training."""
     steps = trainer(shape, text_ids(shape.vocabulary), precision).steps()
     return lambda: next(steps).loss
 
 
 def load(path: Path) -> Any:
-    """nanoGPT's model.py as a module. Raises `UserError` where that is not what lies there."""
+    """Loads nanoGPT's model.py as a module. Raises `UserError` if it is not there."""
     path = path / "model.py" if path.is_dir() else path
     spec = importlib.util.spec_from_file_location("nanogpt_model", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise UserError(f"there is no model.py at {path}; give the folder of a clone of github.com/karpathy/nanoGPT")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module  # its dataclass looks itself up
+    sys.modules["nanogpt_model"] = module  # `dataclass` looks the module up
     spec.loader.exec_module(module)
     return module
 
 
 def nanogpt(shape: Shape, path: Path, *, bfloat16: bool = False, compiled: bool = False) -> Step:
-    """A step of nanoGPT's recipe (fp32, eager; no bias, no dropout), or of its faster settings."""
+    """Returns a step of nanoGPT's recipe (fp32, eager; no bias, no dropout), or with bf16 autocast or torch.compile."""
     ids, T, B = text_ids(shape.vocabulary), shape.block_size, shape.batch_size
     raw, optimizer = _nanogpt(load(path), shape, bias=False)
     model = torch.compile(raw) if compiled else raw
 
-    def batch() -> tuple[torch.Tensor, torch.Tensor]:  # as its train.py makes one
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:  # as in its train.py
         starts = torch.randint(len(ids) - T, (B,))
         x = torch.stack([torch.from_numpy(ids[i : i + T].astype(np.int64)) for i in starts])
         y = torch.stack([torch.from_numpy(ids[i + 1 : i + 1 + T].astype(np.int64)) for i in starts])
@@ -122,7 +129,7 @@ def nanogpt(shape: Shape, path: Path, *, bfloat16: bool = False, compiled: bool 
 
 def _nanogpt(module: Any, shape: Shape, *, bias: bool) -> tuple[Any, torch.optim.Optimizer]:
     torch.manual_seed(1)
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it counts
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints parameter counts
         model = module.GPT(
             module.GPTConfig(block_size=shape.block_size, vocab_size=shape.vocabulary, n_layer=shape.layers,
                              n_head=shape.heads, n_embd=shape.width, dropout=0.0, bias=bias)
@@ -141,17 +148,20 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torc
 
 
 def make(side: str, shape: Shape, path: Path, *, compiled: bool = False) -> Step:
+    """Returns a step of one of `SIDES`."""
     if side == "ours":
         return ours(shape)
     return nanogpt(shape, path, bfloat16=side == "nanogpt-bf16", compiled=compiled and side == "nanogpt-bf16")
 
 
 class Apart:
-    """A side in a process of its own, as its users start it: ours with what `tui-llm train` gives its worker, nanoGPT with
-    nothing set. Each call is one step there."""
+    """One side in its own process, with the environment that its users have. Each call runs one step there.
+
+    Ours gets the allocator settings that `tui-llm train` gives its worker, nanoGPT none.
+    """
 
     CODE = (
-        "import sys; from pathlib import Path; import torch; from tui_llm.training import versus as v; "
+        "import sys; from pathlib import Path; import torch; from tui_llm.training.worker import versus as v; "
         "name, side, path, compiled, threads = sys.argv[1:]; torch.set_flush_denormal(True); "
         "torch.set_num_threads(int(threads)); step = v.make(side, v.SHAPES[name], Path(path), compiled=compiled == '1'); "
         "[print(step(), flush=True) for _ in sys.stdin]"
@@ -179,8 +189,11 @@ class Apart:
 
 
 def rounds(steps: dict[str, Step], count: int, each: int, clock: Callable[[], float]) -> Iterator[dict[str, float]]:
-    """Seconds a step, side → of each round: every side in turn makes `each` steps, in another order each round, since
-    what the machine does beside comes and goes. Two steps of each before, uncounted."""
+    """Yields for each round the seconds of a step of each side.
+
+    In a round, every side runs `each` steps in turn; the order rotates, because other load on the machine varies.
+    Before the first round, each side runs two steps that are not counted.
+    """
     for step in steps.values():
         step(), step()
     names = list(steps)
@@ -196,9 +209,11 @@ def rounds(steps: dict[str, Step], count: int, each: int, clock: Callable[[], fl
 
 def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool = False, compiled: bool = False,
             apart: bool = False) -> dict[str, Any]:  # fmt: skip
-    """Tokens/s of each side (median), and ours ÷ theirs (median over rounds of the ratio within the round). `cpu`
-    counts this process's CPU time instead of the clock's: on one thread, what others do on the machine hardly shows.
-    `apart`: see `Apart`; else both sides have the allocator's settings of this process."""
+    """Returns tokens/s of each side (median), and ours ÷ theirs (median over rounds of the ratio within a round).
+
+    `cpu` uses this process's CPU time instead of wall-clock time, which on one thread hardly depends on other load.
+    With `apart`, see `Apart`; otherwise both sides use this process's allocator settings.
+    """
     shape = SHAPES[name]
     processes = {side: Apart(name, side, path, compiled) for side in SIDES} if apart else {}
     try:
@@ -222,10 +237,12 @@ def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool =
 
 
 def peak(name: str, side: str, path: Path, steps: int = 2) -> float:
-    """Peak memory in bytes of a process of its own that makes some steps (its ru_maxrss, so what importing torch takes
-    is in it). The worker's environment is set for both sides."""
+    """Returns the peak memory (ru_maxrss) in bytes of a process that runs some steps, including the import of torch.
+
+    Both sides get the worker's environment.
+    """
     code = (
-        "import resource, sys; from pathlib import Path; from tui_llm.training import versus as v; n, s, p, k = sys.argv[1:]; "
+        "import resource, sys; from pathlib import Path; from tui_llm.training.worker import versus as v; n, s, p, k = sys.argv[1:]; "
         "f = v.make(s, v.SHAPES[n], Path(p)); [f() for _ in range(int(k))]; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024))"
     )
@@ -239,9 +256,11 @@ def peak(name: str, side: str, path: Path, steps: int = 2) -> float:
 
 
 def losses(path: Path, steps: int = 500, name: str = "baby") -> dict[str, Any]:
-    """The training loss of ours (bf16 or fp32, as `auto` chooses) and of nanoGPT in fp32, at the same steps, on the
-    same batches, from the same weights, at the same learning rates; means over ten parts of the run, in nats per token.
-    (nanoGPT with biases, as GPT-2; its GELU is the exact one, ours GPT-2's tanh form.)"""
+    """Compares training losses: ours (bf16 or fp32, as `auto` chooses) and nanoGPT's in fp32, in nats per token.
+
+    Both use the same batches, initial weights and learning rates. The results are means over ten parts of the run.
+    (nanoGPT has biases, as GPT-2; its GELU is the exact one, ours is GPT-2's tanh approximation.)
+    """
     shape = SHAPES[name]
     mine = trainer(shape, text_ids(shape.vocabulary))
     theirs, optimizer = _nanogpt(load(path), shape, bias=True)
@@ -276,6 +295,7 @@ def _copy_weights(model: GPT, theirs: Any) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
+    """Formats the result of `compare` in one line."""
     speed, ratio = result["tokens_per_second"], result["ratio"]
     cells = [f"{side} {speed[side]:,.0f}" for side in SIDES]
     return (
@@ -286,7 +306,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(options: Any) -> None:
-    """What `scripts/bench_training.py` prints, a line (or with --json, a JSON object) for each thing measured."""
+    """Prints the measurements of `scripts/bench_training.py`: a line for each, or with --json a JSON object."""
     torch.set_flush_denormal(True)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -1,9 +1,9 @@
-"""`python -m tui_llm.training.worker RUN`: trains one run, from its last checkpoint on, until it is done or told to stop.
+"""The worker process: `python -m tui_llm.training.worker RUN` trains one run from its last checkpoint until it ends.
 
-It holds the run's lock as long as it lives. SIGTERM: save, then leave. SIGHUP is ignored: the terminal may go.
-Whatever it has to say goes into the run directory; stdout and stderr are the run's log.
+It holds the run's lock while it lives. On SIGTERM or SIGINT it saves and exits; it ignores SIGHUP, so that closing the
+terminal does not end it. Its state goes into the run directory; stdout and stderr are the run's log.
 
-Under torchrun it is one of several (see distributed.py): rank 0 holds the lock, decides and writes, the others follow it.
+Under torchrun it is one of several processes (see distributed.py): rank 0 holds the lock, decides and writes.
 """
 
 from __future__ import annotations
@@ -51,34 +51,40 @@ from tui_llm.training.worker import (
 from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.loop import Diverged, Trainer
 
-PATIENCE = 5.0  # seconds that another worker has to give the lock back
+PATIENCE = 5.0  # seconds to wait for another worker to release the lock
 OUT_OF_MEMORY = "out of memory; not even one row at a time fits: start a new run with a smaller block size or model"
 
 
 class Worker:
+    """The state of one worker process."""
+
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config = run.config()
         self.settings = self.config.settings
         self.ranks = distributed.of_this_process(self.config.shard)
         self.told_to_stop = False
-        self.lock: RunLock | None = None  # rank 0's
+        self.lock: RunLock | None = None  # held by rank 0 only
         self.done = False
-        self.lost = ""  # how the lock was lost, while nobody else can have begun to train the run
+        self.lost = ""  # how the lock was lost; empty while it is held
         self.facts: dict[str, Any] = {}
-        self.shape: GPTConfig | None = None  # once it is known
+        self.shape: GPTConfig | None = None  # once known
         self.events: tensorboard.Events | None = None
-        self.saved: int | None = None  # the step of the newest checkpoint that is known to be whole
+        self.saved: int | None = None  # step of the newest checkpoint known to be intact
         self._last_look = 0.0
-        self._save_asked: object = None  # the last request to save that was met
-        self._batch_asked: object = None  # and the last one to show the batch
+        self._save_asked: object = None  # the last request to save that was served
+        self._batch_asked: object = None  # the last request to show the batch that was served
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Signal handler: asks the worker to save and exit at the next step."""
         self.told_to_stop = True
 
     def look_at_lock(self) -> None:
-        """Sees to it that no two workers train the run: where its lock file was deleted or replaced, this worker saves and
-        leaves. Raises `LockLost` where another one may have begun, so that not even that is safe."""
+        """Ensures that no two workers train the run.
+
+        If the lock file was deleted or replaced, this worker saves and exits. Raises `LockLost` if another worker may
+        have started, since then even saving is unsafe.
+        """
         if self.lost or self.lock is None or not self.lock.lost:
             return
         self.lost = (
@@ -90,13 +96,17 @@ class Worker:
         log(f"{self.lost}; saving, then leaving")
 
     def say(self, state: str, message: str = "") -> None:
+        """Writes the status and a log line; only on rank 0."""
         if not self.ranks.first:
             return
-        log(f"{state} {message}")  # first: a full disk may refuse the other
+        log(f"{state} {message}")  # log first: on a full disk, writing the status may fail
         self.run.write_status(state, message, **self.facts)
 
     def prepare(self, message: str) -> None:
-        """Says how the preparation goes, a few times a second. Raises `Stopped` where it is told to stop."""
+        """Reports the progress of the preparation at most twice a second.
+
+        Raises `Stopped` if the worker is told to stop.
+        """
         self.look_at_lock()
         if self.told_to_stop or self.run.control().get("stop"):
             raise Stopped
@@ -105,7 +115,10 @@ class Worker:
             self.run.write_status("starting", message, **self.facts)
 
     def work(self) -> None:
-        """Everything, from reading the corpus to the last checkpoint. Raises `UserError`, `Diverged` or `Stopped`."""
+        """Runs everything, from loading the corpus to the last checkpoint.
+
+        Raises `UserError`, `Diverged` or `Stopped`.
+        """
         run, s = self.run, self.settings
         processes.check(s, self.ranks.world, shard=self.ranks.shard)
         self.ranks.connect(self.config.device)
@@ -127,7 +140,7 @@ class Worker:
         shape = model_config.read_config(start) if start else cost.shape(s, tokenizer.size)
         self.shape = dataclasses.replace(shape, dropout=s.dropout)
         model = GPT(self.shape)
-        found = checkpoints.load_newest(run, model) if self.ranks.first else None  # the others hear of it
+        found = checkpoints.load_newest(run, model) if self.ranks.first else None  # broadcast to the others below
         if start and not found and self.ranks.first:
             model.load_state_dict(checkpoint.load(start).state_dict())
         _, state, told = found or (0, None, "")
@@ -138,7 +151,7 @@ class Worker:
                        "train_tokens": len(text.train)}  # fmt: skip
         if text.floor is not None:
             self.facts["floor"] = text.floor
-        model.used = tokenizer.size  # what pads a started-from model's embedding is no token
+        model.used = tokenizer.size  # rows that pad the embedding of `from_model` are no tokens
         trainer = Trainer(model, text, s, place, self.ranks)
         self.facts["arithmetic"] = trainer.precision
         if done:
@@ -146,7 +159,7 @@ class Worker:
         trainer.changes = changes.read(run)
         gauges = measurements.Gauges(trainer)
         if self.ranks.first:
-            if done and not told:  # a killed worker may have left one more
+            if done and not told:  # a killed worker may have left more than `KEEP`
                 checkpoints.drop_old(run)
             jsonl.cut_back(run.path, done)
             if self.config.tensorboard:
@@ -179,7 +192,7 @@ class Worker:
                         look(run, view, tokenizer, record)
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     if self.ranks.first:
-                        storage.sync(metrics)  # a checkpoint must not outlive the lines that lead to it
+                        storage.sync(metrics)  # metrics must reach the disk before their checkpoint
                     self.save(trainer, tokenizer, step)
                 if self.ranks.first and not self.ranks.shard and gauges.due():
                     self.say("running", "measuring what this machine can do, once")
@@ -202,7 +215,7 @@ class Worker:
             )
 
     def save(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
-        """Saves what is worth it: the seed alone gives step 0 again, and nothing is saved twice."""
+        """Saves a checkpoint, unless `step` is 0, which the seed reproduces, or already saved."""
         if step and step != self.saved:
             if self.events is not None:
                 self.events.flush()
@@ -211,13 +224,13 @@ class Worker:
             self.saved = step
 
     def _metrics(self) -> BinaryIO:
-        """The metrics file, to append to; of all processes only the first one writes."""
+        """Opens the metrics file for appending; on processes other than rank 0, the null device."""
         if self.ranks.first:
             return storage.open_file(self.run.metrics_path, "ab", buffering=0)
         return Path(os.devnull).open("ab", buffering=0)
 
     def _begin_events(self, done: int) -> str:
-        """Opens TensorBoard's event files; what to tell where that can't be done, which no run should fail for."""
+        """Opens the TensorBoard event files. Returns a message if that fails: it is no reason to end the run."""
         try:
             self.events = tensorboard.begin(self.run, done)
             return ""
@@ -225,7 +238,10 @@ class Worker:
             return f"no event files: {error}. "
 
     def out_of_memory(self) -> str:
-        """What to tell of a run that ran out of memory: the batch that would fit, which goes into the status too."""
+        """Returns the message for a run that ran out of memory.
+
+        A batch size that should fit goes into the status facts.
+        """
         s, fits = self.settings, None
         if self.shape is not None:
             fits = cost.fitting(s, self.shape, measurements.available(self.ranks.choose(self.config.device)))
@@ -238,7 +254,7 @@ class Worker:
         )
 
     def _check_corpus(self, digest: str) -> None:
-        """A run that goes on must go on with the text it began with."""
+        """Records the corpus's digest at first. Raises `UserError` if a resumed run's corpus has another one."""
         path = self.run.path / "corpus.json"
         if path.exists():
             before = read_json(path)
@@ -250,10 +266,10 @@ class Worker:
             write_json(path, {"digest": digest})
 
     def _obey(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
-        """Does what control.json asks for between `step` and the next: saves, sleeps as long as it asks for a pause
-        (saving first), changes the learning rate. False where it asks for a stop instead.
+        """Serves the requests in control.json between `step` and the next. Returns False if the worker should stop.
 
-        Rank 0 does so; the others do as they hear from it, so that all do it at the same step.
+        A request may save, pause (after saving; sleeps until it ends), or change the learning rate. Rank 0 decides and
+        tells the others, so that all do the same at the same step.
         """
         if not self.ranks.first:
             return self._follow(trainer, tokenizer, step)
@@ -262,7 +278,7 @@ class Worker:
         return go
 
     def _follow(self, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> bool:
-        """What `_obey` does where rank 0 decides."""
+        """The part of `_obey` on the other ranks: follows rank 0's orders."""
         while True:
             order, since, rate = self.ranks.tell(distributed.GO)
             if order == distributed.SAVE:
@@ -303,17 +319,24 @@ class Worker:
 
     def _show_batch(self, trainer: Trainer, tokenizer: BPETokenizer, step: int, control: dict[str, Any]) -> None:
         if self.ranks.shard:
-            return  # one process alone has no whole model: only evaluations, in which all take part, show the batch
+            return  # no process has the full model; it is gathered at evaluations only
         self._batch_asked = batch_loss.answer(self.run, trainer, tokenizer, step, control, self._batch_asked)
 
 
 def log(line: str) -> None:
-    """A line on stdout, which is the run's log; what it quotes (a file's name) can't steer the terminal that shows it."""
-    with suppress(OSError):  # a full disk: the status says it
+    """Writes a line to stdout, the run's log.
+
+    Control characters in it, for example from file names, are made visible.
+    """
+    with suppress(OSError):  # a full disk: the status reports it
         os.write(1, f"{time.strftime('%F %T')} {visible(line, newlines=True)}\n".encode())
 
 
 def main(arguments: list[str]) -> int:
+    """Trains the run named on the command line.
+
+    Returns the exit status: 2 for an invalid call or run, 3 if the run is locked.
+    """
     if len(arguments) != 1:
         print("usage: python -m tui_llm.training.worker RUN_DIRECTORY", file=sys.stderr)
         return 2
@@ -324,11 +347,12 @@ def main(arguments: list[str]) -> int:
         worker = Worker(run)
     except UserError as error:
         log(f"failed {error}")
-        if not isinstance(error, NewerRun):  # a later version's run is left as it is
+        if not isinstance(error, NewerRun):  # don't change the run of a later version
             with suppress(UserError):
                 run.write_status("failed", str(error))
         return 2
-    for name in (signal.SIGTERM, signal.SIGINT):  # before the lock: who sees it held may send one
+    # before taking the lock: a process that sees it held may send a signal
+    for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, worker.stop)
     torch.set_flush_denormal(True)
     if not worker.ranks.first:
@@ -340,13 +364,13 @@ def main(arguments: list[str]) -> int:
     except Timeout:
         log(f"run {run.name} is being trained by another process")
         return 3
-    except OSError as error:  # the lock can't even be made
+    except OSError as error:  # the lock can't be created
         log(f"failed {_cannot_write(error, run)}")
         return 1
 
 
 def work(worker: Worker) -> int:
-    """Trains, under rank 0's lock; however that ends, the status says it."""
+    """Trains and records in the status how that ended. Returns the exit status. Rank 0 must hold the run's lock."""
     run = worker.run
     try:
         if worker.ranks.first:
@@ -360,7 +384,7 @@ def work(worker: Worker) -> int:
             return 1
         worker.say("stopped", "stopped before the first step")
         return 0
-    except LockLost as error:  # the files are another worker's now
+    except LockLost as error:  # another worker may own the files now
         log(f"failed {error}")
         worker.ranks.fail(str(error))
         return 3
@@ -368,15 +392,15 @@ def work(worker: Worker) -> int:
         message = str(error)
     except Diverged as error:
         message = str(error)
-        if checkpoints.drop_bad(run, error.bad):  # saved before its weights were found out
+        if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
             message += f". Checkpoint {error.bad:,} was made of those weights: it is deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
         message = worker.out_of_memory()
     except OSError as error:
         message = _cannot_write(error, run)
-    except Exception as error:  # whatever it is, the screen hears of it; the traceback goes to the log
+    except Exception as error:  # any error: the status reports it; the traceback goes to the log
         log(traceback.format_exc())
-        # torch's CPU allocator has no exception of its own.
+        # torch's CPU allocator raises a plain RuntimeError.
         message = worker.ranks.lost(error) or (
             worker.out_of_memory()
             if "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""The letter blind spot: a letter counted across the tokens that hide it."""
+"""The Letters screen: counts a letter across tokens, whose letters the model does not see."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LettersScreen(FullScreen):
         self._set(self._likely())
 
     def _likely(self) -> str:
-        """A letter to begin with: r, as in strawberry, where there is one; else the text's first."""
+        """The first letter to count: r, as in strawberry, if the text has one; else the text's first letter."""
         text = "".join(token.text for token in self.tokens.tokens if not token.special)
         return "r" if "r" in text.lower() else next((c for c in text.lower() if c.isalpha()), "r")
 

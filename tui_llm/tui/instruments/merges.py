@@ -1,4 +1,4 @@
-"""BPE replay: a word becomes tokens, merge by merge, forwards and back."""
+"""The Merges screen: replays how BPE merges a word into tokens, merge by merge, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def label(data: bytes) -> str:
 
 
 def what(replay: Replay, step: int) -> str:
-    """Merge number `step` (from 1), past `display`."""
+    """Merge number `step` (from 1) in words, safe to show."""
     state = replay.states[step - 1]
     assert state.best is not None
     left, right = state.parts[state.best : state.best + 2]
@@ -36,7 +36,7 @@ def what(replay: Replay, step: int) -> str:
 
 
 def why(replay: Replay, step: int) -> str:
-    """Why that merge is the one that was made."""
+    """Why that merge is the next one."""
     state = replay.states[step - 1]
     assert state.best is not None
     rank = state.ranks[state.best]
@@ -72,7 +72,7 @@ class MergesScreen(FullScreen):
     def __init__(self, lab: Inquiring) -> None:
         super().__init__()
         self.lab = lab
-        self.text: str | None = None  # what was typed here instead of the prompt
+        self.text: str | None = None  # the typed text, in place of the prompt
         self.merges: Merges | None = None
         self.step = 0
         self.problem = ""
@@ -139,7 +139,7 @@ class MergesScreen(FullScreen):
         return [], [*head, *lines]
 
     def _state(self, replay: Replay, step: int, width: int) -> list[Text]:
-        """The parts, and under each pair its rank; the one to be merged next is marked."""
+        """The parts and, below each boundary, the pair's rank; the pair to be merged next is marked."""
         state = replay.states[step]
         lines: list[Text] = []
         parts, ranks = Text(no_wrap=True), Text(no_wrap=True)
@@ -186,7 +186,7 @@ class MergesScreen(FullScreen):
             left, right = before.parts[before.best : before.best + 2]
             yield str(at), left.hex(), right.hex(), (left + right).hex(), str(before.ranks[before.best]), parts
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _last(self) -> int:
         word = self.word

@@ -1,4 +1,4 @@
-"""The training pairs of the text: after each token the one to predict, with the model's loss on it."""
+"""The Training pairs screen: each input of the text with the token to predict, and the model's loss on it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ class PairsScreen(FullScreen):
     def _row(self, at: int, room: int, into: int) -> Text:
         assert self.pairs is not None
         tokens, score = self.pairs.tokens, self.pairs.scores[at]
-        # The end of the input, as much as there is room for, split characters joined; its last token stands out.
+        # The end of the input, as much as fits; characters split over tokens are joined, and the last token is
+        # highlighted.
         begin = max(0, at + 1 - room)
         text = visible_token(token_text(b"".join(token.bytes for token in tokens[begin : at + 1])))
         more = "…" if begin or self.pairs.first or cell_len(text) > room else ""

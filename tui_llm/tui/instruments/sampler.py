@@ -1,4 +1,4 @@
-"""The form with all five settings of the sampler: typed numbers, each to be switched on and off."""
+"""The form with the sampler's five settings: typed numbers, each of which can be switched on and off."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tui_llm.tui.tour.pane import left_of
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    name: str  # of `SamplerSettings`
+    name: str  # the field of `SamplerSettings`
     label: str
-    off: float  # the value that changes nothing
-    usual: float  # what to begin with
+    off: float  # the value that has no effect
+    usual: float  # the initial value
     says: str
 
 
@@ -40,7 +40,7 @@ SETTINGS = (
 
 
 def parsed(setting: Setting, text: str) -> float:
-    """Raises `UserError` where the text is no value for the setting."""
+    """The value that `text` gives the setting. Raises `UserError` if it is not a valid one."""
     kind = int if setting.name == "top_k" else float
     try:
         value = kind(text.strip())
@@ -53,7 +53,7 @@ def parsed(setting: Setting, text: str) -> float:
 
 
 class NumberField(Field):
-    """One number."""
+    """An input for one number."""
 
 
 _key = CommandFactory("sampler", "Sampler form")
@@ -64,7 +64,8 @@ KEYS = (
 
 
 class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
-    """Dismissed with the settings, or with None. `set_aside` keeps what is switched off, by name, for the next time."""
+    """Dismissed with the settings, or with None. `set_aside` keeps the values of switched-off settings, by name, for
+    the next time."""
 
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
@@ -112,12 +113,13 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 6)
 
     def _check(self) -> str:
-        """Says beside each setting what is wrong with it; returns the first that is wrong."""
+        """Shows beside each setting what is wrong with it; returns the name of the first invalid setting, or an empty
+        string."""
         first = ""
         for setting in SETTINGS:
             problem = ""
             box = self.query_one(f"#{setting.name}-on", Checkbox)
-            box.BUTTON_INNER = "X" if box.value else " "  # else colour alone would tell
+            box.BUTTON_INNER = "X" if box.value else " "  # otherwise only colour would show the state
             box.refresh()
             if self._on(setting):
                 try:
@@ -139,7 +141,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        if event.input.has_focus and event.input.id:  # who types a value wants it
+        if event.input.has_focus and event.input.id:  # typing a value switches the setting on
             self.query_one(f"#{event.input.id}-on", Checkbox).value = True
         self._check()
 

@@ -1,4 +1,4 @@
-"""The scratch table: tokens and logits of the user's own, through the same stages and sampler as the model's."""
+"""The scratch table: the user's own tokens and logits, with the same stages and sampler as the model's."""
 
 from __future__ import annotations
 

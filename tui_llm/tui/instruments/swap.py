@@ -1,4 +1,4 @@
-"""Another token in the place of the one at the cursor: from the candidates there, or typed."""
+"""The Swap screen: replaces the token at the token cursor by one of its candidates or by typed text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SwapScreen(FullScreen):
         self.lab, self.take = lab, take
         self.keep = True
         self.problem = ""
-        self.request = lab.lab.moment()  # the moment that it is about, and that its candidates must be of
+        self.request = lab.lab.moment()  # the request that the screen and its candidates are for
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:
@@ -104,7 +104,7 @@ class SwapScreen(FullScreen):
         for row in self.candidates:
             yield str(row.rank), str(row.id), row.bytes.hex(), visible(row.text), repr(row.raw_probability)
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_rest(self) -> None:
         self.keep = not self.keep

@@ -1,4 +1,4 @@
-"""Temperatures side by side: a column of probabilities for each."""
+"""The Temperatures screen: one column of probabilities per temperature, side by side."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAR = 10
 
 
 class TemperatureLines(Lines):
-    """Which tokens, how likely at each temperature; the entropies below."""
+    """The tokens with their probability at each temperature; the entropies below."""
 
     def __init__(self, words: str) -> None:
         super().__init__(id="temperatures", classes="pane")
@@ -82,7 +82,7 @@ class TemperatureLines(Lines):
         ]
 
     def _line(self, name: str, cells: list[str], width: int, style: Any, shares: list[float] | None = None) -> Text:
-        """A cell a column; where there is room, a bar behind each."""
+        """A row with one cell per column and, if there is room, a bar after each."""
         bar = BAR if width >= 24 + len(cells) * (WIDTH + BAR + 1) else 0
         room = max(6, min(30, width - len(cells) * (WIDTH + (bar + 1 if bar else 0))))
         line = Text(no_wrap=True)

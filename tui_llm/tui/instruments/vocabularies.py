@@ -1,4 +1,4 @@
-"""The text in several vocabularies side by side, and what a vocabulary of words could not represent."""
+"""The text in several vocabularies side by side, and its words that a vocabulary of whole words could not represent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui_llm.tui.kit.widgets.lines import PALETTE
 if TYPE_CHECKING:
     from tui_llm.tui.state.inquire import Inquiring
 
-PIECES = 4  # lines of pieces under each vocabulary
+PIECES = 4  # lines of pieces below each vocabulary
 
 
 _key = CommandFactory("vocabularies", "Side by side")
@@ -87,7 +87,7 @@ class VocabulariesScreen(FullScreen):
         return [*lines, *self._pieces(side, width), Text()]
 
     def _pieces(self, side: Side, width: int) -> list[Text]:
-        """The text cut into its pieces; a bar between them where colour can't tell."""
+        """The text as its pieces; with a character between them where there are no colours."""
         assert side.tokens is not None
         gap = "│" if self.listing.plain else ""
         lines, line = [], Text(no_wrap=True)

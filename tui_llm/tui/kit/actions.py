@@ -1,4 +1,4 @@
-"""Acting on a run from the screen: off its thread, with one line to say how it went."""
+"""Actions on a run, executed on a worker thread; each reports its result in one line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tui_llm.tui.kit.live import deliver
 
 
 class ActsOnRuns(Widget):
-    """What the Training pane and the Runs screen have in common."""
+    """Base class of the Training pane and the Runs screen."""
 
     def look(self) -> object:
-        """Looks at the run's directory again."""
+        """Reads the run's directory again."""
         raise NotImplementedError
 
     def say(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
@@ -25,7 +25,7 @@ class ActsOnRuns(Widget):
 
     @work(thread=True, group="run-action")
     def act(self, action: Callable[[], None], done: str = "") -> None:
-        """Touches the run's files off the screen's thread, then takes a look."""
+        """Runs `action`, which touches the run's files, on a worker thread, then calls `look`."""
         try:
             action()
         except (UserError, OSError) as error:

@@ -1,4 +1,4 @@
-"""A small window that asks for one line of text."""
+"""A modal screen that asks for one line of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
 class AskScreen(BaseScreen, ModalScreen[str | None]):
-    """Dismissed with the text as typed, or with None."""
+    """Dismissed with the text as typed, or with None if it was cancelled."""
 
     def __init__(self, title: str, hint: str, text: str = "") -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
     def on_mount(self) -> None:
         editor = self.query_one(PromptEditor)
         editor.border_title = Text(self._title)
-        text = editor.text  # typing replaces what stands there, but for a space in front: it counts
+        text = editor.text  # typing replaces the text, except a leading space, which is significant
         if spoken := text.strip():
             editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
         editor.focus()

@@ -1,4 +1,4 @@
-"""What every screen shares: it closes once, whatever comes, and lays itself out for the newest size only."""
+"""The mixin of every screen: it closes once, and lays itself out for the newest size only."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ else:
 
 
 class BaseScreen(Base):
-    """Mixed into a screen, before Textual's class."""
+    """Mixin for a screen; in the bases it precedes Textual's class."""
 
     had_focus: Widget | None = None
     _pending_result: tuple[Any] | None = None
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Closes this screen, and no other one. `Screen.dismiss` pops whichever screen is on top: a second Enter within one
-        paint would close the screen below, or end the app. Where another screen covers this one (a worker is done while the
-        palette is open), it closes as soon as it is on top again."""
+        """Closes this screen and no other. `Screen.dismiss` pops the top of the screen stack: a second Enter before the
+        next repaint would close the screen below, or end the app. If another screen covers this one (a worker finishes
+        while the palette is open), this one closes as soon as it is on top again."""
         stack = self.app.screen_stack
         if self not in stack[1:]:
             return AwaitComplete()
@@ -43,7 +43,7 @@ class BaseScreen(Base):
         self.had_focus = event.widget
 
     async def _on_resize(self, event: events.Resize) -> None:
-        # A window that is dragged: a screen lays itself out for each size that it hears of and posts that size to itself.
-        # With two of them under way at once they would take turns for ever.
+        # While the terminal is being resized, a screen lays itself out for each size that it receives and posts that
+        # size to itself. With two sizes in flight it would alternate between them for ever.
         if event.size != self.app.size:
             event.prevent_default()

@@ -1,20 +1,21 @@
-"""Keys that were meant for a window that has closed."""
+"""Ignores keys that were meant for a screen that has closed."""
 
 from __future__ import annotations
 
 
 class ClosingKeys:
-    """The key that closed a window, held or pressed twice, is no command of what is below until that has been painted:
-    nobody has seen it before. Other keys are: who types ahead loses nothing. Nor is there a click on what nobody has seen."""
+    """Until the screen below a closed one has been painted, the key that closed it, held or pressed twice, is ignored:
+    the user has not seen that screen yet. Other keys are handled, so that typing ahead loses nothing. Mouse clicks are
+    ignored too."""
 
     def __init__(self) -> None:
         self._last = ""
-        self._sent: set[str] = set()  # since the last paint
+        self._sent: set[str] = set()  # keys since the last paint
         self._closing: frozenset[str] = frozenset()
-        self._painted_at: float | None = None  # by the clock of `Message.time`
+        self._painted_at: float | None = None  # on the clock of `Message.time`
 
     def press(self, key: str, time: float) -> bool:
-        """Notes a key that came at `time`; whether it goes on."""
+        """Records a key that came at `time`; returns whether it is to be handled."""
         if key in self._closing and self.unseen(time):
             return False
         self._last = key
@@ -22,7 +23,7 @@ class ClosingKeys:
         return True
 
     def closed(self) -> None:
-        """A window closed: by one of these keys."""
+        """Records that a screen closed, by one of the keys since the last paint."""
         self._closing, self._painted_at = frozenset((self._last, *self._sent)), None
 
     def painted(self, now: float) -> None:
@@ -31,6 +32,6 @@ class ClosingKeys:
             self._painted_at = now
 
     def unseen(self, time: float) -> bool:
-        """Whether what came at `time` came after a window had closed, and before what is below was painted. It may be
-        processed later than that."""
+        """Whether an event of `time` came after a screen had closed and before the one below was painted. It may be
+        handled later than that."""
         return bool(self._closing) and (self._painted_at is None or time < self._painted_at)

@@ -1,4 +1,4 @@
-"""A small window that asks before something is lost."""
+"""A modal screen that asks for confirmation before something is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tui_llm.tui.kit.base_screen import BaseScreen
 
 
 class ConfirmScreen(BaseScreen, ModalScreen[bool]):
-    """Asks before something is lost. Dismissed with whether it was agreed to."""
+    """Asks for confirmation. Dismissed with whether the user agreed."""
 
     BINDINGS: ClassVar = [("y", "dismiss(True)", "Yes"), ("n,escape,q", "dismiss(False)", "No")]
     DEFAULT_CSS = """

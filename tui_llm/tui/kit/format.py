@@ -1,4 +1,4 @@
-"""Numbers as text, the same way in every pane. Infinities and NaN come out as words, never as an exception."""
+"""Numbers as text, in the same format in every pane. Infinities and NaN are formatted too, never an exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def number(value: float, digits: int = 2) -> str:
-    """3.24, −1.50, ∞, NaN: plain decimals, or powers of ten where decimals would not fit."""
+    """3.24, −1.50, ∞, NaN: plain decimals, or powers of ten from a million on."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -20,7 +20,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def compact(value: float) -> str:
-    """At most seven characters for any size: 24.5, 1,234, 5.6e+12."""
+    """A number in at most seven characters: 24.5, 1,234, 5.6e+12."""
     if not math.isfinite(value):
         return number(value)
     if value == 0:
@@ -33,7 +33,7 @@ def compact(value: float) -> str:
 
 
 def figures(value: float) -> str:
-    """As `compact`, with all its three digits: 1.00, 0.0980, for columns that are added up."""
+    """As `compact`, but always with three significant digits: 1.00, 0.0980, for columns that are added up."""
     if math.isfinite(value) and 0.001 <= abs(value) < 100:
         return f"{value:#.3g}".removesuffix(".")
     return compact(value)
@@ -44,7 +44,7 @@ def count(value: int) -> str:
 
 
 def parameters(value: int) -> str:
-    """2.6 M, 124 M, 1.56 B."""
+    """A number of parameters: 2.6 M, 124 M, 1.56 B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
@@ -52,7 +52,7 @@ def parameters(value: int) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes: 8.6 MB, 1.52 GB."""
+    """A size in bytes, with one decimal in megabytes: 8.6 MB, 1.52 GB."""
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
@@ -61,7 +61,7 @@ def setting(value: float) -> str:
 
 
 def sampler(settings: SamplerSettings) -> str:
-    """`T=0.8, top-p 0.9`: only what changes something; `greedy` at temperature 0."""
+    """`T=0.8, top-p 0.9`: only the settings that have an effect; `greedy` at temperature 0."""
     parts = ["greedy" if settings.greedy else f"T={setting(settings.temperature)}"]
     if settings.top_k:
         parts.append(f"top-k {settings.top_k}")
@@ -75,7 +75,7 @@ def sampler(settings: SamplerSettings) -> str:
 
 
 def bar(fraction: float, width: int) -> str:
-    """A bar of `width` cells, full at 1, in eighths of a cell."""
+    """A bar of `width` cells, full at 1, in steps of an eighth of a cell; blank for NaN."""
     if width <= 0:
         return ""
     if math.isnan(fraction):
@@ -86,5 +86,5 @@ def bar(fraction: float, width: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """34 MB, 1.99 GB."""
+    """A size in bytes, in whole megabytes: 34 MB, 1.99 GB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -1,4 +1,4 @@
-"""A full screen over the lab: a line that says what it is, lines to scroll, its keys."""
+"""A full screen over the lab: a title bar, lines that scroll, a key bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 
 
 class Lazy(Sequence[Text]):
-    """Lines that are made when they come in sight."""
+    """A sequence of lines that are made when they are accessed."""
 
     def __init__(self, count: int, make: Callable[[int], Text]) -> None:
         self._count, self._make = count, make
@@ -30,7 +30,7 @@ class Lazy(Sequence[Text]):
 
 
 class Listing(Lines):
-    """Asks its screen for the lines, and again whenever there is other room for them."""
+    """Shows the lines of its `FullScreen`, which makes them again whenever the size changes."""
 
     def __init__(self) -> None:
         super().__init__(id="listing")
@@ -54,7 +54,8 @@ class Listing(Lines):
 
 
 class FullScreen(OverLab):
-    """A subclass gives `own_keys`, `BINDINGS`, `TITLE_WORDS` and `content`. Foreign text comes through `display`."""
+    """A subclass defines `own_keys`, `BINDINGS`, `TITLE_WORDS` and `content`. Foreign text must pass through
+    `display`."""
 
     TITLE_WORDS: ClassVar[str]
     DEFAULT_CSS = """
@@ -76,11 +77,11 @@ class FullScreen(OverLab):
         return self.query_one(Listing)
 
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
-        """The lines that stay, and those that scroll, each at most `width` cells."""
+        """The fixed lines and the lines that scroll, each at most `width` cells wide."""
         raise NotImplementedError
 
     def subject(self) -> str:
-        """What stands after the title: raw text."""
+        """The words after the title: foreign text, made visible when shown."""
         return ""
 
     def refill(self) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of an exception that nobody caught: the log has it whole, the screen has a line, and the app goes on."""
+"""Handles uncaught exceptions: logs them in full, shows one line, and keeps the app running."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from pathlib import Path
 
 log = logging.getLogger("tui_llm.tui")
 
-WITHOUT_INPUT = 25  # exceptions with neither a paint nor a key between them: the app keeps itself from drawing
-WITHOUT_PAINT = 1000  # the same with keys between them
-PLACES = 200  # exceptions that are told apart
-FRAMES = 3  # the innermost ones tell two exceptions apart
+WITHOUT_INPUT = 25  # give up after so many exceptions with neither a paint nor a key in between
+WITHOUT_PAINT = 1000  # give up after so many exceptions without a paint in between
+PLACES = 200  # how many different exceptions are remembered
+FRAMES = 3  # how many of the innermost frames tell two exceptions apart
 
 Place = tuple[object, ...]
 
 
 def place(error: BaseException) -> Place:
-    """Where and as what it was raised: what is raised there again is the same."""
+    """What identifies an exception: its type and the places that raised it."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     return (type(error), *frames[-FRAMES:])
 
 
 class LastResort:
-    """Logs exceptions, says which of them the screen should tell, and when there is no going on."""
+    """Logs exceptions, and decides which of them to show and when the app must give up."""
 
     def __init__(self) -> None:
         self.log_path: Path | None = None
         self._times: dict[Place, int] = {}
-        self._told: set[Place] = set()  # since the last input
+        self._told: set[Place] = set()  # shown since the last input
         self._since_input = self._since_paint = 0
         self._before_paint = 0
 
     def take(self, error: BaseException, *, drawn: bool = False) -> bool:
-        """Logs it; whether the screen should tell it. `drawn`: the rest of the screen was drawn all the same. The same
-        exception is logged whole once, then as a line at its 2nd, 4th, 8th … time; it is told once an input."""
+        """Logs an exception; returns whether to show it, which is once per input. `drawn`: the rest of the screen was
+        drawn all the same. The same exception is logged in full once, then as one line at its 2nd, 4th, 8th …
+        occurrence."""
         where = place(error)
         if len(self._times) >= PLACES:
             self._times.clear()
@@ -55,14 +56,14 @@ class LastResort:
         self._told.clear()
 
     def painted(self) -> None:
-        """A paint that followed on an exception may have been what raised it: the next one shows."""
+        """Resets the counters. The first paint after an exception does not, as it may be the paint that raised it."""
         if self._since_paint == self._before_paint:
             self._since_input = self._since_paint = 0
         self._before_paint = self._since_paint
 
     @property
     def hopeless(self) -> bool:
-        """Whether nothing is drawn any more."""
+        """Whether the app can't draw any more."""
         return self._since_input >= WITHOUT_INPUT or self._since_paint >= WITHOUT_PAINT
 
     @property

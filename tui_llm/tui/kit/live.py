@@ -1,4 +1,4 @@
-"""Which part of the screen can still be shown something: what comes later than it is dropped, here and not by each widget."""
+"""Drops results for a widget that is gone, in one place instead of in each widget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 
 def is_live(widget: Widget) -> bool:
-    """Whether the widget is composed, part of the app, and on a screen that is open (another one may cover it)."""
+    """Whether the widget is mounted, running, and on a screen in the screen stack (another screen may cover it)."""
     if not (widget.is_mounted and widget.is_running and widget.is_attached):
         return False
     try:
@@ -20,7 +20,8 @@ def is_live(widget: Widget) -> bool:
 
 
 def deliver(owner: Widget, take: Callable[..., object], *arguments: Any) -> None:
-    """Calls `take` if `owner` is live: once it is composed, and not at all once its screen has closed. From any thread."""
+    """Calls `take` once `owner` is mounted, or not at all if its screen has closed by then. Can be called from any
+    thread."""
 
     def call() -> None:
         if is_live(owner):

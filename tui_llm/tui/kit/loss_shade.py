@@ -1,4 +1,5 @@
-"""How a loss looks, the same for a token and for the legend: a colour and, since colour never speaks alone, a mark."""
+"""How a loss is shown, for tokens and for the legend: by a colour and, as colour must not carry meaning alone, a
+mark."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ LEVELS = 6
 
 @dataclass(frozen=True, slots=True)
 class Shade:
-    """`level` from 0 (a sure hit) to `LEVELS` − 1; `mark` is one cell, higher where the loss is; `words` say what it means."""
+    """`level` runs from 0 (a small loss) to `LEVELS` − 1; `mark` is one cell, taller for a larger loss; `words` give
+    p."""
 
     level: int
     mark: str
@@ -18,12 +20,12 @@ class Shade:
 
     @property
     def style(self) -> str:
-        """The component of `Lines` that carries its colours."""
+        """The name of the `Lines` component class with its colours."""
         return f"token-loss-{self.level}"
 
 
 UNKNOWN = Shade(LEVELS - 1, "?", "no number")
-# Each begins where the target is one among so many equally likely tokens: ln(10/9), ln 2, ln 10, ln 100, ln 1,000 nats.
+# Upper bounds in nats: the losses at p = 90 %, 50 %, 10 %, 1 % and 0.1 %.
 _SCALE = (
     (math.log(10 / 9), Shade(0, "·", "p > 90 %")),
     (math.log(2), Shade(1, "▁", "> 50 %")),
@@ -35,10 +37,10 @@ _SCALE = (
 
 
 def shade(loss: float) -> Shade:
-    """Of a loss in nats."""
+    """The shade of a loss in nats."""
     return next((found for above, found in _SCALE if loss < above), UNKNOWN if math.isnan(loss) else _SCALE[-1][1])
 
 
 def legend() -> tuple[Shade, ...]:
-    """Every shade, from the lowest loss up: what `shade` gives of a loss just below each border."""
+    """Every shade, from the lowest loss up: `shade` of a loss just below each bound."""
     return tuple(shade(0.999 * above if math.isfinite(above) else above) for above, _ in _SCALE)

@@ -1,4 +1,4 @@
-"""What the full screens over the lab have in common: the way back, the keys at the foot, copying what is shown."""
+"""The base class of the full screens over the lab: closing, the key bar, copying what is shown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tui_llm.tui.kit.command import Command
 from tui_llm.tui.kit.widgets.bars import KeyBar
 
 Row = tuple[str, ...]
-_IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # they would end the cell or the row
+_IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # these would end the cell or the row
 
 
 def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
-    """Puts `rows`, the header first, into the clipboard as tab-separated lines; returns what is to be said about it."""
+    """Copies `rows`, the header first, to the clipboard as tab-separated lines; returns the line to notify the user
+    with."""
     if len(rows) < 2:
         return "there is nothing to copy here yet"
     cleaned = ("\t".join(cell.translate(_IN_A_CELL) for cell in row) + "\n" for row in rows)
@@ -26,7 +27,7 @@ def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
 
 
 class OverLab(BaseScreen, Screen[None]):
-    """A subclass gives `own_keys`, `BINDINGS` and `table`."""
+    """A subclass defines `own_keys` (the commands of its footer and its palette), `BINDINGS` and `table`."""
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
@@ -39,7 +40,7 @@ class OverLab(BaseScreen, Screen[None]):
         self.query_one(KeyBar).show_commands(command for command in self.own_keys if command.footer)
 
     def table(self) -> Iterable[Row]:
-        """What is shown as rows of cells, the header first."""
+        """What is shown, as rows of cells, the header first."""
         return ()
 
     def action_copy(self) -> None:

@@ -10,7 +10,7 @@ from tui_llm.tui.kit.widgets.field import printable
 
 
 class Palette(BaseScreen, CommandPalette):
-    """Textual's, which closes once, and whose line takes what can be seen only."""
+    """Textual's command palette; it closes once, and its input accepts printable characters only."""
 
     def on_mount(self) -> None:
         self.query_one(Input).validate_value = printable  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Where what is shown is saved: under a name of its own in the current folder, never over a file that is there."""
+"""Saves what is shown to a new file in the current folder, never over an existing one."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from tui_llm.common.new_files import Taken, write_new
 
 
 def save_new(stem: str, suffix: str, aside: str, text: str) -> Path:
-    """Writes `text` as `stem-N.suffix`, the first such name that is free; returns the path (see `free_path`). Raises
-    `UserError` where it can't be written."""
+    """Writes `text` to `stem-N.suffix`, the first free name of that kind, and returns the path (see `free_path`).
+    Raises `UserError` if it can't be written."""
     while True:
         path = free_path(stem, suffix, aside)
         try:
             write_new(path, lambda part: storage.write_text(part, text))
-        except Taken:  # by another process, since we looked
+        except Taken:  # another process created it in the meantime
             continue
         return path
 
 
 def free_path(stem: str, suffix: str, aside: str) -> Path:
-    """`stem-N.suffix`, the first that is free, in the current folder or, where that can't be written, in the data folder's
-    `aside`. Raises `UserError` where neither is there."""
+    """`stem-N.suffix`, the first that is free, in the current folder or, if that is not writable, in the data folder's
+    `aside`. Raises `UserError` if neither exists."""
     here = _here()
     return free_name((here if here is not None else paths.data_dir() / aside) / f"{stem}-1.{suffix}")
 
 
 def free_name(path: Path) -> Path:
-    """`path`, or where something is there the next `-N` (before the suffix) that is free."""
+    """`path` or, if it exists, the next name with a free number `-N` before the suffix."""
     stem, number = path.stem, 1
     if (head := stem.rpartition("-"))[2].isdecimal() and head[0]:
         stem, number = head[0], int(head[2])
@@ -40,9 +40,9 @@ def free_name(path: Path) -> Path:
 
 
 def _here() -> Path | None:
-    """The current folder, if it is there and can be written."""
+    """The current folder if it exists and is writable, else None."""
     try:
         here = Path.cwd()
-    except OSError:  # it was deleted
+    except OSError:  # the folder was deleted
         return None
     return here if os.access(here, os.W_OK) else None

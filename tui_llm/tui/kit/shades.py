@@ -1,10 +1,10 @@
-"""How a weight from 0 to 1 is shown: five levels, each with a character and a colour of its own, and their legend."""
+"""How a weight from 0 to 1 is shown: five levels, each with its own character and colour, and their legend."""
 
 from __future__ import annotations
 
-LEVELS = (0.01, 0.05, 0.15, 0.40)  # where each level but the first begins
+LEVELS = (0.01, 0.05, 0.15, 0.40)  # lower bound of each level but the first
 SHADES = " ░▒▓█"
-BLENDS = (0.0, 0.2, 0.4, 0.65, 0.9)  # how much of the theme's colour
+BLENDS = (0.0, 0.2, 0.4, 0.65, 0.9)  # share of the theme's colour at each level
 
 
 def level(weight: float) -> int:
@@ -21,5 +21,5 @@ LEGEND = "  ".join(
 
 
 def short_percent(weight: float) -> str:
-    """At most four characters: 100%, 7%, <1%, 0%."""
+    """A weight in at most four characters: 100%, 7%, <1%, 0%."""
     return "<1%" if 0 < weight < 0.005 else f"{weight:.0%}"

@@ -1,4 +1,4 @@
-"""Wrap styled text to a width, and two lines that several screens show."""
+"""Wraps styled text to a width; two messages that several screens show."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # what a screen would be about
+NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # for screens that need a text
 
 
 def how_on(problem: str | None) -> str:
-    """A problem of a reading, with the key that helps; the command line names its option there."""
+    """The problem of a reading, with the key that solves it; on the command line it names an option instead."""
     problem = problem or ""
     return f"{problem} (o)" if problem.endswith("in front") else problem
 
@@ -22,12 +22,12 @@ def wrapped(text: Text, width: int) -> list[Text]:
     if width <= 0:
         return []
     if text.cell_len <= width and "\n" not in text.plain and "\t" not in text.plain:
-        return [text]  # as most do, and asking rich costs as much as drawing the line
+        return [text]  # the usual case; calling rich's `wrap` costs as much as drawing the line
     return list(text.wrap(_CONSOLE, width)) if text.plain else [Text()]
 
 
 def packed(parts: Iterable[Text], width: int, gap: str = "  ") -> list[Text]:
-    """`parts` beside each other in lines of at most `width` cells: none is broken where it fits into a line."""
+    """`parts` side by side in lines of at most `width` cells: only a part wider than a line is broken."""
     lines: list[Text] = []
     for part in parts:
         if lines and lines[-1].cell_len + len(gap) + part.cell_len <= width:
@@ -37,4 +37,4 @@ def packed(parts: Iterable[Text], width: int, gap: str = "  ") -> list[Text]:
     return lines
 
 
-_CONSOLE = Console(file=io.StringIO(), width=80)  # wrapping asks for one, and only for its tab size
+_CONSOLE = Console(file=io.StringIO(), width=80)  # `Text.wrap` needs a console, only for its tab size

@@ -1,15 +1,20 @@
-"""What the app needs of Textual's private names (8.2), in this one place; `tests/tui/test_last_resort.py` notices when they go.
+"""The private names of Textual (8.2) that the app needs, all in this file.
 
-Textual ends the app at the first exception that a handler, a callback, a timer, a worker or a render lets through
-(`App._handle_exception`), and the widget whose handler raised has ended before that: its message loop breaks. There is no
-public way to go on. So `_handle_exception` only reports, and the places below keep what raised from ending its loop:
+`tests/tui/test_last_resort.py` fails if they are gone, or once Textual goes on after an exception by itself.
 
-- `MessagePump._dispatch_message`: a message's handlers, `compose` and `on_mount`. The next message finds the widget alive.
+Textual ends the app at the first uncaught exception of a handler, a callback, a timer, a worker or a render
+(`App._handle_exception`), and by then the message loop of the widget whose handler raised has ended. There is no
+public way to go on. So `_handle_exception` only reports, and the wrappers below keep an exception from ending the loop
+in which it was raised:
+
+- `MessagePump._dispatch_message`: a message's handlers, `compose` and `on_mount`. The widget goes on with its next
+  message.
 - `DOMNode._post_mount`: the watchers of a widget that has just been mounted.
-- `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises takes those behind it along.
-- `Widget._render` and `Widget.render_lines`: one widget that can't be drawn, and nothing is.
+- `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises would cancel those queued after it.
+- `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
+  drawn.
 
-Timers and workers report by themselves. Apps that are no `ResilientApp` end as Textual has it.
+Timers and workers call `_handle_exception` themselves. Apps that are not a `ResilientApp` end as usual in Textual.
 """
 
 from __future__ import annotations
@@ -39,16 +44,16 @@ NOT_DRAWN = "this can't be drawn"
 
 
 class ResilientApp(App[None]):
-    """Goes on after an exception; `report` says what becomes of it."""
+    """An app that goes on after an exception; `report` decides what to do about it."""
 
     _gave_up = False
 
     def report(self, error: BaseException, drawn: bool) -> None:
-        """An exception that nobody caught. `drawn`: it kept one widget from being drawn, and the rest was."""
+        """Handles an uncaught exception. `drawn`: it kept one widget from being drawn, but the rest was drawn."""
         raise NotImplementedError
 
     def cannot_build(self, screen: Screen[Any], itself: bool) -> None:
-        """A screen (`itself`), or a widget of it, raised while it was built."""
+        """Handles a screen (`itself`), or a widget on it, that raised while it was being mounted."""
         raise NotImplementedError
 
     def _handle_exception(self, error: Exception) -> None:
@@ -64,9 +69,9 @@ class ResilientApp(App[None]):
             and node.is_mounted
             and not is_live(node)
         ):
-            return  # it is being taken down, and what it looked for is gone already
+            return  # the widget is being removed, and what it queried is already gone
         if self.is_headless and self._exception is None and isinstance(error, Exception):
-            self._exception = error  # a test that runs the app fails with it
+            self._exception = error  # fails a test that runs the app
             self._exception_event.set()
         self.report(error, drawn)
         if isinstance(node, Widget) and not drawn and not node.is_mounted:
@@ -78,7 +83,7 @@ class ResilientApp(App[None]):
                 self.call_later(self.cannot_build, screen, node is screen)
 
     def give_up(self) -> None:
-        """Ends the app, at once and without a further look at what raised."""
+        """Ends the app at once, without handling further exceptions."""
         self._gave_up = True
         self._return_code = 1
         self._close_messages_no_wait()
@@ -88,17 +93,17 @@ class ResilientApp(App[None]):
         super().panic(*renderables)
 
     async def _on_exit_app(self) -> None:
-        self._exit = True  # where nothing else asked for it, a browser's tab was closed
+        self._exit = True  # if nothing else requested the exit, a browser's tab was closed
         await super()._on_exit_app()
 
     @property
     def draws(self) -> bool:
-        """Whether what is drawn now is sent to the terminal, and not held back by `batch_update`."""
+        """Whether drawing is sent to the terminal, not held back by `batch_update`."""
         return not self._batch_count
 
     @property
     def failed(self) -> bool:
-        """Whether the app ended by itself: neither its user nor a closed tab asked for it."""
+        """Whether the app ended by itself: neither the user nor a closed browser tab requested it."""
         return self._gave_up or not self._exit
 
 
@@ -111,8 +116,8 @@ _SYSTEM = ("textual.events", "textual.messages")
 
 
 def is_late(node: MessagePump, message: Message) -> bool:
-    """Whether a message comes to a screen that has closed: a second Enter, an answer. What Textual itself takes it down
-    with is never late."""
+    """Whether a message was posted to a screen that has closed: a second Enter, an answer. The messages with which
+    Textual removes a screen are never late."""
     if not isinstance(node, Screen) or not node.is_mounted or is_live(node):
         return False
     return type(message).__module__ not in _SYSTEM or isinstance(message, events.InputEvent | events.Timer)

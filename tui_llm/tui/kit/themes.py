@@ -1,4 +1,4 @@
-"""Textual's dark and light theme, with words that can be read wherever they stand."""
+"""Textual's dark and light theme, with text colours that are readable on every background."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from textual.theme import BUILTIN_THEMES, Theme
 
 DARK, LIGHT = "textual-dark", "textual-light"
-# Where the theme's own colour has a contrast below 4.5 : 1 (WCAG 2, AA) on the backgrounds it is used on.
+# Replaces the theme's own colours whose contrast is below 4.5 : 1 (WCAG 2, AA) on the backgrounds they are used on.
 WORDS = {
     DARK: {"text-secondary": "#74A3C6"},
     LIGHT: {
@@ -20,6 +20,6 @@ WORDS = {
 
 
 def readable() -> list[Theme]:
-    """The two themes under their own names."""
+    """The two themes with readable text colours, under Textual's names."""
     own = ((BUILTIN_THEMES[name], words) for name, words in WORDS.items())
     return [dataclasses.replace(theme, variables={**theme.variables, **words}) for theme, words in own]

@@ -1,6 +1,6 @@
-"""What tokens can be coloured by. One function grades a score; the legend is made from the same bounds.
+"""What tokens can be coloured by. `grade` gives a number its level; the legend is made from the same bounds.
 
-Each grade has a mark as well as a colour, and the number stands beside it: colour carries no meaning alone.
+Each level has a mark as well as a colour, and the number is shown beside it: colour carries no meaning alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tui_llm.common import numbers
 from tui_llm.facts.prediction import TokenScore
 from tui_llm.tui.kit import format as fmt
 
-PLAIN = "token"  # neighbours differ; the colour means nothing
+PLAIN = "token"  # neighbouring tokens differ in colour; the colour has no meaning
 KINDS = (PLAIN, "surprisal", "rank", "probability", "entropy")
 MARKS = "▁▂▃▅▆█"
-UNPREDICTED = "–"  # nothing predicts the token
-# Where the next grade begins: the larger, the more surprised (probability: the smaller).
+UNPREDICTED = "–"  # the token has no prediction
+# Where the next level begins: the larger the number, the more surprising (probability: the smaller).
 _BOUNDS: dict[str, tuple[float, ...]] = {
     "surprisal": (0.5, 1, 2, 4, 7),
     "rank": (2, 6, 21, 101, 1001),
@@ -36,7 +36,7 @@ _SHOWN: dict[str, Callable[[float], str]] = {
 
 
 def in_nats(kind: str) -> str:
-    """The unit, for a title."""
+    """The unit for a title, where it is nats."""
     return ", nats" if kind in ("surprisal", "entropy") else ""
 
 
@@ -55,7 +55,7 @@ def shade(kind: str, score: TokenScore) -> Shade:
 
 
 def grade(kind: str, number: float) -> Shade:
-    """The grade of one number: how many of the bounds it has passed. NaN has passed all."""
+    """The level of one number: how many of the bounds it has passed. NaN has passed all."""
     bounds, falling = _BOUNDS[kind], kind == "probability"
     below = (number > bound if falling else number < bound for bound in bounds)
     level = next((at for at, is_below in enumerate(below) if is_below), len(bounds))
@@ -63,7 +63,7 @@ def grade(kind: str, number: float) -> Shade:
 
 
 def legend(kind: str) -> list[tuple[Shade, str]]:
-    """Each grade with what is in it, as `grade` has it."""
+    """Each level with its range of numbers, as `grade` assigns it."""
     bounds, sign = _BOUNDS[kind], ">" if kind == "probability" else "<"
     number: Callable[[float], str] = numbers.percent if kind == "probability" else lambda bound: f"{bound:g}"
     shown = [number(bound) for bound in bounds]

@@ -1,4 +1,5 @@
-"""The lab opens the tree of its text's continuations, and takes a way of it as its own continuation, ids and all."""
+"""The tree of continuations: opens it for the lab's text, and accepts one of its paths as the lab's continuation, token
+ids included."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from tui_llm.tui.state.messages import Opened, TreeWanted
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.tree.tree import TreeScreen
 
-KEPT = 8  # trees that are found again where their text is
+KEPT = 8  # trees kept, to be shown again for the same text
 
 
 class Branching(Inquiring):
@@ -76,7 +77,8 @@ class Branching(Inquiring):
             deliver(self._tree, self._tree.reopened, message.weights)
 
     def _put_in(self, tree: Tree, node: Node) -> None:
-        """Where the tree's root is another text than the lab's, that one takes its place."""
+        """Accepts the path to `node`. If the tree's root is another text than the lab's, it first replaces the
+        lab's."""
         if dataclasses.replace(tree.request, sampler=self.lab.sampler) != self._root():
             request = tree.request
             self.prompt.set_text(request.prompt)
@@ -91,7 +93,8 @@ class Branching(Inquiring):
 
 
 def steps(before: tuple[Token, ...], way: list[Node] | tuple[()]) -> tuple[GeneratedToken, ...]:
-    """The tokens before the root (whose numbers are not known here) and those of the way, as a generation's."""
+    """Generated tokens made of the tokens before the root (whose probabilities are not known here) and those of the
+    path."""
     stream, found = TextStream(), []
     for index, token in enumerate(before):
         found.append(GeneratedToken(index, token.id, token.bytes, stream.feed(token.bytes), None, math.nan, math.nan, 0, (),

@@ -1,4 +1,4 @@
-"""The lab opens another model: one of those listed, or one that a run or a form asks for."""
+"""Opens another model: one from the list of models, or one that a run or a form requests."""
 
 from __future__ import annotations
 

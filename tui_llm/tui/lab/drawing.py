@@ -1,4 +1,4 @@
-"""The lab's generation: one token, a stream, taking tokens back or into the prompt."""
+"""Generation in the lab: one token or a stream, clearing the tokens or moving them into the prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui_llm.tui.state.inquire import Inquiring
 from tui_llm.tui.state.lab import LARGEST_SEED
 from tui_llm.tui.state.messages import Drawn, GenerationEnded, StepShown, TokensAccepted
 
-STREAM_LENGTH = 256  # tokens; Space goes on after that
+STREAM_LENGTH = 256  # tokens; Space continues after that
 
 
 class Drawing(Inquiring, Undoing):
@@ -35,7 +35,7 @@ class Drawing(Inquiring, Undoing):
             self.say("the model is not open yet")
             return
         self.lab.note, self.lab.speed = "", None
-        self.lab.place(None)  # tokens are drawn at the end, and seen there
+        self.lab.place(None)  # tokens are drawn, and shown, at the end of the text
         self.lab.streaming = count > 1
         self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
 

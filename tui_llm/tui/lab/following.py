@@ -1,4 +1,4 @@
-"""A model that follows the watched run: each new checkpoint is opened, and all panes read it."""
+"""Following the watched run: each new checkpoint is opened, and all panes show its reading."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Following(LabBase):
 
     @on(CheckpointSaved)
     def _follow(self) -> None:
-        """Opens the watched run's newest checkpoint, if that is what the user wants and there is one."""
+        """Opens the watched run's newest checkpoint, if the user follows the run and it has one."""
         pane = self.query_one(TrainingPane)
         run, snapshot = pane.watcher.run_watched, pane.snapshot
         if not self.following or run is None or snapshot is None or snapshot.checkpoint is None:
             return
         if self._followed == run.name and self._open_is(run.name):
-            self.asker.refresh()  # keeps what was generated
+            self.asker.refresh()  # keeps the generated tokens
         else:
             self._followed = run.name
             self.stop_stream()
@@ -49,7 +49,7 @@ class Following(LabBase):
 
     @property
     def following_words(self) -> str:
-        """What the top line says of it, after the model's name and step: raw text."""
+        """What the top line says about following, after the model's name and step: foreign text."""
         run = self.query_one(TrainingPane).watcher.run_watched
         if not self.following or run is None:
             return ""

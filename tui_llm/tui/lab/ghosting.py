@@ -1,4 +1,4 @@
-"""Ghost text: once typing pauses, the likeliest continuation stands dim behind the prompt."""
+"""Ghost text: after a pause in typing, the likeliest continuation is shown dimmed after the prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.tui.lab.undoing import Undoing
 from tui_llm.tui.state.inquire import Inquiring
 
-GHOST_AFTER = 0.25  # seconds without a new letter
+GHOST_AFTER = 0.25  # seconds after the last edit
 HINT = "ghost: → takes a token, Alt+→ a word, End all"
 
 
@@ -25,7 +25,7 @@ class Ghosting(Inquiring, Undoing):
         self.await_ghost()
 
     def drop_ghost(self) -> None:
-        """What is asked for is of a text that is not there any more. What is shown knows itself whether it still fits."""
+        """Cancels the request for ghost text, as the text has changed. The editor discards stale ghost text."""
         if self._ghost_timer is not None:
             self._ghost_timer.stop()
             self._ghost_timer = None
@@ -35,7 +35,8 @@ class Ghosting(Inquiring, Undoing):
         self._show_hint()
 
     def await_ghost(self) -> None:
-        """The reading is there, so the engine is free: if nothing is typed for a moment, asks."""
+        """Called when the reading has arrived, so that the engine is free: requests ghost text after a pause in
+        typing."""
         if self._ghost_timer is not None:
             self._ghost_timer.stop()
         self._ghost_timer = self.set_timer(GHOST_AFTER, self._ask_ghost) if self._ghost_wanted() else None
@@ -58,7 +59,7 @@ class Ghosting(Inquiring, Undoing):
             self.inquire(self, GhostQuestion(request), self._take_ghost, lambda line: None)
 
     def _take_ghost(self, ghost: Ghost) -> None:
-        typed_on = self.prompt.prompt_text != self.lab.prompt  # its message is still to come
+        typed_on = self.prompt.prompt_text != self.lab.prompt  # the message of the newest edit has not arrived yet
         if self._ghost_wanted() and not typed_on and ghost.weights == self.weights:
             self.prompt.show_ghost(ghost.pieces)
             self._show_hint()

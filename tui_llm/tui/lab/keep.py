@@ -1,4 +1,4 @@
-"""Taking away what is shown: copies to the clipboard, files."""
+"""Copies what is shown to the clipboard, and saves readings to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.tui.state.base import LabBase
 
 
 def plain(value: Any) -> Any:
-    """A reading as JSON can hold it: bytes as hexadecimal, numbers that JSON lacks as text."""
+    """A reading as values that JSON can hold: bytes in hexadecimal, infinities and NaN as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):
@@ -32,10 +32,8 @@ def plain(value: Any) -> Any:
 
 
 def save_reading(reading: Reading) -> Path:
-    """Writes `reading-N.json` into the current folder or, where that can't be written, the data folder.
-
-    Raises `UserError` where neither can be.
-    """
+    """Writes `reading-N.json` into the current folder or, if that is not writable, the data folder. Raises `UserError`
+    if neither can be written."""
     return save_new("reading", "json", "readings", json_text(plain(reading)))
 
 

@@ -1,4 +1,4 @@
-"""The lab: one prompt, five panes, one moment. Holds that moment, asks for its reading, hands it to the panes."""
+"""The lab screen: one prompt, five panes. Holds the lab's state, requests its readings, and shows them in the panes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from tui_llm.tui.lab.touring import Touring
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.state.messages import Failed, Opened, Progress, ReadingReady, TargetChosen
 
-LATE_AFTER = 0.05  # seconds: an answer that comes sooner shows what was asked together with what it gives, in one paint
-STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
+LATE_AFTER = 0.05  # seconds: a reading that arrives sooner is shown together with the new state, in one repaint
+STALE_AFTER = 0.15  # seconds: no pane is marked stale if the reading arrives sooner
 NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
 CANCELLABLE_AFTER = 2.0
 
@@ -98,7 +98,7 @@ class LabScreen(
         self.prompt.focus()
         self.query_one(TopBar).show_busy("starting", 0, "")
         self._arrange()
-        # Not before the first paint: what comes next imports torch.
+        # After the first paint, as this imports torch.
         self.call_after_refresh(self.asker.start, self.model)
 
     def on_unmount(self) -> None:
@@ -120,7 +120,7 @@ class LabScreen(
         self._arrange()
 
     def _arrange(self) -> None:
-        """One pane at a time, two columns or three, by the room there is."""
+        """Shows one pane, two columns or three, depending on the size."""
         width, height = self.size
         width, height = width - self.tour_room.width, height - self.tour_room.height
         single = width < NARROW or height < LOW
@@ -155,7 +155,7 @@ class LabScreen(
             self.await_ghost()
 
     def _place(self, widget: Widget) -> str:
-        """Which pane (or the prompt) a widget belongs to."""
+        """The name of the pane (or the prompt) that contains a widget."""
         for node in widget.ancestors_with_self:
             if isinstance(node, Widget) and node.id in (*PANES, "prompt"):
                 return str(node.id)
@@ -173,7 +173,7 @@ class LabScreen(
                 first.focus()
 
     def action_cycle(self, direction: int) -> None:
-        """To the next widget that takes keys: within the pane first, then on to the next pane."""
+        """Moves the focus to the next widget: within the pane first, then in the next pane."""
         chain, focused = self.focus_chain, self.focused
         if not self.one_at_a_time or focused is None:
             self.focus_next() if direction > 0 else self.focus_previous()
@@ -214,10 +214,10 @@ class LabScreen(
             self.lab.clear("the prompt was changed: its continuation was dropped")
         self.ask()
 
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── requesting readings ──────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self) -> None:
-        """Asks for the reading of this moment."""
+        """Requests a reading of the current state."""
         if self.weights is None:
             return
         seen = self.lab.history.next_undo
@@ -277,7 +277,7 @@ class LabScreen(
         elif self.weights is not None:
             top.show_model(self.weights, self.reading, self.following_words + self.what_if_words)
 
-    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── messages from the engine thread ──────────────────────────────────────────────────────────────────────────
 
     @on(Progress)
     def _progress(self, message: Progress) -> None:
@@ -307,7 +307,7 @@ class LabScreen(
     @on(Failed)
     def _failed(self, message: Failed) -> None:
         if message.what == "open" and self.weights is not None:
-            self.warn(message.line)  # the model before stays
+            self.warn(message.line)  # the previous model stays open
             return
         if message.what in ("generate", "models"):
             self.warn(message.line)
@@ -317,7 +317,7 @@ class LabScreen(
 
     @on(ReadingReady)
     def _reading_ready(self, message: ReadingReady) -> None:
-        if message.reading.weights == self.weights:  # not an answer of the model, or the checkpoint, before
+        if message.reading.weights == self.weights:  # ignore readings of a previous model or checkpoint
             self.show(message.reading)
 
     # ── tokens and target ────────────────────────────────────────────────────────────────────────────────────────

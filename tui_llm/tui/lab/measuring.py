@@ -1,4 +1,4 @@
-"""What the Loss pane asks for beyond the reading: the gradient, and a copy that learns."""
+"""What the Loss pane shows beyond the reading: the gradient, and Learn this."""
 
 from __future__ import annotations
 

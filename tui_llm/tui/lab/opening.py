@@ -1,4 +1,4 @@
-"""The lab opens the black box: a screen over it, about the moment at which it was opened."""
+"""Opens the Inside screen over the lab, for the lab's text at that time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Opening(Inquiring):
 
     @property
     def _token_chosen(self) -> int | None:
-        """The token at the token cursor, or the first that the model still sees; None is the last of the text."""
+        """The index of the token at the token cursor, or of the first one that the model sees; None is the text's last
+        token."""
         position, reading = self.lab.position, self.reading
         if position is None or reading is None or reading.request.position != position:
             return position

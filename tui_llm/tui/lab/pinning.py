@@ -1,4 +1,4 @@
-"""Pinning the prompt and target that are shown."""
+"""Pins the prompt and target that are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui_llm.tui.state.base import LabBase
 
 class Pinning(LabBase):
     def action_pin(self) -> None:
-        """Pins what the panes show: at the token cursor the text before it, and the target of the loss there."""
+        """Pins what the panes show: at the token cursor, the text before it and the loss's target there."""
         text = self._text_shown()
         if text is None:
             return
@@ -30,7 +30,7 @@ class Pinning(LabBase):
             self.say("pinned without its target, which is no whole character")
 
     def _text_shown(self) -> str | None:
-        """The text that the prediction follows; None, once that was said, where it is none."""
+        """The text before the prediction. If there is none, notifies the user why and returns None."""
         lab, reading = self.lab, self.reading
         if lab.position is None:
             return lab.prompt + lab.generated_text
@@ -47,13 +47,13 @@ class Pinning(LabBase):
 
 
 def text_before(reading: Reading, prompt: str, steps: list[bytes]) -> str | None:
-    """The text that the reading's position comes after; None where that is inside a character."""
+    """The text before the reading's position; None if that is inside a character."""
     drawn = reading.position - (len(reading.prompt_ids) - len(steps))
     following = reading.following
     if drawn < 0 and following is not None and reading.span is not None:
-        # A token that begins inside a character has that character in its span.
+        # If a token begins inside a character, its span includes that character.
         return None if following.bytes[:1] and following.bytes[0] & 0xC0 == 0x80 else prompt[: reading.span[0]]
-    if drawn < 0:  # before the typed text: the start token is all there is
+    if drawn < 0:  # before the typed text there is only the start token
         return ""
     try:
         return prompt + b"".join(steps[:drawn]).decode()

@@ -1,4 +1,4 @@
-"""The lab's sampler: temperature, the cuts, and the form with all settings."""
+"""The lab's sampler: its keys for temperature and cuts, and the form with all settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Sampling(LabBase):
         self.app.push_screen(SamplerScreen(self.lab.sampler, self.lab.set_aside), chosen)
 
     def _sampler_changed(self) -> None:
-        """The panes show it with its answer, all in one paint; where that is late, the lab shows the setting before."""
+        """Requests a reading. The panes show the new settings together with it, in one repaint, or before it if it is
+        late."""
         if self.weights is None:
             self.query_one(GeneratePane).show(None)
         self.ask()

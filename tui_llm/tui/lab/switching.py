@@ -1,4 +1,4 @@
-"""Another model under the same prompt, target and settings; and the chat template, on or off."""
+"""Keeps prompt, target and settings when another model is opened; turns the chat template on and off."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tui_llm.tui.state.base import LabBase
 
 class Switching(LabBase):
     def switched(self, before: Weights | None, weights: Weights) -> None:
-        """Keeps what means the same under `weights`: an id is another token in another vocabulary, so a target that was
-        chosen by its id becomes its text."""
+        """Keeps what means the same with `weights`: an id is another token in another vocabulary, so a target that was
+        chosen by id becomes its text."""
         said = []
         target = self.lab.target
         if before is not None and _other(before, weights) and target is not None and target.id is not None:
@@ -44,6 +44,6 @@ class Switching(LabBase):
 
 
 def _other(before: Weights, weights: Weights) -> bool:
-    """Whether it is another model, not a later checkpoint of the same."""
+    """Whether it is another model, not another checkpoint of the same one."""
     one, other = (dataclasses.replace(each, step=None, device="", note="") for each in (before, weights))
     return one != other

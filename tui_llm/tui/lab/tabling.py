@@ -1,4 +1,4 @@
-"""What is done with the lab's table: more of its rows, searching, orders, what-if, a token chosen by hand."""
+"""Commands of the candidate table: loading rows, search, order, what-if, appending a token by hand."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
 from tui_llm.tui.state.base import LabBase
 from tui_llm.tui.state.messages import RowsWanted, TableAsked
 
-STEP_CANDIDATES = 12  # kept with a token that was chosen by hand, as with one that was drawn
+STEP_CANDIDATES = 12  # stored with a token that was appended by hand, as with one that was drawn
 
 
 def new_logit(text: str, now: float) -> float:
-    """What was typed as a logit: a number, or `by` and what to add to it. Raises `UserError`."""
+    """Parses a typed logit: a number, or `by` and a number to add to `now`. Raises `UserError`."""
     words = text.replace("−", "-").split()
     change = len(words) == 2 and words[0] == "by"
     try:
@@ -100,7 +100,7 @@ class Tabling(LabBase):
         else:
             pane.go_to(0)
 
-    # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _table_find(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen
@@ -173,7 +173,7 @@ class Tabling(LabBase):
         else:
             self.say("no logit was changed; e changes the one under the cursor")
 
-    # ── temperatures, a token by hand, the scratch table ─────────────────────────────────────────────────────────
+    # ── temperatures, appending a token, the scratch table ───────────────────────────────────────────────────────
 
     def _table_temperatures(self) -> None:
         from tui_llm.tui.instruments.temperatures import TemperaturesScreen

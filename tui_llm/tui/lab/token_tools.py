@@ -1,4 +1,4 @@
-"""The token cursor, and the screens that take tokens apart."""
+"""The token cursor, and the screens about tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TokenTools(Drawing, Inquiring):
             self._put_cursor(max(0, place), count)
 
     def action_token_cursor_to(self, place: int) -> None:
-        """To the first token (0), or the end (−1)."""
+        """Moves the token cursor to token `place`, or to the end (−1)."""
         if self._count:
             self._put_cursor(place if place >= 0 else self._count, self._count)
 
@@ -80,10 +80,10 @@ class TokenTools(Drawing, Inquiring):
         self.app.push_screen(SwapScreen(self, self.take_swapped))
 
     def take_swapped(self, swapped: Swapped) -> None:
-        """The text with another token in it is the text from now on."""
+        """Replaces the text by the one in which a token was swapped."""
         self.stop_stream()
         steps = swapped.steps
-        if swapped.prompt == self.lab.prompt:  # what was drawn before the new token keeps what is known of its draw
+        if swapped.prompt == self.lab.prompt:  # tokens drawn before the swapped one keep the data of their draw
             both = list(zip(self.lab.steps, steps, strict=False))
             same = next((at for at, (old, new) in enumerate(both) if old.id != new.id), len(both))
             steps = (*self.lab.steps[:same], *steps[same:])

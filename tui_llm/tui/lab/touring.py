@@ -1,4 +1,4 @@
-"""The lab's part in the tour: it gathers what the tour's checks look at, and shows the tour beside every screen."""
+"""The tour in the lab: collects the facts that the tour's checks need, and shows the tour beside every screen."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tui_llm.tui.state.inquire import Inquiring
 from tui_llm.tui.state.messages import Answered
 from tui_llm.tui.tour.pane import TourPane, room_for
 
-INTERVAL = 0.2  # seconds between two looks at what the learner does
-NAMES = {  # screens over the lab, by class
+INTERVAL = 0.2  # seconds between two checks of what the learner did
+NAMES = {  # screens over the lab, by class name
     "PairsScreen": "pairs",
     "VocabulariesScreen": "vocabularies",
     "MergesScreen": "merges",
@@ -48,8 +48,8 @@ NAMES = {  # screens over the lab, by class
 
 class Touring(Inquiring):
     tour: Tour | None = None
-    tour_asked = False  # open it as soon as the screen is there
-    key_of: Callable[[str], str | None]  # the key of a command's id, of any screen
+    tour_asked = False  # open the tour once the screen is mounted
+    key_of: Callable[[str], str | None]  # the key of a command, by the command's id
     _tour_timer: Timer | None = None
     _tour_typed: dict[str, str]
     _tour_answers: dict[type[Question], Any]
@@ -57,7 +57,7 @@ class Touring(Inquiring):
 
     @abstractmethod
     def fit_panes(self) -> None:
-        """Lays the panes out anew."""
+        """Lays out the panes again."""
 
     @abstractmethod
     def open_model(self, model: str) -> None:
@@ -65,7 +65,7 @@ class Touring(Inquiring):
 
     @property
     def tour_room(self) -> Size:
-        """What the tour takes of the screen."""
+        """The room that the tour takes up on the screen."""
         return room_for(self.size) if self.tour is not None else Size(0, 0)
 
     @on(events.Mount)
@@ -101,7 +101,7 @@ class Touring(Inquiring):
         self.fit_panes()
 
     def stand_beside(self, screen: Screen[Any]) -> None:
-        """Puts the tour beside a screen, where it is open."""
+        """Mounts the tour beside a screen, if the tour is open."""
         if self.tour is None or not screen.is_attached or any(isinstance(c, TourPane) for c in screen.children):
             return
         pane = TourPane(self.key_of)
@@ -109,7 +109,7 @@ class Touring(Inquiring):
         pane.show(self.tour)
         screen.mount(pane)
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def look_at_tour(self) -> None:
         if self.tour is None or not self.is_attached:
@@ -148,7 +148,7 @@ class Touring(Inquiring):
         self.look_at_tour()
 
     def tour_facts(self) -> Facts:
-        """This moment, as the checks see it."""
+        """The current state, for the tour's checks."""
         asking = isinstance(self.app.screen, AskScreen)
         over = [screen for screen in self.app.screen_stack if type(screen).__name__ in NAMES]
         top = next((s for s in reversed(self.app.screen_stack) if not isinstance(s, AskScreen)), self)
@@ -196,7 +196,7 @@ class Touring(Inquiring):
 
     def _pins(self) -> int:
         if self.tour is None or self.tour.finished or self.tour.steps[self.tour.step].name != "learn":
-            return 0  # nobody asks: no file is read
+            return 0  # not needed by this step: read no file
         try:
             return len(pins.of_user())
         except UserError:
@@ -254,11 +254,11 @@ class Touring(Inquiring):
 
 
 def _nothing(_answer: Any) -> None:
-    """The tour hears every answer by itself."""
+    """Ignores an answer: `_tour_heard` gets every answer."""
 
 
 def _view(screen: Any) -> str:
-    """Which of its views a screen shows."""
+    """The name of the view that a screen shows."""
     if type(screen).__name__ == "MergesScreen":
         return "first" if screen.merges is not None and screen.step == 0 else ""
     return str(getattr(screen, "view", ""))

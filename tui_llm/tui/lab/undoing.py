@@ -1,4 +1,7 @@
-"""Undo and redo in the lab: over every change of the text, with a line under the prompt that says what the next one does."""
+"""Undo and redo of every change of the lab's text.
+
+A line under the prompt says what the next undo and redo do.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.state.base import LabBase
 from tui_llm.tui.state.history import Change
 
-NAMED = 24  # cells of the text that a change is named by
+NAMED = 24  # cells of the text that describes a change
 
 
 def quoted(text: str, steps: int) -> str:
@@ -22,7 +25,7 @@ def quoted(text: str, steps: int) -> str:
 
 
 def words(change: Change) -> str:
-    """What the change does, or did, to the text: raw text made visible."""
+    """What the change does, or did, to the text, in words: safe to show."""
     comes, goes = quoted(change.added, len(change.gained)), quoted(change.taken, len(change.lost))
     if change.added == change.taken:
         return f"turns {comes} into " + ("drawn tokens" if change.gained else "typed text")
@@ -34,7 +37,7 @@ def words(change: Change) -> str:
 
 
 class Undoing(LabBase):
-    _said = ""  # what the last undo or redo did; until the text changes otherwise
+    _said = ""  # what the last undo or redo did, until the text changes in another way
     ghost_hint = ""
 
     def action_undo_text(self) -> None:
@@ -65,7 +68,7 @@ class Undoing(LabBase):
         self.ask()
 
     def show_undo(self, changed: bool = False) -> None:
-        """The line under the prompt. `changed`: the text changed by other ways than undo and redo."""
+        """Updates the line under the prompt. `changed`: the text changed in another way than by undo and redo."""
         if changed:
             self._said = ""
         history, typing = self.lab.history, self.prompt.has_focus

@@ -1,4 +1,4 @@
-"""The models on this machine.
+"""The screens about the models on this machine.
 
 models.py  the table of models
 info.py    one model and its card

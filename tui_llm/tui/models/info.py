@@ -1,4 +1,4 @@
-"""What is known of one model, and its card."""
+"""One model's facts, and its model card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 
 
 def facts(model: ModelInfo) -> list[tuple[str, str]]:
-    """(what, value); foreign text, not made visible yet."""
+    """(name, value) pairs; foreign text, not made visible yet."""
     rows = [("model", model.name), ("kind", model.kind), ("from", model.origin), ("folder", model.path)]
     numbers = {
         "parameters": model.parameters,
@@ -40,7 +40,7 @@ class InfoLines(Lines):
         self._lines: list[str] = []
 
     def row_count(self, width: int) -> int:
-        """Everything is folded to the width, since a card's lines are as long as its author liked."""
+        """Wraps everything to the width, as a card's lines can be of any length."""
         self._lines = []
         for name, value in facts(self.model):
             self._fold(f"{name:11} {visible(value)}", width)

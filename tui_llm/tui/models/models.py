@@ -1,4 +1,4 @@
-"""The models that could be opened."""
+"""The table of the models that can be opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tui_llm.tui.models.pull import PullsModels
 
 
 class ModelLines(Lines):
-    """One line a model; the one that is open is marked."""
+    """One line per model; the open one is marked."""
 
     def __init__(self, current: Weights | None) -> None:
         super().__init__(id="models")
@@ -40,7 +40,7 @@ class ModelLines(Lines):
         self._show_cursor()
 
     def _is_open(self, model: ModelInfo) -> bool:
-        """A run may have a shipped model's name; only a run has steps."""
+        """Whether the model is the open one. A run may have a shipped model's name; only a run has a step."""
         now = self.current
         return now is not None and model.name == now.name and (model.step is None) == (now.step is None)
 
@@ -93,15 +93,15 @@ KEYS = (
 
 
 class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
-    """Dismissed with the name or folder to open, or with None. What the cache of the hub's own library has comes a moment
-    later than the rest: looking through it may take a second."""
+    """Dismissed with the name or folder to open, or with None. The models in huggingface_hub's cache are listed a
+    moment after the rest: scanning the cache may take a second."""
 
     BINDINGS = bindings(KEYS, modal=True)
 
     def __init__(self, current: Weights | None, look: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._current = current
-        self._look = look  # asks for the list anew; `show` is called with it
+        self._look = look  # requests the list again; `show` is called with it
         self._own: tuple[ModelInfo, ...] | None = None
         self._cached: tuple[ModelInfo, ...] = ()
 

@@ -1,7 +1,7 @@
-"""Pulling a model from the Models screen: by `tui-llm models pull` in a process of its own, whose progress is shown.
+"""Pulls a model from the Models screen: runs `tui-llm models pull` as a child process and shows its progress.
 
-The hub's library and its connections stay out of the screen's process, and ending that process is all that cancelling takes:
-what it has brought stays for the next pull.
+The hub's library and its connections stay out of the app's process, and terminating the child is enough to cancel: what
+it has downloaded is kept for the next pull.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BAR = 20  # cells
 
 
 def progress_line(now: dict[str, Any]) -> str:
-    """What the pull says of itself, in a line. Foreign text, not made visible yet."""
+    """The progress of a pull, as one line. Foreign text, not made visible yet."""
     doing, done, total = str(now.get("doing", "")), now.get("done", 0), now.get("total", 0)
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
         return doing

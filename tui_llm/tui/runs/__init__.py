@@ -1,4 +1,4 @@
-"""Training runs: the Training pane, the table of runs, the form for a new one, and what is read of a run.
+"""Training runs: the Training pane, the table of runs, the form for a new run, and screens on a run's files.
 
 words.py           state, duration and pins as text
 run_watcher.py     posts a run's snapshots
@@ -12,11 +12,11 @@ run_actions.py     its actions
 new_run.py         the form for a new run
 new_run_fields.py  its fields
 estimate.py        its estimate of cost and time
-run_view.py        base of the screens on a run's file
+run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 samples.py         the samples
 compare.py         runs side by side
-probe_watcher.py   posts what is known of the pinned prompts
+probe_watcher.py   posts a run's snapshots of the pinned prompts
 pinned_history.py  pinned prompts over the evaluations
 pin_list.py        the list of pins
 probe_table.py     candidates of a pinned prompt

@@ -1,4 +1,4 @@
-"""The batch that a run learns from next: x, y shifted beside it, and how surprised the model is by each target."""
+"""The batch that a run trains on next: inputs x, targets y (shifted by one), and the loss of each target."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.run_view import RunView
 
-WIDEST = 16  # cells that a token gets at most: the line below the header has all of it
-MARGIN = 2  # cells for x and y
-NUMBER = 3  # cells that a loss needs
+WIDEST = 16  # most cells of a token: the line below the header shows it in full
+MARGIN = 2  # cells for the labels x and y
+NUMBER = 3  # cells needed for a loss as a number
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One position on the screen: labels of its two tokens, cut to `cells`."""
+    """One position on the screen: the labels of its two tokens, each at most `cells` cells wide."""
 
     position: Position
     above: str
@@ -41,12 +41,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """So many columns of a row as fit beside each other."""
+    """As many columns of a row as fit side by side."""
 
     row: Row
     columns: tuple[Column, ...]
-    begins: bool  # the row
-    number: int  # of its first position among all that are shown
+    begins: bool  # whether it is the row's first stretch
+    number: int  # index of its first position, among all that are shown
 
 
 def label(token: Token) -> str:
@@ -59,7 +59,7 @@ def column(position: Position) -> Column:
 
 
 def loss_text(loss: float, cells: int) -> str:
-    """The loss in `cells` cells: a number where there is room, else its shade's mark."""
+    """The loss in `cells` cells: a number if it fits, else its shade's mark."""
     if cells < NUMBER:
         return shade(loss).mark * cells
     text = f"{loss:.2f}" if cells > NUMBER and loss < 100 else f"{loss:.1f}" if loss < 10 else f"{loss:.0f}"
@@ -67,7 +67,7 @@ def loss_text(loss: float, cells: int) -> str:
 
 
 class BatchLines(Lines):
-    """Stretches of tokens, each of them four lines, and a cursor that stands on one position."""
+    """Stretches of tokens, four lines each, and a cursor on one position."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"lines--token-loss-{level}" for level in range(LEVELS)}
     DEFAULT_CSS = """
@@ -85,7 +85,7 @@ class BatchLines(Lines):
         self.found: Batch | None = None
         self.problem = ""
         self.looked = False
-        self.at = 0  # the position under the cursor, among all that are shown
+        self.at = 0  # index of the position under the cursor, among all that are shown
         self._lines: list[tuple[Stretch | None, str]] = []
 
     def on_mount(self) -> None:
@@ -126,7 +126,7 @@ class BatchLines(Lines):
             mean.append(f"; left out: {found.left_out}", muted)
         lines += wrapped(mean, width)
         lines += wrapped(self._legend(), width)
-        room = max(0, self.size.height - 5)  # for at least one stretch of tokens and what is under the cursor
+        room = max(0, self.size.height - 5)  # leaves lines for one stretch and the position under the cursor
         return [*lines[: max(1, room)], self._under_cursor(width)] if room else []
 
     def _legend(self) -> Text:
@@ -141,7 +141,7 @@ class BatchLines(Lines):
         return line
 
     def _under_cursor(self, width: int) -> Text:
-        """Everything about the position that the cursor stands on."""
+        """The line about the position under the cursor."""
         positions = self._positions
         if not positions:
             return Text()
@@ -211,7 +211,7 @@ class BatchLines(Lines):
         return line
 
     def selectable(self, index: int) -> bool:
-        return False  # the cursor stands on a position, not on a line
+        return False  # the cursor is on a position, not on a line
 
     # ── the cursor ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,7 +232,7 @@ class BatchLines(Lines):
         return stretch.number <= self.at < stretch.number + len(stretch.columns)
 
     def _vertically(self, direction: int) -> None:
-        """To the stretch below or above, staying as near to the column as it goes."""
+        """Moves the cursor to the stretch below or above, as near to its column as possible."""
         stretches = list(dict.fromkeys(stretch.number for stretch, _ in self._lines if stretch and stretch.columns))
         now = max((index for index, first in enumerate(stretches) if first <= self.at), default=0)
         if not 0 <= now + direction < len(stretches):

@@ -1,4 +1,4 @@
-"""Runs side by side, a column each: what came of them, and the settings that differ."""
+"""Compares runs side by side, one column each: their results, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = (
 
 
 class CompareScreen(BaseScreen, ModalScreen[None]):
-    """Reads the runs when it opens."""
+    """Reads the runs once, when it is mounted."""
 
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """

@@ -1,4 +1,4 @@
-"""What the form says of a run's cost, and measuring a few real steps for the time that it will take."""
+"""The new-run form's estimates: the cost of a run, and its duration, from measuring a few real steps."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
 
 
 class Estimating(Widget):
-    """The part of the form that tells what a run will cost."""
+    """The part of the form that shows what a run will cost."""
 
     _measurement: Measurement | None = None
-    _asked = 0  # measurements asked for: an answer to an older one is dropped
+    _asked = 0  # number of measurements started; the result of any but the newest is dropped
 
     @property
     def given(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Estimating(Widget):
         self.query_one("#cost", Static).update(Content(line))
 
     def forget_estimate(self) -> None:
-        """Stops what is being measured: it would be another run's."""
+        """Cancels a running measurement, as its settings have changed."""
         self._asked += 1
         self._stop()
         self._tell("ctrl+e measures a few real steps for the time it will take")

@@ -1,7 +1,7 @@
-"""The loss over the steps: training, validation, moving averages, other runs, and the lines that a loss must beat.
+"""The loss over the steps: training, validation, moving averages, other runs, and the baselines for a loss.
 
-The lines differ by their marks, not only by colour. A chart is at most two points a column (`decimate`), and is
-painted at most twice a second.
+The lines differ by marker, not only by colour. Each has at most two points per column (`decimate`), and the chart is
+repainted at most twice a second.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 
 TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
 LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, the known floor, a shipped model
-OTHERS = "+o*#"  # other runs laid over this one
+OTHERS = "+o*#"  # other runs in the same chart
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
-NAMED_FROM = 30  # columns from which a horizontal line carries its name
+NAMED_FROM = 30  # columns from which a horizontal line is labelled
 ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
 Level = tuple[str, float]
@@ -31,7 +31,7 @@ Level = tuple[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Another run's training loss; its `averages` are over the same shares of its steps as this run's."""
+    """Another run's training loss. Its `averages` cover the same fractions of its steps as this run's."""
 
     name: str
     train: Sequence[Point] = ()
@@ -42,18 +42,18 @@ class Other:
 class Curves:
     train: Sequence[Point] = ()
     validation: Sequence[Point] = ()
-    levels: Sequence[Level] = field(default=())  # at most one for each of `LINES`
+    levels: Sequence[Level] = field(default=())  # at most one per marker in `LINES`
     averages: Sequence[Average] = ()  # of `train`
-    others: Sequence[Other] = ()  # at most one for each of `OTHERS`
+    others: Sequence[Other] = ()  # at most one per marker in `OTHERS`
 
     def lines(self) -> Iterable[Sequence[Point]]:
-        """Everything that has steps."""
+        """All lines of points: training, validation, other runs."""
         return (self.train, self.validation, *(other.train for other in self.others))
 
 
 class LossChart(Chart):
-    """Shows `Curves`: a view of them that keys change. `log_axis` makes the loss axis logarithmic, `smoothing` says
-    which of the averages is drawn (0: none), `zoomed` and `panned` which of the steps."""
+    """Shows `Curves`; keys change the view. `log_axis` makes the loss axis logarithmic, `smoothing` selects one of the
+    averages (0: none), `zoomed` and `panned` select the steps."""
 
     DEFAULT_CSS = """
     LossChart { width: 1fr; height: 1fr; }
@@ -64,11 +64,11 @@ class LossChart(Chart):
         self.curves = Curves()
         self.log_axis = False
         self.smoothing = 0
-        self.zoomed = 0  # at which of ZOOMS
-        self.panned = 0  # halves of the range in sight, back from the newest step
+        self.zoomed = 0  # index into ZOOMS
+        self.panned = 0  # how many half ranges back from the newest step
 
     def show(self, curves: Curves) -> None:
-        """Shows `curves`, now or, where the last repaint was just now, half a second after it."""
+        """Shows `curves` now or, if the last repaint was less than half a second ago, half a second after it."""
         if curves == self.curves:
             return
         self.curves = curves
@@ -81,18 +81,18 @@ class LossChart(Chart):
         self.refresh()
 
     def smooth(self) -> None:
-        """The next wider average; after the widest, none."""
+        """Selects the next wider average; after the widest, none."""
         self.smoothing = (self.smoothing + 1) % (len(self.curves.averages) + 1)
         self.refresh()
 
     def zoom(self, direction: int) -> None:
-        """Fewer steps (+1) or more (−1), up to the newest one."""
+        """Shows fewer steps (+1) or more (−1), up to the newest one."""
         self.zoomed = min(len(ZOOMS) - 1, max(0, self.zoomed + direction))
         self.panned = 0
         self.refresh()
 
     def pan(self, direction: int) -> None:
-        """Half a range on (+1) or back (−1), as far as there are steps."""
+        """Moves the range by half its width, forward (+1) or back (−1), as far as there are steps."""
         furthest = math.ceil(2 / ZOOMS[self.zoomed][0]) - 2
         self.panned = min(furthest, max(0, self.panned - direction))
         self.refresh()
@@ -128,16 +128,16 @@ class LossChart(Chart):
         return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])
 
     def _axis(self, left: float, right: float) -> tuple[float, float] | None:
-        """The lowest and the highest loss in sight, with some room; None where there is none."""
+        """The lowest and the highest loss in sight, with a margin; None if there is none."""
         values = [value for line in self.curves.lines() for _, value in within(line, left, right)]
         if not values:
             return None
-        if not self.zoomed:  # a line far above what is zoomed into would leave it no room
+        if not self.zoomed:  # when zoomed in, a distant level would flatten the curves
             values += [value for _, value in self._levels() if math.isfinite(value)]
         if self.log_axis:
             values = [max(v, SMALLEST) for v in values]
         low, high = min(values), max(values)
-        if high - low < 1e-9 * max(1.0, abs(high)):  # all equal: some room around it
+        if high - low < 1e-9 * max(1.0, abs(high)):  # all equal: add a margin
             return low / 1.1 - (not self.log_axis) * 0.1, high * 1.1 + (not self.log_axis) * 0.1
         room = 0.0 if self.log_axis else 0.04 * (high - low)
         return low - room, high + room
@@ -146,7 +146,7 @@ class LossChart(Chart):
         return self.curves.levels[: len(LINES)]
 
     def _beside(self, width: int, height: int, axis: tuple[float, float]) -> list[Level]:
-        """The levels whose names stand on their lines: where two would share a row, the first."""
+        """The levels that are labelled on their lines; if two would share a row, the first."""
         scale, (low, high) = self._scale(), axis
         found: list[Level] = []
         for name, value in self._levels():
@@ -158,8 +158,8 @@ class LossChart(Chart):
     def _legend(
         self, width: int, height: int, left: float, right: float, axis: tuple[float, float] | None
     ) -> list[Text]:
-        """The names of what is drawn, on one line or, where there is room, two or three: shorter ones where those in full
-        would be cut."""
+        """The legend, on one line or, if there is room, two or three; with short names if the full ones would be
+        cut."""
         full = self._legend_of(("training", "validation"), width, height, left, right, axis)
         if not any(row.plain.endswith("…") for row in full):
             return full
@@ -215,7 +215,7 @@ class LossChart(Chart):
         return self._colour("text-primary", "primary")
 
     def _others(self) -> list[tuple[str, RGB, Other]]:
-        """Mark, colour and curve of each other run."""
+        """Marker, colour and curve of each other run."""
         colours = [self._colour(f"text-{name}", name) for name in OTHERS_COLOURS]
         return list(zip(OTHERS, colours, self.curves.others, strict=False))
 

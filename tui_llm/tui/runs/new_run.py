@@ -1,4 +1,4 @@
-"""The form for a new training run. Each wrong field says beside it why; the rules are those of the worker."""
+"""The form for a new training run. Each wrong field shows its problem beside it; the rules are the worker's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tui_llm.tui.runs.estimate import Estimating
 from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
 from tui_llm.tui.tour.pane import left_of
 
-SETTLE = 0.15  # seconds without a key before files are looked at
+SETTLE = 0.15  # seconds after the last key before files are checked
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
 
 
@@ -52,7 +52,7 @@ def free_name(corpus: str, preset: str) -> str:
 
 
 def name_problem(name: str) -> str:
-    """Why `name` can't name a new run; empty where it can."""
+    """Why `name` can't name a new run; empty if it can."""
     try:
         check_name(name)
     except UserError as error:
@@ -73,7 +73,7 @@ KEYS = (
 
 
 class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
-    """Dismissed with the run, whose worker is started, or with None."""
+    """Dismissed with the new run, whose worker has been started, or with None."""
 
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
@@ -104,12 +104,12 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     def __init__(self, corpus: str = "") -> None:
         super().__init__()
         self._corpus = corpus
-        self._suggested = ""  # the name that the form chose itself
-        self._filled: dict[str, str] = {}  # what the preset, or the model to start from, says of each field
+        self._suggested = ""  # the name that the form suggested last
+        self._filled: dict[str, str] = {}  # each field's text according to the preset or the model to start from
         self._model: GPTConfig | None = None  # the shape of the model to start from
         self._wrong: dict[str, str] = {"corpus": "?"}
-        self._unfit: dict[str, str] = {}  # what only a look at the disk has shown
-        self._said: dict[str, tuple[str, bool]] = {}  # what stands beside each field
+        self._unfit: dict[str, str] = {}  # problems that only reading files has shown
+        self._said: dict[str, tuple[str, bool]] = {}  # the text beside each field, and whether it is a problem
         self._settle: Timer | None = None
         self._look: Timer | None = None
         self._starting = False
@@ -150,7 +150,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
         self.set_class(room.width < 100, "-narrow")
-        # Whatever scrolls, the cost, the buttons and what went wrong stay in sight.
+        # Only the fields scroll; the cost, the buttons and the error stay visible.
         self.query_one("#rows").styles.max_height = max(1, room.height - 9)
 
     # ── the fields ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -177,9 +177,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         }
 
     def _baseline(self, given: dict[str, str]) -> dict[str, str]:
-        """What each field says where the user has not changed it."""
+        """The text of each field if the user has not changed it."""
         base = PRESETS[self.preset]
-        with suppress(UserError):  # the steps are no number: that is said beside them
+        with suppress(UserError):  # the steps are not a number, which the field itself reports
             base = for_steps(base, given)
         texts = {name: text_of(base, name) for name in NAMES}
         if self._model is not None:
@@ -189,7 +189,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         return texts
 
     def _refill(self) -> None:
-        """Lets the fields that the user has not changed follow the preset and the model."""
+        """Sets the fields that the user has not changed, from the preset and the model."""
         given = self.given if self._filled else {}
         before, self._filled = self._filled, self._baseline(given)
         for name, text in self._filled.items():
@@ -224,12 +224,12 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._check_all()
 
     def _suggest_name(self) -> None:
-        """Keeps the name in step with corpus and preset until the user types one."""
+        """Derives the suggested name from corpus and preset, until the user types one."""
         if self.text("name") in ("", self._suggested):
             self._suggested = free_name(self.text("corpus"), self.preset)
             self.query_one("#name", Input).value = self._suggested
 
-    # ── what is wrong ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_all(self) -> None:
         self._says("preset", shape(PRESETS[self.preset]))
@@ -254,7 +254,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
 
     def _says(self, name: str, line: str, wrong: bool = False) -> None:
         if self._said.get(name) == (line, wrong):
-            return  # a form of thirty lines is not laid out anew for one
+            return  # nothing has changed: avoids a layout of the whole form
         self._said[name] = (line, wrong)
         says = self.query_one(f"#{name}-says", Static)
         says.update(Content(("✗ " if wrong else "") + visible(line)))
@@ -279,7 +279,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
             self._judge("corpus", problem or "", f"{fact} ({SEVERAL})")
 
     def _examine_soon(self) -> None:
-        """Looks at the model, the vocabulary and the cost, off the screen's thread."""
+        """Checks the model, the vocabulary and the cost, on a worker thread."""
         self.forget_estimate()
         if self._look is not None:
             self._look.stop()
@@ -317,7 +317,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._check_all()
         self.show_cost(settled)
 
-    # ── what is done ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
@@ -327,7 +327,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self.dismiss(None)
 
     def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
-        """Goes to the first wrong field and says why it is; False where all are right."""
+        """Focuses the first wrong field and shows its problem; returns False if there is none."""
         for name in (name for name in ("corpus", *LABELS) if name in self._wrong and name not in without):
             self.trouble(f"{LABELS[name]}: {self._wrong[name]}")
             self.query_one(f"#{name}").focus()

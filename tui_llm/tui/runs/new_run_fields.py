@@ -1,4 +1,4 @@
-"""The form's fields: in which group each stands, what it is called, what is said about it, and what its choices are."""
+"""The fields of the new-run form: their groups, labels, hints and choices."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CHOICES = {
     "shard": OFF_ON,
     "tensorboard": OFF_ON,
 }
-BESIDE = ("nproc", "shard", "tensorboard")  # how a run is made, beside its settings: they change none of its numbers
-MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # which a model to start from brings with it
+BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
+MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
@@ -40,7 +40,7 @@ _GROUPS = {
          "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),
 }  # fmt: skip
 _PLACED = {name for names in _GROUPS.values() for name in names}
-# A setting that has no place above stands at the end: there is none that can't be overridden.
+# A setting without a group goes to the end, so that every setting can be changed.
 GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES if name not in _PLACED))}
 
 LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
@@ -90,16 +90,16 @@ HINTS = {
 
 
 class CorpusField(Field):
-    """Several corpora, separated by commas. A list with one on each line can be pasted."""
+    """Several corpora, separated by commas. A list with one per line can be pasted."""
 
-    def _on_paste(self, event: events.Paste) -> None:  # `Input` has its own after this, which takes the first line
+    def _on_paste(self, event: events.Paste) -> None:  # runs before `Input`'s own handler, which takes one line
         lines = [line.strip() for line in event.text.splitlines() if line.strip()]
         if len(lines) > 1:
             event.text = ", ".join(map(quoted, lines))
 
 
 class CorpusSuggester(Suggester):
-    """Completes the last corpus from what lies in its folder."""
+    """Completes the last corpus from the files in its folder."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
@@ -138,7 +138,7 @@ def entry(name: str) -> Widget:
 
 
 def row(name: str) -> Horizontal:
-    """A label, what is put in, and what is said about that."""
+    """A label, an input, and the hint or problem beside it."""
     return Horizontal(
         Static(Content(LABELS[name]), classes="label"),
         entry(name),

@@ -1,4 +1,5 @@
-"""Training: the watched run, as its directory tells it. It goes on without this pane, and is found again."""
+"""The Training pane: shows the watched run, read from its directory. The run goes on without the pane, which finds it
+again."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ from tui_llm.tui.runs.steering import SteersRun
 from tui_llm.tui.runs.words import duration, state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
 
-WIDE = 96  # columns from which the sample stands beside the chart
-SAMPLE = 2000  # characters of a sample that are shown at most
+WIDE = 96  # columns from which the sample is placed beside the chart
+SAMPLE = 2000  # most characters of a sample that are shown
 
 RESUMABLE = ("new", "stopped", "died", "failed")
 
@@ -44,7 +45,7 @@ def state_line(snapshot: RunSnapshot) -> Content:
 
 
 def facts_line(snapshot: RunSnapshot) -> Content:
-    """Corpus, preset, device, precision, size."""
+    """The line with corpus, preset, device, precision and size."""
     config, status = snapshot.config, snapshot.status
     parts = []
     if config is not None:
@@ -98,7 +99,7 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
 
 
 def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
-    """Names with their values, as many on a line as it has room for: never one here and the other there."""
+    """Names with their values, as many per line as fit; a name is never separated from its value."""
     lines: list[list[Content]] = [[]]
     room = 0
     for name, value in parts:
@@ -111,7 +112,7 @@ def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
 
 
 def message_line(snapshot: RunSnapshot) -> Content:
-    """What the worker said, where that is news: nothing while all goes well."""
+    """The worker's message, and how to resume the run; empty while all goes well."""
     status = snapshot.status
     if not (status.told or status.state in RESUMABLE):
         return Content()
@@ -123,7 +124,7 @@ def message_line(snapshot: RunSnapshot) -> Content:
 
 
 def sample_text(snapshot: RunSnapshot) -> Content:
-    """The newest text that the model wrote, as it learns."""
+    """The newest text that the model generated during training."""
     sample = snapshot.sample
     if sample is None:
         return Content.styled("what the model writes shows here after its first evaluation", "$text-muted")
@@ -135,7 +136,7 @@ def sample_text(snapshot: RunSnapshot) -> Content:
 
 
 def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
-    """What the chart shows of a run, and of those that are laid over it."""
+    """The chart's curves: those of a run, and of the runs that are compared with it."""
     levels = [
         ("ln V", snapshot.uniform_loss),
         ("unigrams", snapshot.unigram_loss),
@@ -232,7 +233,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
             self.query_one(LossChart).show(curves(snapshot, self.others))
 
     def _put(self, selector: str, content: Content) -> None:
-        """Updates a part, if there is anything new: an equal one would be laid out and painted again."""
+        """Updates a part if its content has changed: an equal one would trigger a layout and a repaint."""
         if self._shown.get(selector) != (key := (content.plain, content.markup)):
             self._shown[selector] = key
             part = self.query_one(selector, Static)
@@ -240,7 +241,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
             part.set_class(bool(content.plain), "-some")
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """The curves as rows of cells, the header first: for copying."""
+        """The curves as rows of cells for copying, the header first."""
         yield "step", "loss", "val_loss"
         if self.snapshot is None:
             return
@@ -252,7 +253,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
                 repr(validation[step]) if step in validation else "",
             )
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def watcher(self) -> RunWatcher:
@@ -263,11 +264,11 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
         return self.watcher.run_watched
 
     def follow(self, run: Run) -> None:
-        """Shows `run` from now on."""
+        """Watches `run` from now on."""
         self.watcher.follow(run)
 
     def on_focus(self) -> None:
-        self.watcher.find()  # perhaps a run was started elsewhere
+        self.watcher.find()  # a run may have been started elsewhere
 
     def on_app_focus(self) -> None:
         self.watcher.find()
@@ -282,7 +283,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
             self._come_forward(run)
 
     def _come_forward(self, run: Run) -> None:
-        """Follows a run that was asked for elsewhere, where this pane may be out of sight."""
+        """Watches a run that was chosen on another screen, and shows this pane, which may be hidden."""
         self.follow(run)
         self.call_later(self.run_action, "screen.pane('training')")
 
@@ -299,12 +300,12 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
         self.app.push_screen(screen, left)
 
     def _chosen(self, choice: tuple[str, Run | None] | None) -> None:
-        """What the runs screen was left with: (`watch`, `open` or `new`, the run), or None."""
+        """Handles the result of the Runs screen: (`watch`, `open` or `new`, the run), or None."""
         what, run = choice or ("", None)
         if what == "new":
             self.action_new_run()
         elif run is None:
-            self.watcher.find()  # the watched one may have been deleted there
+            self.watcher.find()  # the watched run may have been deleted there
         else:
             if what == "open":
                 self.post_message(ModelChosen(run_model(run.name)))

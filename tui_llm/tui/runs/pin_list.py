@@ -1,4 +1,4 @@
-"""The pinned prompts as a list: one of them is chosen."""
+"""The list of pinned prompts, one of which is chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 
 
 def end_of(text: str, cells: int) -> str:
-    """The end of `text` in at most `cells` cells: what comes last is what the model goes on from."""
+    """The end of `text` in at most `cells` cells: the part that the model continues."""
     if cell_len(text) <= cells:
         return text
     text = text[-cells:] if cells > 0 else ""
@@ -24,10 +24,10 @@ def end_of(text: str, cells: int) -> str:
 
 
 class PinList(Lines, can_focus=False):
-    """Every pin, one of them chosen; `★` is the user's own."""
+    """All pins, one of them chosen; `★` marks the user's own."""
 
     class Chosen(Message):
-        """A click chose this one."""
+        """The user chose this pin with a click."""
 
         def __init__(self, pin: Pin) -> None:
             self.pin = pin
@@ -41,7 +41,7 @@ class PinList(Lines, can_focus=False):
         self.says: dict[Pin, str] = {}
 
     def show(self, pins: tuple[Pin, ...], chosen: Pin | None, mine: Iterable[Pin], says: dict[Pin, str]) -> None:
-        """`says` is what stands at the end of a pin's line."""
+        """Shows `pins`. `says` gives the text at the end of a pin's line."""
         new = (pins, chosen, frozenset(mine), says)
         if new == (self.pins, self.chosen, self.mine, self.says):
             return

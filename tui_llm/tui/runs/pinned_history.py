@@ -1,4 +1,4 @@
-"""How it learned: the pinned prompts of the watched run, over all its evaluations."""
+"""How it learned: the pinned prompts of the watched run over all its evaluations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tui_llm.tui.runs.probe_watcher import ProbeWatcher
 from tui_llm.tui.runs.words import pinned_words, state_words
 from tui_llm.tui.tour.pane import left_of
 
-PINS = 5  # lines of the list of pins at most
+PINS = 5  # most lines of the list of pins
 NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the prompt and target shown there"
 
 
@@ -54,7 +54,7 @@ KEYS = (
 
 
 class LearnedScreen(OverLab):
-    """Stays with the newest moment until the scrubber is moved away from it."""
+    """Follows the newest evaluation until the user moves the scrubber away from it."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -70,8 +70,8 @@ class LearnedScreen(OverLab):
         self.snapshot: ProbeSnapshot | None = None
         self.pins: tuple[Pin, ...] = ()
         self.chosen: Pin | None = None
-        self.saved: list[tuple[int, Probe]] = []  # the chosen pin's moments
-        self.step: int | None = None  # where the scrubber stands; None is with the newest
+        self.saved: list[tuple[int, Probe]] = []  # the chosen pin's evaluations: (step, probe)
+        self.step: int | None = None  # the scrubber's step; None follows the newest
         self.marked: int | None = None
 
     def compose(self) -> ComposeResult:
@@ -132,11 +132,11 @@ class LearnedScreen(OverLab):
 
     @property
     def here(self) -> tuple[int, Probe] | None:
-        """The moment that the scrubber stands at."""
+        """The evaluation at the scrubber."""
         return self._moment(self.step)
 
     def _moment(self, step: int | None) -> tuple[int, Probe] | None:
-        """The saved one at `step` or the last before it, or the first of all; the newest where `step` is None."""
+        """The saved evaluation at `step` or the last before it, or the first of all; the newest if `step` is None."""
         if not self.saved:
             return None
         return self.saved[-1] if step is None else probe_log.nearest(self.saved, step) or self.saved[0]
@@ -207,7 +207,7 @@ class LearnedScreen(OverLab):
             parts.append(("  entropy " + fmt.number(probe.entropy, 2), "$text-muted"))
         line.update(Content.assemble(*parts))
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_scrub(self, moments: int) -> None:
         here = self.here

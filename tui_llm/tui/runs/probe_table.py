@@ -1,4 +1,5 @@
-"""The candidates of a pinned prompt at one moment, with what its target cost; or what changed between two moments."""
+"""The candidates of a pinned prompt at one evaluation, with its target's loss; or what changed between two
+evaluations."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-Saved = tuple[int, Probe]  # (step, what was read then)
+Saved = tuple[int, Probe]  # (step, the probe of that step)
 UNKNOWN = "?"
 
 
 def points(change: Change) -> str:
-    """A change in percentage points; `≥` where one of the two probabilities is only known to be small."""
+    """A change in percentage points; `≥` or `≤` if one of the two probabilities is known only to be small."""
     if not change.exact and change.change == 0:
         return UNKNOWN
     sign = "" if change.exact else "≥" if change.change > 0 else "≤"
@@ -37,7 +38,7 @@ class ProbeTable(Lines, can_focus=False):
         self.changes: list[Change] = []
 
     def show(self, here: Saved | None, marked: Saved | None) -> None:
-        """The candidates at `here`; with `marked`, what changed from there to `here`."""
+        """Shows the candidates at `here`; with `marked`, what changed from there to `here`."""
         if (here, marked) == (self.here, self.marked):
             return
         self.here, self.marked = here, marked
@@ -69,7 +70,7 @@ class ProbeTable(Lines, can_focus=False):
         return lines
 
     def _room(self, width: int) -> int:
-        """Cells for a token."""
+        """The width of a token, in cells."""
         return max(4, min(24, width - (44 if self.marked is not None else 30)))
 
     def _rows_shown(self) -> list[object]:
@@ -128,7 +129,7 @@ class ProbeTable(Lines, can_focus=False):
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """As rows of cells, the header first."""
+        """The table as rows of cells, the header first."""
         if self.here is None:
             return
         step, probe = self.here

@@ -1,4 +1,4 @@
-"""Looks at a run's pinned prompts while it is trained, as `run_watch` looks at its losses: only what is new is read."""
+"""Watches a run's pinned prompts during training, as `run_watcher` watches its losses: only what is new is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tui_llm.tui.runs.run_watcher import INTERVAL
 
 
 class ProbeWatcher(Widget):
-    """Posts `Seen` at once, then twice a second while the run is alive; `look` takes another look."""
+    """Posts `Seen` at once, then after each `INTERVAL` in which something changed, while the run is alive. `look` reads
+    the run now."""
 
     DEFAULT_CSS = "ProbeWatcher { display: none; }"
 
@@ -43,7 +44,7 @@ class ProbeWatcher(Widget):
         self.look()
 
     def look(self) -> None:
-        """Takes a look now or, where one is being taken, after it."""
+        """Reads the run now or, if a read is in progress, again after it."""
         self._again = self._busy
         if not self._busy:
             self._busy = True

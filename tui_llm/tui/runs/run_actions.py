@@ -1,4 +1,4 @@
-"""What can be done to the run under the cursor of the Runs screen: resume, continue, stop, rename, export, compare, delete."""
+"""The actions on the run under the Runs screen's cursor: resume, continue, stop, rename, export, compare, delete."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from tui_llm.tui.runs.compare import CompareScreen
 
 
 def export(run: Run, folder: str) -> None:
-    """As `tui-llm export`, which it runs: opening a checkpoint needs torch, which this process doesn't import.
-
-    Raises `UserError` with what that says.
-    """
+    """Runs `tui-llm export` as a child process, as opening a checkpoint needs torch, which this process does not
+    import. Raises `UserError` with the last line of that command's error output."""
     place = str(paths.absolute(folder))
     done = subprocess.run(
         [sys.executable, "-m", "tui_llm", "export", run.name, place],
@@ -41,7 +39,7 @@ def export(run: Run, folder: str) -> None:
 
 
 class RunActions(ActsOnRuns):
-    """The part of the Runs screen that acts."""
+    """The actions of the Runs screen."""
 
     marked: list[str]
 

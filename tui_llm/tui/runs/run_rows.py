@@ -1,4 +1,4 @@
-"""What the table of runs shows of each: plain numbers and words, and the cells made of them."""
+"""The rows of the table of runs: plain numbers and words, and the cells made of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tui_llm.tui.runs.words import state_words
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # cells of a sparkline
-PROBLEM = 40  # cells of what is wrong with a run, in its place; watching the run tells all of it
-MARK = "◆"  # before the name of a run that the chart shows too
+PROBLEM = 40  # cells of a run's problem, in place of its losses; watching the run shows all of it
+MARK = "◆"  # before the name of a run that the chart also shows
 COLUMNS = ("run", "state", "step", "loss", "val loss", "loss so far", "size", "preset")
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run's line, all of it plain numbers and words."""
+    """One run's row, as plain numbers and words."""
 
     name: str
     state: str
@@ -35,20 +35,20 @@ class RunRow:
     preset: str
     changed: float
     alive: bool
-    problem: str = ""  # what is wrong with its files, in one line of raw text
+    problem: str = ""  # what is wrong with its files, in one line of foreign text
 
 
 class RowReader:
-    """Reads what the table shows of runs, again and again; a run's metrics only where they have grown since."""
+    """Reads the rows of the table repeatedly; a run's metrics only if they have changed."""
 
     def __init__(self) -> None:
         self._losses: dict[str, tuple[tuple[int, int, int], float | None, tuple[float, ...]]] = {}
 
     def read(self, run: Run) -> RunRow:
-        """Never raises on what it finds."""
+        """Returns the run's row. Never raises: a row also shows what is wrong with a run."""
         try:
             return self._read(run)
-        except Exception as error:  # whatever it is: this row says so, and the others are shown
+        except Exception as error:  # any error is shown in this row, so that the other rows are shown
             status = unreadable(run, error)
             return RunRow(run.name, status.state, 0, 0, None, None, (), 0, "?", 0.0, False, status.problem)
 
@@ -62,7 +62,7 @@ class RowReader:
 
 
 def _mark(run: Run) -> tuple[int, int, int]:
-    """Changes when the run's metrics do."""
+    """A value that changes when the run's metrics file does."""
     try:
         stat = run.metrics_path.stat()
     except OSError:
@@ -78,7 +78,7 @@ def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRo
         preset = "?"
     try:
         size = run.size()
-    except OSError:  # a checkpoint went away just now
+    except OSError:  # a checkpoint was deleted meanwhile
         size = 0
     return RunRow(
         run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
@@ -87,7 +87,7 @@ def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRo
 
 
 def spark(values: tuple[float, ...]) -> str:
-    """Heights of `values` as block characters, from the lowest to the highest."""
+    """A sparkline: `values` as block characters, from the lowest to the highest."""
     if not values:
         return ""
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""A full screen on one file of a run's directory: reads it off the screen's thread, and again when it has changed."""
+"""A full screen on one file of a run's directory: reads it on a worker thread, and again when it has changed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.kit.widgets.lines import Lines
 
-INTERVAL = 0.5  # seconds between two looks at the file
+INTERVAL = 0.5  # seconds between two checks of the file
 
 
 class RunView(BaseScreen, Screen[None], ActsOnRuns):
-    """A list and its keys. Subclasses say which file, how it is read, and show what was read."""
+    """A list and its key bar. Subclasses define which file it is and how it is read, and show what was read."""
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
@@ -37,20 +37,20 @@ class RunView(BaseScreen, Screen[None], ActsOnRuns):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run_shown = run
-        self._mark: tuple[int, int] | None = (-1, -1)  # no file is like that: the first look reads
+        self._mark: tuple[int, int] | None = (-1, -1)  # matches no file, so that the first check reads it
         self._busy = False
 
     @abstractmethod
     def lines(self) -> Lines:
-        """Makes the list."""
+        """Creates the list."""
 
     @abstractmethod
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
 
     @abstractmethod
     def read(self) -> Any:
-        """What is in the file, in the looking thread. Raises `UserError`."""
+        """Reads the file, on the worker thread. Raises `UserError`."""
 
     @abstractmethod
     def show(self, found: Any, problem: str) -> None:
@@ -58,7 +58,7 @@ class RunView(BaseScreen, Screen[None], ActsOnRuns):
 
     @abstractmethod
     def table(self) -> Iterable[tuple[str, ...]]:
-        """Rows of cells, the header first: for copying."""
+        """What is shown as rows of cells for copying, the header first."""
 
     def compose(self) -> ComposeResult:
         yield self.lines()

@@ -1,7 +1,7 @@
-"""Looks at a run while it is trained. A reader turns its directory into frozen snapshots; a watcher posts them.
+"""Watches a run during training. A reader turns its directory into frozen snapshots; a watcher posts them.
 
-Nothing here draws, and nothing is kept about a run that is not in its directory: close the program, open it again,
-and the same snapshot is there.
+Nothing here draws, and all that is known about a run comes from its directory: after a restart of the app the snapshot
+is the same.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunReader, RunSnapshot, most_recent
 
-INTERVAL = 1.0  # seconds between two looks: half of them cost a run half as much
+INTERVAL = 1.0  # seconds between two reads; each read costs the run some time
 
 
 class RunWatcher(Widget):
-    """Posts `Seen` for the watched run and those compared with it: at once, then twice a second while one of them is
-    alive. While nothing is alive it does nothing at all; `look` takes another look."""
+    """Posts `Seen` for the watched run and those compared with it: at once, then after each `INTERVAL` in which
+    something changed, while one of them is alive. Idle while none is alive; `look` reads the runs now."""
 
     DEFAULT_CSS = "RunWatcher { display: none; }"
 
     class Seen(Message):
-        """`snapshot` is None where there is no run at all; `others` are the runs compared with it."""
+        """`snapshot` is None if there is no run at all; `others` are the runs compared with it."""
 
         def __init__(self, snapshot: RunSnapshot | None, others: tuple[RunSnapshot, ...] = ()) -> None:
             self.snapshot, self.others = snapshot, others
@@ -78,7 +78,7 @@ class RunWatcher(Widget):
         return [reader.run.name for reader in self._compared]
 
     def compare(self, others: Sequence[Run]) -> None:
-        """Reads `others` too from now on."""
+        """Also reads `others` from now on."""
         before = {reader.run.name: reader for reader in self._compared}
         if [run.name for run in others] != list(before):
             self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
@@ -86,7 +86,8 @@ class RunWatcher(Widget):
 
     @work(thread=True, exclusive=True, group="find")
     def find(self) -> None:
-        """Watches the most recent run, unless the one that is watched may well stay: nobody trains another."""
+        """Watches the most recent run. Keeps the watched run if it still exists and either it is alive or the most
+        recent run is not."""
         watched, found = self.run_watched, most_recent()
         stays = watched is not None and watched.exists()
         if found and stays and (not found.alive() or (watched and watched.alive())):
@@ -96,14 +97,14 @@ class RunWatcher(Widget):
     def on_run_watcher_found(self, message: Found) -> None:
         message.stop()
         if message.instead_of is not self.run_watched:
-            return  # someone chose a run meanwhile
+            return  # the user chose a run meanwhile
         if message.run is None or message.run is not self.run_watched:
             self.follow(message.run)
         else:
             self.look()
 
     def look(self) -> None:
-        """Takes a look now, unless one is being taken."""
+        """Reads the runs now, unless a read is in progress."""
         reader = self._reader
         if reader and not reader.busy:
             reader.busy = True
@@ -113,7 +114,7 @@ class RunWatcher(Widget):
     def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
-            shown = -math.inf  # what was read first is shown at once: of a long run, a glimpse
+            shown = -math.inf  # the first snapshot is posted at once: for a long run it is a partial one
             snapshot = reader.read()
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
@@ -136,13 +137,13 @@ class RunWatcher(Widget):
         compared = [other for other in message.compared if other in self._compared]
         others = tuple(other.snapshot for other in compared if other.snapshot and other.snapshot.name != snapshot.name)
         if message.compared is not self._compared:
-            self.look()  # other runs were chosen while this look was taken
+            self.look()  # other runs were chosen during this read
         if self._timer and any(seen.status.alive for seen in (snapshot, *others)):
             self._timer.resume()
         else:
             self._rest()
             if self._snapshot and self._snapshot.status.alive:
-                self.set_timer(2 * INTERVAL, self.look)  # its process ends only now: once more, to reap it
+                self.set_timer(2 * INTERVAL, self.look)  # its process is only ending now: reads once more, to reap it
         if (snapshot, others) != (self._snapshot, self._others):
             self._snapshot, self._others = snapshot, others
             self.post_message(self.Seen(snapshot, others))

@@ -1,4 +1,4 @@
-"""Every training run on this machine, as a table. What can be done to one is in `run_actions`."""
+"""All training runs on this machine, as a table. The actions on a run are in `run_actions`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tui_llm.tui.runs.loss_chart import OTHERS
 from tui_llm.tui.runs.run_actions import RunActions
 from tui_llm.tui.runs.run_rows import COLUMNS, RowReader, RunRow, cells
 
-REFRESH = 2.0  # seconds, while a run is alive
-WHOLE = 90  # columns of a terminal from which all of the table is shown
+REFRESH = 2.0  # seconds between two reads while a run is alive
+WHOLE = 90  # terminal columns from which the whole table is shown
 
 
 _key = CommandFactory("runs", "Runs")
@@ -45,8 +45,8 @@ KEYS = (
 
 
 class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
-    """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then those to lay over the
-    watched one, at first the `marked` ones."""
+    """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then the runs to show in the
+    watched run's chart; at first, those named in `marked`."""
 
     BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
@@ -79,7 +79,8 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
         table = self.query_one(DataTable)
-        # Where the last column would be cut to a letter, it is left out: opening or comparing a run tells its preset too.
+        # The last column is left out where it would be cut to a letter: opening or comparing a run shows its preset
+        # too.
         self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
         for name in self._columns:
             table.add_column(Text(name), key=name)
@@ -90,8 +91,8 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
     def look(self) -> None:
-        """Reads all runs anew, off the screen's thread; where they are being read, once more after that: what has just been
-        done to one may have come too late for it."""
+        """Reads all runs again, on a worker thread. If a read is in progress, they are read once more after it, as it
+        may have missed the newest change."""
         self._again = self._busy
         if not self._busy:
             self._busy = True
@@ -147,10 +148,10 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
 
     @property
     def marked_runs(self) -> list[Run]:
-        """In the order in which they were marked; those that are gone are left out."""
+        """The marked runs that still exist, in the order in which they were marked."""
         return [self._runs[name] for name in self.marked if name in self._runs]
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()

@@ -1,4 +1,4 @@
-"""Every text that a run's model wrote while it learned, one at each evaluation, the newest last."""
+"""All texts that a run's model generated during training, one per evaluation, the newest last."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.run_view import RunView
 
-LONGEST = 20_000  # characters of a sample that are shown at most
+LONGEST = 20_000  # most characters of a sample that are shown
 
 
 class SampleLines(Lines):
-    """Each sample under a line that says its step. Stays at the end while the end is in sight."""
+    """Each sample below a line with its step. Stays scrolled to the end while the end is in sight."""
 
     def __init__(self, run: str) -> None:
         super().__init__(id="samples")
@@ -27,7 +27,7 @@ class SampleLines(Lines):
         self.samples: tuple[Sample, ...] = ()
         self.problem = ""
         self.looked = False
-        self._laid: list[list[Text]] = []  # the lines of each sample, at the width and in the colours of now
+        self._laid: list[list[Text]] = []  # the wrapped lines of each sample, for the current width and colours
         self._width = 0
         self._lines: list[Text] = []
 
@@ -39,7 +39,7 @@ class SampleLines(Lines):
         self.problem, self.looked = problem, True
         if found is not None:
             samples = tuple(found)
-            # Those that were there before are laid out already, unless a resumed run has cut its file back.
+            # Samples that were there before are wrapped already, unless a resumed run has truncated its file.
             same = next((i for i, (a, b) in enumerate(zip(samples, self.samples, strict=False)) if a != b), None)
             keep = min(len(samples), len(self.samples)) if same is None else same
             self.samples, self._laid = samples, self._laid[:keep]

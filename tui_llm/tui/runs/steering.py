@@ -1,4 +1,4 @@
-"""What the Training pane asks of, and looks up in, the run that it watches."""
+"""The Training pane's actions on the watched run, and the screens that it opens on it."""
 
 from __future__ import annotations
 

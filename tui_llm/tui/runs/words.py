@@ -1,4 +1,4 @@
-"""How a run's state, a duration and a pin are written on every screen."""
+"""How every screen writes a run's state, a duration and a pin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def state_words(state: str) -> tuple[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """0:42, 1:05:09, 3 d 4 h."""
+    """A duration in seconds as text: 0:42, 1:05:09, 3 d 4 h."""
     if not math.isfinite(seconds) or seconds > 1e9:
         return "∞"
     whole = round(seconds)
@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
-    """What is said when a pin was put up or taken down: raw text."""
+    """The notification after a pin was added or removed: foreign text."""
     name = truncate(visible(pins.said(pin)), 60)
     if not pinned:
         return f"unpinned: {name}"

@@ -1,4 +1,5 @@
-"""The one thread that asks the engine. The newest reading wins, a stream draws in between, nothing else is queued."""
+"""The only thread that calls the engine. Newer readings supersede older ones; streaming interleaves; nothing is
+queued."""
 
 from __future__ import annotations
 
@@ -31,17 +32,15 @@ from tui_llm.tui.state.messages import (
 
 log = logging.getLogger("tui_llm.tui")
 
-REPAINT_SECONDS = (
-    0.25  # a stream is shown at most four times a second: a paint of all panes is some 12 KiB for the terminal
-)
-IDLE_SECONDS = 1.0  # nothing was asked for so long: the time to collect garbage
-# Python's own (700, 10, 10) walk all that the screen holds several times while someone scrolls, 6 to 15 ms each time.
+REPAINT_SECONDS = 0.25  # streaming repaints at most four times a second: repainting all panes sends about 12 KiB
+IDLE_SECONDS = 1.0  # collect garbage after so long without a job
+# Python's defaults (700, 10, 10) traverse all the screen's objects several times while scrolling, 6 to 15 ms each time.
 COLLECT_AFTER = (10_000, 10, 50)
-SPEED_TOKENS = 32  # the speed shown is that of so many last tokens
+SPEED_TOKENS = 32  # the shown speed is the mean over so many last tokens
 
 
 def one_line(error: BaseException) -> str:
-    """What a person is told about an exception. The rest goes to the log."""
+    """An exception as one line for the user. The rest goes to the log."""
     if isinstance(error, UserError):
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
@@ -49,23 +48,23 @@ def one_line(error: BaseException) -> str:
 
 
 def quiet_collector() -> None:
-    """No garbage collection until `settle_collector`: there is none to find while torch is imported."""
+    """Disables garbage collection until `settle_collector`: importing torch leaves no garbage to find."""
     if not gc.get_freeze_count():
         gc.disable()
 
 
 def settle_collector() -> None:
-    """Spares later collections what torch and the model brought: some 300,000 objects that live as long as the
-    process. A full collection that walks them holds up the screen for a quarter of a second, in the midst of typing.
-    """
+    """Freezes the objects that torch and the model created, some 300,000 that live as long as the process, so that
+    later collections skip them. A full collection that traverses them blocks the screen for a quarter of a second while
+    typing."""
     if not gc.isenabled():
-        gc.freeze()  # once a process: what is frozen is never collected
+        gc.freeze()  # once per process: frozen objects are never collected
         gc.set_threshold(*COLLECT_AFTER)
         gc.enable()
 
 
 class Generation:
-    """A running draw of tokens. The asker's thread alone changes it, but for `stop` and `sampler`."""
+    """A running generation. Only the engine thread changes it, except `stop`."""
 
     def __init__(self, number: int, request: Request, seed: int, count: int) -> None:
         self.number = number
@@ -75,10 +74,10 @@ class Generation:
         self.stop = threading.Event()
         self.pending: list[GeneratedToken] = []
         self.shown_at = 0.0
-        self._times: deque[float] = deque(maxlen=SPEED_TOKENS + 1)  # when the last tokens were there
+        self._times: deque[float] = deque(maxlen=SPEED_TOKENS + 1)  # when each of the last tokens was ready
 
     def begin(self) -> None:
-        """The first token is drawn from now on."""
+        """Starts timing, before the first token."""
         if not self._times:
             self._times.append(time.perf_counter())
 
@@ -88,7 +87,8 @@ class Generation:
 
     @property
     def speed(self) -> float | None:
-        """Tokens a second over the last ones, the readings that were shown between them included."""
+        """Tokens per second over the last `SPEED_TOKENS`, including the readings shown in between; None before the
+        first token."""
         seconds = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
         return (len(self._times) - 1) / seconds if seconds > 0 else None
 
@@ -98,7 +98,8 @@ class Generation:
 
 
 class Asker:
-    """`post` is called from the thread with messages; it must be thread-safe (`post_message` is)."""
+    """Calls the engine on one thread. `post` is called from that thread with messages; it must be thread-safe
+    (`post_message` is)."""
 
     def __init__(self, open_engine: Callable[[], Engine], post: Callable[[Message], object]) -> None:
         self._open_engine = open_engine
@@ -107,7 +108,7 @@ class Asker:
         self._wake = threading.Condition()
         self._slot: Request | None = None
         self._model: str | None = None
-        self._abandoned = False  # the model that is being opened is not wanted any more
+        self._abandoned = False  # the user cancelled opening the model
         self._opened: str | None = None
         self._questions: dict[type[Question], Question] = {}  # the newest of each kind
         self._want_models = False
@@ -115,17 +116,17 @@ class Asker:
         self._generation: Generation | None = None
         self._generations = 0
         self._closing = False
-        self._writing = False  # what is being answered writes a file
+        self._writing = False  # the question being answered writes a file
         self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
 
-    # ── from the screen's thread ─────────────────────────────────────────────────────────────────────────────────
+    # ── called from the app's thread ─────────────────────────────────────────────────────────────────────────────
 
     def start(self, model: str) -> None:
         self._model = model
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread after what it is doing now, and after what is still to be written; does not wait for it."""
+        """Ends the thread after its current job and after the questions that write files; does not wait for it."""
         with self._wake:
             self._closing = True
             if self._generation is not None:
@@ -133,7 +134,7 @@ class Asker:
             self._wake.notify()
 
     def finish(self) -> None:
-        """After `close`: waits until everything that the user asked to be written is, and for nothing else."""
+        """After `close`: waits until every file that the user asked for is written, and for nothing else."""
         while self._thread.is_alive():
             with self._wake:
                 if not self._writing and self._to_write() is None:
@@ -141,7 +142,7 @@ class Asker:
             self._thread.join(0.02)
 
     def read(self, request: Request) -> None:
-        """Replaces a request that has not been answered yet."""
+        """Requests a reading; replaces a request that has not been answered yet."""
         with self._wake:
             self._slot = request
             self._wake.notify()
@@ -154,12 +155,12 @@ class Asker:
             self._wake.notify()
 
     def abandon(self) -> None:
-        """Don't switch to the model that is being opened: the one before stays."""
+        """Cancels opening a model: the previous one, if any, stays open."""
         with self._wake:
             self._abandoned = True
 
     def refresh(self) -> None:
-        """Look whether the open run has a newer checkpoint."""
+        """Checks whether the open run has a newer checkpoint."""
         with self._wake:
             self._want_refresh = True
             self._wake.notify()
@@ -170,18 +171,19 @@ class Asker:
             self._wake.notify()
 
     def inquire(self, question: Question) -> None:
-        """Asks an instrument. Replaces a question of the same kind that has not been answered yet."""
+        """Asks an instrument; replaces a question of the same kind that has not been answered yet."""
         with self._wake:
             self._questions[type(question)] = question
             self._wake.notify()
 
     def forget(self, kind: type[Question]) -> None:
-        """The question of that kind is not wanted any more, not even where it is being answered."""
+        """Drops the question of that kind, even while it is being answered."""
         with self._wake:
             self._questions.pop(kind, None)
 
     def generate(self, request: Request, seed: int, count: int) -> int:
-        """Draws up to `count` tokens after the request's continuation; returns the number that `Drawn` carries."""
+        """Generates up to `count` tokens after the request's continuation, in place of a running generation; returns
+        the number that `Drawn.job` will have."""
         with self._wake:
             if self._generation is not None:
                 self._generation.stop.set()
@@ -195,7 +197,7 @@ class Asker:
             if self._generation is not None:
                 self._generation.stop.set()
 
-    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── on the engine thread ─────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         self._post(Progress("loading torch"))
@@ -295,23 +297,23 @@ class Asker:
             generation = self._generation
         assert request is not None
         if generation is not None and request.prompt == generation.request.prompt:
-            # What was asked in the midst of a stream is answered for the stream's own last token.
+            # A request made while streaming is answered for the text up to the stream's last token.
             same = request.continuation == generation.request.continuation
             generation.request = dataclasses.replace(
                 request,
-                number=max(request.number, generation.request.number),  # the stream may be what was asked for last
+                number=max(request.number, generation.request.number),  # the stream's own request may be the newer one
                 continuation=generation.request.continuation,
                 overrides=request.overrides if same else (),
             )
             request = generation.request
             self._show(generation, None)
         reading = self._ask(request)
-        settle_collector()  # the first reading has brought the last of what stays
+        settle_collector()  # the first reading created the last of the long-lived objects
         if reading is not None:
             self._post(ReadingReady(reading))
 
     def _answer(self) -> None:
-        """An answer may take long, so it gives way to a reading, and starts again after it."""
+        """Answers a question. As that may take long, it is interrupted by a reading and restarts after it."""
         assert self._engine is not None
         with self._wake:
             kind = self._to_write() if self._closing else next(iter(self._questions), None)
@@ -351,8 +353,8 @@ class Asker:
             return None
 
     def _draw(self) -> None:
-        """One token of the running generation. One at a time equals all at once (see `Engine.generate`), so a
-        reading can be asked in between without a second model state."""
+        """Generates one token of the running generation. One at a time gives the same tokens as all at once (see
+        `Engine.generate`), and readings can be made in between without a second model state."""
         assert self._engine is not None
         generation = self._generation
         if generation is None:
@@ -378,7 +380,7 @@ class Asker:
             generation.request = dataclasses.replace(
                 generation.request,
                 continuation=(*generation.request.continuation, *(token.id for token in tokens)),
-                overrides=() if tokens else generation.request.overrides,  # they were of the one prediction
+                overrides=() if tokens else generation.request.overrides,  # overrides apply to one prediction
             )
             if not reason:
                 if not tokens:

@@ -1,4 +1,4 @@
-"""What every part of the lab works on: the moment, its reading, the asker, the prompt and the panes."""
+"""The base class of the lab screen's mixins: state, reading, engine thread, prompt and panes."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class LabBase(BaseScreen, Screen[None]):
         self._takers: dict[
             type[Question], tuple[Widget, Question, Callable[[Any], object], Callable[[str], object]]
         ] = {}
-        self._job: int | None = None  # the generation whose tokens are taken
+        self._job: int | None = None  # number of the generation whose tokens are accepted
 
     @abstractmethod
     def ask(self) -> None:
-        """Asks for the reading of this moment."""
+        """Requests a reading of the current state."""
 
     @abstractmethod
     def tell_dropped(self) -> None:
-        """Says so, where logits that were changed by hand have been left behind."""
+        """Notifies the user if logits that were changed by hand have been dropped."""
 
     @abstractmethod
     def inquire(
@@ -50,19 +50,19 @@ class LabBase(BaseScreen, Screen[None]):
         take: Callable[[Any], object],
         problem: Callable[[str], object] | None = None,
     ) -> None:
-        """Asks an instrument (see `Inquiring`)."""
+        """Asks an instrument (see `Inquiring.inquire`)."""
 
     @abstractmethod
     def show(self, reading: Reading) -> None:
-        """Hands a reading to the panes."""
+        """Shows a reading in all panes."""
 
     @abstractmethod
     def show_top(self) -> None:
-        """Says in the top line what is open."""
+        """Updates the top line."""
 
     @abstractmethod
     def stop_stream(self) -> None:
-        """Draws no further token."""
+        """Stops the running generation."""
 
     @property
     def prompt(self) -> PromptEditor:
@@ -72,7 +72,7 @@ class LabBase(BaseScreen, Screen[None]):
         return self.query_one(f"#panes > #{name}")
 
     def target_text(self, target: Target | None) -> tuple[str | None, bool]:
-        """A target of the open reading as text; and whether there is one that no text can stand for."""
+        """A target of the open reading as text, and whether there is a target that can't be written as text."""
         if target is None or (target.id is None and not target.own):
             return (target.text if target else None), False
         rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]
@@ -83,7 +83,7 @@ class LabBase(BaseScreen, Screen[None]):
             return None, True
 
     def has_text(self) -> bool:
-        """Whether there is a token for a screen to be about; says what to do where there is none."""
+        """Whether there is any token for a screen to show; if not, notifies the user what to do."""
         if self.lab.empty:
             self.say(NO_TEXT)
         return not self.lab.empty

@@ -1,7 +1,7 @@
-"""Undo and redo over every change of the text: what was typed and pasted, and the tokens that were drawn, ids and all.
+"""Undo and redo for every change of the text: typed, pasted and generated, token ids included.
 
-Only what differs is kept of each change, so a small change to a long text is small. Who changes the text need not say so
-at once: `note` compares with what was last seen, so no way to change it is left out. No Textual here.
+Each change holds only what differs, so a small change to a long text is small. Code that changes the text need not
+record it at once: `note` compares with the text it last saw, so no kind of change is missed. Imports no Textual.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from tui_llm.facts.prediction import GeneratedToken
 
 Steps = tuple[GeneratedToken, ...]
 MOST_CHANGES = 500
-MOST_SIZE = 4_000_000  # characters, all changes together; a drawn token counts as `STEP_SIZE`
+MOST_SIZE = 4_000_000  # characters, summed over all changes; a generated token counts as `STEP_SIZE`
 STEP_SIZE = 500
-BURST_SECONDS = 2.0  # letters typed one after another are one change until such a pause
+BURST_SECONDS = 2.0  # letters typed in a row are one change until such a pause
 BURST_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The prompt's `removed` at character `at` became `inserted`; the drawn tokens after the first `kept` ones were
-    `lost` and became `gained`."""
+    """One change of the text. The prompt's `removed` at character `at` became `inserted`; the generated tokens after
+    the first `kept`, which were `lost`, became `gained`."""
 
     at: int
     removed: str
@@ -31,7 +31,7 @@ class Change:
     kept: int
     lost: Steps
     gained: Steps
-    burst: object = None  # changes of the same burst become one
+    burst: object = None  # changes of the same burst are merged into one
 
     @property
     def size(self) -> int:
@@ -39,12 +39,12 @@ class Change:
 
     @property
     def added(self) -> str:
-        """The text that undoing takes back."""
+        """The text that undo removes."""
         return self.inserted + "".join(step.text for step in self.gained)
 
     @property
     def taken(self) -> str:
-        """The text that undoing brings back."""
+        """The text that undo restores."""
         return self.removed + "".join(step.text for step in self.lost)
 
     def undone(self) -> Change:
@@ -58,7 +58,7 @@ class Change:
 
 
 def common_start(a: str, b: str) -> int:
-    """How many characters two texts begin alike. Compares slices, which costs a millisecond for a megabyte."""
+    """The number of leading characters that two texts share. Compares slices: a megabyte takes a millisecond."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high
@@ -96,8 +96,8 @@ def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, bur
 
 
 def _to_a_space(before: str, text: str) -> int:
-    """How far back `text`, put in behind `before`, can be said to begin so that it begins with a space: "o tw" put into
-    "one t|hree" is the same as " two" put in before the space."""
+    """How far back the insertion of `text` after `before` can be moved so that it starts with a space: inserting "wo t"
+    into "one t|hree" is the same as inserting " two" before the space."""
     for back in range(min(len(before), len(text), BURST_LENGTH)):
         if (text[len(text) - back :] + text)[:1].isspace():
             return back
@@ -114,13 +114,13 @@ class History:
         self._redo: list[Change] = []
         self._size = 0
         self._noted_at = 0.0
-        self._before: tuple[str, Steps] | None = None  # the text before the last change; None where no other joins it
+        self._before: tuple[str, Steps] | None = None  # the text before the last change; None: merge no more
 
-    # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── recording changes ────────────────────────────────────────────────────────────────────────────────────────
 
     def note(self, prompt: str, steps: Steps, burst: object = None, now: float | None = None) -> bool:
-        """The text is this now. False where it is what it was. Changes of one `burst` (a stream's number, say) are one
-        change, and so are letters typed, or deleted, without a pause."""
+        """Records the current text. Returns False if it has not changed. Changes of one `burst` (a stream's number,
+        say) are merged into one change, and so are letters typed, or deleted, without a pause."""
         if prompt == self.prompt and (steps is self.steps or steps == self.steps):
             return False
         now = time.monotonic() if now is None else now
@@ -144,7 +144,8 @@ class History:
         return True
 
     def forget_steps(self) -> None:
-        """The drawn tokens were another model's: their ids mean nothing now. What was typed can still be undone."""
+        """Drops the generated tokens of a model that was replaced: their ids mean nothing now. Typed text can still be
+        undone."""
         self.steps, self._before = (), None
         for kept in (self._undo, self._redo):
             kept[:] = [
@@ -154,30 +155,30 @@ class History:
             ]
         self._size = sum(change.size for change in (*self._undo, *self._redo))
 
-    # ── back and forth ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── undo and redo ────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def next_undo(self) -> Change | None:
-        """The change that `undo` takes back."""
+        """The change that `undo` reverts."""
         return self._undo[-1] if self._undo else None
 
     @property
     def next_redo(self) -> Change | None:
-        """The change that `redo` makes again."""
+        """The change that `redo` repeats."""
         return self._redo[-1] if self._redo else None
 
     def undo(self) -> Change | None:
-        """Goes back by one change and returns it; None where there is none."""
+        """Reverts the last change and returns it; None if there is none."""
         if not self._undo:
             return None
         change = self._undo.pop()
         self._redo.append(change)
         self.prompt, self.steps = change.undone().apply(self.prompt, self.steps)
-        self._before = None  # what is typed next is a change of its own
+        self._before = None  # typing after an undo starts a new change
         return change
 
     def redo(self) -> Change | None:
-        """Makes the change again that was undone last, and returns it."""
+        """Repeats the change that was undone last and returns it; None if there is none."""
         if not self._redo:
             return None
         change = self._redo.pop()
@@ -188,7 +189,8 @@ class History:
 
 
 def _together(before: Change, change: Change, whole: Change, soon: bool) -> Change | None:
-    """Both as one change, or None where they are two. `whole` leads from before the first to behind the second."""
+    """Both changes merged into one, or None if they stay separate. `whole` is the change from before the first to after
+    the second."""
     if before.burst is not None or change.burst is not None:
         drawn = not (change.removed or change.inserted or change.lost or before.lost)
         return dataclasses.replace(whole, burst=before.burst) if drawn and before.burst == change.burst else None
@@ -196,7 +198,7 @@ def _together(before: Change, change: Change, whole: Change, soon: bool) -> Chan
         return None
     grown, shrunk = len(whole.inserted) - len(before.inserted), len(whole.removed) - len(before.removed)
     if len(change.inserted) == 1 and not change.removed:
-        # A letter beside the last one. A burst is a word at most, with the space before it, as tokens have it.
+        # A letter next to the last one. A burst is at most a word with the space before it, like a token.
         ended = change.inserted.isspace() and not before.inserted[-1:].isspace()
         beside = (grown, shrunk) == (1, 0) and 0 < len(before.inserted) < BURST_LENGTH
         return whole if beside and not ended else None

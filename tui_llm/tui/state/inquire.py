@@ -1,4 +1,4 @@
-"""The lab asks instruments for whoever shows what they say: a pane, or a screen over it."""
+"""Questions to instruments, asked by the lab on behalf of the pane or screen that shows the answer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Inquiring(LabBase):
     def inquire(
         self, owner: Widget, question: Question, take: Taker, problem: Callable[[str], object] | None = None
     ) -> None:
-        """Asks; `take` gets the answer, or `problem` a line that says why there is none (a notification otherwise).
-        A newer question of the same kind replaces this one, and it is never heard of again. Nor is one whose `owner`, the
-        widget that shows the answer, is gone by then: its screen has closed. What must be heard has the lab as its owner."""
+        """Asks an instrument. `take` is called with the answer, or `problem` with a line that says why there is none
+        (by default a notification). A newer question of the same kind replaces this one; then neither is called. Nor is
+        either called once `owner`, the widget that shows the answer, is gone because its screen has closed. For an
+        answer that must always arrive, `owner` is the lab."""
         self._takers[type(question)] = (owner, question, take, problem or self.warn)
         self.asker.inquire(question)
 
     def forget(self, kind: type[Question]) -> None:
-        """The answer to the question of that kind is not wanted any more."""
+        """Drops the question of that kind: its callbacks are not called any more."""
         self._takers.pop(kind, None)
         self.asker.forget(kind)
 
@@ -43,5 +44,5 @@ class Inquiring(LabBase):
         )
         if is_live(owner):
             hear()
-        elif not owner.is_mounted:  # it is being composed
+        elif not owner.is_mounted:  # the owner is still being composed
             deliver(owner, hear)

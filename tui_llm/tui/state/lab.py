@@ -1,4 +1,4 @@
-"""The moment that all panes show: prompt, continuation, sampler, target. One place holds it; no Textual here."""
+"""The lab's state, which all panes show: prompt, continuation, sampler, target. The only copy; imports no Textual."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def step(values: tuple[float, ...], now: float, direction: int) -> float:
-    """The next value up (+1) or down (−1) from `now`, which need not be one of them; stays at the ends."""
+    """The next value above (+1) or below (−1) `now`, which need not be one of them; `now` itself if there is none."""
     if direction > 0:
         return next((value for value in values if value > now + 1e-9), now)
     return next((value for value in reversed(values) if value < now - 1e-9), now)
@@ -60,7 +60,7 @@ DEEPEST = 64
 
 @dataclass(slots=True)
 class Growing:
-    """How a tree of continuations is grown: see `tree.Growth`."""
+    """The settings for growing a tree of continuations: see `tree.Growth`."""
 
     count: int = 3
     depth: int = 4
@@ -79,13 +79,13 @@ class Growing:
 
 
 def further(top_k: int, direction: int) -> int:
-    """The next top-k: fewer tokens (−1) or more (+1), and 0, which is all, in the end."""
+    """The next top-k: fewer tokens (−1) or more (+1); after the largest comes 0, which means all."""
     value = step(TOP_KS, top_k or math.inf, direction)
     return 0 if math.isinf(value) else int(value)
 
 
 def where(request: Request) -> tuple[object, ...]:
-    """What a prediction depends on besides the model: the text before it."""
+    """The fields of a request that identify its prediction, given the model: the text before it."""
     return (
         request.prompt,
         request.continuation,
@@ -98,8 +98,8 @@ def where(request: Request) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The token cursor: on token number `position` (from 0) of the text that it was placed in. `target` is what the loss
-    asked for then: another one chosen since goes before the text's own next token."""
+    """The token cursor: on token `position` (from 0) of the text in which it was placed. `target` was the loss's target
+    then: a target chosen later has priority over the text's own next token."""
 
     position: int
     text: tuple[object, ...]
@@ -118,17 +118,17 @@ class Lab:
     seed: int = 1
     steps: tuple[GeneratedToken, ...] = ()
     streaming: bool = False
-    note: str = ""  # why the last generation stopped, or what became of its tokens
+    note: str = ""  # why the last generation stopped, or what happened to its tokens
     number: int = 0  # of the newest request
-    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, in the one moment `changed_at`
+    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, for the one prediction `changed_at`
     changed_at: tuple[object, ...] = ()
-    dropped: int = 0  # changed logits that the last request left behind, because it is of another moment
-    set_aside: dict[str, float] = field(default_factory=dict)  # sampler settings that are switched off, as they were
-    scratch: str = EXAMPLE  # tokens and logits of the user's own
-    temperatures: tuple[float, ...] = USUAL  # to show side by side
-    colour: str = PLAIN  # what the tokens are coloured by (`shades.KINDS`)
+    dropped: int = 0  # changed logits that the last request dropped, because it is for another prediction
+    set_aside: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off
+    scratch: str = EXAMPLE  # text of the scratch table: the user's own tokens and logits
+    temperatures: tuple[float, ...] = USUAL  # compared side by side
+    colour: str = PLAIN  # what colours the tokens (`token_shades.KINDS`)
     cursor: Cursor | None = None
-    speed: float | None = None  # tokens a second, of the newest generation
+    speed: float | None = None  # tokens per second of the newest generation
     history: History = field(init=False)
 
     def __post_init__(self) -> None:
@@ -144,7 +144,7 @@ class Lab:
 
     @property
     def empty(self) -> bool:
-        """As `Request.empty`."""
+        """Whether there is no token to feed, as `Request.empty`."""
         return not (self.prompt or self.steps or self.start_token or self.chat)
 
     # ── the token cursor ──
@@ -155,11 +155,12 @@ class Lab:
 
     @property
     def position(self) -> int | None:
-        """The reading is after so many tokens; None is after all of them, and so it is as soon as the text changes."""
+        """The number of tokens before the reading; None means all of them, and any change of the text resets it to
+        None."""
         return self.cursor.position if self.cursor is not None and self.cursor.text == self._text else None
 
     def place(self, position: int | None) -> None:
-        """Puts the cursor on token number `position`; None is the end."""
+        """Moves the token cursor to token `position`; None means the end."""
         if position is None:
             self.cursor = None
             return
@@ -168,17 +169,18 @@ class Lab:
 
     @property
     def asked_target(self) -> Target | None:
-        """What the loss asks for: inside the text its own next token, unless another was chosen there."""
+        """The loss's target: inside the text its own next token, unless another was chosen there."""
         if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
             return Target(own=True)
         return self.target
 
     def rewrite(self, prompt: str, steps: tuple[GeneratedToken, ...], note: str = "") -> None:
-        """Another text, ids and all."""
+        """Replaces the text, token ids included."""
         self.prompt, self.steps, self.note = prompt, steps, note
 
     def request(self, top: int = 200) -> Request:
-        """The question that this moment asks, under a new number."""
+        """A request for the current state, with a new number. Records the text for undo, and drops changed logits of
+        another prediction."""
         self.number += 1
         self.history.note(self.prompt, self.steps)
         made = self.moment(top)
@@ -187,7 +189,7 @@ class Lab:
         return made
 
     def moment(self, top: int = 200) -> Request:
-        """The same for an instrument: no reading is waited for."""
+        """The same for an instrument: without a new number, as no reading is awaited."""
         made = Request(
             number=self.number,
             prompt=self.prompt,
@@ -205,7 +207,7 @@ class Lab:
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
     def change_logit(self, id: int, value: float, seen: Request) -> None:
-        """What if: `id` had this logit in the moment that `seen` reads."""
+        """What if: sets the logit of token `id` in the prediction that `seen` requests."""
         if where(seen) != self.changed_at:
             self.overrides, self.changed_at = (), where(seen)
         self.overrides = (*((other, was) for other, was in self.overrides if other != id), (id, value))
@@ -215,11 +217,11 @@ class Lab:
         return had
 
     def drop_changes(self) -> None:
-        """Changed logits are of another moment, or another model's."""
+        """Drops the changed logits: they belong to another prediction or another model."""
         self.dropped, self.overrides = len(self.overrides), ()
 
     def narrow(self, direction: int) -> None:
-        """Top-k: fewer tokens (−1) or more (+1), up to all."""
+        """Changes top-k: fewer tokens (−1) or more (+1), up to all."""
         self.sampler = dataclasses.replace(self.sampler, top_k=further(self.sampler.top_k, direction))
 
     def raise_floor(self, direction: int) -> None:
@@ -237,7 +239,8 @@ class Lab:
         self.tokenizer = VOCABULARIES[(at + 1) % len(VOCABULARIES)]
 
     def propose_target(self, candidates: Sequence[Candidate]) -> bool:
-        """Where no target was ever chosen: the likeliest token, so that there is a loss to look at."""
+        """If no target was ever chosen, sets it to the likeliest token, so that there is a loss to show. Returns
+        whether it did."""
         if self.target is not None or not candidates:
             return False
         first = candidates[0]
@@ -248,8 +251,8 @@ class Lab:
         return True
 
     def toggle_leading_space(self) -> bool:
-        """Adds or removes the space before a typed target. False where the target is a table's row (its bytes are
-        what they are) or there is none."""
+        """Adds or removes the space before a typed target. Returns False if the target is a row of the table (its bytes
+        are fixed) or there is none."""
         if self.target is None or self.target.text is None:
             return False
         text = self.target.text
@@ -257,7 +260,8 @@ class Lab:
         return True
 
     def before_step(self, index: int) -> Request:
-        """The moment in which drawn token number `index` was, or is to be, drawn, what-if included; no new question."""
+        """The request for the prediction from which generated token `index` was drawn, or will be, changed logits
+        included; without a new number."""
         step = self.steps[index] if index < len(self.steps) else None
         made = Request(
             prompt=self.prompt,
@@ -272,12 +276,12 @@ class Lab:
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
     def undo(self) -> Change | None:
-        """Takes the last change of the text back and says which it was; None where there is none."""
+        """Reverts the last change of the text and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.undo())
 
     def redo(self) -> Change | None:
-        """Makes the change again that was taken back last."""
+        """Repeats the change that was undone last and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.redo())
 

@@ -1,4 +1,4 @@
-"""What the asker's thread and the panes tell the lab: frozen facts and intents, nothing else."""
+"""Textual messages to the lab from the engine thread, the panes and other screens. They hold plain data only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Target
 from tui_llm.instruments.gradient.question import GradientQuestion
 
-# ── from the asker ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── from the engine thread ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Progress(Message):
-    """The engine is busy with something that may take a while; empty text: not any more."""
+    """The engine is doing something that may take a while; an empty text means it has finished."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -31,7 +31,7 @@ class TreeWanted(Message):
 
 
 class Opened(Message):
-    """A model stands open. `fresh` is false where the same run moved on to a newer checkpoint."""
+    """A model was opened. `fresh` is False if the same run moved on to a newer checkpoint."""
 
     def __init__(self, weights: Weights, fresh: bool = True) -> None:
         self.weights = weights
@@ -49,7 +49,7 @@ class ReadingReady(Message):
 
 
 class Failed(Message):
-    """Something that was asked can't be had; `line` says why and what to do, in one line of foreign text."""
+    """A request failed; `line` says why and what to do, in one line of foreign text."""
 
     def __init__(self, what: str, line: str) -> None:
         self.what = what  # engine, open, read, generate, models
@@ -58,7 +58,7 @@ class Failed(Message):
 
 
 class Answered(Message):
-    """What the question's instrument answered, or why it couldn't, in one line of foreign text."""
+    """An instrument's answer to `question`, or in `problem` why there is none, in one line of foreign text."""
 
     def __init__(self, question: Question, answer: Any, problem: str = "") -> None:
         self.question = question
@@ -68,7 +68,7 @@ class Answered(Message):
 
 
 class Drawn(Message):
-    """Tokens that a generation drew since the last such message, and where known the moment after them."""
+    """Tokens that a generation drew since the last such message, and the reading after them if there is one."""
 
     def __init__(
         self, job: int, tokens: tuple[GeneratedToken, ...], reading: Reading | None, speed: float | None = None
@@ -76,7 +76,7 @@ class Drawn(Message):
         self.job = job
         self.tokens = tokens
         self.reading = reading
-        self.speed = speed  # tokens a second, measured over the last ones
+        self.speed = speed  # tokens per second, measured over the last ones
         super().__init__()
 
 
@@ -97,7 +97,7 @@ class ModelsListed(Message):
 
 
 class TargetChosen(Message):
-    """A row of the table was made the loss's target."""
+    """Make this row of the table the loss's target."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -105,7 +105,7 @@ class TargetChosen(Message):
 
 
 class RowsWanted(Message):
-    """The table shows these places of the vocabulary in this order, and has not got their rows."""
+    """The table shows these places of the vocabulary in this order, and lacks their rows."""
 
     def __init__(self, order: str, places: range) -> None:
         self.order, self.places = order, places
@@ -113,7 +113,8 @@ class RowsWanted(Message):
 
 
 class TableAsked(Message):
-    """Something is to be done with the table or the row under its cursor: what a `Tabling` method is named."""
+    """Do something with the table or the row under its cursor; `what` is the name of a `Tabling` method after
+    `_table_`."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -121,11 +122,11 @@ class TableAsked(Message):
 
 
 class TokensAccepted(Message):
-    """Put the generated text into the prompt."""
+    """Move the generated text into the prompt."""
 
 
 class StepShown(Message):
-    """See how drawn token number `index` was chosen (or would be, where it is still to come): once, or `many` times."""
+    """Show how generated token `index` was drawn (or would be, if it is the next one): once, or `many` times."""
 
     def __init__(self, index: int, many: bool = False) -> None:
         self.index = index
@@ -134,7 +135,7 @@ class StepShown(Message):
 
 
 class CheckpointSaved(Message):
-    """The watched run has a checkpoint that was not seen before: a model that follows it opens it."""
+    """The watched run has saved a new checkpoint; a model that follows the run opens it."""
 
     def __init__(self, run: str, step: int) -> None:
         self.run = run
@@ -143,7 +144,7 @@ class CheckpointSaved(Message):
 
 
 class RunWatched(Message):
-    """Another run is watched from now on."""
+    """Another run is being watched."""
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -151,7 +152,7 @@ class RunWatched(Message):
 
 
 class ModelChosen(Message):
-    """Open this model: what `Engine.open` takes."""
+    """Open this model; `model` is an argument for `Engine.open`."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -159,7 +160,7 @@ class ModelChosen(Message):
 
 
 class GradientWanted(Message):
-    """Ask for the loss's gradient; None: not any more."""
+    """Compute the loss's gradient; None cancels it."""
 
     def __init__(self, question: GradientQuestion | None) -> None:
         self.question = question
@@ -167,4 +168,4 @@ class GradientWanted(Message):
 
 
 class LearnWanted(Message):
-    """Let a copy of the weights learn the prompt and target that are shown."""
+    """Train a copy of the weights on the prompt and target that are shown."""

@@ -1,4 +1,4 @@
-"""The tour beside the screen.
+"""The tour, which is shown beside every screen.
 
 pane.py   the pane
 pairs.py  the form for instruction–answer pairs

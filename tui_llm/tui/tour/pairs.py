@@ -1,4 +1,4 @@
-"""The form for instruction–answer pairs: a few lines, to be made one's own."""
+"""The form for instruction–answer pairs: a few lines that the user edits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
 class PairsEditor(PromptEditor):
-    """Several lines: Enter makes one."""
+    """An editor of several lines: Enter inserts a newline."""
 
     def action_leave(self, confirmed: bool) -> None:
         if confirmed:
@@ -33,7 +33,7 @@ KEYS = START, LEAVE
 
 
 class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
-    """Dismissed with the text, which `instruction_pairs.typed` reads, or with None."""
+    """Dismissed with the text, which `instruction_pairs.typed` parses, or with None."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -63,7 +63,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
         return typed(self.query_one(PairsEditor).prompt_text)
 
     def _say(self) -> None:
-        """What is wrong with the lines, or which key begins."""
+        """Shows what is wrong with the lines, or how many pairs there are, and the keys."""
         try:
             line, wrong = f"{len(self._pairs())} pairs", False
         except UserError as error:
@@ -85,7 +85,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
         try:
             self._pairs()
         except UserError:
-            return  # it is said below the lines
+            return  # the problem is shown below the lines
         self.dismiss(self.query_one(PairsEditor).prompt_text)
 
     def action_leave(self) -> None:

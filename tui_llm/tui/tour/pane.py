@@ -1,4 +1,4 @@
-"""The tour beside the screen: a pane on the right, or where there is no room for it a strip at the bottom."""
+"""The tour's pane: on the right of the screen or, if there is no room, a strip at the bottom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui_llm.tour.tour import FINISHED, Tour
 from tui_llm.tui.kit.command import CommandFactory
 
 SIDE_FROM, SIDE, WIDE_FROM, WIDE = 110, 38, 180, 48  # columns
-MOST, LEAST = 8, 12  # rows of the strip; rows that a screen must have for one
+MOST, LEAST = 8, 12  # most rows of the strip; rows of the screen below which the strip has one at most
 
 _key = CommandFactory("app", "Tour", ())
 KEYS = (
@@ -28,14 +28,14 @@ KEYS = (
 
 
 def room_for(screen: Size) -> Size:
-    """What the tour takes of a screen: columns at its right, or rows at its bottom."""
+    """The room that the tour takes on a screen: columns on its right, or rows at its bottom."""
     if screen.width >= SIDE_FROM:
         return Size(WIDE if screen.width >= WIDE_FROM else SIDE, 0)
     return Size(0, min(MOST, max(3, screen.height // 3)) if screen.height >= LEAST else min(1, screen.height // 3))
 
 
 def left_of(screen: Screen[Any]) -> Size:
-    """What the tour, where it stands beside `screen`, leaves of it."""
+    """The size of `screen` that the tour, if it is open there, leaves free."""
     if not any(isinstance(child, TourPane) for child in screen.children):
         return screen.size
     taken = room_for(screen.size)
@@ -68,7 +68,7 @@ class TourPane(Static):
         self.remove()
 
     def _keep_clear(self, room: Size) -> None:
-        """Notifications come up beside the tour, never over its words."""
+        """Places notifications beside the tour, never over its text."""
         if self.is_attached:
             for rack in self.screen.query(ToastRack):
                 rack.styles.margin = (0, 0, 1 + room.height, 0)
@@ -90,7 +90,7 @@ class TourPane(Static):
         seen = [("✓ ", "$text-success"), (words(tour.seen), "")] if tour.seen else []
         do = [("▸ ", "bold $text-accent"), (words(here.do if here is not None else FINISHED), "bold")]
         lacks = [("… ", "$text-warning"), (words(tour.lacks), "$text-muted")] if tour.lacks and here is not None else []
-        for block in (seen, do, lacks) if side else (do, lacks, seen):  # where it is low, the last may be cut
+        for block in (seen, do, lacks) if side else (do, lacks, seen):  # in a strip, the last block may be cut off
             if block:
                 parts += [gap if block is not lacks or side else "\n", *block]
         if side:

@@ -1,4 +1,4 @@
-"""The draw: u landing on the cumulative distribution, as it was drawn and replayed under other settings."""
+"""The draw of one token: u on the cumulative distribution, as it was drawn and as replayed with other settings."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.lab import TEMPERATURES, TOP_PS, Lab, step
 
 Inquire = Callable[[Widget, Question, Callable[[Any], object], Callable[[str], object]], None]
-WARM = 1.2  # what was drawn at less is first replayed hotter, the rest cooler
+WARM = 1.2  # a draw below this temperature is first replayed hotter, any other cooler
 
 
 def was_drawn(step: GeneratedToken) -> bool:
-    """Whether a draw (or, greedily, the largest logit) chose it, and not a person or a text that had it already."""
+    """Whether the token was sampled (or, if greedy, had the largest logit), not set by hand or given in the text."""
     return step.u is not None or (step.sampler.greedy and not step.by_hand and bool(step.candidates))
 
 
 class StepScreen(OverLab):
-    """About one token of the continuation: one that was drawn, or the next one. Subclasses ask and show."""
+    """A screen about one token of the continuation, or about the next one. Subclasses ask the question and show the
+    answer."""
 
     TITLE_WORDS = ""
     DEFAULT_CSS = """
@@ -107,7 +108,7 @@ class DrawScreen(StepScreen):
 
     def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:
         super().__init__(lab, inquire, index)
-        self.u: float | None = None  # chosen by hand
+        self.u: float | None = None  # set by hand
         self.replay = self._first_replay()
         self.draw: Draw | None = None
 
@@ -151,7 +152,7 @@ class DrawScreen(StepScreen):
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(DrawLines).table()
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_step(self, direction: int) -> None:
         if self.go(direction):

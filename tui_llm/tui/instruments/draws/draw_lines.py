@@ -1,4 +1,4 @@
-"""The cumulative distribution as a bar of segments, likeliest first, with the mark where u lands; the intervals below it."""
+"""The cumulative distribution as a bar of segments, likeliest first, with a mark at u; the intervals below it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
 from tui_llm.tui.kit.widgets.lines import PALETTE
 
-NAMED = 3  # cells that a segment needs for a part of its token
-REST = "┈"  # tokens beyond those that are listed
+NAMED = 3  # cells that a segment needs to show part of its token
+REST = "┈"  # tokens beyond the listed ones
 
 
 def owners(landing: Landing, u: float, width: int) -> list[int | None]:
-    """Whose each of the bar's cells is: a token's place, that of the cell's middle; None is a token further down. The cell
-    where u is belongs to the token that it hit, however narrow that is."""
+    """The token of each cell of the bar: the place of the token at the cell's middle, or None beyond the listed tokens.
+    The cell that contains u belongs to the token that u hit, however narrow its segment is."""
     found: list[int | None] = []
     at, segments = 0, landing.segments
     for cell in range(width):
@@ -40,7 +40,7 @@ class DrawLines(AnswerLines):
         super().__init__(id="draw-lines")
         self.draw: Draw | None = None
         self.names: Sequence[str] = ()
-        self._segments: list[tuple[Segment | None, ...]] = []  # a row: a token's segment in each landing
+        self._segments: list[tuple[Segment | None, ...]] = []  # one row per token: its segment in each landing
 
     def show(self, draw: Draw, names: Sequence[str]) -> None:
         self.draw, self.names = draw, names

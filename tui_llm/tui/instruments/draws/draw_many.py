@@ -1,4 +1,4 @@
-"""Many draws of one token: how often each comes, beside how often it should."""
+"""Many draws of one token: how often each token comes, beside how often it is expected."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DrawManyScreen(StepScreen):
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.query_one(HistogramLines).table()
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_step(self, direction: int) -> None:
         if self.go(direction):

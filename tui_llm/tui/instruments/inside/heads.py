@@ -1,4 +1,5 @@
-"""All heads at a glance: layers down, heads across, and the means; a cursor chooses whose attention the text shows."""
+"""The grid of attention heads: layers down, heads across, and their means; the cursor selects whose attention the text
+shows."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ MEASURES = {
 
 
 def measured(look: Look, place: Place, measure: str) -> tuple[str, str]:
-    """What a cell says, in at most three characters, and its shade."""
+    """A cell's text, at most three characters, and its shade."""
     if measure == "spread":
         text = f"{look.spread:.1f}" if look.spread < 9.95 else f"{look.spread:.0f}"
         return text if len(text) <= 3 else "1k+", shade(1 / look.spread)
@@ -37,14 +38,14 @@ def measured(look: Look, place: Place, measure: str) -> tuple[str, str]:
 
 
 class Columns(NamedTuple):
-    cells: int  # of each column; the first is a gap, or a bracket
-    first: int  # the first column in sight; 0 is the mean
+    cells: int  # width of each column; its first cell is a gap or a bracket
+    first: int  # the first visible column; 0 is the mean
     stop: int
 
 
 class HeadGrid(Lines):
     class Moved(Message):
-        """Another layer or head is chosen."""
+        """Another layer or head was selected."""
 
     def __init__(self) -> None:
         super().__init__(id="inside-heads", classes="pane")
@@ -64,7 +65,7 @@ class HeadGrid(Lines):
 
     @property
     def layer_number(self) -> int:
-        """From 1; 0 is the mean over all."""
+        """The selected layer, from 1; 0 is the mean over all layers."""
         return self.cursor or 0
 
     @property
@@ -86,7 +87,7 @@ class HeadGrid(Lines):
     def move_head(self, by: int) -> None:
         if self.attention is None:
             return
-        if not self.layer_number:  # the mean of all has no heads beside it: into the first layer
+        if not self.layer_number:  # the mean over all has no heads: go to the first layer
             self._place_cursor(1, quiet=True)
         self.head_number = max(0, min(self.head_number + by, len(self.attention.heads[0])))
         self.rebuild()
@@ -112,7 +113,8 @@ class HeadGrid(Lines):
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def columns(self, width: int) -> Columns:
-        """With numbers where they fit, else shades alone; and if not even those fit, the part around the cursor."""
+        """Columns with numbers if they fit, else with shades only; if those do not fit either, the columns around the
+        cursor."""
         assert self.attention is not None
         count = len(self.attention.heads[0]) + 1
         room = max(0, width - LABEL - 1)
@@ -169,7 +171,7 @@ class HeadGrid(Lines):
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """The chosen head's weight on each token."""
+        """The selected head's weight on each token."""
         yield "number", "id", "bytes", "text", "weight"
         found, look = self.attention, self.look
         if found is not None and look is not None:

@@ -1,5 +1,5 @@
-"""The black box, opened: for one token of the text, what each head looked at, what each layer would predict, and which
-embeddings are near. Nothing of it is worked out before this screen asks."""
+"""The Inside screen: for one token of the text, what each head attends to, what each layer would predict, and which
+embeddings are near. All of it is computed only when this screen asks for it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tui_llm.tui.kit.widgets.bars import Bar, KeyBar, press
 from tui_llm.tui.state.inquire import Inquiring
 from tui_llm.tui.tour.pane import left_of
 
-STALE_AFTER = 0.15  # an answer that comes sooner needs no mark
+STALE_AFTER = 0.15  # seconds: an answer that arrives sooner needs no mark
 VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbours"}
 NOTHING = "there is no text to look into yet: Esc, then i types some; / shows the neighbours of a token"
-TOP, COUNT = 12, 50  # tokens of a lens's row, and neighbours, that are asked for
+TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
 
 class InsideScreen(OverLab):
-    """`lab` asks the instruments; the text is the lab's at the moment of opening, and its `target` the lens's."""
+    """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -49,10 +49,10 @@ class InsideScreen(OverLab):
         super().__init__()
         self.lab, self.request, self.target = lab, request, target
         self.view = "attention"
-        self.number = number  # of the token; None is the last
+        self.number = number  # index of the selected token; None is the last
         self.place: Place | None = None
         self.weights: Weights | None = lab.weights
-        self.trail: list[int] = []  # tokens whose neighbours were seen before these
+        self.trail: list[int] = []  # tokens whose neighbours were shown before
         self._timer: Timer | None = None
         self._working = False
 
@@ -83,7 +83,8 @@ class InsideScreen(OverLab):
         self._arrange()
 
     def _arrange(self) -> None:
-        """The text gets what the view below leaves it, or what it needs where the view can use more."""
+        """Gives the text the height that the view below leaves or, if the view can use more, the height that the text
+        needs."""
         room, text, heads = left_of(self).height - 2, self.query_one(TokenText), self.query_one(HeadGrid)
         if self.view == "attention":
             rows = heads.row_count(1) + 3
@@ -108,7 +109,7 @@ class InsideScreen(OverLab):
         self.query_one("#inside-top", Bar).put(Content("").join(parts))
 
     def _show_text(self, problem: str = "") -> None:
-        """The text and, in the attention view, where the chosen head looked."""
+        """Shows the text and, in the attention view, what the selected head attends to."""
         text, heads = self.query_one(TokenText), self.query_one(HeadGrid)
         attention = heads.attention
         known = self.view == "attention" and attention is not None and attention.place == self.place
@@ -124,15 +125,15 @@ class InsideScreen(OverLab):
         text.border_title = title
         self._arrange()
 
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self) -> None:
-        """Asks for what the view shows of the chosen token."""
+        """Asks for what the view shows about the selected token."""
         if self.view == "attention":
             self.lab.inquire(self, AttentionQuestion(self.request, self.number), self._attention, self._no_place)
         elif self.view == "lens":
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
-            given = at_end and self.target is not None and not self.target.own  # at its end a text has no next token
+            given = at_end and self.target is not None and not self.target.own  # the last token has no next token
             request = dataclasses.replace(self.request, target=self.target if given else None)
             self.lab.inquire(self, LensQuestion(request, self.number, TOP), self._lens, self._no_place)
         elif self.place is not None:
@@ -147,7 +148,7 @@ class InsideScreen(OverLab):
         self._wait()
 
     def reopened(self, weights: Weights) -> None:
-        """Other weights are open now: everything is asked for again."""
+        """Called when other weights are open: asks for everything again."""
         if weights.name != (self.weights.name if self.weights is not None else None):
             self.number, self.place = None, None
             self.trail.clear()
@@ -230,7 +231,7 @@ class InsideScreen(OverLab):
     def _choose(self, number: int) -> None:
         assert self.place is not None
         self.number = number
-        if self.view == "neighbours":  # needs no answer to know which token it is
+        if self.view == "neighbours":  # the selected token is known without an answer
             self.place = dataclasses.replace(self.place, number=number)
             self.trail.clear()
             self._show_text()

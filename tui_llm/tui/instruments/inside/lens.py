@@ -1,4 +1,4 @@
-"""The logit lens as a table: a row for the embedding and for each layer."""
+"""The logit lens as a table: one row for the embedding and one for each layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-GUESS, WIDEST = 19, 28  # cells of one of the likeliest tokens with its probability
+GUESS, WIDEST = 19, 28  # least and most cells of a likely token with its probability
 CHOSEN = {"asked": "the target", "next": "the text's own next token", "likeliest": "the model's likeliest"}
 
 

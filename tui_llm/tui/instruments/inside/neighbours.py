@@ -1,4 +1,4 @@
-"""A token's neighbours among the embeddings, nearest first."""
+"""The nearest neighbours of a token among the embeddings, nearest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text with one token selected; coloured by how much that token looked at each, where that is known."""
+"""The text with one token selected, coloured by that token's attention to each token, if that is known."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tui_llm.tui.kit.shades import BLENDS, LEGEND, level, short_percent
 from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-STRONGEST = 5  # tokens that the headline names
-LEAST_RANKED = 3  # lines below the text that are worth a list
-NUMBER = 5  # cells
+STRONGEST = 5  # tokens named in the head lines
+LEAST_RANKED = 3  # lines needed below the text for a list of tokens
+NUMBER = 5  # width of a number, in cells
 SELECTED = "▲"
 
 
@@ -52,7 +52,7 @@ class TokenText(Lines, can_focus=False):
         self.problem = ""
         self._segments: list[list[Segment]] = []
         self._laid: tuple[object, ...] = ()
-        self._ranked: list[int] = []  # the tokens that are listed below the text
+        self._ranked: list[int] = []  # the tokens listed below the text
 
     def show(self, place: Place | None, look: Look | None, problem: str = "") -> None:
         self.place, self.look, self.problem = place, look, problem
@@ -105,7 +105,7 @@ class TokenText(Lines, can_focus=False):
         return lines + (1 + len(self._ranked) if self._ranked else 0)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
-        """Segments and, below them, the weight of each; then, where there is room, the tokens by their weights."""
+        """Segments and, below them, the weight of each; then, if there is room, the tokens ordered by weight."""
         place = self.place
         assert place is not None
         line, at = Text(no_wrap=True), index // 2 if self._two else index

@@ -1,5 +1,5 @@
 """Learn this: optimizer steps on a copy of the weights.
 
 learn.py  the screen
-lines.py  before and after, side by side
+lines.py  the copy before and after, side by side
 """

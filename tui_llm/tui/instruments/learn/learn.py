@@ -1,4 +1,4 @@
-"""Learn this: steps on one prompt and target, on a copy of the weights, and what they did."""
+"""Learn this: optimizer steps on one prompt and target, on a copy of the weights, and their effects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tui_llm.tui.state.lab import step
 
 SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
 MANY = (1, 5, 20)
-SHOWN_AFTER = 0.5  # seconds: what takes longer says so
+SHOWN_AFTER = 0.5  # seconds after which progress is shown
 
 
 _key = CommandFactory("learn", "Learn this")
@@ -46,7 +46,8 @@ KEYS = (
 
 
 class LearnScreen(OverLab):
-    """Asks through the lab; holds how many steps the copy should stand after, and how the next ones are taken."""
+    """Asks the instrument through the lab; holds how many steps the copy is to have taken, and the recipe for the next
+    ones."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -59,10 +60,10 @@ class LearnScreen(OverLab):
         self._lab, self._moment, self._watched = lab, reading, watched
         self.recipe = Recipe()
         self.many = 1
-        self.at = 0  # the step that is asked for
+        self.at = 0  # how many steps the copy is to have taken
         self.learned: Learned | None = None
         self.problem = ""
-        self._since: float | None = None  # when the question in the air was asked
+        self._since: float | None = None  # when the pending question was asked
         self._timer: Timer | None = None
         self._doing = ""
 
@@ -81,7 +82,7 @@ class LearnScreen(OverLab):
     def on_unmount(self) -> None:
         self._lab.forget(LearnQuestion)
 
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, doing: str) -> None:
         question = LearnQuestion(self._moment.request, self.at, self.recipe, self._watched)
@@ -107,7 +108,8 @@ class LearnScreen(OverLab):
         self._show_top()
 
     def _fail(self, problem: str) -> None:
-        """The copy stands where it stood before the step that failed, or nearer to the open model: asked again."""
+        """Sets the number of steps back to those that were shown last: after a failure the copy is there, or nearer to
+        the open model."""
         self.at = min(self.at, len(self.learned.steps) if self.learned is not None else 0)
         self._end(problem)
         self._show_top()
@@ -141,7 +143,7 @@ class LearnScreen(OverLab):
             parts.append((f"  memory: copy {fmt.megabytes(learned.copy_bytes)}{kept}", "$text-muted"))
         self.query_one("#learn-recipe", Bar).put(Content.assemble(*parts))
 
-    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_step(self) -> None:
         if self.at >= MOST_STEPS:
@@ -165,7 +167,7 @@ class LearnScreen(OverLab):
         names = tuple(OPTIMISERS)
         name = names[(names.index(self.recipe.optimiser) + 1) % len(names)]
         self.recipe = Recipe(name, USUAL[name])
-        self._ask("")  # what a copy takes depends on it
+        self._ask("")  # the memory that a copy takes depends on it
 
     def action_size(self, direction: int) -> None:
         self._resize(step(SIZES, self.recipe.learning_rate * (1 + 1e-7 * direction), direction))

@@ -1,4 +1,4 @@
-"""What a copy of the weights learned, and what that did: before and after, side by side."""
+"""What a copy of the weights learned, and the effects: before and after, side by side."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class LearnedLines(Lines):
         return rows + wrapped(text, width)
 
     def _steps(self, learned: Learned, width: int) -> list[Text]:
-        """The table of steps, with the loss as bars: its chart."""
+        """The table of steps, with their losses as bars."""
         each = "" if len(learned.target) == 1 else " a token"
         largest = max(learned.before.loss, *(one.loss for one in learned.steps), 1e-9)
         wide = width >= 64

@@ -1,4 +1,4 @@
-"""What the tree's screen asks for a line of text for: a name, a file to write, a file to open."""
+"""The tree screen's forms for one line of text: a name, a file to write, a file to open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tui_llm.tui.kit.save import free_path
 class KeepsTrees(BaseScreen, Screen[Any]):
     shown_tree: Tree
     file: Path | None = None  # where the tree was saved, or opened from
-    as_left: tuple[int, ...] | None = None  # that file, as it was then
+    as_left: tuple[int, ...] | None = None  # the `_state` of that file at that time
 
     @property
     @abstractmethod
@@ -40,7 +40,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
     def warn(self, line: str) -> None: ...
 
     def _line(self, title: str, hint: str, text: str, take: Callable[[str], object]) -> None:
-        """Asks for a line; `take` gets it, unless it was given up."""
+        """Asks for a line of text; calls `take` with it, unless the user cancels."""
         from tui_llm.tui.kit.ask import AskScreen
 
         def answered(line: str | None) -> None:
@@ -85,7 +85,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
         self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
 
     def _save(self, path: Path, over: bool = False) -> None:
-        """Asks before it writes over a file; `over` where it may: it is the tree's own, as it was left."""
+        """Saves the tree; asks before it overwrites a file. `over`: overwrites it without asking."""
         try:
             save(self.shown_tree, path, force=over)
         except Taken:
@@ -121,7 +121,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """By which a file is known to be as it was: another's writing changes it. None where there is none."""
+    """What identifies the content of a file: writing it changes this. None if the file does not exist."""
     try:
         found = path.stat()
     except OSError:

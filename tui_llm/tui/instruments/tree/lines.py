@@ -1,4 +1,5 @@
-"""A tree of continuations, a line a token; only the lines in sight are drawn, so that ten thousand cost what thirty do."""
+"""A tree of continuations, one line per token; only visible lines are drawn, so that ten thousand cost no more than
+thirty."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
 NO_TREE = "there is no text yet: Esc, then i types some; o opens a saved tree"
-TAIL = 400  # characters of the text that are looked at for the few lines in sight
+TAIL = 400  # last characters of the text, from which the few visible lines are made
 CUT = Style(strike=True)
 
 
@@ -24,7 +25,7 @@ CUT = Style(strike=True)
 class Column:
     head: str
     width: int
-    least: int  # the list's width from which it is shown
+    least: int  # the list's width from which the column is shown
 
 
 P, DRAWN = Column("raw p", 8, 24), Column("drawn p", 8, 64)
@@ -37,14 +38,14 @@ class TreeLines(Lines):
     def __init__(self) -> None:
         super().__init__(id="tree")
         self.shown_tree: Tree | None = None
-        self.count = 3  # what `e` would add
+        self.count = 3  # how many tokens `e` would add
         self.nodes: list[Node] = []
         self._at: dict[Node, int] = {}
         self._way: set[Node] = set()
 
     def show(self, tree: Tree, node: Node | None = None) -> None:
-        """The tree as it is now. The cursor goes to `node`, or stays with the node that it is on, or with the nearest of its
-        ancestors that is still there."""
+        """Shows the tree as it is now. The cursor moves to `node`, or stays on its node or, if that is gone, moves to
+        the nearest ancestor that is still there."""
         stay = node or (self.here if self.shown_tree is tree else None) or tree.root
         self.shown_tree = tree
         self.nodes = list(tree.nodes(shown=True))
@@ -120,7 +121,7 @@ class TreeLines(Lines):
         return [column for column in COLUMNS if width >= column.least]
 
     def _room(self, width: int) -> int:
-        """Cells for the token and what is before it."""
+        """The cells for the token and what precedes it."""
         return max(1, width - sum(column.width + 1 for column in self._columns(width)))
 
     def row_count(self, width: int) -> int:
@@ -157,7 +158,8 @@ class TreeLines(Lines):
         return Style() if name == "plain-cell" else super().style(name)
 
     def _token(self, node: Node, room: int, chosen: bool) -> Text:
-        """`▸ 2     ▾ ·cat  name`: in exactly `room` cells. Deep down the indentation is counted from near the cursor."""
+        """`▸ 2     ▾ ·cat  name`, in exactly `room` cells. For deep nodes the indentation is relative to the cursor's
+        depth."""
         line = Text("▸" if chosen else " ", no_wrap=True)
         line.append(f"{node.depth:>3} ", self.style("muted"))
         steps = max(0, (room - 20) // 2)
@@ -190,7 +192,7 @@ class TreeLines(Lines):
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """As rows of cells, the header first."""
+        """The lines as rows of cells, the header first."""
         yield ("depth", "id", "bytes", "text", "raw_probability", "drawn_probability", "surprisal", "path_probability",
                "total_surprisal", "rank", "u", "name", "way")  # fmt: skip
         for node in self.nodes:

@@ -1,4 +1,4 @@
-"""The tree of continuations: look around in it, grow it, draw in it, put a way of it into the text."""
+"""The Tree screen: navigates the tree of continuations, grows it, draws samples in it, and accepts one of its paths."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.inquire import Inquiring
 from tui_llm.tui.state.lab import Growing
 
-REPAINT_SECONDS = 0.1  # a growing tree is shown at most ten times a second
+REPAINT_SECONDS = 0.1  # a growing tree is repainted at most ten times a second
 QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
 
 
 class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
-    """Dismissed with the tree and the node whose way is to be put into the text, or with None. `lab` asks the model."""
+    """Dismissed with the tree and the node whose path is to be accepted, or with None. `lab` asks the model."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -45,8 +45,8 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         super().__init__()
         self.lab, self.shown_tree, self.rules = lab, tree, rules
         self.growth: Growth | None = None
-        self.frozen = ""  # why the tree can't be grown or put into the text
-        self._wanted: list[Path] = []  # to be expanded as soon as the model is free
+        self.frozen = ""  # why the tree can't be grown or accepted; empty if it can
+        self._wanted: list[Path] = []  # paths to expand as soon as the model is free
         self._busy = False
         self._sampling = False
         self._shown_at = 0.0
@@ -108,10 +108,10 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     def warn(self, line: str) -> None:
         self.notify(visible(line), markup=False, severity="error", timeout=8)
 
-    # ── whose tree it is ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── the tree's model ─────────────────────────────────────────────────────────────────────────────────────────
 
     def meet(self, tree: Tree) -> None:
-        """Shows `tree`, after asking the open model whether its tokens are the model's own."""
+        """Shows `tree`, and asks the open model whether the tree's tokens are the model's own."""
         self._forget()
         self.shown_tree = tree
         self.frozen = "checking its tokens …"
@@ -119,7 +119,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.reopened(self.lab.weights)
 
     def reopened(self, weights: Weights | None) -> None:
-        """That model is open now."""
+        """Called when a model was opened. `weights` is None if no model is open."""
         if weights is None or not same_model(weights, self.shown_tree.weights):
             self._stop()
             self._freeze(f"not of the open model ({model_words(weights)})" if weights else "no model is open")
@@ -145,7 +145,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.refill()
 
     def _can(self) -> bool:
-        """Whether the model can be asked now; says why not."""
+        """Whether the model can be asked now; if not, notifies the user why."""
         if self.shown_tree.request.empty:
             self.say(NO_TREE)
             return False
@@ -155,7 +155,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self.say("still at work; Esc stops it")
         return not self.frozen and self.growth is None and not self._sampling
 
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _expand(self, node: Node) -> None:
         self._wanted.append(node.path)
@@ -203,7 +203,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.refill()
 
     def _stop(self) -> bool:
-        """Ends what is being worked on; whether there was anything."""
+        """Stops the work in progress; returns whether there was any."""
         was = self.growth is not None or self._sampling or self._busy
         self._forget(BranchQuestion, SampleQuestion)
         return was
@@ -214,7 +214,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.growth, self._busy, self._sampling = None, False, False
         self._wanted.clear()
 
-    # ── around in it ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── moving the cursor ────────────────────────────────────────────────────────────────────────────────────────
 
     def action_enter(self) -> None:
         here = self.here
@@ -303,7 +303,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.rules.next_budget()
         self._show_bars()
 
-    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── editing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_prune(self) -> None:
         here = self.here

@@ -1,4 +1,4 @@
-"""Lines that show an instrument's answer: until it is there, that it is awaited, or why there is none."""
+"""Lines that show an instrument's answer, `…` until it arrives, or why there is none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AnswerLines(Lines):
     problem = ""
 
     def say_problem(self, line: str) -> None:
-        """Why there is nothing to show."""
+        """Shows why there is no answer."""
         self.problem = line
         self.rebuild()
 

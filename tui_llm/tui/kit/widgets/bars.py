@@ -1,4 +1,4 @@
-"""The lines around the panes: what is open, which pane is shown, which keys there are."""
+"""The bars around the panes: the open model, the panes, the keys."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights
 
 
 def press(action: str) -> Style:
-    """A style that runs `action` (ours, never foreign text) when it is clicked."""
+    """A style that runs `action` on a click. `action` must be our own text, never foreign."""
     return Style.from_meta({"@click": action})
 
 
 class Bar(Static):
-    """One line that never changes its size, so that a new text asks for no layout."""
+    """One line of constant size, so that new text triggers no layout."""
 
     def put(self, content: Content) -> None:
         self.update(content, layout=False)
 
 
 class TopBar(Bar):
-    """Whose numbers these are and what they took; or what the engine is busy with; or what went wrong."""
+    """The open model and the cost of the reading; or what the engine is busy with; or an error."""
 
     _model: tuple[Content, list[tuple[Content, int]]] | None = None
 
@@ -63,7 +63,7 @@ class TopBar(Bar):
         self._put_model()
 
     def _put_model(self) -> None:
-        """As many of the facts as there is room for; the name in any case."""
+        """Shows as many of the facts as fit, and always the name."""
         if self._model is not None:
             name, facts = self._model
             room = self.content_size.width - name.cell_length - 2 if self.content_size.width else 10_000
@@ -84,7 +84,7 @@ class TopBar(Bar):
 
 
 class TabBar(Bar):
-    """One pane at a time: which ones there are."""
+    """The panes, when only one is shown at a time."""
 
     def show(self, current: str) -> None:
         parts: list[Content] = []
@@ -98,7 +98,7 @@ class TabBar(Bar):
 
 
 class KeyBar(Bar):
-    """The keys that matter where the focus is, as many as there is room for; each can be clicked."""
+    """The keys for the widget with the focus, as many as fit; each can be clicked."""
 
     _commands: tuple[Command, ...] = ()
     _shown: tuple[tuple[Command, ...], int] | None = None
@@ -106,8 +106,7 @@ class KeyBar(Bar):
     _further: tuple[Command, ...] = ()
 
     def show(self, shown: Iterable[Command], pane: Widget | None = None, further: Iterable[Command] = ()) -> None:
-        """The keys where the focus is. The pane's own that this line has no room for stand in the lower border of `pane`,
-        and then `further` ones."""
+        """Shows keys. The bottom border of `pane` shows those of its own that do not fit here, then `further` ones."""
         if self._pane is not None and self._pane is not pane:
             self._pane.border_subtitle = None
         self._pane, self._further = pane, tuple(further)
@@ -141,7 +140,7 @@ class KeyBar(Bar):
 
 
 def _groups(commands: Iterable[Command]) -> list[list[Command]]:
-    """Neighbours that share a label stand together."""
+    """Groups neighbouring commands that share a label."""
     return [list(group) for _, group in groupby(commands, key=_label)]
 
 
@@ -150,7 +149,7 @@ def _label(command: Command) -> str:
 
 
 def _entries(commands: Iterable[Command]) -> list[tuple[Content, int]]:
-    """Keys and their label, and how much they matter."""
+    """The keys and label of each group, and its importance."""
     return [
         (
             Content(" ").join([*map(_key, group), Content(_label(group[0])).stylize(press(_action(group[-1])))]),
@@ -161,8 +160,8 @@ def _entries(commands: Iterable[Command]) -> list[tuple[Content, int]]:
 
 
 def fitting(entries: Sequence[tuple[Content, int]], width: int, gap: str = GAP) -> list[Content]:
-    """Those of `entries` (content, importance) that stand in `width` cells beside each other, in their order: the least
-    important are left out first, of equal ones the last. None is cut."""
+    """The `entries` (content, importance) that fit side by side into `width` cells, in their order: the least important
+    are dropped first, of equally important ones the last. None is cut."""
     kept = list(range(len(entries)))
 
     def room() -> int:

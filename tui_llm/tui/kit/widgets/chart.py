@@ -1,4 +1,4 @@
-"""What the charts over a run's steps have in common: colours from the theme, few repaints, an axis of steps."""
+"""The base class of the charts over a run's steps: the theme's colours, few repaints, an axis of steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from textual_plotext import PlotextPlot
 from tui_llm.tui.kit.widgets.ticks import nice_ticks, step_label
 
 REPAINT = 0.5  # seconds
-SMALLEST = 1e-9  # where a logarithmic axis begins
+SMALLEST = 1e-9  # the smallest value on a logarithmic axis
 
 RGB = tuple[int, int, int]
 
@@ -34,7 +34,7 @@ class Chart(PlotextPlot):
         self.app.theme_changed_signal.subscribe(self, lambda _theme: self.refresh())
 
     def repaint_soon(self, apart: float = REPAINT) -> None:
-        """Paints now or, where the last repaint was just now, `apart` seconds after it."""
+        """Repaints now or, if the last repaint was less than `apart` seconds ago, `apart` seconds after it."""
         wait = self._painted + apart - time.monotonic()
         if wait <= 0:
             self._paint()
@@ -60,11 +60,11 @@ class Chart(PlotextPlot):
         return Color(*colour).blend(Color(*self._colour("surface")), how).rgb
 
     def blank(self, width: int, height: int, left: float, right: float) -> Any:
-        """An empty plot of so many cells, with the steps from `left` to `right` along its foot."""
+        """An empty plot of `width` × `height` cells, with the steps from `left` to `right` on its x axis."""
         plot = self.plt
         plot.clear_figure()
         plot.plotsize(width, height)
-        plot._set_size(width, height)  # what PlotextPlot.render does too: plotsize alone keeps to the terminal's size
+        plot._set_size(width, height)  # as PlotextPlot.render does: plotsize alone is limited to the terminal's size
         plot.theme("textual-clear")
         plot.xaxes(height >= 4, False)
         plot.yaxes(width >= 8, False)
@@ -74,7 +74,7 @@ class Chart(PlotextPlot):
         return plot
 
     def built(self) -> Text:
-        """The plot as it stands, as text."""
+        """The current plot as text."""
         text = Text.from_ansi(self.plt.build().rstrip("\n"))
         text.no_wrap = True
         return text

@@ -1,4 +1,4 @@
-"""One line of text to type in."""
+"""A one-line input that accepts printable characters only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from textual.widgets import Input
 
 
 def printable(value: str) -> str:
-    """`value` without what a terminal would not show: Textual's `Input` draws an escape sequence that was pasted as it is, and
-    the terminal obeys it."""
+    """`value` without unprintable characters: Textual's `Input` would send a pasted escape sequence to the terminal,
+    which obeys it."""
     return value if value.isprintable() else "".join(char for char in value if char.isprintable())
 
 
 class Field(Input):
-    """What could not be seen in it can't be typed or pasted into it either."""
+    """An input into which unprintable characters can be neither typed nor pasted."""
 
     def validate_value(self, value: str) -> str:
         return printable(value)

@@ -1,4 +1,4 @@
-"""Textual's table, drawn as wide as it has become."""
+"""Textual's `DataTable`, drawn as wide as its columns have become."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from textual.widgets import DataTable
 
 
 class Grid(DataTable[Any]):
-    """Textual measures a table's new cells once nothing else is to be done. What is drawn before that is as wide as the
-    columns were, and stays so: the lines that it keeps know nothing of their width. So they are drawn anew here."""
+    """Textual measures a table's new cells when the app is idle. Lines drawn before that have the old column widths,
+    and the line cache keeps them, as its key does not include the widths. So the cache is cleared here and the table
+    redrawn."""
 
     def _update_dimensions(self, new_rows: Iterable[Any]) -> None:
         super()._update_dimensions(new_rows)

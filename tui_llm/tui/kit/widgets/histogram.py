@@ -1,4 +1,4 @@
-"""Counts of many draws as bars, each with a mark where it should end."""
+"""A histogram of many draws: bars of counts, each with a mark at the expected count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
 
-FAR = 3.0  # standard errors: further off than that, fair counts are once in 370
+FAR = 3.0  # standard errors; a fair count is further off once in 370 cases
 
 
 class HistogramLines(AnswerLines):
@@ -81,7 +81,7 @@ class HistogramLines(AnswerLines):
             return Text()
         label, one = row
         off = f"{'+' if one.score > 0 else ''}{fmt.number(one.score, 1)}{'!' if abs(one.score) >= FAR else ''}"
-        # Two figures of the error are all that means something.
+        # More than two significant digits of the error would mean nothing.
         digits = 0 if one.deviation >= 10 else 1
         expected = f"{fmt.number(one.expected, digits)} ± {fmt.number(one.deviation, digits)}"
         text = Text(self._cells(width, label, fmt.count(one.count), expected, off), no_wrap=True)

@@ -1,6 +1,6 @@
-"""A scrolling list of styled lines that draws only the lines in sight, with fixed head lines and an optional cursor.
+"""A scrolling list of styled lines that draws only the visible lines, with fixed head lines and an optional cursor.
 
-Subclasses say what the lines are: `head`, `row_count`, `row`, `selectable`. Lines are `rich.text.Text`, never markup.
+Subclasses define the lines: `head`, `foot`, `row_count`, `row`, `selectable`. Lines are `rich.text.Text`, never markup.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-SHADES = 6  # steps of a quantity
-PALETTE = 6  # how many colours neighbouring tokens go through
+SHADES = 6  # levels of a token's shade
+PALETTE = 6  # colours that neighbouring tokens cycle through
 
 
 def flat_segments(text: Text, base: Style) -> list[Segment] | None:
-    """What `text.render` gives, in a third of its time, where the styles stand one after another, as they do in most lines;
-    with the text's own style, which `render` forgets where there is no other. None where two overlap, or one has only a name."""
+    """The segments that `text.render` gives, in a third of its time, for text whose spans do not overlap, as in most
+    lines. Keeps the text's own style, which `render` omits if there are no spans. None if spans overlap or a style is
+    only a name."""
     plain, at, segments = text.plain, 0, []
     if isinstance(text.style, Style):
         base = base + text.style
@@ -43,7 +44,7 @@ def flat_segments(text: Text, base: Style) -> list[Segment] | None:
 
 
 class Lines(ScrollView, can_focus=True):
-    DEFAULT_CSS = "Lines { overflow-x: hidden; overflow-y: scroll; }"  # the bar keeps its column: see `_resized`
+    DEFAULT_CSS = "Lines { overflow-x: hidden; overflow-y: scroll; }"  # the scrollbar keeps its column: see `_resized`
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lines--muted",
         "lines--strong",
@@ -61,19 +62,19 @@ class Lines(ScrollView, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.cursor: int | None = None
         self._head: list[Text] = []
-        self._foot = 0  # how many lines
+        self._foot = 0  # number of foot lines
         self._rows = 0
         self._styles: dict[str, Style] = {}
-        self._painted: dict[int, Text] = {}  # what stands on the screen, by line
-        self._fresh: dict[int, Text] = {}  # what is to stand there, where it is known already
+        self._painted: dict[int, Text] = {}  # the lines on the screen, by y
+        self._fresh: dict[int, Text] = {}  # the lines to draw next, by y, where they are already known
 
-    # ── what a subclass says ─────────────────────────────────────────────────────────────────────────────────────
+    # ── what a subclass defines ──────────────────────────────────────────────────────────────────────────────────
 
     def head(self, width: int) -> Sequence[Text]:
         return ()
 
     def foot(self, width: int) -> Sequence[Text]:
-        """Lines that stay below the rows. Asked for at every drawing: they may tell of the rows in sight."""
+        """Lines below the rows. Called at every repaint: they may depend on the rows in sight."""
         return ()
 
     def row_count(self, width: int) -> int:
@@ -86,13 +87,13 @@ class Lines(ScrollView, can_focus=True):
         return False
 
     def cursor_moved(self) -> None:
-        """The cursor stands on another row now."""
+        """Called when the cursor has moved to another row."""
 
     # ── styles ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def style(self, name: str) -> Style:
-        """A component's style with its colours blended; a background only where the component has its own, so that
-        the cursor's shows through."""
+        """A component class's style with its colours blended; with a background only if the component class has its
+        own, so that the cursor's background shows through."""
         if (known := self._styles.get(name)) is not None:
             return known
         style = self.get_component_rich_style(f"lines--{name}")
@@ -104,14 +105,15 @@ class Lines(ScrollView, can_focus=True):
 
     @property
     def ground(self) -> Style:
-        """The style of a blank cell. Kept, as `style` is: both cost more than a line does."""
+        """The style of a blank cell. Cached, like the results of `style`: computing one costs more than drawing a
+        line."""
         if (known := self._styles.get("")) is None:
             known = self._styles[""] = self.rich_style
         return known
 
     @property
     def plain(self) -> bool:
-        """Without colours, boundaries that colour shows elsewhere need a sign of their own."""
+        """Whether there are no colours: boundaries that colour shows otherwise then need a character of their own."""
         return self.app.no_color
 
     # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +123,7 @@ class Lines(ScrollView, can_focus=True):
         return max(0, self.scrollable_content_region.width)
 
     def rebuild(self) -> None:
-        """Asks for all lines again. Only those that differ are drawn: drawing a line costs far more than making it."""
+        """Makes all lines again, but draws only those that differ: drawing a line costs far more than making it."""
         width = self.line_width
         if not self.is_mounted or width <= 0:
             return
@@ -145,10 +147,9 @@ class Lines(ScrollView, can_focus=True):
         self._fresh = fresh
 
     def _resized(self, size: Size) -> bool:
-        """Takes the size of all lines together; says whether the screen is laid out anew for it.
-
-        That draws every pane. So the bar always has its column, and with more or fewer lines only its thumb moves: it has
-        none where all lines are in sight, as the lines then count as high as the room for them."""
+        """Sets the size of all lines together; returns whether that triggers a layout, which redraws every pane. To
+        avoid a layout, the scrollbar always keeps its column, and a change in the number of lines moves only its thumb.
+        The height is at least the visible height, so there is no thumb if all lines are in sight."""
         room = self.container_size.height
         size = Size(size.width, max(size.height, room))
         if size == self.virtual_size:
@@ -162,12 +163,12 @@ class Lines(ScrollView, can_focus=True):
         return False
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        self._fresh = {}  # a scroll, say, or a row that came: something that `rebuild` does not know of
+        self._fresh = {}  # the cause, such as a scroll or a new row, is unknown to `rebuild`
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     @property
     def in_sight(self) -> range:
-        """The rows that there is room for."""
+        """The rows that are visible."""
         top = self.scroll_offset.y
         return range(top, min(self._rows, top + max(0, self.size.height - len(self._head) - self._foot)))
 
@@ -177,12 +178,12 @@ class Lines(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._styles.clear()
-        self._painted.clear()  # the same text looks otherwise now
+        self._painted.clear()  # the same text has other styles now
         if self.is_mounted:
             self.call_after_refresh(self.rebuild)
 
     def _text_at(self, y: int, width: int, foot: Sequence[Text] | None = None) -> Text:
-        """What line `y` of those in sight says, the cursor's mark included."""
+        """The text of visible line `y`, with the cursor's style."""
         head = len(self._head)
         if y < head:
             return self._head[y]

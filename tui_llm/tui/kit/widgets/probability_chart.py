@@ -1,4 +1,4 @@
-"""Probabilities over the steps, from 0 to the largest; vertical lines stand at the moments that are looked at."""
+"""Probabilities over the steps, from 0 to the largest, with vertical lines at the selected steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tui_llm.training.run.curve import Point, decimate, within
 from tui_llm.tui.kit.widgets.chart import RGB, SMALLEST, Chart, log10
 from tui_llm.tui.kit.widgets.ticks import log_ticks, nice_ticks
 
-MARKS = ("braille", "+", "o", "*")  # the lines differ by them, not only by colour
-SIGNS = ("⣀⡠", "+", "o", "*")  # the same, in the legend
+MARKS = ("braille", "+", "o", "*")  # the lines differ by marker, not only by colour
+SIGNS = ("⣀⡠", "+", "o", "*")  # the same markers, in the legend
 COLOURS = ("primary", "success", "warning", "secondary")
 HERE, MARKED = "│", "┊"
 SCRUBBING = 0.1  # seconds between two repaints while the scrubber moves
@@ -22,7 +22,7 @@ SCRUBBING = 0.1  # seconds between two repaints while the scrubber moves
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A line: its name (safe to show), its points, and its value at the moment that is looked at."""
+    """One line: its name (safe to show), its points, and its value at the selected step."""
 
     name: str
     points: Sequence[Point]
@@ -31,12 +31,12 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    lines: Sequence[Named] = ()  # at most one for each of `MARKS`
-    first: int = 0  # steps at the two ends
+    lines: Sequence[Named] = ()  # at most one per marker
+    first: int = 0  # the steps at both ends of the axis
     last: int = 1
     here: int | None = None
     marked: int | None = None
-    nothing: str = ""  # what to say where there is no line
+    nothing: str = ""  # shown if there are no lines
 
 
 class ProbabilityChart(Chart):
@@ -50,7 +50,7 @@ class ProbabilityChart(Chart):
         self.log_axis = False
 
     def show(self, shown: Probabilities, *, now: bool = False) -> None:
-        """Shows `shown` soon; as good as at once where a key asked for it (`now`)."""
+        """Shows `shown` at the next repaint, which comes sooner (`SCRUBBING`) if a key asked for it (`now`)."""
         if shown != self.shown:
             self.shown = shown
             self.repaint_soon(*([SCRUBBING] if now else []))
@@ -99,7 +99,7 @@ class ProbabilityChart(Chart):
         for mark, step, colour in ((MARKED, shown.marked, grey), (HERE, shown.here, strong)):
             if step is not None:
                 plot.plot([float(step)] * 2, [scale(low), scale(high)], marker=mark, color=colour)
-        for mark, _, colour, line in reversed(self._lines()):  # the likeliest last: over the others
+        for mark, _, colour, line in reversed(self._lines()):  # the likeliest last, drawn over the others
             points = decimate(within(line.points, left, right), max(1, width))
             if points:
                 draw = plot.plot if len(points) > 1 else plot.scatter
@@ -109,5 +109,6 @@ class ProbabilityChart(Chart):
 
 
 def tick(value: float) -> str:
-    """A tick is a round number: `20 %`, where `common.numbers.percent` would say 20.0 %; `0.00002 %`, as each is another."""
+    """The label of a tick, a round number: `20 %`, where `common.numbers.percent` gives 20.0 %; and `0.00002 %`, so
+    that each label is different."""
     return f"{plain(100 * value, 3)} %"

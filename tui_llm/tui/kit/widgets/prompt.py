@@ -1,12 +1,12 @@
 """A text editor that holds any text exactly and sends none of it raw to the terminal.
 
-Control, format, private and unassigned characters (every Unicode C* category, and the two line and paragraph
-separators) live in the document as stand-ins from the private planes, one for one and one cell wide, so that cursor,
-wrapping and undo stay right; they are drawn as signs. `prompt_text` gives the text back as it was typed. Only
-newlines stay what they are; half a surrogate pair is no character and becomes U+FFFD.
+Control, format, private-use and unassigned characters (every Unicode C* category, and the line and paragraph
+separators) are replaced in the document by stand-ins from the private-use planes, one for one and one cell wide, so
+that cursor, wrapping and undo stay correct; they are drawn as signs. `prompt_text` gives the text as it was typed.
+Newlines are kept as they are; a lone surrogate is not a character and becomes U+FFFD.
 
-Of a very long text only the end is in the editor: `folded` keeps what is before it, and nothing is lost. Undo is not the
-editor's own: it asks for it, so that one history covers every change of the text.
+The editor holds only the end of a very long text; `folded` holds the rest, and nothing is lost. Undo and redo are not
+the editor's own: it posts a message for them, so that one history covers every change of the text.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from textual.widgets import TextArea
 from tui_llm.common.display import visible
 from tui_llm.tui.kit.command import CommandFactory, bindings
 
-EDITABLE = 6_000  # characters in the editor, at most; typing stays quick in one line of that length
-KEEP = 3_000  # how many of them stay when that is exceeded
+EDITABLE = 6_000  # most characters in the editor; typing stays fast in one line of that length
+KEEP = 3_000  # how many of them are kept when there are more
 SIGN = "¿"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _FIRST_STAND_IN, _LAST_STAND_IN = 0xF0000, 0x10FFFD
@@ -51,7 +51,7 @@ class StandIns(dict[int, int]):
             self[code] = code
             return code
         stand_in = _FIRST_STAND_IN + len(self.back)
-        if stand_in > _LAST_STAND_IN:  # 131,000 different unprintable characters: no text
+        if stand_in > _LAST_STAND_IN:  # over 131,000 different unprintable characters: not a text
             return 0xFFFD
         self[code] = stand_in
         self.back[stand_in] = code
@@ -70,12 +70,12 @@ def from_document(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """The text as it can be fed: UTF-8 has no half surrogate pairs."""
+    """`text` with each lone surrogate, which UTF-8 can't encode, replaced by U+FFFD."""
     return _SURROGATES.sub("\ufffd", text)
 
 
 def sign(code: int) -> str:
-    """The one-cell sign that is drawn for a hidden character."""
+    """The one-cell sign for a hidden character."""
     if code < 0x20:
         return chr(0x2400 + code)
     return "␡" if code == 0x7F else SIGN
@@ -100,39 +100,39 @@ class PromptEditor(TextArea):
         """The text has changed."""
 
     class Left(Message):
-        """The user is done typing; `confirmed` by Enter rather than Esc."""
+        """The user has finished typing; `confirmed` by Enter rather than Esc."""
 
         def __init__(self, confirmed: bool) -> None:
             self.confirmed = confirmed
             super().__init__()
 
     class UndoAsked(Message):
-        """Take the last change of the text back."""
+        """Revert the last change of the text."""
 
     class RedoAsked(Message):
-        """Make the change again that was taken back last."""
+        """Repeat the change that was undone last."""
 
     def __init__(self, text: str = "", *, id: str | None = None) -> None:
-        # Handed to the parent raw, the text would be split at every line separator that Python knows.
+        # If passed to the parent class, the text would be split at every line separator that Python knows.
         super().__init__("", id=id, highlight_cursor_line=False, soft_wrap=True, show_line_numbers=False)
-        self.cursor_blink = False  # no timer while nothing happens
+        self.cursor_blink = False  # no timer while idle
         self.match_cursor_bracket = False
         self.folded = ""
         self._mark: tuple[int, int] | None = None
         self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
         self._hint = Text()
-        self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text it goes on from, and its pieces
+        self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text that it continues, and its pieces
         self.set_text(text)
 
     # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def prompt_text(self) -> str:
-        """Exactly what was typed, pasted or set."""
+        """The text exactly as it was typed, pasted or set."""
         return self.folded + from_document(self.text)
 
     def set_text(self, text: str, cursor: int | None = None) -> None:
-        """Replaces all text; the cursor goes to that character, or to the end."""
+        """Replaces all text; the cursor moves to character `cursor`, or to the end."""
         text = clean(text)
         self._load("", text)
         if cursor is not None:
@@ -151,7 +151,7 @@ class PromptEditor(TextArea):
         self._say_folded()
 
     def hint(self, text: Text) -> None:
-        """Says something below the text."""
+        """Shows a hint below the text."""
         if text != self._hint:
             self._hint = text
             self._say_folded()
@@ -171,7 +171,7 @@ class PromptEditor(TextArea):
     # ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _replace_via_keyboard(self, insert: str, start: Location, end: Location) -> EditResult | None:
-        """Where typing, pasting and the app's clipboard all come through."""
+        """Handles typing, pasting and the app's clipboard."""
         insert = clean(insert)
         removed = len(self.document.get_text_range(*sorted((start, end))))
         if len(self.text) - removed + len(insert) <= EDITABLE:
@@ -180,18 +180,18 @@ class PromptEditor(TextArea):
         before = from_document(self.document.get_text_range((0, 0), top))
         after = from_document(self.document.get_text_range(bottom, self.document.end))
         self._load(self.folded, before + insert + after)
-        # The cursor belongs behind what was inserted, if that is still in the editor.
+        # The cursor goes after the inserted text, if that is still in the editor.
         self._move_to(max(0, len(from_document(self.text)) - len(after)))
         return None
 
     async def _on_paste(self, event: events.Paste) -> None:
-        # A terminal sends a pasted line break as a carriage return; the line break is what was copied.
+        # Terminals send a pasted line break as a carriage return.
         event.prevent_default()
         event.stop()
         self._replace_via_keyboard(event.text.replace("\r\n", "\n").replace("\r", "\n"), *self.selection)
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key == "enter":  # leaves, as a binding; a new line has a key of its own
+        if event.key == "enter":  # Enter is a binding that leaves the editor; a newline has its own key
             event.prevent_default()
 
     def action_newline(self) -> None:
@@ -221,13 +221,13 @@ class PromptEditor(TextArea):
         return self.selection.is_empty and self.cursor_location == self.document.end
 
     def show_ghost(self, pieces: Sequence[str]) -> None:
-        """What the text may go on with, dim behind it, for as long as what is typed agrees with it."""
+        """Shows a likely continuation dimmed after the text, as long as what is typed agrees with it."""
         self._ghost = (self.prompt_text, tuple(pieces))
         self.update_suggestion()
 
     @property
     def ghost(self) -> tuple[str, ...]:
-        """The pieces that can be taken now."""
+        """The pieces that can be accepted now."""
         base, pieces = self._ghost
         if not pieces or not self.at_end or not (text := self.prompt_text).startswith(base):
             return ()
@@ -263,7 +263,7 @@ class PromptEditor(TextArea):
             self.action_cursor_line_end()
 
     def action_cursor_right(self, select: bool = False) -> None:
-        self.suggestion = ""  # or the editor would insert it: what is shown, not what it stands for
+        self.suggestion = ""  # otherwise TextArea would insert the suggestion as it is drawn, not the text itself
         super().action_cursor_right(select)
         self.update_suggestion()
 
@@ -301,7 +301,7 @@ class PromptEditor(TextArea):
         return text
 
     def mark(self, span: tuple[int, int] | None) -> None:
-        """Marks the characters from `start` to before `end` of the prompt's text: where the token cursor is."""
+        """Marks the characters from `start` up to `end` of the prompt's text, which the token cursor is on."""
         if span != self._mark:
             rows = self._rows(self._mark)
             self._mark = span
@@ -310,7 +310,7 @@ class PromptEditor(TextArea):
             self.refresh(*(Region(0, y - top, width, 1) for y in rows | self._rows(span)))
 
     def _rows(self, span: tuple[int, int] | None) -> set[int]:
-        """The rows, counted from the text's first, that hold those characters."""
+        """The wrapped rows, counted from the top of the text, that contain those characters."""
         if span is None:
             return set()
         offset = self.wrapped_document.location_to_offset
@@ -318,7 +318,7 @@ class PromptEditor(TextArea):
         return set(range(first, last + 1))
 
     def _location(self, at: int) -> Location:
-        """Of a character of the prompt's text; the text's first where it is folded away."""
+        """The location of character `at` of the prompt's text; the start of the document if that is folded away."""
         at = max(0, at - len(self.folded))
         for number, line in enumerate(self.document.lines):
             if at <= len(line):
@@ -327,7 +327,7 @@ class PromptEditor(TextArea):
         return self.document.end
 
     def _marked(self, line_index: int, length: int) -> tuple[int, int] | None:
-        """Which part of a line is marked. A line break that is marked shows on its last character."""
+        """The part of a line that is marked, as character offsets, or None. A line break alone shows no mark."""
         if self._mark is None:
             return None
         begin = len(self.folded) + sum(len(line) + 1 for line in self.document.lines[:line_index])

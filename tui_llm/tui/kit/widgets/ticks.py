@@ -1,4 +1,4 @@
-"""Where the marks of an axis stand, and how a step is written there."""
+"""Axis ticks: where they are placed, and the label of a step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` (2 or more) round numbers in low…high: multiples of 1, 2 or 5 times a power of ten. The two ends
-    where no two round ones lie between."""
+    """At most `most` (2 or more) round numbers in low…high: multiples of 1, 2 or 5 times a power of ten. Returns the
+    two ends if fewer than two round numbers lie between."""
     span = high - low
     if not (math.isfinite(span) and span > 0):
         return [low]
@@ -22,7 +22,7 @@ def nice_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round numbers in low…high that suit a logarithmic axis (both above 0)."""
+    """At most `most` round numbers in low…high (both above 0) for a logarithmic axis."""
     for factors in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
         ticks = [
             factor * 10.0**power

@@ -1,4 +1,4 @@
-"""Which columns the table of candidates has: an overview, or the stages from logit to probability."""
+"""The columns of the candidate table: an overview, or the stages from logit to probability."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GAP = " "
 class Column:
     name: str
     width: int
-    importance: int  # the least important columns go first where there is no room
+    importance: int  # the least important columns are dropped first if there is no room
     right: bool = True
-    kind: str = ""  # what stands in it; the name where empty
+    kind: str = ""  # what the column shows; `name` if empty
 
     @property
     def what(self) -> str:
@@ -30,11 +30,8 @@ def total(columns: Sequence[Column]) -> int:
 
 
 def columns_for(width: int, processed: str) -> list[Column]:
-    """The columns of the overview that fit into `width` cells. `processed` names the sampler's settings for the last
-    number; a name of several words may take two lines.
-
-    Room that is left over goes to the token, then to the bar.
-    """
+    """The overview's columns that fit into `width` cells. `processed` describes the sampler's settings in the last
+    number's header; a header of several words may take two lines. Spare width goes to the token, then to the bar."""
     name = f"p({processed})"
     if len(name) > max(8, width // 4):
         first, comma, rest = name.partition(", ")
@@ -74,7 +71,7 @@ def _widened(width: int, kept: Sequence[Column]) -> list[Column]:
 
 
 def stage_columns(sampler: SamplerSettings) -> list[Column]:
-    """Every stage, in the order in which they are worked out."""
+    """Every stage, in the order of computation."""
     penalty = sampler.repetition_penalty != 1
     return [
         Column("logit", 7, 1),
@@ -88,7 +85,8 @@ def stage_columns(sampler: SamplerSettings) -> list[Column]:
 
 
 def stage_pages(width: int, sampler: SamplerSettings) -> list[list[Column]]:
-    """The stages in as many pages as they need at `width` cells; a page begins with the stage that the last ended with."""
+    """The stages, in as many pages as they need at `width` cells; each page begins with the last stage of the page
+    before."""
     token = Column("token", 10, 9, right=False)
     left = stage_columns(sampler)
     pages = []
@@ -104,14 +102,14 @@ def stage_pages(width: int, sampler: SamplerSettings) -> list[list[Column]]:
             return pages
 
 
-COLUMNS = (  # as they are copied
+COLUMNS = (  # the header of a copied table
     "rank", "id", "bytes", "text", "logit", "e^logit", "raw_probability", "probability", "cumulative", "kept",
     "penalised", "scaled", "numerator", "tempered", "changed",
 )  # fmt: skip
 
 
 def cells(row: Candidate, changed: bool) -> tuple[str, ...]:
-    """A row as it is copied."""
+    """The cells of a copied row."""
     return (
         str(row.rank),
         str(row.id),

@@ -1,6 +1,6 @@
-"""The table of candidates: one line each, drawn only where in sight, with the line where the sampler cuts.
+"""The candidate table: one line per token, drawn only if visible, with a line where the sampler cuts.
 
-It shows the whole vocabulary, of which it holds the rows that it was given; others show as `…` until they arrive.
+It spans the whole vocabulary, but holds only the rows that it was given; the others show as `…` until they arrive.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.kit.widgets.vocab_columns import GAP, Column, columns_for, stage_pages
 
-AROUND = 256  # rows that are asked for before and behind those in sight
-NEAR = 64  # rows around those in sight that should be there before they are scrolled to
-HELD = 4096  # rows that are kept
+AROUND = 256  # rows requested before and after those in sight
+NEAR = 64  # rows around those in sight that should have arrived before they are scrolled to
+HELD = 4096  # most rows held; once there are more, all are dropped
 STRUCK = Style(strike=True)
 
 
 class VocabTable(Lines):
-    """Shows a `Distribution`: the vocabulary in `order`, the cut after the last that is kept, and each column's sum."""
+    """Shows a `Distribution`: the vocabulary in `order`, a line after the last kept token, and the sum of each
+    column."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -34,9 +35,9 @@ class VocabTable(Lines):
         self.changed: frozenset[int] = frozenset()  # ids whose logit was set by hand
         self.order = "probability"
         self.stage = 0  # 0: the overview; from 1: pages of stages
-        self.stages = 0  # how many pages they take, at the width there is
-        self.missing = ""  # why rows that are not there don't come
-        self._held: dict[int, Candidate] = {}  # by place
+        self.stages = 0  # number of pages of stages at the current width
+        self.missing = ""  # why missing rows do not arrive
+        self._held: dict[int, Candidate] = {}  # by place in the order
         self._asked = range(0)
         self._cut: int | None = None  # row of the cut line
         self._columns: list[Column] = []
@@ -65,11 +66,11 @@ class VocabTable(Lines):
                 self._cut = distribution.kept
 
     def next_stage(self) -> None:
-        """The next page of stages, or back to the overview."""
+        """Shows the next page of stages, or the overview after the last."""
         self.stage += 1
         self.rebuild()
 
-    # ── rows that are not there yet ──────────────────────────────────────────────────────────────────────────────
+    # ── rows that have not arrived ───────────────────────────────────────────────────────────────────────────────
 
     def take_rows(self, start: int, rows: Iterable[Candidate]) -> None:
         if len(self._held) > HELD:
@@ -82,7 +83,7 @@ class VocabTable(Lines):
         self.refresh()
 
     def want_rows(self, start: int, stop: int) -> None:
-        """Rows at these places are to be taken, as soon as may be."""
+        """Called when rows at these places are needed; a subclass requests them."""
 
     def rebuild(self) -> None:
         super().rebuild()
@@ -112,7 +113,7 @@ class VocabTable(Lines):
         return index if self._cut is None or index < self._cut else index - 1
 
     def index(self, place: int) -> int:
-        """The row of a place."""
+        """The index of the row at that place in the order."""
         return place if self._cut is None or place < self._cut else place + 1
 
     def candidate_at(self, index: int | None) -> Candidate | None:
@@ -135,7 +136,7 @@ class VocabTable(Lines):
         return 0 if self.distribution is None else self.distribution.vocabulary + (self._cut is not None)
 
     def header(self, width: int) -> list[Text]:
-        """The column names. Call it from `head`: it also decides which columns there are."""
+        """The column headers. Call it from `head`: it also chooses the columns."""
         assert self.distribution is not None
         sampler = self.distribution.sampler
         pages = stage_pages(width, sampler) if self.stage else []
@@ -156,14 +157,14 @@ class VocabTable(Lines):
         return lines
 
     def stage_words(self) -> str:
-        """Which page of the stages this is, and what its key does next: for the title."""
+        """Which page of the stages is shown and what the key C does next, for the title."""
         if not self.stage or self.distribution is None:
             return ""
         where = f"stages, page {self.stage} of {self.stages}" if self.stages > 1 else "stages"
         return f" · {where} · C: {'next page' if self.stage < self.stages else 'back'}"
 
     def shift_words(self) -> str:
-        """What softmax takes off before e^x, and what the sum would be without that."""
+        """What softmax subtracts before e^x, and the logarithm of the sum without that."""
         distribution = self.distribution
         if distribution is None or distribution.sampler.greedy:
             return "greedy: the largest logit has it all, there is nothing to divide by"
@@ -186,7 +187,8 @@ class VocabTable(Lines):
         return self.distribution is not None and self.distribution.sampler.greedy
 
     def _candidate_row(self, candidate: Candidate, selected: bool) -> Text:
-        """Text and styles put down once: for a frame of sixty rows, appending cell by cell costs more than drawing."""
+        """The row of a candidate. Text and styles are assembled once: for a frame of sixty rows, appending cell by cell
+        costs more than drawing."""
         target, changed = candidate.id == self.target_id, candidate.id in self.changed
         mark = "◈" if target and changed else "◆" if target else "*" if changed else " "
         parts, spans, at = [("▸" if selected else " ") + mark], [Span(0, 2, self.style("accent"))], 2
@@ -203,7 +205,7 @@ class VocabTable(Lines):
         return Text("".join(parts), spans=spans, no_wrap=True)
 
     def _cell(self, candidate: Candidate, column: Column) -> tuple[str, Style | None]:
-        """What a column says of a candidate, as wide as the column, and how."""
+        """A candidate's value in a column, padded to the column's width, and its style."""
         out = not candidate.kept
         muted, strong = self.style("muted"), self.style("strong")
         style = muted if out else None
@@ -285,7 +287,7 @@ class VocabTable(Lines):
         return [self._sums(f"Σ {len(rows)} in sight", sight), *sums]
 
     def _sums(self, name: str, sums: dict[str, str]) -> Text:
-        """The name over the columns that have no sum, the sums below the others."""
+        """A line with the sums below their columns; `name` spans the columns before the first sum."""
         line = Text("  ", style=self.style("muted"), no_wrap=True)
         first = next((at for at, column in enumerate(self._columns) if column.what in sums), len(self._columns))
         before = self._columns[:first]

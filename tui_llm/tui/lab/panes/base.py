@@ -1,4 +1,4 @@
-"""What the four panes that render a reading have in common."""
+"""The base class of the four panes that show a reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui_llm.tui.state.lab import Lab
 
 
 class ReadingPane:
-    """Mixed into a `Lines`: holds the moment it draws, and says when it is out of date.
+    """Mixin for a `Lines`: holds the reading that is shown, and marks it when it is out of date.
 
     `lab` is read, never changed; what the user wants is posted as a message.
     """
@@ -28,12 +28,12 @@ class ReadingPane:
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
         title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
-        if title != self._title:  # a new one draws the whole pane
+        if title != self._title:  # a new title repaints the whole pane
             self._title = title
-            cast(Widget, self).border_title = title  # our own words, no foreign text
+            cast(Widget, self).border_title = title  # our own text, not foreign
 
     def title_words(self) -> str:
-        """What the title says further."""
+        """Words to add to the title."""
         return ""
 
     def mark_stale(self, stale: bool) -> None:
@@ -43,5 +43,5 @@ class ReadingPane:
             self.put_title()
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """The pane as rows of cells, the header first: for copying."""
+        """The pane as rows of cells for copying, the header first."""
         return ()

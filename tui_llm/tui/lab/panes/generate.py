@@ -1,4 +1,4 @@
-"""Generate: the text goes on from the prompt, one drawn token after another, each step open to view."""
+"""The Generate pane: the text continues from the prompt, one drawn token at a time; each step can be inspected."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import StepShown, TokensAccepted, TreeWanted
 
-TAIL = 400  # characters of prompt and text that are looked at for the few lines in sight
+TAIL = 400  # last characters of prompt and text, from which the few visible lines are made
 
 
 def step_label(step: GeneratedToken) -> str:
-    """What a step drew. Bytes that do not complete a character yet are shown as bytes."""
+    """The token that a step drew. Bytes that do not complete a character yet are shown as bytes."""
     return visible_token(step.text) if step.text else "".join(f"<0x{byte:02X}>" for byte in step.bytes)
 
 
 def step_cells(width: int, number: str, token: str, u: str, p: str, rank: str, mark: str = " ") -> str:
-    """A step's row: the token takes what the numbers leave."""
+    """A step's row; the token gets the width that the numbers leave."""
     numbers = f"{u:>8} {p:>8} {rank:>7}" if width >= 38 else f"{p:>8}"
     room = max(1, width - len(numbers) - 7)
     return f"{mark}{number:>4} {fit(token, room)} {numbers}"
@@ -63,10 +63,10 @@ class GeneratePane(ReadingPane, Lines):
         self.put_title()
 
     def show(self, reading: Reading | None) -> None:
-        """Also to be called when only the steps or settings have changed, with the reading that stands."""
+        """Shows a reading; None if only the steps or settings have changed."""
         if reading is not None:
             self.reading = reading
-        if len(self.lab.steps) != self._shown:  # the cursor goes along with the newest step
+        if len(self.lab.steps) != self._shown:  # the cursor follows the newest step
             self._shown = len(self.lab.steps)
             self.cursor = self._shown - 1 if self._shown else None
         self.rebuild()
@@ -99,7 +99,7 @@ class GeneratePane(ReadingPane, Lines):
         return lines
 
     def _elsewhere(self) -> str:
-        """With the token cursor inside the text, the other panes look there; what is drawn comes at the end all the same."""
+        """Says that the other panes show the token cursor's position, while tokens are drawn at the end."""
         position, reading = self.lab.position or 0, self.reading
         of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
         return f"other panes: at token {fmt.count(position + 1)}{of}; a draw goes on from the end"
@@ -124,7 +124,7 @@ class GeneratePane(ReadingPane, Lines):
         return steps[at]
 
     def _candidate_lines(self, width: int) -> list[Text]:
-        """What the step under the cursor chose from: its likeliest candidates, and the interval where u fell."""
+        """What the step under the cursor was drawn from: its likeliest candidates, and u."""
         step = self._selected_step()
         if step is None or not step.candidates:
             return []
@@ -135,7 +135,7 @@ class GeneratePane(ReadingPane, Lines):
         )
         parts = []
         likeliest = [candidate for candidate in step.candidates[:12] if candidate.kept or candidate.id == step.id]
-        if step.id not in (candidate.id for candidate in likeliest):  # from further down: it comes first here
+        if step.id not in (candidate.id for candidate in likeliest):  # not among the likeliest: shown first
             parts.append(self._candidate(step_label(step), step.probability, True).append(" …"))
         parts += [
             self._candidate(visible_token(candidate.text), candidate.probability, candidate.id == step.id)
@@ -158,7 +158,7 @@ class GeneratePane(ReadingPane, Lines):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        # A token that stood in the text already, or was put there by hand, was not chosen from anything.
+        # A token that was in the text already, or was put there by hand, was not drawn.
         u = (
             f"{step.u:.4f}"
             if step.u is not None

@@ -1,4 +1,4 @@
-"""Logits & softmax: the prediction for the next token, raw and as the sampler reshapes it."""
+"""The Logits & softmax pane: the prediction of the next token, raw and as the sampler changes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tui_llm.tui.state.messages import RowsWanted, TableAsked, TargetChosen
 
 
 def what_if_words(reading: Reading | None) -> str:
-    """How many logits of a reading were set by hand; empty where none."""
+    """How many logits of a reading were set by hand, in words; empty if none."""
     count = len(reading.request.overrides) if reading is not None else 0
     return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
 
@@ -52,8 +52,8 @@ class LogitsPane(ReadingPane, VocabTable):
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="logits", classes="pane")
         self.lab = lab
-        self.search = ""  # what was looked for last
-        self.search_words = ""  # what came of it
+        self.search = ""  # the last search text
+        self.search_words = ""  # its result
 
     def on_mount(self) -> None:
         self.put_title()
@@ -63,7 +63,7 @@ class LogitsPane(ReadingPane, VocabTable):
 
     def rebuild(self) -> None:
         super().rebuild()
-        self.put_title()  # after it: the width says how many pages there are
+        self.put_title()  # afterwards, as the number of pages depends on the width
 
     def show(self, reading: Reading) -> None:
         self.reading = reading
@@ -95,7 +95,7 @@ class LogitsPane(ReadingPane, VocabTable):
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
         if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
             mass = f" ({numbers.percent(distribution.kept_mass)})"
-            line.append(mass if line.cell_len + len(mass) <= width else "")  # the cut's line says it too
+            line.append(mass if line.cell_len + len(mass) <= width else "")  # the cut line shows it too
         lines = wrapped(line, width)[:1]
         if changed := what_if_words(reading):
             lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]
@@ -120,7 +120,7 @@ class LogitsPane(ReadingPane, VocabTable):
         self.search_words = visible(words)
         self.rebuild()
 
-    # ── what the user wants ──────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_pick(self) -> None:
         if self.selected is not None:
@@ -133,7 +133,7 @@ class LogitsPane(ReadingPane, VocabTable):
         self.post_message(TableAsked(what))
 
     def table(self) -> Iterable[tuple[str, ...]]:
-        """The overview's columns and all stages, of the rows that are there."""
+        """The overview's columns and all stages, for the rows that have arrived."""
         yield COLUMNS
         if self.distribution is not None:
             for place in sorted(self._held):

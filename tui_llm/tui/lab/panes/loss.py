@@ -1,4 +1,4 @@
-"""Loss: how surprised the model is by a target, with the parts that the number is made of."""
+"""The Loss pane: how surprised the model is by a target, with the terms of the loss."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class LossPane(ReadingPane, Lines):
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="loss", classes="pane")
         self.lab = lab
-        self.index: int | None = None  # the target's token whose gradient is shown
+        self.index: int | None = None  # index of the target's token whose gradient is shown
         self._gradient: Gradient | None = None
         self._no_gradient = ""
-        self._reveal = False  # bars that were just asked for are scrolled to
+        self._reveal = False  # scroll to the gradient once it arrives
         self._before_own: Target | None = None
         self._lines: list[Text] = []
-        self._bars_at = 0  # the line that the gradient begins at
+        self._bars_at = 0  # first line of the gradient
 
     def on_mount(self) -> None:
         self.put_title()
@@ -86,7 +86,7 @@ class LossPane(ReadingPane, Lines):
     def _target_line(self, loss: LossReading) -> Text:
         target, muted = self.lab.asked_target, self.style("muted")
         own = target is not None and target.own
-        chosen = self.lab.target is not None and self.lab.target.own  # else the token cursor asks for it
+        chosen = self.lab.target is not None and self.lab.target.own  # otherwise it comes from the token cursor
         line = Text("target ")
         line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
         if own:
@@ -101,7 +101,7 @@ class LossPane(ReadingPane, Lines):
         return line
 
     def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
-        """One row for each token of a longer target, each predicted with the ones before it given."""
+        """One row for each token of a longer target, each predicted from those before it."""
         wide = width >= 48
         room = max(4, width - (36 if wide else 18))
         header = Text(fit("each given those before", room), style=self.style("muted"), no_wrap=True)
@@ -118,7 +118,7 @@ class LossPane(ReadingPane, Lines):
         return rows
 
     def _worked(self, loss: LossReading, width: int) -> list[Text]:
-        """The loss, term by term, with numbers that add up as they are printed; then the same surprise in other words."""
+        """The loss, term by term, with numbers that add up as printed; then in bits and as perplexity."""
         strong, muted = self.style("strong"), self.style("muted")
         lines = []
         if len(loss.tokens) == 1:
@@ -152,7 +152,8 @@ class LossPane(ReadingPane, Lines):
         return lines
 
     def _bars(self, loss: LossReading, width: int) -> list[Text]:
-        """This loss between its two anchors: 0, a model that is sure and right, and ln V, one that knows nothing."""
+        """This loss between two reference values: 0, a model that is certain and right, and ln V, one that knows
+        nothing."""
         largest = max(loss.mean, loss.uniform_loss) if loss.mean < float("inf") else float("inf")
         worse = loss.mean > loss.uniform_loss
         name_room = 26 if width >= 52 else 13
@@ -189,7 +190,7 @@ class LossPane(ReadingPane, Lines):
         self.post_message(LearnWanted())
 
     def action_gradient(self) -> None:
-        """Bars for the target's first token, then each further one, then none."""
+        """Shows the gradient for the target's first token, then for each further one, then none."""
         tokens = len(self.reading.loss.tokens) if self.reading and self.reading.loss else 0
         self.index = 0 if self.index is None else self.index + 1
         if self.index >= max(1, tokens):
@@ -252,7 +253,7 @@ class LossPane(ReadingPane, Lines):
         return lines
 
     def _push(self, line: Text, value: float, bar: int) -> None:
-        """▲ the step raises this logit, ▼ it lowers it; as long as |p − y|."""
+        """▲ if a gradient step raises this logit, ▼ if it lowers it; the bar's length is |p − y|."""
         if value:
             line.append(" ▲ " if value < 0 else " ▼ ", self.style("good" if value < 0 else "bad"))
             line.append(fmt.bar(abs(value), bar), self.style("good" if value < 0 else "bad"))

@@ -1,4 +1,4 @@
-"""Tokens: the text as its segments, with their ids or bytes."""
+"""The Tokens pane: the text as segments, with their ids or bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HERE = Style(reverse=True, bold=True)
 
 
 def under(tokens: tuple[Token, ...], piece: Piece, view: str) -> str:
-    """What stands below a segment: its ids, or its bytes in hexadecimal."""
+    """The line below a segment: its ids, or its bytes in hexadecimal."""
     own = tokens[piece.start : piece.stop]
     if view == "ids":
         return "+".join(str(token.id) for token in own)
@@ -36,13 +36,13 @@ def under(tokens: tuple[Token, ...], piece: Piece, view: str) -> str:
 
 class Segment(NamedTuple):
     label: str
-    note: str  # what stands below it
+    note: str  # the line below it
     cells: int
     colour: int
     generated: bool
     special: bool
-    shade: int | None = None  # the grade of what the tokens are coloured by
-    tokens: range = range(0)  # which of those shown it is
+    shade: int | None = None  # level of the score that colours it
+    tokens: range = range(0)  # which of the shown tokens it contains
 
 
 @lru_cache(maxsize=1 << 15)
@@ -96,7 +96,7 @@ class TokensPane(ReadingPane, Lines):
         moved = self.reading is None or self.reading.position != reading.position
         self.reading = reading
         self.rebuild()
-        # At once, so that the new place is painted together with what stands there.
+        # Without delay, so that the scroll position and the text change in one repaint.
         if self._here is not None:
             if moved:
                 self._show_here()
@@ -130,7 +130,7 @@ class TokensPane(ReadingPane, Lines):
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
         of = (tokens, width, self.view, self.plain, self.lab.colour, reading.scores if self.shaded else None)
-        if of != self._segments_of:  # most readings are of the text that the one before was of
+        if of != self._segments_of:  # most readings are of the same text as the one before
             self._segments, self._segments_of = self._layout(tokens, width), of
         room = max(1, (self.size.height + 1) // 2)
         return lines[:room]
@@ -145,12 +145,13 @@ class TokensPane(ReadingPane, Lines):
 
     @property
     def shaded(self) -> bool:
-        """The scores are of the model's own tokens; another vocabulary's are only told apart."""
+        """Whether there are scores to show. They are of the model's own tokens, so another vocabulary's tokens have
+        none."""
         return self.reading is not None and bool(self.reading.scores) and self.reading.request.tokenizer is None
 
     @property
     def _here(self) -> int | None:
-        """Which of the tokens shown the cursor is on."""
+        """The index, among the shown tokens, of the one at the token cursor."""
         reading = self.reading
         if reading is None or reading.following is None or reading.request.tokenizer is not None:
             return None
@@ -158,7 +159,7 @@ class TokensPane(ReadingPane, Lines):
         return at if 0 <= at < len(reading.tokens.tokens) else None
 
     def _show_here(self) -> None:
-        """Scrolls the row with the cursor into sight."""
+        """Scrolls the row with the token cursor into view."""
         lines, here = 2 if self.two else 1, self._here
         for number, row in enumerate(self._segments):
             if any(here in segment.tokens for segment in row):
@@ -168,7 +169,7 @@ class TokensPane(ReadingPane, Lines):
                 return
 
     def _cursor_lines(self, reading: Reading, width: int) -> list[Text]:
-        """What there is to say of the token at the cursor."""
+        """The lines about the token at the token cursor."""
         token, score = reading.following, reading.following_score
         if token is None:
             return []
@@ -176,7 +177,7 @@ class TokensPane(ReadingPane, Lines):
         line = Text(f"token {fmt.count(reading.position + 1)} of {fmt.count(len(reading.prompt_ids))}: ")
         line.append(truncate(visible_token(token.text), max(1, width // 3)) or "∅", self.style("accent"))
         line.append(f" · id {token.id}", strong)
-        room = max(1, min(8, (width - line.cell_len - 10) // 3))  # so many bytes stay on the line
+        room = max(1, min(8, (width - line.cell_len - 10) // 3))  # how many bytes fit on the line
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
@@ -204,7 +205,7 @@ class TokensPane(ReadingPane, Lines):
 
     @property
     def two(self) -> bool:
-        """Whether each row of segments has a line below it."""
+        """Whether each row of segments has a second line below it."""
         return self.view != "text" or (self.shaded and self.lab.colour != shades.PLAIN)
 
     def _warnings(self, reading: Reading) -> Iterable[tuple[str, str]]:
@@ -237,7 +238,7 @@ class TokensPane(ReadingPane, Lines):
         return len(self._segments) * (2 if self.two else 1)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
-        """A row of segments is one line, or two with ids or bytes below."""
+        """A line of a row of segments, which has one line, or two with ids or bytes below."""
         two, here = self.two, self._here
         segments = self._segments[index // 2 if two else index]
         gap = "│" if self.plain else " " if two else ""
@@ -262,7 +263,7 @@ class TokensPane(ReadingPane, Lines):
         return style + self.style("accent") if segment.special else style
 
     def _layout(self, tokens: Tokenization, width: int) -> list[list[Segment]]:
-        """The segments in rows of at most `width` cells. What they look like is left to the rows in sight."""
+        """The segments in rows of at most `width` cells. Styles are added later, for the visible rows only."""
         generated_from = len(tokens.tokens) - tokens.continuation
         two = self.two
         gap = 1 if self.plain or two else 0
@@ -297,7 +298,7 @@ class TokensPane(ReadingPane, Lines):
         return [row for row in rows if row]
 
     def _note(self, tokens: Tokenization, piece: Piece) -> tuple[str, int | None]:
-        """What stands below a piece, and the worst grade among its tokens."""
+        """The line below a piece, and the highest level among its tokens."""
         kind, reading = self.lab.colour, self.reading
         if kind == shades.PLAIN or not self.shaded or reading is None:
             return under(tokens.tokens, piece, self.view), None
