@@ -177,7 +177,7 @@ async def test_dismissing_twice_closes_no_other_screen() -> None:
     results: list[bool | None] = []
     async with app.run_test() as pilot:
         await answered(pilot, app.lab_screen)
-        below, screen = HelpScreen(), ConfirmScreen("Delete it?", "Delete")
+        below, screen = HelpScreen(()), ConfirmScreen("Delete it?", "Delete")
         app.push_screen(below)
         app.push_screen(screen, results.append)
         await pilot.pause()
