@@ -26,8 +26,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
+        from tests import hostile  # first: the package `tests` clears these variables
+
         os.environ.update(TUI_LLM_HOME=f"{scratch}/home", HF_HUB_OFFLINE="1")
-        from tests import hostile
 
         hostile.furnish(Path(scratch))
         before, count, wrong, began = hostile.state(Path(scratch)), 0, 0, time.monotonic()

@@ -32,12 +32,12 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the files of the last case")
     parser.add_argument("--log", type=Path, help="a line of JSON for each case")
     options = parser.parse_args()
+    from tests.mutations.session import Session  # first: the package `tests` clears these variables
+
     for name, value in (("OMP_NUM_THREADS", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("HF_HUB_OFFLINE", "1")):
         os.environ[name] = value
     work = Path(tempfile.mkdtemp(prefix="mutated-"))
     os.environ["TUI_LLM_HOME"] = str(work / "home")
-    from tests.mutations.session import Session
-
     session = Session(work, options.seed, options.log)
     try:
         if options.case is not None:

@@ -206,7 +206,7 @@ def _tree(home: Path) -> int:
 
     path = home / "tree.json"
     tree = tree_file.load(home / "kept.json") if (home / "kept.json").exists() else tree_file.load(path)
-    tree_file.save(tree, path)
+    tree_file.save(tree, path, force=True)
     return 0
 
 

@@ -18,7 +18,7 @@ from tui_llm.common import files, foreign_files, storage
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
 
-PACKAGE = Path(storage.__file__).parent
+PACKAGE = Path(storage.__file__).parents[1]
 
 METHODS = {
     "write_text",
@@ -52,8 +52,8 @@ ALLOWED = {
     ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",
     ("tui/terminal.py", "os.open"): "the same log",
     ("tui/terminal.py", "os.fdopen"): "the terminal",
-    ("streams.py", "os.open"): "the null device",
-    ("streams.py", "open"): "standard output under another encoding",
+    ("commands/streams.py", "os.open"): "the null device",
+    ("commands/streams.py", "open"): "standard output under another encoding",
     ("training/worker/worker.py", "open"): "the null device, of processes that write no metrics",
     ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
@@ -145,7 +145,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None
 
 def test_a_killed_process_leaves_what_the_next_write_sweeps_away_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
     code = (
-        "import sys, os; from pathlib import Path; from tui_llm import files\n"
+        "import sys, os; from pathlib import Path; from tui_llm.common import files\n"
         "with files.aside(Path(sys.argv[1]) / 'a') as part:\n"
         "    part.write_text('half'); print('there', flush=True); sys.stdin.read()"
     )

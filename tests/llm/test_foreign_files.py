@@ -66,15 +66,15 @@ def test_a_file_that_is_swapped_for_a_pipe_after_the_first_look(
 ) -> None:
     path = tmp_path / "x"
     path.write_text("fine")
-    first = foreign_files.check_foreign
+    first = foreign_files._stat
 
-    def swap(at: Path, most: int | None = None) -> int:
-        size = first(at, most)
+    def swap(at: Path) -> os.stat_result:
+        found = first(at)
         path.unlink()
         os.mkfifo(path)
-        return size
+        return found
 
-    monkeypatch.setattr(foreign_files, "check_foreign", swap)
+    monkeypatch.setattr(foreign_files, "_stat", swap)
     with pytest.raises(UserError, match="a named pipe"), open_foreign(path):
         pass
 
@@ -182,7 +182,7 @@ def test_a_limit_on_memory_is_told_in_one_line(tmp_path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + at)
     code = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom tui_llm.llm import checkpoint, memory\nfrom tui_llm.common.errors import UserError\n"
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom tui_llm.llm.model import checkpoint; from tui_llm.common import memory\nfrom tui_llm.common.errors import UserError\n"
         "space = memory._statm()[0] + (1 << 30)\nresource.setrlimit(resource.RLIMIT_AS, (space, space))\n"
         "try:\n    checkpoint.load(Path(sys.argv[1]))\nexcept UserError as error:\n    print(error)\n"
     )

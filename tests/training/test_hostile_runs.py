@@ -114,6 +114,7 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         def poll(self) -> int:
             return 0
 
+    monkeypatch.setattr(launch, "_children", [])
     monkeypatch.setattr(launch.subprocess, "Popen", lambda *_, **__: Process())
     monkeypatch.setattr(launch, "reap", lambda: None)
     monkeypatch.setattr(launch, "wait_until_gone", lambda run: True)

@@ -49,7 +49,7 @@ def test_what_cannot_be_is_said_before_there_is_a_run(
     for words_, why in (
         (["--nproc", "3"], "16 rows (batch size 16 × accumulation 1) can't be shared equally by 3 processes; give a batch size of 18"),
         (["--nproc", "0"], "nproc is 0"),
-        (["--nproc", "two"], "invalid int value"),
+        (["--nproc", "two"], "is no whole number"),
         (["--nproc", "2", "--shard", "--optimiser", "muon"], "muon needs whole matrices"),
     ):  # fmt: skip
         assert main([*command, *words_]) == 2

@@ -17,12 +17,12 @@ from textual.app import App
 from textual.content import Content
 
 from tui_llm.cli import main
-from tui_llm.tui.keymap import footer
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.command import PANES
 from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
 from tui_llm.tui.kit.widgets.bars import KeyBar, fitting
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.lab.keys import footer
 from tui_llm.tui.runs.batch import BatchLines, BatchScreen, loss_text
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.samples import SampleLines, SamplesScreen

@@ -1,29 +1,80 @@
-"""Each command is defined once: keys, footer, palette and help are generated from it."""
+"""Each command is declared once, beside its screen: bindings, footer, palette and help are made from it."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections import Counter
+from collections.abc import Iterator
 
+import fake_run
+import pytest
 from helpers import answered, drawn, make_app
+from textual.binding import Binding
+from textual.dom import DOMNode
 
+from tui_llm import tui
 from tui_llm.tui import keymap
 from tui_llm.tui.app import CommandProvider
 from tui_llm.tui.help import HelpLines
+from tui_llm.tui.instruments import merges
 from tui_llm.tui.kit import command as kit_command
+from tui_llm.tui.runs import samples
 
-OWNED = {"ctrl+m", "ctrl+j", "ctrl+h", "ctrl+i", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+s", "ctrl+b"}
+# What a terminal can't tell apart from Enter, Tab or Backspace, doesn't send, or takes itself; tmux's prefix; Textual's copy.
+OWNED = {"ctrl+m", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+b", "ctrl+c"}
+FORMS = {"new_run", "sampler", "tour_pairs"}  # in a form, ctrl+s starts what it describes
+WITH_AN_EDITOR = ("lab", "scratch", "tour_pairs")
+SHADOWS = {
+    ("prompt", "escape"),
+    ("help", "f1"),
+}  # the inner one is meant: leave the editor; close the help that F1 opened
 
 
-def test_ids_and_keys_are_unique_where_they_apply() -> None:
+def chains() -> Iterator[tuple[str, ...]]:
+    """Scopes whose bindings can be active together, the innermost last."""
+    panes = set(kit_command.PANES)
+    yield from (("app", "lab", pane) for pane in panes)
+    yield from (("app", outer, "prompt") for outer in WITH_AN_EDITOR)
+    yield from (("app", scope) for scope in {command.scope for command in keymap.COMMANDS} - panes - {"app", "prompt"})
+
+
+def test_ids_are_unique() -> None:
     assert max(Counter(command.id for command in keymap.COMMANDS).values()) == 1
-    keys = Counter((command.scope, key) for command in keymap.COMMANDS for key in command.keys.split(","))
-    assert max(keys.values()) == 1
 
 
-def test_no_key_that_terminals_own() -> None:
+@pytest.mark.parametrize("chain", sorted(chains()))
+def test_no_two_commands_that_are_active_together_share_a_key(chain: tuple[str, ...]) -> None:
+    active = [command for scope in chain for command in keymap.COMMANDS if command.scope == scope]
+    keys = Counter(key for command in active for key in command.keys.split(",") if (chain[-1], key) not in SHADOWS)
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+def test_no_key_that_terminals_tmux_or_textual_own() -> None:
     for command in keymap.COMMANDS:
-        if command.scope in ("app", "lab", "prompt", *kit_command.PANES):
-            assert not OWNED & set(command.keys.split(","))
+        owned = OWNED if command.scope in FORMS else {*OWNED, "ctrl+s"}  # elsewhere it stops a terminal's output
+        assert not owned & set(command.keys.split(",")), command
+
+
+def test_every_key_of_every_module_is_collected() -> None:
+    declared: set[str] = set()
+    for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):
+        module = importlib.import_module(found.name)
+        if module is not keymap:
+            for value in vars(module).values():
+                group = value if isinstance(value, tuple) else (value,)
+                declared |= {one.id for one in group if isinstance(one, kit_command.Command)}
+    assert declared == set(keymap.BY_ID)
+
+
+def test_every_binding_is_a_commands() -> None:
+    """A scope's commands are what its widget or screen binds."""
+    bound: set[str] = set()
+    for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):
+        for kind in vars(importlib.import_module(found.name)).values():
+            if isinstance(kind, type) and issubclass(kind, DOMNode) and kind.__module__.startswith(tui.__name__):
+                bound |= {one.id for one in vars(kind).get("BINDINGS", ()) if isinstance(one, Binding) and one.id}
+    assert bound == set(keymap.BY_ID)
 
 
 async def test_every_action_exists() -> None:
@@ -61,6 +112,23 @@ async def test_help_and_palette_show_every_command() -> None:
         for command in keymap.COMMANDS:
             assert kit_command.key_text(command.keys) in text
             assert command.tooltip.split()[0] in text
+
+
+async def test_the_palette_of_a_full_screen_offers_its_own_commands() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        everywhere = {command.tooltip for command in keymap.COMMANDS if command.scope == "app"}
+        for screen, keys in (
+            (samples.SamplesScreen(fake_run.make("samples", done=20)), samples.KEYS),
+            (merges.MergesScreen(app.lab_screen), merges.KEYS),
+        ):
+            app.push_screen(screen)
+            await pilot.pause()
+            found = {hit.help async for hit in CommandProvider(app.screen).discover()}
+            assert found == everywhere | {command.tooltip for command in keys}
+            app.pop_screen()
+            await pilot.pause()
 
 
 async def test_footer_follows_the_focus() -> None:

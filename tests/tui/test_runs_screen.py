@@ -349,8 +349,8 @@ def test_a_corpus_that_is_none(tmp_path: Path, data: bytes, why: str) -> None:
 def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for place, why in (("", "type the path"), ("/no/such", "no such"), (str(tmp_path / "none"), "nothing to read"),
-                       ("/dev/null", "neither"), ("a\0b", "no file name can have"), ("~nobody-here/x", "can't read|no such"),
-                       ("x" * 5000, "too long")):  # fmt: skip
+                       ("/dev/null", "neither"), ("a\0b", "can't be a path"), ("~nobody-here/x", "can't be a path"),
+                       ("x" * 5000, "can't be a path")):  # fmt: skip
         with pytest.raises(UserError, match=why):
             corpus_size(place)
 

@@ -3,7 +3,7 @@
 Reading order: `app.py`, `lab/`, `state/`, `kit/`, then a screen of `instruments/`.
 
 app.py       the app: opens the lab screen
-keymap.py    every command of every screen; bindings, footer, palette and help are made from it
+keymap.py    the KEYS of every screen, collected for help, docs and the clash test
 help.py      the help screen
 terminal.py  runs the app with its own file descriptor for the terminal
 input.py     makes terminal input safe to parse

@@ -16,14 +16,14 @@ from textual.screen import Screen
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
-from tui_llm.tui.keymap import COMMANDS, bindings
 from tui_llm.tui.kit.closing_keys import ClosingKeys
-from tui_llm.tui.kit.command import PANES, Command
+from tui_llm.tui.kit.command import PANES, Command, bindings
 from tui_llm.tui.kit.last_resort import LastResort
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.save import save_new
 from tui_llm.tui.kit.textual_private import ResilientApp
 from tui_llm.tui.kit.themes import DARK, LIGHT, readable
+from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.lab import LabScreen
 from tui_llm.tui.state.asker import one_line
 
@@ -33,14 +33,22 @@ if TYPE_CHECKING:
 WHAT_CELLS = 60  # cells of an internal error in a notification, which leaves room for the rest; the log has all of it
 
 
+def key_of(id: str) -> str | None:
+    """The key of a command of any screen, as a person reads it."""
+    from tui_llm.tui.keymap import BY_ID  # imports every screen: only when it is needed
+
+    return BY_ID[id].key_text if id in BY_ID else None
+
+
 class CommandProvider(Provider):
     """Command palette provider: the same commands as the key bindings."""
 
     def _commands(self) -> Iterable[tuple[Command, Callable[[], object]]]:
         lab = self.app.lab_screen if isinstance(self.app, LabApp) else None
-        scopes = ("app", "lab", *PANES) if self.screen is lab else ("app", getattr(self.screen, "SCOPE", "app"))
-        for command in COMMANDS:
-            if command.scope in scopes:
+        everywhere = (command for command in ALL if command.scope == "app")
+        own: Iterable[Command] = getattr(self.screen, "own_keys", ())
+        for command in ALL if self.screen is lab else (*everywhere, *own):
+            if command.scope != "prompt":  # there is no text to edit from here
                 yield command, self._runner(command)
 
     def _runner(self, command: Command) -> Callable[[], object]:
@@ -68,7 +76,7 @@ class LabApp(ResilientApp):
     TITLE = "tui-llm"
     CSS_PATH = Path(__file__).with_name("app.tcss")
     COMMANDS: ClassVar[set[Any]] = {CommandProvider}
-    BINDINGS = bindings("app")
+    BINDINGS = bindings(ALL, "app")
     ENABLE_COMMAND_PALETTE = True
 
     def __init__(
@@ -82,7 +90,7 @@ class LabApp(ResilientApp):
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
-        self.lab_screen = LabScreen(open_engine, model, prompt)
+        self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
         self.lab_screen.tour_asked = tour
         for theme in readable():
             self.register_theme(theme)
@@ -177,9 +185,10 @@ class LabApp(ResilientApp):
 
     def action_show_help(self) -> None:
         from tui_llm.tui.help import HelpScreen
+        from tui_llm.tui.keymap import COMMANDS
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            self.push_screen(HelpScreen(COMMANDS))
 
     def action_save_picture(self) -> None:
         self.call_after_refresh(self._save_picture)  # if the palette started this, it has closed by then

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.screen import ModalScreen
 
-from tui_llm.tui.keymap import COMMANDS, bindings
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import key_text
+from tui_llm.tui.kit.command import Command, CommandFactory, bindings, key_text
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
@@ -64,8 +65,9 @@ NAMES = 22  # width of the first column, in cells
 
 
 class HelpLines(Lines):
-    def __init__(self) -> None:
+    def __init__(self, commands: Sequence[Command]) -> None:
         super().__init__(id="help")
+        self._commands = commands
         self._lines: list[Text] = []
 
     def on_mount(self) -> None:
@@ -75,9 +77,9 @@ class HelpLines(Lines):
     def head(self, width: int) -> list[Text]:
         muted, accent = self.style("muted"), self.style("accent")
         lines = wrapped(Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width)
-        for group in dict.fromkeys(command.group for command in COMMANDS):
+        for group in dict.fromkeys(command.group for command in self._commands):
             lines += [Text(), Text(group, style=accent)]
-            for command in COMMANDS:
+            for command in self._commands:
                 if command.group == group:
                     keys = ", ".join(key_text(key) for key in command.keys.split(","))
                     lines += self._entry(keys, command.tooltip, width)
@@ -105,11 +107,21 @@ class HelpLines(Lines):
         return self._lines[index].copy()
 
 
+_key = CommandFactory("help", "App")
+KEYS = (
+    _key("leave_help", "escape,q,question_mark,f1", "back", "Back from this help", "close", footer=()),
+)  # fmt: skip
+
+
 class HelpScreen(BaseScreen, ModalScreen[None]):
-    BINDINGS = bindings("help")
+    BINDINGS = bindings(KEYS, modal=True)
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        super().__init__()
+        self._commands = commands
 
     def compose(self) -> ComposeResult:
-        yield HelpLines()
+        yield HelpLines(self._commands)
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -1,89 +1,53 @@
-"""Every command of the screen, defined once. Bindings, footer, palette and help are all made from `COMMANDS`.
+"""The commands of all screens, collected from the `KEYS` of each: for the help screen, the tour, docs/keys.md and the test
+that finds clashes. Imports every screen, so it is imported only when it is needed.
 
-A command's `scope` is the node that carries its key: `app` (everywhere), `lab` (the five panes, when no text is being
-typed), `prompt` (while typing), one pane's name, or another screen's. Its `action` is run on that node.
+The order is that of the help screen and docs/keys.md; a group stands where its first command does.
 """
 
 from __future__ import annotations
 
-from textual.binding import Binding, BindingType
-
-from tui_llm.tui.instruments.draws.keys import DRAW_COMMANDS
-from tui_llm.tui.instruments.inside.keys import INSIDE_COMMANDS
-from tui_llm.tui.instruments.tree.keys import TREE_COMMANDS
-from tui_llm.tui.kit.command import Command
-from tui_llm.tui.lab.keys_lab import LAB_COMMANDS
-from tui_llm.tui.lab.keys_logits import LOGITS_COMMANDS
-from tui_llm.tui.lab.keys_loss import LOSS_COMMANDS
-from tui_llm.tui.lab.keys_screens import SCREEN_COMMANDS
-from tui_llm.tui.lab.keys_tokens import TOKEN_COMMANDS
-from tui_llm.tui.models.keys import MODEL_COMMANDS
-from tui_llm.tui.runs.keys_batch import BATCH_COMMANDS
-from tui_llm.tui.runs.keys_probes import PROBE_COMMANDS
-from tui_llm.tui.runs.keys_runs import RUN_COMMANDS
-from tui_llm.tui.tour.keys import TOUR_COMMANDS
+from tui_llm.tui import help
+from tui_llm.tui.instruments import letters, merges, pairs, sampler, scratch, swap, temperatures, vocabularies
+from tui_llm.tui.instruments.draws import draw, draw_many
+from tui_llm.tui.instruments.inside import keys as inside
+from tui_llm.tui.instruments.learn import learn
+from tui_llm.tui.instruments.tree import keys as tree
+from tui_llm.tui.lab import keys as lab
+from tui_llm.tui.lab.panes import logits, loss
+from tui_llm.tui.models import info, models
+from tui_llm.tui.runs import batch, compare, new_run, pinned_history, runs, samples, steering
+from tui_llm.tui.tour import pairs as tour_pairs
+from tui_llm.tui.tour import pane as tour
 
 COMMANDS = (
-    *LAB_COMMANDS,
-    *TOKEN_COMMANDS,
-    *TREE_COMMANDS,
-    *MODEL_COMMANDS,
-    *INSIDE_COMMANDS,
-    *BATCH_COMMANDS,
-    *PROBE_COMMANDS,
-    *SCREEN_COMMANDS,
-    *RUN_COMMANDS,
-    *LOGITS_COMMANDS,
-    *LOSS_COMMANDS,
-    *DRAW_COMMANDS,
-    *TOUR_COMMANDS,
+    *lab.KEYS,
+    *merges.KEYS,
+    *vocabularies.KEYS,
+    *letters.KEYS,
+    *pairs.KEYS,
+    *swap.KEYS,
+    *tree.KEYS,
+    *models.KEYS,
+    *info.KEYS,
+    inside.OPEN,
+    *inside.KEYS,
+    *steering.KEYS,
+    *batch.KEYS,
+    *samples.KEYS,
+    *pinned_history.KEYS,
+    *runs.KEYS,
+    *new_run.KEYS,
+    *help.KEYS,
+    *compare.KEYS,
+    *logits.KEYS,
+    *sampler.KEYS,
+    *temperatures.KEYS,
+    *scratch.KEYS,
+    *loss.KEYS,
+    *learn.KEYS,
+    *draw.KEYS,
+    *draw_many.KEYS,
+    *tour.KEYS,
+    *tour_pairs.KEYS,
 )
 BY_ID = {command.id: command for command in COMMANDS}
-
-
-MODAL = ("runs", "models", "help", "comparison")  # windows over a screen: they let no key through to the app
-PICTURE = BY_ID["picture"]
-
-
-def bindings(scope: str) -> list[BindingType]:
-    """The `BINDINGS` of the node that carries `scope`."""
-    own: list[BindingType] = [
-        Binding(
-            command.keys,
-            command.action,
-            command.label,
-            tooltip=command.tooltip,
-            id=command.id,
-            priority=command.priority,
-            show=False,
-        )
-        for command in COMMANDS
-        if command.scope == scope
-    ]
-    if scope in MODAL:
-        own.append(Binding(PICTURE.keys, f"app.{PICTURE.action}", PICTURE.label, tooltip=PICTURE.tooltip, show=False))
-    return own
-
-
-def footer(place: str) -> list[Command]:
-    """What the footer may show where `place` (`prompt`, a pane's or a screen's name) has the focus: help first, then the
-    place's own."""
-    own = [command for command in COMMANDS if place in command.footer]
-    if place in ("prompt", "batch", "samples"):
-        return own
-    return [
-        BY_ID["help_key"],
-        *own,
-        *(command for command in COMMANDS if "*" in command.footer and command.id != "help_key"),
-    ]
-
-
-def further(place: str) -> list[Command]:
-    """What else there is to do in a pane, and has no place in the footer."""
-    return [
-        command
-        for command in COMMANDS
-        if (command.scope == place or command.group.lower() == place)
-        and not {place, "*"} & set(command.footer)
-        and command.key_text not in ("Home", "End", ",", ".")  # the cursor's
-    ]

@@ -1,6 +1,6 @@
-"""Full screens over the lab, one per instrument, with their keys.
+"""Full screens over the lab, one per instrument, each with its KEYS beside it.
 
-keys.py          scopes of the screens below
+sampler_keys.py  keys that step the sampler's settings
 merges.py        BPE merges step by step
 letters.py       letters in tokens
 vocabularies.py  one text in several vocabularies

@@ -11,18 +11,25 @@ from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.facts.reading import Reading
 from tui_llm.llm.tokens import letters
-from tui_llm.tui.instruments.keys import LETTERS
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 
+_key = CommandFactory("letters", "Letters")
+KEYS = (
+    _key("letters_type", "t", "letter", "Type the letter to count", "type"),
+    _key("letters_all", "a", "all tokens", "Show all tokens, or only those that hide the letter", "all"),
+    _key("letters_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("letters_leave", "escape,q,L", "back", "Back to the five panes", "leave", importance=9),
+)  # fmt: skip
+
 
 class LettersScreen(FullScreen):
-    SCOPE: ClassVar[str] = LETTERS
     TITLE_WORDS: ClassVar[str] = "Letters"
-    BINDINGS = bindings(LETTERS)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, reading: Reading) -> None:
         super().__init__()

@@ -12,9 +12,8 @@ from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.llm.tokens.bpe import Replay
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.tui.instruments.keys import MERGES
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -51,10 +50,24 @@ def why(replay: Replay, step: int) -> str:
     return reason
 
 
+_key = CommandFactory("merges", "Merges")
+KEYS = (
+    _key("merges_back", "left", "undo a merge", "Go one merge back", "step(-1)", together="merge"),
+    _key("merges_on", "right", "next merge", "Make the next merge", "step(1)", together="merge"),
+    _key("merges_first", "home", "bytes", "Go to the bytes, before any merge", "step_to(0)", footer=(), priority=True),
+    _key("merges_last", "end", "tokens", "Go to the tokens, after all merges", "step_to(-1)", footer=(), priority=True),
+    _key("merges_type", "t", "type a word", "Type a text to see it merged", "type"),
+    _key("merges_word_back", "comma", "word before", "Go to the word before", "word(-1)", together="word"),
+    _key("merges_word_on", "full_stop", "next word", "Go to the next word", "word(1)", together="word"),
+    _key("merges_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("merges_leave", "escape,q,M", "back", "Back to the five panes", "leave", importance=9),
+)  # fmt: skip
+
+
 class MergesScreen(FullScreen):
-    SCOPE: ClassVar[str] = MERGES
     TITLE_WORDS: ClassVar[str] = "Merges"
-    BINDINGS = bindings(MERGES)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Inquiring) -> None:
         super().__init__()

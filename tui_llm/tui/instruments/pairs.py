@@ -12,10 +12,9 @@ from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.tui.instruments.keys import PAIRS
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -26,10 +25,17 @@ if TYPE_CHECKING:
 NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 
 
+_key = CommandFactory("pairs", "Training pairs")
+KEYS = (
+    _key("pairs_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("pairs_leave", "escape,q,E", "back", "Back to the five panes", "leave", importance=9),
+)  # fmt: skip
+
+
 class PairsScreen(FullScreen):
-    SCOPE: ClassVar[str] = PAIRS
     TITLE_WORDS: ClassVar[str] = "Training pairs"
-    BINDINGS = bindings(PAIRS)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Inquiring) -> None:
         super().__init__()

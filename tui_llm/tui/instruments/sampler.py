@@ -15,8 +15,8 @@ from textual.widgets import Button, Checkbox, Input, Static
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.tour.pane import left_of
 
@@ -56,11 +56,18 @@ class NumberField(Field):
     """An input for one number."""
 
 
+_key = CommandFactory("sampler", "Sampler form")
+KEYS = (
+    _key("use_sampler", "ctrl+s", "use", "Use these settings", "use"),
+    _key("leave_sampler", "escape", "cancel", "Back, with the settings as they were", "leave"),
+)  # fmt: skip
+
+
 class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     """Dismissed with the settings, or with None. `set_aside` keeps the values of switched-off settings, by name, for
     the next time."""
 
-    BINDINGS = bindings("sampler")
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     SamplerScreen { align: center middle; }
     SamplerScreen #form { width: 84; max-width: 100%; height: auto; max-height: 100%; border: round $primary;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -15,9 +15,10 @@ from tui_llm.common.display import visible
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE, Scratch, ScratchQuestion, split
+from tui_llm.tui.instruments.sampler_keys import cut_keys, temperature_keys
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import Command, CommandFactory, bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
@@ -67,13 +68,27 @@ class ScratchTable(VocabTable):
         self.show_distribution(None)
 
 
-class ScratchScreen(OverLab):
-    SCOPE = "scratch"
-    BINDINGS = bindings("scratch")
+_key = CommandFactory("scratch", "Scratch table")
+KEYS = (
+    _key("type_scratch", "i,slash", "type", "Type tokens and logits", "type"),
+    _key("scratch_stages", "C", "stages", "Show the stages from logit to probability, page by page", "stages"),
+    *temperature_keys(_key, "scratch_"),
+    *cut_keys(_key, "scratch_"),
+    _key("scratch_sampler", "K", "sampler", "Type all sampler settings", "sampler_form"),
+    _key("scratch_temperatures", "T", "temperatures", "See temperatures side by side", "temperatures"),
+    _key("copy_scratch", "y", "copy", "Copy the table (tab-separated)", "copy"),
+    _key("leave_scratch", "escape,q,X", "back", "Back to the five panes", "leave"),
+)  # fmt: skip
 
-    def __init__(self, lab: Lab, inquire: Inquire) -> None:
+
+class ScratchScreen(OverLab):
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
+
+    def __init__(self, lab: Lab, inquire: Inquire, typing_keys: Sequence[Command] = ()) -> None:
+        """`typing_keys` are shown while text is typed."""
         super().__init__()
-        self.lab, self._inquire = lab, inquire
+        self.lab, self._inquire, self._typing_keys = lab, inquire, typing_keys
         self.sampler = SamplerSettings()
         self._set_aside: dict[str, float] = {}
 
@@ -121,7 +136,7 @@ class ScratchScreen(OverLab):
         self.shown.focus()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        self.query_one(KeyBar).show("prompt" if event.widget is self.editor else "scratch")
+        self.query_one(KeyBar).show(self._typing_keys if event.widget is self.editor else in_footer(KEYS, "scratch"))
 
     def action_type(self) -> None:
         self.editor.focus()

@@ -12,19 +12,27 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.reading import Reading
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
-from tui_llm.tui.instruments.keys import SWAP
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.inquire import Inquiring
 
+_key = CommandFactory("swap", "Swap")
+KEYS = (
+    _key("swap_do", "enter", "swap", "Put the token under the cursor there", "swap"),
+    _key("swap_type", "t", "type", "Type what to put there", "type"),
+    _key("swap_rest", "r", "rest", "Keep what follows (it is read again), or drop it and let the model go on", "rest"),
+    _key("swap_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("swap_leave", "escape,q,S", "back", "Back to the five panes", "leave", importance=9),
+)  # fmt: skip
+
 
 class SwapScreen(FullScreen):
-    SCOPE: ClassVar[str] = SWAP
     TITLE_WORDS: ClassVar[str] = "Swap"
-    BINDINGS = bindings(SWAP)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Inquiring, take: Callable[[Swapped], object]) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.temperatures.question import Temperatures, parse
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
@@ -97,9 +97,17 @@ class TemperatureLines(Lines):
         return self.found is not None and 0 <= index < len(self.found.tokens)
 
 
+_key = CommandFactory("temperatures", "Temperatures")
+KEYS = (
+    _key("type_temperatures", "e,enter", "other temperatures", "Type other temperatures, such as 0.5, 1, 2", "type_temperatures"),
+    _key("copy_temperatures", "y", "copy", "Copy the columns as a table (tab-separated)", "copy"),
+    _key("leave_temperatures", "escape,q,T", "back", "Back to the table", "leave"),
+)  # fmt: skip
+
+
 class TemperaturesScreen(OverLab):
-    SCOPE = "temperatures"
-    BINDINGS = bindings("temperatures")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, temperatures: tuple[float, ...], fetch: Fetch, words: str = "") -> None:
         super().__init__()

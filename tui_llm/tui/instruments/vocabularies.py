@@ -9,9 +9,8 @@ from rich.text import Text
 
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
-from tui_llm.tui.instruments.keys import VOCABULARIES
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -23,10 +22,17 @@ if TYPE_CHECKING:
 PIECES = 4  # lines of pieces below each vocabulary
 
 
+_key = CommandFactory("vocabularies", "Side by side")
+KEYS = (
+    _key("vocabularies_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
+    _key("vocabularies_leave", "escape,q,C", "back", "Back to the five panes", "leave", importance=9),
+)  # fmt: skip
+
+
 class VocabulariesScreen(FullScreen):
-    SCOPE: ClassVar[str] = VOCABULARIES
     TITLE_WORDS: ClassVar[str] = "Side by side"
-    BINDINGS = bindings(VOCABULARIES)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Inquiring) -> None:
         super().__init__()

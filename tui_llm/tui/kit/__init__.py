@@ -1,6 +1,6 @@
 """Widgets, formats and themes; they do not depend on models.
 
-command.py          Command, and its key as text
+command.py          Command; bindings and footer from a screen's KEYS
 base_screen.py      BaseScreen: closes once, lays out for the newest size only
 closing_keys.py     ignores keys meant for a screen that has closed
 live.py             drops results for a widget that is gone

@@ -1,8 +1,11 @@
-"""What a command of the screen is, and how its key is read."""
+"""Commands: what a screen, pane or widget declares in its `KEYS`, and makes its `BINDINGS` and its footer from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from textual.binding import Binding, BindingType
 
 PANES = ("tokens", "logits", "loss", "training", "generate")
 PANE_TITLES = {
@@ -16,6 +19,12 @@ PANE_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
+    """A key and what it does.
+
+    `scope` names the node that carries the binding and runs the action: `app`, `lab` (the five panes, while no text is
+    typed), `prompt` (while text is typed), a pane or another screen.
+    """
+
     id: str
     keys: str  # as Textual names them, comma-separated; the first is the one shown
     label: str  # a word or two, for the footer
@@ -23,7 +32,9 @@ class Command:
     group: str  # heading in the help screen
     scope: str
     action: str
-    footer: tuple[str, ...] = ()  # where the footer shows it: `prompt`, panes' names, or `*` for every pane
+    footer: tuple[
+        str, ...
+    ] = ()  # where the footer shows it: `prompt`, a pane's or screen's name, or `*` for every pane
     priority: bool = False  # before the focused widget sees the key
     together: str = ""  # neighbours in the footer with the same word here share it as their label
     importance: int = 0  # in the footer: where there is no room for all, the least important stay away
@@ -31,6 +42,76 @@ class Command:
     @property
     def key_text(self) -> str:
         return key_text(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFactory:
+    """Makes commands of one scope, under one heading of the help screen; shown in the scope's footer by default."""
+
+    scope: str
+    group: str
+    footer: tuple[str, ...] | None = None
+
+    def __call__(
+        self,
+        id: str,
+        keys: str,
+        label: str,
+        tooltip: str,
+        action: str,
+        *,
+        footer: tuple[str, ...] | None = None,
+        priority: bool = False,
+        together: str = "",
+        importance: int = 0,
+    ) -> Command:
+        default = (self.scope,) if self.footer is None else self.footer
+        shown = default if footer is None else footer
+        return Command(
+            id, keys, label, tooltip, self.group, self.scope, action, shown, priority, together, importance
+        )  # fmt: skip
+
+
+PICTURE = Command(
+    "picture",
+    "W",
+    "picture",
+    "Save a picture of the screen, as it is, to an SVG file in the current folder",
+    "Keep",
+    "app",
+    "save_picture",
+)
+
+
+def bindings(keys: Iterable[Command], scope: str = "", *, modal: bool = False) -> list[BindingType]:
+    """The `BINDINGS` for `keys`, or for those of `scope`. A modal screen hides the app's bindings: with `modal` it gets
+    one of its own for `PICTURE`."""
+    own: list[BindingType] = [
+        Binding(
+            command.keys,
+            command.action,
+            command.label,
+            tooltip=command.tooltip,
+            id=command.id,
+            priority=command.priority,
+            show=False,
+        )
+        for command in keys
+        if scope in ("", command.scope)
+    ]
+    if modal:
+        own.append(Binding(PICTURE.keys, f"app.{PICTURE.action}", PICTURE.label, tooltip=PICTURE.tooltip, show=False))
+    return own
+
+
+def in_footer(keys: Iterable[Command], place: str) -> list[Command]:
+    """Those of `keys` that the footer of `place` shows."""
+    return [command for command in keys if place in command.footer]
+
+
+def key_line(keys: Iterable[Command]) -> str:
+    """Keys and labels as one text. It breaks between commands, never between a key and its label."""
+    return " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in keys)
 
 
 NAMES = {

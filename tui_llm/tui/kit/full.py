@@ -54,7 +54,7 @@ class Listing(Lines):
 
 
 class FullScreen(OverLab):
-    """A subclass defines `SCOPE` (of its commands), `TITLE_WORDS` and `content`. Foreign text must pass through
+    """A subclass defines `own_keys`, `BINDINGS`, `TITLE_WORDS` and `content`. Foreign text must pass through
     `display`."""
 
     TITLE_WORDS: ClassVar[str]

@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual.app import App
 from textual.screen import Screen
 
-from tui_llm.tui.keymap import COMMANDS
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import Command
 from tui_llm.tui.kit.widgets.bars import KeyBar
 
 Row = tuple[str, ...]
@@ -27,9 +27,9 @@ def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
 
 
 class OverLab(BaseScreen, Screen[None]):
-    """A subclass defines `SCOPE` (of its commands), its own bindings, and `table`."""
+    """A subclass defines `own_keys` (the commands of its footer and its palette), `BINDINGS` and `table`."""
 
-    SCOPE: ClassVar[str] = ""
+    own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
     OverLab { layout: vertical; overflow: hidden; }
     OverLab > Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
@@ -37,7 +37,7 @@ class OverLab(BaseScreen, Screen[None]):
     """
 
     def show_keys(self) -> None:
-        self.query_one(KeyBar).show_commands(command for command in COMMANDS if self.SCOPE in command.footer)
+        self.query_one(KeyBar).show_commands(command for command in self.own_keys if command.footer)
 
     def table(self) -> Iterable[Row]:
         """What is shown, as rows of cells, the header first."""

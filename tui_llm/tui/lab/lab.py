@@ -15,8 +15,7 @@ from textual.widget import Widget
 from tui_llm.facts.engine import Engine
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
-from tui_llm.tui.keymap import bindings
-from tui_llm.tui.kit.command import PANES
+from tui_llm.tui.kit.command import PANES, bindings
 from tui_llm.tui.kit.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.branching import Branching
@@ -24,6 +23,7 @@ from tui_llm.tui.lab.choosing import Choosing
 from tui_llm.tui.lab.drawing import Drawing
 from tui_llm.tui.lab.ghosting import Ghosting
 from tui_llm.tui.lab.keep import Keeping
+from tui_llm.tui.lab.keys import ALL, footer, further
 from tui_llm.tui.lab.measuring import Measuring
 from tui_llm.tui.lab.opening import Opening
 from tui_llm.tui.lab.panes.generate import GeneratePane
@@ -60,10 +60,17 @@ class LabScreen(
     Branching,
     Touring,
 ):
-    BINDINGS = bindings("lab")
+    BINDINGS = bindings(ALL, "lab")
 
-    def __init__(self, open_engine: Callable[[], Engine], model: str, prompt: str) -> None:
+    def __init__(
+        self,
+        open_engine: Callable[[], Engine],
+        model: str,
+        prompt: str,
+        key_of: Callable[[str], str | None],
+    ) -> None:
         super().__init__(open_engine, prompt)
+        self.key_of = key_of
         self.model = model
         self.zoomed = False
         self._stale_timer: Timer | None = None
@@ -139,7 +146,10 @@ class LabScreen(
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
-        self.query_one(KeyBar).show(place, self.pane(place) if place in PANES else None)
+        if place in PANES:
+            self.query_one(KeyBar).show(footer(place), self.pane(place), further(place))
+        else:
+            self.query_one(KeyBar).show(footer(place))
         self.show_undo()
         if typing:
             self.await_ghost()

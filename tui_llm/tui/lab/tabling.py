@@ -21,6 +21,7 @@ from tui_llm.instruments.vocabulary.question import (
 )
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.lab.keys import footer
 from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
 from tui_llm.tui.state.base import LabBase
@@ -216,4 +217,4 @@ class Tabling(LabBase):
     def action_scratch(self) -> None:
         from tui_llm.tui.instruments.scratch import ScratchScreen
 
-        self.app.push_screen(ScratchScreen(self.lab, self.inquire))
+        self.app.push_screen(ScratchScreen(self.lab, self.inquire, footer("prompt")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from textual import events, on
@@ -48,6 +49,7 @@ NAMES = {  # screens over the lab, by class name
 class Touring(Inquiring):
     tour: Tour | None = None
     tour_asked = False  # open the tour once the screen is mounted
+    key_of: Callable[[str], str | None]  # the key of a command, by the command's id
     _tour_timer: Timer | None = None
     _tour_typed: dict[str, str]
     _tour_answers: dict[type[Question], Any]
@@ -102,7 +104,7 @@ class Touring(Inquiring):
         """Mounts the tour beside a screen, if the tour is open."""
         if self.tour is None or not screen.is_attached or any(isinstance(c, TourPane) for c in screen.children):
             return
-        pane = TourPane()
+        pane = TourPane(self.key_of)
         pane.fit(self.app.size)
         pane.show(self.tour)
         screen.mount(pane)

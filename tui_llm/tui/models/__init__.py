@@ -1,6 +1,5 @@
 """The screens about the models on this machine.
 
-keys.py    commands of the screens
 models.py  the table of models
 info.py    one model and its card
 pull.py    pull a model, with progress

@@ -11,9 +11,9 @@ from textual.screen import ModalScreen
 
 from tui_llm.common.display import visible
 from tui_llm.facts.model import ModelInfo
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
 
@@ -58,8 +58,15 @@ class InfoLines(Lines):
         return Text(self._lines[index], no_wrap=True)
 
 
+_key = CommandFactory("model_info", "Models")
+KEYS = (
+    _key("copy_model_info", "y", "copy", "Copy what is known of the model, tab-separated", "copy"),
+    _key("leave_model_info", "escape,q,i", "back", "Back to the models", "close"),
+)  # fmt: skip
+
+
 class ModelInfoScreen(BaseScreen, ModalScreen[None]):
-    BINDINGS = bindings("model_info")
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, model: ModelInfo) -> None:
         super().__init__()

@@ -15,10 +15,9 @@ from textual.widgets import Static
 from tui_llm.common.display import fit, visible
 from tui_llm.common.paths import run_model
 from tui_llm.facts.model import ModelInfo, Weights
-from tui_llm.tui.keymap import bindings, footer
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import Command
+from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
 from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -82,11 +81,22 @@ class ModelLines(Lines):
         return line
 
 
+_key = CommandFactory("models", "Models")
+KEYS = (
+    _key("open_model", "enter", "open", "Open the model under the cursor", "open"),
+    _key("pull_model", "p", "pull", "Bring a model from the Hugging Face Hub: asks for its name", "pull"),
+    _key("cancel_pull", "c", "cancel", "Stop pulling; what came stays, and pulling again goes on there", "cancel_pull"),
+    _key("model_info", "i", "info", "What is known of the model, and its card", "info"),
+    _key("delete_model", "D,delete", "delete", "Delete a pulled model; asks first", "delete"),
+    _key("leave_models", "escape,q,m", "back", "Back, with the model that is open; a pull is stopped", "close"),
+)  # fmt: skip
+
+
 class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
     """Dismissed with the name or folder to open, or with None. The models in huggingface_hub's cache are listed a
     moment after the rest: scanning the cache may take a second."""
 
-    BINDINGS = bindings("models")
+    BINDINGS = bindings(KEYS, modal=True)
 
     def __init__(self, current: Weights | None, look: Callable[[], None] = lambda: None) -> None:
         super().__init__()
@@ -99,8 +109,7 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
         with Vertical(id="models-window"):
             yield ModelLines(self._current)
             yield Static(id="models-pull", classes="-hidden")
-            own = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own_commands())
-            yield Static(Content(own), id="models-keys")
+            yield Static(Content(key_line(KEYS)), id="models-keys")
 
     def on_mount(self) -> None:
         self.query_one("#models-window").border_title = Content("Models")
@@ -170,10 +179,6 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
 
     def action_close(self) -> None:
         self.dismiss(None)
-
-
-def own_commands() -> list[Command]:
-    return [command for command in footer("models") if "models" in command.footer]
 
 
 def _delete(name: str) -> None:

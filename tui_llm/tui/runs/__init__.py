@@ -3,6 +3,7 @@
 words.py           state, duration and pins as text
 run_watcher.py     posts a run's snapshots
 pane.py            the Training pane
+keys.py            its keys
 steering.py        actions of the pane on its run
 loss_chart.py      the chart of losses
 runs.py            the table of runs
@@ -19,8 +20,4 @@ probe_watcher.py   posts a run's snapshots of the pinned prompts
 pinned_history.py  pinned prompts over the evaluations
 pin_list.py        the list of pins
 probe_table.py     candidates of a pinned prompt
-keys_training.py   commands of the Training pane
-keys_runs.py       commands of the table and the form
-keys_batch.py      commands of batch and samples
-keys_probes.py     commands of pins
 """

@@ -17,8 +17,8 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run import batch
 from tui_llm.training.run.batch import Batch, Position, Row
 from tui_llm.training.run.run import Run
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -273,9 +273,18 @@ class BatchLines(Lines):
         self._go(len(self._positions) - 1)
 
 
+_key = CommandFactory("batch", "Batch")
+KEYS = (
+    _key("ask_batch", "r", "show now", "Show the batch of the run's next step", "ask"),
+    _key("copy_batch", "y", "copy", "Copy the batch's tokens and losses (tab-separated)", "copy"),
+    _key("leave_batch", "escape,q", "back", "Back to the five panes", "leave", importance=3),
+    _key("batch_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
+)  # fmt: skip
+
+
 class BatchScreen(RunView):
-    PLACE = "batch"
-    BINDINGS = bindings("batch")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

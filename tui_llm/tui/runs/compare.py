@@ -15,17 +15,23 @@ from textual.widgets import DataTable, Static
 from tui_llm.common.display import visible
 from tui_llm.training.run import compare
 from tui_llm.training.run.run import Run
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.grid import Grid
+
+_key = CommandFactory("comparison", "Runs")
+KEYS = (
+    _key("copy_comparison", "y", "copy", "Copy the comparison of runs, tab-separated", "copy"),
+    _key("leave_comparison", "escape,q", "back", "Back to the runs", "leave"),
+)  # fmt: skip
 
 
 class CompareScreen(BaseScreen, ModalScreen[None]):
     """Reads the runs once, when it is mounted."""
 
-    BINDINGS = bindings("comparison")
+    BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     CompareScreen { align: center middle; }
     CompareScreen #compare-window { width: 110; max-width: 100%; height: auto; max-height: 90%; min-height: 6;

@@ -25,8 +25,8 @@ from tui_llm.training.plan.fields import NAMES, for_steps, judge, judge_beside, 
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.runs.estimate import Estimating
 from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
@@ -64,10 +64,18 @@ def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
+_key = CommandFactory("new_run", "New run")
+KEYS = (
+    _key("start_run", "ctrl+s", "start", "Make the run and start its worker", "start"),
+    _key("leave_form", "escape", "cancel", "Back, without a new run", "leave"),
+    _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
+)  # fmt: skip
+
+
 class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     """Dismissed with the new run, whose worker has been started, or with None."""
 
-    BINDINGS = bindings("new_run")
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     NewRunScreen { align: center middle; background: transparent; }
     NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;

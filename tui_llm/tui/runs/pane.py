@@ -18,11 +18,12 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import PANE_TITLES, PANES
+from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
+from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.run_watcher import RunWatcher
+from tui_llm.tui.runs.steering import KEYS as STEERING_KEYS
 from tui_llm.tui.runs.steering import SteersRun
 from tui_llm.tui.runs.words import duration, state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
@@ -161,7 +162,7 @@ NOTHING = Content.assemble(
 
 
 class TrainingPane(SteersRun, Vertical, can_focus=True):
-    BINDINGS = bindings("training")
+    BINDINGS = bindings((*KEYS, *STEERING_KEYS), "training")
     DEFAULT_CSS = """
     TrainingPane { overflow: hidden; }
     TrainingPane Static { width: 1fr; }

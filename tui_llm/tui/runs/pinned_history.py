@@ -18,8 +18,8 @@ from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.probe_log import Probe
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import ProbeSnapshot
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.probability_chart import Named, Probabilities, ProbabilityChart
@@ -33,11 +33,31 @@ PINS = 5  # most lines of the list of pins
 NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the prompt and target shown there"
 
 
+_key = CommandFactory("learned", "How it learned")
+KEYS = (
+    _key("leave_learned", "escape,q,h", "back", "Back to the five panes", "leave"),
+    _key("earlier_moment", "left", "earlier", "Go to the evaluation before", "scrub(-1)", together="moment"),
+    _key("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="moment"),
+    _key("much_earlier_moment", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),
+    _key("much_later_moment", "shift+right", "much later", "Go ten evaluations on", "scrub(10)", footer=()),
+    _key("first_moment", "home", "first", "Go to step 0, the model before any training", "scrub_to(0)", footer=()),
+    _key("last_moment", "end", "newest", "Go to the newest evaluation and stay with it", "scrub_to(-1)", footer=()),
+    _key("mark_moment", "space", "mark", "Mark this moment: the table shows what changed from it to others; again: unmark", "mark"),
+    _key("previous_pin", "up,shift+tab", "previous pin", "Choose the pin above", "choose(-1)", together="pin"),
+    _key("next_pin", "down,tab", "next pin", "Choose the pin below", "choose(1)", together="pin"),
+    _key("pin_listed", "P,delete", "pin/unpin", "Unpin the chosen prompt (what was read of it stays), or pin it again", "pin"),
+    _key("log_probability", "l", "log", "Make the axis logarithmic, or linear again", "log_axis"),
+    _key("copy_learned", "y", "copy", "Copy the table (tab-separated)", "copy"),
+    _key("table_up", "pageup", "table up", "Scroll the table up", "page(-1)", footer=()),
+    _key("table_down", "pagedown", "table down", "Scroll the table down", "page(1)", footer=()),
+)  # fmt: skip
+
+
 class LearnedScreen(OverLab):
     """Follows the newest evaluation until the user moves the scrubber away from it."""
 
-    SCOPE = "learned"
-    BINDINGS = bindings("learned")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LearnedScreen PinList, LearnedScreen ProbeTable { padding: 0 1; }
     LearnedScreen #learned-chart { margin: 0 1; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -15,6 +15,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.actions import ActsOnRuns
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import Command
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import KeyBar
@@ -26,7 +27,7 @@ INTERVAL = 0.5  # seconds between two checks of the file
 class RunView(BaseScreen, Screen[None], ActsOnRuns):
     """A list and its key bar. Subclasses define which file it is and how it is read, and show what was read."""
 
-    PLACE = ""  # the place whose keys the footer shows
+    own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
     RunView Lines { height: 1fr; border: round $primary; background: $background; padding: 0 1; }
     RunView KeyBar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; link-style: none;
@@ -65,7 +66,7 @@ class RunView(BaseScreen, Screen[None], ActsOnRuns):
 
     def on_mount(self) -> None:
         self.query_one(Lines).focus()
-        self.query_one(KeyBar).show(self.PLACE)
+        self.query_one(KeyBar).show_commands(self.own_keys)
         self.set_interval(INTERVAL, self.look)
         self.look()
 

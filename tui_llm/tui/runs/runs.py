@@ -15,8 +15,8 @@ from textual.widgets import DataTable, Static
 
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run, runs
-from tui_llm.tui.keymap import bindings, footer
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.grid import Grid
 from tui_llm.tui.runs.loss_chart import OTHERS
@@ -27,11 +27,28 @@ REFRESH = 2.0  # seconds between two reads while a run is alive
 WHOLE = 90  # terminal columns from which the whole table is shown
 
 
+_key = CommandFactory("runs", "Runs")
+KEYS = (
+    _key("watch_run", "enter", "watch", "Watch the run under the cursor in the Training pane", "watch_run"),
+    _key("mark_run", "space", "mark", "Lay the run's loss over the watched one's in the chart, or take it off (at most four)", "mark_run"),
+    _key("open_listed_run", "o", "open", "Open the run's newest checkpoint as the model of all panes", "open_run"),
+    _key("resume_listed_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "resume_run"),
+    _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then leaves", "stop_run"),
+    _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
+    _key("new_listed_run", "n", "new run", "Train a model on a text of yours", "new_run"),
+    _key("leave_runs", "escape,q", "back", "Back to the five panes", "leave"),
+    _key("continue_run", "plus", "more steps", "Give the run more steps and go on: asks for the new total", "continue_run"),
+    _key("compare_runs", "c", "compare", "The marked runs and the one under the cursor side by side", "compare_runs"),
+    _key("rename_run", "r", "rename", "Give the run another name", "rename_run"),
+    _key("export_run", "x", "export", "Write the run's newest checkpoint as a model folder", "export_run"),
+)  # fmt: skip
+
+
 class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then the runs to show in the
     watched run's chart; at first, those named in `marked`."""
 
-    BINDINGS = bindings("runs")
+    BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     RunsScreen { align: center middle; background: transparent; }
     RunsScreen #runs-window { width: 110; max-width: 100%; height: auto; max-height: 90%; min-height: 6;
@@ -56,10 +73,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
             yield Grid(id="runs-table", cursor_type="row", zebra_stripes=False)
-            own = [command for command in footer("runs") if "runs" in command.footer]
-            # No line break between a key and its label.
-            keys = " · ".join(f"{command.key_text} {command.label}".replace(" ", "\u00a0") for command in own)
-            yield Static(Content(keys), id="runs-keys")
+            yield Static(Content(key_line(KEYS)), id="runs-keys")
 
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")

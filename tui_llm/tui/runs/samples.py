@@ -9,8 +9,8 @@ from rich.text import Text
 
 from tui_llm.common.display import visible
 from tui_llm.training.run.run import Run, Sample
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.run_view import RunView
@@ -79,9 +79,17 @@ class SampleLines(Lines):
         return self._lines[index].copy()
 
 
+_key = CommandFactory("samples", "Samples")
+KEYS = (
+    _key("copy_samples", "y", "copy", "Copy all samples (tab-separated)", "copy"),
+    _key("leave_samples", "escape,q", "back", "Back to the five panes", "leave", importance=3),
+    _key("samples_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
+)  # fmt: skip
+
+
 class SamplesScreen(RunView):
-    PLACE = "samples"
-    BINDINGS = bindings("samples")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

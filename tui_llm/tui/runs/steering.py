@@ -8,6 +8,15 @@ from tui_llm.training.run import changes
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.command import CommandFactory
+
+_key = CommandFactory("training", "Training")
+KEYS = (
+    _key("batch", "B", "batch", "See the batch that the watched run learns from next: x, y, and the loss of each token", "batch", importance=3),
+    _key("samples", "T", "samples", "See every text that the watched run's model wrote, one at each evaluation", "samples", importance=2),
+    _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
+    _key("learning_rate", "L", "learning rate", "Change the watched run's learning rate from its next step on: the peak, and the whole schedule with it", "learning_rate"),
+)  # fmt: skip
 
 
 class SteersRun(ActsOnRuns):

@@ -11,10 +11,9 @@ from textual.widgets import Static
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data.instruction_pairs import Pair, typed
-from tui_llm.tui.keymap import BY_ID, bindings
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
-from tui_llm.tui.tour.keys import PAIRS
 
 
 class PairsEditor(PromptEditor):
@@ -27,11 +26,17 @@ class PairsEditor(PromptEditor):
             super().action_leave(False)
 
 
+_key = CommandFactory("tour_pairs", "Pairs", ())
+START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
+LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Back, nothing is learned", "leave")
+KEYS = START, LEAVE
+
+
 class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text, which `instruction_pairs.typed` parses, or with None."""
 
-    SCOPE = PAIRS
-    BINDINGS = bindings(PAIRS)
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
     TourPairsScreen PairsEditor { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
@@ -64,7 +69,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
         except UserError as error:
             line, wrong = str(error), True
         says = self.query_one("#pairs-says", Static)
-        keys = f" · {BY_ID['tour_start'].key_text} learns them · {BY_ID['leave_tour_pairs'].key_text} leaves them"
+        keys = f" · {START.key_text} learns them · {LEAVE.key_text} leaves them"
         says.set_class(wrong, "-wrong")
         says.update(Content(visible(line) + keys))
 

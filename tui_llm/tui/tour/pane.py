@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from textual.content import Content
@@ -12,10 +13,18 @@ from textual.widgets._toast import ToastRack
 
 from tui_llm.tour.numbers import keyed
 from tui_llm.tour.tour import FINISHED, Tour
-from tui_llm.tui.keymap import BY_ID
+from tui_llm.tui.kit.command import CommandFactory
 
 SIDE_FROM, SIDE, WIDE_FROM, WIDE = 110, 38, 180, 48  # columns
 MOST, LEAST = 8, 12  # most rows of the strip; rows of the screen below which the strip has one at most
+
+_key = CommandFactory("app", "Tour", ())
+KEYS = (
+    _key("tour", "f2", "tour", "Take the tour, go on with it, or close it: you can leave at any time", "tour", footer=("*",), priority=True, importance=-1),
+    _key("tour_back", "f3", "back", "Go back in the tour", "tour_move(-1)", priority=True, importance=-1),
+    _key("tour_next", "f4", "skip", "Skip what the tour asks for, and go on", "tour_move(1)", priority=True, importance=-1),
+    _key("tour_answer", "f5", "answer", "Answer what the tour asks: a guess, a file, pairs of your own", "tour_answer", priority=True, importance=-1),
+)  # fmt: skip
 
 
 def room_for(screen: Size) -> Size:
@@ -33,10 +42,6 @@ def left_of(screen: Screen[Any]) -> Size:
     return Size(max(0, screen.size.width - taken.width), max(0, screen.size.height - taken.height))
 
 
-def key_of(id: str) -> str | None:
-    return BY_ID[id].key_text if id in BY_ID else None
-
-
 class TourPane(Static):
     DEFAULT_CSS = """
     TourPane { background: $surface; color: $text; overflow: hidden; padding: 0 1; display: none; }
@@ -44,8 +49,10 @@ class TourPane(Static):
     TourPane.-strip { display: block; dock: bottom; width: 100%; }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key_of: Callable[[str], str | None]) -> None:
+        """`key_of` gives the key of a command's id, for the words of the steps."""
         super().__init__(classes="tour-pane")
+        self.key_of = key_of
         self.plain = ""
 
     def fit(self, screen: Size) -> None:
@@ -69,7 +76,7 @@ class TourPane(Static):
 
     def show(self, tour: Tour) -> None:
         def words(text: str) -> str:
-            return keyed(text, key_of)
+            return keyed(text, self.key_of)
 
         side = self.has_class("-side")
         gap = "\n\n" if side else "\n"

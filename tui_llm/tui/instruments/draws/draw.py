@@ -16,7 +16,7 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.draws.question import Draw, DrawQuestion
 from tui_llm.tui.instruments.draws.draw_lines import DrawLines
-from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab
 from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -85,9 +85,25 @@ class StepScreen(OverLab):
         return moved
 
 
+_key = CommandFactory("draw", "The draw")
+KEYS = (
+    _key("leave_draw", "escape,q,D", "back", "Back to the five panes", "leave"),
+    _key("draw_earlier", "left", "earlier", "Go to the token drawn before", "step(-1)", together="token"),
+    _key("draw_later", "right", "later", "Go to the next token; after the last one, to the one still to be drawn", "step(1)", together="token"),
+    _key("replay_cooler", "left_square_bracket", "cooler", "Replay the same u at a lower temperature", "temperature(-1)", together="replay's temperature"),
+    _key("replay_warmer", "right_square_bracket", "warmer", "Replay the same u at a higher temperature", "temperature(1)", together="replay's temperature"),
+    _key("replay_top_p_down", "left_curly_bracket", "top-p −", "Replay the same u with a lower top-p", "top_p(-1)", together="its top-p"),
+    _key("replay_top_p_up", "right_curly_bracket", "top-p +", "Replay the same u with a higher top-p", "top_p(1)", together="its top-p"),
+    _key("u_down", "minus", "lower u", "Try a u that is lower by 0.01", "move_u(-0.01)", together="other u"),
+    _key("u_up", "plus,equals_sign", "higher u", "Try a u that is higher by 0.01", "move_u(0.01)", together="other u"),
+    _key("own_u", "r", "own u", "Back to the token's own u, and the replay to its first settings", "own_u"),
+    _key("copy_draw", "y", "copy", "Copy the table (tab-separated)", "copy"),
+)  # fmt: skip
+
+
 class DrawScreen(StepScreen):
-    BINDINGS = bindings("draw")
-    SCOPE = "draw"
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     TITLE_WORDS = "The draw"
 
     def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:

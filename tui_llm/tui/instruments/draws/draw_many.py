@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 
 from tui_llm.instruments.draws.question import Histogram, HistogramQuestion
 from tui_llm.tui.instruments.draws.draw import Inquire, StepScreen
-from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.histogram import HistogramLines
 from tui_llm.tui.state.lab import LARGEST_SEED, TEMPERATURES, TOP_PS, Lab, step
@@ -18,9 +18,25 @@ from tui_llm.tui.state.lab import LARGEST_SEED, TEMPERATURES, TOP_PS, Lab, step
 COUNTS = (10, 100, 1_000, 10_000, 100_000)
 
 
+_key = CommandFactory("draw_many", "Draw many")
+KEYS = (
+    _key("leave_many", "escape,q,H", "back", "Back to the five panes", "leave"),
+    _key("many_earlier", "left", "earlier", "Draw the token before again and again", "step(-1)", together="token"),
+    _key("many_later", "right", "later", "Draw the next token; after the last one, the one still to be drawn", "step(1)", together="token"),
+    _key("fewer_draws", "minus", "fewer", "A tenth of the draws", "more(-1)", together="draws"),
+    _key("more_draws", "plus,equals_sign", "more", "Ten times the draws: the counts come closer to what is expected", "more(1)", together="draws"),
+    _key("many_seed", "r", "new seed", "Draw anew with another seed", "seed"),
+    _key("many_cooler", "left_square_bracket", "cooler", "Draw at a lower temperature", "temperature(-1)", together="temperature"),
+    _key("many_warmer", "right_square_bracket", "warmer", "Draw at a higher temperature", "temperature(1)", together="temperature"),
+    _key("many_top_p_down", "left_curly_bracket", "top-p −", "Draw with a lower top-p", "top_p(-1)", together="top-p"),
+    _key("many_top_p_up", "right_curly_bracket", "top-p +", "Draw with a higher top-p", "top_p(1)", together="top-p"),
+    _key("copy_many", "y", "copy", "Copy the table (tab-separated)", "copy"),
+)  # fmt: skip
+
+
 class DrawManyScreen(StepScreen):
-    BINDINGS = bindings("draw_many")
-    SCOPE = "draw_many"
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     TITLE_WORDS = "Draw many"
 
     def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:

@@ -1,6 +1,6 @@
 """Inside the model: attention, logit lens, embedding neighbours.
 
-keys.py        commands of the screen
+keys.py        its keys
 inside.py      the screen with its three views
 text.py        the text with one token selected
 heads.py       the grid of attention heads

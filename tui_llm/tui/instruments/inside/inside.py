@@ -19,11 +19,12 @@ from tui_llm.instruments.attention.question import Attention, AttentionQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
 from tui_llm.tui.instruments.inside.heads import HeadGrid
+from tui_llm.tui.instruments.inside.keys import KEYS
 from tui_llm.tui.instruments.inside.lens import LensTable
 from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
 from tui_llm.tui.instruments.inside.text import TokenText, token_label
-from tui_llm.tui.keymap import COMMANDS, bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar, press
 from tui_llm.tui.state.inquire import Inquiring
@@ -38,8 +39,8 @@ TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 class InsideScreen(OverLab):
     """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target."""
 
-    SCOPE = "inside"
-    BINDINGS = bindings("inside")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     InsideScreen #inside-text { height: 1fr; }
     """
@@ -209,7 +210,7 @@ class InsideScreen(OverLab):
                 kind is NeighbourTable or not self.request.empty
             )
         self.body.focus()
-        self.query_one(KeyBar).show_commands([c for c in COMMANDS if f"inside_{name}" in c.footer])
+        self.query_one(KeyBar).show_commands(in_footer(KEYS, f"inside_{name}"))
         self._show_top()
         self._show_text()
         self.ask()

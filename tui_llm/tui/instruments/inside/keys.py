@@ -1,4 +1,4 @@
-"""The commands of the screen that opens the black box: attention, logit lens, embedding neighbours."""
+"""The keys of the screen Inside (attention, logit lens, embedding neighbours), and the one that opens it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def _own(
     return Command(id, keys, label, tooltip, "Inside", "inside", action, footer, priority, together)
 
 
-INSIDE_COMMANDS: tuple[Command, ...] = (
-    Command(
-        "inside",
-        "A",
-        "inside",
-        "Open the black box: attention of every head, the prediction after each layer, a token's neighbours",
-        "Inside",
-        "lab",
-        "inside",
-        ("tokens",),
-    ),
+OPEN = Command(
+    "inside",
+    "A",
+    "inside",
+    "Open the black box: attention of every head, the prediction after each layer, a token's neighbours",
+    "Inside",
+    "lab",
+    "inside",
+    ("tokens",),
+)
+KEYS = (
     _own("leave_inside", "escape,q", "back", "Back to the five panes", "leave"),
     # Before the lists see them, which would scroll sideways.
     _own("inside_left", "left", "token", "Look from the token before", "token(-1)", priority=True, together="token"),

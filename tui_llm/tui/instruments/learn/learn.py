@@ -15,9 +15,9 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import OPTIMISERS, USUAL, Recipe, check
 from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched
 from tui_llm.tui.instruments.learn.lines import LearnedLines
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -29,12 +29,28 @@ MANY = (1, 5, 20)
 SHOWN_AFTER = 0.5  # seconds after which progress is shown
 
 
+_key = CommandFactory("learn", "Learn this")
+KEYS = (
+    _key("learn_step", "space,enter", "step", "Take the next step (or so many as n says) on the copy", "step"),
+    _key("learn_undo", "u,backspace", "undo", "Undo the last step: the weights are exactly those before it", "undo"),
+    _key("learn_reset", "r", "undo all", "Go back to the open model's weights", "reset"),
+    _key("learn_optimiser", "o", "optimiser", "Take the next steps with the other optimiser: SGD or AdamW", "optimiser"),
+    _key("learn_smaller", "left_square_bracket", "smaller steps", "Make the step size smaller", "size(-1)", together="step size"),
+    _key("learn_larger", "right_square_bracket", "larger steps", "Make the step size larger", "size(1)", together="step size"),
+    _key("learn_size", "e", "type it", "Type the step size", "type_size"),
+    _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
+    _key("learn_keep", "k", "keep", "Keep the copy as a new model folder, under a name that you give", "keep"),
+    _key("copy_learn", "y", "copy", "Copy all that is shown (tab-separated)", "copy"),
+    _key("leave_learn", "escape,q,L", "back", "Back to the five panes; the copy stays as it is", "leave"),
+)  # fmt: skip
+
+
 class LearnScreen(OverLab):
     """Asks the instrument through the lab; holds how many steps the copy is to have taken, and the recipe for the next
     ones."""
 
-    SCOPE = "learn"
-    BINDINGS = bindings("learn")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LearnScreen LearnedLines { height: 1fr; padding: 0 1; }
     """

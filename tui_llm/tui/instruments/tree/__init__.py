@@ -1,6 +1,6 @@
 """The tree of continuations.
 
-keys.py   commands of the screen
+keys.py   its keys
 tree.py   the screen
 lines.py  the tree as lines
 files.py  forms for names and files

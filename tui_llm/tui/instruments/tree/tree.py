@@ -16,9 +16,10 @@ from tui_llm.instruments.tree.question import Branches, BranchQuestion, Known, K
 from tui_llm.instruments.tree.tree import Growth, Node, Tree
 from tui_llm.instruments.tree.tree_file import model_words, same_model
 from tui_llm.tui.instruments.tree.files import KeepsTrees
+from tui_llm.tui.instruments.tree.keys import KEYS
 from tui_llm.tui.instruments.tree.lines import NO_TREE, TreeLines
-from tui_llm.tui.keymap import COMMANDS, bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.inquire import Inquiring
@@ -31,8 +32,8 @@ QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
 class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     """Dismissed with the tree and the node whose path is to be accepted, or with None. `lab` asks the model."""
 
-    SCOPE = "tree"
-    BINDINGS = bindings("tree")
+    own_keys = KEYS
+    BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     TreeScreen { layout: vertical; overflow: hidden; }
     TreeScreen Bar { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
@@ -57,7 +58,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one(KeyBar).show_commands(command for command in COMMANDS if "tree" in command.footer)
+        self.query_one(KeyBar).show_commands(in_footer(KEYS, "tree"))
         self.lines.focus()
         self.meet(self.shown_tree)
 

@@ -14,7 +14,6 @@ from textual.widgets import Static
 from tui_llm.common.display import visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
-from tui_llm.tui.keymap import footer, further
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
 
@@ -104,14 +103,14 @@ class KeyBar(Bar):
     _commands: tuple[Command, ...] = ()
     _shown: tuple[tuple[Command, ...], int] | None = None
     _pane: Widget | None = None
-    _place = ""
+    _further: tuple[Command, ...] = ()
 
-    def show(self, place: str, pane: Widget | None = None) -> None:
-        """Shows the keys of `place`. Its own keys that do not fit here are shown in the bottom border of `pane`."""
+    def show(self, shown: Iterable[Command], pane: Widget | None = None, further: Iterable[Command] = ()) -> None:
+        """Shows keys. The bottom border of `pane` shows those of its own that do not fit here, then `further` ones."""
         if self._pane is not None and self._pane is not pane:
             self._pane.border_subtitle = None
-        self._pane, self._place = pane, place
-        self.show_commands(_of(place))
+        self._pane, self._further = pane, tuple(further)
+        self.show_commands(shown)
         self.show_rest()
 
     def show_rest(self) -> None:
@@ -124,7 +123,7 @@ class KeyBar(Bar):
         left = [
             (entry[0], 1) for entry, commands in groups if id(entry[0]) not in here and "*" not in commands[0].footer
         ]
-        left += _entries(further(self._place))
+        left += _entries(self._further)
         pane.border_subtitle = Content(GAP).join(fitting(left, pane.outer_size.width - 6))
 
     def show_commands(self, shown: Iterable[Command]) -> None:
@@ -171,13 +170,6 @@ def fitting(entries: Sequence[tuple[Content, int]], width: int, gap: str = GAP) 
     while kept and room() > width:
         kept.remove(min(kept, key=lambda at: (entries[at][1], -at)))
     return [entries[at][0] for at in kept]
-
-
-def _of(place: str) -> list[Command]:
-    """The footer's commands for `place`; for a screen over the lab only its own, without the lab's."""
-    if place in (*PANES, "prompt"):
-        return footer(place)
-    return [command for command in footer(place) if place in command.footer]
 
 
 def _key(command: Command) -> Content:

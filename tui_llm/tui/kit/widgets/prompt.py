@@ -24,7 +24,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from tui_llm.common.display import visible
-from tui_llm.tui.keymap import bindings
+from tui_llm.tui.kit.command import CommandFactory, bindings
 
 EDITABLE = 6_000  # most characters in the editor; typing stays fast in one line of that length
 KEEP = 3_000  # how many of them are kept when there are more
@@ -81,8 +81,20 @@ def sign(code: int) -> str:
     return "␡" if code == 0x7F else SIGN
 
 
+_key = CommandFactory("prompt", "Prompt")
+KEYS = (
+    _key("leave", "escape", "done typing", "Leave the prompt; single letters are commands then", "leave(False)", importance=8),
+    _key("leave_enter", "enter", "done typing", "Leave the prompt, as Esc does", "leave(True)", footer=()),
+    _key("newline", "alt+enter,ctrl+o", "new line", "Put a line break into the prompt (ctrl+o does too)", "newline"),
+    _key("drop_folded", "ctrl+l", "drop hidden text", "Drop the text that a very long prompt keeps out of sight", "drop_folded", footer=()),
+    _key("ghost_token", "right", "take a token", "At the end of the text: take a token of the ghost text, what the model would most likely go on with", "ghost_token", footer=()),
+    _key("ghost_word", "alt+right,alt+f", "take a word", "At the end of the text: take a word of the ghost text", "ghost_word", footer=()),
+    _key("ghost_all", "end,ctrl+e", "take all", "At the end of the text: take all of the ghost text", "ghost_all", footer=()),
+)  # fmt: skip
+
+
 class PromptEditor(TextArea):
-    BINDINGS = bindings("prompt")
+    BINDINGS = bindings(KEYS)
 
     class Edited(Message):
         """The text has changed."""

@@ -10,8 +10,8 @@ from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import Command, CommandFactory, bindings
 from tui_llm.tui.kit.text import NO_TEXT, packed, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.lab.panes.base import ReadingPane
@@ -33,9 +33,26 @@ def step_cells(width: int, number: str, token: str, u: str, p: str, rank: str, m
     return f"{mark}{number:>4} {fit(token, room)} {numbers}"
 
 
+_key = CommandFactory("generate", "Generate")
+KEYS = (
+    Command("draw", "g", "one token", "Draw one token and put it after the text", "Generate", "lab", "draw", ("logits", "generate")),
+    Command("stream", "space", "stream", "Draw token after token, until Space again", "Generate", "lab", "stream", ("generate",), importance=1),
+    _key("earlier_step", "left", "earlier", "See how the token before was chosen", "step(-1)", together="step"),
+    _key("later_step", "right", "later", "See how the next token was chosen", "step(1)", together="step"),
+    _key("the_draw", "D", "the draw", "See u land on the cumulative distribution, and what it picks under other settings", "the_draw", importance=1),
+    _key("draw_many", "H", "draw many", "Draw the next token many times: how often each comes, beside how often it should", "draw_many"),
+    Command("undo", "u", "undo", "Take back the last change of the text, typed or drawn: the line under the prompt says what goes (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
+    Command("redo", "U", "redo", "Make the change again that was taken back (ctrl+y while typing)", "Text", "lab", "redo_text"),
+    Command("clear", "c", "clear", "Take all generated tokens back", "Generate", "lab", "clear_tokens", ("generate",)),
+    Command("seed", "r", "new seed", "Draw with another seed; the same seed gives the same text", "Generate", "lab", "seed", ("generate",)),
+    _key("accept", "enter", "keep text", "Put the generated text into the prompt (it is encoded anew there)", "accept"),
+    _key("tree", "T", "tree", "Open the tree of continuations of this text", "tree", importance=1),
+)  # fmt: skip
+
+
 class GeneratePane(ReadingPane, Lines):
     NAME = "generate"
-    BINDINGS = bindings("generate")
+    BINDINGS = bindings(KEYS, "generate")
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="generate", classes="pane")

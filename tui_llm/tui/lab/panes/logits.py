@@ -11,8 +11,9 @@ from tui_llm.common.display import visible, visible_token
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
 from tui_llm.instruments.vocabulary.question import ORDERS
-from tui_llm.tui.keymap import bindings
+from tui_llm.tui.instruments.sampler_keys import cut_keys
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import Command, CommandFactory, bindings
 from tui_llm.tui.kit.text import how_on, wrapped
 from tui_llm.tui.kit.widgets.vocab_columns import COLUMNS, cells
 from tui_llm.tui.kit.widgets.vocab_table import VocabTable
@@ -27,9 +28,26 @@ def what_if_words(reading: Reading | None) -> str:
     return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
 
 
+_key = CommandFactory("logits", "Logits")
+PICK = _key("pick", "enter", "as target", "Make the row under the cursor the loss's target", "pick")
+KEYS = (
+    _key("stages", "C", "stages", "Show the stages from logit to probability, page by page, or the overview again", "stages", importance=1),
+    _key("find_token", "F", "find", "Find a token in the whole vocabulary, by text or id", "table('find')"),
+    _key("find_next", "N", "next match", "Go to the next token that matches", "table('next')", footer=(), importance=-1),
+    _key("row_order", "O", "order", "Order the rows by probability, id, text or length", "table('order')", footer=()),
+    _key("what_if", "e", "what if", "What if the row's token had another logit? Type it", "table('change')"),
+    _key("what_if_undo", "E", "undo what if", "Give the model its own logits back", "table('undo')", footer=(), importance=-1),
+    _key("temperatures", "T", "temperatures", "See temperatures side by side", "table('temperatures')", footer=()),
+    _key("append_row", "a", "append", "Choose the row's token by hand: put it after the text", "table('append')", footer=()),
+    Command("scratch", "X", "scratch table", "Type tokens and logits of your own, and see softmax", "Logits", "lab", "scratch"),
+    *cut_keys(CommandFactory("lab", "Sampler")),
+    Command("sampler_form", "K", "sampler", "Type all sampler settings: temperature, top-k, top-p, min-p, repetition penalty", "Sampler", "lab", "sampler_form", ("logits", "generate")),
+)  # fmt: skip
+
+
 class LogitsPane(ReadingPane, VocabTable):
     NAME = "logits"
-    BINDINGS = bindings("logits")
+    BINDINGS = bindings((PICK, *KEYS), "logits")
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="logits", classes="pane")

@@ -13,18 +13,25 @@ from tui_llm.facts.prediction import LossReading
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.text import how_on, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
 
+_key = CommandFactory("loss", "Loss")
+KEYS = (
+    _key("own_target", "n", "own next", "Make the text's own next token the target (at the token cursor), or go back to the target before", "own_target"),
+    _key("gradient", "p", "gradient", "Show the gradient p − y as bars: what a step pushes up and down; for a longer target token by token, then hide it", "gradient", importance=1),
+    _key("learn", "L", "learn this", "Take optimiser steps on this prompt and target, on a copy of the weights", "learn", importance=1),
+)  # fmt: skip
+
 
 class LossPane(ReadingPane, Lines):
     NAME = "loss"
-    BINDINGS = bindings("loss")
+    BINDINGS = bindings(KEYS)
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="loss", classes="pane")

@@ -14,9 +14,9 @@ from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.tokens import Piece, Token, Tokenization
-from tui_llm.tui.keymap import bindings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
+from tui_llm.tui.kit.command import Command, CommandFactory, bindings
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE, Lines
 from tui_llm.tui.lab.panes.base import ReadingPane
@@ -52,9 +52,34 @@ def labelled(text: str) -> tuple[str, int]:
     return label, cell_len(label)
 
 
+_key = CommandFactory("tokens", "Tokens")
+KEYS = (
+    # In every pane
+    Command("token_view", "b", "ids/bytes", "Show ids, bytes or only text under the tokens", "Tokens", "lab", "token_view", ("tokens",)),
+    Command("vocabulary", "v", "vocabulary", "Split the same text with the next vocabulary, for comparison", "Tokens", "lab", "vocabulary", ("tokens",)),
+    Command("special", "x", "specials", "Read <|endoftext|> typed in the prompt as the special token, or as plain text", "Tokens", "lab", "special"),
+    Command("start_token", "o", "start token", "Put an explicit <|endoftext|> in front, so that the first token has a prediction", "Tokens", "lab", "start_token"),
+    Command("cursor_back", "comma", "cursor back", "Move the token cursor back: every pane shows the reading before that token", "Tokens", "lab", "token_cursor(-1)"),
+    Command("cursor_on", "full_stop", "cursor on", "Move the token cursor on; after the last token it is at the end", "Tokens", "lab", "token_cursor(1)"),
+    # In this pane
+    _key("cursor_left", "left", "left", "Move the token cursor back (, does so in every pane)", "screen.token_cursor(-1)", together="cursor"),
+    _key("cursor_right", "right", "right", "Move the token cursor on (. does so in every pane)", "screen.token_cursor(1)", together="cursor"),
+    _key("cursor_first", "home", "first", "Put the token cursor on the first token", "screen.token_cursor_to(0)", footer=()),
+    _key("cursor_end", "end", "end", "Put the token cursor at the end again (Esc does too)", "screen.token_cursor_to(-1)", footer=()),
+    _key("colour_by", "k", "colour", "Colour the tokens by surprisal, rank, probability or entropy, or only apart", "screen.colour_by"),
+    _key("swap", "S", "swap", "Put another token in the place of the one at the cursor", "screen.swap", importance=-1),
+    _key("merges", "M", "merges", "See the word at the cursor become tokens, merge by merge", "screen.merges"),
+    _key("vocabularies", "C", "compare", "See the text in several vocabularies side by side", "screen.vocabularies", importance=-1),
+    _key("letters", "L", "letters", "Count a letter across the tokens that hide it", "screen.letters", importance=-1),
+    _key("pairs", "E", "examples", "See the training pairs of the text, each with the model's loss", "screen.pairs", importance=-1),
+    # In every pane
+    Command("chat", "J", "chat template", "Feed the prompt as a message in the model's chat template, or as plain text", "Tokens", "lab", "chat"),
+)  # fmt: skip
+
+
 class TokensPane(ReadingPane, Lines):
     NAME = "tokens"
-    BINDINGS = bindings("tokens")
+    BINDINGS = bindings(KEYS, "tokens")
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="tokens", classes="pane")

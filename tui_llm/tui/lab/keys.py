@@ -1,0 +1,73 @@
+"""The keys of the lab and its panes, and which of them the footer shows where."""
+
+from __future__ import annotations
+
+from tui_llm.tui.instruments.inside.keys import OPEN as INSIDE
+from tui_llm.tui.instruments.sampler_keys import temperature_keys
+from tui_llm.tui.kit.command import PANE_TITLES, PANES, PICTURE, Command, CommandFactory, in_footer
+from tui_llm.tui.kit.widgets.prompt import KEYS as PROMPT_KEYS
+from tui_llm.tui.lab.panes import generate, logits, loss, tokens
+from tui_llm.tui.runs.keys import KEYS as TRAINING_KEYS
+from tui_llm.tui.runs.steering import KEYS as STEERING_KEYS
+from tui_llm.tui.tour.pane import KEYS as TOUR_KEYS
+
+KEYS = (
+    # Prompt
+    Command("type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",), importance=1),
+    *PROMPT_KEYS,
+    Command("ghost", "G", "ghost text", "Show the likeliest continuation dim behind the prompt while you type, or don't", "Prompt", "lab", "ghost"),
+    # Panes
+    *(
+        Command(f"pane_{name}", str(at), PANE_TITLES[name], f"Go to the {PANE_TITLES[name]} pane", "Panes", "lab", f"pane('{name}')")
+        for at, name in enumerate(PANES, 1)
+    ),
+    Command("next_pane", "tab", "next pane", "Go to the next pane", "Panes", "lab", "cycle(1)", ("prompt",)),
+    Command("previous_pane", "shift+tab", "previous pane", "Go to the pane before", "Panes", "lab", "cycle(-1)"),
+    Command("zoom", "z", "zoom", "Give the focused pane the whole screen, or take it back", "Panes", "lab", "zoom", ("*",)),
+    *tokens.KEYS,
+    # The loss's target
+    logits.PICK,
+    Command("target", "t", "target", "Type a target: the text whose loss is measured", "Loss", "lab", "target", ("logits", "loss")),
+    Command("target_space", "s", "leading space", "Add or remove the space before the typed target", "Loss", "lab", "target_space", ("loss",)),
+    # The sampler
+    *temperature_keys(CommandFactory("lab", "Sampler", ("logits", "generate"))),
+    *generate.KEYS,
+    *TRAINING_KEYS,
+    # Copies and files
+    Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
+    Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
+    Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
+    PICTURE,
+    # The app
+    Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
+    Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",), importance=2),
+    Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab", "app.switch_theme"),
+    Command("cancel", "escape", "cancel", "Stop what is going on: a stream, or opening a model", "App", "lab", "cancel"),
+    Command("palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)),
+    Command("help", "f1", "help", "Show all keys and what the numbers mean", "App", "app", "show_help", ("prompt",), importance=9),
+    Command("help_key", "question_mark", "help", "Show all keys and what the numbers mean", "App", "lab", "app.show_help", ("*",), importance=9),
+    Command("quit", "q", "quit", "Leave (training goes on by itself)", "App", "lab", "app.quit", ("*",), importance=4),
+    Command("quit_anywhere", "ctrl+q", "quit", "Leave, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
+)  # fmt: skip
+# All that can be done in the lab: `keymap.py` lists those after `KEYS` with the screens they belong to.
+ALL = (*KEYS, INSIDE, *STEERING_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)
+HELP = next(command for command in KEYS if command.id == "help_key")
+CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which need no mention
+
+
+def footer(place: str) -> list[Command]:
+    """What the footer may show where `place` (`prompt` or a pane's name) has the focus: help, the place's own, then those
+    of every pane."""
+    own = in_footer(ALL, place)
+    return own if place == "prompt" else [HELP, *own, *(c for c in in_footer(ALL, "*") if c is not HELP)]
+
+
+def further(pane: str) -> list[Command]:
+    """The commands of a pane that have no place in the footer."""
+    return [
+        command
+        for command in ALL
+        if (command.scope == pane or command.group.lower() == pane)
+        and not {pane, "*"} & set(command.footer)
+        and command.key_text not in CURSOR
+    ]
