@@ -125,7 +125,7 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def commands() -> str:
-    from tui_llm.commands.manual import parsers
+    from tui_llm.commands.command import parsers
     from tui_llm.commands.parser import build_parser
 
     return "\n".join(part for path, parser in parsers(build_parser()) for part in help_page(path, parser))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tui_llm.cli import main
-from tui_llm.commands.manual import parsers
+from tui_llm.commands.command import parsers
 from tui_llm.commands.parser import build_parser
 
 NUMBERS = (

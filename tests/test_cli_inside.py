@@ -20,7 +20,7 @@ def test_attention(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_json(capsys, "attention", TEXT, "--token", "-2")["token"] == 3
     assert main(["attention", TEXT, "--token", "2", "--layer", "1", "--head", "3"]) == 0
     out = capsys.readouterr().out
-    assert "from token 2, ·sat; layer 1, head 3" in out and "as if it had looked at" in out
+    assert "from token 2, ·sat; layer 1, head 3" in out and "equal weights on" in out
     assert main(["attention", TEXT]) == 0
     assert "mean over all heads" in (out := capsys.readouterr().out) and "head 4" in out
 

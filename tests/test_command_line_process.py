@@ -160,7 +160,7 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.parametrize(
-    "name", ["tui_llm.cli", "tui_llm.commands.parser", "tui_llm.commands.prompts", "torch", "torch.nn", "tiktoken"]
+    "name", ["tui_llm.cli", "tui_llm.commands.parser", "tui_llm.commands.logits", "torch", "torch.nn", "tiktoken"]
 )  # fmt: skip
 def test_ctrl_c_while_modules_are_imported(name: str) -> None:
     done = run("logits", "a", before=INTERRUPT.format(name=name))
@@ -169,7 +169,7 @@ def test_ctrl_c_while_modules_are_imported(name: str) -> None:
 
 def test_the_last_resort(home: Path) -> None:
     """An unexpected exception prints one line; the traceback is in the log, or printed if requested."""
-    broken = "import tui_llm.commands.prompts as p\ndef softmax(options): raise ZeroDivisionError('[/] \\x1b[31m odd')\np.softmax = softmax"
+    broken = "import tui_llm.commands.softmax as s\ndef softmax(options): raise ZeroDivisionError('[/] \\x1b[31m odd')\ns.softmax = softmax"
     done = subprocess.run([sys.executable, "-c", f"{broken}\nimport sys\nfrom tui_llm.__main__ import main\nsys.exit(main())", "softmax", "a=1"], capture_output=True, text=True, timeout=600)  # fmt: skip
     log = home / "log" / "errors.log"
     assert done.returncode == 2

@@ -42,7 +42,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ASK, "--optimiser", "adamw", "--also", "[/]\x1b=>\u202e"]) == 0
     out = capsys.readouterr().out
     assert "after 1 step towards ·mat" in out and "AdamW" in out and "0.0001" in out and "◆ target" in out
-    assert "forgotten?" in out and "\x1b" not in out and "\u202e" not in out
+    assert "prompts that were not learned" in out and "\x1b" not in out and "\u202e" not in out
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,31 @@ import shlex
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.commands.manual import PAGES, TOP, parsers
+from tui_llm.commands.command import parsers
 from tui_llm.commands.parser import build_parser
+from tui_llm.training.run.settings import SETTINGS
+from tui_llm.tui.runs.new_run_fields import HINTS
 
 ALL = dict(parsers(build_parser()))
-EXAMPLES = [(path, line) for path, page in [*PAGES.items(), ("", TOP)] for line in page.examples]
+EXAMPLES = [
+    (path, line.strip())
+    for path, parser in ALL.items()
+    for line in (parser.epilog or "").removeprefix("examples:\n").split("\n\n")[0].splitlines()
+]
 CHEAP = ("tokens", "softmax", "merges", "letters", "runs", "models", "models info", "completion")  # load no weights
 
 
-def test_every_command_and_action_has_a_page_and_no_page_is_left_over() -> None:
-    assert PAGES.keys() == ALL.keys() - {""}
-    assert all(page.examples and page.more.endswith((".", "fish")) for page in PAGES.values())
+def test_every_command_and_action_says_what_it_prints_and_has_examples() -> None:
+    assert {path for path, _ in EXAMPLES} == set(ALL)
+    for path, parser in ALL.items():
+        first, *more = (parser.description or "").split("\n\n")
+        assert first.endswith(".") and (more or not path), path
+        assert all(paragraph.endswith((".", ":", "fish")) for paragraph in more), path
+
+
+def test_every_command_has_a_function_that_runs_it() -> None:
+    for path, parser in ALL.items():
+        assert callable(parser.get_default("run_command")) is (path != "vocabulary"), path
 
 
 @pytest.mark.parametrize(("path", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
@@ -65,3 +79,12 @@ def test_every_command_takes_json_but_two() -> None:
     for path, parser in ALL.items():
         if path and not any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
             assert ("--json" in parser.format_help()) is (path not in ("serve", "completion")), path
+
+
+def test_every_training_setting_is_an_option_and_a_field_with_the_same_help() -> None:
+    options = ALL["train"]._option_string_actions
+    for name, setting in SETTINGS.items():
+        option = "--from" if name == "from_model" else f"--{name.replace('_', '-')}"
+        assert setting.help in (options[option].help or ""), name
+        assert HINTS[name] == setting.help and len(setting.help) <= 36  # a line of the form at 80 columns
+        assert options[option].dest == name

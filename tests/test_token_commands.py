@@ -32,7 +32,7 @@ def test_merges(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_letters(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "r is there 3 times, inside 3 of 3 tokens" in said(capsys, "letters", " strawberry", "--letter", "r")
+    assert "r occurs 3 times, in 3 of 3 tokens" in said(capsys, "letters", " strawberry", "--letter", "r")
     found = json.loads(said(capsys, "letters", HOSTILE, "--letter", "é", "--json"))
     assert found["count"] == 1 == sum(token["letters"] for token in found["tokens"])
 

@@ -248,7 +248,7 @@ def test_the_command_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "words",
     [["a", "--branch", "0"], ["a", "--depth", "-1"], ["a", "--max-nodes", "0"], ["a", "--min-probability", "2"], [""],
-     ["a", "--branch", "x"], ["a", "--min-probability", "nan"], ["a", "--out", "/proc/no/tree.json"]],
+     ["a", "--branch", "x"], ["a", "--min-probability", "nan"], ["a", "--out", "/proc/no/tree.json"], ["a", "--weights", "x"]],
 )  # fmt: skip
 def test_wrong_input_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tree", *words, "--device", "cpu"]) == 2

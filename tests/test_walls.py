@@ -38,15 +38,15 @@ def test_help_imports_neither() -> None:
     assert not modules_after(code) & HEAVY
 
 
-def test_a_command_reads_its_own_file_only() -> None:
+def test_a_command_imports_its_own_file_only() -> None:
     def commands(words: list[str] | None) -> set[str]:
         (choices,) = (action.choices for action in build_parser(words)._actions if action.dest == "command")
         return set(choices or ())
 
-    assert commands(None) - commands([]) == set(FILES)
-    for name in commands(None):
-        assert name in commands([name]), name
-        assert name in commands(["--model", "nano", name, "--help"]), name
+    assert commands(None) == set(FILES) and commands([]) == set()
+    for name in FILES:
+        assert commands([name]) == {name}
+        assert commands(["--model", "nano", name, "--help"]) == {name}
     assert commands(["--help", "tree"]) == commands(None)
 
 
@@ -56,9 +56,13 @@ def test_a_wrong_command_is_told_of_all(capsys: pytest.CaptureFixture[str]) -> N
     assert all(f"'{name}'" in told for name in FILES)
 
 
-def test_the_app_starts_without_the_commands_files() -> None:
+def test_the_app_and_one_command_import_no_other_commands_files() -> None:
+    files = {f"tui_llm.commands.{file}" for file in FILES.values()}
     seen = modules_after("from tui_llm.commands.parser import build_parser\nbuild_parser([]).parse_args([])")
-    assert not seen & {f"tui_llm.commands.{file}" for file in FILES.values()}
+    assert not seen & files
+    seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])")
+    assert seen & files == {"tui_llm.commands.tokens"}
+    assert "torch" not in seen
 
 
 def test_the_screen_imports_no_torch() -> None:

@@ -1,14 +1,13 @@
-"""Words on the command line → one call. Everything slow is imported by the command that needs it."""
+"""The command line: parses the words and calls the command's function. What is slow is imported by the command that needs it."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tui_llm.commands import streams
-from tui_llm.commands.app import open_app
+from tui_llm.commands.command import Run
 from tui_llm.commands.parser import build_parser
 from tui_llm.common import address_space, paths
 from tui_llm.common.errors import UserError
@@ -16,18 +15,18 @@ from tui_llm.common.openmp import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit status is 0, or 2 after one line on stderr that says what is wrong. No traceback reaches the
-    screen: see `problems`."""
+    """Runs one command. Returns its exit status: 2 after an error, which is one line on stderr and never a traceback
+    (see `problems`)."""
     streams.prepare()
     options = argparse.Namespace()
     try:
         try:
             return _run(arguments, options)
-        finally:  # after SystemExit too, which --help raises
+        finally:  # also after SystemExit, which --help raises
             sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
+    except BrokenPipeError:  # the program that reads our output has ended, as `head` does
         streams.discard(sys.stdout)
         return 0
     except Exception as error:
@@ -47,14 +46,11 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     try:
         vars(options).update(vars(build_parser(words).parse_args(words)))
     except UserError:
-        build_parser().parse_args(words, options)  # the same error, in a line that knows all commands
+        build_parser().parse_args(words, options)  # raises the same error, with the names of all commands
     paths.check_current_folder()
     wait_briefly()
     address_space.check_before_torch()
-    if options.command is None:
-        return open_app(options)
-    module = importlib.import_module(f"tui_llm.commands.{options.module}")
-    run: Callable[[argparse.Namespace], int | None] = getattr(module, options.command)
+    run: Run = options.run_command
     return run(options) or 0
 
 

@@ -223,7 +223,7 @@ def test_the_command_shows_what_was_learned(text: Path, capsys: pytest.CaptureFi
     assert main(["control", "run", "--pin", "the cat=> sat", "--pin", HOSTILE]) == 0
     assert pins.read(run.pins_path) == [Pin("the cat", " sat"), Pin(HOSTILE)]
     code, _, err = said(capsys, "probes", "run")
-    assert code == 2 and "has read no pinned prompt yet" in err
+    assert code == 2 and "has not read any pinned prompt yet" in err
     assert work(run) == 0
     code, out, _ = said(capsys, "probes", "run")
     assert code == 0 and "the cat → ·sat" in out and not set(out) & set("\x1b\x9b\x07\u202e")

@@ -1,4 +1,4 @@
-"""Open the app: what every command that shows the screen calls."""
+"""`tui-llm` without a command: its options, its help page, and the app that it opens."""
 
 from __future__ import annotations
 
@@ -6,17 +6,78 @@ import argparse
 import gc
 import os
 
-# Settings of Textual's, read as it is imported; who sets them otherwise is obeyed. It looks for changes to paint so many times
-# a second and paints nothing where nothing changed: at its 60, what changes soon after a paint waits up to 33 ms for the next.
-# Without animations a page of scrolling is one paint, not twenty, of which a slow line would have to carry each.
+from tui_llm import __version__
+from tui_llm.commands.command import Formatter, Parser, examples_text
+from tui_llm.commands.options import model_options, weights_option
+
+DEFAULT_PROMPT = "Once upon a time, there was a little"
+
+EXAMPLES = (
+    "tui-llm",
+    "tui-llm tour",
+    'tui-llm --model nano --prompt "The cat sat on the"',
+    'tui-llm logits "Once upon a time" --top 5',
+)
+SECTIONS = """exit status:
+  0    success
+  1    a run that was followed failed after it had started
+  2    invalid input or an error: one line on stderr says what to do
+  130  interrupted with Ctrl+C
+
+environment:
+  TUI_LLM_HOME  keep everything in this folder: data, cache and log
+  TUI_LLM_DEBUG show tracebacks, which otherwise go to LOG/errors.log
+  NO_COLOR      the app in shades of grey
+  COLUMNS       the width of tables and of this help
+  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
+                as in huggingface_hub, for pulled models
+  TIKTOKEN_CACHE_DIR
+                also searched for gpt2, cl100k_base and o200k_base
+
+files:
+  DATA/runs/NAME/      a run: settings, metrics, samples, checkpoints, log
+  DATA/models/         pulled models and your own
+  DATA/vocabularies/   vocabularies added under a name
+  DATA/pins.json       pinned prompts
+  DATA/tour.json       progress in the tour
+  CACHE/               downloads and tokenized text: can be deleted
+  LOG/                 app.log, errors.log
+  DATA, CACHE and LOG are the system's folders for tui-llm (on Linux
+  ~/.local/share/tui-llm, ~/.cache/tui-llm and ~/.local/state/tui-llm/log),
+  or in TUI_LLM_HOME.
+
+Every command but serve and completion takes --json. `tui-llm COMMAND --help`
+says what each needs and prints."""
+
+# Textual reads these variables when it is imported; values that the user has set are kept. Textual checks for changes to paint
+# this many times a second and paints nothing where nothing changed: at its default of 60, a change soon after a paint waits up to
+# 33 ms for the next. Without animations, scrolling a page is one paint instead of twenty, which matters on a slow connection.
 TEXTUAL = {"TEXTUAL_FPS": "500", "TEXTUAL_ANIMATIONS": "none"}
 
 
+def parser() -> Parser:
+    """The parser of `tui-llm`, without commands."""
+    top = Parser(
+        prog="tui-llm",
+        description="See how a language model is pre-trained: tokens, logits, loss, training and generated text, on a real "
+        "model. Without a command it opens the app.",
+        epilog=f"{examples_text(EXAMPLES)}\n\n{SECTIONS}",
+        formatter_class=Formatter,
+    )
+    top.add_argument("--version", action="version", version=f"tui-llm {__version__}")
+    model_options(top)
+    weights_option(top)
+    top.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
+    top.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    top.set_defaults(run_command=open_app)
+    return top
+
+
 def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
-    """Opens the app. torch is imported by the app's asking thread, once the screen is there."""
+    """Opens the app. torch is imported by the app's engine thread, once the screen is shown."""
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)
-    gc.disable()  # what is imported stays; from the first reading on the asker has garbage collected
+    gc.disable()  # imported modules are never garbage; the engine thread collects from the first reading on
     from tui_llm.facts.engine import Engine
     from tui_llm.llm.model.device_names import check_device
     from tui_llm.llm.model.weight_names import check_weights

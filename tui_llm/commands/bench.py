@@ -1,4 +1,4 @@
-"""How fast things are on this machine: `tui-llm bench`, in parts."""
+"""`tui-llm bench`: the speed of this machine, and of a model on it, in parts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,40 @@ from dataclasses import dataclass
 from typing import Any
 
 from tui_llm.commands import bench_reading
-from tui_llm.commands.options import AddCommand, json_option, whole
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import device_option, json_option, whole
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
-def add(command: AddCommand) -> None:
-    bench = command("bench", "measure how fast this machine is, and a model on it", "bench")
-    bench.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all)")
-    bench.add_argument("--model", metavar="M", help="a shipped model, a run, or a model folder (default nano)")
-    bench.add_argument("--preset", metavar="P", help="instead: a preset's shape with random weights, such as gpt2")
-    bench.add_argument("--weights", metavar="W,W", help="fp32, half, int8 (default fp32; with --against all)")
-    bench.add_argument("--against", metavar="PEER", help="transformers: the same weights there, in turn")
-    bench.add_argument("--rounds", type=whole, default=5, metavar="N", help="medians of so many (default 5)")
-    bench.add_argument("--tokens", type=whole, default=128, metavar="N", help="written in decode (default 128)")
-    bench.add_argument("--threads", type=whole, metavar="N", help="CPU threads (default: all that torch takes)")
-    bench.add_argument("--cpu-time", action="store_true", help="count processor time, not the clock's: with --threads 1, what others do on the machine hardly shows")  # fmt: skip
-    bench.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
-    bench.add_argument("--again", action="store_true", help="measure anew what is known of the machine from before")
-    bench.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
-    json_option(bench)
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "bench",
+        "measure the speed of this machine, and of a model on it",
+        bench,
+        more="Prints medians: tokens per second of decoding, milliseconds per typed token, training steps, and the machine's best rates.",
+        examples=("tui-llm bench", "tui-llm bench decode --weights int8"),
+    )
+    parser.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all)")
+    parser.add_argument("--model", metavar="M", help="a shipped model, a run, or a model folder (default nano)")
+    parser.add_argument("--preset", metavar="P", help="instead of a model: a preset's shape with random weights, such as gpt2")  # fmt: skip
+    parser.add_argument("--weights", metavar="W,W", help="fp32, half, int8 (default fp32; with --against all)")
+    parser.add_argument(
+        "--against", metavar="PEER", help="transformers: also measure it with the same weights, in turn"
+    )
+    parser.add_argument("--rounds", type=whole, default=5, metavar="N", help="print medians of N rounds (default 5)")
+    parser.add_argument("--tokens", type=whole, default=128, metavar="N", help="tokens to generate in decode (default 128)")  # fmt: skip
+    parser.add_argument("--threads", type=whole, metavar="N", help="CPU threads (default: torch's)")
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time, not wall-clock time: with --threads 1, other programs on the machine hardly matter")  # fmt: skip
+    parser.add_argument("--machine", action="store_true", help="only the machine: matrix products and memory")
+    parser.add_argument("--again", action="store_true", help="measure the machine again instead of using saved figures")
+    device_option(parser)
+    json_option(parser)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`name` is its word on the command line and its key in the JSON; `measure` gives what is in it, `show` prints that."""
+    """`name` is its name on the command line and its key in the JSON; `show` prints what `measure` returns."""
 
     name: str
     measure: Callable[[argparse.Namespace], dict[str, Any]]
@@ -41,7 +50,7 @@ class Part:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Measures the parts that were asked for, or all. Raises `UserError`."""
+    """Measures the parts that are named, or all. Raises `UserError`."""
     bench_reading.check(options)
     known = {part.name: part for part in PARTS}
     asked = list(dict.fromkeys(["machine"] * options.machine + options.part))
@@ -88,7 +97,7 @@ def show_machine(found: dict[str, Any]) -> None:
     put(f"{visible(found['device'])}, {found['threads']} threads, torch {found['torch']}")
     put(report.table(("machine", "at best"), rows, left=(0,)))
     if not found["quiet"]:
-        put("something else was at work meanwhile: this machine can do more; it is measured again next time")
+        put("another program was busy during the measurement, so these are lower bounds; the next run measures again")
 
 
 PARTS = (

@@ -1,4 +1,4 @@
-"""The parts of `tui-llm bench` on reading, writing and training: ours, the machine's share, transformers, the goals."""
+"""The parts decode, typing and training of `tui-llm bench`: rates here and in transformers, the share of the machine's, the goals."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from tui_llm.llm.model.shape import GPTConfig
 
 PEERS = ("transformers",)
-TRAINING_SECONDS = 60.0  # for the training steps at most: on two cores one row of GPT-2 takes three, and the first more
-# How many times faster than transformers it shall be on two cores, for GPT-2 124M's shape: fp32 beside its fp32, the
-# others beside its best.
+TRAINING_SECONDS = 60.0  # at most, for the training steps: on two cores one row of GPT-2 takes three, the first more
+# The speed-up over transformers that is the goal on two cores, for GPT-2 124M's shape: fp32 over its fp32, the others over its
+# faster dtype.
 GOALS = {
     ("decode", "fp32"): 1.3, ("decode", "half"): 2.0, ("decode", "int8"): 3.5,
     ("typed token", "fp32"): 1.3, ("typed token", "half"): 2.0,
@@ -36,7 +36,7 @@ class Opened:
 
 
 def kinds(options: argparse.Namespace) -> tuple[str, ...]:
-    """Which weights are measured. Raises `UserError`."""
+    """The dtypes of the weights to measure. Raises `UserError`."""
     from tui_llm.llm.model.weight_names import WEIGHTS, check_weights
 
     if options.weights is None:
@@ -45,10 +45,10 @@ def kinds(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def check(options: argparse.Namespace) -> None:
-    """All that can be said to be wrong before anything takes time. Raises `UserError`."""
+    """Checks all options before anything takes time. Raises `UserError`."""
     kinds(options)
     if options.against not in (None, *PEERS):
-        raise UserError(f"--against is {options.against!r}; what it can be measured against: {', '.join(PEERS)}")
+        raise UserError(f"--against is {options.against!r}; the choices are: {', '.join(PEERS)}")
     if options.model and options.preset:
         raise UserError("give --model or --preset, not both")
     for name in ("rounds", "tokens", "threads"):
@@ -71,7 +71,7 @@ def _vocabulary(tokenizer: str) -> int:
 
 
 def shape_of(options: argparse.Namespace) -> tuple[str, GPTConfig, Path | None]:
-    """Its name, its shape, and its folder where it is a model and not a preset."""
+    """The model's or preset's name, its shape, and the model's folder."""
     if options.preset:
         from tui_llm.training.plan.cost import shape
         from tui_llm.training.run.settings import preset
@@ -90,7 +90,7 @@ def opened(options: argparse.Namespace) -> Opened:
     return _opened(name, config, folder, options.device, kinds(options), options.against)
 
 
-@lru_cache(1)  # decode and typing measure the same
+@lru_cache(1)  # decode and typing measure the same models
 def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str, weights: tuple[str, ...], against: str | None) -> Opened:  # fmt: skip
     import tempfile
     from pathlib import Path
@@ -158,7 +158,7 @@ def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
 
 
 def _amount(work: str, amounts: Amounts) -> tuple[int, int]:
-    """(new tokens, tokens before them) of what was timed once; in decode, half-way."""
+    """(new tokens, tokens before them) of one timed call; in decode, the average."""
     return {
         "decode": (1, amounts.prompt + amounts.written // 2),
         "first token": (amounts.prompt, 0),
@@ -194,7 +194,7 @@ def show_reading(found: dict[str, Any]) -> None:
         f"{found['changed']} of them changed"
     )
     put(
-        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8: not the same numbers"
+        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 gives other numbers"
     )
     put(report.table((*head, "transformers fp32", "bf16", "times faster", "goal") if against else head, cells, left=(0, 1)))  # fmt: skip
     if against:
@@ -204,7 +204,7 @@ def show_reading(found: dict[str, Any]) -> None:
 
 
 def measure_training(options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens/s of training such a shape, in a process of its own; a few seconds, of a large model `TRAINING_SECONDS`."""
+    """Tokens/s of training this shape, in a separate process; a few seconds, `TRAINING_SECONDS` for a large model."""
     import dataclasses
 
     from tui_llm.llm.model import device
@@ -220,7 +220,7 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     settings = dataclasses.replace(settings, layers=config.layers, heads=config.heads, width=config.width,
                                    block_size=min(settings.block_size, config.context), compile="off")  # fmt: skip
     at_best = machine(place)
-    # In as many threads as the machine's rate was measured in, as a run's MFU is.
+    # With as many threads as the machine's rate was measured with, as for a run's MFU.
     measurement = Measurement(settings, config, str(place), TRAINING_SECONDS, at_best.threads)
     try:
         rate = measurement.take()

@@ -1,5 +1,5 @@
-"""What a browser may say on its websocket. textual-serve takes each message for granted: one that is malformed ends the tab's
-app with a traceback, and a screen of a billion columns fills the memory."""
+"""Checks the messages that a browser sends on its websocket. textual-serve trusts them: a malformed one ends the tab's app with a
+traceback, and a screen of a billion columns fills the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT = 80, 24
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """As much of aiohttp's message as textual-serve asks for."""
+    """The part of aiohttp's message that textual-serve uses."""
 
     value: list[Any]
     type: WSMsgType = WSMsgType.TEXT
@@ -26,19 +26,19 @@ class Checked:
 
 
 def size(width: object, height: object) -> tuple[int, int]:
-    """Raises `ValueError` where they are no numbers."""
+    """A screen's size within its limits. Raises `ValueError` where it is not two numbers."""
     if not isinstance(width, int) or not isinstance(height, int):
         raise ValueError
     return min(max(width, 1), WIDEST), min(max(height, 1), HIGHEST)
 
 
 def checked(text: str) -> Checked | None:
-    """The message; None where it is none that a page of ours sends."""
+    """The message; None where our page would not send it."""
     try:
         kind, *values = json.loads(text)
         if kind == "stdin":
             (typed,) = values
-            # Nothing typed would be the end of all typing; half a surrogate pair is no character.
+            # An empty text would end the app's input; half a surrogate pair is no character.
             return Checked([kind, typed.encode("utf-8", "replace").decode()]) if typed else None
         if kind == "resize":
             width, height = size(values[0]["width"], values[0]["height"])
@@ -51,7 +51,7 @@ def checked(text: str) -> Checked | None:
 
 
 class CheckedSocket:
-    """A websocket that has heard only what is well formed."""
+    """A websocket that yields well-formed messages only."""
 
     def __init__(self, socket: Any) -> None:
         self._socket: AsyncIterable[Any] = socket

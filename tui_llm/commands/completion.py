@@ -1,4 +1,4 @@
-"""`tui-llm completion`: the script for a shell, made by shtab from the parser itself, and the names that it asks for."""
+"""`tui-llm completion`: a shell's completion script, made by shtab from the parser, and the names that it asks for."""
 
 from __future__ import annotations
 
@@ -6,27 +6,40 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tui_llm.commands.options import AddCommand
+from tui_llm.commands.command import Commands
 from tui_llm.commands.output import put
 from tui_llm.common.errors import UserError
+from tui_llm.llm.model.device_names import DEVICES
+from tui_llm.llm.model.weight_names import WEIGHTS
+from tui_llm.training.run.settings import PRESETS
 
 SHELLS = ("bash", "zsh", "fish")
 
 NAMES = ("models", "runs", "tokenizers", "corpora")
 
 
-def add(command: AddCommand) -> None:
-    completion = command("completion", "print a script that completes tui-llm in a shell", "completion")
-    completion.add_argument(
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "completion",
+        "print a script that completes tui-llm in a shell",
+        completion,
+        more="It completes commands, options and their values, and the names of models, runs, vocabularies and corpora. Add one of these "
+        "to your shell's start-up file, or for fish run it once:\n\n"
+        '  bash   eval "$(tui-llm completion bash)"\n'
+        '  zsh    eval "$(tui-llm completion zsh)"      after compinit\n'
+        "  fish   tui-llm completion fish > ~/.config/fish/completions/tui-llm.fish",
+        examples=("tui-llm completion bash", "tui-llm completion models"),
+    )
+    parser.add_argument(
         "what",
         metavar="SHELL",
         choices=(*SHELLS, *NAMES),
-        help="bash, zsh or fish; or, as the scripts ask it, the names that there are: models, runs, tokenizers, corpora",
+        help="bash, zsh or fish; or, as the scripts do, names to complete: models, runs, tokenizers, corpora",
     )
 
 
 FILES, FOLDERS = "files", "folders"
-WANTED = {  # by option, or by a positional's metavar: what can stand there
+WANTED = {  # option, or metavar of a positional argument → what completes it
     "--model": "models",
     "--from": "models",
     "MODEL": "models",
@@ -41,10 +54,10 @@ WANTED = {  # by option, or by a positional's metavar: what can stand there
     "--out": FOLDERS,
     "--keep": FOLDERS,
 }
-CHOICES = {  # options whose few values are checked later, not by the parser
-    "--device": ("auto", "cpu", "cuda", "mps"),
-    "--weights": ("fp32", "half", "int8"),
-    "--preset": ("toy", "small", "nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
+CHOICES = {  # options whose values are checked by the command, not by the parser
+    "--device": DEVICES,
+    "--weights": tuple(WEIGHTS),
+    "--preset": tuple(PRESETS),
 }
 PREAMBLE = {
     "bash": "".join(
@@ -70,7 +83,7 @@ def completion(options: argparse.Namespace) -> None:
         return
     for name in sorted(set(names(options.what))):
         if visible(name) == name and not any(c.isspace() or c in "'\"`$\\;&|<>()" for c in name):
-            put(name)  # no shell is given a name that it could take for anything but a word
+            put(name)  # never a name that a shell could read as anything but one word
 
 
 def names(what: str) -> Iterator[str]:
@@ -115,7 +128,7 @@ def all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
 
 
 def completer(action: argparse.Action) -> dict[str, Any] | None:
-    """What shtab is to write after an option, or for a positional argument; None where nothing is known of it."""
+    """shtab's completion for an option's value or a positional argument; None where there is none."""
     import shtab
 
     for name in (*action.option_strings, str(action.metavar)):

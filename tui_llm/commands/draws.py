@@ -1,4 +1,4 @@
-"""The draw from the command line: where u lands, and a histogram of many draws."""
+"""`tui-llm draw`: the token that a random number selects, and a histogram of many draws."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.options import AddCommand, cut_options, json_option, number, prompt_options, whole
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import (
+    MODEL,
+    cut_options,
+    json_option,
+    number,
+    prompt_argument,
+    prompt_options,
+    whole,
+)
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -14,27 +23,31 @@ if TYPE_CHECKING:
     from tui_llm.instruments.draws.question import Bin, Draw, Histogram, Segment
 
 
-def add(command: AddCommand) -> None:
-    draw = command("draw", "what a random number u picks as the next token, at one temperature or several", "draws")
-    draw.add_argument("prompt", metavar="PROMPT")
-    prompt_options(draw)
-    draw.add_argument(
-        "--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the seed's first)"
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "draw",
+        "the next token that a random number u selects, at one or several temperatures",
+        draw,
+        more="Prints where u falls on the cumulative distribution, at each temperature; with --count a histogram of many draws beside "
+        f"the expected counts. {MODEL}",
+        examples=(
+            'tui-llm draw "The cat sat on the" --u 0.618 --temperature 0.5,1,2',
+            'tui-llm draw "The cat sat on the" --count 1000',
+        ),
     )
-    draw.add_argument(
-        "--temperature", default="1", metavar="T[,T…]", help="one or several, such as 0.5,1,2 (default 1)"
-    )
-    cut_options(draw)
-    draw.add_argument("--seed", type=whole, default=1, metavar="S", help="of the draws (default 1)")
-    draw.add_argument(
-        "--count", type=whole, metavar="N", help="draw N times: how often each token comes, beside how often it should"
-    )
-    draw.add_argument("--top", type=whole, default=20, metavar="N", help="how many tokens to list (default 20)")
-    json_option(draw)
+    prompt_argument(parser)
+    prompt_options(parser)
+    parser.add_argument("--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the first of the seed)")  # fmt: skip
+    parser.add_argument("--temperature", default="1", metavar="T[,T…]", help="one or several, such as 0.5,1,2 (default 1)")  # fmt: skip
+    cut_options(parser)
+    parser.add_argument("--seed", type=whole, default=1, metavar="S", help="the seed of the draws (default 1)")
+    parser.add_argument("--count", type=whole, metavar="N", help="draw N times: each token's count beside its expected count")  # fmt: skip
+    parser.add_argument("--top", type=whole, default=20, metavar="N", help="how many tokens to list (default 20)")
+    json_option(parser)
 
 
 def temperatures(words: str) -> list[float]:
-    """Raises `UserError` on what is no list of numbers."""
+    """`0.5,1` → [0.5, 1.0]. Raises `UserError`."""
     try:
         return [float(word) for word in words.split(",")]
     except ValueError:
@@ -42,37 +55,17 @@ def temperatures(words: str) -> list[float]:
 
 
 def draw(options: argparse.Namespace) -> None:
-    from tui_llm.facts.request import Request
-    from tui_llm.facts.sampler import SamplerSettings
+    from tui_llm.commands.engine import engine_of, request_of, sampler_of
     from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 
-    samplers = tuple(
-        SamplerSettings(
-            temperature=temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            min_p=options.min_p,
-            repetition_penalty=options.repetition_penalty,
-        )
-        for temperature in temperatures(options.temperature)
-    )
+    samplers = tuple(sampler_of(options, temperature) for temperature in temperatures(options.temperature))
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
     if options.count is not None and options.u is not None:
         raise UserError("--u is for one draw and --count for many: give one of them")
     if options.count is not None and len(samplers) > 1:
         raise UserError("--count draws at one temperature: give one, such as --temperature 0.8")
-    from tui_llm.engine import PipelineEngine
-
-    engine = PipelineEngine(options.device, options.weights)
-    engine.open(options.model)
-    request = Request(
-        prompt=options.prompt,
-        allow_special=options.allow_special,
-        start_token=options.bos,
-        chat=options.chat,
-        sampler=samplers[0],
-    )
+    engine, request = engine_of(options), request_of(options, sampler=samplers[0])
     if options.count is not None:
         found: Histogram = engine.answer(HistogramQuestion(request, options.count, options.seed))
         put_json(histogram_json(found)) if options.json else put(histogram_text(found, options.top))
@@ -118,7 +111,7 @@ def draw_text(draw: Draw, top: int) -> str:
     from tui_llm.common.display import visible_token
     from tui_llm.facts import report
 
-    parts = [f"u = {draw.u:.4f} on the cumulative distribution, likeliest token first"]
+    parts = [f"u = {draw.u:.4f} on the cumulative distribution, most likely token first"]
     for landing in draw.landings:
         hit = landing.hit
         shown = list(landing.segments[:top])
@@ -138,7 +131,7 @@ def draw_text(draw: Draw, top: int) -> str:
         ]
         how = "greedy: u is not used" if landing.sampler.greedy else f"temperature {landing.sampler.temperature:g}"
         parts.append(
-            f"\n{how}, {landing.kept:,} of {draw.vocabulary:,} tokens can come: {visible_token(hit.candidate.text)}\n"
+            f"\n{how}, {landing.kept:,} of {draw.vocabulary:,} tokens can be drawn: {visible_token(hit.candidate.text)}\n"
             + report.table(("", "place", "token", "id", "probability", "from", "to"), rows, left=(0, 2))
         )
     return "\n".join(parts)
@@ -197,8 +190,8 @@ def histogram_text(found: Histogram, top: int) -> str:
         others = found.kept - len(rows)
         share = expected / found.count
         rows.append((f"({others:,} others)", "", f"{share:.6f}", f"{drawn:,}", f"{expected:.1f}", "", ""))
-    text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can come\n"
+    text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can be drawn\n"
     text += report.table(("token", "id", "probability", "drawn", "expected", "± error", "off"), rows, left=(0,))
     if found.chi_squared is not None:
-        text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degrees of freedom; fair draws are as far off or further in {found.chance:.1%} of cases"
+        text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degrees of freedom; fair draws differ as much or more in {found.chance:.1%} of cases"
     return text

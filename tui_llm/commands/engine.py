@@ -1,17 +1,19 @@
-"""The engine that a command asks, with the model that it names."""
+"""From a command's options to the engine, the tokenizer and the request that they name."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
+    from tui_llm.facts.request import Request
+    from tui_llm.facts.sampler import SamplerSettings
     from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
 def open_engine(model: str, device: str = "auto", weights: str = "fp32") -> PipelineEngine:
-    """Raises `UserError`. torch is imported here, not before."""
+    """Imports torch. Raises `UserError`."""
     from tui_llm.engine import PipelineEngine
 
     engine = PipelineEngine(device, weights)
@@ -20,14 +22,41 @@ def open_engine(model: str, device: str = "auto", weights: str = "fp32") -> Pipe
 
 
 def engine_of(options: argparse.Namespace) -> PipelineEngine:
-    """`options.model` opened on `options.device`, its weights as `options.weights` says."""
-    return open_engine(options.model, options.device, getattr(options, "weights", "fp32"))
+    """`options.model` opened on `options.device`, its weights in the dtype `options.weights`."""
+    return open_engine(options.model, options.device, options.weights)
 
 
 def tokenizer_of(name: str) -> Tokenizer:
-    from tui_llm.llm.hub import lookup, open_model
+    """A named vocabulary, or that of a model. Raises `UserError`."""
+    from tui_llm.llm.hub import hub, lookup
     from tui_llm.llm.tokens import catalog
 
     if catalog.is_known(name):
         return catalog.load_named(name)
-    return open_model.load_vocabulary(lookup.find(name).folder, name)
+    return hub.load_vocabulary(lookup.find(name).folder, name)
+
+
+def request_of(options: argparse.Namespace, **fields: Any) -> Request:
+    """The request for `options.prompt`, as the options of `prompt_options` ask, with more fields of `Request`."""
+    from tui_llm.facts.request import Request
+
+    return Request(
+        prompt=options.prompt,
+        allow_special=options.allow_special,
+        start_token=options.bos,
+        chat=options.chat,
+        **fields,
+    )
+
+
+def sampler_of(options: argparse.Namespace, temperature: float | None = None) -> SamplerSettings:
+    """The settings that the options of `sampler_options` give; `temperature` replaces theirs."""
+    from tui_llm.facts.sampler import SamplerSettings
+
+    return SamplerSettings(
+        temperature=options.temperature if temperature is None else temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+    )

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import argparse
 
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import CORPUS, MODEL, json_option, model_options
 from tui_llm.commands.output import put, put_json
-from tui_llm.common.display import visible
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "evaluate",
+        "text that a model has not seen → its loss and bits per byte",
+        evaluate,
+        more="Prints the mean loss per token in nats, its perplexity, and bits per byte, by which models with different vocabularies "
+        f"can be compared. {MODEL}",
+        examples=("tui-llm evaluate book.txt --model nano",),
+    )
+    parser.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
+    model_options(parser)
+    json_option(parser)
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from tui_llm.common.display import visible
     from tui_llm.llm.data import corpora
     from tui_llm.llm.data.corpus import documents
     from tui_llm.llm.data.texts import read_text
@@ -21,7 +37,7 @@ def evaluate(options: argparse.Namespace) -> None:
     end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
     rows = []
     for path in corpora.files(list(map(corpora.place, options.corpus))):
-        ids = list(end)  # in front too, so that the first token is predicted from something
+        ids = list(end)  # in front too, so that the first token has a context
         for document in documents(read_text(path)):
             ids += vocabulary.encode(document) + end
         made = evaluation.evaluate(
@@ -49,5 +65,5 @@ def evaluate(options: argparse.Namespace) -> None:
                      "perplexity": all.perplexity, "bits_per_byte": all.bits_per_byte, "files": fields})  # fmt: skip
         return
     put(
-        f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in all, by {visible(found.name)}"
+        f"{all.loss:8.4f} nats per token  {all.bits_per_byte:7.4f} bits per byte  {all.tokens:9,} tokens  in total, by {visible(found.name)}"
     )

@@ -1,11 +1,20 @@
-"""Learn this: a few steps on one prompt and target, on a copy of the weights."""
+"""`tui-llm learn`: optimizer steps on one prompt and target, on a copy of the weights."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.options import AddCommand, force_option, json_option, number, prompt_options, whole
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import (
+    MODEL,
+    force_option,
+    json_option,
+    number,
+    prompt_argument,
+    prompt_options,
+    whole,
+)
 from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.common.errors import UserError
 
@@ -13,35 +22,42 @@ if TYPE_CHECKING:
     from tui_llm.instruments.learn.question import Kept, Learned, Watched, WatchedChange
 
 
-def add(command: AddCommand) -> None:
+def add(commands: Commands) -> None:
     from tui_llm.facts.recipe import OPTIMISERS, USUAL
 
-    learn = command(
-        "learn", "optimiser steps on one prompt and target, on a copy of the weights: before and after", "learn"
+    parser = commands.add(
+        "learn",
+        "optimizer steps on one prompt and target, on a copy of the weights: before and after",
+        learn,
+        more="Prints loss and p before and after, the tokens whose probability changed, and the effect on other prompts. The model "
+        f"itself does not change. {MODEL}",
+        examples=(
+            'tui-llm learn "The cat sat on the" --target " mat"',
+            'tui-llm learn "The cat sat on the" --target " mat" --also "Once upon a=> time"',
+        ),
     )
-    learn.add_argument("prompt", metavar="PROMPT")
-    learn.add_argument("--target", required=True, metavar="TEXT", help="what should come next; mind the leading space, as in ' mat'")  # fmt: skip
-    learn.add_argument("--steps", type=whole, default=1, metavar="N", help="how many steps (default 1)")
-    learn.add_argument(
-        "--optimiser", default="sgd", choices=tuple(OPTIMISERS), help="sgd (plain) or adamw (default sgd)"
-    )
+    prompt_argument(parser)
+    parser.add_argument("--target", required=True, metavar="TEXT", help="the text that should come next; mind the leading space, as in ' mat'")  # fmt: skip
+    parser.add_argument("--steps", type=whole, default=1, metavar="N", help="how many steps (default 1)")
+    parser.add_argument("--optimiser", default="sgd", choices=tuple(OPTIMISERS), help="sgd (plain) or adamw (default sgd)")  # fmt: skip
     usual = ", ".join(f"{size:g} for {name}" for name, size in USUAL.items())
-    learn.add_argument("--learning-rate", type=number, metavar="R", help=f"the step size (default {usual})")
-    learn.add_argument("--also", action="append", metavar="PROMPT=>TARGET", help="see what becomes of this one, which is not learned (the target may be left out); may be given again")  # fmt: skip
-    learn.add_argument("--pins", action="store_true", help="the same for your pinned prompts")
-    learn.add_argument("--keep", metavar="FOLDER", help="write what was learned as a new model folder")
-    force_option(learn)
-    prompt_options(learn)
-    json_option(learn)
+    parser.add_argument("--learning-rate", type=number, metavar="R", help=f"the step size (default {usual})")
+    parser.add_argument("--also", action="append", metavar="PROMPT=>TARGET", help="show the effect on this prompt, which is not learned (the target is optional); can be given several times")  # fmt: skip
+    parser.add_argument("--pins", action="store_true", help="show the effect on your pinned prompts")
+    parser.add_argument("--keep", metavar="FOLDER", help="write the changed weights as a new model folder")
+    force_option(parser)
+    prompt_options(parser)
+    json_option(parser)
 
 
-NAMED = 40  # cells of a prompt in a table
+NAMED = 40  # widest prompt in a table, in cells
 
 
 def learn(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of, request_of
     from tui_llm.common.display import visible
     from tui_llm.facts.recipe import USUAL, Recipe, check
-    from tui_llm.facts.request import Request, Target
+    from tui_llm.facts.request import Target
     from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, LearnQuestion, Watched
     from tui_llm.training.run import pins
 
@@ -50,23 +66,16 @@ def learn(options: argparse.Namespace) -> None:
     rate = USUAL[options.optimiser] if options.learning_rate is None else options.learning_rate
     recipe = check(Recipe(options.optimiser, rate))
     also = [*map(pins.parse, options.also or ()), *(pins.of_user() if options.pins else ())]
-    request = Request(
-        prompt=options.prompt,
-        allow_special=options.allow_special,
-        start_token=options.bos,
-        chat=options.chat,
-        target=Target(text=options.target),
-    )
+    request = request_of(options, target=Target(text=options.target))
     if options.keep is not None:
         from tui_llm.instruments.learn.model_folder import new_folder
         from tui_llm.llm.hub.lookup import find
 
         folder = str(out_path(options.keep, "--keep"))
-        new_folder(folder, force=options.force, inputs=(find(options.model).folder,))  # known before the work is done
-    from tui_llm.engine import PipelineEngine
-
-    engine = PipelineEngine(options.device, options.weights)
-    engine.open(options.model)
+        new_folder(
+            folder, force=options.force, inputs=(find(options.model).folder,)
+        )  # before the work, which takes time
+    engine = engine_of(options)
     watched = tuple(dict.fromkeys(Watched(pin.prompt, pin.target) for pin in also))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, watched))
     kept: Kept | None = (
@@ -127,60 +136,61 @@ def learned_json(learned: Learned) -> dict[str, Any]:
 
 def learned_text(learned: Learned) -> str:
     from tui_llm.common.display import visible, visible_token
+
+    weights, count = learned.weights, len(learned.steps)
+    at = "" if weights.step is None else f" at step {weights.step:,}"
+    target = visible_token("".join(token.text for token in learned.target))
+    lines = [
+        f"a copy of {visible(weights.name)}{at}, after {count} step{'' if count == 1 else 's'} towards {target} (the open model does not change)",
+        _steps_table(learned),
+        "\nthe next token, before and after",
+        _candidates_table(learned),
+    ]
+    if learned.watched:
+        lines += ["\nprompts that were not learned", _watched_table(learned)]
+        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
+    return "\n".join(lines)
+
+
+def _steps_table(learned: Learned) -> str:
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
     from tui_llm.facts.recipe import OPTIMISERS
 
-    w, before = learned.weights, learned.before
-    at = "" if w.step is None else f" at step {w.step:,}"
-    target = visible_token("".join(token.text for token in learned.target))
-    each = "" if len(learned.target) == 1 else " a token"
-    many = len(learned.steps)
-    lines = [
-        f"a copy of {visible(w.name)}{at}, after {many} step{'' if many == 1 else 's'} towards {target} (the open model stays as it is)",
-        report.table(
-            ("step", "optimiser", "step size", "|gradient|", f"loss{each}", "p(target)"),
-            [
-                ("0", "–", "–", "–", f"{before.loss:.4f}", percent(before.probability)),
-                *(
-                    (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
-                     f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
-                    for s in learned.steps
-                ),
-            ],
-            left=(1,),
-        ),
-        "\nwhat would come next, before and after",
-        report.table(
-            ("token", "id", "rank before", "after", "raw p before", "after"),
-            [
-                (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
-                 str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
-                for r in learned.runners
-            ],
-            left=(0,),
-        ),
+    before = learned.before
+    rows = [
+        (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
+         f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
+        for s in learned.steps
     ]  # fmt: skip
-    if learned.watched:
-        lines += [
-            "\nprompts that were not learned: was something forgotten?",
-            report.table(
-                (
-                    "prompt",
-                    "loss before",
-                    "after",
-                    "p(target) before",
-                    "after",
-                    "likeliest before",
-                    "after",
-                    "KL (nats)",
-                ),
-                [_watched_row(one) for one in learned.watched],
-                left=(0, 5, 6),
-            ),
-        ]
-        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
-    return "\n".join(lines)
+    loss = "loss" if len(learned.target) == 1 else "loss per token"
+    return report.table(
+        ("step", "optimizer", "step size", "|gradient|", loss, "p(target)"),
+        [("0", "–", "–", "–", f"{before.loss:.4f}", percent(before.probability)), *rows],
+        left=(1,),
+    )
+
+
+def _candidates_table(learned: Learned) -> str:
+    from tui_llm.common.display import visible_token
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
+    rows = [
+        (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
+         str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
+        for r in learned.runners
+    ]  # fmt: skip
+    return report.table(("token", "id", "rank before", "after", "raw p before", "after"), rows, left=(0,))
+
+
+def _watched_table(learned: Learned) -> str:
+    from tui_llm.facts import report
+
+    header = (
+        "prompt", "loss before", "after", "p(target) before", "after", "likeliest before", "after", "KL (nats)",
+    )  # fmt: skip
+    return report.table(header, [_watched_row(one) for one in learned.watched], left=(0, 5, 6))
 
 
 def watched_name(watched: Watched) -> str:

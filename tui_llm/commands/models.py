@@ -1,4 +1,4 @@
-"""Models on this machine and on the hub: models, and its actions pull, info, delete. Imports no torch."""
+"""`tui-llm models`: list, pull, show and delete models. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.options import AddCommand, Parser, json_option
+from tui_llm.commands.command import Commands, actions_of
+from tui_llm.commands.options import action_json_option, json_option
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -17,29 +18,57 @@ if TYPE_CHECKING:
     from tui_llm.facts.model import ModelInfo
 
 
-def add(command: AddCommand) -> None:
-    models = command("models", "list the models that can be opened; pull, show or delete one", "models")
-    json_option(models)
-    doing = models.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
-    pull = doing.add_parser("pull", help="bring a model from the Hugging Face Hub, or the rest of one (extra `hub`)")
-    pull.add_argument("name", metavar="NAME", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME")
-    pull.add_argument("--revision", metavar="R", help="a branch, a tag or a commit (default main)")
-    pull.add_argument("--offline", action="store_true", help="ask no network, as HF_HUB_OFFLINE=1 does")
-    pull.add_argument("--progress", action="store_true", help="the progress as JSON lines on stderr, for programs")
-    info = doing.add_parser("info", help="what is known of one model, and its card")
-    info.add_argument("name", metavar="MODEL")
-    delete = doing.add_parser("delete", help="delete a pulled model; asks first")
-    delete.add_argument("name", metavar="NAME")
-    delete.add_argument("--yes", action="store_true", help="don't ask")
-    for action in (pull, info, delete):  # said before the action or after it
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "models",
+        "list the models that can be opened; pull, show or delete one",
+        list_models,
+        more="Without an action prints one row per model: shipped models, runs, pulled ones, folders in the models folder. "
+        "`tui-llm models ACTION --help` describes each action.",
+        examples=("tui-llm models", "tui-llm models pull gpt2", "tui-llm models info nano"),
+    )
+    json_option(parser)
+    actions = actions_of(parser)
+    action = actions.add(
+        "pull",
+        "download a model from the Hugging Face Hub, or resume a download (extra `hub`)",
+        pull,
+        more="Needs the extra `hub` and a network, or a cache or mirror that has the model. Resumes an interrupted download. Safetensors "
+        "and JSON only: nothing is unpickled, no code is downloaded.",
+        examples=("tui-llm models pull gpt2", "tui-llm models pull EleutherAI/pythia-70m --revision main"),
+    )
+    action.add_argument(
+        "name", metavar="NAME", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME"
+    )
+    action.add_argument("--revision", metavar="R", help="a branch, a tag or a commit (default main)")
+    action.add_argument("--offline", action="store_true", help="use no network, as HF_HUB_OFFLINE=1 does")
+    action.add_argument("--progress", action="store_true", help="print progress as JSON lines on stderr, for programs")
+    action_json_option(action)
+    action = actions.add(
+        "info",
+        "show one model's figures and its card",
+        info,
+        more="Prints its figures and its card. No weights are loaded.",
+        examples=("tui-llm models info nano",),
+    )
+    action.add_argument("name", metavar="MODEL", help=NAME)
+    action_json_option(action)
+    action = actions.add(
+        "delete",
+        "delete a pulled model; asks first",
+        delete,
+        more="Asks on the terminal unless --yes is given. Shipped models and runs are never deleted.",
+        examples=("tui-llm models delete gpt2",),
+    )
+    action.add_argument("name", metavar="NAME", help=NAME)
+    action.add_argument("--yes", action="store_true", help="don't ask")
+    action_json_option(action)
+
+
+NAME = "its name, as `tui-llm models` lists it"
 
 
 _FIELDS = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem", "size", "origin", "pulled")
-
-
-def models(options: argparse.Namespace) -> None:
-    {None: _list, "pull": _pull, "info": _info, "delete": _delete}[options.action](options)
 
 
 def _fields(row: ModelInfo) -> dict[str, object]:
@@ -51,13 +80,13 @@ def _number(value: int | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes, as people say them."""
+    """A number of bytes as text."""
     if count is None:
         return "–"
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _list(options: argparse.Namespace) -> None:
+def list_models(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.llm.hub import model_list
@@ -67,7 +96,7 @@ def _list(options: argparse.Namespace) -> None:
         put_json({"models": [_fields(row) for row in rows]})
         return
     if not rows:
-        put("no models are here; `tui-llm models pull gpt2` brings one, and --model FOLDER opens a model folder")
+        put("there are no models; `tui-llm models pull gpt2` downloads one, and --model FOLDER opens a model folder")
         return
     cells = [
         (visible(r.name), r.kind, _number(r.parameters), size(r.size), _number(r.context), _number(r.vocabulary), _number(r.step),
@@ -78,7 +107,7 @@ def _list(options: argparse.Namespace) -> None:
     put(report.table(heads, cells, left=(0, 1, 7)))
 
 
-def _info(options: argparse.Namespace) -> None:
+def info(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.llm.hub import lookup, model_list
 
@@ -101,47 +130,47 @@ def _info(options: argparse.Namespace) -> None:
             put(visible(line))
 
 
-def _pull(options: argparse.Namespace) -> None:
+def pull(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
 
     if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's library, which is not imported yet
-    from tui_llm.llm.hub import pull
+        os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, below
+    from tui_llm.llm.hub.pull import pull
 
-    shown = _Shown(lines=options.progress)
+    shown = _Progress(lines=options.progress)
     try:
-        made = pull.pull(options.name, options.revision, shown)
+        made = pull(options.name, options.revision, shown)
     finally:
         shown.end()
     if options.json:
         put_json({**dataclasses.asdict(made), "folder": str(made.folder)})
         return
-    said = "is here, every file as its hash says" if made.fresh else "is here already, at that revision"
-    put(f"{visible(made.repository)} {said}: {size(made.size)}, commit {made.commit[:12]}")
+    state = "is pulled, and every file matches its hash" if made.fresh else "is already pulled at that revision"
+    put(f"{visible(made.repository)} {state}: {size(made.size)}, commit {made.commit[:12]}")
     put(f"open it: tui-llm --model {visible(made.name)}")
 
 
-def _delete(options: argparse.Namespace) -> None:
+def delete(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
-    from tui_llm.llm.hub import pull
+    from tui_llm.llm.hub.pull import delete
 
     if not options.yes:
         if not sys.stdin.isatty():
-            raise UserError(f"deleting {options.name} can't be undone; say it with --yes")
+            raise UserError(f"deleting {options.name} can't be undone; add --yes to confirm")
         sys.stderr.write(f"Delete the pulled model {visible(options.name)}? y/N ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            put("it stays")
+            put("nothing is deleted")
             return
-    folder = pull.delete(options.name)
+    folder = delete(options.name)
     if options.json:
         put_json({"deleted": str(folder)})
         return
     put(f"{visible(options.name)} is deleted")
 
 
-class _Shown:
-    """Progress on stderr: one line that is written over in a terminal, JSON lines for programs, else a line a while."""
+class _Progress:
+    """Progress on stderr: one line that is replaced on a terminal, JSON lines for programs, otherwise a line every ten seconds."""
 
     def __init__(self, lines: bool) -> None:
         self._lines = lines

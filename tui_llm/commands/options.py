@@ -1,37 +1,24 @@
-"""What several commands have in common."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
 
-from tui_llm.common.errors import UserError
-
-AddCommand = Callable[[str, str, str], argparse.ArgumentParser]
-
+from tui_llm.commands.command import Parser
 
 DEFAULT_MODEL = "nano"
 
+MODEL = "--model takes a shipped model, a run, a model folder or a GGUF file."  # for help pages
 
-class Parser(argparse.ArgumentParser):
-    """argparse with errors in one line that says what to do."""
+CORPUS = (
+    "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
+    "(from a grammar whose entropy is known) or tinyshakespeare (downloaded); an existing file or folder of that name takes precedence"
+)
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; `{self.prog} --help` shows what can be said")
+PIN = "PROMPT, or PROMPT=>TARGET with the text that should come next (split at the last =>; mind its leading space)"
 
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """argparse (Python 3.11) takes the value of `--option=--` for a separator and gives an empty list instead."""
-        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
-            value = self._get_value(action, arg_strings[0])
-            self._check_value(action, value)
-            return value
-        return super()._get_values(action, arg_strings)
 
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """argparse's own passes over a full disk: the help would be lost without a word."""
-        (file or sys.stdout).write(message)
+# ── types ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def whole(text: str) -> int:
@@ -47,7 +34,7 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """An option's number. Whether nan and inf can be used, the command says."""
+    """An option's number. The command itself decides whether nan and inf are valid."""
     try:
         value = float(text)
         if text.isascii():
@@ -57,7 +44,42 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number, such as 0.8")
 
 
-def sampler_options(parser: argparse.ArgumentParser) -> None:
+# ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def text_argument(parser: Parser, dest: str = "text", help: str = "the text, in quotes where it has spaces") -> None:
+    parser.add_argument(dest, metavar="TEXT", help=help)
+
+
+def prompt_argument(parser: Parser) -> None:
+    parser.add_argument(
+        "prompt", metavar="PROMPT", help="the text whose next token is predicted, in quotes where it has spaces"
+    )
+
+
+def run_argument(parser: Parser, nargs: str | None = None) -> None:
+    parser.add_argument("run", nargs=nargs, metavar="RUN", help="the name of a run, as `tui-llm runs` lists it")
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokenizer_option(parser: Parser, known: str = "gpt2, cl100k_base, o200k_base, word, char, byte") -> None:
+    parser.add_argument(
+        "--tokenizer",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help=f"{known}, a model's name or folder (default {DEFAULT_MODEL})",
+    )
+
+
+def allow_special_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
+    )
+
+
+def sampler_options(parser: Parser) -> None:
     parser.add_argument(
         "--temperature",
         type=number,
@@ -68,23 +90,24 @@ def sampler_options(parser: argparse.ArgumentParser) -> None:
     cut_options(parser)
 
 
-def cut_options(parser: argparse.ArgumentParser) -> None:
+def cut_options(parser: Parser) -> None:
+    """What limits the tokens that can be drawn, and the repetition penalty."""
     parser.add_argument(
-        "--top-k", type=whole, default=0, metavar="K", help="keep the K likeliest tokens (default: all)"
+        "--top-k", type=whole, default=0, metavar="K", help="keep the K most likely tokens (default: all)"
     )
     parser.add_argument(
         "--top-p",
         type=number,
         default=1.0,
         metavar="P",
-        help="keep the fewest tokens that reach P together (default 1)",
+        help="keep the fewest tokens whose probabilities add up to P (default 1)",
     )
     parser.add_argument(
         "--min-p",
         type=number,
         default=0.0,
         metavar="P",
-        help="keep tokens at least P times as likely as the likeliest",
+        help="keep tokens at least P times as likely as the most likely one",
     )
     parser.add_argument(
         "--repetition-penalty",
@@ -95,57 +118,65 @@ def cut_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def table_options(parser: argparse.ArgumentParser) -> None:
-    """What a table of logits can show besides."""
+def table_options(parser: Parser) -> None:
+    """More columns for a table of logits."""
     parser.add_argument(
         "--stages",
         action="store_true",
-        help="show the way from logit to probability: after the penalty, divided by T, e^x, divided by the sum, cut, renormalised",
+        help="show each stage from logit to probability: after the penalty, divided by T, e^x, divided by the sum, cut, renormalized",
     )
     parser.add_argument(
         "--temperatures", metavar="T,T,…", help="show softmax at these temperatures side by side, such as 0.5,1,2"
     )
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
+def device_option(parser: Parser, default: str | None = "auto") -> None:
+    parser.add_argument("--device", default=default, metavar="D", help="auto, cpu, cuda or mps")
+
+
+def model_options(parser: Parser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
         metavar="M",
-        help="a shipped model, a run, a model folder or a GGUF file (default nano)",
+        help=f"a shipped model, a run, a model folder or a GGUF file (default {DEFAULT_MODEL})",
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps")
+    device_option(parser)
 
 
-def weights_option(parser: argparse.ArgumentParser) -> None:
+def weights_option(parser: Parser) -> None:
     parser.add_argument(
         "--weights",
         default="fp32",
         metavar="W",
-        help="how they are kept: fp32, exact; half, 16 bits each; int8, faster still, but not the same numbers (default fp32)",
+        help="the weights' dtype: fp32, exact; half, 16 bits each; int8, faster, but with other results (default fp32)",
     )
 
 
-def prompt_options(parser: argparse.ArgumentParser) -> None:
+def prompt_options(parser: Parser) -> None:
+    """For a command that feeds text to a model."""
     model_options(parser)
     weights_option(parser)
     parser.add_argument(
         "--bos", action="store_true", help="put an explicit start token in front (GPT-2's is <|endoftext|>)"
     )
+    allow_special_option(parser)
     parser.add_argument(
-        "--allow-special", action="store_true", help="read <|endoftext|> in the text as the special token"
-    )
-    parser.add_argument(
-        "--chat", action="store_true", help="the text is a message: feed it as the model's chat template writes it"
+        "--chat", action="store_true", help="the text is a message: format it with the model's chat template"
     )
 
 
-def force_option(parser: argparse.ArgumentParser) -> None:
-    """For whatever writes where the user says: `new_files` takes it."""
+def force_option(parser: Parser) -> None:
+    """For a command that writes to a path that the user gives: `new_files` takes it."""
     parser.add_argument(
-        "--force", action="store_true", help="write over what is there; without it nothing is overwritten"
+        "--force", action="store_true", help="replace existing files; without it nothing is overwritten"
     )
 
 
-def json_option(parser: argparse.ArgumentParser) -> None:
+def json_option(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def action_json_option(parser: Parser) -> None:
+    """`--json` of an action whose command has the option too: it can be given before the action or after it."""
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs")

@@ -1,25 +1,39 @@
-"""The pinned prompts of a run: probes."""
+"""`tui-llm probes`: what a run predicted for its pinned prompts at each evaluation."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import json_option, run_argument, whole
 from tui_llm.commands.output import put, put_json
-from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import at_most, percent, percent_said
-from tui_llm.facts import report
 
 if TYPE_CHECKING:
+    from tui_llm.commands.probe_tables import Saved
     from tui_llm.training.run.pins import Pin
-    from tui_llm.training.run.probe_log import Change, Probe
+    from tui_llm.training.run.probe_log import Probe
 
-Saved = list[tuple[int, "Probe"]]
-NAMED = 60  # cells of a prompt in a heading
+
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "probes",
+        "what a run predicted for its pinned prompts, at each evaluation",
+        probes,
+        more="Prints for each evaluation the model's prediction after the prompts that were pinned: the target's p, or the most likely token.",
+        examples=("tui-llm probes first", "tui-llm probes first --at 50", "tui-llm probes first --between 0 50"),
+    )
+    run_argument(parser)
+    parser.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
+    moment = parser.add_mutually_exclusive_group()
+    moment.add_argument("--at", type=whole, metavar="STEP", help="the candidates at the last evaluation up to this step")  # fmt: skip
+    moment.add_argument("--between", type=whole, nargs=2, metavar=("A", "B"), help="the changes from step A to step B")
+    json_option(parser)
 
 
 def probes(options: argparse.Namespace) -> None:
+    from tui_llm.commands import probe_tables
     from tui_llm.training.run import pins, probe_log
     from tui_llm.training.run.run import find
 
@@ -27,24 +41,26 @@ def probes(options: argparse.Namespace) -> None:
     found = probe_log.moments(run)
     known = probe_log.pins_of(found)
     if not known and run.probes_path.is_file() and run.probes_path.stat().st_size:
-        raise UserError(f"no line of {run.probes_path} can be read; move it away: the next evaluation begins a new one")
+        raise UserError(
+            f"no line of {run.probes_path} can be read; move it away, then the next evaluation starts a new file"
+        )
     if not known:
-        raise UserError(f"run {run.name} has read no pinned prompt yet; it does so before its first step")
+        raise UserError(f"run {run.name} has not read any pinned prompt yet; it does before its first step")
     wanted = pins.meant(options.pin, known) if options.pin is not None else known
     values, parts = [], []
     for pin in wanted:
         saved = probe_log.of_pin(found, pin)
         if options.at is not None:
             moment = _moment(run.name, pin, saved, options.at, one=len(wanted) == 1)
-            value, text = _at_json(moment), moment and _at_text(*moment)
+            value, text = probe_tables.at_json(moment), moment and probe_tables.at_text(*moment)
         elif options.between is not None:
             one = len(wanted) == 1
             ends = [_moment(run.name, pin, saved, step, one=one) for step in options.between]
-            value, text = _between_json(*ends), _between_text(*ends)
+            value, text = probe_tables.between_json(*ends), probe_tables.between_text(*ends)
         else:
-            value, text = {"moments": [_at_json(moment) for moment in saved]}, _over_text(saved)
+            value, text = {"moments": [probe_tables.at_json(moment) for moment in saved]}, probe_tables.over_text(saved)
         values.append({"prompt": pin.prompt, "target": pin.target, **(value or {})})
-        parts.append(f"{_heading(pin)}\n{text or 'not pinned yet then'}")
+        parts.append(f"{probe_tables.heading(pin)}\n{text or 'not pinned at that step'}")
     if options.json:
         put_json({"run": run.name, "pins": values})
     else:
@@ -52,138 +68,10 @@ def probes(options: argparse.Namespace) -> None:
 
 
 def _moment(run: str, pin: Pin, saved: Saved, step: int, *, one: bool) -> tuple[int, Probe] | None:
-    """The saved moment at `step` or the last before it. Raises `UserError` where there is none and only one is asked."""
+    """The saved moment at `step` or the last before it. Raises `UserError` where there is none and only one pin is shown."""
     from tui_llm.training.run.probe_log import nearest
 
     moment = nearest(saved, step)
     if moment is None and (one or step < 0):
-        raise UserError(
-            f"run {run} first read {pin.prompt[:NAMED]!r} at step {saved[0][0]:,}; give that or a later step"
-        )
+        raise UserError(f"run {run} first read {pin.prompt[:60]!r} at step {saved[0][0]:,}; give that or a later step")
     return moment
-
-
-def _heading(pin: Pin) -> str:
-    target = f" → {truncate(visible_token(pin.target), NAMED)}" if pin.target else ""
-    return truncate(visible(pin.prompt), NAMED) + target
-
-
-# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _at_json(moment: tuple[int, Probe] | None) -> dict[str, Any] | None:
-    if moment is None:
-        return None
-    step, probe = moment
-    return {
-        "step": step,
-        "entropy": probe.entropy,
-        "candidates": [
-            {"id": g.id, "bytes": g.bytes.hex(), "text": g.text, "raw_probability": g.probability}
-            for g in probe.guesses
-        ],
-        "target_tokens": [
-            {"id": t.id, "bytes": t.bytes.hex(), "text": t.text, "loss": report.finite(t.loss),
-             "probability": t.probability, "rank": t.rank}
-            for t in probe.tokens
-        ],
-        "loss": None if probe.loss is None else report.finite(probe.loss),
-        "probability": probe.probability,
-        "problem": probe.problem or None,
-    }  # fmt: skip
-
-
-def _between_json(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> dict[str, Any] | None:
-    from tui_llm.training.run.probe_log import difference
-
-    if before is None or after is None:
-        return None
-    change = None
-    if before[1].loss is not None and after[1].loss is not None:
-        change = after[1].loss - before[1].loss
-    return {
-        "before": before[0],
-        "after": after[0],
-        "loss_change": None if change is None else report.finite(change),
-        "candidates": [
-            {"id": c.id, "bytes": c.bytes.hex(), "text": c.text, "before": c.before, "after": c.after,
-             "before_at_most": c.before_most, "after_at_most": c.after_most,
-             "change": c.change if c.exact else None}
-            for c in difference(before[1], after[1])
-        ],
-    }  # fmt: skip
-
-
-# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _over_text(saved: Saved) -> str:
-    """A line for each moment."""
-    target = any(probe.tokens for _, probe in saved)
-    header = ["step", *(["p(target)", "loss", "ranks"] if target else []), "likeliest", "raw p", "entropy"]
-    rows, problems = [], {}
-    for step, probe in saved:
-        if probe.problem:
-            problems[visible(probe.problem)] = step
-        if probe.entropy is None:
-            continue
-        told = ["–"] * 3
-        if probe.loss is not None and probe.probability is not None:
-            ranks = ", ".join(f"{t.rank:,}" for t in probe.tokens[:4]) + (" …" if len(probe.tokens) > 4 else "")
-            told = [percent(probe.probability), f"{probe.loss:.4f}", ranks]
-        first = probe.guesses[0]
-        rows.append(
-            [f"{step:,}", *(told if target else []), visible_token(first.text), percent(first.probability),
-             f"{probe.entropy:.4f}"]
-        )  # fmt: skip
-    lines = [report.table(header, rows, left=(header.index("likeliest"),))] if rows else []
-    return "\n".join([*lines, *(f"! {problem} (last at step {step:,})" for problem, step in problems.items())])
-
-
-def _at_text(step: int, probe: Probe) -> str:
-    lines = [f"at step {step:,}" + ("" if probe.entropy is None else f": entropy {probe.entropy:.4f} nats")]
-    rows = [
-        (str(place), visible_token(g.text), str(g.id), percent(g.probability))
-        for place, g in enumerate(probe.guesses, 1)
-    ]
-    if rows:
-        lines.append(report.table(("#", "token", "id", "raw p"), rows, left=(1,)))
-    if probe.loss is not None and probe.probability is not None:
-        tokens = [
-            (visible_token(t.text), str(t.id), f"{t.rank:,}", percent(t.probability), f"{t.loss:.4f}")
-            for t in probe.tokens
-        ]
-        lines.append(report.table(("target", "id", "rank", "raw p", "loss"), tokens, left=(0,)))
-        if len(tokens) > 1:
-            lines.append(f"the whole target: {percent_said(probe.probability)}, {probe.loss:.4f} nats")
-    return "\n".join(lines + ([f"! {visible(probe.problem)}"] if probe.problem else []))
-
-
-def _between_text(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> str:
-    from tui_llm.training.run.probe_log import difference
-
-    if before is None or after is None:
-        return ""
-    rows = [
-        (visible_token(c.text), str(c.id), _most(c.before, c.before_most), _most(c.after, c.after_most), _points(c))
-        for c in difference(before[1], after[1])
-    ]
-    lines = [
-        report.table(("token", "id", f"step {before[0]:,}", f"step {after[0]:,}", "change (points)"), rows, left=(0,))
-    ]
-    losses = before[1].loss, after[1].loss
-    if losses[0] is not None and losses[1] is not None:
-        lines.append(f"the target's loss: {losses[0]:.4f} → {losses[1]:.4f} nats ({losses[1] - losses[0]:+.4f})")
-    return "\n".join(lines)
-
-
-def _most(known: float | None, most: float) -> str:
-    return at_most(most) if known is None else percent(known)
-
-
-def _points(change: Change) -> str:
-    """In percentage points."""
-    if not change.exact and change.change == 0:
-        return "?"
-    sign = "" if change.exact else "≥ " if change.change > 0 else "≤ "
-    return f"{sign}{100 * change.change:+.2f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""What the command line says of an exception: one line, whatever it is."""
+"""An exception as the one line that the command line prints."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import FORCE, Taken
 
-LONGEST = 300  # cells of a foreign message
-# What torch, numpy and the dynamic linker say where memory can't be had; they raise RuntimeError and ImportError.
+LONGEST = 300  # cells of another library's message
+# Words of torch's, numpy's and the dynamic linker's messages without memory; they raise RuntimeError and ImportError.
 _NO_MEMORY = ("allocate memory", "alloc", "failed to map segment", "out of memory", "not enough memory")
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 def line(error: Exception, options: argparse.Namespace) -> str:
-    """A `UserError` says it itself; of anything else the traceback goes into the log."""
+    """A `UserError`'s own message; for anything else a message that names the log, into which the traceback goes."""
     if isinstance(error, UserError):
         force = FORCE if isinstance(error, Taken) and hasattr(options, "force") else ""
         return visible(f"{error}{force}")
     if (broken := _output_error()) is not None:
         return f"can't write the output: {broken.strerror or broken}"
     where = record(error)
-    said = truncate(visible(" ".join(str(error).split())), LONGEST)
+    message = truncate(visible(" ".join(str(error).split())), LONGEST)
     if _wants_memory(error):
         return visible(f"{SHORT} ({where})")
     if isinstance(error, OSError):
         if error.filename is not None:
-            return visible(f"{truncate(visible(str(error.filename)), LONGEST)}: {error.strerror or said} ({where})")
+            return visible(f"{truncate(visible(str(error.filename)), LONGEST)}: {error.strerror or message} ({where})")
         writing = "can't write: " if error.errno in _WRITING else ""
-        return visible(f"{writing}{error.strerror or said} ({where})")
+        return visible(f"{writing}{error.strerror or message} ({where})")
     if isinstance(error, ImportError):
-        return visible(f"can't load a part of this program: {said}; install it anew ({where})")
-    return visible(f"internal error: {type(error).__name__}: {said}; {where}")
+        return visible(f"can't load a part of this program: {message}; reinstall it ({where})")
+    return visible(f"internal error: {type(error).__name__}: {message}; {where}")
 
 
 def _output_error() -> OSError | None:
-    """Why standard output can't be written, if it can't: what it refused is still in its buffer."""
+    """Why standard output can't be written, if it can't: its buffer still holds what failed."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -53,5 +53,5 @@ def _output_error() -> OSError | None:
 def _wants_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    said = str(error).lower()
-    return isinstance(error, (ImportError, RuntimeError)) and any(words in said for words in _NO_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, (ImportError, RuntimeError)) and any(words in message for words in _NO_MEMORY)

@@ -12,29 +12,29 @@ from tui_llm.facts.report import finite, settings_text, table, token_json
 from tui_llm.instruments.temperatures.question import Temperatures
 
 
-def stages_rows_text(spread: Distribution, rows: Sequence[Candidate]) -> str:
+def stages_rows_text(distribution: Distribution, rows: Sequence[Candidate]) -> str:
     """logit → after the penalty → ÷ T → e^x → ÷ sum → cut → renormalised, for some rows."""
-    return _stages(spread, rows, sums=False)
+    return _stages(distribution, rows, sums=False)
 
 
-def stages_text(spread: Distribution) -> str:
+def stages_text(distribution: Distribution) -> str:
     """The stages of all rows, with each column's sum over the whole vocabulary."""
-    settings = spread.sampler
-    lines = [settings_text(settings), _stages(spread, spread.candidates, sums=True)]
+    settings = distribution.sampler
+    lines = [settings_text(settings), _stages(distribution, distribution.candidates, sums=True)]
     if not settings.greedy:
         lines.append(
-            f"e^x is of x = logit ÷ T less the largest, {spread.peak:.4f}, so that nothing overflows; their sum is {spread.total:.6g}; "
-            f"without that, ln Σ e^x = logsumexp = {spread.log_total:.4f}"
+            f"e^x is of x = logit ÷ T less the largest, {distribution.peak:.4f}, so that nothing overflows; their sum is {distribution.total:.6g}; "
+            f"without that, ln Σ e^x = logsumexp = {distribution.log_total:.4f}"
         )
     lines.append(
-        f"entropy {spread.entropy:.4f} nats = {spread.choices:.4g} effective choices (of the logits alone); "
-        f"kept {spread.kept:,} of {spread.vocabulary:,} tokens"
+        f"entropy {distribution.entropy:.4f} nats = {distribution.choices:.4g} effective choices (of the logits alone); "
+        f"kept {distribution.kept:,} of {distribution.vocabulary:,} tokens"
     )
     return "\n".join(lines)
 
 
-def _stages(spread: Distribution, candidates: Sequence[Candidate], sums: bool) -> str:
-    penalty = spread.sampler.repetition_penalty != 1
+def _stages(distribution: Distribution, candidates: Sequence[Candidate], sums: bool) -> str:
+    penalty = distribution.sampler.repetition_penalty != 1
     header = (
         "token",
         "id",
@@ -56,7 +56,7 @@ def _stages(spread: Distribution, candidates: Sequence[Candidate], sums: bool) -
             str(row.id),
             f"{row.logit:.3f}",
             f"{row.score:.3f}",
-            "—" if spread.sampler.greedy else f"{row.scaled:.3f}",
+            "—" if distribution.sampler.greedy else f"{row.scaled:.3f}",
             f"{row.numerator:.4g}",
             percent(row.tempered),
             percent(row.tempered) if row.kept else "cut",
@@ -64,17 +64,27 @@ def _stages(spread: Distribution, candidates: Sequence[Candidate], sums: bool) -
         )
         for row in candidates
     ]
-    rest = spread.rest
+    rest = distribution.rest
     if sums:
         if rest.count:
-            kept = percent(rest.probability * spread.kept_mass) if rest.kept else "cut"
+            kept = percent(rest.probability * distribution.kept_mass) if rest.kept else "cut"
             others = f"{rest.count:,} others"
             rows.append(
-                line(others, "", "", "", "", f"{rest.tempered * spread.total:.4g}", percent(rest.tempered), kept,
+                line(others, "", "", "", "", f"{rest.tempered * distribution.total:.4g}", percent(rest.tempered), kept,
                      percent(rest.probability) if rest.kept else "—")
             )  # fmt: skip
         rows.append(
-            line("sum", "", "", "", "", f"{spread.total:.4g}", percent(1.0), percent(spread.kept_mass), percent(1.0))
+            line(
+                "sum",
+                "",
+                "",
+                "",
+                "",
+                f"{distribution.total:.4g}",
+                percent(1.0),
+                percent(distribution.kept_mass),
+                percent(1.0),
+            )
         )
     return table(header, rows, left=(0,))
 

@@ -7,26 +7,66 @@ import dataclasses
 import sys
 from typing import Any
 
+from tui_llm.commands.command import Commands, actions_of
+from tui_llm.commands.options import action_json_option, json_option, run_argument
 from tui_llm.commands.output import put, put_json
-from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.facts import report
 
 
-def runs(options: argparse.Namespace) -> None:
-    if options.action is not None:
-        ACTIONS[options.action](options)
-        return
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "runs",
+        "list the training runs on this machine; rename, delete or compare them",
+        list_runs,
+        more="Without an action prints one row per run: state, steps, loss. `tui-llm runs ACTION --help` describes each action.",
+        examples=("tui-llm runs", "tui-llm runs compare first second", "tui-llm runs rename first best"),
+    )
+    json_option(parser)
+    actions = actions_of(parser)
+    action = actions.add(
+        "rename",
+        "give a run without a live worker another name",
+        rename,
+        more="Renames the run's folder. The run must not be training.",
+        examples=("tui-llm runs rename first best",),
+    )
+    action.add_argument("old", metavar="OLD", help="the run's current name")
+    action.add_argument("new", metavar="NEW", help="its new name")
+    action_json_option(action)
+    action = actions.add(
+        "delete",
+        "delete a run and its checkpoints; asks first",
+        delete,
+        more="Asks on the terminal unless --yes is given. The run must not be training.",
+        examples=("tui-llm runs delete first", "tui-llm runs delete first --yes"),
+    )
+    run_argument(action)
+    action.add_argument("--yes", action="store_true", help="don't ask")
+    action_json_option(action)
+    action = actions.add(
+        "compare",
+        "compare runs: the settings that differ, and the results",
+        compare,
+        more="Prints the settings in which the runs differ, and the last losses of each.",
+        examples=("tui-llm runs compare first second",),
+    )
+    run_argument(action, nargs="+")
+    action_json_option(action)
+
+
+def list_runs(options: argparse.Namespace) -> None:
     from tui_llm.common import paths
+    from tui_llm.common.display import visible
+    from tui_llm.facts import report
     from tui_llm.training.run import gauges
-    from tui_llm.training.run.run import runs as every
+    from tui_llm.training.run.run import runs
 
     rows: list[dict[str, Any]] = []
-    told_of: list[str] = []
-    for run in every():
+    notes: list[str] = []
+    for run in runs():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
-        told_of.append(status.told)
+        notes.append(status.told)
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
@@ -41,8 +81,8 @@ def runs(options: argparse.Namespace) -> None:
     cells = [
         (visible(r["name"]), r["state"], f"{r['step']:,} / {r['steps']:,}",
          "–" if r["loss"] is None else f"{r['loss']:.4f}", "–" if r["mfu"] is None else f"{100 * r['mfu']:.1f} %",
-         visible(told))
-        for r, told in zip(rows, told_of, strict=True)
+         visible(note))
+        for r, note in zip(rows, notes, strict=True)
     ]  # fmt: skip
     put(report.table(("run", "state", "step", "loss (nats)", "MFU", ""), cells, left=(0, 1, 5)))
 
@@ -59,15 +99,15 @@ def rename(options: argparse.Namespace) -> None:
 
 
 def delete(options: argparse.Namespace) -> None:
-    """Asks where someone is there to answer; where nobody is, only --yes deletes."""
+    """Asks on a terminal; without one, only --yes deletes."""
     from tui_llm.training.run.run import find
 
     run = find(options.run)
     if not options.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UserError(f"this deletes run {run.name} and all its checkpoints; say --yes if that is meant")
+            raise UserError(f"this deletes run {run.name} and all its checkpoints; add --yes to confirm")
         if run.alive():
-            raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
+            raise UserError(f"run {run.name} is training; stop it first (tui-llm stop {run.name})")
         print(f"Delete run {run.name} and all its checkpoints, {run.size() / 1e6:,.1f} MB? [y/N] ", end="",
               file=sys.stderr, flush=True)  # fmt: skip
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -80,6 +120,8 @@ def delete(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
+    from tui_llm.common.display import visible
+    from tui_llm.facts import report
     from tui_llm.training.run import compare as comparing
     from tui_llm.training.run.run import find
 
@@ -94,6 +136,3 @@ def compare(options: argparse.Namespace) -> None:
     else:
         head, *rows = ([visible(cell) for cell in row] for row in comparing.table(found))
         put(report.table(head, rows, left=(0,)))
-
-
-ACTIONS = {"rename": rename, "delete": delete, "compare": compare}

@@ -1,4 +1,4 @@
-"""The app in a browser, through textual-serve: a process of its own for every tab."""
+"""`tui-llm serve`: the app in a browser, through textual-serve; every tab is a separate process."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import argparse
 import errno
 import sys
 
-from tui_llm.commands.options import AddCommand, model_options, weights_option, whole
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import model_options, weights_option, whole
 from tui_llm.commands.output import put
 from tui_llm.common.errors import UserError
 
 
-def add(command: AddCommand) -> None:
-    serve = command("serve", "the same app in a browser, on this machine only (extra `serve`)", "serve")
-    model_options(serve)
-    weights_option(serve)
-    serve.add_argument("--prompt", metavar="TEXT", help="the text to begin with")
-    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
-    serve.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
-    serve.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "serve",
+        "serve the app to a browser on this machine (extra `serve`)",
+        serve,
+        more="Needs the extra `serve`. Serves until Ctrl+C; every browser tab is a separate process. Whoever can open the page can use "
+        "the app as you, so addresses that other machines can reach need --expose.",
+        examples=("tui-llm serve", "tui-llm serve --port 8123 --model nano"),
+    )
+    model_options(parser)
+    weights_option(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt")
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
+    parser.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Until Ctrl+C. Raises `UserError` for an address that it won't or can't listen on."""
+    """Serves until Ctrl+C. Raises `UserError` for an address that is not allowed or can't be used."""
     import shlex
 
     from tui_llm.common.display import visible
@@ -48,9 +56,7 @@ def serve(options: argparse.Namespace) -> int:
     if options.prompt is not None:
         command += ["--prompt", options.prompt]
     server = serving.Server(shlex.join(command), options.host, options.port)
-    put(
-        f"open {visible(server.public_url)} in a browser; every tab runs an app and a model of its own; Ctrl+C ends them all"
-    )
+    put(f"open {visible(server.public_url)} in a browser; every tab runs its own app and model; Ctrl+C ends them all")
     sys.stdout.flush()
     server.serve()
     return 0
@@ -64,7 +70,7 @@ def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name: it may be anything
+        return False  # a name may resolve to any address
 
 
 def _check_free(host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The server: textual-serve's, for this page alone."""
+"""textual-serve's server, which answers this program's own page only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FONT = "<style>@font-face { font-family: 'Roboto Mono'; src: url('/static/fonts/
 
 
 class OneLine(logging.Formatter):
-    """What went wrong, in a line: a request that no server could answer is no reason for a traceback."""
+    """Logs errors in one line, without a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
@@ -27,13 +27,13 @@ class OneLine(logging.Formatter):
 
 
 class Server(TextualServer):
-    """Answers only to its own address, and takes keys only from its own page: any other page that the browser has open
-    could connect too (browsers let them), or reach it under a name of its own (DNS rebinding)."""
+    """Answers only under its own address, and accepts websockets only from its own page: browsers let any other open page
+    connect too, or reach this server under that page's own host name (DNS rebinding)."""
 
     def __init__(self, command: str, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         super().__init__(command, host, port, title="tui-llm", public_url=f"http://{shown}:{port}")
-        self.anywhere = host in ("0.0.0.0", "::")  # reached under names that nobody here knows
+        self.anywhere = host in ("0.0.0.0", "::")  # reachable under host names that are not known here
         names = {shown, "localhost", "127.0.0.1", "[::1]"} if shown in ("localhost", "127.0.0.1", "[::1]") else {shown}
         self.hosts = {f"{name}:{port}" for name in names}
         self.hosts |= set(names) if port == 80 else set()
@@ -52,11 +52,11 @@ class Server(TextualServer):
             raise web.HTTPForbidden(text="only the page of this server may connect")
         try:
             return await handler(request)
-        except (OSError, ValueError) as error:  # a name that no file can have
+        except (OSError, ValueError) as error:  # not a possible file name
             raise web.HTTPNotFound(text="there is no such page") from error
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """With a size that a screen can have: the app's process is told it before any message comes."""
+        """Limits the size in the query: the app's process gets it before any message."""
         numbers = (request.query.get(name, "") for name in ("width", "height"))
         given = [int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None for text in numbers]
         width, height = size(*(one or usual for one, usual in zip(given, DEFAULT, strict=True)))
@@ -68,12 +68,12 @@ class Server(TextualServer):
         await super()._process_messages(CheckedSocket(websocket), app_service)  # type: ignore[arg-type]
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
-        """Under the name that the browser knows it by: 127.0.0.1 and localhost are two pages to it."""
+        """Puts the host name of the request into the page: 127.0.0.1 and localhost are different origins to a browser."""
         before, self.public_url = self.public_url, f"http://{request.host}"
         try:
             page = await super().handle_index(request)
             assert isinstance(page, web.Response)
-            # Its font comes from this server too, not from a stranger's: the page works without a network.
+            # The font comes from this server, not from Google's: the page works without a network.
             page.text = re.sub(r"<link[^>]*fonts\.googleapis\.com[^>]*>", FONT, page.text or "")
             return page
         finally:
@@ -85,4 +85,4 @@ class Server(TextualServer):
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
     async def on_startup(self, app: web.Application) -> None:
-        """Its own word is on the screen already."""
+        """Prints nothing: `serve` has printed the address."""

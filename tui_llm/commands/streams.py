@@ -1,4 +1,4 @@
-"""Standard input, output and error as a command needs them: there, and able to write every character."""
+"""Standard input, output and error as a command needs them: open, and able to write every character."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-# What an encoding lacks, as ASCII has it: one character for one where that can be, so that columns stay in line.
+# ASCII replacements for characters that an encoding lacks, one for one so that columns stay aligned.
 ASCII = {"–": "-", "—": "-", "−": "-", "·": ".", "→": ">", "←": "<", "×": "x", "÷": "/", "…": "~", "’": "'", "‘": "'",
          "“": '"', "”": '"', "≥": ">", "≤": "<", "▁": "_", "│": "|", "─": "-", "●": "*", "◆": "*"}  # fmt: skip
 HANDLER = "tui-llm"
 
 
-def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """A codec's error handler: plain signs for ours, Python's escapes (`\\xe9`, `\\udcff`) for all else."""
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: `ASCII` for our own characters, Python's escapes (`\\xe9`, `\\udcff`) for all others."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     shown = "".join(ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
@@ -23,15 +23,15 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def prepare() -> None:
-    """Gives each of the three that is closed the null device: else the next file that is opened would have its number, and be
-    written to by whoever prints. Output to a closed one fails, as to a full disk; error messages go nowhere."""
-    codecs.register_error(HANDLER, _stand_in)
+    """Opens the null device for each of the three that is closed; otherwise the next file that is opened would get its descriptor
+    and receive what is printed. Output to a closed stdout fails, as on a full disk; error messages are dropped."""
+    codecs.register_error(HANDLER, _replacement)
     for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, flags)  # gets the lowest number that is free: this one
+                os.open(os.devnull, flags)  # gets the lowest free descriptor: this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
@@ -39,7 +39,7 @@ def prepare() -> None:
     if sys.stderr is None:
         sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # another's stream, as a test's
+        with suppress(AttributeError, OSError, ValueError):  # a stream of another type, such as a test's
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
 
 
@@ -50,7 +50,7 @@ def complain(line: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """What is left in the buffer of a stream that can't be written goes nowhere; at its end Python would complain."""
+    """Drops what is left in the buffer of a stream that can't be written; Python would report it at exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

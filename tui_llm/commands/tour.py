@@ -1,23 +1,30 @@
-"""`tui-llm tour`: the app with the tour open, or how far it has come."""
+"""`tui-llm tour`: the app with the tour open, or the progress in it."""
 
 from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.options import AddCommand, model_options
+from tui_llm.commands import app
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import model_options
 from tui_llm.commands.output import put_json
 from tui_llm.common.errors import UserError
 
 
-def add(command: AddCommand) -> None:
-    tour = command("tour", "open the app with the tour: pre-training in ten steps, each done by you", "tour")
-    model_options(tour)
-    tour.add_argument("--prompt", default=None, metavar="TEXT", help="the text to begin with")
-    tour.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
-    tour.add_argument("--again", action="store_true", help="from the beginning, not where it was left")
-    tour.add_argument(
-        "--json", action="store_true", help="open nothing; print the steps and what is done, for programs"
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "tour",
+        "open the app with the tour: pre-training in ten steps, each done by you",
+        tour,
+        more="Half an hour, no network. It checks what you do, says what is missing, and continues by itself; F4 skips, F3 goes back, "
+        "F2 closes it. Your progress is saved.",
+        examples=("tui-llm tour", "tui-llm tour --again", "tui-llm tour --json"),
     )
+    model_options(parser)
+    parser.add_argument("--prompt", default=app.DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument("--again", action="store_true", help="start from the beginning, not from the saved progress")
+    parser.add_argument("--json", action="store_true", help="open nothing; print the steps and your progress, for programs")  # fmt: skip
 
 
 def tour(options: argparse.Namespace) -> int:
@@ -32,9 +39,6 @@ def tour(options: argparse.Namespace) -> int:
                 f"can't delete {path()}: {error.strerror or error}; delete it, or leave --again out"
             ) from error
     if not options.json:
-        from tui_llm.commands import app, parser
-
-        options.prompt = parser.DEFAULT_PROMPT if options.prompt is None else options.prompt
         return app.open_app(options, tour=True)
     kept = Tour()
     kept.load()

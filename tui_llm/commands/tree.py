@@ -1,15 +1,17 @@
-"""A tree of continuations: grown, printed, saved."""
+"""`tui-llm tree`: a tree of continuations, printed and saved."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from tui_llm.commands.command import Commands
 from tui_llm.commands.options import (
-    AddCommand,
+    MODEL,
     force_option,
     json_option,
     number,
+    prompt_argument,
     prompt_options,
     sampler_options,
     whole,
@@ -21,25 +23,30 @@ if TYPE_CHECKING:
     from tui_llm.instruments.tree.tree import Node, Tree
 
 
-def add(command: AddCommand) -> None:
-    tree = command("tree", "prompt → a tree of its likeliest continuations, each with its path probability", "tree")
-    tree.add_argument("prompt", metavar="PROMPT")
-    prompt_options(tree)
-    tree.add_argument("--branch", type=whole, default=3, metavar="K", help="continuations of each node (default 3)")
-    tree.add_argument("--depth", type=whole, default=4, metavar="D", help="tokens after the prompt (default 4)")
-    tree.add_argument("--min-probability", type=number, default=0.0, metavar="P", help="leave out ways that are less likely than P, all their tokens multiplied")  # fmt: skip
-    tree.add_argument("--max-nodes", type=whole, default=1000, metavar="N", help="stop before more than N tokens are in the tree; the likeliest ways come first (default 1000)")  # fmt: skip
-    tree.add_argument("--out", metavar="FILE", help="write it as JSON, for the tree's screen (T in the Generate pane)")
-    force_option(tree)
-    sampler_options(tree)
-    json_option(tree)
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "tree",
+        "prompt → a tree of its most likely continuations, each with its path probability",
+        tree,
+        more=f"Prints the tree, each path with the product of its tokens' probabilities. {MODEL}",
+        examples=('tui-llm tree "Once upon a time" --branch 2 --depth 3',),
+    )
+    prompt_argument(parser)
+    prompt_options(parser)
+    parser.add_argument("--branch", type=whole, default=3, metavar="K", help="continuations of each node (default 3)")
+    parser.add_argument("--depth", type=whole, default=4, metavar="D", help="tokens after the prompt (default 4)")
+    parser.add_argument("--min-probability", type=number, default=0.0, metavar="P", help="leave out paths whose probability is below P")  # fmt: skip
+    parser.add_argument("--max-nodes", type=whole, default=1000, metavar="N", help="stop at N tokens in the tree; the most likely paths are grown first (default 1000)")  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", help="also write it as JSON, for the tree's screen (T in the Generate pane)")  # fmt: skip
+    force_option(parser)
+    sampler_options(parser)
+    json_option(parser)
 
 
 def tree(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of, request_of, sampler_of
     from tui_llm.common.display import visible
     from tui_llm.common.new_files import check_file
-    from tui_llm.facts.request import Request
-    from tui_llm.facts.sampler import SamplerSettings
     from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion
     from tui_llm.instruments.tree.tree import Growth, Tree
     from tui_llm.instruments.tree.tree_file import save, tree_json
@@ -49,27 +56,14 @@ def tree(options: argparse.Namespace) -> None:
             raise UserError(f"{name} is {value}; give 1 or more")
     if not 0 <= options.min_probability <= 1:
         raise UserError(f"--min-probability is {options.min_probability}; give a number from 0 to 1, such as 0.001")
-    sampler = SamplerSettings(
-        options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
-    )
-    request = Request(
-        prompt=options.prompt,
-        allow_special=options.allow_special,
-        start_token=options.bos,
-        chat=options.chat,
-        sampler=sampler,
-    )
-
+    request = request_of(options, sampler=sampler_of(options))
     out = None
     if options.out is not None:
         from tui_llm.llm.hub.lookup import find
 
         out, reads = out_path(options.out, "--out"), (find(options.model).folder,)
-        check_file(out, force=options.force, inputs=reads)  # known before the work is done
-    from tui_llm.engine import PipelineEngine
-
-    engine = PipelineEngine(options.device)
-    engine.open(options.model)
+        check_file(out, force=options.force, inputs=reads)  # before the work, which takes time
+    engine = engine_of(options)
     made = Tree(request, engine.weights(), text_ids=engine.answer(KnownQuestion(request)).text)
     growth = Growth(made, made.root, options.branch, options.depth, options.min_probability, options.max_nodes)
     while not growth.done:
@@ -82,21 +76,21 @@ def tree(options: argparse.Namespace) -> None:
     for line in lines(made):
         put(line)
     if growth.full:
-        put(f"stopped at {len(made):,} tokens: less likely ways are left out (--max-nodes)")
+        put(f"stopped at {len(made):,} tokens: less likely paths are left out (--max-nodes)")
     if out is not None:
         put(f"saved {visible(str(out))}")
 
 
 def lines(tree: Tree) -> list[str]:
-    """The tree as people read it, its numbers named in the first lines."""
+    """The tree as text; its first lines name the columns."""
     from tui_llm.common.display import truncate, visible
     from tui_llm.instruments.tree.tree_file import model_words
 
     text = visible(tree.request.prompt)
     return [
         f"{visible(model_words(tree.weights))} · {len(tree.text_ids):,} tokens of text, {len(tree):,} in the tree",
-        "p: the model's probability of the token after the way to it · path p: of all the way, the product of its p",
-        "−ln p: surprisal in nats · total: of all the way, its sum · drawn: with the sampler's settings (0 where cut)",
+        "p: the model's probability of the token given its path · path p: of the whole path, the product of its p",
+        "−ln p: surprisal in nats · total: of the whole path, their sum · drawn: with the sampler's settings (0 where cut)",
         f"{'p':>9} {'drawn':>9} {'−ln p':>7} {'path p':>9} {'total':>7}  tokens",
         f"{'':45}  {truncate(text, 72)}",
         *(_line(node) for node in tree.nodes() if node.token is not None),

@@ -1,10 +1,14 @@
-"""Load the vocabulary that a training run uses."""
+"""Load vocabularies: of a model folder, or of a training run. No torch here."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tui_llm.llm.hub.lookup import vocabulary_folder
+from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.tokens.catalog import load_named
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, byte_level, load_folder
+from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder
 
 
 def training_tokenizer(name: str) -> BPETokenizer:
@@ -20,3 +24,18 @@ def training_tokenizer(name: str) -> BPETokenizer:
         return tokenizer
     folder, its_name = vocabulary_folder(name)
     return load_folder(folder, its_name)
+
+
+def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
+    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
+    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
+    if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        return load_folder(path, name)
+    if (path / "tokenizer.json").is_file():
+        from tui_llm.llm.adapters.chat import settings_of, written_token
+        from tui_llm.llm.adapters.vocabulary import load_json
+
+        config = settings_of(path / "tokenizer_config.json")
+        begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
+        return load_json(path, name, rows, begin, [end] if end else [END_OF_TEXT])
+    return load_folder(path, name)

@@ -10,11 +10,11 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
+from tui_llm.llm.hub.hub import load_vocabulary
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.model.predictor import Predictor
-from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
 
 if TYPE_CHECKING:
@@ -70,18 +70,3 @@ def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:
             f"{path}: its vocabulary has {own.size} tokens, its model only {gpt.config.vocabulary}; "
             "they are of different models"
         )
-
-
-def load_vocabulary(path: Path, name: str, rows: int | None = None) -> tokenizer.Tokenizer:
-    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
-    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
-    if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        return tokenizer.load_folder(path, name)
-    if (path / "tokenizer.json").is_file():
-        from tui_llm.llm.adapters.chat import settings_of, written_token
-        from tui_llm.llm.adapters.vocabulary import load_json
-
-        config = settings_of(path / "tokenizer_config.json")
-        begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
-        return load_json(path, name, rows, begin, [end] if end else [tokens_text.END_OF_TEXT])
-    return tokenizer.load_folder(path, name)

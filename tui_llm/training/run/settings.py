@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tui_llm.common.errors import UserError
 
@@ -14,6 +14,51 @@ OPTIMISERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 10**12  # of any count: a larger number is a typing error and may not fit a float
+
+
+class Range(NamedTuple):
+    """The values that a number can have, both ends included, and how an error line names them."""
+
+    low: float
+    high: float
+    text: str
+
+
+_BELOW_1, _LARGEST = math.nextafter(1, 0), math.nextafter(math.inf, 0)
+COUNT = Range(1, MOST, "1 or more")
+COUNT_OR_0 = Range(0, MOST, "0 or more")
+CONTEXT = Range(2, MOST, "2 or more, so that there is something to predict from")
+POSITIVE_OR_0 = Range(0, _LARGEST, "a number from 0 up")
+SHARE = Range(0, 1, "a number from 0 to 1")
+SHARE_BELOW_1 = Range(0, _BELOW_1, "a number from 0 to below 1")
+SHARE_BETWEEN = Range(math.nextafter(0, 1), _BELOW_1, "a number between 0 and 1, such as 0.05")
+SEED = Range(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
+
+
+class Setting(NamedTuple):
+    """What can be given for a field of `TrainingSettings`, and what form and command line show of it."""
+
+    metavar: str
+    values: Range | tuple[str, ...] | None  # None: any text
+    help: str  # 36 characters at most: a line of the form's column
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values; empty for a number or a text."""
+        return () if self.values is None or isinstance(self.values, Range) else self.values
+
+    def problem(self, value: Any) -> str:
+        """What to give instead of `value`; empty where it is valid."""
+        if isinstance(self.values, Range):
+            if self.values.low <= value <= self.values.high:
+                return ""
+            return f"{MOST:,} at most" if self.values.high == MOST < value else self.values.text
+        return "" if self.values is None or value in self.values else f"one of {', '.join(self.values)}"
+
+
+def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None, help: str) -> Any:
+    """A field of `TrainingSettings` with its `Setting`."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(metavar, values, help)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,94 +73,57 @@ class TrainingSettings:
     Raises `UserError` if a value is invalid (see `problems`).
     """
 
-    layers: int = 4
-    heads: int = 4
-    width: int = 128
-    block_size: int = 128
-    dropout: float = 0.0
-    tokenizer: str = "nano"  # a model whose vocabulary is used, `byte`, or `gpt2`
-    batch_size: int = 16
-    accumulation: int = 1
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-4
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    seed: int = 1
-    eval_every: int = 100
-    eval_batches: int = 8
-    checkpoint_every: int = 100
-    validation_fraction: float = 0.05
-    sample_prompt: str = "Once upon a time"
-    sample_tokens: int = 48
-    schedule: str = "cosine"  # or `wsd`
-    decay_fraction: float = 0.2  # of `wsd`
-    optimiser: str = "adamw"  # or `muon`: Muon for the blocks' matrices, AdamW for the rest, at the same learning rate
-    compile: str = "auto"  # torch.compile: `on`, `off`, or `auto`: on for CUDA with triton
-    precision: str = "auto"  # of the matrix products: `bf16`, `fp32`, or `auto`: bf16 where the device has it
-    from_model: str = ""  # a model whose weights, vocabulary and shape to start from
+    layers: int = _setting(4, "L", COUNT, "transformer blocks")
+    heads: int = _setting(4, "H", COUNT, "attention heads in each block")
+    width: int = _setting(128, "C", COUNT, "residual stream; a multiple of heads")
+    block_size: int = _setting(128, "T", CONTEXT, "tokens per row: the model's context")
+    dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0")
+    tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model's vocabulary")
+    batch_size: int = _setting(16, "B", COUNT, "rows per batch")
+    accumulation: int = _setting(1, "N", COUNT, "batches per optimizer step")
+    steps: int = _setting(1000, "N", COUNT, "optimizer steps in total")
+    learning_rate: float = _setting(1e-3, "R", POSITIVE_OR_0, "the peak, after warm-up")
+    min_learning_rate: float = _setting(1e-4, "R", POSITIVE_OR_0, "the lowest, at the schedule's end")
+    warmup_steps: int = _setting(50, "N", COUNT_OR_0, "steps until the peak learning rate")
+    weight_decay: float = _setting(0.1, "F", POSITIVE_OR_0, "applies to matrices only")
+    beta1: float = _setting(0.9, "F", SHARE_BELOW_1, "decay of the mean gradient")
+    beta2: float = _setting(0.95, "F", SHARE_BELOW_1, "decay of the mean squared gradient")
+    clip: float = _setting(1.0, "F", POSITIVE_OR_0, "largest gradient norm; 0: no limit")
+    seed: int = _setting(1, "S", SEED, "of the weights and the data's order")
+    eval_every: int = _setting(100, "N", COUNT, "steps between evaluations")
+    eval_batches: int = _setting(8, "N", COUNT, "held-out batches per evaluation")
+    checkpoint_every: int = _setting(100, "N", COUNT, "steps between checkpoints")
+    validation_fraction: float = _setting(0.05, "F", SHARE_BETWEEN, "share of the text that is held out")
+    sample_prompt: str = _setting("Once upon a time", "TEXT", None, "the prompt of the samples")
+    sample_tokens: int = _setting(48, "N", COUNT_OR_0, "tokens per sample")
+    schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
+    decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
+    optimiser: str = _setting("adamw", "NAME", OPTIMISERS, "muon: matrices; AdamW for the rest")
+    compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
+    precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
+    from_model: str = _setting("", "M", None, "start from this model's weights")
 
     def __post_init__(self) -> None:
         for message in problems(self).values():
             raise UserError(message)
 
 
+SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(TrainingSettings)}
+"""Every setting by its name in `TrainingSettings`."""
+
+
 def problems(settings: TrainingSettings) -> dict[str, str]:
     """Returns for each invalid field why it is invalid; an empty dict if all are valid."""
     found: dict[str, str] = {}
-    for name in (
-        "layers",
-        "heads",
-        "width",
-        "block_size",
-        "batch_size",
-        "accumulation",
-        "steps",
-        "eval_every",
-        "eval_batches",
-        "checkpoint_every",
-    ):
+    for name, setting in SETTINGS.items():
         value = getattr(settings, name)
-        if not 1 <= value <= MOST:
-            found[name] = f"{name.replace('_', ' ')} is {value}; give " + (
-                "1 or more" if value < 1 else f"{MOST:,} at most"
-            )
-    for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            found[name] = f"{name.replace('_', ' ')} is {value}; give a number from 0 up"
-    if "width" not in found and "heads" not in found and settings.width % settings.heads:
+        if give := setting.problem(value):
+            shown = repr(value) if setting.choices else value
+            found[name] = f"{name.replace('_', ' ')} is {shown}; give {give}"
+    if not {"width", "heads"} & found.keys() and settings.width % settings.heads:
         found["width"] = f"width {settings.width} is not a multiple of {settings.heads} heads; try " + str(
             (settings.width // settings.heads + 1) * settings.heads
         )
-    if settings.block_size == 1:
-        found["block_size"] = "block size is 1; give 2 or more, so that there is something to predict from"
-    if not 0 <= settings.dropout < 1:
-        found["dropout"] = f"dropout is {settings.dropout}; give a number from 0 to below 1"
-    if not 0 < settings.validation_fraction < 1:
-        found["validation_fraction"] = f"validation fraction is {settings.validation_fraction}; give 0.05, say"
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(settings, name) < 1:
-            found[name] = f"{name} is {getattr(settings, name)}; give a number from 0 to below 1"
-    if settings.schedule not in SCHEDULES:
-        found["schedule"] = f"there is no schedule {settings.schedule!r}; there are: {', '.join(SCHEDULES)}"
-    if settings.optimiser not in OPTIMISERS:
-        found["optimiser"] = f"there is no optimiser {settings.optimiser!r}; there are: {', '.join(OPTIMISERS)}"
-    if settings.compile not in COMPILE:
-        found["compile"] = f"compile is {settings.compile!r}; give one of {', '.join(COMPILE)}"
-    if settings.precision not in PRECISIONS:
-        found["precision"] = f"there is no precision {settings.precision!r}; there are: {', '.join(PRECISIONS)}"
-    if not 0 <= settings.decay_fraction <= 1:
-        found["decay_fraction"] = f"decay fraction is {settings.decay_fraction}; give a number from 0 to 1"
-    if not 0 <= settings.warmup_steps <= MOST:
-        found["warmup_steps"] = f"warm-up steps is {settings.warmup_steps}; give 0 or more"
-    if not 0 <= settings.seed < 2**32:
-        found["seed"] = f"seed is {settings.seed}; give a whole number from 0 to {2**32 - 1:,}"
-    if not 0 <= settings.sample_tokens <= MOST:
-        found["sample_tokens"] = f"sample tokens is {settings.sample_tokens}; give 0 or more"
     return found
 
 

@@ -15,17 +15,13 @@ from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted
 from tui_llm.training.plan.fields import NAMES
-from tui_llm.training.run.settings import COMPILE, OPTIMISERS, PRECISIONS, PRESETS, SCHEDULES
+from tui_llm.training.run.settings import PRESETS, SETTINGS
 from tui_llm.tui.kit.widgets.field import Field
 
 OFF_ON = ("off", "on")
-CHOICES = {
+CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if setting.choices} | {
     "preset": tuple(PRESETS),
     "device": DEVICES,
-    "optimiser": OPTIMISERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "compile": COMPILE,
     "shard": OFF_ON,
     "tensorboard": OFF_ON,
 }
@@ -53,39 +49,10 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "nproc": "processes",
     "tensorboard": "TensorBoard",
 }
-HINTS = {
-    "from_model": "a model; empty: random weights",
-    "tokenizer": "byte, gpt2 or a model's",
-    "validation_fraction": "never learned from, 0 to 1",
-    "layers": "blocks",
-    "heads": "in each block",
-    "width": "a multiple of the heads",
-    "block_size": "tokens in a row: the context",
-    "dropout": "share left out at random",
-    "batch_size": "rows at once",
-    "accumulation": "batches that make one step",
-    "steps": "updates of the weights, in all",
-    "optimiser": "muon: for the blocks' matrices",
-    "learning_rate": "the highest, after warm-up",
-    "schedule": "wsd: stable, then a line down",
-    "min_learning_rate": "at the end of the schedule",
-    "warmup_steps": "until the rate is at its highest",
-    "decay_fraction": "of the steps go down, in wsd",
-    "weight_decay": "pulls matrices towards zero",
-    "beta1": "average of the gradient",
-    "beta2": "average of its square",
-    "clip": "longest gradient; 0: any",
-    "nproc": "a GPU each; the cores shared out",
+HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
+    "nproc": "one GPU each; CPU cores are divided",
     "shard": "on: each holds a part of the model",
-    "compile": "torch.compile; auto: on CUDA",
-    "precision": "of matrix products",
-    "tensorboard": "on: its event files too",
-    "seed": "of weights and order",
-    "eval_every": "steps between looks at held-out text",
-    "eval_batches": "of held-out text in each",
-    "checkpoint_every": "steps between checkpoints",
-    "sample_prompt": "what samples begin with",
-    "sample_tokens": "in each sample",
+    "tensorboard": "on: also write its event files",
 }
 
 

@@ -1,19 +1,17 @@
-"""Training runs: train, control, stop, export."""
+"""`tui-llm train`: start, resume or estimate a training run."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.output import out_path, put, put_json
-from tui_llm.commands.streams import complain
-from tui_llm.common.display import visible
+from tui_llm.commands.command import Commands, Parser
+from tui_llm.commands.options import CORPUS, PIN, device_option, json_option, whole
+from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
-from tui_llm.common.new_files import check_folder, write_folder
-from tui_llm.common.paths import expand
-from tui_llm.facts import report
 
 if TYPE_CHECKING:
     from tui_llm.llm.model.shape import GPTConfig
@@ -23,19 +21,69 @@ if TYPE_CHECKING:
     from tui_llm.training.run.settings import TrainingSettings
 
 
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "train",
+        "train a model on text, in a separate process",
+        train,
+        more="Makes a run and trains it in a separate process, which continues after the terminal is closed. Prints progress until it is "
+        "done; Ctrl+C asks it to save and end, a second Ctrl+C leaves it running. With --cost nothing is trained.",
+        examples=(
+            "tui-llm train book.txt --run first --preset toy --steps 60",
+            "tui-llm train stories --preset small --detach",
+            "tui-llm train --resume --run first",
+            "tui-llm train stories --preset small --cost --measure",
+            "tui-llm train pairs.tsv --from nano --instruct --run tim",
+        ),
+    )
+    parser.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
+    parser.add_argument("--run", metavar="NAME", help="the run's name")
+    _settings_options(parser)
+    device_option(parser, default=None)
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files into the run's folder")  # fmt: skip
+    parser.add_argument("--nproc", type=whole, metavar="N", help="set the number of worker processes that share each batch, one GPU each (default 1; a resumed run keeps its number)")  # fmt: skip
+    parser.add_argument("--shard", action=argparse.BooleanOptionalAction, help="with several processes: shard weights and optimizer state between them, for models that don't fit (FSDP)")  # fmt: skip
+    parser.add_argument("--no-start", action="store_true", help="only make the run and print its folder, to start it with torchrun yourself")  # fmt: skip
+    parser.add_argument("--detach", action="store_true", help="return at once; the run continues in the background")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
+    parser.add_argument("--pin", action="append", metavar="PIN", help=f"read this at every evaluation: {PIN}; can be given several times")  # fmt: skip
+    parser.add_argument("--cost", action="store_true", help="only print what it would cost: parameters, memory, tokens, operations")  # fmt: skip
+    parser.add_argument("--measure", action="store_true", help="with --cost: also run a few real steps (at most 20 s) to estimate the time")  # fmt: skip
+    json_option(parser)
+
+
+def _settings_options(parser: Parser) -> None:
+    """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
+    from tui_llm.training.run.settings import PRESETS, SETTINGS
+
+    parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default small)")
+    parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
+    parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
+    for name, setting in SETTINGS.items():
+        if name != "from_model":
+            choices = f"{_or(setting.choices)}; " if setting.choices else ""
+            about = f"{choices}{setting.help} (default: the preset's)"
+            parser.add_argument(f"--{name.replace('_', '-')}", metavar=setting.metavar, help=about)
+
+
+def _or(names: Collection[str]) -> str:
+    """`a, b or c`."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
+
+
 def train(options: argparse.Namespace) -> int:
     from tui_llm.training.plan import launch
     from tui_llm.training.plan.follow import follow
     from tui_llm.training.run import pins
     from tui_llm.training.run.run import find
-    from tui_llm.training.run.settings import TrainingSettings, from_fields
+    from tui_llm.training.run.settings import SETTINGS, from_fields
 
     if options.instruct:
         from tui_llm.commands.instruct import instruct
 
         return instruct(options)
-    names = [field.name for field in dataclasses.fields(TrainingSettings)]
-    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    given = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     if options.measure:
         options.cost = True
     if options.cost and not options.resume:
@@ -65,20 +113,27 @@ def train(options: argparse.Namespace) -> int:
         return 0
     launch.start(run)
     if options.detach:
-        held = launch.wait_until_held(run)
-        status = run.status()
-        if status.state == "failed":
-            raise UserError(f"run {run.name} failed: {status.message}")
-        if options.json:
-            put_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
-        else:
-            put(f"run {run.name} goes on by itself: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it")
+        _report_detached(run, options)
         return 0
     return follow(run, as_json=options.json)
 
 
+def _report_detached(run: Run, options: argparse.Namespace) -> None:
+    """Waits until the worker holds the run. Raises `UserError` where it fails to start."""
+    from tui_llm.training.plan import launch
+
+    held = launch.wait_until_held(run)
+    status = run.status()
+    if status.state == "failed":
+        raise UserError(f"run {run.name} failed: {status.message}")
+    if options.json:
+        put_json({"run": run.name, "path": str(run.path), "state": status.state, "alive": held})
+    else:
+        put(f"run {run.name} continues in the background: `tui-llm runs` shows it, `tui-llm stop {run.name}` stops it")
+
+
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
-    """The preset's name, what a new run is asked to do, its model's shape."""
+    """The preset's name, a new run's settings, its model's shape."""
     from tui_llm.training.plan.fields import settle
     from tui_llm.training.run.settings import preset
 
@@ -87,12 +142,12 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
     if found:
         from tui_llm.llm.tokens.tokenizer import load_folder
 
-        load_folder(found.folder)  # one that can't be opened is told now, not in the worker's log
+        load_folder(found.folder)  # so that an error shows here, not in the worker's log
     return name, settings, shape
 
 
 def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
-    """The shape of the model of a run with these settings; of `run` itself where that has begun from a model."""
+    """The shape of a model with these settings; of `run`'s own where it started from a model."""
     from tui_llm.llm.hub.lookup import vocabulary_size
     from tui_llm.training.plan import cost, start
 
@@ -110,9 +165,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 
     name, settings, shape = _settings(options, given)
     if options.shard and options.nproc in (None, 1) and not options.no_start:
-        raise UserError("--shard cuts the model up between processes; say how many: --nproc N")
+        raise UserError("--shard splits the model between processes; give their number: --nproc N")
     if not settings.from_model:
-        hub.training_tokenizer(settings.tokenizer)  # one that can't be opened is told now, not in the worker's log
+        hub.training_tokenizer(settings.tokenizer)  # so that an error shows here, not in the worker's log
     model = lookup.find(settings.from_model).folder if settings.from_model else None
     run = launch.create(
         options.run,
@@ -136,6 +191,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 
 
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
+    from tui_llm.facts import report
     from tui_llm.training.plan.cost import cost
 
     found = cost(settings, shape)
@@ -147,7 +203,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         return
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
-        ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimiser, about "
+        ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimizer state, about "
          f"{_bytes(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
@@ -155,14 +211,14 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
     if rate and seconds is not None:
         from tui_llm.training.plan.follow import duration
 
-        fewer = f", with {rate.rows} rows at once" if rate.rows < settings.batch_size else ""
+        fewer = f", with {_rows(rate.rows)} at a time" if rate.rows < settings.batch_size else ""
         rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
         rows.append(("time", duration(seconds), "for all steps; evaluations and checkpoints come on top"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
 
 
 def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> Rate:
-    """A few real steps, in a process that is gone afterwards, Ctrl+C included."""
+    """Measures a few real steps in a process that always ends, after Ctrl+C too."""
     from tui_llm.training.plan.timing import Measurement
 
     measurement = Measurement(settings, shape, options.device or "auto")
@@ -172,20 +228,25 @@ def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Nam
         measurement.cancel()
 
 
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
 def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run goes on as it began: what is said again must be the same. Only the steps may become more, the same
-    step may be made in smaller batches, and it may be compiled or not."""
+    """Applies the options to a run that is resumed. Only more steps, a split of the same step into smaller batches, and
+    compilation can change; any other setting must be as before. Raises `UserError`."""
+    from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import launch
     from tui_llm.training.run.settings import from_fields
 
     config = run.config()
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
-        given = {**given, "from_model": config.settings.from_model}  # the same folder, said otherwise
+        given = {**given, "from_model": config.settings.from_model}  # another path of the same folder
     asked = from_fields(given, config.settings)
     rows = config.settings.batch_size * config.settings.accumulation
     if "batch_size" in given and "accumulation" not in given and rows % asked.batch_size == 0:
@@ -196,9 +257,11 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         changed.append("steps (fewer; `tui-llm stop` ends a run early)")
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
-        raise UserError(f"run {run.name} was begun with another {names}; resume it without, or start a new run")
+        raise UserError(f"run {run.name} was started with another {names}; resume it without, or start a new run")
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
-        raise UserError(f"run {run.name} was begun on another corpus; resume it without naming one, or start a new run")
+        raise UserError(
+            f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
+        )
     launch.refit(run, asked.batch_size, asked.accumulation)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
@@ -206,87 +269,5 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:
-            put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of what is left follows the "
-                "schedule of the new number")  # fmt: skip
-
-
-def control(options: argparse.Namespace) -> None:
-    from tui_llm.training.plan import launch
-    from tui_llm.training.run import changes, pins
-    from tui_llm.training.run.run import find
-
-    run, asked = find(options.run), []
-    pinning = options.pin or options.unpin
-    if not (options.save or options.pause or options.go_on or pinning or options.learning_rate is not None):
-        raise UserError("say what to ask of the run: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
-    if pinning:
-        before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
-        old = [pin for words in options.unpin or () for pin in pins.meant(words, before)]
-        pins.change(run.pins_path, new, old)
-        asked += [f"{'pin' if pin in new else 'unpin'} {pins.said(pin)!r}" for pin in (*new, *old)]
-    if options.learning_rate is not None:
-        peak = changes.parse_learning_rate(options.learning_rate)
-        launch.change_learning_rate(run, peak)
-        asked.append(f"learning rate {peak:g} at most from the next step on")
-    if options.save:
-        launch.save(run)
-        asked.append("save")
-    if options.pause or options.go_on:
-        (launch.pause if options.pause else launch.unpause)(run)
-        asked.append("pause" if options.pause else "go on")
-    if options.json:
-        put_json({"run": run.name, "asked": asked, "alive": run.alive()})
-    else:
-        put(visible(f"asked of run {run.name}: {', '.join(asked)}"))
-
-
-def stop(options: argparse.Namespace) -> int:
-    from tui_llm.training.plan import launch
-    from tui_llm.training.run.run import find
-
-    run = find(options.run)
-    launch.stop(run)
-    gone = launch.wait_until_gone(run)
-    status = run.status()
-    if options.json:
-        put_json({"run": run.name, "state": status.state, "step": status.step, "message": status.message})
-    else:
-        put(f"run {run.name}: {status.state}, {visible(status.message)}" if gone else f"run {run.name} is still saving")
-    return 0
-
-
-def export(options: argparse.Namespace) -> None:
-    from tui_llm.training.run.run import find
-    from tui_llm.training.worker.export import export as write
-
-    run = find(options.run)
-    folder = out_path(options.folder, "FOLDER")
-    if options.tensorboard:
-        _export_events(run, folder, options)
-        return
-    step = write(run, folder, options.dtype, damaged=lambda line: complain(visible(line)), force=options.force)
-    if options.json:
-        put_json({"run": run.name, "path": str(folder), "step": step, "dtype": options.dtype})
-        return
-    put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
-
-
-def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
-    from tui_llm.training.plan import extras
-    from tui_llm.training.worker import tensorboard
-
-    extras.check_tensorboard()
-    if run.last_metric() is None:
-        raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
-    if any(folder.glob("events.out.tfevents.*")):  # TensorBoard would show both as one run
-        raise UserError(f"there are event files in {folder} already; give another name")
-    check_folder(folder, force=options.force, inputs=(run.path,))
-    counts: list[int] = []
-    write_folder(
-        folder, lambda part: counts.append(tensorboard.export(run.metrics_path, part)), last="", force=options.force
-    )
-    (count,) = counts
-    if options.json:
-        put_json({"run": run.name, "path": str(folder), "logged_steps": count})
-        return
-    put(f"{count:,} steps of run {run.name} are now event files in {visible(str(folder))}: tensorboard --logdir FOLDER")
+            put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of the remaining steps follows the "
+                "schedule for the new number")  # fmt: skip

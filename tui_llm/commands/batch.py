@@ -1,4 +1,4 @@
-"""Looking into a run: its batch, its samples."""
+"""`tui-llm batch`: a run's training batch, with the loss on each token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.options import AddCommand, json_option
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import json_option, run_argument
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from tui_llm.training.run.run import Run
 
 
-def add(command: AddCommand) -> None:
-    batch = command("batch", "show the batch that a run learns from next, with the loss on each token", "run_files")
-    batch.add_argument("run", metavar="RUN")
-    batch.add_argument("--now", action="store_true", help="ask the worker for its next step's, and wait for it")
-    samples = command("samples", "list the texts that a run's model wrote while it learned", "run_files")
-    samples.add_argument("run", metavar="RUN")
-    samples.add_argument("--last", metavar="N", help="the newest N only")
-    for sub in (batch, samples):
-        json_option(sub)
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "batch",
+        "show a run's training batch with the loss on each token",
+        batch,
+        more="Prints x, y and the loss on each token: of the batch saved at the last evaluation, or with --now of the worker's next step.",
+        examples=("tui-llm batch first", "tui-llm batch first --now"),
+    )
+    run_argument(parser)
+    parser.add_argument("--now", action="store_true", help="ask the worker for the batch of its next step, and wait for it")  # fmt: skip
+    json_option(parser)
 
 
-PATIENCE = 120.0  # seconds that a step may take
+PATIENCE = 120.0  # seconds that one step may take
 
 
 def batch(options: argparse.Namespace) -> None:
@@ -65,20 +68,20 @@ def batch(options: argparse.Namespace) -> None:
 
 
 def _asked(run: Run) -> batches.Batch:
-    """The batch of the step that comes after the one being made."""
+    """The batch of the worker's next step. Raises `UserError` where the run ends first, or after `PATIENCE`."""
     from tui_llm.training.plan import launch
     from tui_llm.training.run import batch as batches
 
     number, deadline = launch.show_batch(run), time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        alive = run.alive()  # before the file: a worker's last word is not missed
+        alive = run.alive()  # before the file, so that the answer of a worker that ends now is not missed
         found = batches.newest(run)
         if found is not None and found.asked == number:
             return found
         if not alive and run.status().state != "starting":
-            raise UserError(f"run {run.name} ended before it answered; without --now its last batch is shown")
+            raise UserError(f"run {run.name} ended before it answered; leave out --now to see its last batch")
         time.sleep(0.05)
-    raise UserError(f"run {run.name} has not answered for {PATIENCE:.0f} s; without --now its last batch is shown")
+    raise UserError(f"run {run.name} has not answered for {PATIENCE:.0f} s; leave out --now to see its last batch")
 
 
 def _plain(found: batches.Batch) -> dict[str, Any]:
@@ -99,24 +102,3 @@ def _token(token: Token) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def samples(options: argparse.Namespace) -> None:
-    from tui_llm.common.display import visible
-    from tui_llm.training.run.run import find
-
-    run = find(options.run)
-    last = None
-    if options.last is not None:
-        if not options.last.isdecimal() or int(options.last) < 1:
-            raise UserError(f"--last {options.last!r}: give a whole number from 1 up")
-        last = int(options.last)
-    found = run.samples()
-    found = found if last is None else found[-last:]
-    if options.json:
-        put_json({"run": run.name, "samples": [dataclasses.asdict(sample) for sample in found]})
-    elif not found:
-        put(f"run {run.name} has no samples yet; it writes one at each evaluation")
-    else:
-        blocks = [f"step {sample.step:,}\n{visible(sample.prompt + sample.text, newlines=True)}" for sample in found]
-        put("\n\n".join(blocks))

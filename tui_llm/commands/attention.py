@@ -1,0 +1,114 @@
+"""`tui-llm attention`: the attention weights of one token."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tui_llm.commands.command import Commands
+from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, token_text, window
+from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument, whole
+from tui_llm.commands.output import put, put_json
+from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.attention.question import Attention, Look
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "attention",
+        "text → the attention weights of one token in each head",
+        attention,
+        more=f"Prints softmax(q · k ÷ √D) from one token to each earlier one: of one head, or the mean of several. {MODEL}",
+        examples=(
+            'tui-llm attention "The cat sat on the"',
+            'tui-llm attention "The cat sat on the" --layer 2 --head 3',
+        ),
+    )
+    text_argument(parser, "prompt")
+    prompt_options(parser)
+    parser.add_argument("--token", type=whole, metavar="N", help="the query: " + TOKEN)
+    parser.add_argument("--layer", type=whole, metavar="L", help="of this layer, from 1 (default: the mean over all heads)")  # fmt: skip
+    parser.add_argument("--head", type=whole, metavar="H", help="of this head of the layer, from 1 (default: the mean over its heads)")  # fmt: skip
+    json_option(parser)
+
+
+BAR = 30  # cells of a bar of 100 %
+
+
+def attention(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.common.display import visible
+    from tui_llm.instruments.attention.question import AttentionQuestion
+
+    engine = engine_of(options)
+    weights = engine.weights()
+    for name, value, most in (("--layer", options.layer, weights.layers), ("--head", options.head, weights.heads)):
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"{name} is {value}; {visible(weights.name)} has 1 to {most}")
+    if options.head is not None and options.layer is None:
+        raise UserError("--head needs --layer: each layer has its own heads")
+    found: Attention = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
+    put_json(_attention_json(found)) if options.json else put(
+        _attention_text(found, options.layer or 0, options.head or 0)
+    )
+
+
+def _look_json(look: Look) -> dict[str, Any]:
+    return {"weights": list(look.weights), "strongest": look.strongest, "entropy": look.entropy, "spread": look.spread}
+
+
+def _attention_json(found: Attention) -> dict[str, Any]:
+    return {
+        **model_json(found.weights),
+        **place_json(found.place),
+        "mean": _look_json(found.mean),
+        "layers": [
+            {"mean": _look_json(mean), "heads": [_look_json(look) for look in heads]}
+            for mean, heads in zip(found.layers, found.heads, strict=True)
+        ],
+    }
+
+
+def _attention_text(found: Attention, layer: int, head: int) -> str:
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
+    place, look = found.place, found.look(layer, head)
+    whose = "mean over all heads" if not layer else f"layer {layer}, " + (f"head {head}" if head else "mean over heads")
+    lines = [
+        f"{model_text(found.weights)}: attention from token {place.number}, {token_text(place.token)}; {whose}",
+        *window(place, found.weights),
+        report.table(
+            ("#", "token", "weight", ""),
+            [
+                (str(place.first + at), token_text(token), percent(weight), "█" * round(weight * BAR))
+                for at, (token, weight) in enumerate(zip(place.tokens, look.weights, strict=False))
+            ],
+            left=(1, 3),
+        ),
+        f"entropy {look.entropy:.4f} nats: as much as equal weights on {look.spread:.2f} tokens",
+    ]
+    if not layer:
+        lines += [
+            "",
+            "the number of the token with the largest weight in each head, and that weight:",
+            _heads_text(found),
+        ]
+    return "\n".join(lines)
+
+
+def _heads_text(found: Attention) -> str:
+    from tui_llm.facts import report
+
+    def cell(look: Look) -> str:
+        return f"{found.place.first + look.strongest}: {look.weights[look.strongest]:.0%}"
+
+    return report.table(
+        ("layer", "mean", *(f"head {head + 1}" for head in range(len(found.heads[0])))),
+        [
+            (str(at), cell(mean), *map(cell, heads))
+            for at, (mean, heads) in enumerate(zip(found.layers, found.heads, strict=True), 1)
+        ],
+    )

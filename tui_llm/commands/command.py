@@ -1,0 +1,94 @@
+"""How a command is added to the command line: its parser, its help page and the function that runs it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from tui_llm.common.errors import UserError
+
+Run = Callable[[argparse.Namespace], int | None]
+"""What a command does. Returns its exit status, None for 0."""
+
+WIDEST = 80  # columns of a help page
+
+
+class Formatter(argparse.HelpFormatter):
+    """Wraps help pages at 80 columns at most and keeps their paragraphs."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=min(WIDEST, shutil.get_terminal_size().columns) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wraps each paragraph of one line; a paragraph of several lines is already laid out."""
+        wrap = super()._fill_text
+        return "\n\n".join(part if "\n" in part else wrap(part, width, indent) for part in text.split("\n\n"))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` lists the options")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and replaces by an empty list."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            value = self._get_value(action, arg_strings[0])
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Raises where the output can't be written; argparse's own method ignores a full disk."""
+        (file or sys.stdout).write(message)
+
+
+class Commands:
+    """The commands of the program, or the actions of one command, such as `runs rename`."""
+
+    def __init__(
+        self, parser: Parser, *, dest: str, metavar: str, title: str | None = None, required: bool = False
+    ) -> None:
+        headings = {"title": title} if title else {}
+        self._subparsers = parser.add_subparsers(
+            dest=dest, metavar=metavar, required=required, parser_class=Parser, **headings
+        )  # fmt: skip
+
+    def add(self, name: str, summary: str, run: Run | None, *, more: str, examples: Sequence[str]) -> Parser:
+        """Adds a command and returns its parser, which still needs its options.
+
+        `summary` is its line in the list of commands and begins its help page; `more` says what it needs and prints.
+        `run` is None for a command that only has actions.
+        """
+        parser = self._subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.\n\n{more}",
+            epilog=examples_text(examples),
+            formatter_class=Formatter,
+        )
+        if run is not None:
+            parser.set_defaults(run_command=run)
+        return parser
+
+
+def actions_of(parser: Parser, *, required: bool = False) -> Commands:
+    """The actions of a command, to be added to."""
+    return Commands(parser, dest="action", metavar="ACTION", required=required)
+
+
+def examples_text(examples: Sequence[str]) -> str:
+    return "\n".join(["examples:", *(f"  {line}" for line in examples)])
+
+
+def parsers(parser: argparse.ArgumentParser, path: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every parser by the words that lead to it; the program's own by an empty text."""
+    yield path, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield from parsers(sub, f"{path} {name}".strip())

@@ -1,0 +1,104 @@
+"""`tui-llm lens`: the logit lens, the prediction after each layer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tui_llm.commands.command import Commands
+from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, token_text, window
+from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument, whole
+from tui_llm.commands.output import put, put_json
+from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tui_llm.instruments.lens.question import Lens
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "lens",
+        "logit lens: the prediction after each layer",
+        lens,
+        more="Prints one row per layer: the final LayerNorm and output head applied to that layer's output, as if the model ended "
+        f"there. {MODEL}",
+        examples=('tui-llm lens "The cat sat on the"', 'tui-llm lens "The cat sat on the" --target " mat"'),
+    )
+    text_argument(parser, "prompt")
+    prompt_options(parser)
+    parser.add_argument("--token", type=whole, metavar="N", help="the prediction after " + TOKEN)
+    parser.add_argument(
+        "--target",
+        metavar="TEXT",
+        help="follow this token, as in ' mat' (default: the text's own next token, or the most likely one)",
+    )
+    parser.add_argument("--top", type=whole, default=5, metavar="N", help="how many tokens to list (default 5)")
+    json_option(parser)
+
+
+def lens(options: argparse.Namespace) -> None:
+    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.facts.request import Target
+    from tui_llm.instruments.lens.question import LensQuestion
+
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}; give 1 or more")
+    engine = engine_of(options)
+    target = None if options.target is None else Target(text=options.target)
+    found: Lens = engine.answer(
+        LensQuestion(request_of(options, target=target), token_number(options, engine), options.top)
+    )
+    put_json(_lens_json(found)) if options.json else put(_lens_text(found))
+
+
+def _lens_json(found: Lens) -> dict[str, Any]:
+    from tui_llm.facts import report
+
+    return {
+        **model_json(found.weights),
+        **place_json(found.place),
+        "target": report.token_json(found.target),
+        "target_is": found.chosen,
+        "rows": [
+            {
+                "layer": row.layer,
+                "top": [{**report.token_json(g.token), "probability": g.probability} for g in row.guesses],
+                "target_probability": row.probability,
+                "target_rank": row.rank,
+                "entropy": row.entropy,
+                "divergence": report.finite(row.divergence),
+            }
+            for row in found.rows
+        ],
+    }
+
+
+CHOSEN = {"asked": "", "next": ", the text's own next token", "likeliest": ", the model's likeliest"}
+
+
+def _lens_text(found: Lens) -> str:
+    from tui_llm.common.numbers import percent
+    from tui_llm.facts import report
+
+    place = found.place
+    rows = [
+        (
+            str(row.layer) if row.layer else "embedding",
+            percent(row.probability),
+            str(row.rank),
+            f"{row.entropy:.3f}",
+            f"{row.divergence:.3f}",
+            "  ".join(f"{token_text(g.token)} {percent(g.probability)}" for g in row.guesses),
+        )
+        for row in found.rows
+    ]
+    return "\n".join(
+        [
+            f"{model_text(found.weights)}: after token {place.number}, {token_text(place.token)}; "
+            f"target {token_text(found.target)}{CHOSEN[found.chosen]}",
+            *window(place, found.weights),
+            report.table(("after layer", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
+            "each row: the final LayerNorm and output head applied to that layer's output; the last row is the model's prediction",
+            "entropy in nats; KL: divergence of the row from the model's prediction, in nats; 0 = identical",
+        ]
+    )

@@ -1,0 +1,45 @@
+"""`tui-llm samples`: the texts that a run generated at its evaluations."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from tui_llm.commands.command import Commands
+from tui_llm.commands.options import json_option, run_argument
+from tui_llm.commands.output import put, put_json
+from tui_llm.common.errors import UserError
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add(
+        "samples",
+        "list the texts that a run generated during training",
+        samples,
+        more="Prints the step of each evaluation and the text that was generated then.",
+        examples=("tui-llm samples first", "tui-llm samples first --last 3"),
+    )
+    run_argument(parser)
+    parser.add_argument("--last", metavar="N", help="the newest N only")
+    json_option(parser)
+
+
+def samples(options: argparse.Namespace) -> None:
+    from tui_llm.common.display import visible
+    from tui_llm.training.run.run import find
+
+    run = find(options.run)
+    last = None
+    if options.last is not None:
+        if not options.last.isdecimal() or int(options.last) < 1:
+            raise UserError(f"--last {options.last!r}: give a whole number from 1 up")
+        last = int(options.last)
+    found = run.samples()
+    found = found if last is None else found[-last:]
+    if options.json:
+        put_json({"run": run.name, "samples": [dataclasses.asdict(sample) for sample in found]})
+    elif not found:
+        put(f"run {run.name} has no samples yet; it writes one at each evaluation")
+    else:
+        blocks = [f"step {sample.step:,}\n{visible(sample.prompt + sample.text, newlines=True)}" for sample in found]
+        put("\n\n".join(blocks))
