@@ -173,3 +173,5 @@ def test_free_names(tmp_path: Path) -> None:
     (tmp_path / "run-2").symlink_to("nothing")
     assert free_name(tmp_path / "run") == tmp_path / "run-3"
     assert free_name(tmp_path / "other") == tmp_path / "other"
+    (tmp_path / "v1.2").mkdir()
+    assert free_name(tmp_path / "v1.2", folder=True) == tmp_path / "v1.2-2"

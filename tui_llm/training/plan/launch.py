@@ -77,7 +77,7 @@ def create(
             f"there is something at {run.path} already that is no run; delete it, or choose another name"
         ) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
-        raise UserError(f"can't make the run {name}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"can't make the run {name}: {files.cannot_write(run.path, error)}") from error
     return run
 
 

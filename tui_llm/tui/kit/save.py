@@ -28,14 +28,15 @@ def free_path(stem: str, suffix: str, aside: str) -> Path:
     return free_name((here if here is not None else paths.data_dir() / aside) / f"{stem}-1.{suffix}")
 
 
-def free_name(path: Path) -> Path:
-    """`path` or, if it exists, the next name with a free number `-N` before the suffix."""
-    stem, number = path.stem, 1
+def free_name(path: Path, *, folder: bool = False) -> Path:
+    """`path` or, if it exists, the next name with a free number `-N`: before a file's suffix, at the end of a folder's name."""
+    stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
+    number = 1
     if (head := stem.rpartition("-"))[2].isdecimal() and head[0]:
         stem, number = head[0], int(head[2])
     while os.path.lexists(path):
         number += 1
-        path = path.with_name(f"{stem}-{number}{path.suffix}")
+        path = path.with_name(f"{stem}-{number}{suffix}")
     return path
 
 

@@ -134,7 +134,7 @@ class RunActions(ActsOnRuns):
             self.say(f"writing {folder} …")
             self.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
 
-        free = free_name(Path(run.name))
+        free = free_name(Path(run.name), folder=True)
         self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)
 
     def action_compare_runs(self) -> None:
