@@ -8,7 +8,18 @@ from decimal import Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.common.numbers import COLUMN, MOST_DIGITS, SENTENCE, adding, at_most, p_said, percent, percent_said, plain
+from tui_llm.common.numbers import (
+    COLUMN,
+    MOST_DIGITS,
+    SENTENCE,
+    adding,
+    at_most,
+    counted,
+    p_said,
+    percent,
+    percent_said,
+    plain,
+)
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -105,3 +116,7 @@ def test_a_share_in_per_cent() -> None:
     assert list(map(percent_said, shares[4:6])) == ["0.003 %", "0.000008 %"]
     assert [p_said(0.0042), p_said(1e-12)] == ["p = 0.42 %", "p < 0.00000001 %"]
     assert [at_most(p) for p in (1, 0.00424, 1e-9, 0)] == ["≤100.0 %", "≤0.43 %", "<0.001 %", "≤0 %"]
+
+
+def test_counts_have_their_noun() -> None:
+    assert [counted(n, "token") for n in (0, 1, 2, 2048)] == ["0 tokens", "1 token", "2 tokens", "2,048 tokens"]

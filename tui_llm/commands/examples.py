@@ -8,6 +8,7 @@ from tui_llm.commands.command import Commands
 from tui_llm.commands.options import allow_special_option, json_option, text_argument, tokenizer_option
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 
 
 def add(commands: Commands) -> None:
@@ -51,7 +52,7 @@ def examples(options: argparse.Namespace) -> None:
         put_json({"count": count, "tokenizer": vocabulary.name, "pairs": rows})
         return
     put(
-        f"{len(ids):,} tokens in {visible(vocabulary.name)} make {count:,} training pairs: after each token, the one to predict"
+        f"{counted(len(ids), 'token')} in {visible(vocabulary.name)} make {counted(count, 'training pair')}: after each token, the one to predict"
     )
     for seen, target in pairs(ids):
         put(f"{visible_token(text(*seen))}  →  {visible_token(text(target))}")
@@ -87,7 +88,7 @@ def _examples_with_loss(options: argparse.Namespace) -> None:
         put_json({"count": len(rows), "tokenizer": pairs.weights.name, "mean_loss": pairs.mean, "pairs": rows})
         return
     put(
-        f"{pairs.count:,} tokens in {visible(pairs.weights.name)} make {len(pairs.scores):,} training pairs; loss in nats"
+        f"{counted(pairs.count, 'token')} in {visible(pairs.weights.name)} make {counted(len(pairs.scores), 'training pair')}; loss in nats"
     )
     for at, score in enumerate(pairs.scores):
         seen = visible_token(token_text(b"".join(token.bytes for token in pairs.tokens[: at + 1])))

@@ -11,6 +11,11 @@ COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is wri
 MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
 
 
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: `1 token`, `2,048 tokens`. The plural takes an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(value: float, places: int = COLUMN) -> str:
     """Format a share as a percentage: 86.6 %, 0.42 %, 0.003 %, <0.001 %. Never in scientific notation, and 0 % only for
     0; a value that needs more than `places` decimal places is shown as less than the last one's unit. At most eight

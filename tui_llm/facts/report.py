@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.common.numbers import adding, difference, percent, plain
+from tui_llm.common.numbers import adding, counted, difference, percent, plain
 from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.sampler import SamplerSettings
@@ -160,7 +160,7 @@ def settings_text(settings: SamplerSettings) -> str:
 
 
 def tokens_text(tokens: Tokenization) -> str:
-    head = f"{tokens.count:,} tokens in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
+    head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
     rows = [
         (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" ")) for i, t in enumerate(tokens.tokens)
     ]
@@ -232,7 +232,7 @@ def reading_text(reading: Reading) -> str:
     """A whole reading: model, tokens, prediction and loss."""
     tokens = reading.tokens
     shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
-    parts = [heading(reading), f"{tokens.count:,} tokens: {shown}"]
+    parts = [heading(reading), f"{counted(tokens.count, 'token')}: {shown}"]
     if reading.position < len(reading.prompt_ids):
         parts.append(f"after the first {reading.position:,} of them:")
     if reading.problem:
@@ -266,7 +266,9 @@ def loss_text(lossy: LossReading) -> str:
         total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
         lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
     else:
-        lines.append(f"sum {total_loss} nats over {len(lossy.tokens)} tokens, mean {lossy.mean:.4f} nats a token")
+        lines.append(
+            f"sum {total_loss} nats over {counted(len(lossy.tokens), 'token')}, mean {lossy.mean:.4f} nats a token"
+        )
     lines.append(
         f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}, one in {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
     )

@@ -337,7 +337,7 @@ def honest(now: Facts, began: Facts) -> Outcome:
 
 
 HONEST = (
-    "Said honestly: a model this small knows no facts and follows nothing it hasn't seen; a large one, on thousands of pairs, generalises. "
+    "To be honest: a model this small knows no facts and follows nothing it hasn't seen; a large one, on thousands of pairs, generalises. "
     "Elsewhere preference training comes next: people choose the better of two answers. {tour_answer} ends."
 )
 

@@ -23,7 +23,7 @@ STRAWBERRY = "strawberry"
 def reading_of_text(now: Facts) -> Outcome | None:
     """Returns what is missing if there is no reading of a finished text, else None."""
     if now.asking:
-        return missing("a window is open: Enter takes what stands there, Esc leaves it")
+        return missing("a window is open: Enter accepts the text, Esc cancels")
     if now.typing:
         return missing("you are typing; {leave} when the text is as you want it")
     if now.reading is None:
@@ -228,9 +228,7 @@ def file_to_begin_with() -> str:
 
 def steps() -> tuple[Step, ...]:
     guess = Ask("pairs", "How many (input, target) pairs does your text make?", "a whole number, then Enter")
-    file = Ask(
-        "file", "A text file of yours", "Enter counts its examples · Esc leaves it", file_to_begin_with(), "file"
-    )
+    file = Ask("file", "A text file of yours", "Enter counts its examples · Esc cancels", file_to_begin_with(), "file")
     return (
         Step("labels", "Labels for free", (
             Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {leave} ends typing ({type} begins it again).", own_text),

@@ -54,9 +54,9 @@ WORDS = (
     ("spread", "e^entropy of a head's weights: as if it had looked at so many tokens evenly"),
     (
         "logit lens",
-        "the prediction if the model ended after a layer: the final LayerNorm and the head on what it hands on",
+        "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output",
     ),
-    ("KL", "how far a prediction q is off another one, p, in nats: the sum of p ln(p ÷ q); 0 is not at all"),
+    ("KL", "how far a prediction q is off another one, p, in nats: the sum of p ln(p ÷ q); 0 = identical"),
     ("cosine", "of the angle between two embeddings: 1 is the same direction, 0 a right angle"),
     ("rank", "1 + how many tokens have a larger logit"),
 )

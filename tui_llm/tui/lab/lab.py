@@ -356,7 +356,7 @@ class LabScreen(
         self.app.push_screen(
             AskScreen(
                 "Target: what should come next",
-                "Enter measures its loss · Esc keeps the old one · a leading space counts",
+                "Enter measures its loss · Esc cancels · a leading space counts",
                 " " if before is None else before,
             ),
             answered,

@@ -161,7 +161,7 @@ class Tabling(LabBase):
             AskScreen(
                 "What if the row had another logit?",
                 f"its logit is {fmt.number(row.logit, 4)} now: type another, or by +1, by -0.5 to change it; -inf makes it "
-                "impossible · Enter sets it, Esc leaves it",
+                "impossible · Enter sets it, Esc cancels",
             ),
             answered,
         )

@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost
 from tui_llm.training.plan.fields import settle
@@ -33,7 +34,7 @@ def memory(size: int) -> str:
 
 def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
     found = cost(settings, shape)
-    fewer = f", with {rate.rows} rows at once" if rate.rows < settings.batch_size else ""
+    fewer = f", with {counted(rate.rows, 'row')} at a time" if rate.rows < settings.batch_size else ""
     return (
         f"{fmt.compact(rate.tokens_per_second)} tokens/s on {rate.device} ({rate.steps} measured steps{fewer}): "
         f"{duration(rate.seconds(found.tokens))} for all {fmt.count(settings.steps)} steps, evaluations not counted"

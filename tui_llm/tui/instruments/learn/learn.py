@@ -124,7 +124,7 @@ class LearnScreen(OverLab):
         if self.problem:
             parts += [("  ! ", "bold $text-error"), (visible(self.problem), "$text-error")]
         elif seconds >= SHOWN_AFTER:
-            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc leaves it", "$text-muted")]
+            parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc cancels", "$text-muted")]
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
             parts.append(("  the open model stays as it is", "$text-muted"))
@@ -187,7 +187,7 @@ class LearnScreen(OverLab):
             except UserError as error:
                 self._say(str(error), bad=True)
 
-        title, hint = "Step size (learning rate)", "Enter takes it · Esc keeps the old one"
+        title, hint = "Step size (learning rate)", "Enter sets it · Esc cancels"
         self.app.push_screen(AskScreen(title, hint, f"{self.recipe.learning_rate:g}"), answered)
 
     def action_many(self) -> None:

@@ -136,7 +136,7 @@ class LearnedLines(Lines):
         if wide:
             rows += wrapped(
                 Text(
-                    "changed: KL divergence of the next token's prediction, in nats (0: not at all)",
+                    "changed: KL divergence of the next token's prediction, in nats (0 = identical)",
                     style=self.style("muted"),
                 ),
                 width,

@@ -65,7 +65,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
             self.shown_tree.name(node, name)
             self.refill()
 
-        self._line("Name of this way", "Enter names it, empty takes the name off · Esc leaves it", node.name, named)
+        self._line("Name of this way", "Enter names it, empty removes the name · Esc cancels", node.name, named)
 
     def action_save(self) -> None:
         def take(line: str) -> None:

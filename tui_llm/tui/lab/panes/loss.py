@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.common.numbers import adding, difference
+from tui_llm.common.numbers import adding, counted, difference
 from tui_llm.facts.prediction import LossReading
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Target
@@ -97,7 +97,7 @@ class LossPane(ReadingPane, Lines):
         else:
             line.append("  chosen from the table (t: type one)", muted)
         if len(loss.tokens) > 1:
-            line.append(f" · {fmt.count(len(loss.tokens))} tokens in this vocabulary", muted)
+            line.append(f" · {counted(len(loss.tokens), 'token')} in this vocabulary", muted)
         return line
 
     def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
@@ -138,7 +138,7 @@ class LossPane(ReadingPane, Lines):
         else:
             losses, total = adding([token.loss for token in loss.tokens], loss.sum)
             lines += self._token_rows(loss, losses, width)
-            line = Text(f"sum {total} nats ÷ {len(loss.tokens)} tokens = mean ")
+            line = Text(f"sum {total} nats ÷ {counted(len(loss.tokens), 'token')} = mean ")
             line.append(f"{fmt.number(loss.mean)} nats", strong)
             lines += wrapped(line, width)
         each = "" if len(loss.tokens) == 1 else " a token"
