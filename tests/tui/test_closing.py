@@ -13,6 +13,7 @@ import pytest
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 from textual import events
+from textual.command import CommandList
 from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -310,3 +311,22 @@ async def test_a_key_in_a_bar_is_clicked_while_nothing_has_the_focus(lost: str) 
         assert app.focused is None
         await pilot.click(offset=keys["focused.table('find')"])
         assert isinstance(app.screen, AskScreen)
+
+
+async def test_a_page_key_in_a_palette_without_room() -> None:
+    """Textual 8.2 looks up the line of the highlighted command, and there is none: KeyError."""
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "ctrl+p")
+        await until(pilot, lambda: app.screen.query(CommandList) and app.screen.query_one(CommandList).option_count)
+        await pilot.press("down")
+        for size in ((18, 2), (1, 1)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("pagedown", "pageup")
+        await pilot.resize_terminal(120, 40)
+        commands = app.screen.query_one(CommandList)
+        await pilot.press("pagedown")
+        last = commands.highlighted
+        await pilot.press("pageup")
+        assert commands.highlighted != last

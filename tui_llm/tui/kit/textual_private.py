@@ -11,6 +11,8 @@ in which it was raised:
   message.
 - `DOMNode._post_mount`: the watchers of a widget that has just been mounted.
 - `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises would cancel those queued after it.
+- `OptionList._move_page` looks up the line of the highlighted option, which has none while the list has no room (the
+  palette in a terminal of two rows): PgUp and PgDn raise KeyError. They do nothing then.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Literal
 
 from textual import events
 from textual._context import active_app, active_message_pump
@@ -36,6 +38,7 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.visual import Visual, visualize
 from textual.widget import Widget
+from textual.widgets import OptionList
 from textual.worker import WorkerFailed
 
 from tui_llm.tui.kit.live import is_live
@@ -129,6 +132,7 @@ _call_next = MessagePump.call_next
 _invoke_later = Screen._invoke_later
 _render = Widget._render
 _render_lines = Widget.render_lines
+_move_page = OptionList._move_page
 
 
 async def dispatch_message(self: MessagePump, message: Message) -> None:
@@ -199,6 +203,12 @@ def render_lines(self: Widget, crop: Region) -> list[Strip]:
         return [Strip.blank(crop.width)] * crop.height
 
 
+def move_page(self: OptionList, direction: Literal[-1, 1]) -> None:
+    if (self.highlighted or 0) in self._index_to_line:
+        _move_page(self, direction)
+
+
+OptionList._move_page = move_page  # type: ignore[method-assign]
 MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
 DOMNode._post_mount = post_mount  # type: ignore[method-assign]
 MessagePump.call_next = call_next  # type: ignore[method-assign]
