@@ -305,3 +305,16 @@ async def test_home_and_end_replay_merges_where_the_list_scrolls_too() -> None:
         assert screen.step == 0
         await pilot.press("end")
         assert screen.step == 3
+
+
+async def test_a_line_is_drawn_between_a_change_of_the_view_and_the_rebuild() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        pane = app.lab_screen.query_one(TokensPane)
+        if pane.view == "text":
+            pane.next_view()
+            await pilot.pause()
+        rows = pane.row_count(80)
+        pane.view = "text"  # one line a row from the next rebuild on
+        assert all(pane.row(index, 80, False) is not None for index in range(rows))

@@ -87,6 +87,7 @@ class TokensPane(ReadingPane, Lines):
         self.view = VIEWS[0]
         self._segments: list[list[Segment]] = []
         self._segments_of: tuple[object, ...] = ()
+        self._two = False
 
     def on_mount(self) -> None:
         self.put_title()
@@ -130,6 +131,7 @@ class TokensPane(ReadingPane, Lines):
         for text, style in self._warnings(reading):
             lines += wrapped(Text(text, style=self.style(style)), width)
         of = (tokens, width, self.view, self.plain, self.lab.colour, reading.scores if self.shaded else None)
+        self._two = self.two  # until the next rebuild: a line may be drawn between a change of the state and that
         if of != self._segments_of:  # most readings are of the same text as the one before
             self._segments, self._segments_of = self._layout(tokens, width), of
         room = max(1, (self.size.height + 1) // 2)
@@ -160,7 +162,7 @@ class TokensPane(ReadingPane, Lines):
 
     def _show_here(self) -> None:
         """Scrolls the row with the token cursor into view."""
-        lines, here = 2 if self.two else 1, self._here
+        lines, here = 2 if self._two else 1, self._here
         for number, row in enumerate(self._segments):
             if any(here in segment.tokens for segment in row):
                 top, room = number * lines, max(1, self.size.height - len(self._head))
@@ -235,11 +237,11 @@ class TokensPane(ReadingPane, Lines):
             yield f"⋯ {fmt.count(tokens.first)} tokens before these are not shown", "muted"
 
     def row_count(self, width: int) -> int:
-        return len(self._segments) * (2 if self.two else 1)
+        return len(self._segments) * (2 if self._two else 1)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         """A line of a row of segments, which has one line, or two with ids or bytes below."""
-        two, here = self.two, self._here
+        two, here = self._two, self._here
         segments = self._segments[index // 2 if two else index]
         gap = "│" if self.plain else " " if two else ""
         line, muted = Text(no_wrap=True), self.style("muted")
