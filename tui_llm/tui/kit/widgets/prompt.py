@@ -119,7 +119,6 @@ class PromptEditor(TextArea):
         self.match_cursor_bracket = False
         self.folded = ""
         self._mark: tuple[int, int] | None = None
-        self._before_fold: list[tuple[str, str]] = []  # what undo goes back to, past a fold
         self._hint = Text()
         self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text that it continues, and its pieces
         self.set_text(text)
