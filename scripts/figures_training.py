@@ -67,7 +67,13 @@ def watching(rounds: int, seconds: float) -> None:
         """Returns the tokens per second over the next `seconds`."""
         (before, began), _ = stand(), time.sleep(seconds)
         after, ended = stand()
-        return (after - before) * settings.batch_size * settings.block_size * settings.accumulation / (ended - began)
+        return (
+            (after - before)
+            * settings.batch_size
+            * settings.block_size
+            * settings.grad_accumulation_steps
+            / (ended - began)
+        )
 
     try:
         while stand()[0] < 50:
@@ -85,7 +91,7 @@ def watching(rounds: int, seconds: float) -> None:
                 painted.append(read_on(terminal, seconds) / seconds)
                 after, ended = stand()
                 shares.append((terminal.cpu_seconds() - cpu) / (time.perf_counter() - at))
-                tokens = (after - before) * settings.batch_size * settings.block_size * settings.accumulation
+                tokens = (after - before) * settings.batch_size * settings.block_size * settings.grad_accumulation_steps
                 watched.append(tokens / (ended - began))
                 print(
                     f"  {alone[-1]:,.0f} tokens/s alone, {watched[-1]:,.0f} watched; app {shares[-1]:.1%} of a core",

@@ -235,26 +235,26 @@ class Soak:
         """Whether the engine's thread is working: neither idle nor waiting at the gate."""
         if self.app is None:
             return False
-        asker = self.app.lab_screen.asker
-        if not asker._thread.is_alive() or self.gate.blocked:
+        client = self.app.lab_screen.client
+        if not client._thread.is_alive() or self.gate.blocked:
             return False
-        with asker._wake:
-            return not (getattr(asker, "resting", False) and type(asker)._seen_next(asker) is None)
+        with client._wake:
+            return not (getattr(client, "resting", False) and type(client)._seen_next(client) is None)
 
     async def _start(self) -> asyncio.Task[None]:
-        from tui_llm.tui.state.asker import Asker
+        from tui_llm.tui.state.engine_client import EngineClient
 
-        if not hasattr(Asker, "_seen_next"):
-            Asker._seen_next = Asker._next  # type: ignore[attr-defined]
+        if not hasattr(EngineClient, "_seen_next"):
+            EngineClient._seen_next = EngineClient._next  # type: ignore[attr-defined]
 
-            def noted(asker: Any) -> Any:
-                job = Asker._seen_next(asker)  # type: ignore[attr-defined]
-                asker.resting = job is None
+            def noted(client: Any) -> Any:
+                job = EngineClient._seen_next(client)  # type: ignore[attr-defined]
+                client.resting = job is None
                 if job is None and not self.loop.is_closed():
                     self.loop.call_soon_threadsafe(lambda: None)
                 return job
 
-            Asker._next = noted  # type: ignore[method-assign]
+            EngineClient._next = noted  # type: ignore[method-assign]
         self.apps += 1
         self.app = self._make_app()
         self.gate.held = 0

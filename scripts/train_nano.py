@@ -29,7 +29,7 @@ STORIES = 40
 SEPARATOR = "<|endoftext|>"
 # Simple text is repeated three times for training the tokenizer and in the second training run.
 SIMPLE = "simple simple simple"
-COMMON = "--preset nano --optimiser muon --learning-rate 5e-3 --schedule wsd"
+COMMON = "--preset nano --optimizer muon --learning-rate 5e-3 --schedule wsd"
 
 
 def hold_out(corpus: Path, work: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tui_llm.api import OpenModel, open_model
+from tui_llm.api import LanguageModel, open_model
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Request
@@ -22,11 +22,11 @@ from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
 
 @pytest.fixture(scope="module")
-def lab() -> OpenModel:
+def lab() -> LanguageModel:
     return open_model("nano", "cpu")
 
 
-def test_a_reading_is_the_command_lines(lab: OpenModel, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reading_is_the_command_lines(lab: LanguageModel, capsys: pytest.CaptureFixture[str]) -> None:
     reading = lab.read("The cat sat on the", target=" mat", top=5)
     assert main(["logits", "The cat sat on the", "--top", "5", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -37,7 +37,7 @@ def test_a_reading_is_the_command_lines(lab: OpenModel, capsys: pytest.CaptureFi
     assert lab.read("The cat", target=5).loss is not None
 
 
-def test_it_shows_itself(lab: OpenModel) -> None:
+def test_it_shows_itself(lab: LanguageModel) -> None:
     reading = lab.read("The [red]cat\x1b", target=" mat", top=3)
     text = repr(reading)
     assert "parameters" in text and "raw p" in text and "nats" in text and "\x1b" not in text
@@ -50,7 +50,7 @@ def test_it_shows_itself(lab: OpenModel) -> None:
     assert "after the first 1" in repr(lab.read("The cat sat", position=1))
 
 
-def test_writing(lab: OpenModel) -> None:
+def test_writing(lab: LanguageModel) -> None:
     made = list(lab.generate("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)))
     assert lab.write("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)) == "".join(t.text for t in made)
     assert lab.ask(NeighboursQuestion(Request(), made[0].id, 3)).nearest
@@ -59,14 +59,14 @@ def test_writing(lab: OpenModel) -> None:
 
 @given(st.text(max_size=30))
 @settings(deadline=None, max_examples=30)
-def test_any_text_is_read_or_refused_in_a_line(lab: OpenModel, text: str) -> None:
+def test_any_text_is_read_or_refused_in_a_line(lab: LanguageModel, text: str) -> None:
     try:
         assert repr(lab.read(text, top=2))
     except UserError as error:
         assert "\n" not in str(error)
 
 
-def test_refusals(lab: OpenModel) -> None:
+def test_refusals(lab: LanguageModel) -> None:
     for bad in (lambda: lab.read(""), lambda: lab.read("a", target=""), lambda: open_model("no such model")):
         with pytest.raises(UserError):
             bad()

@@ -46,7 +46,7 @@ def test_a_real_bash_completes(
         ("tokens", "x", "--tokenizer", "o2"): {"o200k_base"},
         ("train", "sto"): {"stories"},
         ("logits", "x", "--device", "c"): {"cpu", "cuda"},
-        ("learn", "x", "--optimiser", "a"): {"adamw"},
+        ("learn", "x", "--optimizer", "a"): {"adamw"},
     }.items():
         done = subprocess.run(["bash", "-c", ASK, "bash", "tui-llm", *words], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
         assert set(done.stdout.split()) == expected, (words, done.stderr)

@@ -59,15 +59,15 @@ def last_logits(reference: GPT2LMHeadModel, ids: list[int]) -> torch.Tensor:
 def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
     reading = engine.read(Request(prompt="The cat", top=257))
     wanted = last_logits(reference, list(reading.prompt_ids))
-    spread = reading.distribution
-    assert spread is not None
-    assert {c.id for c in spread.candidates} == set(range(257)), "padding ids are left out, all others are there"
+    distribution = reading.distribution
+    assert distribution is not None
+    assert {c.id for c in distribution.candidates} == set(range(257)), "padding ids are left out, all others are there"
     probability = torch.softmax(wanted, -1)
-    for row in spread.candidates:
+    for row in distribution.candidates:
         assert row.logit == pytest.approx(float(wanted[row.id]), abs=1e-4)
         assert row.raw_probability == pytest.approx(float(probability[row.id]), abs=1e-5)
-    assert spread.logsumexp == pytest.approx(float(wanted.logsumexp(-1)), abs=1e-4)
-    assert spread.vocabulary == reading.weights.vocabulary == 257
+    assert distribution.logsumexp == pytest.approx(float(wanted.logsumexp(-1)), abs=1e-4)
+    assert distribution.vocabulary == reading.weights.vocabulary == 257
     assert reading.loss is None
 
 
@@ -205,9 +205,9 @@ def test_generation_is_the_reading_repeated(engine: PipelineEngine) -> None:
     request = Request(prompt="abc", sampler=SamplerSettings(0.0))
     ids: tuple[int, ...] = ()
     for step in engine.generate(request, seed=1, count=8, stop_at_end=False):
-        spread = engine.read(dataclasses.replace(request, continuation=ids)).distribution
-        assert spread is not None
-        assert step.id == spread.candidates[0].id
+        distribution = engine.read(dataclasses.replace(request, continuation=ids)).distribution
+        assert distribution is not None
+        assert step.id == distribution.candidates[0].id
         assert step.u is None
         ids += (step.id,)
 

@@ -28,7 +28,7 @@ def test_before_is_what_loss_says_and_after_what_the_kept_folder_says(
     folder = tmp_path / "mine"
     made = learned(capsys, "--steps", "2", "--also", "Once upon a=> time", "--pins", "--keep", str(folder))
     assert made["kept"] == str(folder)
-    assert [step["optimiser"] for step in made["steps"]] == ["sgd"] * 2
+    assert [step["optimizer"] for step in made["steps"]] == ["sgd"] * 2
     assert made["steps"][-1]["loss"] == pytest.approx(made["after"]["loss"], abs=1e-4)
     assert [(one["prompt"], one["target"]) for one in made["also"]] == [("Once upon a", " time"), ("A dog", None)]
     for model, state in (("nano", "before"), (str(folder), "after")):
@@ -39,7 +39,7 @@ def test_before_is_what_loss_says_and_after_what_the_kept_folder_says(
 
 
 def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*ASK, "--optimiser", "adamw", "--also", "[/]\x1b=>\u202e"]) == 0
+    assert main([*ASK, "--optimizer", "adamw", "--also", "[/]\x1b=>\u202e"]) == 0
     out = capsys.readouterr().out
     assert "after 1 step towards ·mat" in out and "AdamW" in out and "0.0001" in out and "◆ target" in out
     assert "prompts that were not learned" in out and "\x1b" not in out and "\u202e" not in out
@@ -53,7 +53,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         (("--learning-rate", "0"), "above 0"),
         (("--learning-rate", "nan"), "above 0"),
         (("--learning-rate", "x"), "is no number"),
-        (("--optimiser", "muon"), "invalid choice"),
+        (("--optimizer", "muon"), "invalid choice"),
         (("--target", ""), "the target is empty"),
         (("--keep", "."), "nothing is overwritten"),
         (("--also", "=>x"), "needs a prompt"),

@@ -25,7 +25,7 @@ from tui_llm.session.tokenization import tokenization
 readings.as_text = report.reading_text
 
 
-class OpenModel:
+class LanguageModel:
     """An open model. Every method raises `UserError` on bad input, with a line that says what to do.
 
     `engine` is the app's own engine (`tui_llm.facts.engine.Engine`).
@@ -122,10 +122,10 @@ class OpenModel:
     def __repr__(self) -> str:
         w = self.weights
         step = "" if w.step is None else f", step {w.step:,}"
-        return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.kept_as == 'fp32' else f', {w.kept_as} weights'}, on {w.device}>"
+        return f"<{w.name}{step}: {w.parameters:,} parameters, {w.layers} layers of {w.heads} heads, context {w.context}{'' if w.dtype == 'fp32' else f', {w.dtype} weights'}, on {w.device}>"
 
 
-def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> OpenModel:
+def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:
     """Open a shipped model, a run's newest checkpoint, a model folder or a GGUF file.
 
     device: auto, cpu, cuda or mps.
@@ -134,4 +134,4 @@ def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") 
 
     Raises `UserError` if there is no such model, or it is damaged.
     """
-    return OpenModel(name, device, weights)
+    return LanguageModel(name, device, weights)

@@ -21,7 +21,7 @@ def engine() -> PipelineEngine:
 
 def by_autograd(engine: PipelineEngine, ids: list[int], target: int) -> torch.Tensor:
     with torch.no_grad():
-        row = engine.model(torch.tensor([ids]), last=1)[0, 0, : engine.tokenizer.size].float()
+        row = engine.gpt(torch.tensor([ids]), last=1)[0, 0, : engine.tokenizer.size].float()
     row.requires_grad_(True)
     F.cross_entropy(row[None], torch.tensor([target])).backward()
     assert row.grad is not None

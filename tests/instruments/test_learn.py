@@ -109,19 +109,19 @@ def test_steps_of_adamw_are_torchs(engine: PipelineEngine, folder: Path) -> None
 
 
 def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: PipelineEngine) -> None:
-    weights, reading = flat(engine.model).clone(), engine.read(request())
+    weights, reading = flat(engine.gpt).clone(), engine.read(request())
     told = learn(engine, 2, ADAMW)
     assert reading.loss is not None
     assert told.before.loss == pytest.approx(reading.loss.mean, abs=1e-4)
     assert told.before.probability == pytest.approx(math.exp(-reading.loss.sum), rel=1e-3)
     ids, wanted = engine.target(request())
     with torch.no_grad():
-        logits = engine.model(torch.tensor([ids]))[0, -1, :257]
+        logits = engine.gpt(torch.tensor([ids]))[0, -1, :257]
     assert {told.before.rank, reading.loss.tokens[0].rank} <= set(possible_ranks(logits, wanted[0]))
-    assert bool((flat(engine.model) == weights).all())
+    assert bool((flat(engine.gpt) == weights).all())
     again = engine.read(request())
     assert again.loss == reading.loss and again.distribution == reading.distribution
-    assert not any(p.requires_grad for p in engine.model.parameters())
+    assert not any(p.requires_grad for p in engine.gpt.parameters())
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 40_000, 0], ids=["all kept", "some kept", "none kept"])
@@ -130,7 +130,7 @@ def test_undo_brings_back_the_exact_weights(
 ) -> None:
     monkeypatch.setattr(learner, "BUDGET", budget)
     recipes = [SGD, ADAMW, ADAMW, SGD, Recipe("sgd", 0.01)]
-    weights, losses = [flat(engine.model).clone()], []
+    weights, losses = [flat(engine.gpt).clone()], []
     for at, recipe in enumerate(recipes, 1):
         told = learn(engine, at, recipe)
         assert told.kept_bytes <= budget
@@ -142,7 +142,7 @@ def test_undo_brings_back_the_exact_weights(
         assert bool((flat(copy_of(engine)) == weights[at]).all())
         assert [step.recipe for step in told.steps] == recipes[:at]
         assert [step.loss for step in told.steps] == losses[:at]
-    assert bool((flat(engine.model) == weights[0]).all())
+    assert bool((flat(engine.gpt) == weights[0]).all())
     for at, recipe in enumerate(recipes, 1):  # and forward again: AdamW's state was undone too
         learn(engine, at, recipe)
     assert bool((flat(copy_of(engine)) == weights[5]).all())
@@ -175,7 +175,7 @@ def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: Pipel
     )
     told = learn(engine, 2, Recipe("sgd", 0.2), None, *watched)
     rows = []
-    for model in (engine.model, copy_of(engine)):
+    for model in (engine.gpt, copy_of(engine)):
         with torch.no_grad():
             rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257])
     ranks = [(possible_ranks(rows[0], id), possible_ranks(rows[1], id)) for id in range(257)]
@@ -194,7 +194,7 @@ def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: Pipel
     dog, once, empty, long, hostile = told.watched
     ids, wanted = (engine.tokenizer.encode(text) for text in ("A dog", " ran"))
     for model, loss, p in (
-        (engine.model, dog.loss_before, dog.probability_before),
+        (engine.gpt, dog.loss_before, dog.probability_before),
         (copy_of(engine), dog.loss_after, dog.probability_after),
     ):
         with torch.no_grad():
@@ -202,7 +202,7 @@ def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: Pipel
         assert loss == pytest.approx(expected, abs=1e-4) and p == pytest.approx(math.exp(-4 * expected), rel=1e-3)
     with torch.no_grad():
         before, after = (
-            m(torch.tensor([engine.tokenizer.encode("Once")]))[0, -1, :257] for m in (engine.model, copy_of(engine))
+            m(torch.tensor([engine.tokenizer.encode("Once")]))[0, -1, :257] for m in (engine.gpt, copy_of(engine))
         )
     expected = float(F.kl_div(after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="sum"))
     assert once.divergence == pytest.approx(expected, abs=1e-5) and once.loss_before is None
@@ -292,7 +292,7 @@ def test_kept_as_a_folder_that_transformers_opens(
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     assert AutoTokenizer.from_pretrained(folder)("The cat")["input_ids"] == engine.tokenizer.encode("The cat")
     card = (folder / "README.md").read_text()
-    assert "2 optimiser steps" in card and "AdamW | 0.001" in card and "␛[31mThe | cat" in card and "\x1b" not in card
+    assert "2 optimizer steps" in card and "AdamW | 0.001" in card and "␛[31mThe | cat" in card and "\x1b" not in card
     after = learn(engine, 2, ADAMW, asked).after.loss
     opened = PipelineEngine("cpu")
     opened.open("mine")

@@ -35,7 +35,7 @@ def engine() -> PipelineEngine:
 def test_heads_and_their_means(engine: PipelineEngine) -> None:
     found: Attention = engine.answer(AttentionQuestion(Request(prompt=TEXT), 3))
     ids = engine.ids(Request(prompt=TEXT))
-    weights = inside.attention(inside.trace(engine.model, ids), 3)
+    weights = inside.attention(inside.trace(engine.gpt, ids), 3)
     assert found.place.number == 3 and found.place.first == 0 and found.place.count == len(ids) == 5
     assert [token.id for token in found.place.tokens] == ids and found.place.token.id == ids[3]
     for layer, heads in enumerate(found.heads):
@@ -50,9 +50,11 @@ def test_heads_and_their_means(engine: PipelineEngine) -> None:
 
 def test_entropy_spread_and_the_first_of_equals() -> None:
     even, sure, tied = looks(torch.tensor([[0.25] * 4, [0.0, 0.0, 1.0, 0.0], [0.0, 0.5, 0.0, 0.5]]))
-    assert even.entropy == pytest.approx(math.log(4)) and even.spread == pytest.approx(4) and even.strongest == 0
-    assert sure.entropy == 0 and sure.spread == 1 and sure.strongest == 2
-    assert tied.spread == pytest.approx(2) and tied.strongest == 1
+    assert (
+        even.entropy == pytest.approx(math.log(4)) and even.effective_tokens == pytest.approx(4) and even.strongest == 0
+    )
+    assert sure.entropy == 0 and sure.effective_tokens == 1 and sure.strongest == 2
+    assert tied.effective_tokens == pytest.approx(2) and tied.strongest == 1
 
 
 def test_the_trace_is_kept_for_the_same_text_only(engine: PipelineEngine) -> None:
@@ -73,7 +75,7 @@ def test_new_weights_forget_it() -> None:
 
 
 def test_a_text_longer_than_the_context(engine: PipelineEngine) -> None:
-    context = engine.model.config.context
+    context = engine.gpt.config.context
     request = Request(prompt=" cat" * (context + 10))
     found: Attention = engine.answer(AttentionQuestion(request))
     assert (found.place.first, found.place.count, found.place.number) == (10, context + 10, context + 9)
@@ -96,7 +98,7 @@ def test_none_such_and_not_wanted_any_more(engine: PipelineEngine) -> None:
 def test_damaged_weights_are_one_line() -> None:
     engine = PipelineEngine("cpu")
     engine.open("nano")
-    engine.model.blocks[1].mlp.down.bias[0] = math.nan
+    engine.gpt.blocks[1].mlp.down.bias[0] = math.nan
     for question in (AttentionQuestion(Request(prompt=TEXT)), LensQuestion(Request(prompt=TEXT))):
         with pytest.raises(UserError, match="NaN: the weights are damaged"):
             engine.answer(question)
@@ -111,7 +113,7 @@ def test_the_lens_ends_in_the_reading(engine: PipelineEngine) -> None:
     assert reading.distribution is not None and reading.loss is not None
     last, (row,) = found.rows[-1], reading.loss.tokens
     with torch.inference_mode():
-        logits = engine.model(torch.tensor([reading.prompt_ids]))[0, -1, : engine.tokenizer.size]
+        logits = engine.gpt(torch.tensor([reading.prompt_ids]))[0, -1, : engine.tokenizer.size]
     assert are_likeliest([guess.token.id for guess in last.guesses], logits)
     assert are_likeliest([row.id for row in reading.distribution.candidates[:4]], logits)
     assert [guess.probability for guess in last.guesses] == pytest.approx(
@@ -126,14 +128,14 @@ def test_the_lens_ends_in_the_reading(engine: PipelineEngine) -> None:
 
 def test_every_row_against_torchs_own(engine: PipelineEngine) -> None:
     found: Lens = engine.answer(LensQuestion(Request(prompt=TEXT), 2, 3))
-    trace = inside.trace(engine.model, engine.ids(Request(prompt=TEXT)))
-    logits = inside.lens(engine.model, trace, 2)[:, : engine.tokenizer.size].double()
+    trace = inside.trace(engine.gpt, engine.ids(Request(prompt=TEXT)))
+    logits = inside.lens(engine.gpt, trace, 2)[:, : engine.tokenizer.size].double()
     log_p = logits.log_softmax(-1)
     for layer, row in enumerate(found.rows):
-        spread = torch.distributions.Categorical(logits=logits[layer])
+        categorical = torch.distributions.Categorical(logits=logits[layer])
         whole = torch.distributions.Categorical(logits=logits[-1])
-        assert row.entropy == pytest.approx(float(spread.entropy()), abs=1e-4)
-        assert row.divergence == pytest.approx(float(torch.distributions.kl_divergence(whole, spread)), abs=1e-4)
+        assert row.entropy == pytest.approx(float(categorical.entropy()), abs=1e-4)
+        assert row.divergence == pytest.approx(float(torch.distributions.kl_divergence(whole, categorical)), abs=1e-4)
         assert row.probability == pytest.approx(float(log_p[layer, found.target.id].exp()), rel=1e-4)
         assert row.rank == 1 + int((logits[layer] > logits[layer, found.target.id]).sum())
         assert [g.token.id for g in row.guesses] == logits[layer].topk(3).indices.tolist()

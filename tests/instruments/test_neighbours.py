@@ -22,7 +22,7 @@ def engine() -> PipelineEngine:
 
 
 def test_the_nearest_by_a_plain_cosine(engine: PipelineEngine) -> None:
-    table = engine.model.tokens.weight[: engine.tokenizer.size].double().detach()
+    table = engine.gpt.tokens.weight[: engine.tokenizer.size].double().detach()
     id = engine.tokenizer.encode(" king")[0]
     found = engine.answer(NeighboursQuestion(Request(), id, 7))
     unit = table / table.norm(dim=1, keepdim=True)

@@ -35,7 +35,7 @@ def test_pairs_have_torchs_cross_entropy(engine: PipelineEngine) -> None:
     pairs = engine.answer(PairsQuestion(Request(prompt=TEXT, position=2, tokenizer="char")))
     ids = torch.tensor(engine.tokenizer.encode(TEXT))
     with torch.inference_mode():
-        logits = engine.model(ids[None])[0].float()[:, : engine.tokenizer.size]
+        logits = engine.gpt(ids[None])[0].float()[:, : engine.tokenizer.size]
     losses = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none").tolist()
     assert [score.surprisal for score in pairs.scores] == pytest.approx(losses, abs=1e-3)
     assert pairs.mean == pytest.approx(sum(losses) / len(losses), abs=1e-4)
@@ -46,7 +46,7 @@ def test_pairs_have_torchs_cross_entropy(engine: PipelineEngine) -> None:
 def test_the_reading_at_a_position(engine: PipelineEngine) -> None:
     ids = engine.tokenizer.encode(TEXT)
     with torch.inference_mode():
-        logits = engine.model(torch.tensor([ids]))[0].float()[:, : engine.tokenizer.size]
+        logits = engine.gpt(torch.tensor([ids]))[0].float()[:, : engine.tokenizer.size]
     whole = engine.read(Request(prompt=TEXT, scores=True))
     assert whole.span is None and whole.following_score is None
     for position in range(len(ids)):

@@ -155,9 +155,9 @@ def test_typed_logits_are_read_or_refused_in_one_line(text: str) -> None:
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=9))
 def test_the_scratch_table_is_torchs_softmax(values: list[float]) -> None:
     words = tuple(f"[/]{at}={value!r}" for at, value in enumerate(values))
-    spread = scratch.answer(None, ScratchQuestion(Request(), words)).distribution
+    distribution = scratch.answer(None, ScratchQuestion(Request(), words)).distribution
     expected = torch.tensor(values).double().softmax(-1)
-    for row in spread.candidates:
+    for row in distribution.candidates:
         assert row.probability == pytest.approx(float(expected[row.id]), rel=1e-4, abs=1e-9)
 
 

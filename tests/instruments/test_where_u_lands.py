@@ -132,7 +132,7 @@ def test_ghost_text_is_the_greedy_continuation(engine: PipelineEngine) -> None:
 
 
 def test_ghost_text_stays_inside_the_context_and_gives_way(engine: PipelineEngine) -> None:
-    context = engine.model.config.context
+    context = engine.gpt.config.context
     request = Request(prompt=" cat" * (context - 2))
     engine.read(request)
     before = engine.forwards

@@ -31,12 +31,12 @@ def plainly(ids: list[int]) -> float:
 def test_against_a_plain_count(ids: list[int], vocabulary: int, chunk: int, at_once: int, table: int) -> None:
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     # Includes the largest ids: a pair's key must not overflow.
-    spread = [token if token < 5 else vocabulary - 10 + token for token in ids]
+    scattered = [token if token < 5 else vocabulary - 10 + token for token in ids]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bigrams, "CHUNK", chunk)
         patch.setattr(bigrams, "AT_ONCE", at_once)
         patch.setattr(bigrams, "TABLE", table)
-        found = bigram_entropy(np.array(spread, dtype), vocabulary)
+        found = bigram_entropy(np.array(scattered, dtype), vocabulary)
     assert found == pytest.approx(plainly(ids), abs=1e-12)
 
 

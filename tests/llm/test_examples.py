@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_llm.llm.data.examples import Batches, pairs, spread
+from tui_llm.llm.data.examples import Batches, evenly_spaced, pairs
 
 
 def test_n_tokens_make_n_less_one_pairs() -> None:
@@ -67,7 +67,7 @@ def test_too_few_ids_are_refused() -> None:
 def test_rows_to_validate_on_are_spread_and_always_the_same(size: tuple[int, int], rows: int) -> None:
     block, length = size
     ids = np.arange(length, dtype=np.uint16)
-    x, y = spread(ids, block, rows)
+    x, y = evenly_spaced(ids, block, rows)
     assert torch.equal(y, x + 1) and x.shape[1] == block and 1 <= len(x) <= rows
     starts = x[:, 0].tolist()
     assert starts == sorted(set(starts)) and starts[0] == 0
@@ -75,4 +75,4 @@ def test_rows_to_validate_on_are_spread_and_always_the_same(size: tuple[int, int
         assert int(y[-1, -1]) == length - 1  # up to the last token
         gaps = np.diff(starts)
         assert gaps.max() - gaps.min() <= 1
-    assert torch.equal(spread(ids, block, rows)[0], x)
+    assert torch.equal(evenly_spaced(ids, block, rows)[0], x)

@@ -158,12 +158,12 @@ def test_the_engine_says_which_weights_it_reads_with(weights: str) -> None:
     engine.open("nano")
     request = Request(prompt=TEXT, target=Target(text=" It"), scores=True)
     reading = engine.read(request)
-    assert reading.weights.kept_as == weights and reading.distribution is not None and reading.loss is not None
+    assert reading.weights.dtype == weights and reading.distribution is not None and reading.loss is not None
     engine.answer(AttentionQuestion(request))
     lens = engine.answer(LensQuestion(request))
-    assert lens.weights.kept_as == weights
+    assert lens.weights.dtype == weights
     near = engine.answer(NeighboursQuestion(request, id=300))
-    assert near.weights.kept_as == weights
+    assert near.weights.dtype == weights
     learning = LearnQuestion(request, 1, Recipe("sgd", 1e-3))
     if weights == "fp32":
         engine.answer(learning)

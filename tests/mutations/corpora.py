@@ -67,7 +67,7 @@ def make_bases(top: Path) -> None:
         1,
         0,
         (),
-        tuple(engine.desk.tokenizer.encode("The cat")) if hasattr(engine, "desk") else (1, 2),
+        tuple(engine.open_model.tokenizer.encode("The cat")) if hasattr(engine, "open_model") else (1, 2),
     )
     node = tree.root
     for at in range(4):

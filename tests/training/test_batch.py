@@ -50,7 +50,9 @@ def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
 ) -> None:
     # float32, so that losses can be compared to 1e-4
     monkeypatch.setattr(loop, "trains_in_bfloat16", lambda _device: False)
-    run = make("run", text, accumulation=3, dropout=0.5)  # 12 rows of 16; batch.json is computed without dropout
+    run = make(
+        "run", text, grad_accumulation_steps=3, dropout=0.5
+    )  # 12 rows of 16; batch.json is computed without dropout
     work(run)
     found = batch.newest(run)
     assert found is not None

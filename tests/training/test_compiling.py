@@ -38,7 +38,7 @@ def test_auto_is_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_compiled_run_has_the_same_losses_and_checkpoints(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, run = make("plain", text, steps=4), make("run", text, steps=4, compile="on", accumulation=1)
+    plain, run = make("plain", text, steps=4), make("run", text, steps=4, compile="on", grad_accumulation_steps=1)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     assert here(plain) == 0 and here(run) == 0
     assert [row[1] for row in losses(run)] == pytest.approx([row[1] for row in losses(plain)], rel=1e-3)

@@ -35,9 +35,9 @@ def test_operations_are_those_that_torch_counts() -> None:
     assert (said.step_tokens, said.tokens) == (96, 7 * 96)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
-def test_state_is_what_a_step_leaves(optimiser: str) -> None:
-    s, model = from_fields({"optimiser": optimiser}, SETTINGS), GPT(CONFIG)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_state_is_what_a_step_leaves(optimizer: str) -> None:
+    s, model = from_fields({"optimizer": optimizer}, SETTINGS), GPT(CONFIG)
     model.loss(*batch()).backward()
     tensors = [t for p in model.parameters() for t in (p, p.grad)]
     for optimizer in optimizers(model, s, torch.device("cpu")):

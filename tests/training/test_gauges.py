@@ -18,7 +18,7 @@ from tui_llm.cli import main
 from tui_llm.common import memory, paths
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.data import corpus
-from tui_llm.llm.data.examples import spread
+from tui_llm.llm.data.examples import evenly_spaced
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint, machine
 from tui_llm.training.plan.cost import ROOM, cost, fitting, flops_per_token, shape
@@ -153,15 +153,17 @@ def test_words_for_sizes() -> None:
 
 
 @given(st.integers(1, 600), st.integers(1, 4), st.one_of(st.none(), st.integers(0, 1 << 34)))
-def test_the_batch_that_fits_makes_the_same_step(batch: int, accumulation: int, available: int | None) -> None:
-    s = from_fields({"batch_size": batch, "accumulation": accumulation, "block_size": 64})
+def test_the_batch_that_fits_makes_the_same_step(
+    batch: int, grad_accumulation_steps: int, available: int | None
+) -> None:
+    s = from_fields({"batch_size": batch, "grad_accumulation_steps": grad_accumulation_steps, "block_size": 64})
     config = shape(s, 4096)
     found = fitting(s, config, available)
     fits = [
         size for size in range(1, batch // 2 + 1) if batch % size == 0 and (available is None or ROOM * available >=
         cost(from_fields({"batch_size": size}, s), config).memory_bytes)
     ]  # fmt: skip
-    assert found == ((max(fits), accumulation * batch // max(fits)) if fits else None)
+    assert found == ((max(fits), grad_accumulation_steps * batch // max(fits)) if fits else None)
 
 
 # ── a shipped model's loss ───────────────────────────────────────────────────────────────────────────────────────
@@ -173,7 +175,7 @@ def test_nano_is_measured_on_the_rows_that_the_run_is_measured_on(text: Path, mo
     assert here(run) == 0
     facts = read_json(run.path / "status.json")
     data = corpus.load([str(text)], hub.training_tokenizer("nano"), TINY.validation_fraction, block_size=16)
-    x, y = spread(data.validation, 16, TINY.eval_batches * TINY.batch_size)
+    x, y = evenly_spaced(data.validation, 16, TINY.eval_batches * TINY.batch_size)
     with torch.no_grad():
         logits = checkpoint.load(paths.shipped_models_dir() / "nano").eval()(x)
         loss = float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))

@@ -16,7 +16,7 @@ def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_p
     text = tmp_path / "text.txt"
     text.write_text(words(2000))
     # With dropout and gradient accumulation, whose state must be restored; frequent checkpoints, to be hit by kills.
-    fields = {"steps": STEPS, "checkpoint_every": 7, "eval_every": 20, "dropout": 0.1, "accumulation": 2}
+    fields = {"steps": STEPS, "checkpoint_every": 7, "eval_every": 20, "dropout": 0.1, "grad_accumulation_steps": 2}
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
 

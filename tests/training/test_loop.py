@@ -60,7 +60,7 @@ def trainer(tmp_path: Path, **fields: object) -> Trainer:
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"accumulation": 3, "layers": 2, "clip": 0.3, "weight_decay": 0.5}, {"clip": 0.0}]
+    "fields", [{}, {"grad_accumulation_steps": 3, "layers": 2, "clip": 0.3, "weight_decay": 0.5}, {"clip": 0.0}]
 )
 def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object]) -> None:
     ours = trainer(tmp_path, **fields)
@@ -79,7 +79,9 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
     made = list(ours.steps())
     assert [step.step for step in made] == list(range(1, s.steps + 1))
     for number, step in enumerate(made):
-        parts = [ours.batches.batch(number * s.accumulation + part) for part in range(s.accumulation)]
+        parts = [
+            ours.batches.batch(number * s.grad_accumulation_steps + part) for part in range(s.grad_accumulation_steps)
+        ]
         x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         loss = torch.nn.functional.cross_entropy(theirs(x).logits.flatten(0, 1), y.flatten())
         optimizer.zero_grad()
@@ -102,7 +104,7 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, fields: dict[str, object
 
 
 def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
-    ours = trainer(tmp_path, optimiser="muon", clip=0.0, layers=2)
+    ours = trainer(tmp_path, optimizer="muon", clip=0.0, layers=2)
     s, before = ours.settings, {n: p.detach().clone() for n, p in ours.model.weights()}
     muon, adamw = ours.optimizers
     names = {id(p): n for n, p in ours.model.weights()}
@@ -132,7 +134,7 @@ def test_muon_moves_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
 
 
 def test_muon_learns(tmp_path: Path) -> None:
-    made = list(trainer(tmp_path, optimiser="muon").steps())
+    made = list(trainer(tmp_path, optimizer="muon").steps())
     assert made[-1].loss < made[0].loss - 1
 
 
@@ -240,7 +242,7 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     ("field", "value"),
     [("steps", 0), ("layers", -1), ("seed", -1), ("seed", 2**64), ("learning_rate", math.nan), ("learning_rate", -1),
      ("dropout", 1.0), ("validation_fraction", 1), ("validation_fraction", 0), ("beta1", 1.0), ("warmup_steps", -1), ("width", 15),
-     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimiser", "sgd"), ("precision", "fp16"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
+     ("block_size", 1), ("clip", math.inf), ("schedule", "step"), ("optimizer", "sgd"), ("precision", "fp16"), ("decay_fraction", 1.5), ("decay_fraction", math.nan), ("sample_tokens", -1), ("steps", 1e400), ("steps", "2.5"), ("seed", None)],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field.replace("_", " ")):

@@ -43,7 +43,7 @@ def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path
     unbroken, run = make("unbroken", text, batch_size=8), make("run", text, batch_size=8)
     assert work(unbroken) == 0
     for fits, words_ in (
-        ((4, 2), "at batch 8: try --batch-size 4 --accumulation 2 (the same"),
+        ((4, 2), "at batch 8: try --batch-size 4 --grad-accumulation-steps 2 (the same"),
         ((2, 4), "at batch 4: "),
     ):
         assert work(run, ("out of memory", 2)) == 1
@@ -54,7 +54,7 @@ def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path
     assert work(run, ("out of memory", 2)) == 0
     assert run.status().state == "finished" and run.status().fits is None
     settings = run.config().settings
-    assert (settings.batch_size, settings.accumulation, settings.eval_batches) == (2, 4, 8)
+    assert (settings.batch_size, settings.grad_accumulation_steps, settings.eval_batches) == (2, 4, 8)
     ours, theirs = losses(run), losses(unbroken)
     assert [row[0] for row in ours] == [row[0] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
@@ -86,29 +86,42 @@ def test_every_kind_of_failure(
     assert worker.work(worker.Worker(run)) == 1
     status = run.status()
     assert status.fits == fits and status.state == "failed"
-    assert ("try --batch-size 2 --accumulation 2" if fits else "smaller block size or model") in status.message
+    assert (
+        "try --batch-size 2 --grad-accumulation-steps 2" if fits else "smaller block size or model"
+    ) in status.message
 
 
 def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make("run", text, batch_size=4, accumulation=3, eval_batches=1, steps=2)
-    for batch, accumulation, why in (
+    run = make("run", text, batch_size=4, grad_accumulation_steps=3, eval_batches=1, steps=2)
+    for batch, grad_accumulation_steps, why in (
         (4, 4, "product is 12"),
         (8, 3, "another batch-size"),
         (3, 4, "divides 4"),
         (0, 1, "give 1 or more"),
     ):
         code = main(
-            ["train", "--run", "run", "--resume", "--batch-size", str(batch), "--accumulation", str(accumulation)]
+            [
+                "train",
+                "--run",
+                "run",
+                "--resume",
+                "--batch-size",
+                str(batch),
+                "--grad-accumulation-steps",
+                str(grad_accumulation_steps),
+            ]
         )
         err = capsys.readouterr().err
         assert code == 2 and why in err and err.count("\n") == 1
     launch.refit(run, 4, 3)  # no change
     launch.refit(run, 1, 12)
     settings = run.config().settings
-    assert (settings.batch_size, settings.accumulation, settings.eval_batches) == (1, 12, 4)
+    assert (settings.batch_size, settings.grad_accumulation_steps, settings.eval_batches) == (1, 12, 4)
     launch.refit(run, 4, 3)  # back to the original
     with run.held(1):
-        assert main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2  # would need accumulation 6
+        assert (
+            main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2
+        )  # would need 6 gradient accumulation steps
         assert "stop it first" in capsys.readouterr().err
     with pytest.raises(UserError, match="product"):
         launch.refit(run, 2, 2)
@@ -119,7 +132,9 @@ def test_resuming_from_the_app_takes_the_offer(text: Path, monkeypatch: pytest.M
     monkeypatch.setattr(launch, "start", started.append)
     run.write_status("failed", "out of memory at batch 4", fits=[2, 2])
     launch.resume(run)
-    assert (run.config().settings.batch_size, run.config().settings.accumulation) == (2, 2) and started == [run]
+    assert (run.config().settings.batch_size, run.config().settings.grad_accumulation_steps) == (2, 2) and started == [
+        run
+    ]
     for damage in ([0, 1], [1], "2", [1.5, 2], None, [10, 10]):
         run.write_status("failed", "", fits=damage)
         if damage == [10, 10]:

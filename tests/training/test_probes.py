@@ -58,11 +58,11 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
     for probe in found[-1].probes:
         target = Target(text=probe.pin.target) if probe.pin.target else None
         reading = engine.read(Request(prompt=probe.pin.prompt, target=target))
-        spread = reading.distribution
-        assert spread is not None and probe.entropy == pytest.approx(spread.entropy, abs=1e-5)
-        known = {row.id: row.raw_probability for row in spread.candidates}
+        distribution = reading.distribution
+        assert distribution is not None and probe.entropy == pytest.approx(distribution.entropy, abs=1e-5)
+        known = {row.id: row.raw_probability for row in distribution.candidates}
         assert len(probe.guesses) == 10
-        for guess, row in zip(probe.guesses, spread.candidates, strict=False):
+        for guess, row in zip(probe.guesses, distribution.candidates, strict=False):
             assert guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
             # the order of nearly equal ones may differ
             assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)

@@ -20,9 +20,11 @@ COUNTS = st.integers(1, 24)
 
 
 @given(COUNTS, COUNTS, COUNTS)
-def test_every_row_is_one_processs_and_all_have_equally_many(batch: int, accumulation: int, world: int) -> None:
-    settings = from_fields({"batch_size": batch, "accumulation": accumulation}, TINY)
-    if batch * accumulation % world:
+def test_every_row_is_one_processs_and_all_have_equally_many(
+    batch: int, grad_accumulation_steps: int, world: int
+) -> None:
+    settings = from_fields({"batch_size": batch, "grad_accumulation_steps": grad_accumulation_steps}, TINY)
+    if batch * grad_accumulation_steps % world:
         with pytest.raises(UserError, match="can't be shared equally") as told:
             processes.check(settings, world)
         advised = int(str(told.value).split("a batch size of ")[1].split(",")[0])
@@ -34,9 +36,9 @@ def test_every_row_is_one_processs_and_all_have_equally_many(batch: int, accumul
     for rank in range(world):
         parts, rows = processes.share(settings, rank, world)
         shares.append([(part, row) for part in parts for row in range(batch)[rows]])
-    assert {len(share) for share in shares} == {batch * accumulation // world}
+    assert {len(share) for share in shares} == {batch * grad_accumulation_steps // world}
     assert sorted(pair for share in shares for pair in share) == [
-        (p, r) for p in range(accumulation) for r in range(batch)
+        (p, r) for p in range(grad_accumulation_steps) for r in range(batch)
     ]
 
 
@@ -47,10 +49,10 @@ def test_what_cannot_be_is_said_before_there_is_a_run(
     text.write_text(words(800))
     command = ["train", str(text), "--run", "r", "--preset", "toy", "--no-start"]
     for words_, why in (
-        (["--nproc", "3"], "16 rows (batch size 16 × accumulation 1) can't be shared equally by 3 processes; give a batch size of 18"),
+        (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size of 18"),
         (["--nproc", "0"], "nproc is 0"),
         (["--nproc", "two"], "is no whole number"),
-        (["--nproc", "2", "--shard", "--optimiser", "muon"], "muon needs whole matrices"),
+        (["--nproc", "2", "--shard", "--optimizer", "muon"], "muon needs whole matrices"),
     ):  # fmt: skip
         assert main([*command, *words_]) == 2
         assert why in capsys.readouterr().err

@@ -135,7 +135,7 @@ def alike(run: Run, other: Run) -> None:
 
 def test_two_processes_train_as_one_and_a_resume_may_have_another_number(text: Path) -> None:
     # 3 × 4 rows: each batch is split in two; 5 held-out rows, which two processes can't share equally.
-    fields = {**FIELDS, "accumulation": 3, "eval_batches": 5, "batch_size": 4, "clip": 0.5}
+    fields = {**FIELDS, "grad_accumulation_steps": 3, "eval_batches": 5, "batch_size": 4, "clip": 0.5}
     one, two, parts = make("one", text, **fields), make("two", text, **fields), make("parts", text, **fields)
     launch.use(parts, shard=True)
     train(one, 1)
@@ -152,7 +152,14 @@ def test_two_processes_train_as_one_and_a_resume_may_have_another_number(text: P
 
 
 def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:
-    fields = {**FIELDS, "steps": 5, "optimiser": "muon", "accumulation": 2, "eval_batches": 1, "batch_size": 1}
+    fields = {
+        **FIELDS,
+        "steps": 5,
+        "optimizer": "muon",
+        "grad_accumulation_steps": 2,
+        "eval_batches": 1,
+        "batch_size": 1,
+    }
     one, two = make("one", text, **fields), make("two", text, **fields)
     train(one, 1)
     train(two, 2)
@@ -216,7 +223,7 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
     assert run.status().message == "this [red]node has no such file"
     assert ended(ranks(run, 2, spoiled=1, how="memory")) == [1, 1]
     assert run.status().message.startswith(
-        "process 1 of 2: out of memory at batch 4: try --batch-size 2 --accumulation 2"
+        "process 1 of 2: out of memory at batch 4: try --batch-size 2 --grad-accumulation-steps 2"
     )
     run.write_control(stop=True)
     assert ended(ranks(run, 2)) == [0, 0]

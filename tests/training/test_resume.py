@@ -9,7 +9,7 @@ import pytest
 from tests.training.making import contents, leftovers, lines, losses, make, words, work
 
 # With dropout and gradient accumulation, whose random numbers and batches must be restored.
-HARD = {"dropout": 0.1, "accumulation": 2, "steps": 40}
+HARD = {"dropout": 0.1, "grad_accumulation_steps": 2, "steps": 40}
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
     assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
 
 
-def test_both_optimisers_states_are_found_again(text: Path) -> None:
-    fields = {"optimiser": "muon", "schedule": "wsd", "layers": 2}
+def test_both_optimizers_states_are_found_again(text: Path) -> None:
+    fields = {"optimizer": "muon", "schedule": "wsd", "layers": 2}
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
     assert work(broken, ("half a line", 14)) == -9

@@ -12,6 +12,7 @@ from tests.training.making import TINY
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.metrics import MetricsTail
 from tui_llm.training.run.run import Run, RunConfig, find, runs
+from tui_llm.training.run.settings import from_fields
 
 
 def line(step: int, **more: object) -> bytes:
@@ -104,3 +105,8 @@ def test_skipping_passes_over_more_than_one_read(run: Run, monkeypatch: pytest.M
     tail = MetricsTail(run.metrics_path)
     tail.skip()
     assert tail.offset == run.metrics_path.stat().st_size and tail.new() == []
+
+
+def test_an_earlier_run_s_setting_names_are_read() -> None:
+    settings = from_fields({"optimiser": "muon", "accumulation": 4})
+    assert (settings.optimizer, settings.grad_accumulation_steps) == ("muon", 4)

@@ -376,7 +376,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
 def test_an_older_versions_run_goes_on_with_what_was_usual_then(text: Path) -> None:
     run = make("run", text, steps=3)
     config = read_json(run.path / "config.json")
-    del config["version"], config["settings"]["optimiser"], config["settings"]["from_model"]
+    del config["version"], config["settings"]["optimizer"], config["settings"]["from_model"]
     (run.path / "config.json").write_text(json.dumps(config))
     assert run.config().settings == dataclasses.replace(from_fields({}, TINY), steps=3)
     assert work(run) == 0 and run.status().state == "finished"

@@ -20,7 +20,7 @@ from tui_llm.training.run.pins import Pin
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.lab.panes.logits import LogitsPane
-from tui_llm.tui.state.asker import Asker
+from tui_llm.tui.state.engine_client import EngineClient
 from tui_llm.tui.state.messages import GenerationEnded, ReadingReady
 
 PROMPT = "The cat sat on the"
@@ -142,14 +142,14 @@ def test_a_stream_begun_after_a_request_answers_for_both() -> None:
         if isinstance(message, GenerationEnded):
             there.set()
 
-    asker = Asker(lambda: engine, post)
-    asker._engine = engine
+    client = EngineClient(lambda: engine, post)
+    client._engine = engine
     engine.open("nano")
-    asker.read(Request(prompt=PROMPT, number=4))
-    asker.generate(Request(prompt=PROMPT, number=5), 1, 1)
-    asker._read()
-    while asker._generation is not None:
-        asker._draw()
+    client.read(Request(prompt=PROMPT, number=4))
+    client.generate(Request(prompt=PROMPT, number=5), 1, 1)
+    client._read()
+    while client._generation is not None:
+        client._draw()
     assert there.is_set()
     numbers = [one.reading.request.number for one in seen if isinstance(one, ReadingReady)]
     assert numbers == [5] and engine.requests[-1].number == 5

@@ -11,7 +11,7 @@ from test_terminal import run_in_terminal
 
 from tui_llm.facts.request import Request
 from tui_llm.instruments.learn.question import KeepQuestion
-from tui_llm.tui.state.asker import Asker
+from tui_llm.tui.state.engine_client import EngineClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -71,19 +71,19 @@ class Writing:
 @pytest.mark.parametrize("moment", ["as it is written", "before it is begun"])
 def test_what_is_kept_is_written_before_the_end(moment: str) -> None:
     engine = Writing()
-    asker = Asker(lambda: engine, lambda _message: None)  # type: ignore[arg-type, return-value]
-    asker.inquire(KeepQuestion(Request("a"), name="mine"))
+    client = EngineClient(lambda: engine, lambda _message: None)  # type: ignore[arg-type, return-value]
+    client.inquire(KeepQuestion(Request("a"), name="mine"))
     if moment == "as it is written":
-        asker.start("nano")
+        client.start("nano")
         engine.begun.wait()
-        asker.close()
+        client.close()
     else:
-        asker.close()
-        asker.start("nano")
+        client.close()
+        client.start("nano")
         engine.begun.wait()
-    asker.forget(KeepQuestion)  # its screen is closed, so the answer is not awaited, but the file must be written
+    client.forget(KeepQuestion)  # its screen is closed, so the answer is not awaited, but the file must be written
     engine.go_on.set()
-    asker.finish()
+    client.finish()
     assert engine.written == ["mine"]
 
 

@@ -124,7 +124,7 @@ async def test_attention_by_keyboard() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, app)
         text = await shown(pilot, app, "Token 5 of 5: ·the looked, by the mean over all heads, at", "▲20%", "mean")
-        assert "looked at The 20.0 %" in text and "spread over 5.0 tokens" in text
+        assert "looked at The 20.0 %" in text and "5.0 effective tokens" in text
         await pilot.press("left", "left")
         await shown(pilot, app, "Token 3 of 5: ·sat looked", "▲33%")
         assert last(engine, AttentionQuestion).number == 2
@@ -154,7 +154,7 @@ async def test_what_the_grid_measures() -> None:
             "on the first token",
             "on the token before",
             "on the token itself",
-            "spread",
+            "effective tokens",
             "the largest weight",
         ):
             await pilot.press("m")
@@ -167,7 +167,7 @@ async def test_what_the_grid_measures() -> None:
         "12",
         "12",
     ]
-    assert measured(one, place, "spread") == ("2.1", shade(1 / one.spread))
+    assert measured(one, place, "effective_tokens") == ("2.1", shade(1 / one.effective_tokens))
     assert measured(look([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
 
 
@@ -221,7 +221,7 @@ async def test_nothing_is_asked_before_it_is_opened_nor_kept_after() -> None:
         await answered(pilot, app.lab_screen)
         assert not engine.questions
         await opened(pilot, app)
-        await shown(pilot, app, "spread over")
+        await shown(pilot, app, "effective tokens")
         await pilot.press("q")
         await until(pilot, lambda: app.screen is app.lab_screen)
         assert app.lab_screen._inside is None and not app.lab_screen._takers
@@ -258,7 +258,7 @@ async def test_other_weights_are_looked_into_anew() -> None:
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
-        await shown(pilot, app, "Inside nano", "spread over")
+        await shown(pilot, app, "Inside nano", "effective tokens")
         before = len(engine.questions)
         app.lab_screen.open_model("other")
         await shown(pilot, app, "Inside other")
@@ -269,7 +269,7 @@ async def test_copying_the_chosen_head() -> None:
     app = make_app(InsideEngine())
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
-        await shown(pilot, app, "spread over")
+        await shown(pilot, app, "effective tokens")
         await pilot.press("down", "right_square_bracket", "left", "y")
         await until(pilot, lambda: app.clipboard)
         rows = [line.split("\t") for line in app.clipboard.splitlines()]
@@ -281,7 +281,7 @@ async def test_palette_help_and_footer_know_the_screen() -> None:
     app = make_app(InsideEngine())
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot, app)
-        await shown(pilot, app, "spread over", "[ ] head")
+        await shown(pilot, app, "effective tokens", "[ ] head")
         found = {hit.help async for hit in CommandProvider(screen).discover()}
         own = [command for command in COMMANDS if command.scope == "inside"]
         assert {command.tooltip for command in own} <= found

@@ -235,7 +235,7 @@ async def test_a_stream_stops_at_once() -> None:
         await pilot.press("space")
         assert not lab.lab.streaming
         known = lab.lab.steps
-        await until(pilot, lambda: lab.asker._generation is None)
+        await until(pilot, lambda: lab.client._generation is None)
         await pilot.pause()
         assert lab.lab.steps == known  # tokens drawn after the stop are dropped
 
@@ -249,7 +249,7 @@ async def test_a_stream_is_shown_in_few_readings() -> None:
         await answered(pilot, lab)
         engine.requests.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tui_llm.tui.state.asker.REPAINT_SECONDS", 3600.0)
+            patch.setattr("tui_llm.tui.state.engine_client.REPAINT_SECONDS", 3600.0)
             await pilot.press("escape", "space")
             await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
         assert len(engine.requests) <= 2

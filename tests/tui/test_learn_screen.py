@@ -108,7 +108,7 @@ def text(app: LabApp) -> str:
     return "\n".join(drawn(app))
 
 
-async def test_steps_and_undo_with_the_users_optimiser_and_step_size() -> None:
+async def test_steps_and_undo_with_the_users_optimizer_and_step_size() -> None:
     async with learning() as (app, pilot, screen, fake):
         assert "nothing learned yet" in text(app) and "no prompt is pinned" in "\n".join(
             line.plain for line in screen.query_one(LearnedLines)._lines

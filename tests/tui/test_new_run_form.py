@@ -28,7 +28,7 @@ from tui_llm.tui.runs.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
 WRONG = {
     "layers": ("0", "1 or more"), "heads": ("0", "1 or more"), "width": ("0", "1 or more"), "block_size": ("1", "2 or more"),
     "dropout": ("1", "below 1"), "tokenizer": ("no-such", "no model 'no-such'"), "batch_size": ("-1", "1 or more"),
-    "accumulation": ("0", "1 or more"), "steps": ("1.5", "whole number"), "learning_rate": ("inf", "from 0 up"),
+    "grad_accumulation_steps": ("0", "1 or more"), "steps": ("1.5", "whole number"), "learning_rate": ("inf", "from 0 up"),
     "min_learning_rate": ("x", "a number"), "warmup_steps": ("-1", "0 or more"), "weight_decay": ("nan", "from 0 up"),
     "beta1": ("1", "below 1"), "beta2": ("-0.1", "below 1"), "clip": ("-1", "from 0 up"), "seed": ("-1", "whole number from 0"),
     "eval_every": ("0", "1 or more"), "eval_batches": ("0", "1 or more"), "checkpoint_every": ("0", "1 or more"),
@@ -97,7 +97,11 @@ async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> N
         await pilot.pause()
         app.shown.query_one("#preset", Select).value = "gpt2"
         await until(pilot, lambda: value(app, "width") == "768")
-        assert (value(app, "batch_size"), value(app, "schedule"), value(app, "accumulation")) == ("5", "wsd", "60")
+        assert (value(app, "batch_size"), value(app, "schedule"), value(app, "grad_accumulation_steps")) == (
+            "5",
+            "wsd",
+            "60",
+        )
         for name in set(NAMES) - {"batch_size", "schedule"}:
             assert value(app, name) == text_of(PRESETS["gpt2"], name), name
         await until(pilot, lambda: "124 M parameters" in cost(app) and "FLOPs" in cost(app))
@@ -173,9 +177,9 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
         choose("shard", "on")
         await said("shard", "2 or more")
         set_field(app, "nproc", "2")
-        choose("optimiser", "muon")
+        choose("optimizer", "muon")
         await said("shard", "muon needs whole matrices")
-        choose("optimiser", "adamw")
+        choose("optimizer", "adamw")
         choose("tensorboard", "on")
         await said("tensorboard", "pip install")
         monkeypatch.setattr(extras, "check_tensorboard", lambda: None)

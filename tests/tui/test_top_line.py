@@ -12,17 +12,17 @@ from tui_llm.facts.model import Weights
 
 
 class Kept(FakeEngine):
-    def __init__(self, kept_as: str) -> None:
+    def __init__(self, dtype: str) -> None:
         super().__init__()
-        self.kept_as = kept_as
+        self.dtype = dtype
 
     def open(self, model: str) -> Weights:
-        self.weights = dataclasses.replace(super().open(model), kept_as=self.kept_as)
+        self.weights = dataclasses.replace(super().open(model), dtype=self.dtype)
         return self.weights
 
 
 @pytest.mark.parametrize(
-    ("kept_as", "said"),
+    ("dtype", "said"),
     [
         ("fp32", " nano  2.6 M parameters"),
         ("half", " nano [half-precision weights]  "),
@@ -30,8 +30,8 @@ class Kept(FakeEngine):
         ("[/]\x1b\u202e", " nano [[/]␛\\u202e weights]"),
     ],
 )
-async def test_weights_that_change_digits_are_named(kept_as: str, said: str) -> None:
-    app = make_app(Kept(kept_as))
+async def test_weights_that_change_digits_are_named(dtype: str, said: str) -> None:
+    app = make_app(Kept(dtype))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "nano" in drawn(app)[0])
         assert drawn(app)[0].startswith(said), drawn(app)[0]

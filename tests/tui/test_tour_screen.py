@@ -221,7 +221,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         def fails(_question: object) -> object:
             raise UserError("[red]no memory\x1b[31m")
 
-        engine = lab.asker._engine
+        engine = lab.client._engine
         assert isinstance(engine, FakeEngine)
         engine.answers[InstructQuestion] = fails
         await pilot.press("f5")

@@ -306,7 +306,7 @@ async def test_e_takes_the_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> N
         await until(pilot, lambda: "e resumes it at batch 4 × 4  out of memory" in app.text)
         await pilot.press("e")
         await until(pilot, lambda: started == ["tales"])
-    assert (run.config().settings.batch_size, run.config().settings.accumulation) == (4, 4)
+    assert (run.config().settings.batch_size, run.config().settings.grad_accumulation_steps) == (4, 4)
 
 
 async def test_epoch_and_perplexity_are_shown_where_there_is_room() -> None:

@@ -187,7 +187,7 @@ async def test_drawing() -> None:
         await pilot.press("home", "plus", "space")
         await until(pilot, lambda: tree.draws == 2 and not screen._sampling)
         assert screen.here.depth == 5
-        questions = [q for q in app.lab_screen.asker._engine.questions if isinstance(q, SampleQuestion)]  # type: ignore[union-attr]
+        questions = [q for q in app.lab_screen.client._engine.questions if isinstance(q, SampleQuestion)]  # type: ignore[union-attr]
         assert [q.seed for q in questions] == [1, 2] and [q.count for q in questions] == [1, 5]
 
 

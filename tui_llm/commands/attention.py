@@ -56,7 +56,12 @@ def attention(options: argparse.Namespace) -> None:
 
 
 def _look_json(look: Look) -> dict[str, Any]:
-    return {"weights": list(look.weights), "strongest": look.strongest, "entropy": look.entropy, "spread": look.spread}
+    return {
+        "weights": list(look.weights),
+        "strongest": look.strongest,
+        "entropy": look.entropy,
+        "effective_tokens": look.effective_tokens,
+    }
 
 
 def _attention_json(found: Attention) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def _attention_text(found: Attention, layer: int, head: int) -> str:
             ],
             left=(1, 3),
         ),
-        f"entropy {look.entropy:.4f} nats: as much as equal weights on {look.spread:.2f} tokens",
+        f"entropy {look.entropy:.4f} nats: as much as equal weights on {look.effective_tokens:.2f} tokens",
     ]
     if not layer:
         lines += [

@@ -139,16 +139,16 @@ def _measure(options: argparse.Namespace, kind: str) -> dict[str, Any]:
         taken = list(speed.in_turn({name: side[work] for name, side in sides.items()}, options.rounds))
         seconds = speed.medians(taken)
         peers = {name: seconds[name] for name in seconds if name not in WEIGHTS}
-        for kept_as in (name for name in seconds if name in WEIGHTS):
-            least = speed.least_seconds(open.config, *_amount(work, amounts), kept_as, at_best)
+        for dtype in (name for name in seconds if name in WEIGHTS):
+            least = speed.least_seconds(open.config, *_amount(work, amounts), dtype, at_best)
             rival = None
             if peers:
-                rival = "transformers fp32" if kept_as == "fp32" else min(peers, key=lambda name: peers[name])
+                rival = "transformers fp32" if dtype == "fp32" else min(peers, key=lambda name: peers[name])
             rows.append({
-                "work": work, "weights": kept_as, "seconds": seconds[kept_as], "share": least and least / seconds[kept_as],
+                "work": work, "weights": dtype, "seconds": seconds[dtype], "share": least and least / seconds[dtype],
                 "transformers": {name.split()[-1]: value for name, value in peers.items()},
-                "rival": rival, "ratio": rival and speed.ratio(taken, kept_as, rival),
-                "goal": GOALS.get((work, kept_as)) if rival and _is_gpt2(open.config) else None,
+                "rival": rival, "ratio": rival and speed.ratio(taken, dtype, rival),
+                "goal": GOALS.get((work, dtype)) if rival and _is_gpt2(open.config) else None,
             })  # fmt: skip
     return {
         "model": open.name, "parameters": open.config.parameters(), "clock": "cpu" if options.cpu_time else "wall",

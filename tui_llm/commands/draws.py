@@ -91,7 +91,7 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
 def draw_json(draw: Draw, top: int) -> dict[str, Any]:
     return {
         "model": draw.weights.name,
-        "weights": draw.weights.kept_as,
+        "weights": draw.weights.dtype,
         "step": draw.weights.step,
         "u": draw.u,
         "vocabulary": draw.vocabulary,
@@ -154,7 +154,7 @@ def histogram_json(found: Histogram) -> dict[str, Any]:
 
     return {
         "model": found.weights.name,
-        "weights": found.weights.kept_as,
+        "weights": found.weights.dtype,
         "step": found.weights.step,
         **dataclasses.asdict(found.sampler),
         "seed": found.seed,

@@ -58,7 +58,7 @@ def generate(options: argparse.Namespace) -> None:
         {
             "model": engine.weights().name,
             "step": engine.weights().step,
-            "weights": engine.weights().kept_as,
+            "weights": engine.weights().dtype,
             "prompt_ids": engine.ids(request),
             "ids": ids,
             "text": engine.tokenizer.decode(ids),

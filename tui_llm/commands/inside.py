@@ -32,12 +32,12 @@ def token_number(options: argparse.Namespace, engine: PipelineEngine) -> int | N
 def model_text(weights: Weights) -> str:
     from tui_llm.common.display import visible
 
-    dtype = "" if weights.kept_as == "fp32" else f", {weights.kept_as} weights"
+    dtype = "" if weights.dtype == "fp32" else f", {weights.dtype} weights"
     return f"model {visible(weights.name)}{dtype}" + (f", step {weights.step:,}" if weights.step is not None else "")
 
 
 def model_json(weights: Weights) -> dict[str, Any]:
-    return {"model": weights.name, "step": weights.step, "weights": weights.kept_as}
+    return {"model": weights.name, "step": weights.step, "weights": weights.dtype}
 
 
 def place_json(place: Place) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from tui_llm.facts.recipe import OPTIMISERS, USUAL
+    from tui_llm.facts.recipe import OPTIMIZERS, USUAL
 
     parser = commands.add(
         "learn",
@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     prompt_argument(parser)
     parser.add_argument("--target", required=True, metavar="TEXT", help="the text that should come next; mind the leading space, as in ' mat'")  # fmt: skip
     parser.add_argument("--steps", type=whole, default=1, metavar="N", help="how many steps (default 1)")
-    parser.add_argument("--optimiser", default="sgd", choices=tuple(OPTIMISERS), help="sgd (plain) or adamw (default sgd)")  # fmt: skip
+    parser.add_argument("--optimizer", default="sgd", choices=tuple(OPTIMIZERS), help="sgd (plain) or adamw (default sgd)")  # fmt: skip
     usual = ", ".join(f"{size:g} for {name}" for name, size in USUAL.items())
     parser.add_argument("--learning-rate", type=number, metavar="R", help=f"the step size (default {usual})")
     parser.add_argument("--also", action="append", metavar="PROMPT=>TARGET", help="show the effect on this prompt, which is not learned (the target is optional); can be given several times")  # fmt: skip
@@ -63,8 +63,8 @@ def learn(options: argparse.Namespace) -> None:
 
     if not 1 <= options.steps <= MOST_STEPS:
         raise UserError(f"--steps is {options.steps}; give 1 to {MOST_STEPS} (for more: tui-llm train --from)")
-    rate = USUAL[options.optimiser] if options.learning_rate is None else options.learning_rate
-    recipe = check(Recipe(options.optimiser, rate))
+    rate = USUAL[options.optimizer] if options.learning_rate is None else options.learning_rate
+    recipe = check(Recipe(options.optimizer, rate))
     also = [*map(pins.parse, options.also or ()), *(pins.of_user() if options.pins else ())]
     request = request_of(options, target=Target(text=options.target))
     if options.keep is not None:
@@ -120,7 +120,7 @@ def learned_json(learned: Learned) -> dict[str, Any]:
             for name, state in (("before", learned.before), ("after", learned.after))
         },
         "steps": [
-            {"step": s.number, "optimiser": s.recipe.optimiser, "learning_rate": s.recipe.learning_rate,
+            {"step": s.number, "optimizer": s.recipe.optimizer, "learning_rate": s.recipe.learning_rate,
              "gradient_norm": s.gradient_norm, "loss": finite(s.loss), "probability": s.probability}
             for s in learned.steps
         ],
@@ -155,11 +155,11 @@ def learned_text(learned: Learned) -> str:
 def _steps_table(learned: Learned) -> str:
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
-    from tui_llm.facts.recipe import OPTIMISERS
+    from tui_llm.facts.recipe import OPTIMIZERS
 
     before = learned.before
     rows = [
-        (str(s.number), OPTIMISERS[s.recipe.optimiser], f"{s.recipe.learning_rate:g}",
+        (str(s.number), OPTIMIZERS[s.recipe.optimizer], f"{s.recipe.learning_rate:g}",
          f"{s.gradient_norm:.4g}", f"{s.loss:.4f}", percent(s.probability))
         for s in learned.steps
     ]  # fmt: skip

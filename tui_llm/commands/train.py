@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
 
 def _settings_options(parser: Parser) -> None:
     """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
-    from tui_llm.training.run.settings import PRESETS, SETTINGS
+    from tui_llm.training.run.settings import PRESETS, RENAMED, SETTINGS
 
     parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default small)")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
@@ -64,6 +64,8 @@ def _settings_options(parser: Parser) -> None:
             choices = f"{_or(setting.choices)}; " if setting.choices else ""
             about = f"{choices}{setting.help} (default: the preset's)"
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=setting.metavar, help=about)
+    for name, now in RENAMED.items():
+        parser.add_argument(f"--{name}", dest=now, help=argparse.SUPPRESS)
 
 
 def _or(names: Collection[str]) -> str:
@@ -248,10 +250,10 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if "from_model" in given and expand(given["from_model"]).resolve() == Path(config.settings.from_model):
         given = {**given, "from_model": config.settings.from_model}  # another path of the same folder
     asked = from_fields(given, config.settings)
-    rows = config.settings.batch_size * config.settings.accumulation
-    if "batch_size" in given and "accumulation" not in given and rows % asked.batch_size == 0:
-        asked = dataclasses.replace(asked, accumulation=rows // asked.batch_size)
-    free = ("steps", "batch_size", "accumulation", "compile")
+    rows = config.settings.batch_size * config.settings.grad_accumulation_steps
+    if "batch_size" in given and "grad_accumulation_steps" not in given and rows % asked.batch_size == 0:
+        asked = dataclasses.replace(asked, grad_accumulation_steps=rows // asked.batch_size)
+    free = ("steps", "batch_size", "grad_accumulation_steps", "compile")
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if asked.steps < config.settings.steps:
         changed.append("steps (fewer; `tui-llm stop` ends a run early)")
@@ -262,7 +264,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
         )
-    launch.refit(run, asked.batch_size, asked.accumulation)
+    launch.refit(run, asked.batch_size, asked.grad_accumulation_steps)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
     launch.use(run, nproc=options.nproc, shard=options.shard)

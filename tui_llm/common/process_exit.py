@@ -15,7 +15,7 @@ def leave(status: int) -> int:
 
     A regular interpreter shutdown would end such a thread inside torch's C++ code as soon as it asks for the GIL, which
     calls `std::terminate`: SIGABRT, "terminate called without an active exception". Nothing is lost: the terminal has
-    been restored, threads that write have ended (`Asker.finish`; those that are no daemons are joined here), and files
+    been restored, threads that write have ended (`EngineClient.finish`; those that are no daemons are joined here), and files
     are written atomically.
     """
     threads = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]

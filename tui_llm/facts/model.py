@@ -24,7 +24,7 @@ class Weights:
     starts: bool = False  # whether training texts mostly began with that token
     chat: bool = False  # whether it has a chat template
     note: str = ""  # newer checkpoints of the run that were skipped, and why
-    kept_as: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
+    dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
 
 
 @dataclass(frozen=True, slots=True)

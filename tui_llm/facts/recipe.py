@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tui_llm.common.errors import UserError
 
-OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 USUAL = {"sgd": 1e-3, "adamw": 1e-4}
 """Step sizes with which a step or two teach nano something and break little."""
 LARGEST = 1000.0
@@ -15,17 +15,17 @@ LARGEST = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`optimiser` is sgd (θ − learning_rate · gradient; no momentum, no weight decay) or adamw (betas 0.9 and 0.999,
+    """`optimizer` is sgd (θ − learning_rate · gradient; no momentum, no weight decay) or adamw (betas 0.9 and 0.999,
     weight decay 0.01: torch's defaults)."""
 
-    optimiser: str = "sgd"
+    optimizer: str = "sgd"
     learning_rate: float = USUAL["sgd"]
 
 
 def check(recipe: Recipe) -> Recipe:
     """Return `recipe`. Raises `UserError` on an unknown optimizer or a learning rate out of range."""
-    if recipe.optimiser not in OPTIMISERS:
-        raise UserError(f"there is no optimiser {recipe.optimiser!r} here; there are: {', '.join(OPTIMISERS)}")
+    if recipe.optimizer not in OPTIMIZERS:
+        raise UserError(f"there is no optimizer {recipe.optimizer!r} here; there are: {', '.join(OPTIMIZERS)}")
     if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= LARGEST):
         raise UserError(
             f"the step size is {recipe.learning_rate:g}; give one above 0 and up to {LARGEST:g}, such as 0.001"

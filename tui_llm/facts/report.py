@@ -54,19 +54,19 @@ def rest_json(rest: Rest) -> dict[str, Any]:
     }
 
 
-def distribution_json(spread: Distribution) -> dict[str, Any]:
+def distribution_json(distribution: Distribution) -> dict[str, Any]:
     return {
-        "vocabulary": spread.vocabulary,
-        "logsumexp": spread.logsumexp,
-        "entropy": spread.entropy,
-        "effective_choices": spread.choices,
-        "largest_scaled": finite(spread.peak),
-        "sum_of_numerators": spread.total,
-        "logsumexp_scaled": finite(spread.log_total),
-        "kept_mass": spread.kept_mass,
-        "kept": spread.kept,
-        "candidates": [candidate_json(row) for row in spread.candidates],
-        "rest": rest_json(spread.rest),
+        "vocabulary": distribution.vocabulary,
+        "logsumexp": distribution.logsumexp,
+        "entropy": distribution.entropy,
+        "effective_choices": distribution.choices,
+        "largest_scaled": finite(distribution.peak),
+        "sum_of_numerators": distribution.total,
+        "logsumexp_scaled": finite(distribution.log_total),
+        "kept_mass": distribution.kept_mass,
+        "kept": distribution.kept,
+        "candidates": [candidate_json(row) for row in distribution.candidates],
+        "rest": rest_json(distribution.rest),
     }
 
 
@@ -74,7 +74,7 @@ def logits_json(reading: Reading) -> dict[str, Any]:
     assert reading.distribution is not None
     return {
         "model": reading.weights.name,
-        "weights": reading.weights.kept_as,
+        "weights": reading.weights.dtype,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
         "fed": reading.fed,
@@ -83,14 +83,14 @@ def logits_json(reading: Reading) -> dict[str, Any]:
 
 
 def loss_json(reading: Reading) -> dict[str, Any]:
-    lossy = reading.loss
-    assert lossy is not None
+    loss = reading.loss
+    assert loss is not None
     return {
         "model": reading.weights.name,
-        "weights": reading.weights.kept_as,
+        "weights": reading.weights.dtype,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
-        "target_ids": [t.id for t in lossy.tokens],
+        "target_ids": [t.id for t in loss.tokens],
         "tokens": [
             {
                 "id": t.id,
@@ -103,13 +103,13 @@ def loss_json(reading: Reading) -> dict[str, Any]:
                 "loss": finite(t.loss),
                 "gradient": t.gradient,
             }
-            for t in lossy.tokens
+            for t in loss.tokens
         ],
-        "sum": finite(lossy.sum),
-        "mean": finite(lossy.mean),
-        "bits": finite(lossy.bits),
-        "perplexity": finite(lossy.perplexity),
-        "uniform_loss": lossy.uniform_loss,
+        "sum": finite(loss.sum),
+        "mean": finite(loss.mean),
+        "bits": finite(loss.bits),
+        "perplexity": finite(loss.perplexity),
+        "uniform_loss": loss.uniform_loss,
     }
 
 
@@ -167,13 +167,13 @@ def tokens_text(tokens: Tokenization) -> str:
     return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
 
 
-def rows_text(spread: Distribution, candidates: Sequence[Candidate]) -> str:
+def rows_text(distribution: Distribution, candidates: Sequence[Candidate]) -> str:
     """The table of `candidates`, without the rest of the vocabulary."""
-    return table(_header(spread), _cells(candidates), left=(1, 8))
+    return table(_header(distribution), _cells(candidates), left=(1, 8))
 
 
-def _header(spread: Distribution) -> tuple[str, ...]:
-    processed = f"p ({settings_text(spread.sampler)})"
+def _header(distribution: Distribution) -> tuple[str, ...]:
+    processed = f"p ({settings_text(distribution.sampler)})"
     return ("rank", "token", "id", "logit", "e^logit", "raw p", processed, "cumulative", "")
 
 
@@ -185,12 +185,12 @@ def _cells(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def distribution_text(spread: Distribution) -> str:
+def distribution_text(distribution: Distribution) -> str:
     """The candidate table with a row for the rest of the vocabulary, and a line with logsumexp, entropy and kept
     tokens."""
-    rows = _cells(spread.candidates)
-    if spread.rest.count:
-        rest = spread.rest
+    rows = _cells(distribution.candidates)
+    if distribution.rest.count:
+        rest = distribution.rest
         mark = "cut" if not rest.kept else "" if rest.kept == rest.count else f"{rest.count - rest.kept:,} cut"
         rows.append(
             (
@@ -206,9 +206,9 @@ def distribution_text(spread: Distribution) -> str:
             )
         )
     lines = [
-        table(_header(spread), rows, left=(1, 8)),
-        f"logsumexp {spread.logsumexp:.4f}   entropy {spread.entropy:.4f} nats = {spread.choices:.4g} effective choices   "
-        f"kept {spread.kept:,} of {spread.vocabulary:,} tokens, which hold {percent(spread.kept_mass)} after temperature",
+        table(_header(distribution), rows, left=(1, 8)),
+        f"logsumexp {distribution.logsumexp:.4f}   entropy {distribution.entropy:.4f} nats = {distribution.choices:.4g} effective choices   "
+        f"kept {distribution.kept:,} of {distribution.vocabulary:,} tokens, which hold {percent(distribution.kept_mass)} after temperature",
     ]
     return "\n".join(lines)
 
@@ -217,7 +217,7 @@ def heading(reading: Reading) -> str:
     """A line about the model and, if the prompt exceeds the context, one that says how much of it was fed."""
     w = reading.weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    kept = "" if w.kept_as == "fp32" else f", {w.kept_as} weights"
+    kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
     lines = [
         f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
     ]
@@ -244,10 +244,10 @@ def reading_text(reading: Reading) -> str:
     return "\n".join(parts)
 
 
-def loss_text(lossy: LossReading) -> str:
+def loss_text(loss: LossReading) -> str:
     """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
     units."""
-    losses, total_loss = adding([t.loss for t in lossy.tokens], lossy.sum, 4)
+    losses, total_loss = adding([t.loss for t in loss.tokens], loss.sum, 4)
     rows = [
         (
             visible_token(t.text),
@@ -258,18 +258,18 @@ def loss_text(lossy: LossReading) -> str:
             percent(t.probability),
             loss,
         )
-        for t, loss in zip(lossy.tokens, losses, strict=True)
+        for t, loss in zip(loss.tokens, losses, strict=True)
     ]
     lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
-    if len(lossy.tokens) == 1:
-        one = lossy.tokens[0]
+    if len(loss.tokens) == 1:
+        one = loss.tokens[0]
         total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
         lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
     else:
         lines.append(
-            f"sum {total_loss} nats over {counted(len(lossy.tokens), 'token')}, mean {lossy.mean:.4f} nats a token"
+            f"sum {total_loss} nats over {counted(len(loss.tokens), 'token')}, mean {loss.mean:.4f} nats a token"
         )
     lines.append(
-        f"per token: {lossy.bits:.4f} bits, perplexity {lossy.perplexity:.4g}, one in {lossy.perplexity:.4g}; knowing nothing costs ln V = {lossy.uniform_loss:.4f} nats"
+        f"per token: {loss.bits:.4f} bits, perplexity {loss.perplexity:.4g}, one in {loss.perplexity:.4g}; knowing nothing costs ln V = {loss.uniform_loss:.4f} nats"
     )
     return "\n".join(lines)

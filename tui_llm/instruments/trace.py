@@ -8,18 +8,18 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request
 from tui_llm.llm.model import inside
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 KEY = "trace"
 
 
 def traced(
-    desk: Desk, request: Request, number: int | None, overtaken: Callable[[], bool]
+    open_model: OpenModel, request: Request, number: int | None, overtaken: Callable[[], bool]
 ) -> tuple[inside.Trace, Place]:
     """The trace of the last `context` tokens of the request's text, and the position of its token `number` (None: the
     last one). Raises `UserError` if there is no such token in the context, and `Overtaken`."""
-    ids = desk.ids(request)
-    fed = ids[-desk.model.config.context :]
+    ids = open_model.ids(request)
+    fed = ids[-open_model.gpt.config.context :]
     first = len(ids) - len(fed)
     if not ids:
         raise UserError("there is no token to look from: type some text first")
@@ -30,8 +30,8 @@ def traced(
         raise UserError(
             f"the model sees the last {len(fed)} tokens only, its context: choose a token number from {first} up"
         )
-    trace: inside.Trace | None = desk.remembered.get(KEY)
+    trace: inside.Trace | None = open_model.remembered.get(KEY)
     if trace is None or trace.ids != tuple(fed):
-        desk.remembered.pop(KEY, None)  # free the old trace first: two would need twice the memory
-        trace = desk.remembered[KEY] = inside.trace(desk.model, fed, overtaken)
-    return trace, Place(tuple(desk.token(id) for id in fed), first, len(ids), number)
+        open_model.remembered.pop(KEY, None)  # free the old trace first: two would need twice the memory
+        trace = open_model.remembered[KEY] = inside.trace(open_model.gpt, fed, overtaken)
+    return trace, Place(tuple(open_model.token(id) for id in fed), first, len(ids), number)

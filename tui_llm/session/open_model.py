@@ -1,7 +1,4 @@
-"""The open model and its caches: text → ids → logits → distribution.
-
-Implements what instruments need (`session.desk.Desk`); `engine.py` adds the whole reading of a request.
-"""
+"""The open model and its caches: text → ids → logits → distribution."""
 
 from __future__ import annotations
 
@@ -65,13 +62,16 @@ def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
     known[key] = value
 
 
-class ModelDesk:
-    """Holds one open model; call it from one thread only. `forwards` counts forward passes, `forward_tokens` the tokens
-    run in them to read a text."""
+class OpenModel:
+    """The open model and its vocabulary, as instruments use it; call it from one thread only.
+
+    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens`
+    the tokens run in them to read a text.
+    """
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32") -> None:
         """`weights`: one of `weight_names.WEIGHTS`. Raises `UserError` on an unknown device or weight format."""
-        self.device, self.kept_as = device.choose(device_name), check_weights(weights)
+        self.device, self.dtype = device.choose(device_name), check_weights(weights)
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
@@ -81,7 +81,7 @@ class ModelDesk:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
         stays open."""
         found = lookup.find(model)
-        made = open_model.open_model(found.folder, found.name, self.device, self.kept_as)
+        made = open_model.open_model(found.folder, found.name, self.device, self.dtype)
         self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
         self._encoded = None
         self._targets.clear()
@@ -118,7 +118,7 @@ class ModelDesk:
             vocabulary.starts,
             open.model.chat is not None,
             open.found.note,
-            self.kept_as,
+            self.dtype,
         )
 
     @property
@@ -136,6 +136,7 @@ class ModelDesk:
         return token_of(self.tokenizer, id)
 
     def ids(self, request: Request) -> list[int]:
+        """All ids before the prediction: start token, prompt, continuation."""
         return self._encode(request) + list(request.continuation)
 
     def _encode(self, request: Request) -> list[int]:
@@ -169,8 +170,11 @@ class ModelDesk:
         return "".join(open.model.chat.parts(request.prompt))
 
     def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
-        """Raises `UserError` if the target is empty or not in the vocabulary, or if `own` is asked for at the end of
-        the text."""
+        """The ids of the target; `following` are the text's own after the position.
+
+        Raises `UserError` if the target is empty or not in the vocabulary, or if `own` is asked for at the end of the
+        text.
+        """
         if target.own:
             if not following:
                 raise UserError(
@@ -190,54 +194,75 @@ class ModelDesk:
 
     @property
     def ours(self) -> bool:
+        """Whether the model is our own GPT, so that `gpt` is available."""
         return self._current().model.gpt is not None
 
     @property
-    def model(self) -> GPT:
+    def gpt(self) -> GPT:
+        """Our own GPT. Raises `UserError` if the open model runs through transformers."""
         open = self._current()
         if open.model.gpt is None:
             raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
         return open.model.gpt
 
     @property
+    def window(self) -> Window:
+        """The tokens that were fed last, with their cache."""
+        return self._current().window
+
+    @property
     def embedding(self) -> Tensor:
+        """The token embedding (V, C) of any model, padding rows included."""
         return self._current().model.predictor.embedding()
 
     @property
+    def tokenizations(self) -> dict[Any, Tokenization]:
+        """The cache of the last text's tokens, which most readings share."""
+        return self._current().tokens
+
+    @property
     def remembered(self) -> dict[str, Any]:
+        """The instruments' cache between questions; each uses its own key. Cleared when a model is opened."""
         return self._current().remembered
 
     # ── ids → logits → distribution ──
 
     def logits(self, request: Request, overtaken: Callable[[], bool] = never) -> Tensor:
+        """The logits (V,) after the request's last token, from the cache if possible; float32, on the CPU, without
+        padding ids. Raises `UserError` if there is no token."""
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)
-        self._feed(ids, overtaken)
-        return self._current().window.logits()
+        self.feed(ids, overtaken)
+        return self.window.logits()
 
     def prediction(self, request: Request, overtaken: Callable[[], bool] = never) -> distribution.Processed:
+        """The distribution at the request's position, after overrides, repetition penalty and sampler. Raises
+        `UserError` if there is nothing to predict from."""
         ids = self.ids(request)
         position = place_of(request, ids)
         if not ids:
             raise UserError(NOTHING)
-        self._feed(ids, overtaken)
-        return self._prediction(request, ids, position)
+        self.feed(ids, overtaken)
+        return self.prediction_at(request, ids, position)
 
     def target(self, request: Request) -> tuple[list[int], list[int]]:
+        """The ids before the request's position, and the ids of its target. Raises `UserError` if it has none."""
         ids = self.ids(request)
         position = place_of(request, ids)
         return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
 
     def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
+        """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, on the
+        CPU, from the cache if possible. Raises `UserError` if there is no target, or no token before it."""
         before, wanted = self.target(request)
-        ids, window = self.ids(request), self._current().window
-        self._feed(ids, overtaken)
+        ids, window = self.ids(request), self.window
+        self.feed(ids, overtaken)
         return wanted, window.target_logits(wanted, self._before(ids, len(before)), overtaken)
 
-    def _feed(self, ids: list[int], overtaken: Callable[[], bool] = never) -> int:
+    def feed(self, ids: list[int], overtaken: Callable[[], bool] = never) -> int:
         """Make `ids` (its last `context` ones) the window's tokens. Returns the number of tokens that were run."""
-        window = self._current().window
+        window = self.window
         before = window.forwards
         try:
             run = window.feed(ids[-window.context :], overtaken)
@@ -246,16 +271,27 @@ class ModelDesk:
         finally:
             self.forwards += window.forwards - before
 
+    def target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
+        """The teacher-forced loss of each of `wanted` after the window's first `position` tokens; cached."""
+        window = self.window
+        key = (tuple(window.ids[:position]), tuple(wanted))
+        if key not in self._targets:
+            before = window.forwards
+            losses = window.target_losses(wanted, position, overtaken)
+            self.forwards += window.forwards - before
+            keep(self._targets, key, losses, most=64)
+        return self._targets[key]
+
     def _before(self, ids: list[int], position: int) -> int:
         """How many tokens in the window, which holds the last of `ids`, precede `position`. Raises `UserError` if none
         does, because nothing is predicted there."""
-        fed = min(len(ids), self._current().window.context)
+        fed = min(len(ids), self.window.context)
         before = position - (len(ids) - fed)
         if before < 1:
             raise UserError(FIRST if fed == len(ids) or position == 0 else NOT_FED.format(fed))
         return before
 
-    def _prediction(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
+    def prediction_at(self, request: Request, ids: list[int], position: int) -> distribution.Processed:
         """The distribution after the first `position` of `ids`, which have been fed. The last few are cached: the table
         reads its rows in many requests."""
         open, before = self._current(), self._before(ids, position)

@@ -160,15 +160,15 @@ def drawn_often(now: Facts, began: Facts) -> Outcome:
 
 def nucleus(now: Facts, began: Facts) -> Outcome:
     """Top-p was lowered."""
-    spread = now.reading.distribution if now.reading is not None else None
+    distribution = now.reading.distribution if now.reading is not None else None
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.sampler.top_p >= began.sampler.top_p:
         return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_down}} lowers it")
-    if spread is None:
+    if distribution is None:
         return missing(WAIT)
     return done(
-        f"Top-p {now.sampler.top_p:g} keeps {spread.kept:,} of {spread.vocabulary:,} tokens, with {percent_said(spread.kept_mass)} between them; "
+        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {percent_said(distribution.kept_mass)} between them; "
         "they share the rest."
     )
 

@@ -24,8 +24,8 @@ def staged(now: Facts, began: Facts) -> Outcome:
         return missing(NOT_LAB)
     if (gap := reading_of_text(now)) is not None:
         return gap
-    spread = now.reading.distribution if now.reading is not None else None
-    if spread is None or not spread.candidates:
+    distribution = now.reading.distribution if now.reading is not None else None
+    if distribution is None or not distribution.candidates:
         return missing("nothing is predicted; {type} and type some text")
     if now.reading is not None and now.reading.request.position is not None:
         return missing("the token cursor stands inside the text: Esc puts it at the end")
@@ -36,9 +36,9 @@ def staged(now: Facts, began: Facts) -> Outcome:
         return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_up}} to 1")
     if not now.stage:
         return missing("the table shows no stages yet: {pane_logits} {stages}")
-    first = spread.candidates[0]
+    first = distribution.candidates[0]
     return done(
-        f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {spread.vocabulary:,} tokens "
+        f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {distribution.vocabulary:,} tokens "
         f"= {percent_said(first.raw_probability)}. A logit is a score, softmax makes shares of it."
     )
 

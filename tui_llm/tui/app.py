@@ -25,7 +25,7 @@ from tui_llm.tui.kit.textual_private import ResilientApp
 from tui_llm.tui.kit.themes import DARK, LIGHT, readable
 from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.lab import LabScreen
-from tui_llm.tui.state.asker import one_line
+from tui_llm.tui.state.engine_client import one_line
 
 if TYPE_CHECKING:
     from tui_llm.facts.engine import Engine

@@ -50,8 +50,11 @@ WORDS = (
     ("mean of 60 steps", "the plain mean of the training losses of the last so many steps"),
     ("u", "the random number from 0 to 1 that picked the token on the cumulative probabilities"),
     ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all was cached), and the time it took"),
-    ("attention", "how one token's head spreads a weight of 1 over the tokens up to itself: softmax(q · k ÷ √D)"),
-    ("spread", "e^entropy of a head's weights: as if it had looked at so many tokens evenly"),
+    ("attention", "how one token's head distributes a weight of 1 over the tokens up to itself: softmax(q · k ÷ √D)"),
+    (
+        "effective tokens",
+        "e^entropy of a head's weights: the number of tokens over which even attention has the same entropy",
+    ),
     (
         "logit lens",
         "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output",

@@ -12,13 +12,13 @@ from tui_llm.common.errors import UserError
 from tui_llm.instruments.attention.question import Attention, AttentionQuestion, Look
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import inside
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 
 @torch.inference_mode()
-def answer(desk: Desk, question: AttentionQuestion, overtaken: Callable[[], bool]) -> Attention:
+def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callable[[], bool]) -> Attention:
     """Raises `UserError` if the text has no such token, or if the attention weights contain NaN."""
-    trace, place = traced(desk, question.request, question.number, overtaken)
+    trace, place = traced(open_model, question.request, question.number, overtaken)
     rows = inside.attention(trace, place.index)  # (N, H, T)
     if not rows.isfinite().all():
         raise UserError(
@@ -27,7 +27,7 @@ def answer(desk: Desk, question: AttentionQuestion, overtaken: Callable[[], bool
         )
     layers = rows.mean(1)  # (N, T)
     return Attention(
-        desk.weights(),
+        open_model.weights(),
         place,
         tuple(looks(layer) for layer in rows),
         looks(layers),

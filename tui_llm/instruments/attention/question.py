@@ -22,14 +22,14 @@ class Look:
     were fed, up to the query.
 
     strongest: the index of the largest weight, the first on a tie.
-    entropy: −Σ w ln w in nats; spread: e^entropy, the number of tokens over which uniform attention would have this
+    entropy: −Σ w ln w in nats; effective_tokens: e^entropy, the number of tokens over which uniform attention would have this
         entropy.
     """
 
     weights: tuple[float, ...]
     strongest: int
     entropy: float
-    spread: float
+    effective_tokens: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,39 +28,41 @@ from tui_llm.instruments.draws.question import (
 )
 from tui_llm.llm.predict.distribution import Processed
 from tui_llm.llm.predict.generate import uniform
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.prediction import candidates, candidates_of
 from tui_llm.session.tokenization import bytes_of
 
 _CHUNK = 4096  # draws between two checks of `overtaken`
 
 
-def answer(desk: Desk, question: DrawQuestion | HistogramQuestion, overtaken: Callable[[], bool]) -> Draw | Histogram:
+def answer(
+    open_model: OpenModel, question: DrawQuestion | HistogramQuestion, overtaken: Callable[[], bool]
+) -> Draw | Histogram:
     """Raises `UserError` if there is nothing to predict from, or if u or the count is out of range."""
     if isinstance(question, HistogramQuestion):
-        return _histogram(desk, question, overtaken)
+        return _histogram(open_model, question, overtaken)
     u = uniform(question.seed, question.index) if question.u is None else question.u
     if not 0 <= u < 1:
         raise UserError(f"u is {u}; give a number from 0 up to, but not, 1")
-    landings = tuple(_landing(desk, question.request, sampler, u, overtaken) for sampler in question.samplers)
-    return Draw(desk.weights(), u, desk.tokenizer.size, landings)
+    landings = tuple(_landing(open_model, question.request, sampler, u, overtaken) for sampler in question.samplers)
+    return Draw(open_model.weights(), u, open_model.tokenizer.size, landings)
 
 
 def _processed(
-    desk: Desk, request: Request, sampler: SamplerSettings, overtaken: Callable[[], bool]
+    open_model: OpenModel, request: Request, sampler: SamplerSettings, overtaken: Callable[[], bool]
 ) -> tuple[Processed, Tensor]:
     """The distribution to sample from, and its cumulative sum over the kept tokens (float64), as `Processed.place` uses
     it."""
     request = dataclasses.replace(request, sampler=sampler)
-    processed = desk.prediction(request, overtaken)
+    processed = open_model.prediction(request, overtaken)
     return processed, processed.probability[: processed.kept_count].cumsum(-1)
 
 
 def _landing(
-    desk: Desk, request: Request, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
+    open_model: OpenModel, request: Request, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
 ) -> Landing:
-    processed, sums = _processed(desk, request, sampler, overtaken)
-    shown = candidates(processed, min(SEGMENTS, processed.kept_count), lambda id: bytes_of(desk.tokenizer, id))
+    processed, sums = _processed(open_model, request, sampler, overtaken)
+    shown = candidates(processed, min(SEGMENTS, processed.kept_count), lambda id: bytes_of(open_model.tokenizer, id))
 
     def segment(candidate: Candidate, place: int) -> Segment:
         # Rounding can leave the sum slightly off 1, where the last interval ends.
@@ -69,20 +71,20 @@ def _landing(
 
     segments = tuple(segment(candidate, place) for place, candidate in enumerate(shown))
     place = processed.place(u)
-    hit = segments[place] if place < len(segments) else segment(_candidate(desk, processed, place), place)
+    hit = segments[place] if place < len(segments) else segment(_candidate(open_model, processed, place), place)
     return Landing(sampler, hit, segments, processed.kept_count)
 
 
-def _candidate(desk: Desk, processed: Processed, place: int) -> Candidate:
-    return candidates_of([processed.row(place)], lambda id: bytes_of(desk.tokenizer, id))[0]
+def _candidate(open_model: OpenModel, processed: Processed, place: int) -> Candidate:
+    return candidates_of([processed.row(place)], lambda id: bytes_of(open_model.tokenizer, id))[0]
 
 
-def _histogram(desk: Desk, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
+def _histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
     total = question.count
     if not 1 <= total <= MOST_DRAWS:
         raise UserError(f"{total} draws; give a number from 1 to {MOST_DRAWS}")
     sampler = question.request.sampler
-    processed, sums = _processed(desk, question.request, sampler, overtaken)
+    processed, sums = _processed(open_model, question.request, sampler, overtaken)
     kept = processed.kept_count
     counts = torch.zeros(kept, dtype=torch.int64)
     for start in range(0, total, _CHUNK):
@@ -92,12 +94,12 @@ def _histogram(desk: Desk, question: HistogramQuestion, overtaken: Callable[[], 
         places = torch.searchsorted(sums, torch.tensor(numbers, dtype=torch.float64), right=True).clamp(max=kept - 1)
         counts += torch.bincount(places, minlength=kept)
     p = processed.probability[:kept]
-    shown = candidates(processed, min(BINS, kept), lambda id: bytes_of(desk.tokenizer, id))
+    shown = candidates(processed, min(BINS, kept), lambda id: bytes_of(open_model.tokenizer, id))
     rows = tuple((candidate, _bin(int(counts[place]), total, float(p[place]))) for place, candidate in enumerate(shown))
     rest = _bin(int(counts[BINS:].sum()), total, float(p[BINS:].sum())) if kept > BINS else None
     chi_squared, freedom, chance = _fit(counts.double(), p * total)
     return Histogram(
-        desk.weights(), sampler, question.seed, total, kept, rows, rest, max(0, kept - BINS), chi_squared, freedom, chance
+        open_model.weights(), sampler, question.seed, total, kept, rows, rest, max(0, kept - BINS), chi_squared, freedom, chance
     )  # fmt: skip
 
 

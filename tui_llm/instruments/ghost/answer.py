@@ -10,30 +10,30 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.llm.predict.distribution import process
 from tui_llm.llm.tokens.token_bytes import pieces
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.tokenization import bytes_of
 
 _GREEDY = SamplerSettings(temperature=0)
 
 
-def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
+def answer(open_model: OpenModel, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
     """Without pieces if there is nothing to continue or the model's logits are invalid."""
     request = dataclasses.replace(question.request, position=None)
-    context = desk.weights().context
+    context = open_model.weights().context
     made: list[int] = []
     try:
-        room = context - len(desk.ids(request)) + 1  # the last token is predicted, not fed
+        room = context - len(open_model.ids(request)) + 1  # the last token is predicted, not fed
         while len(made) < min(question.count, max(1, room)):
             if overtaken():
                 raise Overtaken
             now = dataclasses.replace(request, continuation=(*request.continuation, *made))
-            id = process(desk.logits(now, overtaken), _GREEDY).row(0).id
-            if desk.tokenizer.ends(id):
+            id = process(open_model.logits(now, overtaken), _GREEDY).row(0).id
+            if open_model.tokenizer.ends(id):
                 break
             made.append(id)
     except UserError:  # an empty text or a diverged model: the reading reports it
         made = []
-    tokens = [bytes_of(desk.tokenizer, id) for id in made]
+    tokens = [bytes_of(open_model.tokenizer, id) for id in made]
     whole: list[str] = []
     for start, stop, text in pieces(tokens):
         try:
@@ -41,4 +41,4 @@ def answer(desk: Desk, question: GhostQuestion, overtaken: Callable[[], bool]) -
         except UnicodeDecodeError:
             break
         whole.append(text)
-    return Ghost(desk.weights(), tuple(whole))
+    return Ghost(open_model.weights(), tuple(whole))

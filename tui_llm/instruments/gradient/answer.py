@@ -8,12 +8,12 @@ from tui_llm.common.errors import UserError
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
 from tui_llm.llm.predict.distribution import log_softmax
 from tui_llm.llm.predict.loss import gradient
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 
-def answer(desk: Desk, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
+def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
     """Raises `UserError` if there is no target, or it has no token with that index."""
-    wanted, logits = desk.target_logits(question.request, overtaken)
+    wanted, logits = open_model.target_logits(question.request, overtaken)
     if not 0 <= question.index < len(wanted):
         raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")
     target, row = wanted[question.index], logits[question.index]
@@ -27,9 +27,9 @@ def answer(desk: Desk, question: GradientQuestion, overtaken: Callable[[], bool]
     rest[shown] = 0.0
     return Gradient(
         question,
-        desk.token(target),
+        open_model.token(target),
         len(wanted),
-        tuple(Push(desk.token(id), float(probabilities[id]), float(pushes[id]), id == target) for id in shown),
+        tuple(Push(open_model.token(id), float(probabilities[id]), float(pushes[id]), id == target) for id in shown),
         len(row) - len(shown),
         float(rest.sum()),
     )

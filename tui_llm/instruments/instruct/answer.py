@@ -14,7 +14,7 @@ from tui_llm.instruments.instruct.question import MOST_STEPS, Instructed, Instru
 from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
 from tui_llm.llm.learn import instruct
 from tui_llm.llm.learn.instruct import Tuner
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 LARGEST_RATE = 1.0
 FREE_NAMES = 1000  # names to try
@@ -27,7 +27,7 @@ class _Session:
     examples: list[instruct.Example]
 
 
-def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]) -> Instructed:
+def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callable[[], bool]) -> Instructed:
     """Raises `UserError` if there is nothing to learn, a setting is out of range, the loss diverges, or the folder
     can't be written."""
     if not question.pairs:
@@ -38,11 +38,11 @@ def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]
         raise UserError(f"the learning rate is {question.learning_rate:g}; give one above 0 and up to {LARGEST_RATE:g}")
     name = question.name or _free_name()
     new_folder(name)  # check the name before training
-    session = _session(desk, question)
+    session = _session(open_model, question)
     after = session.tuner.go(question.steps, overtaken)
     told = Instructed(
         question,
-        desk.weights(),
+        open_model.weights(),
         name,
         str(new_folder(name)),
         sum(len(one.inputs) + 1 for one in session.examples),
@@ -51,20 +51,20 @@ def answer(desk: Desk, question: InstructQuestion, overtaken: Callable[[], bool]
         after,
         tuple(session.tuner.losses),
     )
-    write_model(writable(desk), session.tuner.model, name, _card(told))
-    desk.remembered.pop("instruct", None)
+    write_model(writable(open_model), session.tuner.model, name, _card(told))
+    open_model.remembered.pop("instruct", None)
     return told
 
 
-def _session(desk: Desk, question: InstructQuestion) -> _Session:
+def _session(open_model: OpenModel, question: InstructQuestion) -> _Session:
     asked = question.pairs, question.learning_rate
-    known = desk.remembered.get("instruct")
+    known = open_model.remembered.get("instruct")
     if isinstance(known, _Session) and known.asked == asked and len(known.tuner.losses) <= question.steps:
         return known
-    examples = [instruct.example(pair, writable(desk), desk.model.config.context) for pair in question.pairs]
+    examples = [instruct.example(pair, writable(open_model), open_model.gpt.config.context) for pair in question.pairs]
     with instruct.enough_memory():
-        tuner = Tuner(desk.model, examples, desk.tokenizer.size, question.learning_rate)
-    desk.remembered["instruct"] = made = _Session(asked, tuner, examples)
+        tuner = Tuner(open_model.gpt, examples, open_model.tokenizer.size, question.learning_rate)
+    open_model.remembered["instruct"] = made = _Session(asked, tuner, examples)
     return made
 
 

@@ -36,7 +36,7 @@ from tui_llm.llm.predict.distribution import check, log_softmax
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import TokenLoss, token_losses
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|> in front"
 
@@ -65,62 +65,66 @@ class _Session:
     before: dict[Watched | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
 
 
-def answer(desk: Desk, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]) -> Learned | Kept:
+def answer(
+    open_model: OpenModel, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]
+) -> Learned | Kept:
     """Raises `UserError` if there is nothing to learn, or a step or a folder can't be made. The open model is never
     changed."""
     if isinstance(question, KeepQuestion):
-        return _keep(desk, question)
+        return _keep(open_model, question)
     if not 0 <= question.at <= MOST_STEPS:
         raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
     check_recipe(question.recipe)
-    session = _session(desk, question.request)
+    session = _session(open_model, question.request)
     session.learner.go(question.at, question.recipe, overtaken)
-    return _told(desk, question, session, overtaken)
+    return _told(open_model, question, session, overtaken)
 
 
-def _session(desk: Desk, request: Request) -> _Session:
+def _session(open_model: OpenModel, request: Request) -> _Session:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
-    model = desk.model  # raises first if the model runs through transformers
-    if (kept_as := desk.weights().kept_as) != "fp32":
-        raise UserError(f"{kept_as} weights can't be trained, they are for reading; open the model with --weights fp32")
-    ids, wanted = desk.target(request)
+    model = open_model.gpt  # raises first if the model runs through transformers
+    if (dtype := open_model.weights().dtype) != "fp32":
+        raise UserError(f"{dtype} weights can't be trained, they are for reading; open the model with --weights fp32")
+    ids, wanted = open_model.target(request)
     if not ids:
         raise UserError(EMPTY)
     if len(wanted) > LONGEST_TARGET:
         raise UserError(f"the target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be learned here")
-    known = desk.remembered.get("learn")
+    known = open_model.remembered.get("learn")
     if isinstance(known, _Session) and (known.ids, known.wanted) == (ids, wanted):
         return known
-    desk.remembered["learn"] = made = _Session(ids, wanted, Learner(model, ids, wanted, desk.tokenizer.size))
+    open_model.remembered["learn"] = made = _Session(
+        ids, wanted, Learner(model, ids, wanted, open_model.tokenizer.size)
+    )
     return made
 
 
-def _told(desk: Desk, question: LearnQuestion, session: _Session, overtaken: Callable[[], bool]) -> Learned:
+def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, overtaken: Callable[[], bool]) -> Learned:
     learner = session.learner
-    after = _seen(learner.model, session.ids, session.wanted, desk.tokenizer.size)
+    after = _seen(learner.model, session.ids, session.wanted, open_model.tokenizer.size)
     if None not in session.before:
-        session.before[None] = _seen(desk.model, session.ids, session.wanted, desk.tokenizer.size)
+        session.before[None] = _seen(open_model.gpt, session.ids, session.wanted, open_model.tokenizer.size)
     before = session.before[None]
     watched = []
     for one in question.watched:
         if overtaken():
             raise Overtaken
-        watched.append(_change(desk, session, one))
+        watched.append(_change(open_model, session, one))
     steps = tuple(
         LearnStep(number, step.recipe, step.gradient_norm, step.loss, step.probability)
         for number, step in enumerate(learner.steps, 1)
     )
     return Learned(
         question,
-        desk.weights(),
-        token_text(b"".join(desk.token(id).bytes for id in session.ids[-200:])),
-        tuple(desk.token(id) for id in session.wanted),
+        open_model.weights(),
+        token_text(b"".join(open_model.token(id).bytes for id in session.ids[-200:])),
+        tuple(open_model.token(id) for id in session.wanted),
         _state(before),
         _state(after),
-        _runners(desk, before.logs, after.logs, session.wanted[0], question.top),
+        _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
         tuple(watched),
         steps,
-        learner.bytes(question.recipe.optimiser),
+        learner.bytes(question.recipe.optimizer),
         *learner.kept,
     )
 
@@ -138,7 +142,7 @@ def _state(seen: _Seen) -> TargetState:
     return TargetState(seen.mean, seen.probability, seen.losses[0].rank)
 
 
-def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
+def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
     """The `top` most probable tokens before and those after, and the target, in descending order of probability
     after."""
     ids = {target}
@@ -146,7 +150,7 @@ def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -
         ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
     return tuple(
         Runner(
-            desk.token(id),
+            open_model.token(id),
             math.exp(before[id]),
             math.exp(after[id]),
             1 + int((before > before[id]).sum()),
@@ -157,9 +161,9 @@ def _runners(desk: Desk, before: Tensor, after: Tensor, target: int, top: int) -
     )
 
 
-def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
+def _change(open_model: OpenModel, session: _Session, watched: Watched) -> WatchedChange:
     """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
-    vocabulary = desk.tokenizer
+    vocabulary = open_model.tokenizer
     try:
         ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")
         if not ids:
@@ -167,7 +171,7 @@ def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
         if len(wanted) > LONGEST_TARGET:
             raise UserError(f"its target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be read")
         if watched not in session.before:
-            session.before[watched] = _seen(desk.model, ids, wanted, vocabulary.size)
+            session.before[watched] = _seen(open_model.gpt, ids, wanted, vocabulary.size)
         before, after = session.before[watched], _seen(session.learner.model, ids, wanted, vocabulary.size)
     except UserError as error:
         return WatchedChange(watched, None, None, None, None, None, None, 0.0, str(error))
@@ -177,20 +181,20 @@ def _change(desk: Desk, session: _Session, watched: Watched) -> WatchedChange:
         after.mean,
         before.probability,
         after.probability,
-        _likeliest(desk, before.logs),
-        _likeliest(desk, after.logs),
+        _likeliest(open_model, before.logs),
+        _likeliest(open_model, after.logs),
         max(0.0, float((before.logs.exp() * (before.logs - after.logs)).nan_to_num(0.0).double().sum())),
     )
 
 
-def _likeliest(desk: Desk, logs: Tensor) -> Token:
-    return desk.token(int(logs.argmax()))
+def _likeliest(open_model: OpenModel, logs: Tensor) -> Token:
+    return open_model.token(int(logs.argmax()))
 
 
-def _keep(desk: Desk, question: KeepQuestion) -> Kept:
-    session = _session(desk, question.request)
+def _keep(open_model: OpenModel, question: KeepQuestion) -> Kept:
+    session = _session(open_model, question.request)
     steps = session.learner.steps
     if not steps:
         raise UserError("there is nothing to keep yet: take a step first")
-    folder: Path = write_folder(desk, session.learner, question.name, force=question.force)
+    folder: Path = write_folder(open_model, session.learner, question.name, force=question.force)
     return Kept(folder.name, str(folder), len(steps))

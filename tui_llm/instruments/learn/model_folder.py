@@ -10,26 +10,26 @@ from pathlib import Path
 from tui_llm.common import new_files, paths, storage
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.facts.recipe import OPTIMISERS
+from tui_llm.facts.recipe import OPTIMIZERS
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens import tokenizer
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def write_folder(desk: Desk, learner: Learner, name: str, *, force: bool = False) -> Path:
+def write_folder(open_model: OpenModel, learner: Learner, name: str, *, force: bool = False) -> Path:
     """Write the model of *Learn this*. Raises as `write_model` does."""
-    text = card(desk, learner, new_folder(name, force=force).name)
-    return write_model(writable(desk), learner.model, name, text, force=force)
+    text = card(open_model, learner, new_folder(name, force=force).name)
+    return write_model(writable(open_model), learner.model, name, text, force=force)
 
 
-def writable(desk: Desk) -> BPETokenizer:
+def writable(open_model: OpenModel) -> BPETokenizer:
     """The open model's vocabulary. Raises `UserError` if it can't be written as vocab.json and merges.txt."""
-    vocabulary = desk.tokenizer
+    vocabulary = open_model.tokenizer
     if not isinstance(vocabulary, BPETokenizer):
         raise UserError(
             f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
@@ -70,12 +70,12 @@ def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -
     return folder
 
 
-def card(desk: Desk, learner: Learner, name: str) -> str:
+def card(open_model: OpenModel, learner: Learner, name: str) -> str:
     """The folder's README: the original model, what was learned, how, and the effect on the target."""
-    weights, decode = desk.weights(), desk.tokenizer.decode
+    weights, decode = open_model.weights(), open_model.tokenizer.decode
     step = "" if weights.step is None else f" at step {weights.step:,}"
     rows = "\n".join(
-        f"| {number} | {OPTIMISERS[one.recipe.optimiser]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
+        f"| {number} | {OPTIMIZERS[one.recipe.optimizer]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
         f"| {one.loss:.4f} | {one.probability:.4g} |"
         for number, one in enumerate(learner.steps, 1)
     )
@@ -88,7 +88,7 @@ def card(desk: Desk, learner: Learner, name: str) -> str:
     )
     return f"""# {visible(name)}
 
-{visible(weights.name)}{step} after {many} optimiser step{"" if many == 1 else "s"} on one prompt and target: an experiment
+{visible(weights.name)}{step} after {many} optimizer step{"" if many == 1 else "s"} on one prompt and target: an experiment
 of tui-llm's *Learn this*, not a model to rely on. What it learned so, it may have paid for elsewhere. Its licence and its
 training text are those of {visible(weights.name)}.
 
@@ -100,7 +100,7 @@ Target ({target}):
 
     {visible(decode(learner.wanted))}
 
-| step | optimiser | step size | length of the gradient | loss after (nats a token) | p(target) after |
+| step | optimizer | step size | length of the gradient | loss after (nats a token) | p(target) after |
 |---|---|---|---|---|---|
 {rows}
 

@@ -11,15 +11,15 @@ from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 
 @torch.inference_mode()
-def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
+def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
-    trace, place = traced(desk, question.request, question.number, overtaken)
-    size = desk.tokenizer.size
-    logits = inside.lens(desk.model, trace, place.index)[:, :size]  # (N + 1, V)
+    trace, place = traced(open_model, question.request, question.number, overtaken)
+    size = open_model.tokenizer.size
+    logits = inside.lens(open_model.gpt, trace, place.index)[:, :size]  # (N + 1, V)
     distribution.check(logits)
     with device.threads(logits.numel()):
         log_p = logits.log_softmax(-1)
@@ -31,7 +31,7 @@ def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) ->
         order = [likeliest(row, max(1, question.top)) for row in logits]
     request, following = question.request, trace.ids[place.index + 1 :]
     if request.target is not None:
-        target, chosen = desk.target_ids(request.target, request, following)[0], "asked"
+        target, chosen = open_model.target_ids(request.target, request, following)[0], "asked"
     elif following:
         target, chosen = following[0], "next"
     else:
@@ -39,7 +39,7 @@ def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) ->
     rows = tuple(
         LensRow(
             layer,
-            tuple(Guess(desk.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
+            tuple(Guess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
             float(log_p[layer, target].exp()),
             distribution.rank(logits[layer], [target])[0],
             entropies[layer],
@@ -47,7 +47,7 @@ def answer(desk: Desk, question: LensQuestion, overtaken: Callable[[], bool]) ->
         )
         for layer in range(len(logits))
     )
-    return Lens(desk.weights(), place, desk.token(target), chosen, rows)
+    return Lens(open_model.weights(), place, open_model.token(target), chosen, rows)
 
 
 def likeliest(logits: Tensor, count: int) -> list[int]:

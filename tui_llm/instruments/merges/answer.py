@@ -10,15 +10,15 @@ from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.llm.tokens import bpe, catalog
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.tokenization import bytes_of, token_of
 
 NONE = "the vocabulary {} merges nothing that can be watched; choose nano's own, or gpt2"
 
 
-def answer(desk: Desk, question: MergesQuestion, overtaken: Callable[[], bool]) -> Merges:
+def answer(open_model: OpenModel, question: MergesQuestion, overtaken: Callable[[], bool]) -> Merges:
     """Raises `UserError` if the vocabulary has no merges."""
-    vocabulary = desk.tokenizer if question.tokenizer is None else catalog.load_named(question.tokenizer)
+    vocabulary = open_model.tokenizer if question.tokenizer is None else catalog.load_named(question.tokenizer)
     if not isinstance(vocabulary, BPETokenizer):
         raise UserError(NONE.format(vocabulary.name))
     request = question.request
@@ -27,10 +27,10 @@ def answer(desk: Desk, question: MergesQuestion, overtaken: Callable[[], bool]) 
     text = request.prompt + vocabulary.decode(request.continuation)
     first = question.first
     if first is None:
-        ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
+        ids = open_model.ids(dataclasses.replace(request, start_token=False, chat=False))
         whole = request.position is None or request.chat  # with a chat template, positions count the template's tokens
         place = len(ids) if whole else max(0, (request.position or 0) - int(request.start_token))
-        before = sum(len(bytes_of(desk.tokenizer, id)) for id in ids[:place])
+        before = sum(len(bytes_of(open_model.tokenizer, id)) for id in ids[:place])
         first = _word_at(vocabulary.words(text), before)
     return merges(vocabulary, text, first, question.count, overtaken)
 

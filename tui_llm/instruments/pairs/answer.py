@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable
 
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
-from tui_llm.session.desk import Desk
+from tui_llm.session import reading
+from tui_llm.session.open_model import OpenModel
 
 
-def answer(desk: Desk, question: PairsQuestion, overtaken: Callable[[], bool]) -> Pairs:
+def answer(open_model: OpenModel, question: PairsQuestion, overtaken: Callable[[], bool]) -> Pairs:
     """Raises `Overtaken`. A text without tokens has no pairs, and `mean` is None."""
     request = dataclasses.replace(question.request, position=None, target=None, tokenizer=None, top=1, scores=True)
-    read = desk.read(request, overtaken)
+    read = reading.read(open_model, request, overtaken)
     scores = read.scores[1:]
     losses = [score.surprisal for score in scores if score is not None]
     mean = sum(losses) / len(losses) if losses else None

@@ -11,11 +11,13 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse
 from tui_llm.instruments.temperatures.answer import temperatures
 from tui_llm.llm.predict.distribution import Sorted
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.prediction import distribution_reading
 
 
-def answer(desk: Desk | None, question: ScratchQuestion, overtaken: Callable[[], bool] = lambda: False) -> Scratch:
+def answer(
+    open_model: OpenModel | None, question: ScratchQuestion, overtaken: Callable[[], bool] = lambda: False
+) -> Scratch:
     """A token's id is its index among the words. Raises `UserError` on invalid words, or if the softmax is
     undefined."""
     typed = parse(question.words)
@@ -33,6 +35,6 @@ def answer(desk: Desk | None, question: ScratchQuestion, overtaken: Callable[[],
     def token(id: int) -> Token:
         return Token(id, typed[id][0].encode(errors="replace"), typed[id][0])
 
-    spread = distribution_reading(logits.process(question.sampler), len(typed), lambda id: token(id).bytes)
+    distribution = distribution_reading(logits.process(question.sampler), len(typed), lambda id: token(id).bytes)
     asked = question.temperatures
-    return Scratch(spread, temperatures(logits, asked, len(typed), token) if asked else None)
+    return Scratch(distribution, temperatures(logits, asked, len(typed), token) if asked else None)

@@ -12,76 +12,82 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
 from tui_llm.llm.tokens.token_bytes import TextStream
-from tui_llm.session.desk import Desk
+from tui_llm.session import reading
+from tui_llm.session.open_model import OpenModel
 
 _TRIES = 64  # positions to try before the requested one
 
 
-def answer(desk: Desk, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]) -> Swapped | Reading:
+def answer(
+    open_model: OpenModel, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]
+) -> Swapped | Reading:
     """Raises `UserError` as `swapped` does."""
     if isinstance(question, PlaceQuestion):
-        return desk.read(dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken)
-    return swapped(desk, question, overtaken)
+        return reading.read(
+            open_model, dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken
+        )
+    return swapped(open_model, question, overtaken)
 
 
-def swapped(desk: Desk, question: SwapQuestion, overtaken: Callable[[], bool] = lambda: False) -> Swapped:
+def swapped(open_model: OpenModel, question: SwapQuestion, overtaken: Callable[[], bool] = lambda: False) -> Swapped:
     """Raises `UserError` if the position is at no token of the text, or the replacement is invalid."""
-    request, ids = question.request, desk.ids(question.request)
+    request, ids = question.request, open_model.ids(question.request)
     front, at = int(request.start_token), request.position
     if at is None or not front <= at < len(ids):
         raise UserError("no token of the text is chosen: put the token cursor on one, with , and .")
-    new = _replacement(desk, question)
+    new = _replacement(open_model, question)
     made = len(ids) - len(request.continuation)  # index of the first generated token
     if not request.chat:
-        prompt, typed = _typed(desk, request, ids, front, min(at, made))
+        prompt, typed = _typed(open_model, request, ids, front, min(at, made))
     elif at >= made:
         prompt, typed = request.prompt, made
     else:
         raise UserError("this token is of the chat template's text: feed the plain text (J), then swap it")
     after = ids[at + 1 :]
     given = [*ids[typed:at], *new, *(after if question.keep else [])]
-    steps = _steps(desk, request, prompt, given, overtaken)
+    steps = _steps(open_model, request, prompt, given, overtaken)
     return Swapped(prompt, steps, 0 if question.keep else len(after), at)
 
 
-def _replacement(desk: Desk, question: SwapQuestion) -> list[int]:
+def _replacement(open_model: OpenModel, question: SwapQuestion) -> list[int]:
     if question.id is not None:
-        if not 0 <= question.id < desk.tokenizer.size:
-            raise UserError(f"there is no token {question.id}; ids go from 0 to {desk.tokenizer.size - 1}")
+        if not 0 <= question.id < open_model.tokenizer.size:
+            raise UserError(f"there is no token {question.id}; ids go from 0 to {open_model.tokenizer.size - 1}")
         return [question.id]
-    new = desk.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
+    new = open_model.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
     if not new:
         raise UserError("type what should stand there; mind its leading space, as in ' dog'")
     return new
 
 
-def _typed(desk: Desk, request: Request, ids: list[int], front: int, end: int) -> tuple[str, int]:
+def _typed(open_model: OpenModel, request: Request, ids: list[int], front: int, end: int) -> tuple[str, int]:
     """The longest text that encodes to the ids before `end`, and the index where it ends. Text that is cut inside a
     word often encodes differently than as a part of the whole; the ids in between are kept as ids."""
     for stop in range(end, max(front, end - _TRIES), -1):
         own = ids[front:stop]
         try:
-            text = desk.tokenizer.decode_bytes(own).decode()
+            text = open_model.tokenizer.decode_bytes(own).decode()
         except (UnicodeDecodeError, KeyError):
             continue
         for typed in (text, text.removeprefix(" ")):  # some vocabularies prepend a space to a text's first word
-            if desk.tokenizer.encode(typed, allow_special=request.allow_special) == own:
+            if open_model.tokenizer.encode(typed, allow_special=request.allow_special) == own:
                 return typed, stop
     return "", front
 
 
 def _steps(
-    desk: Desk, request: Request, prompt: str, given: list[int], overtaken: Callable[[], bool]
+    open_model: OpenModel, request: Request, prompt: str, given: list[int], overtaken: Callable[[], bool]
 ) -> tuple[GeneratedToken, ...]:
     """`given` as generated tokens after `prompt`, each with the model's probability and without a draw."""
-    read = desk.read(
+    read = reading.read(
+        open_model,
         dataclasses.replace(request, prompt=prompt, continuation=tuple(given), position=None, target=None, tokenizer=None,
                             top=1, token_window=len(given), scores=True),
         overtaken,
     )  # fmt: skip
     stream, steps = TextStream(), []
     for index, (id, score) in enumerate(zip(given, read.scores, strict=True)):
-        token = desk.token(id)
+        token = open_model.token(id)
         p, rank = (score.probability, score.rank) if score is not None else (math.nan, 0)
         steps.append(GeneratedToken(index, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, ()))
     return tuple(steps)

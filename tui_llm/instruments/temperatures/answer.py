@@ -11,7 +11,7 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.temperatures.question import TemperatureColumn, Temperatures, TemperaturesQuestion
 from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Sorted
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 
 def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callable[[int], Token]) -> Temperatures:
@@ -27,8 +27,8 @@ def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callab
     return Temperatures(tuple(token(id) for id in ids), len(logits.order) - len(ids), tuple(columns))
 
 
-def answer(desk: Desk, question: TemperaturesQuestion, overtaken: Callable[[], bool]) -> Temperatures:
+def answer(open_model: OpenModel, question: TemperaturesQuestion, overtaken: Callable[[], bool]) -> Temperatures:
     """Raises `UserError` if there is nothing to predict from."""
-    logits = desk.prediction(question.request, overtaken).sorted
-    with device.threads(desk.tokenizer.size):
-        return temperatures(logits, question.temperatures, question.top, desk.token)
+    logits = open_model.prediction(question.request, overtaken).sorted
+    with device.threads(open_model.tokenizer.size):
+        return temperatures(logits, question.temperatures, question.top, open_model.token)

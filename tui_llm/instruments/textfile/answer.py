@@ -8,12 +8,12 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.texts import read_text
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 LARGEST = 20_000_000  # bytes: takes a second or two
 
 
-def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
+def answer(open_model: OpenModel, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
     """Raises `UserError` if the file can't be read, isn't text, or is too large."""
     try:
         path = paths.expand(question.path.strip())
@@ -31,4 +31,4 @@ def answer(desk: Desk, question: TextFileQuestion, overtaken: Callable[[], bool]
     if size > LARGEST:
         raise UserError(f"{path} has {size:,} bytes; give a file of at most {LARGEST:,} here")
     text = read_text(path)
-    return TextFile(str(path), size, len(desk.tokenizer.encode(text)), desk.tokenizer.name)
+    return TextFile(str(path), size, len(open_model.tokenizer.encode(text)), open_model.tokenizer.name)

@@ -33,79 +33,81 @@ from tui_llm.llm.model.model import KVCache
 from tui_llm.llm.predict.branching import tree_features
 from tui_llm.llm.predict.distribution import Processed, process
 from tui_llm.llm.predict.generate import uniform
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 
 _CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
 _TEXT = "tree: the text's keys and values"
 
 
 def answer(
-    desk: Desk, question: BranchQuestion | SampleQuestion | KnownQuestion, overtaken: Callable[[], bool]
+    open_model: OpenModel, question: BranchQuestion | SampleQuestion | KnownQuestion, overtaken: Callable[[], bool]
 ) -> Branches | Known:
     """Raises `UserError` if there is no text, or an id is not in the vocabulary; `Overtaken`."""
     if isinstance(question, KnownQuestion):
-        _check(desk, question.ids)
-        return Known(desk.weights(), tuple(desk.ids(question.request)), tuple(map(desk.token, question.ids)))
+        _check(open_model, question.ids)
+        return Known(
+            open_model.weights(), tuple(open_model.ids(question.request)), tuple(map(open_model.token, question.ids))
+        )
     began = time.perf_counter()
-    asked = _Asked(desk, question.request, overtaken)
+    asked = _Asked(open_model, question.request, overtaken)
     if isinstance(question, SampleQuestion):
         found = _sample(asked, question)
     else:
         for path in question.paths:
-            _check(desk, path)
+            _check(open_model, path)
         found = [
             Branching(
                 path,
                 tuple(
-                    _next(desk, processed, row)
+                    _next(open_model, processed, row)
                     for row in processed.rows(max(0, question.count))
                     if row.logit > -math.inf
                 ),
             )
             for path, processed in zip(question.paths, asked.after(question.paths), strict=True)
         ]
-    return Branches(desk.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
+    return Branches(open_model.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
 
 
-def _check(desk: Desk, ids: Sequence[int]) -> None:
+def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
     for id in ids:
-        if not 0 <= id < desk.tokenizer.size:
-            raise UserError(f"there is no token {id}; ids go from 0 to {desk.tokenizer.size - 1}")
+        if not 0 <= id < open_model.tokenizer.size:
+            raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
 
 
 def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
-    desk, settings = asked.desk, question.request.sampler
+    open_model, settings = asked.open_model, question.request.sampler
     path, found = question.path, []
-    _check(desk, path)
+    _check(open_model, path)
     for _ in range(question.count):
         processed = asked.after([path])[0]
         u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
         row = processed.row(0 if u is None else processed.place(u))
-        found.append(Branching(path, (_next(desk, processed, row, u),)))
+        found.append(Branching(path, (_next(open_model, processed, row, u),)))
         path = (*path, row.id)
-        if desk.tokenizer.ends(row.id):
+        if open_model.tokenizer.ends(row.id):
             break
     return found
 
 
-def _next(desk: Desk, processed: Processed, row: Any, u: float | None = None) -> Next:
+def _next(open_model: OpenModel, processed: Processed, row: Any, u: float | None = None) -> Next:
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
-    return Next(desk.token(row.id), log_p, row.probability, row.rank, u)
+    return Next(open_model.token(row.id), log_p, row.probability, row.rank, u)
 
 
 class _Asked:
     """The evaluation of one question: the request's text once, then the paths after it. `run` counts the tokens run."""
 
-    def __init__(self, desk: Desk, request: Request, overtaken: Callable[[], bool]) -> None:
-        self.desk, self.request, self.overtaken, self.run = desk, request, overtaken, 0
-        self.text = desk.ids(request)
+    def __init__(self, open_model: OpenModel, request: Request, overtaken: Callable[[], bool]) -> None:
+        self.open_model, self.request, self.overtaken, self.run = open_model, request, overtaken, 0
+        self.text = open_model.ids(request)
         if not self.text:
             raise UserError("there is nothing to continue yet: type some text, or put <|endoftext|> in front")
 
     def after(self, paths: Sequence[Path]) -> list[Processed]:
         """The prediction after each path."""
-        room = self.desk.weights().context - len(self.text)
-        together = [path for path in paths if len(path) <= room] if self.desk.ours else []
+        room = self.open_model.weights().context - len(self.text)
+        together = [path for path in paths if len(path) <= room] if self.open_model.ours else []
         logits = dict(zip(together, self._together(together), strict=True)) if together else {}
         return [self._processed(path, logits.get(path)) for path in paths]
 
@@ -114,10 +116,10 @@ class _Asked:
             raise Overtaken
         if logits is None:
             request = dataclasses.replace(self.request, continuation=(*self.request.continuation, *path), position=None)
-            before = self.desk.forward_tokens
-            logits = self.desk.logits(request, self.overtaken)
-            self.run += self.desk.forward_tokens - before
-        with device.threads(self.desk.tokenizer.size):
+            before = self.open_model.forward_tokens
+            logits = self.open_model.logits(request, self.overtaken)
+            self.run += self.open_model.forward_tokens - before
+        with device.threads(self.open_model.tokenizer.size):
             return process(logits, self.request.sampler, [*self.text, *path])
 
     def _together(self, paths: Sequence[Path]) -> list[Tensor]:
@@ -132,19 +134,19 @@ class _Asked:
                     parents.append(places[path[: length - 1]] if length > 1 else -1)
                     places[path[:length]] = len(ids)
                     ids.append(path[length - 1])
-        model = self.desk.model
+        model = self.open_model.gpt
         with torch.inference_mode(), device.threads(model.config.parameters() * max(1, len(ids))):
             if ids:
                 self.run += len(ids)
                 features = torch.cat([features, tree_features(model, cache, ids, parents)])
             rows = features[[places[path] + 1 if path else 0 for path in paths]]
-            logits = model.head(rows)[:, : self.desk.tokenizer.size].float().cpu()
+            logits = model.head(rows)[:, : self.open_model.tokenizer.size].float().cpu()
         return list(logits)
 
     def _read_text(self) -> tuple[Tensor, KVCache]:
         """The features (1, C) of the text's last token, and the text's KV cache. The text must fit into the context."""
-        model = self.desk.model
-        known = self.desk.remembered.get(_TEXT)
+        model = self.open_model.gpt
+        known = self.open_model.remembered.get(_TEXT)
         cache, before = (known[1], known[0]) if known else (KVCache(model.config, model.device), [])
         same = 0
         # The last token is always run: its features are needed.
@@ -154,7 +156,7 @@ class _Asked:
             same += 1
         if known and before == self.text:
             return known[2], cache
-        self.desk.remembered.pop(_TEXT, None)
+        self.open_model.remembered.pop(_TEXT, None)
         cache.crop(same)
         features = None
         for start in range(same, len(self.text), _CHUNK):
@@ -165,5 +167,5 @@ class _Asked:
             with torch.inference_mode(), device.threads(model.config.parameters() * len(part)):
                 features = model.features(torch.tensor([part], device=model.device), cache)[0, -1:]
         assert features is not None
-        self.desk.remembered[_TEXT] = (list(self.text), cache, features)
+        self.open_model.remembered[_TEXT] = (list(self.text), cache, features)
         return features, cache

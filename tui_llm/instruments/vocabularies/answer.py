@@ -14,7 +14,7 @@ from tui_llm.llm.data import corpora, texts
 from tui_llm.llm.tokens import catalog, tokenizer
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer, WordTokenizer
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.tokenization import tokenization
 
 SHOWN = 300  # tokens of each vocabulary in the answer
@@ -22,12 +22,12 @@ READ = 5_000_000  # characters of the training text that are scanned for words
 FALLBACK = "python-reference"
 
 
-def answer(desk: Desk, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
+def answer(open_model: OpenModel, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
     """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
-    request, own = question.request, desk.tokenizer
-    ids = desk.ids(dataclasses.replace(request, start_token=False, chat=False))
+    request, own = question.request, open_model.tokenizer
+    ids = open_model.ids(dataclasses.replace(request, start_token=False, chat=False))
     text = request.prompt + own.decode(request.continuation)
-    return compare(text, own, ids, desk.weights().name, desk.remembered, overtaken)
+    return compare(text, own, ids, open_model.weights().name, open_model.remembered, overtaken)
 
 
 def compare(

@@ -13,7 +13,7 @@ from tui_llm.facts.prediction import Candidate
 from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, Found, VocabularyPage, VocabularyQuestion
 from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Processed
-from tui_llm.session.desk import Desk
+from tui_llm.session.open_model import OpenModel
 from tui_llm.session.prediction import candidates_of
 
 _KEY = "vocabulary"
@@ -32,18 +32,18 @@ class _Known:
 
 
 def answer(
-    desk: Desk, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
+    open_model: OpenModel, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
 ) -> VocabularyPage | Found:
     """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
     if question.order not in ORDERS:
         raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
-    known = _known(desk)
-    with device.threads(desk.tokenizer.size):
-        return _answer(desk, known, desk.prediction(question.request, overtaken), question)
+    known = _known(open_model)
+    with device.threads(open_model.tokenizer.size):
+        return _answer(open_model, known, open_model.prediction(question.request, overtaken), question)
 
 
 def _answer(
-    desk: Desk, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
+    open_model: OpenModel, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
 ) -> VocabularyPage | Found:
     if isinstance(question, FindQuestion):
         return _find(known, processed, question)
@@ -51,14 +51,16 @@ def _answer(
     if question.find:
         ids = ids[_matching(known, question.find)[ids]]
     start, stop = max(0, question.start), max(0, question.stop)
-    return VocabularyPage(question, desk.weights(), len(ids), start, _rows(known, processed, ids[start:stop]))
+    return VocabularyPage(question, open_model.weights(), len(ids), start, _rows(known, processed, ids[start:stop]))
 
 
-def _known(desk: Desk) -> _Known:
-    known = desk.remembered.get(_KEY)
+def _known(open_model: OpenModel) -> _Known:
+    known = open_model.remembered.get(_KEY)
     if not isinstance(known, _Known):
-        tokens = [desk.token(id) for id in range(desk.tokenizer.size)]
-        known = desk.remembered[_KEY] = _Known([token.bytes for token in tokens], [token.text for token in tokens])
+        tokens = [open_model.token(id) for id in range(open_model.tokenizer.size)]
+        known = open_model.remembered[_KEY] = _Known(
+            [token.bytes for token in tokens], [token.text for token in tokens]
+        )
     return known
 
 

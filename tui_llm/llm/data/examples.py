@@ -54,7 +54,7 @@ class Batches:
         return int(self._epoch[1][place])
 
 
-def spread(ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, rows: int) -> tuple[Tensor, Tensor]:
+def evenly_spaced(ids: npt.NDArray[np.unsignedinteger[Any]], block_size: int, rows: int) -> tuple[Tensor, Tensor]:
     """Up to `rows` evenly spaced rows (x, y) of `ids`, each (rows, block_size), always the same: for the validation
     loss."""
     last = len(ids) - 1 - block_size

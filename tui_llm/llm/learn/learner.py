@@ -41,7 +41,7 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class _State:
     weights: list[Tensor]
-    optimiser: str
+    optimizer: str
     memory: dict[str, Any]  # the optimizer's state_dict
 
     @property
@@ -91,13 +91,13 @@ class Learner:
                     raise
                 self._forget()
                 raise UserError(
-                    f"there is not enough memory: a step needs {self.bytes(recipe.optimiser) / 1e9:.1f} GB beside the model"
+                    f"there is not enough memory: a step needs {self.bytes(recipe.optimizer) / 1e9:.1f} GB beside the model"
                     "; SGD needs less than AdamW, a smaller model less than both"
                 ) from error
 
-    def bytes(self, optimiser: str) -> int:
+    def bytes(self, optimizer: str) -> int:
         """Bytes of memory that the copy needs: float32 weights and gradients, and AdamW's two moments."""
-        return 4 * self.origin.config.parameters() * (4 if optimiser == "adamw" else 2)
+        return 4 * self.origin.config.parameters() * (4 if optimizer == "adamw" else 2)
 
     def _step(self, recipe: Recipe) -> None:
         done = len(self.steps)
@@ -137,15 +137,15 @@ class Learner:
     def _optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:
         """The optimizer of the previous step, with its state, or a new one if the kind changes."""
         assert self._copy is not None
-        if self._optimizer is None or self._kind != recipe.optimiser:
-            self._optimizer, self._kind = self._new(recipe.optimiser), recipe.optimiser
+        if self._optimizer is None or self._kind != recipe.optimizer:
+            self._optimizer, self._kind = self._new(recipe.optimizer), recipe.optimizer
         for group in self._optimizer.param_groups:
             group["lr"] = recipe.learning_rate
         return self._optimizer
 
-    def _new(self, optimiser: str) -> torch.optim.Optimizer:
+    def _new(self, optimizer: str) -> torch.optim.Optimizer:
         assert self._copy is not None
-        if optimiser == "adamw":
+        if optimizer == "adamw":
             return torch.optim.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
         return torch.optim.SGD(self._copy.parameters())
 
@@ -174,7 +174,7 @@ class Learner:
             for mine, old in zip(self._copy.parameters(), weights, strict=True):
                 mine.copy_(old)
         if state is not None:
-            self._optimizer, self._kind = self._new(state.optimiser), state.optimiser
+            self._optimizer, self._kind = self._new(state.optimizer), state.optimizer
             self._optimizer.load_state_dict(copy.deepcopy(state.memory))
 
     def _forget(self) -> None:

@@ -17,7 +17,7 @@ from tui_llm.common.foreign_files import TOKENIZER, open_foreign, read_json
 from tui_llm.llm.model.tensor_shapes import read_header
 
 RECORD = "training.json"  # written last; holds the digests of all other files
-WEIGHTS, OPTIMISER = "model.safetensors", "optimizer.safetensors"
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 LARGE = 1 << 30  # bytes: larger weights are not hashed just to open the model
 
 
@@ -73,7 +73,7 @@ def check_model(folder: Path) -> None:
 def _check_model(folder: Path, _marks: tuple[tuple[int, int, int], ...]) -> None:
     weights = folder / WEIGHTS
     large = weights.is_file() and weights.stat().st_size > LARGE
-    check(folder, without=(OPTIMISER, WEIGHTS) if large else (OPTIMISER,))
+    check(folder, without=(OPTIMIZER, WEIGHTS) if large else (OPTIMIZER,))
 
 
 def newest(

@@ -39,7 +39,7 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
 
 
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
-    """Returns (batch size, accumulation) for the same step as `settings` in less memory, or None if there is none.
+    """Returns (batch size, gradient accumulation steps) for the same step as `settings` in less memory, or None if there is none.
 
     The result is the largest batch size of at most half the old one that is estimated to fit into `available` bytes
     (None: unknown, any size is taken to fit). The new batch size divides the old one, so that the held-out rows stay
@@ -47,9 +47,11 @@ def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None
     """
     batch = settings.batch_size
     for size in (size for size in range(batch // 2, 0, -1) if batch % size == 0):
-        smaller = dataclasses.replace(settings, batch_size=size, accumulation=settings.accumulation * (batch // size))
+        smaller = dataclasses.replace(
+            settings, batch_size=size, grad_accumulation_steps=settings.grad_accumulation_steps * (batch // size)
+        )
         if available is None or cost(smaller, config).memory_bytes <= ROOM * available:
-            return smaller.batch_size, smaller.accumulation
+            return smaller.batch_size, smaller.grad_accumulation_steps
     return None
 
 
@@ -60,11 +62,11 @@ def cost(settings: TrainingSettings, config: GPTConfig) -> Cost:
     token 16 · C + H numbers for each block (for an MLP width of 4 · C), 2 · C after the last block, and the logits
     twice. With bfloat16 matrix products, the activations take about half as much.
     """
-    step_tokens = settings.batch_size * settings.accumulation * settings.block_size
+    step_tokens = settings.batch_size * settings.grad_accumulation_steps * settings.block_size
     tokens = step_tokens * settings.steps
     width, layers = config.width, config.layers
     n = config.parameters()
-    matrices = layers * (4 * width**2 + 2 * width * config.hidden) if settings.optimiser == "muon" else 0
+    matrices = layers * (4 * width**2 + 2 * width * config.hidden) if settings.optimizer == "muon" else 0
     block = 8 * width + 2 * config.hidden + config.heads
     numbers = layers * block + 2 * width + 2 * config.vocabulary
     return Cost(

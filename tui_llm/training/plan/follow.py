@@ -101,7 +101,7 @@ def progress(run: Run, metric: Metric) -> str:
     """Formats one progress line: step, losses, learning rate, speed and remaining time."""
     steps = run.status().steps
     settings = run.config().settings
-    tokens = settings.batch_size * settings.block_size * settings.accumulation
+    tokens = settings.batch_size * settings.block_size * settings.grad_accumulation_steps
     left = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
     share = gauges.mfu(run.facts(), metric.tokens_per_second)
     used = "" if share is None else f"  MFU {100 * share:.1f} %"

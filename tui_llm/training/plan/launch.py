@@ -108,24 +108,24 @@ def extend(run: Run, steps: int) -> None:
     _rewrite(run, dataclasses.replace(settings, steps=steps))
 
 
-def refit(run: Run, batch_size: int, accumulation: int) -> None:
+def refit(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
     """Changes the batch size of a run without a live worker, keeping its steps: smaller batches need less memory.
 
-    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `accumulation` rows. If the
+    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `grad_accumulation_steps` rows. If the
     product stays the same, every step uses the same rows as before, and the losses are equal except for rounding (and
     dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
     worker is training the run.
     """
     s = run.config().settings
-    if (batch_size, accumulation) == (s.batch_size, s.accumulation):
+    if (batch_size, grad_accumulation_steps) == (s.batch_size, s.grad_accumulation_steps):
         return
     _check_at_rest(run)
-    rows, held_out = s.batch_size * s.accumulation, s.eval_batches * s.batch_size
-    settings = from_fields({"batch_size": batch_size, "accumulation": accumulation}, s)
-    if batch_size * accumulation != rows:
+    rows, held_out = s.batch_size * s.grad_accumulation_steps, s.eval_batches * s.batch_size
+    settings = from_fields({"batch_size": batch_size, "grad_accumulation_steps": grad_accumulation_steps}, s)
+    if batch_size * grad_accumulation_steps != rows:
         raise UserError(
-            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.accumulation} rows "
-            f"(batch size × accumulation); give two numbers whose product is {rows}, or start a new run"
+            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.grad_accumulation_steps} rows "
+            f"(batch size × gradient accumulation steps); give two numbers whose product is {rows}, or start a new run"
         )
     if held_out % batch_size:
         raise UserError(

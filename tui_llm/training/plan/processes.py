@@ -15,14 +15,14 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
     """Raises `UserError` if `nproc` processes can't train a run with these settings."""
     if nproc < 1:
         raise UserError(f"nproc is {nproc}; give the number of processes, 1 or more")
-    rows = settings.batch_size * settings.accumulation
+    rows = settings.batch_size * settings.grad_accumulation_steps
     if rows % nproc:
-        part = nproc // math.gcd(settings.accumulation, nproc)
+        part = nproc // math.gcd(settings.grad_accumulation_steps, nproc)
         raise UserError(
-            f"a step's {rows} rows (batch size {settings.batch_size} × accumulation {settings.accumulation}) can't be shared "
+            f"a step's {rows} rows (batch size {settings.batch_size} × gradient accumulation steps {settings.grad_accumulation_steps}) can't be shared "
             f"equally by {nproc} processes; give a batch size of {math.ceil(settings.batch_size / part) * part}, say"
         )
-    if shard and settings.optimiser == "muon":
+    if shard and settings.optimizer == "muon":
         raise UserError("muon needs whole matrices, and shard cuts them up; use adamw, or leave shard out")
 
 
@@ -30,11 +30,11 @@ def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, sli
     """Returns the batches of a step that process `rank` of `world` computes, and the rows that it takes of each.
 
     Each of the step's rows belongs to one process, and all have equally many, so that the mean of the processes' means
-    is the mean over the step. Whole batches are distributed if `accumulation` is a multiple of `world`, which keeps
+    is the mean over the step. Whole batches are distributed if `grad_accumulation_steps` is a multiple of `world`, which keeps
     each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
     """
-    dealt = math.gcd(settings.accumulation, world)
-    return range(rank % dealt, settings.accumulation, dealt), slice(rank // dealt, None, world // dealt)
+    dealt = math.gcd(settings.grad_accumulation_steps, world)
+    return range(rank % dealt, settings.grad_accumulation_steps, dealt), slice(rank // dealt, None, world // dealt)
 
 
 def command(run: Path, nproc: int) -> list[str]:

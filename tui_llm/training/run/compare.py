@@ -91,7 +91,7 @@ def _outcome(run: Run, config: RunConfig | None) -> Outcome:
         step=status.step,
         steps=status.steps,
         parameters=status.parameters,
-        tokens=status.step * s.batch_size * s.accumulation * s.block_size if s else None,
+        tokens=status.step * s.batch_size * s.grad_accumulation_steps * s.block_size if s else None,
         best_val_loss=best[0] if best else None,
         best_val_step=best[1] if best else None,
         last_val_loss=last,

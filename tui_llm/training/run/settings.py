@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tui_llm.common.errors import UserError
 
 SCHEDULES = ("cosine", "wsd")
-OPTIMISERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "muon")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 10**12  # of any count: a larger number is a typing error and may not fit a float
@@ -65,7 +65,7 @@ def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None,
 class TrainingSettings:
     """The settings of a run. Losses are in nats per token; a step is one optimizer update.
 
-    One step uses `batch_size` × `accumulation` rows of `block_size` tokens. The learning rate warms up linearly over
+    One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up linearly over
     `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
     appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
     section 4; Hägele et al. 2024).
@@ -80,7 +80,7 @@ class TrainingSettings:
     dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0")
     tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model's vocabulary")
     batch_size: int = _setting(16, "B", COUNT, "rows per batch")
-    accumulation: int = _setting(1, "N", COUNT, "batches per optimizer step")
+    grad_accumulation_steps: int = _setting(1, "N", COUNT, "batches per optimizer step")
     steps: int = _setting(1000, "N", COUNT, "optimizer steps in total")
     learning_rate: float = _setting(1e-3, "R", POSITIVE_OR_0, "the peak, after warm-up")
     min_learning_rate: float = _setting(1e-4, "R", POSITIVE_OR_0, "the lowest, at the schedule's end")
@@ -98,7 +98,7 @@ class TrainingSettings:
     sample_tokens: int = _setting(48, "N", COUNT_OR_0, "tokens per sample")
     schedule: str = _setting("cosine", "NAME", SCHEDULES, "wsd: stable, then linear decay")
     decay_fraction: float = _setting(0.2, "F", SHARE, "wsd: share of the steps that decay")
-    optimiser: str = _setting("adamw", "NAME", OPTIMISERS, "muon: matrices; AdamW for the rest")
+    optimizer: str = _setting("adamw", "NAME", OPTIMIZERS, "muon: matrices; AdamW for the rest")
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
@@ -110,6 +110,9 @@ class TrainingSettings:
 
 SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(TrainingSettings)}
 """Every setting by its name in `TrainingSettings`."""
+
+RENAMED = {"optimiser": "optimizer", "accumulation": "grad_accumulation_steps"}
+"""Settings by the names that they had in earlier runs' config.json and on earlier command lines."""
 
 
 def problems(settings: TrainingSettings) -> dict[str, str]:
@@ -128,14 +131,14 @@ def problems(settings: TrainingSettings) -> dict[str, str]:
 
 
 def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) -> TrainingSettings:
-    """Returns `base` with some fields replaced; strings are converted to the field's type.
+    """Returns `base` with some fields replaced; strings are converted to the field's type. Earlier names are accepted.
 
     Raises `UserError` if a field is unknown or a value is invalid.
     """
     base = base or TrainingSettings()
     values = dataclasses.asdict(base)
-    for name, value in fields.items():
-        if name not in values:
+    for given, value in fields.items():
+        if (name := RENAMED.get(given, given)) not in values:
             raise UserError(f"there is no training setting {name!r}; there are: {', '.join(values)}")
         kind = type(values[name])
         try:
@@ -209,7 +212,7 @@ PRESETS: dict[str, TrainingSettings] = {
         width=768,
         block_size=1024,
         batch_size=8,
-        accumulation=60,
+        grad_accumulation_steps=60,
         steps=600_000,
         learning_rate=6e-4,
         min_learning_rate=6e-5,
@@ -226,7 +229,7 @@ PRESETS: dict[str, TrainingSettings] = {
         width=1024,
         block_size=1024,
         batch_size=8,
-        accumulation=64,
+        grad_accumulation_steps=64,
         steps=600_000,
         learning_rate=3e-4,
         min_learning_rate=3e-5,
@@ -243,7 +246,7 @@ PRESETS: dict[str, TrainingSettings] = {
         width=1280,
         block_size=1024,
         batch_size=4,
-        accumulation=128,
+        grad_accumulation_steps=128,
         steps=600_000,
         learning_rate=2.5e-4,
         min_learning_rate=2.5e-5,
@@ -260,7 +263,7 @@ PRESETS: dict[str, TrainingSettings] = {
         width=1600,
         block_size=1024,
         batch_size=4,
-        accumulation=256,
+        grad_accumulation_steps=256,
         steps=300_000,
         learning_rate=2e-4,
         min_learning_rate=2e-5,
@@ -276,7 +279,7 @@ table 2; the counts, the table's own being wrong, are from github.com/openai/gpt
 published but for batches of 512 rows. `gpt2` has nanoGPT's schedule (config/train_gpt2.py). The larger ones have what
 GPT-3's paper gives for the models of their sizes (Brown et al. 2020, table 2.1: 350M, 760M, 1.3B; 0.5, 0.5 and 1 million
 tokens a step, at 3, 2.5 and 2 · 10⁻⁴, down to a tenth: appendix B), for as many tokens as `gpt2` sees, about 300 billion.
-Rows are 1024 tokens; a smaller `batch_size` and a larger `accumulation` make the same step in less memory."""
+Rows are 1024 tokens; a smaller `batch_size` and a larger `grad_accumulation_steps` make the same step in less memory."""
 
 
 def preset(name: str) -> TrainingSettings:

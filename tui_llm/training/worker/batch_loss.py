@@ -56,16 +56,16 @@ def measure(trainer: Trainer, updates: int) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     total = 0.0
     model.eval()
-    for part in range(s.accumulation):
-        x, y = trainer.batches.batch(updates * s.accumulation + part)  # (B, T) each
+    for part in range(s.grad_accumulation_steps):
+        x, y = trainer.batches.batch(updates * s.grad_accumulation_steps + part)  # (B, T) each
         logits = trainer.logits(x.to(device))  # (B, T, V)
         losses = F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="none").view_as(y)  # (B, T)
-        total += float(losses.double().mean() if device.type != "mps" else losses.mean()) / s.accumulation
+        total += float(losses.double().mean() if device.type != "mps" else losses.mean()) / s.grad_accumulation_steps
         for row in range(min(len(x), ROWS - len(shown))):
             ids = [int(x[row, 0]), *y[row, :TOKENS].tolist()]
             found = losses[row, :TOKENS].tolist()
             shown.append({"row": part * s.batch_size + row, "ids": ids, "losses": [_number(loss) for loss in found]})
-    return {"step": updates + 1, "updates": updates, "loss": _number(total), "rows": s.batch_size * s.accumulation,
+    return {"step": updates + 1, "updates": updates, "loss": _number(total), "rows": s.batch_size * s.grad_accumulation_steps,
             "tokens": s.block_size, "shown": shown}  # fmt: skip
 
 

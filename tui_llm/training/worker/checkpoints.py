@@ -127,7 +127,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             state = load_file(folder / "optimizer.safetensors")
             if int(record["step"]) != step:
                 raise UserError("its training.json is of another step")
-            _check_state(model, state, run.config().settings.optimiser)
+            _check_state(model, state, run.config().settings.optimizer)
             # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout
             # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
@@ -139,27 +139,27 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
     return None
 
 
-def _kept(model: GPT, optimiser: str) -> dict[str, tuple[str, ...]]:
+def _kept(model: GPT, optimizer: str) -> dict[str, tuple[str, ...]]:
     """Returns for each parameter the names of its optimizer state."""
-    by_muon = {id(p) for p in model.matrices()} if optimiser == "muon" else set()
+    by_muon = {id(p) for p in model.matrices()} if optimizer == "muon" else set()
     return {
         name: ("momentum_buffer",) if id(p) in by_muon else ("step", "exp_avg", "exp_avg_sq")
         for name, p in model.weights()
     }
 
 
-def _check_state(model: GPT, state: dict[str, torch.Tensor], optimiser: str) -> None:
-    kept = _kept(model, optimiser)
+def _check_state(model: GPT, state: dict[str, torch.Tensor], optimizer: str) -> None:
+    kept = _kept(model, optimizer)
     for name, parameter in model.weights():
         for key in kept[name]:
             tensor = state.get(f"{name}.{key}")
             if tensor is None or (key != "step" and tensor.shape != parameter.shape):
-                raise UserError(f"its optimiser state lacks {name}.{key}, or has another shape")
+                raise UserError(f"its optimizer state lacks {name}.{key}, or has another shape")
 
 
 def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
     """Loads the optimizers' state, as returned by `load_newest`. Only rank 0 needs to pass it."""
-    kept = _kept(trainer.model, trainer.settings.optimiser)
+    kept = _kept(trainer.model, trainer.settings.optimizer)
     names = {id(p): name for name, p in trainer.model.weights()}
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from tui_llm.llm.data.corpus import Corpus
-from tui_llm.llm.data.examples import Batches, spread
+from tui_llm.llm.data.examples import Batches, evenly_spaced
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
@@ -60,7 +60,7 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
     Both use the same learning rate and weight decay: Muon's update is scaled by 0.2 · √max(rows, columns), which gives
     it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
-    matrices = model.matrices() if settings.optimiser == "muon" else []
+    matrices = model.matrices() if settings.optimizer == "muon" else []
     adamw = torch.optim.AdamW(
         model.decay_groups(settings.weight_decay, without=matrices),
         lr=settings.learning_rate,
@@ -95,7 +95,9 @@ class Trainer:
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
         self.changes: list[Change] = []  # of the learning rate; may be replaced between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
-        self.validation = spread(corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size)
+        self.validation = evenly_spaced(
+            corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
+        )
         self.limit = EXPLODED * uniform_loss(model.config.vocabulary)  # nats per token
 
     @property
@@ -125,7 +127,7 @@ class Trainer:
         training loss or the gradient is the cause, the weights are still those before the step.
         """
         s = self.settings
-        tokens = s.batch_size * s.block_size * s.accumulation
+        tokens = s.batch_size * s.block_size * s.grad_accumulation_steps
         for number in range(done + 1, s.steps + 1):
             began = time.perf_counter()
             lr = learning_rate(settings_at(s, self.changes, number), number)
@@ -146,7 +148,7 @@ class Trainer:
         for parameter in self.parameters:
             parameter.grad = None
         for part in self.parts:
-            x, y = self.batches.batch((number - 1) * s.accumulation + part)
+            x, y = self.batches.batch((number - 1) * s.grad_accumulation_steps + part)
             with self.ranks.gradients(shared=part == self.parts[-1]):
                 with self.autocast():
                     loss = self.loss(x[self.rows].to(self.device), y[self.rows].to(self.device)) / len(self.parts)

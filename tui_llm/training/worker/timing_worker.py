@@ -46,7 +46,7 @@ def measure(
     model = GPT(dataclasses.replace(shape, dropout=settings.dropout)).to(place)
 
     def trainer(rows: int, batches: int) -> Trainer:
-        s = dataclasses.replace(settings, batch_size=rows, accumulation=batches, eval_batches=1, steps=10**9)
+        s = dataclasses.replace(settings, batch_size=rows, grad_accumulation_steps=batches, eval_batches=1, steps=10**9)
         ids = np.random.default_rng(0).integers(0, shape.vocabulary, max(4096, 4 * rows * s.block_size + 2))
         tokens = ids.astype(np.uint32)
         return Trainer(model, Corpus(tokens, tokens, 1.0, 0.0, ""), s, place)
@@ -68,7 +68,7 @@ def measure(
     one = min(one, next(single), next(single))
     rows = min(settings.batch_size, max(1, int(most / one)))
     batch = min(_seconds(trainer(rows, 1), 3)[1:]) if rows > 1 else one
-    batches = min(settings.accumulation, max(1, int(most / batch)))
+    batches = min(settings.grad_accumulation_steps, max(1, int(most / batch)))
     steps = _timed(trainer(rows, batches))
     next(steps)
     yield from told(steps, rows, batches)

@@ -30,7 +30,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
     trainer.loss = torch.compile(plain, dynamic=False)
     try:
         trainer.model.train()
-        x, y = trainer.batches.batch((number - 1) * trainer.settings.accumulation)
+        x, y = trainer.batches.batch((number - 1) * trainer.settings.grad_accumulation_steps)
         with trainer.autocast():
             loss = trainer.loss(x.to(trainer.device), y.to(trainer.device))
         loss.backward()

@@ -249,7 +249,7 @@ class Worker:
             return OUT_OF_MEMORY
         self.facts["fits"] = fits
         return (
-            f"out of memory at batch {s.batch_size}: try --batch-size {fits[0]} --accumulation {fits[1]} "
+            f"out of memory at batch {s.batch_size}: try --batch-size {fits[0]} --grad-accumulation-steps {fits[1]} "
             "(the same global batch)"
         )
 

@@ -17,8 +17,8 @@ class Choosing(Following):
             if model is not None:
                 self.open_model(model)
 
-        self.app.push_screen(ModelsScreen(self.weights, self.asker.list_models), chosen)
-        self.asker.list_models()
+        self.app.push_screen(ModelsScreen(self.weights, self.client.list_models), chosen)
+        self.client.list_models()
 
     @on(ModelsListed)
     def _models_listed(self, message: ModelsListed) -> None:
@@ -35,4 +35,4 @@ class Choosing(Following):
     def open_model(self, model: str) -> None:
         self.stop_following()
         self.stop_stream()
-        self.asker.open(model)
+        self.client.open(model)

@@ -37,10 +37,10 @@ class Drawing(Inquiring, Undoing):
         self.lab.note, self.lab.speed = "", None
         self.lab.place(None)  # tokens are drawn, and shown, at the end of the text
         self.lab.streaming = count > 1
-        self._job = self.asker.generate(self.lab.request(), self.lab.seed, count)
+        self._job = self.client.generate(self.lab.request(), self.lab.seed, count)
 
     def stop_stream(self) -> None:
-        self.asker.stop_generating()
+        self.client.stop_generating()
         self.lab.streaming = False
         self._job = None
 

@@ -34,11 +34,11 @@ class Following(LabBase):
         if not self.following or run is None or snapshot is None or snapshot.checkpoint is None:
             return
         if self._followed == run.name and self._open_is(run.name):
-            self.asker.refresh()  # keeps the generated tokens
+            self.client.refresh()  # keeps the generated tokens
         else:
             self._followed = run.name
             self.stop_stream()
-            self.asker.open(run_model(run.name))
+            self.client.open(run_model(run.name))
 
     @on(RunWatched)
     def _another_is_watched(self) -> None:

@@ -99,10 +99,10 @@ class LabScreen(
         self.query_one(TopBar).show_busy("starting", 0, "")
         self._arrange()
         # After the first paint, as this imports torch.
-        self.call_after_refresh(self.asker.start, self.model)
+        self.call_after_refresh(self.client.start, self.model)
 
     def on_unmount(self) -> None:
-        self.asker.close()
+        self.client.close()
 
     @property
     def reading_panes(self) -> tuple[TokensPane, LogitsPane, LossPane, GeneratePane]:
@@ -221,7 +221,7 @@ class LabScreen(
         if self.weights is None:
             return
         seen = self.lab.history.next_undo
-        self.asker.read(self.lab.request())
+        self.client.read(self.lab.request())
         self.tell_dropped()
         self.show_undo(changed=self.lab.history.next_undo is not seen)
         self._await_answer()
@@ -378,7 +378,7 @@ class LabScreen(
             self.stop_stream()
         elif self._busy is not None and self.weights is not None:
             self.stop_following()
-            self.asker.abandon()
+            self.client.abandon()
             self.say("stays with the model that is open")
         elif self.lab.position is not None:
             self.action_token_cursor_to(-1)

@@ -30,7 +30,7 @@ MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a mo
 _GROUPS = {
     "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
-    "Optimiser and schedule": ("steps", "batch_size", "accumulation", "optimiser", "learning_rate", "schedule",
+    "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
     "Running": ("device", "nproc", "shard", "compile", "precision", "tensorboard", "seed",
          "eval_every", "eval_batches", "checkpoint_every", "sample_prompt", "sample_tokens"),

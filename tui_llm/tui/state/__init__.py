@@ -3,7 +3,7 @@
 lab.py       prompt, continuation, sampler, target
 history.py   undo and redo
 messages.py  Textual messages between engine thread, panes and lab
-asker.py     the thread that calls the engine
+engine_client.py     the thread that calls the engine
 base.py      base class of the lab screen's mixins
 inquire.py   questions to instruments, and the callbacks for their answers
 """

@@ -17,7 +17,7 @@ from tui_llm.facts.request import Question, Target
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.text import NO_TEXT
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
-from tui_llm.tui.state.asker import Asker
+from tui_llm.tui.state.engine_client import EngineClient
 from tui_llm.tui.state.lab import Lab
 
 
@@ -27,7 +27,7 @@ class LabBase(BaseScreen, Screen[None]):
         self.lab = Lab(prompt=prompt)
         self.weights: Weights | None = None
         self.reading: Reading | None = None
-        self.asker = Asker(open_engine, self.post_message)
+        self.client = EngineClient(open_engine, self.post_message)
         self.current = "logits"  # the pane that has, or last had, the focus
         self._takers: dict[
             type[Question], tuple[Widget, Question, Callable[[Any], object], Callable[[str], object]]

@@ -26,12 +26,12 @@ class Inquiring(LabBase):
         either called once `owner`, the widget that shows the answer, is gone because its screen has closed. For an
         answer that must always arrive, `owner` is the lab."""
         self._takers[type(question)] = (owner, question, take, problem or self.warn)
-        self.asker.inquire(question)
+        self.client.inquire(question)
 
     def forget(self, kind: type[Question]) -> None:
         """Drops the question of that kind: its callbacks are not called any more."""
         self._takers.pop(kind, None)
-        self.asker.forget(kind)
+        self.client.forget(kind)
 
     @on(Answered)
     def _answered(self, message: Answered) -> None:

@@ -22,15 +22,15 @@ MEASURES = {
     "first": "the weight on the first token",
     "before": "the weight on the token before",
     "itself": "the weight on the token itself",
-    "spread": "spread: as if over so many tokens evenly",
+    "effective_tokens": "effective tokens: e^entropy, as if attending evenly to so many",
 }
 
 
 def measured(look: Look, place: Place, measure: str) -> tuple[str, str]:
     """A cell's text, at most three characters, and its shade."""
-    if measure == "spread":
-        text = f"{look.spread:.1f}" if look.spread < 9.95 else f"{look.spread:.0f}"
-        return text if len(text) <= 3 else "1k+", shade(1 / look.spread)
+    if measure == "effective_tokens":
+        text = f"{look.effective_tokens:.1f}" if look.effective_tokens < 9.95 else f"{look.effective_tokens:.0f}"
+        return text if len(text) <= 3 else "1k+", shade(1 / look.effective_tokens)
     at = {"strongest": look.strongest, "first": 0, "before": place.index - 1, "itself": place.index}[measure]
     if at < 0:
         return "—", " "

@@ -42,7 +42,7 @@ KEYS = (
     _own(
         "inside_measure", "m", "measure",
         "What the grid shows of each head: its largest weight, or the one on the first token, on the one before, on itself, "
-        "or its spread", "measure", (ATTENTION,),
+        "or its effective number of tokens", "measure", (ATTENTION,),
     ),
     _own("inside_go", "enter", "go", "Go on to the neighbours of the token under the cursor", "go", (NEIGHBOURS,)),
     _own("inside_return", "backspace", "return", "Go back to the token before", "go_back", (NEIGHBOURS,)),

@@ -89,7 +89,7 @@ class TokenText(Lines, can_focus=False):
             part = Text("" if nth else "looked at ", muted)
             part.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
             parts.append(part.append(f" {numbers.percent(look.weights[at])}"))
-        return [*parts, Text(f"spread over {fmt.number(look.spread, 1)} tokens", muted)]
+        return [*parts, Text(f"{fmt.number(look.effective_tokens, 1)} effective tokens", muted)]
 
     @property
     def _two(self) -> bool:

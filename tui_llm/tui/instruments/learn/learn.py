@@ -12,7 +12,7 @@ from textual.timer import Timer
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.recipe import OPTIMISERS, USUAL, Recipe, check
+from tui_llm.facts.recipe import OPTIMIZERS, USUAL, Recipe, check
 from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 from tui_llm.tui.kit import format as fmt
@@ -34,7 +34,7 @@ KEYS = (
     _key("learn_step", "space,enter", "step", "Take the next step (or so many as n says) on the copy", "step"),
     _key("learn_undo", "u,backspace", "undo", "Undo the last step: the weights are exactly those before it", "undo"),
     _key("learn_reset", "r", "undo all", "Go back to the open model's weights", "reset"),
-    _key("learn_optimiser", "o", "optimiser", "Take the next steps with the other optimiser: SGD or AdamW", "optimiser"),
+    _key("learn_optimizer", "o", "optimizer", "Take the next steps with the other optimizer: SGD or AdamW", "optimizer"),
     _key("learn_smaller", "left_square_bracket", "smaller steps", "Make the step size smaller", "size(-1)", together="step size"),
     _key("learn_larger", "right_square_bracket", "larger steps", "Make the step size larger", "size(1)", together="step size"),
     _key("learn_size", "e", "type it", "Type the step size", "type_size"),
@@ -136,7 +136,7 @@ class LearnScreen(OverLab):
         many = "1 step" if self.many == 1 else f"{self.many} steps"
         parts: list[str | tuple[str, str]] = [
             f"next: {many} of ",
-            (f"{OPTIMISERS[recipe.optimiser]}, step size {recipe.learning_rate:g}", "bold $text-accent"),
+            (f"{OPTIMIZERS[recipe.optimizer]}, step size {recipe.learning_rate:g}", "bold $text-accent"),
         ]
         if learned is not None:
             kept = f", undo {fmt.megabytes(learned.kept_bytes)}" if learned.kept else ""
@@ -163,9 +163,9 @@ class LearnScreen(OverLab):
         self.at = 0
         self._ask("undoing")
 
-    def action_optimiser(self) -> None:
-        names = tuple(OPTIMISERS)
-        name = names[(names.index(self.recipe.optimiser) + 1) % len(names)]
+    def action_optimizer(self) -> None:
+        names = tuple(OPTIMIZERS)
+        name = names[(names.index(self.recipe.optimizer) + 1) % len(names)]
         self.recipe = Recipe(name, USUAL[name])
         self._ask("")  # the memory that a copy takes depends on it
 
@@ -173,7 +173,7 @@ class LearnScreen(OverLab):
         self._resize(step(SIZES, self.recipe.learning_rate * (1 + 1e-7 * direction), direction))
 
     def _resize(self, size: float) -> None:
-        self.recipe = Recipe(self.recipe.optimiser, size)
+        self.recipe = Recipe(self.recipe.optimizer, size)
         self._show_recipe()
 
     def action_type_size(self) -> None:
@@ -181,7 +181,7 @@ class LearnScreen(OverLab):
             if text is None:
                 return
             try:
-                self._resize(check(Recipe(self.recipe.optimiser, float(text))).learning_rate)
+                self._resize(check(Recipe(self.recipe.optimizer, float(text))).learning_rate)
             except ValueError:
                 self._say(f"{text[:40]!r} is no number, such as 0.001", bad=True)
             except UserError as error:

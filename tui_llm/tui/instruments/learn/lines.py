@@ -9,7 +9,7 @@ from rich.text import Text
 from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.numbers import adding
-from tui_llm.facts.recipe import OPTIMISERS
+from tui_llm.facts.recipe import OPTIMIZERS
 from tui_llm.instruments.learn.question import Learned, Watched, WatchedChange
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
@@ -86,7 +86,7 @@ class LearnedLines(Lines):
         ]
         states = [(0, "the open model", "", learned.before.loss, learned.before.probability)]
         for one in learned.steps:
-            name = f"{OPTIMISERS[one.recipe.optimiser]} {one.recipe.learning_rate:g}"
+            name = f"{OPTIMIZERS[one.recipe.optimizer]} {one.recipe.learning_rate:g}"
             states.append((one.number, name, fmt.compact(one.gradient_norm), one.loss, one.probability))
         bar = max(0, width - len(header) - 19)
         for number, name, gradient, loss, probability in states:
@@ -169,10 +169,10 @@ class LearnedLines(Lines):
         yield "", "loss", "probability", "rank"
         for name, state in (("before", learned.before), ("after", learned.after)):
             yield name, repr(state.loss), repr(state.probability), str(state.rank)
-        yield "step", "optimiser", "step size", "gradient norm", "loss", "probability"
+        yield "step", "optimizer", "step size", "gradient norm", "loss", "probability"
         for one in learned.steps:
             numbers = (one.gradient_norm, one.loss, one.probability)
-            yield str(one.number), one.recipe.optimiser, repr(one.recipe.learning_rate), *map(repr, numbers)
+            yield str(one.number), one.recipe.optimizer, repr(one.recipe.learning_rate), *map(repr, numbers)
         yield "id", "bytes", "text", "p before", "p after", "rank before", "rank after"
         for r in learned.runners:
             token = str(r.token.id), r.token.bytes.hex(), visible(r.token.text)

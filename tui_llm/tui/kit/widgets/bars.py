@@ -40,7 +40,7 @@ class TopBar(Bar):
 
     def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
-        kept = KEPT.get(weights.kept_as, f" [{weights.kept_as} weights]")
+        kept = KEPT.get(weights.dtype, f" [{weights.dtype} weights]")
         name = visible(weights.name) + step + visible(following) + visible(kept)
         facts = [
             (

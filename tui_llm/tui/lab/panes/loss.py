@@ -25,7 +25,7 @@ _key = CommandFactory("loss", "Loss")
 KEYS = (
     _key("own_target", "n", "own next", "Make the text's own next token the target (at the token cursor), or go back to the target before", "own_target"),
     _key("gradient", "p", "gradient", "Show the gradient p − y as bars: what a step pushes up and down; for a longer target token by token, then hide it", "gradient", importance=1),
-    _key("learn", "L", "learn this", "Take optimiser steps on this prompt and target, on a copy of the weights", "learn", importance=1),
+    _key("learn", "L", "learn this", "Take optimizer steps on this prompt and target, on a copy of the weights", "learn", importance=1),
 )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ class Generation:
         return len(self.request.continuation)
 
 
-class Asker:
+class EngineClient:
     """Calls the engine on one thread. `post` is called from that thread with messages; it must be thread-safe
     (`post_message` is)."""
 
@@ -117,7 +117,7 @@ class Asker:
         self._generations = 0
         self._closing = False
         self._writing = False  # the question being answered writes a file
-        self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="client", daemon=True)
 
     # ── called from the app's thread ─────────────────────────────────────────────────────────────────────────────
 
