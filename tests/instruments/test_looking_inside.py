@@ -119,8 +119,8 @@ def test_the_lens_ends_in_the_reading(engine: PipelineEngine) -> None:
     assert [guess.probability for guess in last.guesses] == pytest.approx(
         [row.raw_probability for row in reading.distribution.candidates[:4]], rel=1e-4
     )
-    assert {last.rank, row.rank} <= set(possible_ranks(logits, row.id))
-    assert last.probability == pytest.approx(row.probability, rel=1e-4)
+    assert {last.rank, row.loss.rank} <= set(possible_ranks(logits, row.token.id))
+    assert last.probability == pytest.approx(row.loss.probability, rel=1e-4)
     assert last.entropy == pytest.approx(reading.distribution.entropy, abs=1e-4)
     assert last.divergence == 0
     assert [row.layer for row in found.rows] == [0, 1, 2, 3, 4]

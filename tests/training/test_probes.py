@@ -69,16 +69,16 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
         if reading.loss is None:
             assert probe.tokens == () and probe.loss is None
             continue
-        assert [t.id for t in probe.tokens] == [t.id for t in reading.loss.tokens]
+        assert [t.id for t in probe.tokens] == [t.token.id for t in reading.loss.tokens]
         for at, (mine, theirs) in enumerate(zip(probe.tokens, reading.loss.tokens, strict=True)):
             given = tuple(token.id for token in probe.tokens[:at])
             whole = engine.read(Request(prompt=probe.pin.prompt, continuation=given, top=257)).distribution
             assert whole is not None
             by_id = torch.tensor([row.logit for row in sorted(whole.candidates, key=lambda row: row.id)])
-            assert {mine.rank, theirs.rank} <= set(possible_ranks(by_id, mine.id))
-            assert mine.loss == pytest.approx(theirs.loss, abs=1e-4, rel=1e-5)
-            assert mine.probability == pytest.approx(theirs.probability, abs=1e-5)
-            assert mine.bytes == theirs.bytes
+            assert {mine.rank, theirs.loss.rank} <= set(possible_ranks(by_id, mine.id))
+            assert mine.loss == pytest.approx(theirs.loss.nats, abs=1e-4, rel=1e-5)
+            assert mine.probability == pytest.approx(theirs.loss.probability, abs=1e-5)
+            assert mine.bytes == theirs.token.bytes
         assert probe.loss == pytest.approx(reading.loss.sum, abs=1e-3)
         assert probe.probability == pytest.approx(math.exp(-reading.loss.sum), abs=1e-5)
     assert "it sees the last 16 of the prompt's 40" in found[-1].probes[2].problem

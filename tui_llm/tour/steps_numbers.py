@@ -102,7 +102,7 @@ def good(now: Facts, began: Facts) -> Outcome:
     found = loss_of(now)
     if isinstance(found, Outcome):
         return found
-    first = found.tokens[0]
+    first = found.tokens[0].loss
     if first.rank > 1 or len(found.tokens) > 1:
         return missing(
             f"the target {words(found.text)} is not the likeliest token (rank {first.rank:,}): {{pane_logits}}, ↑ to the first row, {{pick}}"
@@ -110,7 +110,7 @@ def good(now: Facts, began: Facts) -> Outcome:
     if now.place != "loss":
         return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
-        f"{p_said(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent_said(GOOD)} would cost "
+        f"{p_said(first.probability)}, loss −ln p = {nats(first.nats)} nats. A surer hit: {percent_said(GOOD)} would cost "
         f"{nats(loss(GOOD))}, {percent_said(1.0)} would cost {nats(abs(loss(1.0)))}."
     )
 
@@ -120,14 +120,15 @@ def terrible(now: Facts, began: Facts) -> Outcome:
     found = loss_of(now)
     if isinstance(found, Outcome):
         return found
-    worst = max(found.tokens, key=lambda token: token.loss)
-    if worst.loss < loss(TERRIBLE):
+    target = max(found.tokens, key=lambda target: target.loss.nats)
+    worst = target.loss
+    if worst.nats < loss(TERRIBLE):
         return missing(
-            f"the loss is {nats(worst.loss)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
+            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
         )
-    than = "more" if worst.loss > found.uniform_loss else "less"
+    than = "more" if worst.nats > found.uniform_loss else "less"
     return done(
-        f"{words(worst.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.loss)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"{words(target.token.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.nats)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
         f"That is {than} than ln V = {nats(found.uniform_loss)}: every one of the V tokens alike, knowing nothing."
     )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
@@ -23,7 +24,6 @@ from tui_llm.instruments.learn.question import (
     Kept,
     Learned,
     LearnQuestion,
-    LearnStep,
     Runner,
     TargetState,
     Watched,
@@ -34,7 +34,7 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.distribution import check, log_softmax
 from tui_llm.llm.predict.forced import forced_logits
-from tui_llm.llm.predict.loss import TokenLoss, token_losses
+from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session.open_model import OpenModel
 
@@ -50,11 +50,11 @@ class _Seen:
 
     @property
     def mean(self) -> float | None:
-        return math.fsum(one.loss for one in self.losses) / len(self.losses) if self.losses else None
+        return math.fsum(one.nats for one in self.losses) / len(self.losses) if self.losses else None
 
     @property
     def probability(self) -> float | None:
-        return math.exp(-math.fsum(one.loss for one in self.losses)) if self.losses else None
+        return math.exp(-math.fsum(one.nats for one in self.losses)) if self.losses else None
 
 
 @dataclass
@@ -110,10 +110,6 @@ def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, ove
         if overtaken():
             raise Overtaken
         watched.append(_change(open_model, session, one))
-    steps = tuple(
-        LearnStep(number, step.recipe, step.gradient_norm, step.loss, step.probability)
-        for number, step in enumerate(learner.steps, 1)
-    )
     return Learned(
         question,
         open_model.weights(),
@@ -123,7 +119,7 @@ def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, ove
         _state(after),
         _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
         tuple(watched),
-        steps,
+        tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
         *learner.kept,
     )

@@ -11,12 +11,12 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
 from tui_llm.instruments.tree.question import (
     Branches,
@@ -60,7 +60,7 @@ def answer(
                 path,
                 tuple(
                     _next(open_model, processed, row)
-                    for row in processed.rows(max(0, question.count))
+                    for row in processed.rows(question.count, open_model.bytes_of)
                     if row.logit > -math.inf
                 ),
             )
@@ -82,7 +82,7 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
     for _ in range(question.count):
         processed = asked.after([path])[0]
         u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
-        row = processed.row(0 if u is None else processed.place(u))
+        row = processed.row(0 if u is None else processed.place(u), open_model.bytes_of)
         found.append(Branching(path, (_next(open_model, processed, row, u),)))
         path = (*path, row.id)
         if open_model.tokenizer.ends(row.id):
@@ -90,7 +90,7 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
     return found
 
 
-def _next(open_model: OpenModel, processed: Processed, row: Any, u: float | None = None) -> Next:
+def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> Next:
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
     return Next(open_model.token(row.id), log_p, row.probability, row.rank, u)
 

@@ -14,7 +14,6 @@ from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, Found,
 from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Processed
 from tui_llm.session.open_model import OpenModel
-from tui_llm.session.prediction import candidates_of
 
 _KEY = "vocabulary"
 
@@ -85,7 +84,7 @@ def _rows(known: _Known, processed: Processed, ids: Tensor) -> tuple[Candidate, 
         known.places = torch.empty_like(processed.order)
         known.places[processed.order] = torch.arange(len(processed.order))
         known.of = processed.order
-    return candidates_of(processed.at(known.places[ids]), known.bytes.__getitem__)
+    return processed.at(known.places[ids], known.bytes.__getitem__)
 
 
 def _matching(known: _Known, find: str) -> Tensor:

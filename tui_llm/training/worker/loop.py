@@ -9,7 +9,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -20,6 +19,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan.processes import share
 from tui_llm.training.run.changes import Change, settings_at
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker.distributed import Ranks, whole
 
@@ -32,22 +32,6 @@ class Diverged(Exception):
     def __init__(self, message: str, bad: int) -> None:
         self.bad = bad
         super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer update. Losses are in nats per token.
-
-    `loss` is the batch's, before the update; `val_loss`, if measured, is after it. `grad_norm` is the L2 norm of the
-    whole gradient before clipping.
-    """
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_second: float
-    val_loss: float | None
 
 
 def _advice(lr: float) -> str:
@@ -120,8 +104,8 @@ class Trainer:
             dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
             return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
 
-    def steps(self, done: int = 0) -> Iterator[Step]:
-        """Runs steps `done + 1` to `settings.steps` and yields each one's record.
+    def steps(self, done: int = 0) -> Iterator[Metric]:
+        """Runs steps `done + 1` to `settings.steps` and yields the metrics of each.
 
         Raises `Diverged` if the loss or the gradient norm is not finite or the loss is not below `limit`. If the
         training loss or the gradient is the cause, the weights are still those before the step.
@@ -137,7 +121,7 @@ class Trainer:
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {_advice(lr)}", number)
-            yield Step(number, loss, lr, norm, tokens / seconds, val_loss)
+            yield Metric(number, loss, lr, norm, tokens / seconds, val_loss)
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0

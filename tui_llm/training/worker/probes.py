@@ -78,6 +78,6 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         pin,
         logits.entropy,
         tuple(Guess(id, bytes_of(tokenizer, id), p) for id, p in top),
-        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.loss, t.probability, t.rank) for t in losses),
+        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.nats, t.probability, t.rank) for t in losses),
         problem,
     )
