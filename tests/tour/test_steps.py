@@ -43,7 +43,7 @@ from tui_llm.instruments.scratch.question import ScratchQuestion, split
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
 from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
-from tui_llm.tour.facts import Facts, Outcome, RunFacts
+from tui_llm.tour.facts import CheckResult, Facts, RunFacts
 from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import FINISHED, Tour, path
 from tui_llm.tui.keymap import BY_ID
@@ -75,7 +75,7 @@ def drawn(text: str, u: float | None, id: int = 5, p: float = 0.25) -> Generated
     return GeneratedToken(0, id, text.encode(), text, u, p, p, 1, ())
 
 
-def told(outcome: Outcome, done: bool) -> str:
+def told(outcome: CheckResult, done: bool) -> str:
     assert outcome.done is done, outcome
     assert outcome.words
     return outcome.words

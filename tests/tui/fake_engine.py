@@ -29,7 +29,7 @@ from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Piece, Token, Tokenization
 from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
-from tui_llm.instruments.vocabulary.question import FindQuestion, Found, VocabularyPage, VocabularyQuestion
+from tui_llm.instruments.vocabulary.question import FindQuestion, VocabularyMatch, VocabularyPage, VocabularyQuestion
 
 WORDS = (
     " cat",
@@ -196,7 +196,7 @@ class FakeEngine:
                 sum(row.kept for row in rows),
             )
 
-    def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | Found:
+    def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | VocabularyMatch:
         """Answers from the whole table, by probability, id, text or length."""
         assert self.weights is not None
         whole = dataclasses.replace(question.request, top=VOCABULARY)
@@ -210,9 +210,9 @@ class FakeEngine:
             shown = tuple(rows[question.start : question.stop])
             return VocabularyPage(question, self.weights, VOCABULARY, question.start, shown)
         if not hits:
-            return Found(question, 0)
+            return VocabularyMatch(question, 0)
         at = next((at for at, place in enumerate(hits) if place > question.after), 0)
-        return Found(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
+        return VocabularyMatch(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
 
     def span(self, request: Request, position: int) -> tuple[int, int] | None:
         at = position - request.start_token

@@ -42,8 +42,8 @@ def never() -> bool:
 class _Open:
     """An open model and everything cached for it."""
 
-    found: lookup.Found
-    model: open_model.Opened
+    found: lookup.LocalModel
+    model: open_model.LoadedModel
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' cache
     tokens: dict[Any, Tokenization] = field(default_factory=dict)  # of the last text, which most readings share

@@ -24,7 +24,7 @@ from tui_llm.instruments.draws.question import (
     Histogram,
     HistogramQuestion,
     Landing,
-    Segment,
+    TokenInterval,
 )
 from tui_llm.llm.predict.distribution import Processed
 from tui_llm.llm.predict.generate import uniform
@@ -62,10 +62,10 @@ def _landing(
     processed, sums = _processed(open_model, request, sampler, overtaken)
     shown = processed.rows(min(SEGMENTS, processed.kept_count), open_model.bytes_of)
 
-    def segment(candidate: Candidate, place: int) -> Segment:
+    def segment(candidate: Candidate, place: int) -> TokenInterval:
         # Rounding can leave the sum slightly off 1, where the last interval ends.
         stop = 1.0 if place == processed.kept_count - 1 else float(sums[place])
-        return Segment(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
+        return TokenInterval(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
 
     segments = tuple(segment(candidate, place) for place, candidate in enumerate(shown))
     place = processed.place(u)

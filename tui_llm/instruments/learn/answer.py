@@ -58,7 +58,7 @@ class _Seen:
 
 
 @dataclass
-class _Session:
+class _LearningSession:
     ids: list[int]
     wanted: list[int]
     learner: Learner
@@ -80,7 +80,7 @@ def answer(
     return _told(open_model, question, session, overtaken)
 
 
-def _session(open_model: OpenModel, request: Request) -> _Session:
+def _session(open_model: OpenModel, request: Request) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
     model = open_model.gpt  # raises first if the model runs through transformers
     if (dtype := open_model.weights().dtype) != "fp32":
@@ -91,15 +91,17 @@ def _session(open_model: OpenModel, request: Request) -> _Session:
     if len(wanted) > LONGEST_TARGET:
         raise UserError(f"the target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be learned here")
     known = open_model.remembered.get("learn")
-    if isinstance(known, _Session) and (known.ids, known.wanted) == (ids, wanted):
+    if isinstance(known, _LearningSession) and (known.ids, known.wanted) == (ids, wanted):
         return known
-    open_model.remembered["learn"] = made = _Session(
+    open_model.remembered["learn"] = made = _LearningSession(
         ids, wanted, Learner(model, ids, wanted, open_model.tokenizer.size)
     )
     return made
 
 
-def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, overtaken: Callable[[], bool]) -> Learned:
+def _told(
+    open_model: OpenModel, question: LearnQuestion, session: _LearningSession, overtaken: Callable[[], bool]
+) -> Learned:
     learner = session.learner
     after = _seen(learner.model, session.ids, session.wanted, open_model.tokenizer.size)
     if None not in session.before:
@@ -157,7 +159,7 @@ def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, 
     )
 
 
-def _change(open_model: OpenModel, session: _Session, watched: Watched) -> WatchedChange:
+def _change(open_model: OpenModel, session: _LearningSession, watched: Watched) -> WatchedChange:
     """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
     vocabulary = open_model.tokenizer
     try:

@@ -20,7 +20,7 @@ from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
 from tui_llm.instruments.tree.question import (
     Branches,
-    Branching,
+    BranchPoint,
     BranchQuestion,
     Known,
     KnownQuestion,
@@ -56,7 +56,7 @@ def answer(
         for path in question.paths:
             _check(open_model, path)
         found = [
-            Branching(
+            BranchPoint(
                 path,
                 tuple(
                     _next(open_model, processed, row)
@@ -75,7 +75,7 @@ def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
             raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
 
 
-def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
+def _sample(asked: _Asked, question: SampleQuestion) -> list[BranchPoint]:
     open_model, settings = asked.open_model, question.request.sampler
     path, found = question.path, []
     _check(open_model, path)
@@ -83,7 +83,7 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
         processed = asked.after([path])[0]
         u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
         row = processed.row(0 if u is None else processed.place(u), open_model.bytes_of)
-        found.append(Branching(path, (_next(open_model, processed, row, u),)))
+        found.append(BranchPoint(path, (_next(open_model, processed, row, u),)))
         path = (*path, row.id)
         if open_model.tokenizer.ends(row.id):
             break

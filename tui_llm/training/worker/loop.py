@@ -18,7 +18,7 @@ from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan.processes import share
-from tui_llm.training.run.changes import Change, settings_at
+from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker.distributed import Ranks, whole
@@ -77,7 +77,7 @@ class Trainer:
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
         self.optimizers = optimizers(model, settings, device)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
-        self.changes: list[Change] = []  # of the learning rate; may be replaced between two steps
+        self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = evenly_spaced(
             corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size

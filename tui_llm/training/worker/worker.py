@@ -285,7 +285,7 @@ class Worker:
             if order == distributed.SAVE:
                 self.save(trainer, tokenizer, step)
             elif order == distributed.CHANGE:
-                trainer.changes = [*trainer.changes, changes.Change(since, rate, 0)]
+                trainer.changes = [*trainer.changes, changes.LearningRateChange(since, rate, 0)]
             else:
                 return order == distributed.GO
 
