@@ -8,7 +8,6 @@ lab.read("The cat sat on the", target=" mat")
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
@@ -17,7 +16,7 @@ from tui_llm.facts import report
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Question, Request, Target
+from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
 from tui_llm.session.tokenization import tokenization
@@ -115,7 +114,7 @@ class LanguageModel:
         made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler, chat=chat)
         return self.engine.tokenizer.decode([token.id for token in made])
 
-    def ask(self, question: Question) -> Any:
+    def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tui_llm.common.errors import UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
 from tui_llm.llm.predict.distribution import log_softmax
 from tui_llm.llm.predict.loss import gradient
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(GradientQuestion)
 def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
     """Raises `UserError` if there is no target, or it has no token with that index."""
     wanted, logits = open_model.target_logits(question.request, overtaken)

@@ -10,7 +10,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class GradientQuestion(Question):
+class GradientQuestion(Question["Gradient"]):
     """The gradient of the loss on token `index` (from 0) of the request's target: the target's row, and the `count`
     other rows with the largest |p − y|."""
 

@@ -15,7 +15,7 @@ MOST_STEPS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class InstructQuestion(Question):
+class InstructQuestion(Question["Instructed"]):
     """Fine-tune a copy on `pairs`, all of them in every step's batch, and write it as a new model folder. `name` as in
     `KeepQuestion`; if empty, `assistant`, or the first free `assistant-2`, `assistant-3`, …"""
 

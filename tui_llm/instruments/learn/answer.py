@@ -16,6 +16,7 @@ from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.learn.model_folder import write_folder
 from tui_llm.instruments.learn.question import (
     LONGEST_TARGET,
@@ -65,13 +66,9 @@ class _LearningSession:
     before: dict[Watched | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
 
 
-def answer(
-    open_model: OpenModel, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]
-) -> Learned | Kept:
-    """Raises `UserError` if there is nothing to learn, or a step or a folder can't be made. The open model is never
-    changed."""
-    if isinstance(question, KeepQuestion):
-        return _keep(open_model, question)
+@answers(LearnQuestion)
+def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[], bool]) -> Learned:
+    """Raises `UserError` if there is nothing to learn, or a step can't be taken. The open model is never changed."""
     if not 0 <= question.at <= MOST_STEPS:
         raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
     check_recipe(question.recipe)
@@ -189,7 +186,9 @@ def _likeliest(open_model: OpenModel, logs: Tensor) -> Token:
     return open_model.token(int(logs.argmax()))
 
 
-def _keep(open_model: OpenModel, question: KeepQuestion) -> Kept:
+@answers(KeepQuestion)
+def keep(open_model: OpenModel, question: KeepQuestion, overtaken: Callable[[], bool]) -> Kept:
+    """Raises `UserError` if no step has been taken, or the folder can't be made."""
     session = _session(open_model, question.request)
     steps = session.learner.steps
     if not steps:

@@ -23,7 +23,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnQuestion(Question):
+class LearnQuestion(Question["Learned"]):
     """The state of the copy after `at` steps on the request's prompt and target. Missing steps are taken with `recipe`,
     later ones are undone, so asking the same question twice changes nothing."""
 
@@ -34,7 +34,7 @@ class LearnQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class KeepQuestion(Question):
+class KeepQuestion(Question["Kept"]):
     """Write the copy as a new model folder: a plain `name` goes into the user's models folder, a name with a separator
     is a path. With `force`, the model files of an existing folder are replaced."""
 

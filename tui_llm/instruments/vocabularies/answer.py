@@ -9,6 +9,7 @@ from typing import Any
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.common.foreign_files import read_json
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
 from tui_llm.llm.data import corpora, texts
 from tui_llm.llm.tokens import catalog, tokenizer
@@ -22,6 +23,7 @@ READ = 5_000_000  # characters of the training text that are scanned for words
 FALLBACK = "python-reference"
 
 
+@answers(VocabulariesQuestion)
 def answer(open_model: OpenModel, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
     """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
     request, own = question.request, open_model.tokenizer

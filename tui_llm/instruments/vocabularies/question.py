@@ -9,7 +9,7 @@ from tui_llm.facts.tokens import Tokenization
 
 
 @dataclass(frozen=True, slots=True)
-class VocabulariesQuestion(Question):
+class VocabulariesQuestion(Question["Vocabularies"]):
     """The request's prompt and continuation in every vocabulary."""
 
 
