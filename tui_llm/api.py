@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts import reading as readings
-from tui_llm.facts import report
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
@@ -20,8 +18,6 @@ from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
 from tui_llm.session.tokenization import tokenization
-
-readings.as_text = report.reading_text
 
 
 class LanguageModel:

@@ -1,4 +1,4 @@
-"""Embedding neighbours, against a plain cosine similarity; and that every question has its instrument."""
+"""Embedding neighbours, against a plain cosine similarity."""
 
 from __future__ import annotations
 
