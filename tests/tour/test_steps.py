@@ -19,6 +19,7 @@ from tui_llm.common import paths
 from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.model import Weights
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import LearnStep, Recipe
@@ -32,10 +33,9 @@ from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
     Learned,
     LearnQuestion,
+    PinChange,
     Runner,
     TargetState,
-    Watched,
-    WatchedChange,
 )
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
@@ -235,7 +235,7 @@ def test_surprise(engine: PipelineEngine) -> None:
 
 
 def learned(steps: int) -> Learned:
-    change = WatchedChange(Watched("x", "y"), 1.0, 1.5, 0.4, 0.2, None, None, 0.1)
+    change = PinChange(Pin("x", "y"), 1.0, 1.5, 0.4, 0.2, None, None, 0.1)
     runner = Runner(token(" dog"), 0.5, 0.25, 1, 2, False)
     done = tuple(LearnStep(n, Recipe(), 1.0, 0.5, 0.6) for n in range(1, steps + 1))
     return Learned(LearnQuestion(Request()), WEIGHTS, "", (token(" cat"),), TargetState(2.0, 0.135, 3),

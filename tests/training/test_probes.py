@@ -16,10 +16,10 @@ from tests.training.making import begin, contents, lines, losses, make, wait, wo
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.request import Request, Target
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pins, probe_log
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.probe_log import Moment, ProbabilityChange, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 

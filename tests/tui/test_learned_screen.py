@@ -13,9 +13,9 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from tui_llm.common import paths
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.request import Target
 from tui_llm.training.run import pins, probe_log
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp

@@ -10,7 +10,7 @@ from tui_llm.facts import report
 from tui_llm.training.run.probe_log import difference
 
 if TYPE_CHECKING:
-    from tui_llm.training.run.pins import Pin
+    from tui_llm.facts.pin import Pin
     from tui_llm.training.run.probe_log import ProbabilityChange, Probe
 
 Saved = list[tuple[int, "Probe"]]  # (step, reading), by step

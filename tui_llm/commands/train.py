@@ -14,9 +14,9 @@ from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
     from tui_llm.training.plan.timing import Rate
-    from tui_llm.training.run.pins import Pin
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 

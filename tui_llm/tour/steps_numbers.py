@@ -185,7 +185,7 @@ def learned_words(found: Learned) -> str:
     fell = most_changed([row for row in found.runners if not row.target and row.after < row.before])
     if fell is not None:
         parts.append(f"{words(fell.token.text, 12)} fell {percent_said(fell.before)} → {percent_said(fell.after)}")
-    lost = next((one for one in found.watched if one.loss_before is not None and one.loss_after is not None), None)
+    lost = next((one for one in found.pins if one.loss_before is not None and one.loss_after is not None), None)
     if lost is not None and lost.loss_before is not None and lost.loss_after is not None:
         way = "forgotten a little" if lost.loss_after > lost.loss_before else "not forgotten"
         parts.append(f"the pinned text: {nats(lost.loss_before)} → {nats(lost.loss_after)}, {way}")

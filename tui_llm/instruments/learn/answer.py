@@ -1,5 +1,5 @@
 """Learn this: train a copy of the weights, and compare its predictions with the original's for the prompt and for
-watched prompts."""
+pinned prompts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
@@ -25,10 +26,9 @@ from tui_llm.instruments.learn.question import (
     Kept,
     Learned,
     LearnQuestion,
+    PinChange,
     Runner,
     TargetState,
-    Watched,
-    WatchedChange,
 )
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import device
@@ -63,7 +63,7 @@ class _LearningSession:
     ids: list[int]
     wanted: list[int]
     learner: Learner
-    before: dict[Watched | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
+    before: dict[Pin | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
 
 
 @answers(LearnQuestion)
@@ -104,11 +104,11 @@ def _told(
     if None not in session.before:
         session.before[None] = _seen(open_model.gpt, session.ids, session.wanted, open_model.tokenizer.size)
     before = session.before[None]
-    watched = []
-    for one in question.watched:
+    changes = []
+    for pin in question.pins:
         if overtaken():
             raise Overtaken
-        watched.append(_change(open_model, session, one))
+        changes.append(_change(open_model, session, pin))
     return Learned(
         question,
         open_model.weights(),
@@ -117,7 +117,7 @@ def _told(
         _state(before),
         _state(after),
         _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
-        tuple(watched),
+        tuple(changes),
         tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
         *learner.kept,
@@ -156,22 +156,22 @@ def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, 
     )
 
 
-def _change(open_model: OpenModel, session: _LearningSession, watched: Watched) -> WatchedChange:
-    """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
+def _change(open_model: OpenModel, session: _LearningSession, pin: Pin) -> PinChange:
+    """The change in the predictions for a pin. If it can't be read, the reason is in `problem`."""
     vocabulary = open_model.tokenizer
     try:
-        ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")
+        ids, wanted = vocabulary.encode(pin.prompt), vocabulary.encode_after(pin.target or "")
         if not ids:
             raise UserError("it has no tokens")
         if len(wanted) > LONGEST_TARGET:
             raise UserError(f"its target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be read")
-        if watched not in session.before:
-            session.before[watched] = _seen(open_model.gpt, ids, wanted, vocabulary.size)
-        before, after = session.before[watched], _seen(session.learner.model, ids, wanted, vocabulary.size)
+        if pin not in session.before:
+            session.before[pin] = _seen(open_model.gpt, ids, wanted, vocabulary.size)
+        before, after = session.before[pin], _seen(session.learner.model, ids, wanted, vocabulary.size)
     except UserError as error:
-        return WatchedChange(watched, None, None, None, None, None, None, 0.0, str(error))
-    return WatchedChange(
-        watched,
+        return PinChange(pin, None, None, None, None, None, None, 0.0, str(error))
+    return PinChange(
+        pin,
         before.mean,
         after.mean,
         before.probability,

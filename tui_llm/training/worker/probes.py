@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device import threads
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict import distribution
@@ -17,7 +18,7 @@ from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl, pins, probe_log
-from tui_llm.training.run.pins import LONGEST, Pin
+from tui_llm.training.run.pins import LONGEST
 from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tui_llm.common.display import truncate, visible
+from tui_llm.facts.pin import Pin
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 
 STATES = {
     "new": ("○", "not started"),
