@@ -164,7 +164,7 @@ def test_the_same_question_again_takes_no_further_step_also_when_interrupted(eng
     assert bool((flat(copy_of(engine)) == weights).all())
 
 
-def test_runners_up_and_pins_are_the_models_own_numbers(engine: PipelineEngine) -> None:
+def test_candidates_and_pins_are_the_models_own_numbers(engine: PipelineEngine) -> None:
     pins = (
         Pin("A dog", " ran"),
         Pin("Once"),
@@ -178,18 +178,18 @@ def test_runners_up_and_pins_are_the_models_own_numbers(engine: PipelineEngine) 
         with torch.no_grad():
             rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257])
     ranks = [(possible_ranks(rows[0], id), possible_ranks(rows[1], id)) for id in range(257)]
-    shown, (target, *_) = {runner.token.id for runner in told.runners}, engine.tokenizer.encode("m")
+    shown, (target, *_) = {row.token.id for row in told.candidates}, engine.tokenizer.encode("m")
     surely = {
         id for id in range(257) if min(ranks[id][0][-1], ranks[id][1][-1]) <= 8
     }  # among the first eight before or after the step
     perhaps = {id for id in range(257) if min(ranks[id][0][0], ranks[id][1][0]) <= 8}
     assert surely | {target} <= shown <= perhaps | {target}
     before, after = (row.softmax(-1) for row in rows)
-    for runner in told.runners:
-        assert runner.before == pytest.approx(float(before[runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.after == pytest.approx(float(after[runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.rank_after in ranks[runner.token.id][1]
-    assert [r.target for r in told.runners].count(True) == 1
+    for row in told.candidates:
+        assert row.before == pytest.approx(float(before[row.token.id]), rel=1e-4, abs=1e-7)
+        assert row.after == pytest.approx(float(after[row.token.id]), rel=1e-4, abs=1e-7)
+        assert row.rank_after in ranks[row.token.id][1]
+    assert [r.target for r in told.candidates].count(True) == 1
     dog, once, empty, long, hostile = told.pins
     ids, wanted = (engine.tokenizer.encode(text) for text in ("A dog", " ran"))
     for model, loss, p in (

@@ -17,12 +17,12 @@ from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Target
 from tui_llm.instruments.learn.question import (
+    CandidateChange,
     KeepQuestion,
     Kept,
     Learned,
     LearnQuestion,
     PinChange,
-    Runner,
     TargetState,
 )
 from tui_llm.training.run import pins
@@ -57,7 +57,7 @@ class FakeLearner:
             (token(question.request.target.id or 0),) if question.request.target else (),
             states[0],
             states[-1],
-            tuple(Runner(token(id), 0.1, 0.2 / (id + 1), 2, 1, id == 0) for id in range(12)),
+            tuple(CandidateChange(token(id), 0.1, 0.2 / (id + 1), 2, 1, id == 0) for id in range(12)),
             tuple(
                 PinChange(w, 1.0, 1.5, 0.4, 0.3, token(1), token(2), 0.01)
                 if w.target

@@ -128,7 +128,7 @@ def learned_json(learned: Learned) -> dict[str, Any]:
             report.token_json(r.token)
             | {"raw_probability_before": r.before, "raw_probability_after": r.after, "rank_before": r.rank_before,
                "rank_after": r.rank_after, "target": r.target}
-            for r in learned.runners
+            for r in learned.candidates
         ],
         "also": [change(one) for one in learned.pins],
     }  # fmt: skip
@@ -179,7 +179,7 @@ def _candidates_table(learned: Learned) -> str:
     rows = [
         (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
          str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
-        for r in learned.runners
+        for r in learned.candidates
     ]  # fmt: skip
     return report.table(("token", "id", "rank before", "after", "raw p before", "after"), rows, left=(0,))
 

@@ -10,7 +10,7 @@ from tui_llm.facts.request import Question
 from tui_llm.llm.data.instruction_pairs import Pair
 
 STEPS, LEARNING_RATE = 12, 5e-4
-"""With these nano knows a handful of pairs by heart, within seconds."""
+"""Defaults. With these, the shipped model memorizes a handful of pairs, within seconds."""
 MOST_STEPS = 2000
 
 

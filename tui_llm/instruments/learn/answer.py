@@ -22,12 +22,12 @@ from tui_llm.instruments.learn.model_folder import write_folder
 from tui_llm.instruments.learn.question import (
     LONGEST_TARGET,
     MOST_STEPS,
+    CandidateChange,
     KeepQuestion,
     Kept,
     Learned,
     LearnQuestion,
     PinChange,
-    Runner,
     TargetState,
 )
 from tui_llm.llm.learn.learner import Learner
@@ -116,7 +116,7 @@ def _told(
         tuple(open_model.token(id) for id in session.wanted),
         _state(before),
         _state(after),
-        _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
+        _candidates(open_model, before.logs, after.logs, session.wanted[0], question.top),
         tuple(changes),
         tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
@@ -137,14 +137,16 @@ def _state(seen: _Seen) -> TargetState:
     return TargetState(seen.mean, seen.probability, seen.losses[0].rank)
 
 
-def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
+def _candidates(
+    open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int
+) -> tuple[CandidateChange, ...]:
     """The `top` most probable tokens before and those after, and the target, in descending order of probability
     after."""
     ids = {target}
     for logs in (before, after):
         ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
     return tuple(
-        Runner(
+        CandidateChange(
             open_model.token(id),
             math.exp(before[id]),
             math.exp(after[id]),

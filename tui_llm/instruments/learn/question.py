@@ -48,7 +48,7 @@ class TargetState:
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class CandidateChange:
     """A token that is among the most probable before or after. Raw probabilities; `target`: it is the target's first
     token."""
 
@@ -97,7 +97,7 @@ class Learned:
     target: tuple[Token, ...]
     before: TargetState
     after: TargetState
-    runners: tuple[Runner, ...]
+    candidates: tuple[CandidateChange, ...]
     pins: tuple[PinChange, ...]
     steps: tuple[LearnStep, ...]
     copy_bytes: int

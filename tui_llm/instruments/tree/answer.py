@@ -1,7 +1,7 @@
 """Predictions after many continuations of one text, in as few forward passes as possible.
 
 The text's keys and values are cached between questions. All paths of a question are run as one tree, shared prefixes
-once, in a single forward pass (`llm/predict/branching.py`). If text and path together exceed the context, the window
+once, in a single forward pass (`llm/predict/tree_attention.py`). If text and path together exceed the context, the window
 slides as in generation, and each path takes its own pass. So does every path of a model that runs through transformers.
 """
 
@@ -25,15 +25,15 @@ from tui_llm.instruments.tree.question import (
     BranchQuestion,
     Known,
     KnownQuestion,
-    Next,
+    NextToken,
     Path,
     SampleQuestion,
 )
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import KVCache
-from tui_llm.llm.predict.branching import tree_features
 from tui_llm.llm.predict.distribution import Processed, process
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.tree_attention import tree_features
 from tui_llm.session.open_model import OpenModel
 
 _CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
@@ -88,9 +88,9 @@ def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
             raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
 
 
-def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> Next:
+def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> NextToken:
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
-    return Next(open_model.token(row.id), log_p, row.probability, row.rank, u)
+    return NextToken(open_model.token(row.id), log_p, row.probability, row.rank, u)
 
 
 class _Asked:

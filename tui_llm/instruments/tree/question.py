@@ -39,7 +39,7 @@ class KnownQuestion(Question["Known"]):
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextToken:
     """One candidate for the next token.
 
     log_probability: ln p of the raw probability.
@@ -60,7 +60,7 @@ class BranchPoint:
     """The tokens that may follow `path`, in descending order of probability, or the one that was drawn."""
 
     path: Path
-    nexts: tuple[Next, ...]
+    nexts: tuple[NextToken, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, Next, Path
+from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, NextToken, Path
 from tui_llm.llm.tokens.token_bytes import token_text
 
 LONGEST_NAME = 80  # characters
@@ -147,7 +147,7 @@ class Tree:
 
     # ── growing ──
 
-    def add(self, parent: Node, found: Next) -> Node:
+    def add(self, parent: Node, found: NextToken) -> Node:
         """Return the child for that token, creating it if needed."""
         for child in parent.children:
             if child.id == found.token.id:
@@ -252,7 +252,7 @@ def floor(least: float) -> float:
     return math.log(least) - 1e-9 if least > 0 else -math.inf
 
 
-def wanted(parent: Node, branching: BranchPoint, least: float) -> list[Next]:
+def wanted(parent: Node, branching: BranchPoint, least: float) -> list[NextToken]:
     """The candidates whose path probability is at least `least`."""
     return [found for found in branching.nexts if parent.log_path + found.log_probability >= floor(least)]
 

@@ -38,7 +38,7 @@ class LearnedLines(Lines):
             self._lines = [
                 *self._target(learned, width),
                 *self._steps(learned, width),
-                *self._runners(learned, width),
+                *self._candidates(learned, width),
                 *self._pins(learned, width),
             ]
         return []
@@ -98,7 +98,7 @@ class LearnedLines(Lines):
             rows.append(line)
         return rows
 
-    def _runners(self, learned: Learned, width: int) -> list[Text]:
+    def _candidates(self, learned: Learned, width: int) -> list[Text]:
         room = max(6, min(28, width - 46))
         bar = max(0, width - room - 36)
         rows = [
@@ -109,17 +109,15 @@ class LearnedLines(Lines):
                 no_wrap=True,
             ),
         ]
-        for runner in learned.runners:
-            change = runner.after - runner.before
-            line = Text(no_wrap=True).append("◆ " if runner.target else "  ", self.style("accent"))
-            line.append(fit(visible_token(runner.token.text), room), self.style("strong"))
-            line.append(common_numbers.percent(runner.before).rjust(9)).append(
-                common_numbers.percent(runner.after).rjust(9)
-            )
+        for row in learned.candidates:
+            change = row.after - row.before
+            line = Text(no_wrap=True).append("◆ " if row.target else "  ", self.style("accent"))
+            line.append(fit(visible_token(row.token.text), room), self.style("strong"))
+            line.append(common_numbers.percent(row.before).rjust(9)).append(common_numbers.percent(row.after).rjust(9))
             line.append(
                 _points(change).rjust(10), self.style("good" if change > 0 else "bad" if change < 0 else "muted")
             )
-            line.append("  ").append(fmt.bar(runner.after, bar), self.style("bar"))
+            line.append("  ").append(fmt.bar(row.after, bar), self.style("bar"))
             rows.append(line)
         return rows
 
@@ -175,7 +173,7 @@ class LearnedLines(Lines):
             numbers = (one.gradient_norm, one.loss, one.probability)
             yield str(one.number), one.recipe.optimizer, repr(one.recipe.learning_rate), *map(repr, numbers)
         yield "id", "bytes", "text", "p before", "p after", "rank before", "rank after"
-        for r in learned.runners:
+        for r in learned.candidates:
             token = str(r.token.id), r.token.bytes.hex(), visible(r.token.text)
             yield *token, repr(r.before), repr(r.after), str(r.rank_before), str(r.rank_after)
         yield (
