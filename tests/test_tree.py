@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -155,7 +156,9 @@ def test_saved_and_opened_is_the_same(tmp_path: Path) -> None:
     tree, _ = grown(4, 3)
     tree.name(tree.root.children[0], "[/]\x1b[31m good \u202e" + "x" * 200)
     tree.root.children[1].shut = True
-    tree.root.children[2].u = 0.0
+    third = tree.root.children[2]
+    assert third.found is not None
+    third.found = dataclasses.replace(third.found, u=0.0)
     save(tree, path := tmp_path / "tree.json")
     again = load(path)
     check(again)
