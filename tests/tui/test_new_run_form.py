@@ -313,7 +313,7 @@ async def test_a_form_closed_while_it_starts_a_run_still_tells_the_training_pane
         await until(pilot, lambda: app.screen is lab)
         go_on.set()
         if problem:
-            await until(pilot, lambda: problem in "\n".join(drawn(app)))
+            await until(pilot, lambda: any(told.message == problem for told in app._notifications))
         else:
             watcher = lab.query_one(TrainingPane).watcher
             await until(pilot, lambda: watcher.run_watched is not None and watcher.run_watched.name == "tales-toy")
