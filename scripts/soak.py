@@ -145,6 +145,10 @@ class GatedEngine:
         self._gate.wait("refresh")
         return self._engine.refresh()
 
+    def release(self) -> None:
+        self._gate.wait("release")
+        self._engine.release()
+
     def models(self) -> Any:
         self._gate.wait("models")
         return self._engine.models()

@@ -59,7 +59,7 @@ def learn(engine: PipelineEngine, at: int, recipe: Recipe = SGD, asked: Request 
 
 
 def copy_of(engine: PipelineEngine) -> GPT:
-    return engine.remembered["learn"].learner.model
+    return engine.screen_cache["learn"].learner.model
 
 
 def flat(model: GPT) -> torch.Tensor:
@@ -154,7 +154,7 @@ def test_the_same_question_again_takes_no_further_step_also_when_interrupted(eng
     question = LearnQuestion(request(), 6, SGD)
     with pytest.raises(Overtaken):
         engine.answer(question, lambda: next(calls) >= 2)
-    assert len(engine.remembered["learn"].learner.steps) == 4
+    assert len(engine.screen_cache["learn"].learner.steps) == 4
     finished = engine.answer(question)
     assert len(finished.steps) == 6
     assert finished.steps[:2] == told.steps

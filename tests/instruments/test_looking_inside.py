@@ -13,10 +13,12 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.attention.answer import attention_rows
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
+from tui_llm.instruments.learn.question import LearnQuestion
 from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 from tui_llm.instruments.trace import KEY
+from tui_llm.instruments.tree.question import BranchQuestion
 from tui_llm.llm.model import inside
 
 TEXT = "The cat sat on the"
@@ -59,11 +61,11 @@ def test_entropy_spread_and_the_first_of_equals() -> None:
 
 def test_the_trace_is_kept_for_the_same_text_only(engine: PipelineEngine) -> None:
     engine.answer(AttentionQuestion(Request(prompt=TEXT)))
-    kept = engine.remembered[KEY]
+    kept = engine.screen_cache[KEY]
     engine.answer(LensQuestion(Request(prompt=TEXT), 1))
-    assert engine.remembered[KEY] is kept
+    assert engine.screen_cache[KEY] is kept
     engine.answer(AttentionQuestion(Request(prompt=TEXT, continuation=(5,))))
-    assert engine.remembered[KEY] is not kept and engine.remembered[KEY].ids == (*kept.ids, 5)
+    assert engine.screen_cache[KEY] is not kept and engine.screen_cache[KEY].ids == (*kept.ids, 5)
 
 
 def test_new_weights_forget_it() -> None:
@@ -71,7 +73,19 @@ def test_new_weights_forget_it() -> None:
     engine.open("nano")
     engine.answer(AttentionQuestion(Request(prompt=TEXT)))
     engine.open("nano")
-    assert not engine.remembered
+    assert not engine.screen_cache
+
+
+def test_closed_screens_leave_nothing_in_memory() -> None:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    first = engine.answer(AttentionQuestion(Request(prompt=TEXT)))
+    engine.answer(LearnQuestion(Request(prompt=TEXT, target=Target(text=" mat")), at=1))
+    engine.answer(BranchQuestion(Request(prompt=TEXT), ((),), 2))
+    assert len(engine.screen_cache) == 3 and not set(engine.screen_cache) & set(engine.remembered)
+    engine.release()
+    assert not engine.screen_cache
+    assert engine.answer(AttentionQuestion(Request(prompt=TEXT))) == first
 
 
 def test_a_text_longer_than_the_context(engine: PipelineEngine) -> None:

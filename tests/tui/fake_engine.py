@@ -86,6 +86,7 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.distributions: dict[object, Distribution] = {}  # a cache: a thousand tokens are slow in plain Python
         self.opened: list[str] = []
+        self.released = 0
         self.fail: Exception | None = None
         self.hold_after: int | None = None  # after this many tokens, a draw waits until it is stopped
         self.weights: Weights | None = None
@@ -110,6 +111,9 @@ class FakeEngine:
         if isinstance(question, (VocabularyQuestion, FindQuestion)) and type(question) not in self.answers:
             return self.vocabulary(question)
         return self.answers[type(question)](question)
+
+    def release(self) -> None:
+        self.released += 1
 
     def refresh(self) -> Weights | None:
         return None

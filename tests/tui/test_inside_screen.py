@@ -171,6 +171,16 @@ async def test_what_the_grid_measures() -> None:
     assert measured(attention_row([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
 
 
+async def test_its_memory_is_freed_once_it_has_closed() -> None:
+    engine = InsideEngine()
+    app = make_app(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app)
+        before = engine.released
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen and engine.released > before)
+
+
 async def test_the_lens_and_its_target() -> None:
     engine = InsideEngine()
     app = make_app(engine)

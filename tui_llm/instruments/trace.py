@@ -30,8 +30,8 @@ def traced(
         raise UserError(
             f"the model sees the last {len(fed)} tokens only, its context: choose a token number from {first} up"
         )
-    trace: inside.Trace | None = open_model.remembered.get(KEY)
+    trace: inside.Trace | None = open_model.screen_cache.get(KEY)
     if trace is None or trace.ids != tuple(fed):
-        open_model.remembered.pop(KEY, None)  # free the old trace first: two would need twice the memory
-        trace = open_model.remembered[KEY] = inside.trace(open_model.gpt, fed, overtaken)
+        open_model.screen_cache.pop(KEY, None)  # free the old trace first: two would need twice the memory
+        trace = open_model.screen_cache[KEY] = inside.trace(open_model.gpt, fed, overtaken)
     return trace, Place(tuple(open_model.token(id) for id in fed), first, len(ids), number)

@@ -46,6 +46,7 @@ class _Open:
     model: open_model.LoadedModel
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' cache
+    screen_cache: dict[str, Any] = field(default_factory=dict)  # the same, until their screens have closed
     tokens: dict[Any, Tokenization] = field(default_factory=dict)  # of the last text, which most readings share
     sorted: dict[Any, distribution.Sorted] = field(default_factory=dict)
     processed: dict[Any, distribution.Processed] = field(default_factory=dict)
@@ -223,6 +224,16 @@ class OpenModel:
     def tokenizations(self) -> dict[Any, Tokenization]:
         """The cache of the last text's tokens, which most readings share."""
         return self._current().tokens
+
+    @property
+    def screen_cache(self) -> dict[str, Any]:
+        """As `remembered`, for what is large and of use only while a screen is open: `release` clears it."""
+        return self._current().screen_cache
+
+    def release(self) -> None:
+        """Free what the instruments cached for screens that have closed."""
+        if self._open is not None:
+            self._open.screen_cache.clear()
 
     @property
     def remembered(self) -> dict[str, Any]:

@@ -87,10 +87,10 @@ def _session(open_model: OpenModel, request: Request) -> _LearningSession:
         raise UserError(EMPTY)
     if len(wanted) > LONGEST_TARGET:
         raise UserError(f"the target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be learned here")
-    known = open_model.remembered.get("learn")
+    known = open_model.screen_cache.get("learn")
     if isinstance(known, _LearningSession) and (known.ids, known.wanted) == (ids, wanted):
         return known
-    open_model.remembered["learn"] = made = _LearningSession(
+    open_model.screen_cache["learn"] = made = _LearningSession(
         ids, wanted, Learner(model, ids, wanted, open_model.tokenizer.size)
     )
     return made

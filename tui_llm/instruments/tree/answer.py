@@ -144,7 +144,7 @@ class _Asked:
     def _read_text(self) -> tuple[Tensor, KVCache]:
         """The features (1, C) of the text's last token, and the text's KV cache. The text must fit into the context."""
         model = self.open_model.gpt
-        known = self.open_model.remembered.get(_TEXT)
+        known = self.open_model.screen_cache.get(_TEXT)
         cache, before = (known[1], known[0]) if known else (KVCache(model.config, model.device), [])
         same = 0
         # The last token is always run: its features are needed.
@@ -154,7 +154,7 @@ class _Asked:
             same += 1
         if known and before == self.text:
             return known[2], cache
-        self.open_model.remembered.pop(_TEXT, None)
+        self.open_model.screen_cache.pop(_TEXT, None)
         cache.crop(same)
         features = None
         for start in range(same, len(self.text), _CHUNK):
@@ -165,5 +165,5 @@ class _Asked:
             with torch.inference_mode(), device.threads(model.config.parameters() * len(part)):
                 features = model.features(torch.tensor([part], device=model.device), cache)[0, -1:]
         assert features is not None
-        self.open_model.remembered[_TEXT] = (list(self.text), cache, features)
+        self.open_model.screen_cache[_TEXT] = (list(self.text), cache, features)
         return features, cache

@@ -101,6 +101,9 @@ class LabScreen(
         # After the first paint, as this imports torch.
         self.call_after_refresh(self.client.start, self.model)
 
+    def on_screen_resume(self) -> None:
+        self.client.release()  # the screens over the lab have closed
+
     def on_unmount(self) -> None:
         self.client.close()
 

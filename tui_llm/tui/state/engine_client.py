@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from textual.message import Message
 
+from tui_llm.common import memory
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.engine import Engine
 from tui_llm.facts.prediction import GeneratedToken
@@ -33,7 +34,7 @@ from tui_llm.tui.state.messages import (
 log = logging.getLogger("tui_llm.tui")
 
 REPAINT_SECONDS = 0.25  # streaming repaints at most four times a second: repainting all panes sends about 12 KiB
-IDLE_SECONDS = 1.0  # collect garbage after so long without a job
+IDLE_SECONDS = 1.0  # collect garbage, and return freed memory to the system, after so long without a job
 # Python's defaults (700, 10, 10) traverse all the screen's objects several times while scrolling, 6 to 15 ms each time.
 COLLECT_AFTER = (10_000, 10, 50)
 SPEED_TOKENS = 32  # the shown speed is the mean over so many last tokens
@@ -113,6 +114,7 @@ class EngineClient:
         self._questions: dict[type[Question], Question] = {}  # the newest of each kind
         self._want_models = False
         self._want_refresh = False
+        self._want_release = False
         self._generation: Generation | None = None
         self._generations = 0
         self._closing = False
@@ -163,6 +165,12 @@ class EngineClient:
         """Checks whether the open run has a newer checkpoint."""
         with self._wake:
             self._want_refresh = True
+            self._wake.notify()
+
+    def release(self) -> None:
+        """Frees, once nothing else is to be done, what instruments cached for screens that have closed."""
+        with self._wake:
+            self._want_release = True
             self._wake.notify()
 
     def list_models(self) -> None:
@@ -217,6 +225,7 @@ class EngineClient:
                         break
             if job is None:
                 gc.collect()
+                memory.trim()
                 rested = True
                 continue
             rested = False
@@ -242,6 +251,8 @@ class EngineClient:
             return self._draw
         if self._want_refresh:
             return self._refresh
+        if self._want_release:
+            return self._release
         return None
 
     def _to_write(self) -> type[Question] | None:
@@ -290,6 +301,11 @@ class EngineClient:
         weights = self._engine.refresh()
         if weights is not None:
             self._post(ModelOpened(weights, fresh=False))
+
+    def _release(self) -> None:
+        assert self._engine is not None
+        self._want_release = False
+        self._engine.release()
 
     def _read(self) -> None:
         with self._wake:
