@@ -7,7 +7,7 @@ python scripts/soak.py [--seed S] [--events N] [--from K] [--keep-going]
 The real app with the real engine runs in this process on simulated time (soak_clock.py); after each event it runs until
 it is idle. After each event: the log is empty, no exception was raised anywhere, the app, its screen and the focused
 widget answer a message, the CPU time is within a bound, and no foreign text reached the terminal unsanitized. At the
-end: memory is within 10 % of its value after 5,000 events. If one of these fails, the last 30 events are printed and
+end, with all screens but the lab closed: memory is within 10 % of its value after 5,000 events. If one of these fails, the last 30 events are printed and
 the exit status is 1.
 """
 
@@ -21,7 +21,6 @@ import faulthandler
 import gc
 import hashlib
 import importlib
-import itertools
 import logging
 import os
 import pkgutil
@@ -33,7 +32,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,111 +45,22 @@ os.environ |= {
 }
 
 from soak_clock import SettledLoop, Stuck, simulate_time
+from soak_engine import Gate, GatedEngine
 from soak_events import Event, Events
 from soak_home import Home
 from soak_terminal import SoakDriver
+
+from tui_llm.common import memory
 
 BOUND = 30.0  # CPU seconds that an event may take
 HANG = 600.0  # real seconds
 MOMENT = 0.06  # simulated seconds after each event, for paints and late answers
 TIDY = 500  # number of events between two calls of `tidy`
 SETTLED = 5_000  # number of events after which memory may grow by 10 %
-QUANTUM = 60  # number of times that a long answer may check for a newer request before the next event
-TOKENS = 3  # streamed tokens between two events
 
 
 class Broken(Exception):
     """An invariant does not hold."""
-
-
-class Gate:
-    """Lets the engine's thread make one call at a time, only while the app is idle, or none at all."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._permitted = False
-        self._kind: str | None = None  # the kind of call that waits
-        self._open = False
-        self._left: dict[str, int] = {}
-        self.held = 0  # number of events during which answers are held back
-
-    def wait(self, kind: str) -> None:
-        """Blocks the engine's thread until its call is permitted."""
-        with self._changed:
-            if self._open:
-                return
-            self._kind = kind
-            self._changed.wait_for(lambda: self._permitted or self._open)
-            self._permitted, self._kind = False, None
-
-    @property
-    def blocked(self) -> bool:
-        with self._changed:
-            return self._kind is not None and not self._permitted and not self._open
-
-    def refill(self) -> None:
-        self._left = {"generate": TOKENS, "part": 1}
-
-    def permit(self) -> bool:
-        """Lets a waiting call proceed. Returns False if none is waiting or calls are held back."""
-        with self._changed:
-            if self._kind is None or self._permitted or self.held or self._left.get(self._kind, 1) <= 0:
-                return False
-            if self._kind in self._left:
-                self._left[self._kind] -= 1
-            self._permitted = True
-            self._changed.notify()
-            return True
-
-    def open(self) -> None:
-        with self._changed:
-            self._open = True
-            self._changed.notify()
-
-
-class GatedEngine:
-    """The engine, with each call waiting at the gate."""
-
-    def __init__(self, engine: Any, gate: Gate) -> None:
-        self._engine, self._gate = engine, gate
-
-    def _overtaken(self, overtaken: Callable[[], bool]) -> Callable[[], bool]:
-        asked = itertools.count(1)
-
-        def ask() -> bool:
-            if next(asked) % QUANTUM == 0:
-                self._gate.wait("part")
-            return overtaken()
-
-        return ask
-
-    def read(self, request: Any, overtaken: Callable[[], bool] = lambda: False) -> Any:
-        self._gate.wait("read")
-        return self._engine.read(request, overtaken)
-
-    def answer(self, question: Any, overtaken: Callable[[], bool] = lambda: False) -> Any:
-        self._gate.wait("answer")
-        return self._engine.answer(question, self._overtaken(overtaken))
-
-    def generate(self, request: Any, **how: Any) -> Iterator[Any]:
-        self._gate.wait("generate")
-        yield from self._engine.generate(request, **how)
-
-    def open(self, model: str) -> Any:
-        self._gate.wait("open")
-        return self._engine.open(model)
-
-    def refresh(self) -> Any:
-        self._gate.wait("refresh")
-        return self._engine.refresh()
-
-    def release(self) -> None:
-        self._gate.wait("release")
-        self._engine.release()
-
-    def models(self) -> Any:
-        self._gate.wait("models")
-        return self._engine.models()
 
 
 class Faults(logging.Handler):
@@ -360,9 +269,20 @@ class Soak:
                 self.home.tidy()
             if self.number - reported >= self.options.report:
                 reported += self.options.report
+                await self._close_screens()
                 self._report()
         self._disarm()
+        await self._close_screens()
+        self._report()
         await self._stop(task)
+
+    async def _close_screens(self) -> None:
+        """Goes back to the lab, so that memory is always measured in the same place: the screens' own data is freed."""
+        self.gate.held = 0
+        while len(self.app.screen_stack) > 1:
+            self.app.screen.dismiss(None)
+            self.gate.refill()
+            await self.loop.settle(1.0)
 
     def _where(self) -> str:
         """Returns the resulting state; two runs of a seed must agree on it."""
@@ -398,6 +318,7 @@ class Soak:
     def _report(self) -> None:
         before = rss()
         gc.collect()
+        memory.trim()  # as the engine's thread does when it has been idle for a second of real time
         self.memory[self.number] = rss()
         spent = time.process_time() - self.began
         say(
@@ -419,7 +340,6 @@ class Soak:
                 say(frame.rstrip())
             self._told(error)
             return 1
-        self._report()
         spent = time.process_time() - self.began
         say(f"seed {self.options.seed}: {self.number:,} events in {self.reads:,} reads of the terminal, {spent:.0f} s of CPU; {self.quits} times quit was asked for; "
             f"{self.apps} apps; {sum(self.broken.values())} broken")  # fmt: skip
