@@ -22,7 +22,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
-from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import Growing
 
 REPAINT_SECONDS = 0.1  # a growing tree is repainted at most ten times a second
@@ -41,9 +41,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     TreeScreen TreeLines { height: 1fr; padding: 0 1; background: $background; }
     """
 
-    def __init__(self, lab: Inquiring, tree: Tree, rules: Growing) -> None:
+    def __init__(self, context: LabContext, tree: Tree, rules: Growing) -> None:
         super().__init__()
-        self.lab, self.shown_tree, self.rules = lab, tree, rules
+        self.context, self.shown_tree, self.rules = context, tree, rules
         self.growth: Growth | None = None
         self.frozen = ""  # why the tree can't be grown or accepted; empty if it can
         self._wanted: list[Path] = []  # paths to expand as soon as the model is free
@@ -116,7 +116,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.shown_tree = tree
         self.frozen = "checking its tokens …"
         self.refill(tree.root)
-        self.reopened(self.lab.weights)
+        self.reopened(self.context.weights)
 
     def reopened(self, weights: Weights | None) -> None:
         """Called when a model was opened. `weights` is None if no model is open."""
@@ -125,7 +125,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self._freeze(f"not of the open model ({model_words(weights)})" if weights else "no model is open")
             return
         ids = dict.fromkeys(node.id for node in self.shown_tree.nodes() if node.token is not None)
-        self.lab.inquire(self, KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
+        self.context.questions.ask(self, KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
 
     def _known(self, known: Known) -> None:
         tree = self.shown_tree
@@ -167,7 +167,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         count = self.growth.count if self.growth is not None else self.rules.count
         self._wanted.clear()
         self._busy = True
-        self.lab.inquire(self, BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem)
+        self.context.questions.ask(
+            self, BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem
+        )
 
     def _taken(self, branches: Branches) -> None:
         self._busy = False
@@ -210,7 +212,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
 
     def _forget(self, *kinds: type[BranchQuestion | SampleQuestion | KnownQuestion]) -> None:
         for kind in kinds or QUESTIONS:
-            self.lab.forget(kind)
+            self.context.questions.forget(kind)
         self.growth, self._busy, self._sampling = None, False, False
         self._wanted.clear()
 
@@ -285,7 +287,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         tree.draws += 1
         self._sampling = True
         self._show_bars()
-        self.lab.inquire(self, question, self._drawn, self._problem)
+        self.context.questions.ask(self, question, self._drawn, self._problem)
 
     def action_count(self, count: int) -> None:
         self.rules.count = count
