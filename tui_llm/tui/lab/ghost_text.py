@@ -57,7 +57,7 @@ class GhostTextController:
 
     def _ask(self) -> None:
         self._timer = None
-        if self.context.current and self._wanted():
+        if self.context.reading_is_current and self._wanted():
             request = dataclasses.replace(self.lab.before_step(0), tokenizer=None)
             self.context.questions.ask(None, GhostQuestion(request), self._take, lambda line: None)
 

@@ -272,7 +272,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self.readings.show(reading)
             self.top_line.problem = ""
             self.top_line.show()
-        if self.context.current:
+        if self.context.reading_is_current:
             self.ghost_text.wait()
         self.readings.propose_target()
 

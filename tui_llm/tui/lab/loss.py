@@ -28,7 +28,7 @@ class LossController:
         if reading is None or reading.loss is None or reading.loss.problem or not reading.loss.tokens:
             self.context.say("there is nothing to learn yet: type a prompt, and choose a target (t)")
             return
-        if not self.context.current:
+        if not self.context.reading_is_current:
             self.context.say("wait for the reading of this moment, then press L again")
             return
         try:

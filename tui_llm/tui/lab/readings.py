@@ -36,14 +36,14 @@ class ReadingsController:
 
     def _mark_stale(self) -> None:
         self._stale_timer = None
-        if not self.context.current:
+        if not self.context.reading_is_current:
             for pane in self.panes.of_reading:
                 pane.mark_stale(True)
 
     def show(self, reading: Reading) -> None:
         """Shows the reading in every pane."""
         self.context.reading = reading
-        current = self.context.current
+        current = self.context.reading_is_current
         if current and self._stale_timer is not None:
             self._stale_timer.stop()
             self._stale_timer = None

@@ -136,7 +136,7 @@ class TourController:
             prompt=lab.prompt,
             asking=asking,
             typing=asking or isinstance(screens[-1].focused, PromptEditor),
-            reading=context.reading if context.current else None,
+            reading=context.reading if context.reading_is_current else None,
             steps=lab.steps,
             streaming=lab.streaming,
             sampler=lab.sampler,

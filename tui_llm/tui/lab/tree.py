@@ -15,7 +15,7 @@ from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.lab import Growing
+from tui_llm.tui.state.lab import GrowthSettings
 
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.tree.tree import TreeScreen
@@ -28,7 +28,7 @@ class TreeController:
         self.context, self.lab = context, context.lab
         self._screen: TreeScreen | None = None
         self._trees: dict[object, Tree] = {}
-        self._rules = Growing()
+        self._rules = GrowthSettings()
 
     def open(self) -> None:
         from tui_llm.tui.instruments.tree.tree import TreeScreen

@@ -46,7 +46,7 @@ class LabContext:
         self.set_interval = screen.set_interval
 
     @property
-    def current(self) -> bool:
+    def reading_is_current(self) -> bool:
         """Whether the reading that is shown is of the newest request."""
         return self.reading is not None and self.reading.request.number == self.lab.number
 

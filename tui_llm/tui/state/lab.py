@@ -60,7 +60,7 @@ DEEPEST = 64
 
 
 @dataclass(slots=True)
-class Growing:
+class GrowthSettings:
     """The settings for growing a tree of continuations: see `tree.Growth`."""
 
     count: int = 3

@@ -24,7 +24,7 @@ from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.lab import Growing
+from tui_llm.tui.state.lab import GrowthSettings
 
 REPAINT_SECONDS = 0.1  # a growing tree is repainted at most ten times a second
 QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
@@ -42,7 +42,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     TreeScreen TreeLines { height: 1fr; padding: 0 1; background: $background; }
     """
 
-    def __init__(self, context: LabContext, tree: Tree, rules: Growing) -> None:
+    def __init__(self, context: LabContext, tree: Tree, rules: GrowthSettings) -> None:
         super().__init__()
         self.context, self.shown_tree, self.rules = context, tree, rules
         self.growth: Growth | None = None
