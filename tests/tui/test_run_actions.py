@@ -18,6 +18,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run, find
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.runs import run_actions
@@ -81,7 +82,7 @@ async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monke
 
 async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(RunsScreen, "say", lambda self, line, severity="": said.append(line))
+    monkeypatch.setattr(FileActions, "say", lambda self, line, severity="": said.append(line))
     run, taken = fake_run.make("tales", done=3), fake_run.make("taken")
     fake_run.made_at(taken, 100)
     app = ScreenApp(RunsScreen())
