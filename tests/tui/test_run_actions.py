@@ -148,6 +148,32 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
     assert asked == [("tales", "made")] * 2
 
 
+@pytest.mark.parametrize("problem", ["", "there is no room"])
+async def test_an_action_that_ends_after_its_screen_has_closed_is_still_told(
+    monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def export(run: Run, folder: str) -> None:
+        writing.set()
+        go_on.wait()
+        if problem:
+            raise UserError(problem)
+
+    monkeypatch.setattr(run_actions, "export", export)
+    fake_run.checkpoint(fake_run.make("tales", done=3), 3)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        await answer(app, pilot, "x", "made")
+        await until(pilot, writing.is_set)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is not app.shown)
+        go_on.set()
+        told = problem or "tales is now the model folder made"
+        await until(pilot, lambda: any(told in note.message for note in app._notifications))
+
+
 def test_export_runs_the_command_and_never_writes_over(tmp_path: Path) -> None:
     run = fake_run.make("tales", done=3)
     with pytest.raises(UserError, match="has no checkpoint yet"):

@@ -24,15 +24,16 @@ class FileActions:
 
     def act(self, action: Callable[[], object], done: str = "") -> None:
         """Runs `action` on a worker thread, says `done` if it succeeded, then calls `look`."""
-        work = functools.partial(self._act, action, done)
+        # The app's: a thread of a closed screen can't find it any more.
+        work = functools.partial(self._act, action, done, self.owner.app.call_later)
         self.owner.run_worker(work, name="act", group="file-actions", thread=True)
 
-    def _act(self, action: Callable[[], object], done: str) -> None:
+    def _act(self, action: Callable[[], object], done: str, call_later: Callable[..., object]) -> None:
         try:
             action()
         except (UserError, OSError) as error:
-            self.owner.app.call_later(self.say, " ".join(str(error).split()), "error")
+            call_later(self.say, " ".join(str(error).split()), "error")
         else:
             if done:
-                self.owner.app.call_later(self.say, done)
+                call_later(self.say, done)
         deliver(self.owner, self.look)

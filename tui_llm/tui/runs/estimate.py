@@ -80,14 +80,17 @@ class RunEstimate:
             return
         self._asked += 1
         self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
-        work = functools.partial(self._measure, self._asked, *self.fields())
+        # The app's: a thread of a closed form can't find it any more.
+        work = functools.partial(self._measure, self._asked, *self.fields(), self.form.app.call_later)
         self.form.run_worker(work, name="measure", group="estimate", thread=True)
 
-    def _measure(self, number: int, given: dict[str, str], preset: str, device: str) -> None:
+    def _measure(
+        self, number: int, given: dict[str, str], preset: str, device: str, call_later: Callable[..., object]
+    ) -> None:
         try:
             settings, shape, _ = settle(given, PRESETS[preset])
             measurement = Measurement(settings, shape, device)
-            self.form.app.call_later(self._measuring, number, measurement)
+            call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)
         except UserError as error:
             line = str(error)
