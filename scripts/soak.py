@@ -148,7 +148,7 @@ class Soak:
         """Whether the engine's thread is working: neither idle nor waiting at the gate."""
         if self.app is None:
             return False
-        client = self.app.lab_screen.client
+        client = self.app.lab_screen.context.client
         if not client._thread.is_alive() or self.gate.blocked:
             return False
         with client._wake:

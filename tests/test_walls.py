@@ -158,6 +158,24 @@ def test_no_circle_among_modules() -> None:
         pytest.fail(" → ".join(error.args[1]))
 
 
+def test_no_class_has_more_than_three_ancestors_of_our_own() -> None:
+    """What several classes need is an object that each of them has, not another mixin."""
+    bases: dict[str, set[str]] = {}
+    for path in (REPOSITORY / "tui_llm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                names = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+                bases.setdefault(node.name, set()).update(names - {node.name})
+
+    def ancestors(name: str) -> set[str]:
+        own = bases[name] & bases.keys()
+        return own.union(*map(ancestors, own))
+
+    assert len(bases) > 200
+    many = {name: sorted(ancestors(name)) for name in bases if len(ancestors(name)) > 3}
+    assert not many
+
+
 def test_no_package_imports_anything_by_itself() -> None:
     """`__init__` files contain only a docstring, so that importing a module costs no more than it needs.
 

@@ -35,7 +35,7 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
             await pilot.press(str(number))
             await pilot.pause()
             lines = drawn(app)
-            assert lab.current == name and not unsafe(lines)
+            assert lab.panes.current == name and not unsafe(lines)
             assert "waiting for the model" not in "\n".join(lines)
         # chat: the shown text is the text fed to the model
         await pilot.press("1", "J")
@@ -50,10 +50,10 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
         # another vocabulary: a target chosen by id keeps its text
         wanted = next(c for c in lab.reading.distribution.candidates if c.text[:1] == " " and c.text[1:].isalpha())
         lab.lab.target = Target(id=wanted.id)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         sampler, prompt, lab.lab.chat = lab.lab.sampler, lab.lab.prompt, True
-        lab.open_model(str(folders[1]))
+        lab.models.open(str(folders[1]))
         await until(pilot, lambda: lab.weights.name == "gemma")
         await answered(pilot, lab)
         assert lab.lab.target == Target(text=wanted.text)
@@ -62,7 +62,7 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
         await pilot.pause()
         assert "expects <s> in front" in " ".join("\n".join(drawn(app)).replace("┃", " ").split())
         lab.lab.target = Target(text=" zebra")
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         assert len(lab.reading.loss.tokens) > 1
         await pilot.press("3")

@@ -62,4 +62,4 @@ async def draw_tokens(pilot: Pilot[None], lab: LabScreen, count: int) -> None:
     for _ in range(count):
         had = len(lab.lab.steps)
         await pilot.press("g")
-        await until(pilot, lambda: len(lab.lab.steps) == had + 1 and lab._job is None)  # noqa: B023
+        await until(pilot, lambda: len(lab.lab.steps) == had + 1 and lab.generation.job is None)  # noqa: B023

@@ -65,7 +65,7 @@ async def test_a_pin_is_what_the_panes_show() -> None:
         assert pins.of_user() == []
         # a target chosen at the cursor takes precedence over the text's next token
         lab.lab.target = Target(text=" moon")
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         await pilot.press("P")
         assert pins.of_user() == [Pin("The cat sat", " moon")]
@@ -89,10 +89,10 @@ async def test_a_pin_ends_with_a_whole_character(place: int, expected: str | Non
             GeneratedToken(at, 1, data, "", 0.5, 0.1, 0.1, 1, ())
             for at, data in enumerate((b" ", b"\xc3", b"\xa9", b"!"))
         )
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         lab.lab.place(place)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         lab.action_pin()
         await pilot.pause()
@@ -111,7 +111,7 @@ async def test_generate_says_where_the_other_panes_look() -> None:
         await pilot.pause()
         assert any("other panes: at token 5 of 5" in line for line in drawn(app))
         await pilot.press("g")
-        await until(pilot, lambda: len(lab.lab.steps) == 1 and lab._job is None)
+        await until(pilot, lambda: len(lab.lab.steps) == 1 and lab.generation.job is None)
         await pilot.pause()
         assert not any("other panes:" in line for line in drawn(app))
 
@@ -123,12 +123,12 @@ async def test_a_swap_says_what_it_took_and_is_undone() -> None:
         await answered(pilot, lab)
         await pilot.press("escape", "1")
         step = GeneratedToken(0, 4, b" mat", " mat", None, math.nan, math.nan, 0, ())
-        lab.take_swapped(Swapped("The cat", (step,), 2, 2))
-        await until(pilot, lambda: len(lab.lab.steps) == 3 and lab._job is None)
+        lab.swap.take(Swapped("The cat", (step,), 2, 2))
+        await until(pilot, lambda: len(lab.lab.steps) == 3 and lab.generation.job is None)
         assert "the 2 tokens that followed are drawn anew" in messages(app)
         await answered(pilot, lab)
         await pilot.pause()
-        assert not any(pane.stale for pane in lab.reading_panes)
+        assert not any(pane.stale for pane in lab.panes.of_reading)
         await pilot.press("u", "u")
         assert (lab.lab.prompt, lab.lab.steps) == (PROMPT, ())
 
@@ -164,7 +164,7 @@ async def test_draws_are_of_the_changed_logits() -> None:
         await pilot.press("escape")
         assert lab.reading is not None
         lab.lab.change_logit(7, 9.0, lab.reading.request)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         for key, kind in (("D", DrawQuestion), ("H", HistogramQuestion)):
             await pilot.press("5", key)

@@ -58,8 +58,8 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
-    DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.inquire, 0),
-    DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.inquire, 0),
+    DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
+    DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     HelpScreen: "question_mark",
     InsideScreen: "A",
     LearnedScreen: lambda app: LearnedScreen(fake_run.make("learned", done=20)),
@@ -75,7 +75,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
     SamplesScreen: lambda app: SamplesScreen(fake_run.make("samples", done=20)),
     ScratchScreen: "2 X",
-    SwapScreen: lambda app: SwapScreen(app.lab_screen, app.lab_screen.take_swapped),
+    SwapScreen: lambda app: SwapScreen(app.lab_screen.context, app.lab_screen.swap.take),
     TemperaturesScreen: "2 T",
     TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
     TreeScreen: "5 T",
@@ -230,7 +230,7 @@ async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() ->
         app.run_action, app.pop_screen = spied, popped  # type: ignore[method-assign]
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        assert app.lab_screen.current == "logits"
+        assert app.lab_screen.panes.current == "logits"
         assert done == ["dismiss(False)", "pane('logits')", "app.show_help"]
         app.pop_screen = pop  # type: ignore[method-assign]
         await pilot.press("escape", "3", "n")  # now it is painted: `n` is a command again
@@ -260,16 +260,16 @@ async def test_an_answer_to_a_closed_screen_is_dropped() -> None:
         for answer in (lambda _asked: "yes", Unwilling().answer):
             engine.answers[Question] = answer
             engine.gate.clear()
-            lab.ask()  # keeps the engine's thread busy
+            lab.readings.request()  # keeps the engine's thread busy
             screen = AskScreen("Well?", "")
             app.push_screen(screen)
-            lab.inquire(screen, Question(Request()), heard.append, heard.append)
+            lab.context.questions.ask(screen, Question(Request()), heard.append, heard.append)
             await pilot.pause()
             send(app, "escape")
             await until(pilot, lambda: app.screen is lab)
             engine.gate.set()
             await answered(pilot, lab)
-            await until(pilot, lambda: Question not in lab._takers)
+            await until(pilot, lambda: Question not in lab.context.questions.pending)
             assert not heard
 
 
@@ -282,7 +282,9 @@ async def test_an_answer_before_a_screen_is_composed_waits_for_it() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         screen = AskScreen("Well?", "")
-        lab.inquire(screen, question := Question(Request()), lambda said: heard.append((said, screen.is_mounted)))
+        lab.context.questions.ask(
+            screen, question := Question(Request()), lambda said: heard.append((said, screen.is_mounted))
+        )
         from tui_llm.tui.state.messages import Answered
 
         app.push_screen(screen)

@@ -86,7 +86,7 @@ async def test_every_action_exists() -> None:
             "app": app,
             "lab": lab,
             "prompt": lab.prompt,
-            **{name: lab.pane(name) for name in kit_command.PANES},
+            **{name: lab.panes[name] for name in kit_command.PANES},
         }
         for command in keymap.COMMANDS:
             if command.scope not in nodes:
@@ -121,7 +121,7 @@ async def test_the_palette_of_a_full_screen_offers_its_own_commands() -> None:
         everywhere = {command.tooltip for command in keymap.COMMANDS if command.scope == "app"}
         for screen, keys in (
             (samples.SamplesScreen(fake_run.make("samples", done=20)), samples.KEYS),
-            (merges.MergesScreen(app.lab_screen), merges.KEYS),
+            (merges.MergesScreen(app.lab_screen.context), merges.KEYS),
         ):
             app.push_screen(screen)
             await pilot.pause()

@@ -119,11 +119,11 @@ async def test_a_stream_is_undone_at_once_and_another_model_forgets_its_tokens()
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape", "5", "space")
-        await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
+        await until(pilot, lambda: lab.generation.job is None and len(lab.lab.steps) == 256)
         assert "u takes 256 tokens" in hint(lab)
         await pilot.press("u")
         assert lab.lab.steps == () and "U brings 256 tokens" in hint(lab)
-        lab.open_model("other")
+        lab.models.open("other")
         await until(pilot, lambda: lab.weights is not None and lab.weights.name == "other")
         await pilot.press("U")
         assert lab.lab.steps == ()
@@ -215,10 +215,10 @@ async def test_ghost_text_can_be_off_and_does_not_show_without_typing() -> None:
         await with_ghost(pilot, lab)
         assert engine.ghosts[-1].request.prompt == "The cat sat on the"
         await pilot.press("escape", "G")
-        assert not lab.ghost_on and not lab.prompt.suggestion
+        assert not lab.ghost_text.on and not lab.prompt.suggestion
         await pilot.press("i", "x")
         await answered(pilot, lab)
-        assert lab._ghost_timer is None
+        assert lab.ghost_text._timer is None
         await pilot.press("escape", "G", "i")
         await until(pilot, lambda: lab.prompt.suggestion)
         await pilot.press("escape")

@@ -118,13 +118,13 @@ async def test_another_model_ends_following_and_without_a_run_there_is_none() ->
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "f")
         await until(pilot, lambda: any("no run to follow" in line for line in drawn(app)))
-        assert not app.lab_screen.following
+        assert not app.lab_screen.follow_run.following
         run = fake_run.make("tales", done=3)
         fake_run.checkpoint(run, 3)
         app.lab_screen.query_one(TrainingPane).follow(run)
         await watching(pilot, app, "tales")
         await pilot.press("f")
         await until(pilot, lambda: "tales at step 3, following" in top(app))
-        app.lab_screen.open_model("nano")
+        app.lab_screen.models.open("nano")
         await until(pilot, lambda: top(app).startswith(" nano  "))
-        assert not app.lab_screen.following
+        assert not app.lab_screen.follow_run.following

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.tui.lab.undoing import words
+from tui_llm.tui.lab.undo import words
 from tui_llm.tui.state import history
 from tui_llm.tui.state.history import History, difference
 

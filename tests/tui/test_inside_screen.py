@@ -234,7 +234,7 @@ async def test_nothing_is_asked_before_it_is_opened_nor_kept_after() -> None:
         await shown(pilot, app, "effective tokens")
         await pilot.press("q")
         await until(pilot, lambda: app.screen is app.lab_screen)
-        assert app.lab_screen._inside is None and not app.lab_screen._takers
+        assert app.lab_screen.inside.screen is None and not app.lab_screen.context.questions.pending
 
 
 async def test_without_a_text() -> None:
@@ -270,7 +270,7 @@ async def test_other_weights_are_looked_into_anew() -> None:
         await opened(pilot, app)
         await shown(pilot, app, "Inside nano", "effective tokens")
         before = len(engine.questions)
-        app.lab_screen.open_model("other")
+        app.lab_screen.models.open("other")
         await shown(pilot, app, "Inside other")
         await until(pilot, lambda: len(engine.questions) > before)
 
@@ -338,7 +338,7 @@ async def test_hostile_text_at_any_size(size: tuple[int, int]) -> None:
             ("a", "home"),
         ):
             await pilot.press(*keys)
-            await until(pilot, lambda: not app.lab_screen._takers)
+            await until(pilot, lambda: not app.lab_screen.context.questions.pending)
             lines = drawn(app)
             assert not unsafe(lines), keys
             assert len(lines) <= size[1] and all(cell_len(line) <= size[0] for line in lines)

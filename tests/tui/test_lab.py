@@ -207,16 +207,16 @@ async def test_one_token_at_a_time_equals_a_stream_and_undo_returns() -> None:
         await pilot.press("escape")
         for count in range(1, 4):
             await pilot.press("g")
-            await until(pilot, lambda: len(lab.lab.steps) == count and lab._job is None)  # noqa: B023
+            await until(pilot, lambda: len(lab.lab.steps) == count and lab.generation.job is None)  # noqa: B023
         one_by_one = lab.lab.steps
         await pilot.press("u", "g")
-        await until(pilot, lambda: len(lab.lab.steps) == 3 and lab._job is None)
+        await until(pilot, lambda: len(lab.lab.steps) == 3 and lab.generation.job is None)
         assert lab.lab.steps == one_by_one
         await pilot.press("c")
         await answered(pilot, lab)
         assert lab.lab.steps == ()
         await pilot.press("space")
-        await until(pilot, lambda: lab._job is None)
+        await until(pilot, lambda: lab.generation.job is None)
         assert lab.lab.steps[:3] == one_by_one and len(lab.lab.steps) == 256
         assert lab.reading is not None
         assert lab.reading.request.continuation == lab.lab.continuation  # all panes show the state after it
@@ -235,7 +235,7 @@ async def test_a_stream_stops_at_once() -> None:
         await pilot.press("space")
         assert not lab.lab.streaming
         known = lab.lab.steps
-        await until(pilot, lambda: lab.client._generation is None)
+        await until(pilot, lambda: lab.context.client._generation is None)
         await pilot.pause()
         assert lab.lab.steps == known  # tokens drawn after the stop are dropped
 
@@ -251,7 +251,7 @@ async def test_a_stream_is_shown_in_few_readings() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tui_llm.tui.state.engine_client.REPAINT_SECONDS", 3600.0)
             await pilot.press("escape", "space")
-            await until(pilot, lambda: lab._job is None and len(lab.lab.steps) == 256)
+            await until(pilot, lambda: lab.generation.job is None and len(lab.lab.steps) == 256)
         assert len(engine.requests) <= 2
 
 
@@ -261,14 +261,14 @@ async def test_generated_text_is_kept_or_dropped() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape", "5", "g")
-        await until(pilot, lambda: lab.lab.steps and lab._job is None)
+        await until(pilot, lambda: lab.lab.steps and lab.generation.job is None)
         text = lab.lab.generated_text
         await pilot.press("enter")
         await answered(pilot, lab)
         assert lab.lab.prompt == lab.prompt.prompt_text == "The cat sat on the" + text
         assert lab.lab.steps == () and "encoded anew" in "\n".join(drawn(app))
         await pilot.press("g")
-        await until(pilot, lambda: lab.lab.steps and lab._job is None)
+        await until(pilot, lambda: lab.lab.steps and lab.generation.job is None)
         await pilot.press("i", "x")
         await answered(pilot, lab)
         assert lab.lab.steps == () and "was changed" in lab.lab.note
@@ -280,9 +280,9 @@ async def test_a_step_shows_what_it_chose_from() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         await pilot.press("escape", "5", "g")
-        await until(pilot, lambda: len(lab.lab.steps) == 1 and lab._job is None)
+        await until(pilot, lambda: len(lab.lab.steps) == 1 and lab.generation.job is None)
         await pilot.press("g")
-        await until(pilot, lambda: len(lab.lab.steps) == 2 and lab._job is None)
+        await until(pilot, lambda: len(lab.lab.steps) == 2 and lab.generation.job is None)
         pane = lab.query_one(GeneratePane)
         assert pane.cursor == 1 and "step 2 chose from" in "\n".join(drawn(app))
         await pilot.press("up")

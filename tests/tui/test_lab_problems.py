@@ -19,7 +19,7 @@ async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> No
 
     app = LabApp(open_engine)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.lab_screen._problem)
+        await until(pilot, lambda: app.lab_screen.top_line.problem)
         await pilot.pause()
         top = drawn(app)[0]
         assert top.strip().startswith("!") and not unsafe([top])
@@ -34,7 +34,7 @@ async def test_a_reading_that_fails_is_one_line_and_the_next_one_clears_it() -> 
         await answered(pilot, lab)
         engine.fail = ZeroDivisionError("[/usr/bin]\nsecond line")
         await pilot.press("a")
-        await until(pilot, lambda: lab._problem)
+        await until(pilot, lambda: lab.top_line.problem)
         await pilot.pause()
         assert "ZeroDivisionError" in drawn(app)[0] and "[/usr/bin] second line" in drawn(app)[0]
         engine.fail = None
@@ -64,6 +64,6 @@ async def test_a_model_that_can_not_be_opened_leaves_the_old_one() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
         await answered(pilot, lab)
-        lab.open_model("missing")
+        lab.models.open("missing")
         await until(pilot, lambda: app._notifications)
         assert lab.weights is not None and lab.weights.name == "nano"

@@ -153,7 +153,7 @@ def forgive(app: LabApp) -> None:
 async def goes_on(app: LabApp, pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2", "3", "question_mark")
     assert isinstance(app.screen, HelpScreen)
-    assert app.lab_screen.current == "loss"
+    assert app.lab_screen.panes.current == "loss"
     await pilot.press("escape")
     assert app.screen is app.lab_screen and app.return_code is None
 

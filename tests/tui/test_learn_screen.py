@@ -91,7 +91,7 @@ async def learning(
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.lab.target = Target(id=0)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         await pilot.press("escape", "3", "L")
         await until(pilot, lambda: isinstance(app.screen, LearnScreen) and app.screen.learned)

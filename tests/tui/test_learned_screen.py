@@ -89,7 +89,7 @@ async def test_P_pins_what_is_shown_for_the_user_and_the_watched_run_and_unpins_
     async with app.run_test(size=(100, 30)) as pilot:
         lab = app.lab_screen
         await answered(pilot, lab)
-        await until(pilot, lambda: lab.pane("training").watcher.run_watched is not None)  # type: ignore[attr-defined]
+        await until(pilot, lambda: lab.panes.training.run_watched is not None)
         await pilot.press("escape")
         lab.lab.target = Target(text=" floor")
         await pilot.press("P")
@@ -121,7 +121,7 @@ async def test_a_row_of_the_table_is_pinned_as_text_and_a_hostile_prompt_is_said
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.lab.target = Target(id=3)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         await pilot.press("escape", "P")
         await pilot.pause()
@@ -155,7 +155,7 @@ async def test_h_opens_it_on_the_watched_run_and_Esc_leaves() -> None:
     app: LabApp = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
-        await until(pilot, lambda: app.lab_screen.pane("training").watcher.run_watched is not None)  # type: ignore[attr-defined]
+        await until(pilot, lambda: app.lab_screen.panes.training.run_watched is not None)
         await pilot.press("escape", "4", "h")
         await until(pilot, lambda: "step 100 (3 of 3, newest)" in "\n".join(drawn(app)))
         text = "\n".join(drawn(app))

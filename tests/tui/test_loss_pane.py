@@ -52,7 +52,7 @@ async def test_the_work_is_shown_with_numbers_that_add_up(size: tuple[int, int])
         await pilot.press("escape", "3")
         for id in (3, 40, 7, 200, 11):
             lab.lab.target = Target(id=id)
-            lab.ask()
+            lab.readings.request()
             await answered(pilot, lab)
             text = re.sub(r"\s+", " ", " ".join(lines(app)))
             found = re.search(r"= (\S+) − \(?(−?[\d.]+)\)? = (\S+) nats", text)
@@ -69,7 +69,7 @@ async def test_a_longer_targets_losses_sum_as_printed() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.lab.target = Target(text=" mat and dog.")
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         text = lines(app)
         total = next(re.search(r"sum (\S+) nats ÷ 4 tokens", line) for line in text if "sum" in line)
@@ -86,7 +86,7 @@ async def test_p_shows_what_a_step_pushes_token_by_token() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         lab.lab.target = Target(text=" moon.")
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         pane = lab.query_one(LossPane)
         assert not engine.questions
@@ -105,7 +105,7 @@ async def test_p_shows_what_a_step_pushes_token_by_token() -> None:
         await pilot.pause()
         assert "994 others" not in "\n".join(lines(app))
         asked = len(engine.questions)
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         assert len(engine.questions) == asked  # hidden values are not computed
 
@@ -119,7 +119,7 @@ async def test_the_bars_follow_the_moment_and_say_what_is_wrong() -> None:
         await pilot.press("escape", "3", "p")
         await until(pilot, lambda: pane._gradient is not None)
         lab.lab.target = Target(text=" dog")
-        lab.ask()
+        lab.readings.request()
         await until(pilot, lambda: pane._gradient is not None and pane._gradient.token.text == " dog")
 
         def fail(_question: GradientQuestion) -> Gradient:
@@ -127,7 +127,7 @@ async def test_the_bars_follow_the_moment_and_say_what_is_wrong() -> None:
 
         engine.answers[GradientQuestion] = fail
         lab.lab.target = Target(text=" cat")
-        lab.ask()
+        lab.readings.request()
         await until(pilot, lambda: "no gradient [/] here" in "\n".join(lines(app)))
 
 
@@ -154,7 +154,7 @@ async def test_hostile_tokens_and_tiny_screens() -> None:
         await pilot.press("escape", "3", "p")
         for id in range(12):
             lab.lab.target = Target(id=id)
-            lab.ask()
+            lab.readings.request()
             await until(pilot, lambda id=id: pane._gradient is not None and pane._gradient.token.id == id)
             assert not unsafe(drawn(app))
         for width, height in ((1, 1), (5, 3), (30, 10), (200, 60)):

@@ -14,7 +14,7 @@ from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.hub import model_list, pull
 from tui_llm.tui.models.info import InfoLines, ModelInfoScreen
 from tui_llm.tui.models.models import ModelsScreen
-from tui_llm.tui.models.pull import PullsModels, progress_line
+from tui_llm.tui.models.pull import ModelPull, progress_line
 
 CACHED = ModelInfo("some/small[/]\x1b", "cache", "/cache/x", 1_000_000, 1024, 50257, size=2_500_000, origin="Hugging Face cache, commit 0a")  # fmt: skip
 
@@ -68,7 +68,7 @@ async def test_a_card_of_long_and_hostile_lines(tmp_path: Path) -> None:
 
 
 def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(PullsModels, "command", lambda self, name: [sys.executable, "-c", code, name])
+    monkeypatch.setattr(ModelPull, "command", lambda self, name: [sys.executable, "-c", code, name])
 
 
 async def pulls(app: object, pilot: object) -> None:
@@ -95,10 +95,10 @@ async def test_leaving_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
         await answered(pilot, app.lab_screen)
         await pulls(app, pilot)
         screen = app.screen
-        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._child is not None)
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen.pull.child is not None)
         screen = app.screen
         assert isinstance(screen, ModelsScreen)
-        process = screen._child
+        process = screen.pull.child
         assert process is not None
         await pilot.press("escape")
         await until(pilot, lambda: process.poll() is not None)

@@ -223,7 +223,7 @@ async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pyte
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "120,640" in cost(app) or "121 K" in cost(app))
         await pilot.press("ctrl+e")
-        await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
+        await until(pilot, lambda: app.shown.estimate.measurement is not None)  # type: ignore[union-attr]
         assert "measuring" in estimate(app)
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
@@ -231,7 +231,7 @@ async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pyte
         await until(pilot, lambda: "ctrl+e measures" in estimate(app))
         for stop in ("ctrl+e", "escape"):
             await pilot.press("ctrl+e")
-            await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
+            await until(pilot, lambda: app.shown.estimate.measurement is not None)  # type: ignore[union-attr]
             await pilot.press(stop)
             await until(pilot, lambda: Slow.made[-1].cancelled)
         assert app.answer is None

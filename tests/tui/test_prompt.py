@@ -101,7 +101,7 @@ async def test_a_megabyte_pasted(text: str) -> None:
         await pilot.press("!", "left", "?", "delete")
         assert prompt.prompt_text == "start " + text + "?"
         assert "kept" in str(prompt.border_subtitle)
-        lab.client.close()
+        lab.context.client.close()
         engine.gate.set()
 
 

@@ -18,6 +18,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run, find
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.runs import run_actions
@@ -81,7 +82,7 @@ async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monke
 
 async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(RunsScreen, "say", lambda self, line, severity="": said.append(line))
+    monkeypatch.setattr(FileActions, "say", lambda self, line, severity="": said.append(line))
     run, taken = fake_run.make("tales", done=3), fake_run.make("taken")
     fake_run.made_at(taken, 100)
     app = ScreenApp(RunsScreen())
@@ -145,6 +146,32 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
         await answer(app, pilot, "x", "made")
         await until(pilot, lambda: "there is something at [/] already" in app.text)
     assert asked == [("tales", "made")] * 2
+
+
+@pytest.mark.parametrize("problem", ["", "there is no room"])
+async def test_an_action_that_ends_after_its_screen_has_closed_is_still_told(
+    monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def export(run: Run, folder: str) -> None:
+        writing.set()
+        go_on.wait()
+        if problem:
+            raise UserError(problem)
+
+    monkeypatch.setattr(run_actions, "export", export)
+    fake_run.checkpoint(fake_run.make("tales", done=3), 3)
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        await answer(app, pilot, "x", "made")
+        await until(pilot, writing.is_set)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is not app.shown)
+        go_on.set()
+        told = problem or "tales is now the model folder made"
+        await until(pilot, lambda: any(told in note.message for note in app._notifications))
 
 
 def test_export_runs_the_command_and_never_writes_over(tmp_path: Path) -> None:

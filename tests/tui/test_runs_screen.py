@@ -392,4 +392,4 @@ async def test_R_and_Enter_bring_the_training_pane_forward() -> None:
         await until(pilot, lambda: app.screen is not lab and len(app.screen.query_one(DataTable).rows) == 2)
         await pilot.press("down", "enter")
         await until(pilot, lambda: pane.snapshot and pane.snapshot.name == "second" and pane.display)
-        assert lab.current == "training"
+        assert lab.panes.current == "training"

@@ -17,8 +17,8 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.sampler import SETTINGS, SamplerScreen, parsed
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.kit.widgets.vocab_columns import stage_columns, stage_pages, total
+from tui_llm.tui.lab.candidate_table import new_logit
 from tui_llm.tui.lab.panes.logits import LogitsPane
-from tui_llm.tui.lab.tabling import new_logit
 from tui_llm.tui.state.lab import Lab, further
 
 
@@ -177,7 +177,7 @@ async def test_changed_logits_are_dropped_with_the_text_and_that_is_said(how: st
         if how == "type":
             await pilot.press("i", "x")
         elif how == "model":
-            lab.open_model("small")
+            lab.models.open("small")
         else:
             await pilot.press("g" if how == "draw" else "a")
         await until(pilot, lambda: not lab.lab.overrides)

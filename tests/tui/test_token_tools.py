@@ -110,7 +110,7 @@ async def test_the_cursor_moves_every_pane() -> None:
         assert "after 4 of 5 tokens, ·on" in "\n".join(drawn(app))
         # A target chosen now takes precedence over the text's next token.
         lab.lab.target = Target(text=" moon")
-        lab.ask()
+        lab.readings.request()
         await answered(pilot, lab)
         assert "target ·moon" in "\n".join(drawn(app))
         await pilot.press("escape")
@@ -257,7 +257,7 @@ async def test_a_swap_in_the_middle(keep: bool) -> None:
             assert lab.lab.continuation == (question.id, engine.ids[" the"])
             assert lab.reading is not None and lab.reading.position == 3
         else:  # as many tokens as were dropped are drawn again
-            await until(pilot, lambda: len(lab.lab.steps) == 2 and lab._job is None)
+            await until(pilot, lambda: len(lab.lab.steps) == 2 and lab.generation.job is None)
             assert lab.lab.continuation[0] == question.id and lab.lab.position is None
 
 

@@ -34,12 +34,12 @@ class Learner:
 
     @property
     def tour(self) -> Tour:
-        assert self.lab.tour is not None
-        return self.lab.tour
+        assert self.lab.tour.tour is not None
+        return self.lab.tour.tour
 
     async def until_done(self, step: str, part: int) -> None:
         try:
-            await until(self.pilot, lambda: self.lab.look_at_tour() or (step, part) in self.tour.done)
+            await until(self.pilot, lambda: self.lab.tour.check() or (step, part) in self.tour.done)
         finally:
             if (step, part) not in self.tour.done:
                 print(f"{step} {part}: {self.tour.lacks}")
@@ -55,7 +55,7 @@ class Learner:
             tour.part,
             tour.seen,
         )
-        self.lab.look_at_tour()
+        self.lab.tour.check()
         assert (step, part) in tour.done or tour.lacks, "what is missing is said"
         for key in keys:
             if key == "wait":
@@ -140,7 +140,7 @@ async def test_a_learner_goes_through_all_ten_steps_on_nano(size: tuple[int, int
     app = LabApp(lambda: engine, prompt="", tour=True)
     async with app.run_test(size=size) as pilot:
         lab = app.lab_screen
-        await until(pilot, lambda: lab.weights is not None and lab.tour is not None)
+        await until(pilot, lambda: lab.weights is not None and lab.tour.tour is not None)
         await go_through(Learner(pilot, app), "My old cat [red] sat on the mat")
 
 
@@ -165,13 +165,13 @@ async def test_it_is_left_and_goes_on_where_it_was() -> None:
         assert "labels for free (3/4)" in "\n".join(drawn(app)).lower()
         await pilot.press("f2")
         await pilot.pause()
-        assert lab.tour is None and not panes(app) and not lab.one_at_a_time
+        assert lab.tour.tour is None and not panes(app) and not lab.one_at_a_time
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("f2")
         await pilot.pause()
-        tour = app.lab_screen.tour
+        tour = app.lab_screen.tour.tour
         assert tour is not None and (tour.step, tour.part) == (0, 2)
         await pilot.press("f4", "f4", "f3")
         assert (tour.step, tour.part) == (0, 3)
@@ -193,14 +193,14 @@ async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
         app.screen.query_one(PromptEditor).set_text("".join(HOSTILE))
         await pilot.press("enter")
         await pilot.pause()
-        lab.look_at_tour()
+        lab.tour.check()
         assert learner.tour.part == 1 and "no whole number" in learner.tour.lacks
         for _ in range(40):
             await pilot.press("f4")
             assert not unsafe(drawn(app))
         assert learner.tour.finished
         await pilot.resize_terminal(100, 30)
-        lab.look_at_tour()
+        lab.tour.check()
         await pilot.pause()
         assert "The end" in "\n".join(drawn(app))
 
@@ -213,7 +213,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         await pilot.press("f2")
         await pilot.pause()
         assert "you are typing; Esc" in "\n".join(drawn(app))
-        tour = lab.tour
+        tour = lab.tour.tour
         assert tour is not None
         while tour.here is None or tour.here.ask is None or tour.here.ask.form != "pairs":
             await pilot.press("f4")
@@ -221,7 +221,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         def fails(_question: object) -> object:
             raise UserError("[red]no memory\x1b[31m")
 
-        engine = lab.client._engine
+        engine = lab.context.client._engine
         assert isinstance(engine, FakeEngine)
         engine.answers[InstructQuestion] = fails
         await pilot.press("f5")
@@ -235,7 +235,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         await pilot.press("end", "enter", *"c => d")
         assert editor.prompt_text == "a => b\nc => d"
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: "no memory" in (lab.look_at_tour() or tour.lacks))
+        await until(pilot, lambda: "no memory" in (lab.tour.check() or tour.lacks))
         assert not unsafe(drawn(app)) and len(engine.questions[-1].pairs) == 2  # type: ignore[attr-defined]
         await pilot.press("f5", "escape")
         assert app.screen is lab

@@ -169,7 +169,7 @@ async def test_esc_stops_growing_and_readings_are_not_held_up() -> None:
         await pilot.press("escape")
         assert screen.growth is None and app.screen is screen
         engine.free.set()
-        app.lab_screen.ask()
+        app.lab_screen.readings.request()
         await answered(pilot, app.lab_screen)
         assert len(screen.shown_tree) == 3  # a late answer is dropped
         await pilot.press("escape")
@@ -187,7 +187,7 @@ async def test_drawing() -> None:
         await pilot.press("home", "plus", "space")
         await until(pilot, lambda: tree.draws == 2 and not screen._sampling)
         assert screen.here.depth == 5
-        questions = [q for q in app.lab_screen.client._engine.questions if isinstance(q, SampleQuestion)]  # type: ignore[union-attr]
+        questions = [q for q in app.lab_screen.context.client._engine.questions if isinstance(q, SampleQuestion)]  # type: ignore[union-attr]
         assert [q.seed for q in questions] == [1, 2] and [q.count for q in questions] == [1, 5]
 
 

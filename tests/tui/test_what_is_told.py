@@ -43,7 +43,7 @@ async def test_every_panes_keys_stand_on_a_small_screen() -> None:
             await until(pilot, lambda keys=KEYS[name]: all(key in "".join(drawn(app)[-2:]) for key in keys))
             last = "".join(drawn(app)[-2:])
             assert "…" not in last  # none is truncated
-            others = [app.lab_screen.pane(other) for other in PANES if other != name]
+            others = [app.lab_screen.panes[other] for other in PANES if other != name]
             assert not any(str(pane.border_subtitle) for pane in others if pane.border_subtitle is not None)
 
 

@@ -55,7 +55,7 @@ class CommandProvider(Provider):
         async def run() -> None:
             target: DOMNode = self.app if command.scope == "app" else self.screen
             if command.scope in PANES and isinstance(self.screen, LabScreen):
-                target = self.screen.pane(command.scope)
+                target = self.screen.panes[command.scope]
             await self.app.run_action(command.action, target)
 
         return run
@@ -115,7 +115,7 @@ class LabApp(ResilientApp):
     def push_screen(self, screen: Any, *args: Any, **options: Any) -> Any:
         """Pushes a screen; an open tour is placed beside it."""
         pushed = super().push_screen(screen, *args, **options)
-        self.lab_screen.stand_beside(self.screen)
+        self.lab_screen.tour.stand_beside(self.screen)
         return pushed
 
     def pop_screen(self) -> AwaitComplete:
@@ -206,10 +206,10 @@ class LabApp(ResilientApp):
         self.theme = LIGHT if self.current_theme.dark else DARK
 
     def action_tour(self) -> None:
-        self.lab_screen.open_or_close_tour()
+        self.lab_screen.tour.toggle()
 
     def action_tour_move(self, direction: int) -> None:
-        self.lab_screen.move_tour(direction)
+        self.lab_screen.tour.move(direction)
 
     def action_tour_answer(self) -> None:
-        self.lab_screen.answer_tour()
+        self.lab_screen.tour.answer()

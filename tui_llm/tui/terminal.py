@@ -36,7 +36,7 @@ def run_app(app: LabApp, mouse: bool = True) -> int:
     app.last_resort.log_path = log if log.is_file() else None
     with _terminal_only_for_driver(terminal, log):
         app.run(mouse=mouse)
-    app.lab_screen.client.finish()
+    app.lab_screen.context.client.finish()
     if app.failed:
         raise UserError(f"the app stopped on an internal error; its details are at the end of {log}")
     return app.return_code or 0

@@ -27,6 +27,7 @@ KEYS = (
 
 
 class LettersScreen(FullScreen):
+    tour_name = "letters"
     TITLE_WORDS: ClassVar[str] = "Letters"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -18,9 +18,7 @@ from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
-
-if TYPE_CHECKING:
-    from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 
 
 def label(data: bytes) -> str:
@@ -65,13 +63,14 @@ KEYS = (
 
 
 class MergesScreen(FullScreen):
+    tour_name = "merges"
     TITLE_WORDS: ClassVar[str] = "Merges"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, lab: Inquiring) -> None:
+    def __init__(self, context: LabContext) -> None:
         super().__init__()
-        self.lab = lab
+        self.context = context
         self.text: str | None = None  # the typed text, in place of the prompt
         self.merges: Merges | None = None
         self.step = 0
@@ -82,8 +81,8 @@ class MergesScreen(FullScreen):
         self._ask(None)
 
     def _ask(self, first: int | None) -> None:
-        request = self.lab.lab.moment()
-        self.lab.inquire(self, MergesQuestion(request, self.text, first), self._take, self._fail)
+        request = self.context.lab.moment()
+        self.context.questions.ask(self, MergesQuestion(request, self.text, first), self._take, self._fail)
 
     def _take(self, merges: Merges) -> None:
         self.merges, self.problem = merges, ""
@@ -98,6 +97,10 @@ class MergesScreen(FullScreen):
     @property
     def word(self) -> Word | None:
         return self.merges.words[0] if self.merges is not None and self.merges.words else None
+
+    @property
+    def tour_view(self) -> str:
+        return "first" if self.merges is not None and self.step == 0 else ""
 
     def subject(self) -> str:
         if self.merges is None or self.word is None:

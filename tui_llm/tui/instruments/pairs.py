@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -18,9 +18,7 @@ from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
-
-if TYPE_CHECKING:
-    from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 
 NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 
@@ -33,19 +31,20 @@ KEYS = (
 
 
 class PairsScreen(FullScreen):
+    tour_name = "pairs"
     TITLE_WORDS: ClassVar[str] = "Training pairs"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, lab: Inquiring) -> None:
+    def __init__(self, context: LabContext) -> None:
         super().__init__()
-        self.lab = lab
+        self.context = context
         self.pairs: Pairs | None = None
         self.problem = ""
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.lab.inquire(self, PairsQuestion(self.lab.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(self, PairsQuestion(self.context.lab.moment()), self._take, self._fail)
 
     def _take(self, pairs: Pairs) -> None:
         self.pairs = pairs

@@ -82,6 +82,7 @@ KEYS = (
 
 
 class ScratchScreen(OverLab):
+    tour_name = "scratch"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 

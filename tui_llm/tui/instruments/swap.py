@@ -17,7 +17,7 @@ from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
-from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 
 _key = CommandFactory("swap", "Swap")
 KEYS = (
@@ -34,18 +34,18 @@ class SwapScreen(FullScreen):
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, lab: Inquiring, take: Callable[[Swapped], object]) -> None:
+    def __init__(self, context: LabContext, take: Callable[[Swapped], object]) -> None:
         super().__init__()
-        self.lab, self.take = lab, take
+        self.context, self.take = context, take
         self.keep = True
         self.problem = ""
-        self.request = lab.lab.moment()  # the request that the screen and its candidates are for
+        self.request = context.lab.moment()  # the request that the screen and its candidates are for
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:
         super().on_mount()
         self.listing.can_select = True
-        self.lab.inquire(self, PlaceQuestion(self.request), self._read, self._fail)
+        self.context.questions.ask(self, PlaceQuestion(self.request), self._read, self._fail)
 
     def _read(self, reading: Reading) -> None:
         self.reading = reading
@@ -131,7 +131,7 @@ class SwapScreen(FullScreen):
 
     def _swap(self, question: SwapQuestion) -> None:
         if self.reading is not None and self.reading.following is not None:
-            self.lab.inquire(self, question, self._done, self._fail)
+            self.context.questions.ask(self, question, self._done, self._fail)
 
     def _done(self, swapped: Swapped) -> None:
         self.dismiss(None)

@@ -106,6 +106,7 @@ KEYS = (
 
 
 class TemperaturesScreen(OverLab):
+    tour_name = "temperatures"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 

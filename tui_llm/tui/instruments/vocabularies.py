@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 
@@ -15,9 +15,7 @@ from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
-
-if TYPE_CHECKING:
-    from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 
 PIECES = 4  # lines of pieces below each vocabulary
 
@@ -30,19 +28,20 @@ KEYS = (
 
 
 class VocabulariesScreen(FullScreen):
+    tour_name = "vocabularies"
     TITLE_WORDS: ClassVar[str] = "Side by side"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, lab: Inquiring) -> None:
+    def __init__(self, context: LabContext) -> None:
         super().__init__()
-        self.lab = lab
+        self.context = context
         self.found: Vocabularies | None = None
         self.problem = ""
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.lab.inquire(self, VocabulariesQuestion(self.lab.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(self, VocabulariesQuestion(self.context.lab.moment()), self._take, self._fail)
 
     def _take(self, found: Vocabularies) -> None:
         self.found = found

@@ -11,7 +11,7 @@ full.py             FullScreen: title, lines, keys
 over.py             OverLab: base class of the screens over the lab
 ask.py              a modal screen for one line of text
 confirm.py          a modal screen that asks for confirmation
-actions.py          runs an action on a worker thread and reports its result
+actions.py          FileActions: on a worker thread, each reports its result
 save.py             writes to a new file, never over an existing one
 text.py             wraps styled text
 format.py           numbers as text

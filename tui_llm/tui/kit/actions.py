@@ -1,11 +1,11 @@
-"""Actions on a run, executed on a worker thread; each reports its result in one line."""
+"""Actions on files, carried out on a worker thread; each reports its result in one line."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
-from textual import work
 from textual.widget import Widget
 
 from tui_llm.common.display import visible
@@ -13,24 +13,27 @@ from tui_llm.common.errors import UserError
 from tui_llm.tui.kit.live import deliver
 
 
-class ActsOnRuns(Widget):
-    """Base class of the Training pane and the Runs screen."""
+class FileActions:
+    """`owner` is the pane or screen that has the keys; `look` reads the files again."""
 
-    def look(self) -> object:
-        """Reads the run's directory again."""
-        raise NotImplementedError
+    def __init__(self, owner: Widget, look: Callable[[], object]) -> None:
+        self.owner, self.look = owner, look
 
     def say(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
-        self.notify(visible(line), severity=severity, markup=False)
+        self.owner.notify(visible(line), severity=severity, markup=False)
 
-    @work(thread=True, group="run-action")
-    def act(self, action: Callable[[], None], done: str = "") -> None:
-        """Runs `action`, which touches the run's files, on a worker thread, then calls `look`."""
+    def act(self, action: Callable[[], object], done: str = "") -> None:
+        """Runs `action` on a worker thread, says `done` if it succeeded, then calls `look`."""
+        # The app's: a thread of a closed screen can't find it any more.
+        work = functools.partial(self._act, action, done, self.owner.app.call_later)
+        self.owner.run_worker(work, name="act", group="file-actions", thread=True)
+
+    def _act(self, action: Callable[[], object], done: str, call_later: Callable[..., object]) -> None:
         try:
             action()
         except (UserError, OSError) as error:
-            self.app.call_later(self.say, " ".join(str(error).split()), "error")
+            call_later(self.say, " ".join(str(error).split()), "error")
         else:
             if done:
-                self.app.call_later(self.say, done)
-        deliver(self, self.look)
+                call_later(self.say, done)
+        deliver(self.owner, self.look)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
 from textual.await_complete import AwaitComplete
@@ -19,8 +19,14 @@ else:
 class BaseScreen(Base):
     """Mixin for a screen; in the bases it precedes Textual's class."""
 
+    tour_name: ClassVar[str] = "other"  # how the tour's checks call this screen, if they know it
     had_focus: Widget | None = None
     _pending_result: tuple[Any] | None = None
+
+    @property
+    def tour_view(self) -> str:
+        """How the tour's checks call the view that this screen shows; empty if they know none."""
+        return ""
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Closes this screen and no other. `Screen.dismiss` pops the top of the screen stack: a second Enter before the

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
-from textual.app import App
 from textual.screen import Screen
 
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -16,13 +15,19 @@ Row = tuple[str, ...]
 _IN_A_CELL = {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}  # these would end the cell or the row
 
 
-def copy_rows(app: App[None], rows: Sequence[Row]) -> str:
+class Clipboard(Protocol):
+    """The app, or what passes a text on to it."""
+
+    def copy_to_clipboard(self, text: str) -> None: ...
+
+
+def copy_rows(clipboard: Clipboard, rows: Sequence[Row]) -> str:
     """Copies `rows`, the header first, to the clipboard as tab-separated lines; returns the line to notify the user
     with."""
     if len(rows) < 2:
         return "there is nothing to copy here yet"
     cleaned = ("\t".join(cell.translate(_IN_A_CELL) for cell in row) + "\n" for row in rows)
-    app.copy_to_clipboard("".join(cleaned))
+    clipboard.copy_to_clipboard("".join(cleaned))
     return f"copied {len(rows) - 1} row{'' if len(rows) == 2 else 's'}, tab-separated"
 
 

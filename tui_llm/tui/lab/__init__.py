@@ -1,20 +1,26 @@
-"""The lab screen: one prompt, five panes. `lab.py` is the screen; the other files are its mixins and its keys.
+"""The lab screen: one prompt, five panes. `lab.py` is the screen. It makes a controller of each of the other files, and gives
+each of them the `LabContext` of `tui_llm/tui/state/context.py`.
 
-lab.py          the screen
-keys.py         its keys, and which of them the footer shows
-drawing.py      generate tokens, one or a stream
-undoing.py      undo and redo
-sampling.py     temperature and cuts
-tabling.py      rows, search and what-if of the candidate table
-token_tools.py  the token cursor and the screens about tokens
-measuring.py    gradient and Learn this of the Loss pane
-ghosting.py     ghost text
-branching.py    open the tree, accept one of its paths
-opening.py      open the Inside screen
-choosing.py     choose another model
-switching.py    keep prompt and settings when another model is opened
-following.py    follow a run's checkpoints
-pinning.py      pin the prompt that is shown
-keep.py         copy and save
-touring.py      the tour, beside every screen
+lab.py              the screen: layout, what each message and each key calls
+keys.py             its keys, and which of them the footer shows
+readings.py         request readings, show them in the panes
+top_line.py         the open model, or what the engine is doing
+generation.py       generate tokens, one or a stream
+ghost_text.py       the likeliest continuation, dimmed behind the prompt
+undo.py             undo and redo
+sampler.py          temperature and cuts
+candidate_table.py  rows, search and what-if of the candidate table
+target.py           the loss's target
+loss.py             gradient and Learn this of the Loss pane
+token_cursor.py     the token cursor
+token_settings.py   vocabulary, special tokens, chat template, colours
+token_screens.py    open the screens about tokens
+swap.py             open the Swap screen, take its text
+inside.py           open the Inside screen
+tree.py             open the tree, accept one of its paths
+models.py           choose another model, keep prompt and settings with it
+follow_run.py       follow a run's checkpoints
+pins.py             pin the prompt that is shown
+copy_save.py        copy and save
+tour.py             the tour, beside every screen
 """

@@ -8,7 +8,7 @@ from tui_llm.tui.kit.command import PANE_TITLES, PANES, PICTURE, Command, Comman
 from tui_llm.tui.kit.widgets.prompt import KEYS as PROMPT_KEYS
 from tui_llm.tui.lab.panes import generate, logits, loss, tokens
 from tui_llm.tui.runs.keys import KEYS as TRAINING_KEYS
-from tui_llm.tui.runs.steering import KEYS as STEERING_KEYS
+from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.tour.pane import KEYS as TOUR_KEYS
 
 KEYS = (
@@ -50,7 +50,7 @@ KEYS = (
     Command("quit_anywhere", "ctrl+q", "quit", "Leave, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
 # All that can be done in the lab: `keymap.py` lists those after `KEYS` with the screens they belong to.
-ALL = (*KEYS, INSIDE, *STEERING_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)
+ALL = (*KEYS, INSIDE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)
 HELP = next(command for command in KEYS if command.id == "help_key")
 CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which need no mention
 

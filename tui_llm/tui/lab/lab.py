@@ -1,131 +1,183 @@
-"""The lab screen: one prompt, five panes. Holds the lab's state, requests its readings, and shows them in the panes."""
+"""The lab screen: one prompt, five panes. Lays them out, gives each message to its controller and each key its action."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.timer import Timer
+from textual.screen import Screen
 from textual.widget import Widget
 
 from tui_llm.facts.engine import Engine
+from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Target
+from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import PANES, bindings
 from tui_llm.tui.kit.widgets.bars import KeyBar, TabBar, TopBar
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
-from tui_llm.tui.lab.branching import Branching
-from tui_llm.tui.lab.choosing import Choosing
-from tui_llm.tui.lab.drawing import Drawing
-from tui_llm.tui.lab.ghosting import Ghosting
-from tui_llm.tui.lab.keep import Keeping
+from tui_llm.tui.lab.candidate_table import CandidateTableController
+from tui_llm.tui.lab.copy_save import CopySaveController
+from tui_llm.tui.lab.follow_run import FollowRunController
+from tui_llm.tui.lab.generation import GenerationController
+from tui_llm.tui.lab.ghost_text import GhostTextController
+from tui_llm.tui.lab.inside import InsideController
 from tui_llm.tui.lab.keys import ALL, footer, further
-from tui_llm.tui.lab.measuring import Measuring
-from tui_llm.tui.lab.opening import Opening
-from tui_llm.tui.lab.panes.generate import GeneratePane
-from tui_llm.tui.lab.panes.logits import LogitsPane
-from tui_llm.tui.lab.panes.loss import LossPane
-from tui_llm.tui.lab.panes.tokens import TokensPane
-from tui_llm.tui.lab.pinning import Pinning
-from tui_llm.tui.lab.sampling import Sampling
-from tui_llm.tui.lab.switching import Switching
-from tui_llm.tui.lab.tabling import Tabling
-from tui_llm.tui.lab.token_tools import TokenTools
-from tui_llm.tui.lab.touring import Touring
-from tui_llm.tui.runs.pane import TrainingPane
-from tui_llm.tui.state.messages import EngineProgress, Failed, ModelOpened, ReadingReady, TargetChosen
+from tui_llm.tui.lab.loss import LossController
+from tui_llm.tui.lab.models import ModelsController
+from tui_llm.tui.lab.panes.logits import what_if_words
+from tui_llm.tui.lab.panes.panes import LabPanes
+from tui_llm.tui.lab.pins import PinsController
+from tui_llm.tui.lab.readings import ReadingsController
+from tui_llm.tui.lab.sampler import SamplerController
+from tui_llm.tui.lab.swap import SwapController
+from tui_llm.tui.lab.target import TargetController
+from tui_llm.tui.lab.token_cursor import TokenCursorController
+from tui_llm.tui.lab.token_screens import TokenScreensController
+from tui_llm.tui.lab.token_settings import TokenSettingsController
+from tui_llm.tui.lab.top_line import TopLineController
+from tui_llm.tui.lab.tour import TourController
+from tui_llm.tui.lab.tree import TreeController
+from tui_llm.tui.lab.undo import UndoController
+from tui_llm.tui.state import messages
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.lab import Lab
 
-LATE_AFTER = 0.05  # seconds: a reading that arrives sooner is shown together with the new state, in one repaint
-STALE_AFTER = 0.15  # seconds: no pane is marked stale if the reading arrives sooner
 NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
-CANCELLABLE_AFTER = 2.0
 
 
-class LabScreen(
-    TokenTools,
-    Drawing,
-    Choosing,
-    Keeping,
-    Opening,
-    Pinning,
-    Switching,
-    Sampling,
-    Tabling,
-    Measuring,
-    Ghosting,
-    Branching,
-    Touring,
-):
+class LabScreen(BaseScreen, Screen[None]):
+    tour_name = "lab"
     BINDINGS = bindings(ALL, "lab")
 
     def __init__(
-        self,
-        open_engine: Callable[[], Engine],
-        model: str,
-        prompt: str,
-        key_of: Callable[[str], str | None],
+        self, open_engine: Callable[[], Engine], model: str, prompt: str, key_of: Callable[[str], str | None]
     ) -> None:
-        super().__init__(open_engine, prompt)
-        self.key_of = key_of
+        """`key_of` returns the key of a command, given its id."""
+        super().__init__()
         self.model = model
+        self.tour_asked = False  # open the tour once the screen is mounted
         self.zoomed = False
-        self._stale_timer: Timer | None = None
-        self._busy: tuple[str, float] | None = None
-        self._busy_timer: Timer | None = None
-        self._problem = ""
-        self._target_proposed = False
+        self.lab = Lab(prompt=prompt)
+        self.prompt = PromptEditor(prompt, id="prompt")
+        self.panes = panes = LabPanes(self.lab)
+        self.context = context = LabContext(self, self.lab, open_engine)
+
+        self.readings = ReadingsController(context, self.prompt, panes)
+        self.generation = GenerationController(context)
+        self.ghost_text = GhostTextController(context, self.prompt, lambda: self.generation.job is not None)
+        self.undo = UndoController(context, self.prompt, lambda: self.ghost_text.hint)
+        self.sampler = SamplerController(context)
+        self.candidate_table = CandidateTableController(context, panes.logits)
+        self.target = TargetController(context)
+        self.loss = LossController(context, panes.loss)
+        self.token_cursor = TokenCursorController(context)
+        self.token_settings = TokenSettingsController(context)
+        self.token_screens = TokenScreensController(context)
+        self.swap = SwapController(context, lambda: self.token_cursor.move(-1))
+        self.inside = InsideController(context)
+        self.token_tree = TreeController(context)
+        self.follow_run = FollowRunController(context, panes.training)
+        self.models = ModelsController(context, self.follow_run.stop)
+        self.pins = PinsController(context, panes.training)
+        self.copy_save = CopySaveController(context, panes.table)
+        self.top_line = TopLineController(context, TopBar(id="top"), self._model_words)
+        self.tour = TourController(context, panes, self._arrange, key_of)
+
+        context.request_reading = self.readings.request
+        context.show_reading = self._show_reading
+        context.show_top = self.top_line.show
+        context.show_history = self.undo.show
+        context.refresh_generation = lambda: panes.generate.show(None)
+        context.set_prompt = self._set_prompt
+        context.generate = self.generation.generate
+        context.stop_generation = self.generation.stop
+        context.open_model = self.models.open
+        self._set_actions()
+
+    def _set_actions(self) -> None:
+        """The actions of the keys. Textual looks up an action as an attribute of the node that has the binding."""
+        self.action_ghost = self.ghost_text.toggle
+        self.action_undo_text = self.undo.undo
+        self.action_redo_text = self.undo.redo
+        self.action_token_view = self.panes.tokens.next_view
+        self.action_vocabulary = self.token_settings.next_vocabulary
+        self.action_special = self.token_settings.toggle_special
+        self.action_start_token = self.token_settings.toggle_start_token
+        self.action_chat = self.token_settings.toggle_chat
+        self.action_colour_by = self.token_settings.next_colour
+        self.action_token_cursor = self.token_cursor.move
+        self.action_token_cursor_to = self.token_cursor.move_to
+        self.action_merges = self.token_screens.open_merges
+        self.action_vocabularies = self.token_screens.open_vocabularies
+        self.action_letters = self.token_screens.open_letters
+        self.action_pairs = self.token_screens.open_pairs
+        self.action_swap = self.swap.open
+        self.action_inside = self.inside.open
+        self.action_target = self.target.type
+        self.action_target_space = self.target.toggle_space
+        self.action_temperature = self.sampler.temperature
+        self.action_top_p = self.sampler.top_p
+        self.action_top_k = self.sampler.top_k
+        self.action_min_p = self.sampler.min_p
+        self.action_sampler_form = self.sampler.open_form
+        self.action_scratch = self.candidate_table.open_scratch
+        self.action_draw = self.generation.draw
+        self.action_stream = self.generation.stream
+        self.action_clear_tokens = self.generation.clear
+        self.action_seed = self.generation.new_seed
+        self.action_models = self.models.choose
+        self.action_runs = self.panes.training.choose_run
+        self.action_follow = self.follow_run.toggle
+        self.action_pin = self.pins.toggle
+        self.action_copy_pane = self.copy_save.copy_pane
+        self.action_copy_json = self.copy_save.copy_json
+        self.action_save = self.copy_save.save
+
+    @property
+    def weights(self) -> Weights | None:
+        return self.context.weights
+
+    @property
+    def reading(self) -> Reading | None:
+        return self.context.reading
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def compose(self) -> ComposeResult:
-        yield TopBar(id="top")
-        yield PromptEditor(self.lab.prompt, id="prompt")
+        yield self.top_line.bar
+        yield self.prompt
         yield TabBar(id="tabs")
         with Container(id="panes"):
-            yield TokensPane(self.lab)
-            yield LogitsPane(self.lab)
-            yield LossPane(self.lab)
-            yield TrainingPane()
-            yield GeneratePane(self.lab)
+            yield from self.panes.by_name.values()
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
         self.prompt.border_title = Text("Prompt")
         self.prompt.focus()
-        self.query_one(TopBar).show_busy("starting", 0, "")
+        self.top_line.bar.show_busy("starting", 0, "")
         self._arrange()
         # After the first paint, as this imports torch.
-        self.call_after_refresh(self.client.start, self.model)
+        self.call_after_refresh(self.context.client.start, self.model)
+        if self.tour_asked:
+            self.call_after_refresh(self.tour.toggle)
 
     def on_screen_resume(self) -> None:
         self.client.release()  # the screens over the lab have closed
 
     def on_unmount(self) -> None:
-        self.client.close()
-
-    @property
-    def reading_panes(self) -> tuple[TokensPane, LogitsPane, LossPane, GeneratePane]:
-        return (
-            self.query_one(TokensPane),
-            self.query_one(LogitsPane),
-            self.query_one(LossPane),
-            self.query_one(GeneratePane),
-        )
+        self.context.client.close()
 
     def on_resize(self, event: events.Resize) -> None:
-        self._arrange()
-
-    def fit_panes(self) -> None:
         self._arrange()
 
     def _arrange(self) -> None:
         """Shows one pane, two columns or three, depending on the size."""
         width, height = self.size
-        width, height = width - self.tour_room.width, height - self.tour_room.height
+        taken = self.tour.room(self.size)
+        width, height = width - taken.width, height - taken.height
         single = width < NARROW or height < LOW
         panes = self.query_one("#panes")
         panes.set_class(single or self.zoomed, "-one")
@@ -134,8 +186,8 @@ class LabScreen(
         self.set_class(single, "-single")
         self.set_class(height < 16, "-low")
         for name in PANES:
-            self.pane(name).display = not (single or self.zoomed) or name == self.current
-        self.query_one(TabBar).show(self.current)
+            self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
+        self.query_one(TabBar).show(self.panes.current)
         self.call_after_refresh(self.query_one(KeyBar).show_rest)
 
     @property
@@ -144,18 +196,18 @@ class LabScreen(
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         place = self._place(event.widget)
-        if place in PANES and place != self.current:
-            self.current = place
+        if place in PANES and place != self.panes.current:
+            self.panes.current = place
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
         if place in PANES:
-            self.query_one(KeyBar).show(footer(place), self.pane(place), further(place))
+            self.query_one(KeyBar).show(footer(place), self.panes[place], further(place))
         else:
             self.query_one(KeyBar).show(footer(place))
-        self.show_undo()
+        self.undo.show()
         if typing:
-            self.await_ghost()
+            self.ghost_text.wait()
 
     def _place(self, widget: Widget) -> str:
         """The name of the pane (or the prompt) that contains a widget."""
@@ -165,9 +217,9 @@ class LabScreen(
         return "prompt"
 
     def action_pane(self, name: str) -> None:
-        self.current = name
+        self.panes.current = name
         self._arrange()
-        pane = self.pane(name)
+        pane = self.panes[name]
         if pane.can_focus:
             pane.focus()
         else:
@@ -196,194 +248,156 @@ class LabScreen(
         self.zoomed = not self.zoomed
         self._arrange()
 
-    # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     def action_type(self) -> None:
         self.prompt.focus()
 
-    @on(PromptEditor.Left)
-    def _done_typing(self) -> None:
-        self.action_pane(self.current)
+    def action_cancel(self) -> None:
+        """Stops what is going on or, if nothing is, leaves the token cursor, then the zoomed pane."""
+        if self.generation.job is not None:
+            self.generation.stop()
+        elif self.top_line.busy and self.weights is not None:
+            self.follow_run.stop()
+            self.context.client.abandon()
+            self.context.say("stays with the model that is open")
+        elif self.lab.position is not None:
+            self.token_cursor.move_to(-1)
+        elif self.zoomed:
+            self.action_zoom()
+
+    # ── what several controllers do together ─────────────────────────────────────────────────────────────────────
+
+    def _set_prompt(self, text: str) -> None:
+        self.prompt.set_text(text)
+        self.lab.prompt = self.prompt.prompt_text
+
+    def _show_reading(self, reading: Reading) -> None:
+        with self.app.batch_update():
+            self.readings.show(reading)
+            self.top_line.problem = ""
+            self.top_line.show()
+        if self.context.reading_is_current:
+            self.ghost_text.wait()
+        self.readings.propose_target()
+
+    def _model_words(self) -> str:
+        """The words after the model in the top line: foreign text."""
+        what_if = what_if_words(self.reading)
+        return self.follow_run.words + (f" · {what_if}" if what_if else "")
 
     @on(PromptEditor.Edited)
     def _prompt_edited(self) -> None:
         text = self.prompt.prompt_text
-        if text == self.lab.prompt:
-            return
-        self.lab.prompt = text
-        self.drop_ghost()
-        if self.lab.steps or self._job is not None:
-            self.stop_stream()
-            self.lab.clear("the prompt was changed: its continuation was dropped")
-        self.ask()
+        if text != self.lab.prompt:
+            self.lab.prompt = text
+            self.ghost_text.drop()
+            self.generation.prompt_edited()
+            self.readings.request()
 
-    # ── requesting readings ──────────────────────────────────────────────────────────────────────────────────────
-
-    def ask(self) -> None:
-        """Requests a reading of the current state."""
-        if self.weights is None:
-            return
-        seen = self.lab.history.next_undo
-        self.client.read(self.lab.request())
-        self.tell_dropped()
-        self.show_undo(changed=self.lab.history.next_undo is not seen)
-        self._await_answer()
-
-    def _await_answer(self) -> None:
-        if self._stale_timer is None:
-            self._stale_timer = self.set_timer(LATE_AFTER, self._show_asked)
-
-    def _show_asked(self) -> None:
-        self._stale_timer = self.set_timer(STALE_AFTER - LATE_AFTER, self._mark_stale)
-        self.query_one(GeneratePane).show(None)
-
-    def _mark_stale(self) -> None:
-        self._stale_timer = None
-        if self.reading is None or self.reading.request.number != self.lab.number:
-            for pane in self.reading_panes:
-                pane.mark_stale(True)
-
-    def show(self, reading: Reading) -> None:
-        self.reading = reading
-        current = reading.request.number == self.lab.number
-        if current and self._stale_timer is not None:
-            self._stale_timer.stop()
-            self._stale_timer = None
-        with self.app.batch_update():
-            self.prompt.mark(reading.span if current and self.lab.position is not None else None)
-            for pane in self.reading_panes:
-                pane.show(reading)
-                if current:
-                    pane.mark_stale(False)
-            self._problem = ""
-            self.show_top()
-        if current:
-            self.await_ghost()
-        if not self._target_proposed and reading.distribution is not None:
-            self._target_proposed = True
-            if self.lab.propose_target(reading.distribution.candidates):
-                self.ask()
-
-    def show_top(self) -> None:
-        top = self.query_one(TopBar)
-        if self._problem:
-            top.show_problem(self._problem)
-        elif self._busy is not None:
-            text, since = self._busy
-            seconds = time.monotonic() - since
-            can_cancel = self.weights is not None and seconds >= CANCELLABLE_AFTER
-            top.show_busy(
-                text,
-                seconds,
-                "Esc cancels" if can_cancel else "ctrl+q quits" if seconds >= CANCELLABLE_AFTER else "",
-            )
-        elif self.weights is not None:
-            top.show_model(self.weights, self.reading, self.following_words + self.what_if_words)
-
-    # ── messages from the engine thread ──────────────────────────────────────────────────────────────────────────
-
-    @on(EngineProgress)
-    def _progress(self, message: EngineProgress) -> None:
-        if self._busy_timer is not None:
-            self._busy_timer.stop()
-            self._busy_timer = None
-        self._busy = (message.text, time.monotonic()) if message.text else None
-        if self._busy is not None:
-            self._problem = ""
-            self._busy_timer = self.set_interval(0.5, self.show_top)
-        self.show_top()
-
-    @on(ModelOpened)
-    def _opened(self, message: ModelOpened) -> None:
-        before, self.weights = self.weights, message.weights
+    @on(messages.ModelOpened)
+    def _opened(self, message: messages.ModelOpened) -> None:
+        before, self.context.weights = self.weights, message.weights
         self.lab.drop_changes()
         if message.fresh:
-            self.switched(before, message.weights)
+            self.models.opened(before, message.weights)
             self.lab.history.forget_steps()
             self.prompt.show_ghost(())
-        self._problem = ""
+        self.top_line.problem = ""
         if message.weights.note:
-            self.warn(message.weights.note)
-        self.show_top()
-        self.ask()
+            self.context.warn(message.weights.note)
+        self.top_line.show()
+        self.readings.request()
+        self.inside.reopened(message.weights)
+        self.token_tree.reopened(message.weights)
 
-    @on(Failed)
-    def _failed(self, message: Failed) -> None:
-        if message.what == "open" and self.weights is not None:
-            self.warn(message.line)  # the previous model stays open
+    @on(messages.Failed)
+    def _failed(self, message: messages.Failed) -> None:
+        stays_open = message.what == "open" and self.weights is not None
+        if stays_open or message.what in ("generate", "models"):
+            self.context.warn(message.line)
             return
-        if message.what in ("generate", "models"):
-            self.warn(message.line)
-            return
-        self._problem = message.line
-        self.show_top()
+        self.top_line.problem = message.line
+        self.top_line.show()
 
-    @on(ReadingReady)
-    def _reading_ready(self, message: ReadingReady) -> None:
+    @on(messages.ReadingReady)
+    def _reading_ready(self, message: messages.ReadingReady) -> None:
         if message.reading.weights == self.weights:  # ignore readings of a previous model or checkpoint
-            self.show(message.reading)
+            self._show_reading(message.reading)
 
-    # ── tokens and target ────────────────────────────────────────────────────────────────────────────────────────
+    @on(messages.Answered)
+    def _answered(self, message: messages.Answered) -> None:
+        self.tour.answered(message)
+        self.context.questions.answered(message)
 
-    def action_token_view(self) -> None:
-        self.query_one(TokensPane).next_view()
+    # ── messages for one controller ──────────────────────────────────────────────────────────────────────────────
 
-    def action_vocabulary(self) -> None:
-        self.lab.next_vocabulary()
-        self.ask()
+    @on(messages.EngineProgress)
+    def _progress(self, message: messages.EngineProgress) -> None:
+        self.top_line.progress(message)
 
-    def action_special(self) -> None:
-        self.lab.allow_special = not self.lab.allow_special
-        self.say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
-        self.ask()
+    @on(messages.Drawn)
+    def _drawn(self, message: messages.Drawn) -> None:
+        self.generation.drawn(message)
 
-    def action_start_token(self) -> None:
-        self.lab.start_token = not self.lab.start_token
-        self.ask()
+    @on(messages.GenerationEnded)
+    def _generation_ended(self, message: messages.GenerationEnded) -> None:
+        self.generation.ended(message)
 
-    @on(TargetChosen)
-    def _target_chosen(self, message: TargetChosen) -> None:
-        self.lab.target = message.target
-        self.ask()
+    @on(messages.ModelsListed)
+    def _models_listed(self, message: messages.ModelsListed) -> None:
+        self.models.listed(message)
 
-    def action_target(self) -> None:
-        from tui_llm.tui.kit.ask import AskScreen
+    @on(messages.ModelChosen)
+    def _model_chosen(self, message: messages.ModelChosen) -> None:
+        self.models.open(message.model)
 
-        before = self.lab.target.text if self.lab.target is not None else None
+    @on(messages.CheckpointSaved)
+    def _checkpoint_saved(self) -> None:
+        self.follow_run.open_newest()
 
-        def answered(text: str | None) -> None:
-            if text is not None:
-                self.lab.target = Target(text=text) if text else None
-                self.ask()
+    @on(messages.RunWatched)
+    def _run_watched(self) -> None:
+        self.top_line.show()
 
-        self.app.push_screen(
-            AskScreen(
-                "Target: what should come next",
-                "Enter measures its loss · Esc cancels · a leading space counts",
-                " " if before is None else before,
-            ),
-            answered,
-        )
+    @on(messages.TargetChosen)
+    def _target_chosen(self, message: messages.TargetChosen) -> None:
+        self.target.set(message.target)
 
-    def action_target_space(self) -> None:
-        if self.lab.toggle_leading_space():
-            self.ask()
-        else:
-            self.say("the target is a token of the model's; press t to type one")
+    @on(messages.RowsWanted)
+    def _rows_wanted(self, message: messages.RowsWanted) -> None:
+        self.candidate_table.load_rows(message)
 
-    # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
+    @on(messages.TableAsked)
+    def _table_asked(self, message: messages.TableAsked) -> None:
+        self.candidate_table.do(message)
 
-    def action_runs(self) -> None:
-        self.query_one(TrainingPane).choose_run()
+    @on(messages.GradientWanted)
+    def _gradient_wanted(self, message: messages.GradientWanted) -> None:
+        self.loss.ask_gradient(message)
 
-    def action_cancel(self) -> None:
-        if self._job is not None:
-            self.stop_stream()
-        elif self._busy is not None and self.weights is not None:
-            self.stop_following()
-            self.client.abandon()
-            self.say("stays with the model that is open")
-        elif self.lab.position is not None:
-            self.action_token_cursor_to(-1)
-        elif self.zoomed:
-            self.action_zoom()
+    @on(messages.LearnWanted)
+    def _learn_wanted(self) -> None:
+        self.loss.learn()
+
+    @on(messages.StepShown)
+    def _step_shown(self, message: messages.StepShown) -> None:
+        self.generation.show_step(message)
+
+    @on(messages.TokensAccepted)
+    def _tokens_accepted(self) -> None:
+        self.generation.accept()
+
+    @on(messages.TreeWanted)
+    def _tree_wanted(self) -> None:
+        self.token_tree.open()
+
+    @on(PromptEditor.Left)
+    def _done_typing(self) -> None:
+        self.action_pane(self.panes.current)
+
+    @on(PromptEditor.UndoAsked)
+    def _undo_asked(self) -> None:
+        self.undo.undo()
+
+    @on(PromptEditor.RedoAsked)
+    def _redo_asked(self) -> None:
+        self.undo.redo()

@@ -17,13 +17,14 @@ from tui_llm.common.numbers import file_size
 from tui_llm.common.paths import run_model
 from tui_llm.facts.model import ModelInfo, Weights
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
 from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.models.info import ModelInfoScreen
-from tui_llm.tui.models.pull import PullsModels
+from tui_llm.tui.models.pull import ModelPull
 
 
 class ModelLines(Lines):
@@ -93,23 +94,27 @@ KEYS = (
 )  # fmt: skip
 
 
-class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
+class ModelsScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the name or folder to open, or with None. The models in huggingface_hub's cache are listed a
     moment after the rest: scanning the cache may take a second."""
 
     BINDINGS = bindings(KEYS, modal=True)
 
     def __init__(self, current: Weights | None, look: Callable[[], None] = lambda: None) -> None:
+        """`look` requests the list again; `show` is called with it."""
         super().__init__()
         self._current = current
-        self._look = look  # requests the list again; `show` is called with it
         self._own: tuple[ModelInfo, ...] | None = None
         self._cached: tuple[ModelInfo, ...] = ()
+        self.files = FileActions(self, look)
+        self.pull = ModelPull(self, self.files, Static(id="models-pull", classes="-hidden"))
+        self.action_pull = self.pull.ask
+        self.action_cancel_pull = self.pull.cancel
 
     def compose(self) -> ComposeResult:
         with Vertical(id="models-window"):
             yield ModelLines(self._current)
-            yield Static(id="models-pull", classes="-hidden")
+            yield self.pull.line
             yield Static(Content(key_line(KEYS)), id="models-keys")
 
     def on_mount(self) -> None:
@@ -117,8 +122,8 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
         self.query_one(ModelLines).focus()
         self._scan()
 
-    def look(self) -> None:
-        self._look()
+    def on_unmount(self) -> None:
+        self.pull.leave()
 
     @work(thread=True, group="models-cache")
     def _scan(self) -> None:
@@ -165,12 +170,12 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None], PullsModels):
         if model is None:
             return
         if not model.pulled:
-            self.say("only a pulled model is deleted here", "warning")
+            self.files.say("only a pulled model is deleted here", "warning")
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.act(lambda: _delete(model.name), f"{model.name} is deleted")
+                self.files.act(lambda: _delete(model.name), f"{model.name} is deleted")
 
         self.app.push_screen(ConfirmScreen(f"Delete {model.name}? It can be pulled again.", "Delete"), answered)
 

@@ -6,19 +6,20 @@ it has downloaded is kept for the next pull.
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 from typing import Any
 
 from rich.text import Text
-from textual import work
+from textual.widget import Widget
 from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.numbers import file_size
 from tui_llm.training.plan import launch
-from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.live import deliver
 
@@ -34,32 +35,37 @@ def progress_line(now: dict[str, Any]) -> str:
     return f"{'█' * full}{'░' * (_BAR - full)} {100 * done / total:.0f} %  {file_size(done)} of {file_size(total)}  {doing}"
 
 
-class PullsModels(ActsOnRuns):
-    _child: subprocess.Popen[str] | None = None
-    _left = False
+class ModelPull:
+    """`owner` is the screen, `line` the part of it that shows the progress."""
 
-    def action_pull(self) -> None:
-        if self._child is not None:
-            self.say("one is being pulled already; c cancels it", "warning")
+    def __init__(self, owner: Widget, files: FileActions, line: Static) -> None:
+        self.owner, self.files, self.line = owner, files, line
+        self.child: subprocess.Popen[str] | None = None
+        self._left = False
+
+    def ask(self) -> None:
+        """Asks for the name of a model, and pulls it."""
+        if self.child is not None:
+            self.files.say("one is being pulled already; c cancels it", "warning")
             return
 
         def answered(name: str | None) -> None:
             if name is not None and name.strip():
-                self._pull(name.strip())
+                work = functools.partial(self._pull, name.strip())
+                self.owner.run_worker(work, name="pull", group="models-pull", thread=True)
 
         hint = "gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or OWNER/NAME on the hub"
-        self.app.push_screen(AskScreen("Pull a model", hint, "gpt2"), answered)
+        self.owner.app.push_screen(AskScreen("Pull a model", hint, "gpt2"), answered)
 
     def command(self, name: str) -> list[str]:
         return [sys.executable, "-m", "tui_llm", "models", "pull", "--progress", "--json", "--", name]
 
-    @work(thread=True, group="models-pull")
     def _pull(self, name: str) -> None:
-        child = self._child = subprocess.Popen(
+        child = self.child = subprocess.Popen(
             self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env=launch.environment(), text=True, errors="replace",
         )  # fmt: skip
-        deliver(self, self._tell, f"starting to pull {name}")
+        deliver(self.owner, self._tell, f"starting to pull {name}")
         said = ""
         assert child.stderr is not None
         for line in child.stderr:
@@ -68,36 +74,36 @@ class PullsModels(ActsOnRuns):
             except ValueError:
                 now = None
             if isinstance(now, dict):
-                deliver(self, self._tell, f"{name}: {progress_line(now)}")
+                deliver(self.owner, self._tell, f"{name}: {progress_line(now)}")
             elif line.strip():
                 said = line.strip().removeprefix("tui-llm: ")
         code = child.wait()
-        self._child = None
+        self.child = None
         if not self._left:
-            deliver(self, self._ended, name, code, said)
+            deliver(self.owner, self._ended, name, code, said)
 
     def _tell(self, line: str) -> None:
-        shown = self.query_one("#models-pull", Static)
-        shown.set_class(not line, "-hidden")
-        shown.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
+        self.line.set_class(not line, "-hidden")
+        self.line.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
 
     def _ended(self, name: str, code: int, said: str) -> None:
         self._tell("")
         if code == 0:
-            self.say(f"{name} is here; Enter opens it")
-            self.look()
+            self.files.say(f"{name} is here; Enter opens it")
+            self.files.look()
         elif code < 0:
-            self.say(f"{name} is cancelled; pulling it again goes on where it stopped")
+            self.files.say(f"{name} is cancelled; pulling it again goes on where it stopped")
         else:
-            self.say(said or f"pulling {name} ended with exit status {code}", "error")
+            self.files.say(said or f"pulling {name} ended with exit status {code}", "error")
 
-    def action_cancel_pull(self) -> None:
-        if self._child is not None:
-            self._child.terminate()
+    def cancel(self) -> None:
+        if self.child is not None:
+            self.child.terminate()
         else:
-            self.say("nothing is being pulled")
+            self.files.say("nothing is being pulled")
 
-    def on_unmount(self) -> None:
+    def leave(self) -> None:
+        """Ends the pull, as the screen has closed."""
         self._left = True
-        if self._child is not None:
-            self._child.terminate()
+        if self.child is not None:
+            self.child.terminate()

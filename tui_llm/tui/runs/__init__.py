@@ -4,7 +4,7 @@ words.py           state and pins as text
 run_watcher.py     posts a run's snapshots
 pane.py            the Training pane
 keys.py            its keys
-steering.py        actions of the pane on its run
+watched_run.py     what its keys do with the run
 loss_chart.py      the chart of losses
 runs.py            the table of runs
 run_rows.py        its rows

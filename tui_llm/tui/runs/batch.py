@@ -308,6 +308,6 @@ class BatchScreen(RunView):
             yield tuple(map(visible, row))
 
     def action_ask(self) -> None:
-        self.act(
+        self.files.act(
             lambda: launch.show_batch(self.run_shown) and None, "asked: it comes after the step that is being made"
         )

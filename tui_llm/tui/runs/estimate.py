@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from textual import work
+import functools
+from collections.abc import Callable
+
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
@@ -40,76 +42,69 @@ def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
     )
 
 
-class Estimating(Widget):
-    """The part of the form that shows what a run will cost."""
+class RunEstimate:
+    """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
+    returns True; `fields` returns the changed fields, the preset and the device."""
 
-    _measurement: Measurement | None = None
-    _asked = 0  # number of measurements started; the result of any but the newest is dropped
-
-    @property
-    def given(self) -> dict[str, str]:
-        raise NotImplementedError
-
-    @property
-    def preset(self) -> str:
-        raise NotImplementedError
-
-    def text(self, name: str) -> str:
-        raise NotImplementedError
-
-    def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
-        raise NotImplementedError
+    def __init__(
+        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], tuple[dict[str, str], str, str]]
+    ) -> None:
+        self.form, self.ready, self.fields = form, ready, fields
+        self.cost, self.time = Static(id="cost"), Static(id="estimate")
+        self.measurement: Measurement | None = None
+        self._asked = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
-        line = cost_line(*settled) if settled else "what it costs is known when all fields are right"
-        self.query_one("#cost", Static).update(Content(line))
+        self.cost.update(
+            Content(cost_line(*settled) if settled else "what it costs is known when all fields are right")
+        )
 
-    def forget_estimate(self) -> None:
+    def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
-        self._asked += 1
-        self._stop()
+        self.stop()
         self._tell("ctrl+e measures a few real steps for the time it will take")
 
-    def _stop(self) -> None:
-        measurement, self._measurement = self._measurement, None
+    def stop(self) -> None:
+        self._asked += 1
+        measurement, self.measurement = self.measurement, None
         if measurement is not None:
             measurement.cancel()
 
-    def on_unmount(self) -> None:
-        self._asked += 1
-        self._stop()
-
-    def action_estimate(self) -> None:
-        if self._measurement is not None:
-            self.forget_estimate()
+    def toggle(self) -> None:
+        """Measures a few steps, or cancels that."""
+        if self.measurement is not None:
+            self.forget()
             return
-        if self.first_wrong(without=("corpus", "name")):
+        if not self.ready():
             return
         self._asked += 1
         self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
-        self._measure(self._asked, self.given, self.preset, self.text("device"))
+        # The app's: a thread of a closed form can't find it any more.
+        work = functools.partial(self._measure, self._asked, *self.fields(), self.form.app.call_later)
+        self.form.run_worker(work, name="measure", group="estimate", thread=True)
 
-    @work(thread=True, group="estimate")
-    def _measure(self, number: int, given: dict[str, str], preset: str, device: str) -> None:
+    def _measure(
+        self, number: int, given: dict[str, str], preset: str, device: str, call_later: Callable[..., object]
+    ) -> None:
         try:
             settings, shape, _ = settle(given, PRESETS[preset])
             measurement = Measurement(settings, shape, device)
-            self.app.call_later(self._measuring, number, measurement)
+            call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)
         except UserError as error:
             line = str(error)
-        deliver(self, self._measured, number, line)
+        deliver(self.form, self._measured, number, line)
 
     def _measuring(self, number: int, measurement: Measurement) -> None:
-        if number == self._asked and is_live(self):
-            self._measurement = measurement
+        if number == self._asked and is_live(self.form):
+            self.measurement = measurement
         else:
             measurement.cancel()
 
     def _measured(self, number: int, line: str) -> None:
         if number == self._asked:
-            self._measurement = None
+            self.measurement = None
             self._tell(line)
 
     def _tell(self, line: str) -> None:
-        self.query_one("#estimate", Static).update(Content(visible(line)))
+        self.time.update(Content(visible(line)))

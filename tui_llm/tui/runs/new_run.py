@@ -24,13 +24,13 @@ from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import corpora_said, several
 from tui_llm.training.plan.fields import NAMES, for_steps, judge, judge_beside, settle, starting_model, text_of
 from tui_llm.training.run import pins
-from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
-from tui_llm.tui.runs.estimate import Estimating
-from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
+from tui_llm.tui.runs.estimate import RunEstimate
+from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, name_problem, row
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
@@ -52,15 +52,6 @@ def free_name(corpus: str, preset: str) -> str:
     return name
 
 
-def name_problem(name: str) -> str:
-    """Why `name` can't name a new run; empty if it can."""
-    try:
-        check_name(name)
-    except UserError as error:
-        return str(error)
-    return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""
-
-
 def shape(settings: TrainingSettings) -> str:
     return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
@@ -73,7 +64,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
+class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     """Dismissed with the new run, whose worker has been started, or with None."""
 
     BINDINGS = bindings(KEYS)
@@ -116,6 +107,12 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._settle: Timer | None = None
         self._look: Timer | None = None
         self._starting = False
+        self.estimate = RunEstimate(
+            self,
+            lambda: not self._first_wrong(without=("corpus", "name")),
+            lambda: (self.given, self.preset, self.text("device")),
+        )
+        self.action_estimate = self.estimate.toggle
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -123,21 +120,15 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
                 with Vertical(id="corpus-row", classes="row"):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield CorpusField(
-                            self._corpus,
-                            placeholder="a text file, a folder, stories … (→ completes)",
-                            id="corpus",
-                            compact=True,
-                            suggester=CorpusSuggester(),
-                        )
+                        yield CorpusField(self._corpus)
                     yield Static(id="corpus-says", classes="says")
                 for at, (title, names) in enumerate(GROUPS.items()):
                     if at:
                         yield Static(Content(title), classes="group")
                     for name in names:
                         yield row(name)
-            yield Static(id="cost")
-            yield Static(id="estimate")
+            yield self.estimate.cost
+            yield self.estimate.time
             yield Static(id="trouble")
             with Horizontal(id="buttons"):
                 yield Button("Start (ctrl+s)", id="start", variant="primary", compact=True)
@@ -149,6 +140,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._changed()
         self._check_corpus_soon()
         self.query_one("#corpus", CorpusField).focus()
+
+    def on_unmount(self) -> None:
+        self.estimate.stop()
 
     def on_resize(self, event: events.Resize) -> None:
         room = left_of(self)
@@ -283,7 +277,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
 
     def _examine_soon(self) -> None:
         """Checks the model, the vocabulary and the cost, on a worker thread."""
-        self.forget_estimate()
+        self.estimate.forget()
         if self._look is not None:
             self._look.stop()
         self._look = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
@@ -318,7 +312,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
         self._unfit = {} if wrong else unfit
         self._check_all()
-        self.show_cost(settled)
+        self.estimate.show_cost(settled)
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -329,7 +323,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     def action_leave(self) -> None:
         self.dismiss(None)
 
-    def first_wrong(self, without: tuple[str, ...] = ()) -> bool:
+    def _first_wrong(self, without: tuple[str, ...] = ()) -> bool:
         """Focuses the first wrong field and shows its problem; returns False if there is none."""
         for name in (name for name in ("corpus", *LABELS) if name in self._wrong and name not in without):
             self.trouble(f"{LABELS[name]}: {self._wrong[name]}")
@@ -338,7 +332,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         return False
 
     def action_start(self) -> None:
-        if self._starting or self.first_wrong():
+        if self._starting or self._first_wrong():
             return
         self._starting = True
         corpora = several(self.text("corpus"))

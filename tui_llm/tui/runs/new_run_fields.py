@@ -11,10 +11,13 @@ from textual.suggester import Suggester
 from textual.widget import Widget
 from textual.widgets import Select, Static
 
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted
 from tui_llm.training.plan.fields import NAMES
+from tui_llm.training.run.run import check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS
 from tui_llm.tui.kit.widgets.field import Field
 
@@ -58,6 +61,10 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
 
 class CorpusField(Field):
     """Several corpora, separated by commas. A list with one per line can be pasted."""
+
+    def __init__(self, text: str) -> None:
+        hint = "a text file, a folder, stories … (→ completes)"
+        super().__init__(text, placeholder=hint, id="corpus", compact=True, suggester=CorpusSuggester())
 
     def _on_paste(self, event: events.Paste) -> None:  # runs before `Input`'s own handler, which takes one line
         lines = [line.strip() for line in event.text.splitlines() if line.strip()]
@@ -112,3 +119,12 @@ def row(name: str) -> Horizontal:
         Static(Content(HINTS.get(name, "")), id=f"{name}-says", classes="says"),
         classes="row",
     )
+
+
+def name_problem(name: str) -> str:
+    """Why `name` can't name a new run; empty if it can."""
+    try:
+        check_name(name)
+    except UserError as error:
+        return str(error)
+    return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""

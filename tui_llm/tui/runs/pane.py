@@ -7,25 +7,26 @@ from collections.abc import Iterable
 
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
+from textual.containers import Container
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.numbers import duration
 from tui_llm.common.paths import run_model
-from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, bindings
 from tui_llm.tui.runs.keys import KEYS
 from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.run_watcher import RunWatcher
-from tui_llm.tui.runs.steering import KEYS as STEERING_KEYS
-from tui_llm.tui.runs.steering import SteersRun
+from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
+from tui_llm.tui.runs.watched_run import WatchedRunController
 from tui_llm.tui.runs.words import state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
 
@@ -162,8 +163,8 @@ NOTHING = Content.assemble(
 )
 
 
-class TrainingPane(SteersRun, Vertical, can_focus=True):
-    BINDINGS = bindings((*KEYS, *STEERING_KEYS), "training")
+class TrainingPane(Widget, can_focus=True):
+    BINDINGS = bindings((*KEYS, *RUN_KEYS), "training")
     DEFAULT_CSS = """
     TrainingPane { overflow: hidden; }
     TrainingPane Static { width: 1fr; }
@@ -186,6 +187,17 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
         self._shown: dict[str, object] = {}
+        self.files = FileActions(self, self.look)
+        run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
+        self.action_batch = run.open_batch
+        self.action_samples = run.open_samples
+        self.action_how_it_learned = run.open_history
+        self.action_open_run = run.open_model
+        self.action_pause_run = run.toggle_pause
+        self.action_stop_run = run.stop
+        self.action_resume_run = run.resume
+        self.action_save_checkpoint = run.save_checkpoint
+        self.action_learning_rate = run.change_learning_rate
 
     def compose(self) -> ComposeResult:
         yield RunWatcher()
@@ -282,7 +294,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
     def _start_ended(self, run: Run | None, problem: str) -> None:
         """The form was closed while it started a run."""
         if problem:
-            self.say(problem, "error")
+            self.files.say(problem, "error")
         self._made(run)
 
     def _made(self, run: Run | None) -> None:
@@ -317,41 +329,6 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
             if what == "open":
                 self.post_message(ModelChosen(run_model(run.name)))
             self._come_forward(run)
-
-    def action_pause_run(self) -> None:
-        snapshot, run = self.snapshot, self.watcher.run_watched
-        if snapshot is None or run is None or not snapshot.status.alive:
-            self.say("nothing to pause: no run is being trained", "warning")
-        else:
-            self.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
-
-    def action_stop_run(self) -> None:
-        run = self.watcher.run_watched
-        if run is None:
-            self.say("nothing to stop: no run is being trained", "warning")
-        else:
-            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
-
-    def action_resume_run(self) -> None:
-        run = self.watcher.run_watched
-        if run is None or self.snapshot is None:
-            self.say("no run to resume; n makes one", "warning")
-        elif self.snapshot.status.state == "finished":
-            self.say("this run is finished; n makes a new one", "warning")
-        else:
-            self.act(lambda: launch.resume(run))
-
-    def action_open_run(self) -> None:
-        run = self.watcher.run_watched
-        if run is None or self.snapshot is None or self.snapshot.checkpoint is None:
-            self.say("no checkpoint to open yet", "warning")
-        else:
-            self.post_message(ModelChosen(run_model(run.name)))
-
-    def action_how_it_learned(self) -> None:
-        from tui_llm.tui.runs.pinned_history import LearnedScreen
-
-        self.app.push_screen(LearnedScreen(self.watcher.run_watched))
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()

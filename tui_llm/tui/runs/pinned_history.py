@@ -56,6 +56,7 @@ KEYS = (
 class LearnedScreen(OverLab):
     """Follows the newest evaluation until the user moves the scrubber away from it."""
 
+    tour_name = "learned"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from textual.widget import Widget
+
 from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
@@ -14,7 +16,7 @@ from tui_llm.common.new_files import FORCE
 from tui_llm.training.plan import launch
 from tui_llm.training.run.rename import rename
 from tui_llm.training.run.run import Run
-from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.save import free_name
@@ -38,59 +40,61 @@ def export(run: Run, folder: str) -> None:
         raise UserError(said.removeprefix("tui-llm: ").removesuffix(FORCE))
 
 
-class RunActions(ActsOnRuns):
-    """The actions of the Runs screen."""
+class RunActions:
+    """`selected` is the run under the cursor, `marked` are those that are marked. `renamed` is called, on the worker
+    thread, with a run's old and new name."""
 
-    marked: list[str]
-
-    @property
-    def selected(self) -> Run | None:
-        raise NotImplementedError
-
-    @property
-    def marked_runs(self) -> list[Run]:
-        raise NotImplementedError
+    def __init__(
+        self,
+        screen: Widget,
+        files: FileActions,
+        selected: Callable[[], Run | None],
+        marked: Callable[[], list[Run]],
+        renamed: Callable[[str, str], None],
+    ) -> None:
+        self.screen, self.files = screen, files
+        self.selected, self.marked, self.renamed = selected, marked, renamed
 
     def _ask(self, title: str, hint: str, text: str, take: Callable[[str], None]) -> None:
         def answered(answer: str | None) -> None:
             if answer is not None and answer.strip():
                 take(answer.strip())
 
-        self.app.push_screen(AskScreen(visible(title), hint, text), answered)
+        self.screen.app.push_screen(AskScreen(visible(title), hint, text), answered)
 
-    def action_resume_run(self) -> None:
-        run = self.selected
+    def resume(self) -> None:
+        run = self.selected()
         if run is not None:
             if run.status().state == "finished":
-                self.say(f"{run.name} is finished", "warning")
+                self.files.say(f"{run.name} is finished", "warning")
             else:
-                self.act(lambda: launch.resume(run))
+                self.files.act(lambda: launch.resume(run))
 
-    def action_stop_run(self) -> None:
-        run = self.selected
+    def stop(self) -> None:
+        run = self.selected()
         if run is not None:
-            self.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
+            self.files.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
 
-    def action_delete_run(self) -> None:
-        run = self.selected
+    def delete(self) -> None:
+        run = self.selected()
         if run is None:
             return
         if run.alive():
-            self.say(f"{run.name} is being trained; stop it first", "warning")
+            self.files.say(f"{run.name} is being trained; stop it first", "warning")
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.act(run.delete, f"{run.name} is deleted")
+                self.files.act(run.delete, f"{run.name} is deleted")
 
-        self.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
+        self.screen.app.push_screen(ConfirmScreen(f"Delete {run.name} and all its checkpoints?", "Delete"), answered)
 
-    def action_continue_run(self) -> None:
-        run = self.selected
+    def extend(self) -> None:
+        run = self.selected()
         if run is None:
             return
         if run.status().alive:
-            self.say(f"{run.name} is being trained; stop it first", "warning")
+            self.files.say(f"{run.name} is being trained; stop it first", "warning")
             return
         status = run.status()
 
@@ -98,57 +102,57 @@ class RunActions(ActsOnRuns):
             try:
                 steps = int(answer.replace(",", "").replace("_", ""))
             except ValueError:
-                self.say(f"{answer!r} is no number of steps; give a whole number above {status.steps:,}", "error")
+                self.files.say(f"{answer!r} is no number of steps; give a whole number above {status.steps:,}", "error")
                 return
-            self.act(lambda: _continue(run, steps), f"{run.name} goes on to step {steps:,}")
+            self.files.act(lambda: _continue(run, steps), f"{run.name} goes on to step {steps:,}")
 
         hint = f"steps in all, more than {status.steps:,}: the learning rate of what is left follows the new schedule"
         self._ask(f"Continue {run.name}", hint, str(2 * status.steps), more)
 
-    def action_rename_run(self) -> None:
-        run = self.selected
+    def rename(self) -> None:
+        run = self.selected()
         if run is None:
             return
         if run.status().alive:
-            self.say(f"{run.name} is being trained; stop it first, then rename it", "warning")
+            self.files.say(f"{run.name} is being trained; stop it first, then rename it", "warning")
             return
 
         def named(name: str) -> None:
             def do() -> None:
                 rename(run, name)
-                self.marked = [name if marked == run.name else marked for marked in self.marked]
+                self.renamed(run.name, name)
 
-            self.act(do, f"{run.name} is now {name}")
+            self.files.act(do, f"{run.name} is now {name}")
 
         self._ask(f"Rename {run.name}", "letters, digits, '.', '_' and '-', at most 64", run.name, named)
 
-    def action_export_run(self) -> None:
-        run = self.selected
+    def export(self) -> None:
+        run = self.selected()
         if run is None:
             return
         if not run.checkpoints():
-            self.say(f"{run.name} has no checkpoint yet", "warning")
+            self.files.say(f"{run.name} has no checkpoint yet", "warning")
             return
 
         def write(folder: str) -> None:
-            self.say(f"writing {folder} …")
-            self.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
+            self.files.say(f"writing {folder} …")
+            self.files.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
 
         free = free_name(Path(run.name), folder=True)
         self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)
 
-    def action_compare_runs(self) -> None:
-        run = self.selected
+    def compare(self) -> None:
+        run = self.selected()
         if run is None:
             return
-        chosen = {one.name: one for one in (*self.marked_runs, run)}
+        chosen = {one.name: one for one in (*self.marked(), run)}
         if len(chosen) < 2:
-            self.say(
+            self.files.say(
                 "one run alone: mark others with Space first, then compare them with the one under the cursor",
                 "warning",
             )
             return
-        self.app.push_screen(CompareScreen(list(chosen.values())))
+        self.screen.app.push_screen(CompareScreen(list(chosen.values())))
 
 
 def _continue(run: Run, steps: int) -> None:

@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.run import Run
-from tui_llm.tui.kit.actions import ActsOnRuns
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import Command
 from tui_llm.tui.kit.live import deliver
@@ -24,7 +24,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 INTERVAL = 0.5  # seconds between two checks of the file
 
 
-class RunView(BaseScreen, Screen[None], ActsOnRuns):
+class RunView(BaseScreen, Screen[None]):
     """A list and its key bar. Subclasses define which file it is and how it is read, and show what was read."""
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
@@ -37,6 +37,7 @@ class RunView(BaseScreen, Screen[None], ActsOnRuns):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run_shown = run
+        self.files = FileActions(self, self.look)
         self._mark: tuple[int, int] | None = (-1, -1)  # matches no file, so that the first check reads it
         self._busy = False
 
@@ -99,7 +100,7 @@ class RunView(BaseScreen, Screen[None], ActsOnRuns):
         return stat.st_mtime_ns, stat.st_size
 
     def action_copy(self) -> None:
-        self.say(copy_rows(self.app, list(self.table())))
+        self.files.say(copy_rows(self.app, list(self.table())))
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Static
 
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run, runs
+from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
@@ -44,7 +45,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActions):
+class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
     """Dismissed with (`watch`, `open` or `new`, the run), or with None. `marked_runs` are then the runs to show in the
     watched run's chart; at first, those named in `marked`."""
 
@@ -68,6 +69,15 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         self._reader = RowReader()
         self._timer: Timer | None = None
         self._busy = self._again = False
+        self.files = FileActions(self, self.look)
+        actions = RunActions(self, self.files, lambda: self.selected, lambda: self.marked_runs, self._renamed)
+        self.action_resume_run = actions.resume
+        self.action_stop_run = actions.stop
+        self.action_delete_run = actions.delete
+        self.action_continue_run = actions.extend
+        self.action_rename_run = actions.rename
+        self.action_export_run = actions.export
+        self.action_compare_runs = actions.compare
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs-window"):
@@ -151,6 +161,9 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         """The marked runs that still exist, in the order in which they were marked."""
         return [self._runs[name] for name in self.marked if name in self._runs]
 
+    def _renamed(self, old: str, new: str) -> None:
+        self.marked = [new if name == old else name for name in self.marked]
+
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
@@ -169,7 +182,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         if run.name in self.marked:
             self.marked.remove(run.name)
         elif len(self.marked) == len(OTHERS):
-            self.say(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
+            self.files.say(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
             return
         else:
             self.marked.append(run.name)
@@ -183,7 +196,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None], RunActi
         if run is not None and run.checkpoints():
             self.dismiss(("open", run))
         elif run is not None:
-            self.say(f"{run.name} has no checkpoint yet", "warning")
+            self.files.say(f"{run.name} has no checkpoint yet", "warning")
 
     def action_new_run(self) -> None:
         self.dismiss(("new", None))

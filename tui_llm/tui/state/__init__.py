@@ -1,9 +1,9 @@
 """The app's state: the lab's state and history, and the thread that calls the engine.
 
-lab.py       prompt, continuation, sampler, target
-history.py   undo and redo
-messages.py  Textual messages between engine thread, panes and lab
-engine_client.py     the thread that calls the engine
-base.py      base class of the lab screen's mixins
-inquire.py   questions to instruments, and the callbacks for their answers
+lab.py            prompt, continuation, sampler, target
+history.py        undo and redo
+messages.py       Textual messages between engine thread, panes and lab
+engine_client.py  the thread that calls the engine
+questions.py      questions to instruments, and the callbacks for their answers
+context.py        what the lab's controllers share
 """

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tui_llm.facts.prediction import Candidate, GeneratedToken
+from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
@@ -59,7 +60,7 @@ DEEPEST = 64
 
 
 @dataclass(slots=True)
-class Growing:
+class GrowthSettings:
     """The settings for growing a tree of continuations: see `tree.Growth`."""
 
     count: int = 3
@@ -94,6 +95,18 @@ def where(request: Request) -> tuple[object, ...]:
         request.chat,
         request.position,
     )
+
+
+def target_text(target: Target | None, reading: Reading | None) -> tuple[str | None, bool]:
+    """A target of `reading` as text, and whether there is a target that can't be written as text."""
+    if target is None or (target.id is None and not target.own):
+        return (target.text if target else None), False
+    rows = [*(reading.loss.tokens if reading and reading.loss else ())]
+    data = next((row.token.bytes for row in rows if target.own or row.token.id == target.id), b"")
+    try:
+        return data.decode() or None, not data
+    except UnicodeDecodeError:
+        return None, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +186,6 @@ class Lab:
         if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
             return Target(own=True)
         return self.target
-
-    def rewrite(self, prompt: str, steps: tuple[GeneratedToken, ...], note: str = "") -> None:
-        """Replaces the text, token ids included."""
-        self.prompt, self.steps, self.note = prompt, steps, note
 
     def request(self, top: int = 200) -> Request:
         """A request for the current state, with a new number. Records the text for undo, and drops changed logits of

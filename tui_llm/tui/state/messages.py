@@ -113,8 +113,8 @@ class RowsWanted(Message):
 
 
 class TableAsked(Message):
-    """Do something with the table or the row under its cursor; `what` is the name of a `Tabling` method after
-    `_table_`."""
+    """Do something with the table or the row under its cursor; `what` is a key of
+    `CandidateTableController.commands`."""
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -102,6 +102,7 @@ KEYS = (
 
 
 class DrawScreen(StepScreen):
+    tour_name = "draw"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     TITLE_WORDS = "The draw"

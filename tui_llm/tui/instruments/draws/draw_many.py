@@ -35,6 +35,7 @@ KEYS = (
 
 
 class DrawManyScreen(StepScreen):
+    tour_name = "draw_many"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     TITLE_WORDS = "Draw many"

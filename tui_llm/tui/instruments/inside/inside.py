@@ -27,7 +27,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar, press
-from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.tour.pane import left_of
 
 STALE_AFTER = 0.15  # seconds: an answer that arrives sooner needs no mark
@@ -39,22 +39,27 @@ TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 class InsideScreen(OverLab):
     """`lab` asks the instruments. The text is the lab's when the screen opens; `target` is the lens's target."""
 
+    tour_name = "inside"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     InsideScreen #inside-text { height: 1fr; }
     """
 
-    def __init__(self, lab: Inquiring, request: Request, target: Target | None, number: int | None = None) -> None:
+    def __init__(self, context: LabContext, request: Request, target: Target | None, number: int | None = None) -> None:
         super().__init__()
-        self.lab, self.request, self.target = lab, request, target
+        self.context, self.request, self.target = context, request, target
         self.view = "attention"
         self.number = number  # index of the selected token; None is the last
         self.place: Place | None = None
-        self.weights: Weights | None = lab.weights
+        self.weights: Weights | None = context.weights
         self.trail: list[int] = []  # tokens whose neighbours were shown before
         self._timer: Timer | None = None
         self._working = False
+
+    @property
+    def tour_view(self) -> str:
+        return self.view
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -71,7 +76,7 @@ class InsideScreen(OverLab):
 
     def on_unmount(self) -> None:
         for kind in (AttentionQuestion, LensQuestion, NeighboursQuestion):
-            self.lab.forget(kind)
+            self.context.questions.forget(kind)
 
     @property
     def body(self) -> HeadGrid | LensTable | NeighbourTable:
@@ -130,21 +135,27 @@ class InsideScreen(OverLab):
     def ask(self) -> None:
         """Asks for what the view shows about the selected token."""
         if self.view == "attention":
-            self.lab.inquire(self, AttentionQuestion(self.request, self.number), self._attention, self._no_place)
+            self.context.questions.ask(
+                self, AttentionQuestion(self.request, self.number), self._attention, self._no_place
+            )
         elif self.view == "lens":
             at_end = self.number is None or self.place is None or self.number == self.place.count - 1
             given = at_end and self.target is not None and not self.target.own  # the last token has no next token
             request = dataclasses.replace(self.request, target=self.target if given else None)
-            self.lab.inquire(self, LensQuestion(request, self.number, TOP), self._lens, self._no_place)
+            self.context.questions.ask(self, LensQuestion(request, self.number, TOP), self._lens, self._no_place)
         elif self.place is not None:
             self._ask_neighbours(id=self.place.token.id)
             return
         else:  # the tokens of the text are not known yet, or there are none
-            self.lab.inquire(self, AttentionQuestion(self.request, self.number), self._attention, self._no_place)
+            self.context.questions.ask(
+                self, AttentionQuestion(self.request, self.number), self._attention, self._no_place
+            )
         self._wait()
 
     def _ask_neighbours(self, id: int = 0, text: str | None = None) -> None:
-        self.lab.inquire(self, NeighboursQuestion(self.request, id, COUNT, text), self._neighbours, self._problem)
+        self.context.questions.ask(
+            self, NeighboursQuestion(self.request, id, COUNT, text), self._neighbours, self._problem
+        )
         self._wait()
 
     def reopened(self, weights: Weights) -> None:

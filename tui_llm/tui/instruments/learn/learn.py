@@ -22,7 +22,7 @@ from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
-from tui_llm.tui.state.inquire import Inquiring
+from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import step
 
 SIZES = tuple(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 2, 5))
@@ -50,15 +50,16 @@ class LearnScreen(OverLab):
     """Asks the instrument through the lab; holds how many steps the copy is to have taken, and the recipe for the next
     ones."""
 
+    tour_name = "learn"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
     LearnScreen LearnedLines { height: 1fr; padding: 0 1; }
     """
 
-    def __init__(self, lab: Inquiring, reading: Reading, pins: tuple[Pin, ...]) -> None:
+    def __init__(self, context: LabContext, reading: Reading, pins: tuple[Pin, ...]) -> None:
         super().__init__()
-        self._lab, self._moment, self._pins = lab, reading, pins
+        self.context, self._moment, self._pins = context, reading, pins
         self.recipe = Recipe()
         self.many = 1
         self.at = 0  # how many steps the copy is to have taken
@@ -81,14 +82,14 @@ class LearnScreen(OverLab):
         self._ask("reading the prompt and the pinned ones")
 
     def on_unmount(self) -> None:
-        self._lab.forget(LearnQuestion)
+        self.context.questions.forget(LearnQuestion)
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, doing: str) -> None:
         question = LearnQuestion(self._moment.request, self.at, self.recipe, self._pins)
         self._begin(doing)
-        self._lab.inquire(self, question, self._take, self._fail)
+        self.context.questions.ask(self, question, self._take, self._fail)
 
     def _begin(self, doing: str) -> None:
         self._doing, self.problem = doing, ""
@@ -203,7 +204,7 @@ class LearnScreen(OverLab):
         def answered(name: str | None) -> None:
             if name:
                 self._begin("writing the folder")
-                self._lab.inquire(self._lab, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
+                self.context.questions.ask(None, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
 
         title = "Keep the copy as a new model: its name"
         self.app.push_screen(AskScreen(title, "Enter writes it · Esc doesn't · nothing is overwritten"), answered)
@@ -212,7 +213,7 @@ class LearnScreen(OverLab):
         if is_live(self):
             self._end()
             self._show_top()
-        self._lab.say(
+        self.context.say(
             f"kept {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; m in the five panes opens it"
         )
 
@@ -221,7 +222,7 @@ class LearnScreen(OverLab):
             self._end(problem)
             self._show_top()
         else:
-            self._lab.warn(problem)
+            self.context.warn(problem)
 
     def table(self) -> Iterable[Row]:
         return self.query_one(LearnedLines).table()

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from textual.screen import Screen
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import Taken
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.instruments.tree.tree_file import load, save
-from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.save import free_path
+from tui_llm.tui.state.context import LabContext
 
 
-class KeepsTrees(BaseScreen, Screen[Any]):
-    shown_tree: Tree
-    file: Path | None = None  # where the tree was saved, or opened from
-    as_left: tuple[int, ...] | None = None  # the `_state` of that file at that time
+class TreeFiles:
+    """`tree` is the one that is shown, `here` the node under the cursor. `changed` shows the tree again, `opened` another
+    one."""
 
-    @property
-    @abstractmethod
-    def here(self) -> Node: ...
-
-    @abstractmethod
-    def meet(self, tree: Tree) -> None: ...
-
-    @abstractmethod
-    def refill(self, node: Node | None = None) -> None: ...
-
-    @abstractmethod
-    def say(self, line: str) -> None: ...
-
-    @abstractmethod
-    def warn(self, line: str) -> None: ...
+    def __init__(
+        self,
+        context: LabContext,
+        tree: Callable[[], Tree],
+        here: Callable[[], Node],
+        changed: Callable[[], None],
+        opened: Callable[[Tree], None],
+    ) -> None:
+        self.context, self.tree, self.here, self.changed, self.opened = context, tree, here, changed, opened
+        self.file: Path | None = None  # where the tree was saved, or opened from
+        self.as_left: tuple[int, ...] | None = None  # the `_state` of that file at that time
 
     def _line(self, title: str, hint: str, text: str, take: Callable[[str], object]) -> None:
         """Asks for a line of text; calls `take` with it, unless the user cancels."""
@@ -47,7 +38,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
             if line is not None:
                 take(" ".join(line.splitlines()).strip())
 
-        self.app.push_screen(AskScreen(title, hint, text), answered)
+        self.context.push_screen(AskScreen(title, hint, text), answered)
 
     def _confirm(self, question: str, agree: str, go_on: Callable[[], object]) -> None:
         from tui_llm.tui.kit.confirm import ConfirmScreen
@@ -56,23 +47,23 @@ class KeepsTrees(BaseScreen, Screen[Any]):
             if yes:
                 go_on()
 
-        self.app.push_screen(ConfirmScreen(question, agree), answered)
+        self.context.push_screen(ConfirmScreen(question, agree), answered)
 
-    def action_name(self) -> None:
-        node = self.here
+    def name(self) -> None:
+        node = self.here()
 
         def named(name: str) -> None:
-            self.shown_tree.name(node, name)
-            self.refill()
+            self.tree().name(node, name)
+            self.changed()
 
         self._line("Name of this way", "Enter names it, empty removes the name · Esc cancels", node.name, named)
 
-    def action_save(self) -> None:
+    def save(self) -> None:
         def take(line: str) -> None:
             try:
                 path = paths.expand(line)
             except UserError as error:
-                self.warn(str(error))
+                self.context.warn(str(error))
                 return
             if line:
                 self._save(path, over=path == self.file and self.as_left == _state(path))
@@ -80,29 +71,29 @@ class KeepsTrees(BaseScreen, Screen[Any]):
         try:
             path = self.file or free_path("tree", "json", "trees")
         except UserError as error:
-            self.warn(str(error))
+            self.context.warn(str(error))
             return
         self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
 
     def _save(self, path: Path, over: bool = False) -> None:
         """Saves the tree; asks before it overwrites a file. `over`: overwrites it without asking."""
         try:
-            save(self.shown_tree, path, force=over)
+            save(self.tree(), path, force=over)
         except Taken:
             question = f"{path} is there already. Write over it?"
             self._confirm(question, "Write over", lambda: self._save(path, over=True))
         except UserError as error:
-            self.warn(str(error))
+            self.context.warn(str(error))
         else:
             self._note_file(path)
-            self.say(f"saved {path}")
+            self.context.say(f"saved {path}")
 
     def _note_file(self, path: Path) -> None:
         self.file, self.as_left = path, _state(path)
 
-    def action_open_file(self) -> None:
+    def open(self) -> None:
         def take(line: str) -> None:
-            if line and len(self.shown_tree) and self.shown_tree.changed:
+            if line and len(self.tree()) and self.tree().changed:
                 self._confirm("This tree was not saved. Open another over it?", "Open", lambda: self._open(line))
             elif line:
                 self._open(line)
@@ -114,10 +105,10 @@ class KeepsTrees(BaseScreen, Screen[Any]):
             path = paths.expand(line)
             tree = load(path)
         except UserError as error:
-            self.warn(str(error))
+            self.context.warn(str(error))
             return
         self._note_file(path)
-        self.meet(tree)
+        self.opened(tree)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

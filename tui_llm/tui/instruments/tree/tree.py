@@ -15,21 +15,22 @@ from tui_llm.facts.model import Weights
 from tui_llm.instruments.tree.question import Branches, BranchQuestion, Known, KnownQuestion, Path, SampleQuestion
 from tui_llm.instruments.tree.tree import Growth, Node, Tree
 from tui_llm.instruments.tree.tree_file import model_words, same_model
-from tui_llm.tui.instruments.tree.files import KeepsTrees
+from tui_llm.tui.instruments.tree.files import TreeFiles
 from tui_llm.tui.instruments.tree.keys import KEYS
 from tui_llm.tui.instruments.tree.lines import NO_TREE, TreeLines
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
-from tui_llm.tui.state.inquire import Inquiring
-from tui_llm.tui.state.lab import Growing
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.lab import GrowthSettings
 
 REPAINT_SECONDS = 0.1  # a growing tree is repainted at most ten times a second
 QUESTIONS = (BranchQuestion, SampleQuestion, KnownQuestion)
 
 
-class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
+class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     """Dismissed with the tree and the node whose path is to be accepted, or with None. `lab` asks the model."""
 
     own_keys = KEYS
@@ -41,15 +42,19 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     TreeScreen TreeLines { height: 1fr; padding: 0 1; background: $background; }
     """
 
-    def __init__(self, lab: Inquiring, tree: Tree, rules: Growing) -> None:
+    def __init__(self, context: LabContext, tree: Tree, rules: GrowthSettings) -> None:
         super().__init__()
-        self.lab, self.shown_tree, self.rules = lab, tree, rules
+        self.context, self.shown_tree, self.rules = context, tree, rules
         self.growth: Growth | None = None
         self.frozen = ""  # why the tree can't be grown or accepted; empty if it can
         self._wanted: list[Path] = []  # paths to expand as soon as the model is free
         self._busy = False
         self._sampling = False
         self._shown_at = 0.0
+        files = TreeFiles(context, lambda: self.shown_tree, lambda: self.here, self.refill, self.meet)
+        self.action_name = files.name
+        self.action_save = files.save
+        self.action_open_file = files.open
 
     def compose(self) -> ComposeResult:
         yield Bar(id="tree-top")
@@ -102,12 +107,6 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             words = "drawing …"
         self.query_one("#tree-rules", Bar).put(Content(words))
 
-    def say(self, line: str) -> None:
-        self.notify(visible(line), markup=False, timeout=3)
-
-    def warn(self, line: str) -> None:
-        self.notify(visible(line), markup=False, severity="error", timeout=8)
-
     # ── the tree's model ─────────────────────────────────────────────────────────────────────────────────────────
 
     def meet(self, tree: Tree) -> None:
@@ -116,7 +115,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.shown_tree = tree
         self.frozen = "checking its tokens …"
         self.refill(tree.root)
-        self.reopened(self.lab.weights)
+        self.reopened(self.context.weights)
 
     def reopened(self, weights: Weights | None) -> None:
         """Called when a model was opened. `weights` is None if no model is open."""
@@ -125,7 +124,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self._freeze(f"not of the open model ({model_words(weights)})" if weights else "no model is open")
             return
         ids = dict.fromkeys(node.id for node in self.shown_tree.nodes() if node.token is not None)
-        self.lab.inquire(self, KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
+        self.context.questions.ask(self, KnownQuestion(self.shown_tree.request, tuple(ids)), self._known, self._freeze)
 
     def _known(self, known: Known) -> None:
         tree = self.shown_tree
@@ -147,12 +146,12 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     def _can(self) -> bool:
         """Whether the model can be asked now; if not, notifies the user why."""
         if self.shown_tree.request.empty:
-            self.say(NO_TREE)
+            self.context.say(NO_TREE)
             return False
         if self.frozen:
-            self.say(f"this tree can only be looked at: {self.frozen}")
+            self.context.say(f"this tree can only be looked at: {self.frozen}")
         elif self.growth is not None or self._sampling:
-            self.say("still at work; Esc stops it")
+            self.context.say("still at work; Esc stops it")
         return not self.frozen and self.growth is None and not self._sampling
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +166,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         count = self.growth.count if self.growth is not None else self.rules.count
         self._wanted.clear()
         self._busy = True
-        self.lab.inquire(self, BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem)
+        self.context.questions.ask(
+            self, BranchQuestion(self.shown_tree.request, paths, count), self._taken, self._problem
+        )
 
     def _taken(self, branches: Branches) -> None:
         self._busy = False
@@ -182,7 +183,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             else:
                 full, added = self.growth.full, fmt.count(self.growth.added)
                 self.growth = None
-                self.say(
+                self.context.say(
                     f"{added} new: the budget is spent (b raises it)" if full else f"{added} new: all within the bounds"
                 )
         else:
@@ -199,7 +200,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
 
     def _problem(self, line: str) -> None:
         self._stop()
-        self.warn(line)
+        self.context.warn(line)
         self.refill()
 
     def _stop(self) -> bool:
@@ -210,7 +211,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
 
     def _forget(self, *kinds: type[BranchQuestion | SampleQuestion | KnownQuestion]) -> None:
         for kind in kinds or QUESTIONS:
-            self.lab.forget(kind)
+            self.context.questions.forget(kind)
         self.growth, self._busy, self._sampling = None, False, False
         self._wanted.clear()
 
@@ -220,7 +221,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         here = self.here
         if not here.children:
             if here.ends:
-                self.say("the text ends here")
+                self.context.say("the text ends here")
             else:
                 self.action_expand()
             return
@@ -268,7 +269,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.here.shut = False
         growth = Growth(self.shown_tree, self.here, rules.count, rules.depth, rules.least, rules.budget)
         if growth.done:
-            self.say("all within the bounds is there already: + goes deeper, < takes less likely ways")
+            self.context.say("all within the bounds is there already: + goes deeper, < takes less likely ways")
             return
         self.growth = growth
         self._ask()
@@ -278,14 +279,14 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         if not self._can():
             return
         if self.here.ends:
-            self.say("the text ends here")
+            self.context.say("the text ends here")
             return
         tree = self.shown_tree
         question = SampleQuestion(tree.request, self.here.path, count or self.rules.depth, tree.seed + tree.draws)
         tree.draws += 1
         self._sampling = True
         self._show_bars()
-        self.lab.inquire(self, question, self._drawn, self._problem)
+        self.context.questions.ask(self, question, self._drawn, self._problem)
 
     def action_count(self, count: int) -> None:
         self.rules.count = count
@@ -308,7 +309,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     def action_prune(self) -> None:
         here = self.here
         if here.parent is None:
-            self.say("the root is the text itself")
+            self.context.say("the root is the text itself")
             return
         siblings = here.parent.children
         at = siblings.index(here)
@@ -318,7 +319,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
     def action_undo(self) -> None:
         node = self.shown_tree.undo()
         if node is None:
-            self.say("nothing was pruned")
+            self.context.say("nothing was pruned")
             return
         for above in node.way[:-1]:
             above.shut = False
@@ -327,14 +328,14 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
 
     def action_put(self) -> None:
         if self.here.parent is None:
-            self.say("the root is the text itself: go into a continuation first")
+            self.context.say("the root is the text itself: go into a continuation first")
         elif self.frozen:
             self._can()
         else:
             self.dismiss((self.shown_tree, self.here))
 
     def action_copy(self) -> None:
-        self.say(copy_rows(self.app, list(self.table())))
+        self.context.say(copy_rows(self.app, list(self.table())))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.lines.table()
@@ -345,5 +346,5 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             return
         added = self.growth.added if self.growth is not None else 0
         self._stop()
-        self.say(f"stopped: {fmt.count(added)} new")
+        self.context.say(f"stopped: {fmt.count(added)} new")
         self.refill()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
-
-from textual.widget import Widget
 
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit.command import PANE_TITLES, PANES
+from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.state.lab import Lab
 
 
-class ReadingPane:
-    """Mixin for a `Lines`: holds the reading that is shown, and marks it when it is out of date.
+class ReadingPane(Lines):
+    """Holds the reading that is shown, and marks it when it is out of date.
 
     `lab` is read, never changed; what the user wants is posted as a message.
     """
@@ -30,7 +28,7 @@ class ReadingPane:
         title = f"{number} {PANE_TITLES[self.NAME]}{self.title_words()}{' …' if self.stale else ''}"
         if title != self._title:  # a new title repaints the whole pane
             self._title = title
-            cast(Widget, self).border_title = title  # our own text, not foreign
+            self.border_title = title  # our own text, not foreign
 
     def title_words(self) -> str:
         """Words to add to the title."""
@@ -39,7 +37,7 @@ class ReadingPane:
     def mark_stale(self, stale: bool) -> None:
         if stale != self.stale:
             self.stale = stale
-            cast(Widget, self).set_class(stale, "-stale")
+            self.set_class(stale, "-stale")
             self.put_title()
 
     def table(self) -> Iterable[tuple[str, ...]]:

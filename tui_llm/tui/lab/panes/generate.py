@@ -13,7 +13,6 @@ from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
 from tui_llm.tui.kit.text import NO_TEXT, packed, wrapped
-from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import StepShown, TokensAccepted, TreeWanted
@@ -50,7 +49,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class GeneratePane(ReadingPane, Lines):
+class GeneratePane(ReadingPane):
     NAME = "generate"
     BINDINGS = bindings(KEYS, "generate")
 

@@ -45,7 +45,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class LogitsPane(ReadingPane, VocabTable):
+class LogitsPane(VocabTable, ReadingPane):
     NAME = "logits"
     BINDINGS = bindings((PICK, *KEYS), "logits")
 

@@ -16,7 +16,6 @@ from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.text import how_on, wrapped
-from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
@@ -29,7 +28,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class LossPane(ReadingPane, Lines):
+class LossPane(ReadingPane):
     NAME = "loss"
     BINDINGS = bindings(KEYS)
 

@@ -18,7 +18,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
 from tui_llm.tui.kit.text import wrapped
-from tui_llm.tui.kit.widgets.lines import PALETTE, Lines
+from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import END_OF_TEXT, Lab
 
@@ -77,7 +77,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class TokensPane(ReadingPane, Lines):
+class TokensPane(ReadingPane):
     NAME = "tokens"
     BINDINGS = bindings(KEYS, "tokens")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
-
-from textual import on
+from typing import TYPE_CHECKING
 
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
@@ -16,10 +14,8 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.tui.kit.live import deliver
-from tui_llm.tui.lab.panes.generate import GeneratePane
-from tui_llm.tui.state.inquire import Inquiring
-from tui_llm.tui.state.lab import Growing
-from tui_llm.tui.state.messages import ModelOpened, TreeWanted
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.lab import GrowthSettings
 
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.tree.tree import TreeScreen
@@ -27,32 +23,29 @@ if TYPE_CHECKING:
 KEPT = 8  # trees kept, to be shown again for the same text
 
 
-class Branching(Inquiring):
-    _tree: TreeScreen | None = None
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+class TreeController:
+    def __init__(self, context: LabContext) -> None:
+        self.context, self.lab = context, context.lab
+        self._screen: TreeScreen | None = None
         self._trees: dict[object, Tree] = {}
-        self._rules = Growing()
+        self._rules = GrowthSettings()
 
-    @on(TreeWanted)
-    def _tree_wanted(self) -> None:
+    def open(self) -> None:
         from tui_llm.tui.instruments.tree.tree import TreeScreen
 
-        weights = self.weights
-        if weights is None:
-            self.say("the model is not open yet")
+        weights = self.context.weights
+        if not self.context.is_open() or weights is None:
             return
-        self.stop_stream()
+        self.context.stop_generation()
         request = self._root()
         tree = self._trees.get(self._key(request, weights))
         if tree is None:
             tree = Tree(request, weights, self.lab.seed, continued=tuple(
                 Token(step.id, step.bytes, step.text) for step in self.lab.steps))  # fmt: skip
-        self._tree = TreeScreen(self, tree, self._rules)
+        self._screen = TreeScreen(self.context, tree, self._rules)
 
         def left(chosen: tuple[Tree, Node] | None) -> None:
-            screen, self._tree = self._tree, None
+            screen, self._screen = self._screen, None
             if screen is not None:
                 self._trees.pop(found := self._key(screen.shown_tree.request, screen.shown_tree.weights), None)
                 self._trees[found] = screen.shown_tree
@@ -61,7 +54,7 @@ class Branching(Inquiring):
             if chosen is not None:
                 self._put_in(*chosen)
 
-        self.app.push_screen(self._tree, left)
+        self.context.push_screen(self._screen, left)
 
     def _root(self) -> Request:
         lab = self.lab
@@ -71,25 +64,24 @@ class Branching(Inquiring):
     def _key(self, request: Request, weights: Weights) -> object:
         return request, dataclasses.replace(weights, device="")
 
-    @on(ModelOpened)
-    def _other_weights_in_tree(self, message: ModelOpened) -> None:
-        if self._tree is not None:
-            deliver(self._tree, self._tree.reopened, message.weights)
+    def reopened(self, weights: Weights) -> None:
+        """Tells the Tree screen, if it is open, that a model was opened."""
+        if self._screen is not None:
+            deliver(self._screen, self._screen.reopened, weights)
 
     def _put_in(self, tree: Tree, node: Node) -> None:
         """Accepts the path to `node`. If the tree's root is another text than the lab's, it first replaces the
         lab's."""
         if dataclasses.replace(tree.request, sampler=self.lab.sampler) != self._root():
             request = tree.request
-            self.prompt.set_text(request.prompt)
-            self.lab.prompt = self.prompt.prompt_text
+            self.context.set_prompt(request.prompt)
             self.lab.allow_special, self.lab.start_token = request.allow_special, request.start_token
             self.lab.chat = request.chat
             self.lab.steps = steps(tree.continued, ())
         self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.way)[len(tree.continued) :])
         self.lab.note = f"{node.depth} token{'' if node.depth == 1 else 's'} from the tree"
-        self.query_one(GeneratePane).show(None)
-        self.ask()
+        self.context.refresh_generation()
+        self.context.request_reading()
 
 
 def steps(before: tuple[Token, ...], way: list[Node] | tuple[()]) -> tuple[GeneratedToken, ...]:

@@ -8,41 +8,45 @@ from tui_llm.facts.reading import Reading
 from tui_llm.training.run import pins
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.words import pinned_words
-from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.lab import target_text
 
 
-class Pinning(LabBase):
-    def action_pin(self) -> None:
+class PinsController:
+    def __init__(self, context: LabContext, training: TrainingPane) -> None:
+        self.context, self.training = context, training
+
+    def toggle(self) -> None:
         """Pins what the panes show: at the token cursor, the text before it and the loss's target there."""
         text = self._text_shown()
         if text is None:
             return
-        target, foreign = self.target_text(self.lab.asked_target)
-        run = self.query_one(TrainingPane).watcher.run_watched
+        target, foreign = target_text(self.context.lab.asked_target, self.context.reading)
+        run = self.training.run_watched
         try:
             pin = Pin(text, target)
             pinned = pins.toggle(pin, run)
         except UserError as error:
-            self.warn(str(error))
+            self.context.warn(str(error))
             return
-        self.say(pinned_words(pin, pinned, run.name if run else ""))
+        self.context.say(pinned_words(pin, pinned, run.name if run else ""))
         if foreign and pinned:
-            self.say("pinned without its target, which is no whole character")
+            self.context.say("pinned without its target, which is no whole character")
 
     def _text_shown(self) -> str | None:
         """The text before the prediction. If there is none, notifies the user why and returns None."""
-        lab, reading = self.lab, self.reading
+        lab, reading = self.context.lab, self.context.reading
         if lab.position is None:
             return lab.prompt + lab.generated_text
         if reading is None or reading.request.number != lab.number:
-            self.say("the panes are out of date; wait for the reading, then pin")
+            self.context.say("the panes are out of date; wait for the reading, then pin")
             return None
         if lab.position == 0:
-            self.say("no text stands before the first token: move the token cursor on, then pin")
+            self.context.say("no text stands before the first token: move the token cursor on, then pin")
             return None
         text = text_before(reading, lab.prompt, [step.bytes for step in lab.steps])
         if text is None:
-            self.say("the token cursor is inside a character, and a pin is text: move it on, then pin")
+            self.context.say("the token cursor is inside a character, and a pin is text: move it on, then pin")
         return text
 
 

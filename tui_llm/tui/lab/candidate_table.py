@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from textual import on
 from textual.widget import Widget
 
 from tui_llm.common.errors import UserError
@@ -22,9 +22,8 @@ from tui_llm.instruments.vocabulary.question import (
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.lab.keys import footer
-from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
-from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.messages import RowsWanted, TableAsked
 
 STEP_CANDIDATES = 12  # stored with a token that was appended by hand, as with one that was drawn
@@ -45,26 +44,33 @@ def new_logit(text: str, now: float) -> float:
     return value
 
 
-class Tabling(LabBase):
-    @property
-    def table_pane(self) -> LogitsPane:
-        return self.query_one(LogitsPane)
+class CandidateTableController:
+    def __init__(self, context: LabContext, pane: LogitsPane) -> None:
+        self.context, self.lab, self.pane = context, context.lab, pane
+        self.commands: dict[str, Callable[[], None]] = {
+            "find": self._find,
+            "next": self._find_next,
+            "order": self._next_order,
+            "change": self._change_logit,
+            "undo": self._undo_changes,
+            "temperatures": self._open_temperatures,
+            "append": self._append,
+        }
 
-    @property
-    def what_if_words(self) -> str:
-        words = what_if_words(self.reading)
-        return f" · {words}" if words else ""
-
-    def tell_dropped(self) -> None:
-        if count := self.lab.dropped:
-            self.lab.dropped = 0
-            self.say(f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, the prediction is another one")
+    def do(self, message: TableAsked) -> None:
+        """Carries out a command of the pane's keys, on the row under the cursor."""
+        reading = self.pane.reading
+        if reading is None or reading.distribution is None:
+            if self.context.has_text():
+                self.context.say("there is no prediction yet")
+            return
+        self.commands[message.what]()
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @on(RowsWanted)
-    def _rows_wanted(self, message: RowsWanted) -> None:
-        reading, pane = self.table_pane.reading, self.table_pane
+    def load_rows(self, message: RowsWanted) -> None:
+        pane = self.pane
+        reading = pane.reading
         if reading is None or reading.distribution is None:
             return
 
@@ -75,24 +81,15 @@ class Tabling(LabBase):
                 pane.take_rows(page.start, page.rows)
 
         question = VocabularyQuestion(reading.request, message.order, message.places.start, message.places.stop)
-        self.inquire(pane, question, take, pane.say_missing)
-
-    @on(TableAsked)
-    def _table_asked(self, message: TableAsked) -> None:
-        reading = self.table_pane.reading
-        if reading is None or reading.distribution is None:
-            if self.has_text():
-                self.say("there is no prediction yet")
-            return
-        getattr(self, f"_table_{message.what}")()
+        self.context.questions.ask(pane, question, take, pane.say_missing)
 
     def _row(self) -> Candidate | None:
-        if (row := self.table_pane.selected) is None:
-            self.say("there is no row under the cursor yet; move it with ↑ and ↓")
+        if (row := self.pane.selected) is None:
+            self.context.say("there is no row under the cursor yet; move it with ↑ and ↓")
         return row
 
-    def _table_order(self) -> None:
-        pane, row = self.table_pane, self.table_pane.selected
+    def _next_order(self) -> None:
+        pane, row = self.pane, self.pane.selected
         orders = tuple(ORDERS)
         pane.show_order(orders[(orders.index(pane.order) + 1) % len(orders)])
         if row is not None:  # the cursor stays on its token
@@ -102,26 +99,26 @@ class Tabling(LabBase):
 
     # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _table_find(self) -> None:
+    def _find(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen
 
         def answered(text: str | None) -> None:
             if text:
-                self.table_pane.search = text
+                self.pane.search = text
                 self._seek(text, -1)
 
         hint = f"{SEARCH} · Enter goes to the first, N to the next · a leading space counts"
-        self.app.push_screen(AskScreen("Find a token", hint, self.table_pane.search), answered)
+        self.context.push_screen(AskScreen("Find a token", hint, self.pane.search), answered)
 
-    def _table_next(self) -> None:
-        pane = self.table_pane
+    def _find_next(self) -> None:
+        pane = self.pane
         if not pane.search:
-            self._table_find()
+            self._find()
         else:
             self._seek(pane.search, -1 if pane.cursor is None else pane.place(pane.cursor))
 
     def _seek(self, text: str, after: int, quiet: bool = False) -> None:
-        pane = self.table_pane
+        pane = self.pane
         assert pane.reading is not None
 
         def take(found: VocabularyMatch) -> None:
@@ -134,14 +131,14 @@ class Tabling(LabBase):
                 pane.show_search(f"{text!r}: match {fmt.count(found.number)} of {fmt.count(found.matches)}; N: next")
             pane.go_to(found.place)
 
-        self.inquire(pane, FindQuestion(pane.reading.request, pane.order, text, after), take)
+        self.context.questions.ask(pane, FindQuestion(pane.reading.request, pane.order, text, after), take)
 
     # ── what if ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _table_change(self) -> None:
+    def _change_logit(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen
 
-        pane, row = self.table_pane, self._row()
+        pane, row = self.pane, self._row()
         if row is None or pane.reading is None:
             return
         seen = pane.reading.request
@@ -152,12 +149,12 @@ class Tabling(LabBase):
             try:
                 value = new_logit(text, row.logit)
             except UserError as error:
-                self.warn(str(error))
+                self.context.warn(str(error))
                 return
             self.lab.change_logit(row.id, value, seen)
-            self.ask()
+            self.context.request_reading()
 
-        self.app.push_screen(
+        self.context.push_screen(
             AskScreen(
                 "What if the row had another logit?",
                 f"its logit is {fmt.number(row.logit, 4)} now: type another, or by +1, by -0.5 to change it; -inf makes it "
@@ -166,39 +163,42 @@ class Tabling(LabBase):
             answered,
         )
 
-    def _table_undo(self) -> None:
+    def _undo_changes(self) -> None:
         if self.lab.undo_changes():
-            self.say("the model's own logits again")
-            self.ask()
+            self.context.say("the model's own logits again")
+            self.context.request_reading()
         else:
-            self.say("no logit was changed; e changes the one under the cursor")
+            self.context.say("no logit was changed; e changes the one under the cursor")
 
     # ── temperatures, appending a token, the scratch table ───────────────────────────────────────────────────────
 
-    def _table_temperatures(self) -> None:
+    def _open_temperatures(self) -> None:
         from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 
-        reading = self.table_pane.reading
+        reading = self.pane.reading
         assert reading is not None
 
         def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:
             self.lab.temperatures = temperatures
-            self.inquire(owner, TemperaturesQuestion(reading.request, temperatures), take, problem)
+            self.context.questions.ask(owner, TemperaturesQuestion(reading.request, temperatures), take, problem)
 
-        self.app.push_screen(TemperaturesScreen(self.lab.temperatures, fetch, what_if_words(reading)))
+        self.context.push_screen(TemperaturesScreen(self.lab.temperatures, fetch, what_if_words(reading)))
 
-    def _table_append(self) -> None:
-        pane, row = self.table_pane, self._row()
+    def _append(self) -> None:
+        """Appends the row's token to the text, as if it had been drawn."""
+        pane, row = self.pane, self._row()
         reading = pane.reading
         if row is None or reading is None or reading.distribution is None:
             return
         if reading.request.number != self.lab.number:
-            self.say("the table is out of date; wait for the reading")
+            self.context.say("the table is out of date; wait for the reading")
             return
         if reading.position < len(reading.prompt_ids):
-            self.say("the table is of a place in the middle of the text: move the token cursor to its end first")
+            self.context.say(
+                "the table is of a place in the middle of the text: move the token cursor to its end first"
+            )
             return
-        self.stop_stream()
+        self.context.stop_generation()
         stream = TextStream()
         for step in self.lab.steps:
             stream.feed(step.bytes)
@@ -211,10 +211,10 @@ class Tabling(LabBase):
             ),
         )  # fmt: skip
         self.lab.note = ""
-        self.query_one(GeneratePane).show(None)
-        self.ask()
+        self.context.refresh_generation()
+        self.context.request_reading()
 
-    def action_scratch(self) -> None:
+    def open_scratch(self) -> None:
         from tui_llm.tui.instruments.scratch import ScratchScreen
 
-        self.app.push_screen(ScratchScreen(self.lab, self.inquire, footer("prompt")))
+        self.context.push_screen(ScratchScreen(self.lab, self.context.questions.ask, footer("prompt")))

@@ -5,13 +5,13 @@ A line under the prompt says what the next undo and redo do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.text import Text
-from textual import on
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
-from tui_llm.tui.lab.panes.generate import GeneratePane
-from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.history import TextChange
 
 NAMED = 24  # cells of the text that describes a change
@@ -36,45 +36,40 @@ def words(change: TextChange) -> str:
     return f"puts {comes} for {goes}"
 
 
-class Undoing(LabBase):
-    _said = ""  # what the last undo or redo did, until the text changes in another way
-    ghost_hint = ""
+class UndoController:
+    """`hint` is shown in the line too, while the user types."""
 
-    def action_undo_text(self) -> None:
+    def __init__(self, context: LabContext, prompt: PromptEditor, hint: Callable[[], str]) -> None:
+        self.context, self.lab, self.prompt, self.hint = context, context.lab, prompt, hint
+        self._said = ""  # what the last undo or redo did, until the text changes in another way
+
+    def undo(self) -> None:
         self._travel(back=True)
 
-    def action_redo_text(self) -> None:
-        self._travel(back=False)
-
-    @on(PromptEditor.UndoAsked)
-    def _undo_asked(self) -> None:
-        self._travel(back=True)
-
-    @on(PromptEditor.RedoAsked)
-    def _redo_asked(self) -> None:
+    def redo(self) -> None:
         self._travel(back=False)
 
     def _travel(self, back: bool) -> None:
-        self.stop_stream()
+        self.context.stop_generation()
         change = self.lab.undo() if back else self.lab.redo()
         if change is None:
-            self.say("there is nothing to undo" if back else "there is nothing to redo")
+            self.context.say("there is nothing to undo" if back else "there is nothing to redo")
             return
         did = change.undone() if back else change
         if did.inserted or did.removed:
             self.prompt.set_text(self.lab.prompt, did.at + len(did.inserted))
         self._said = f"{'undone' if back else 'redone'}: {words(did)}"
-        self.query_one(GeneratePane).show(None)
-        self.ask()
+        self.context.refresh_generation()
+        self.context.request_reading()
 
-    def show_undo(self, changed: bool = False) -> None:
+    def show(self, changed: bool = False) -> None:
         """Updates the line under the prompt. `changed`: the text changed in another way than by undo and redo."""
         if changed:
             self._said = ""
         history, typing = self.lab.history, self.prompt.has_focus
         undo, redo = ("ctrl+z", "ctrl+y") if typing else ("u", "U")
         parts = [self._said] if self._said else []
-        parts += [self.ghost_hint] if typing and self.ghost_hint else []
+        parts += [self.hint()] if typing and self.hint() else []
         if self._said and history.next_redo is not None:
             parts.append(f"{redo} {words(history.next_redo)}")
         if history.next_undo is not None:

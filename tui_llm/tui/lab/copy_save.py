@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import json_text
 from tui_llm.facts.reading import Reading
-from tui_llm.tui.kit.over import copy_rows
+from tui_llm.tui.kit.over import Row, copy_rows
 from tui_llm.tui.kit.save import save_new
-from tui_llm.tui.state.base import LabBase
+from tui_llm.tui.state.context import LabContext
 
 
 def plain(value: Any) -> Any:
@@ -37,28 +38,32 @@ def save_reading(reading: Reading) -> Path:
     return save_new("reading", "json", "readings", json_text(plain(reading)))
 
 
-class Keeping(LabBase):
-    """The lab's commands that copy and save."""
+class CopySaveController:
+    """`table` returns the current pane as rows of cells, the header first."""
 
-    def action_copy_pane(self) -> None:
-        pane = self.pane(self.current)
-        rows = list(pane.table()) if hasattr(pane, "table") else []
-        self.say(copy_rows(self.app, rows))
+    def __init__(self, context: LabContext, table: Callable[[], Iterable[Row]]) -> None:
+        self.context, self.table = context, table
 
-    def action_copy_json(self) -> None:
-        if self.reading is None:
-            self.say("there is no reading yet")
-            return
-        self.app.copy_to_clipboard(json.dumps(plain(self.reading), ensure_ascii=False))
-        self.say("copied the reading as JSON")
+    def copy_pane(self) -> None:
+        self.context.say(copy_rows(self.context, list(self.table())))
 
-    def action_save(self) -> None:
-        if self.reading is None:
-            self.say("there is no reading yet")
+    def copy_json(self) -> None:
+        if (reading := self._reading()) is not None:
+            self.context.copy_to_clipboard(json.dumps(plain(reading), ensure_ascii=False))
+            self.context.say("copied the reading as JSON")
+
+    def save(self) -> None:
+        reading = self._reading()
+        if reading is None:
             return
         try:
-            path = save_reading(self.reading)
+            path = save_reading(reading)
         except UserError as error:
-            self.warn(str(error))
+            self.context.warn(str(error))
         else:
-            self.say(f"saved {path}")
+            self.context.say(f"saved {path}")
+
+    def _reading(self) -> Reading | None:
+        if self.context.reading is None:
+            self.context.say("there is no reading yet")
+        return self.context.reading

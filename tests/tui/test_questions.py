@@ -25,12 +25,12 @@ async def test_the_newest_question_of_a_kind_is_answered() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         engine.gate.clear()
-        lab.ask()  # keeps the engine's thread busy, so that both questions wait
-        lab.inquire(lab, Riddle(Request(), "old"), got.append)
-        lab.inquire(lab, Riddle(Request(), "new"), got.append)
+        lab.readings.request()  # keeps the engine's thread busy, so that both questions wait
+        lab.context.questions.ask(lab, Riddle(Request(), "old"), got.append)
+        lab.context.questions.ask(lab, Riddle(Request(), "new"), got.append)
         engine.gate.set()
         await until(pilot, lambda: got)
-        lab.inquire(lab, Riddle(Request(), "next"), got.append)
+        lab.context.questions.ask(lab, Riddle(Request(), "next"), got.append)
         await until(pilot, lambda: len(got) == 2)
         assert got == ["NEW", "NEXT"]
         assert [q.text for q in engine.questions] == ["new", "next"]
@@ -48,6 +48,6 @@ async def test_a_problem_is_one_line() -> None:
     got: list[str] = []
     async with app.run_test() as pilot:
         await answered(pilot, app.lab_screen)
-        app.lab_screen.inquire(app.lab_screen, Riddle(Request()), got.append, problems.append)
+        app.lab_screen.context.questions.ask(app.lab_screen, Riddle(Request()), got.append, problems.append)
         await until(pilot, lambda: problems)
         assert problems == ["there is no answer"] and not got

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual import on
-
+from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.tui.kit.live import deliver
-from tui_llm.tui.state.inquire import Inquiring
-from tui_llm.tui.state.messages import ModelOpened
+from tui_llm.tui.state.context import LabContext
 
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.inside.inside import InsideScreen
 
 
-class Opening(Inquiring):
-    _inside: InsideScreen | None = None
+class InsideController:
+    def __init__(self, context: LabContext) -> None:
+        self.context = context
+        self.screen: InsideScreen | None = None  # while it is open
 
-    def action_inside(self) -> None:
+    def open(self) -> None:
         from tui_llm.tui.instruments.inside.inside import InsideScreen
 
-        if self.weights is None:
-            self.say("the model is not open yet")
+        if not self.context.is_open():
             return
-        self.stop_stream()
-        lab = self.lab
+        self.context.stop_generation()
+        lab = self.context.lab
         request = Request(
             prompt=lab.prompt,
             continuation=lab.continuation,
@@ -33,23 +32,23 @@ class Opening(Inquiring):
             start_token=lab.start_token,
             chat=lab.chat,
         )
-        self._inside = InsideScreen(self, request, lab.target, self._token_chosen)
+        self.screen = InsideScreen(self.context, request, lab.target, self._selected_token)
 
         def left(_nothing: None) -> None:
-            self._inside = None
+            self.screen = None
 
-        self.app.push_screen(self._inside, left)
+        self.context.push_screen(self.screen, left)
 
     @property
-    def _token_chosen(self) -> int | None:
+    def _selected_token(self) -> int | None:
         """The index of the token at the token cursor, or of the first one that the model sees; None is the text's last
         token."""
-        position, reading = self.lab.position, self.reading
+        position, reading = self.context.lab.position, self.context.reading
         if position is None or reading is None or reading.request.position != position:
             return position
         return max(position, len(reading.prompt_ids) - reading.fed)
 
-    @on(ModelOpened)
-    def _other_weights_inside(self, message: ModelOpened) -> None:
-        if self._inside is not None:
-            deliver(self._inside, self._inside.reopened, message.weights)
+    def reopened(self, weights: Weights) -> None:
+        """Tells the screen, if it is open, that a model was opened."""
+        if self.screen is not None:
+            deliver(self.screen, self.screen.reopened, weights)

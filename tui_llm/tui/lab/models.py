@@ -1,0 +1,66 @@
+"""The open model: opens another one, from the list of models or on request, and keeps what means the same with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from tui_llm.facts.model import Weights
+from tui_llm.facts.request import Target
+from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.lab import target_text
+from tui_llm.tui.state.messages import ModelsListed
+
+
+class ModelsController:
+    """`stop_following` stops following a run, because another model is chosen."""
+
+    def __init__(self, context: LabContext, stop_following: Callable[[], None]) -> None:
+        self.context, self.lab, self.stop_following = context, context.lab, stop_following
+
+    def choose(self) -> None:
+        from tui_llm.tui.models.models import ModelsScreen
+
+        def chosen(model: str | None) -> None:
+            if model is not None:
+                self.open(model)
+
+        self.context.push_screen(ModelsScreen(self.context.weights, self.context.client.list_models), chosen)
+        self.context.client.list_models()
+
+    def listed(self, message: ModelsListed) -> None:
+        from tui_llm.tui.models.models import ModelsScreen
+
+        for screen in self.context.screens:
+            if isinstance(screen, ModelsScreen):
+                deliver(screen, screen.show, message.models)
+
+    def open(self, model: str) -> None:
+        self.stop_following()
+        self.context.stop_generation()
+        self.context.client.open(model)
+
+    def opened(self, before: Weights | None, weights: Weights) -> None:
+        """Keeps what means the same with `weights`: an id is another token in another vocabulary, so a target that was
+        chosen by id becomes its text."""
+        said = []
+        lab, target = self.lab, self.lab.target
+        if before is not None and _other(before, weights) and target is not None and target.id is not None:
+            text, foreign = target_text(target, self.context.reading)
+            lab.target = None if text is None else Target(text=text)
+            if foreign:
+                said.append("the target was no whole character, so it was dropped")
+        if lab.steps:
+            lab.clear("another model: the continuation was dropped")
+        if lab.chat and not weights.chat:
+            lab.chat = False
+            said.append(f"{weights.name} has no chat template: it is fed the plain text")
+        if said:
+            self.context.say("; ".join(said))
+
+
+def _other(before: Weights, weights: Weights) -> bool:
+    """Whether it is another model, not another checkpoint of the same one."""
+    one, other = (dataclasses.replace(each, step=None, device="", note="") for each in (before, weights))
+    return one != other

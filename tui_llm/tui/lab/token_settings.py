@@ -1,0 +1,48 @@
+"""How the prompt becomes tokens, and what colours them: vocabulary, special tokens, start token, chat template."""
+
+from __future__ import annotations
+
+from tui_llm.tui.kit import token_shades as shades
+from tui_llm.tui.state.context import LabContext
+
+
+class TokenSettingsController:
+    def __init__(self, context: LabContext) -> None:
+        self.context, self.lab = context, context.lab
+
+    def next_vocabulary(self) -> None:
+        self.lab.next_vocabulary()
+        self.context.request_reading()
+
+    def toggle_special(self) -> None:
+        self.lab.allow_special = not self.lab.allow_special
+        self.context.say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
+        self.context.request_reading()
+
+    def toggle_start_token(self) -> None:
+        self.lab.start_token = not self.lab.start_token
+        self.context.request_reading()
+
+    def toggle_chat(self) -> None:
+        weights, lab = self.context.weights, self.lab
+        if weights is None:
+            return
+        if not weights.chat:
+            self.context.warn(
+                f"{weights.name} has no chat template: it is a base model, and goes on with the plain text"
+            )
+            return
+        lab.chat = not lab.chat
+        self.context.stop_generation()
+        lab.clear("the prompt is fed another way: its continuation was dropped" if lab.steps else "")
+        self.context.say(
+            "the prompt is a message in the chat template now" if lab.chat else "the prompt is plain text now"
+        )
+        self.context.request_reading()
+
+    def next_colour(self) -> None:
+        kinds = shades.KINDS
+        self.lab.colour = kinds[(kinds.index(self.lab.colour) + 1) % len(kinds)]
+        if self.lab.colour != shades.PLAIN and self.lab.tokenizer is not None:
+            self.context.say(f"{self.lab.colour} is of the model's own tokens: v goes back to its vocabulary")
+        self.context.request_reading()

@@ -1,0 +1,235 @@
+"""The tour in the lab: shows it beside every screen, checks what the learner did, takes the learner's answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from textual.geometry import Size
+from textual.screen import Screen
+from textual.timer import Timer
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.request import Question, Request
+from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.textfile.question import TextFileQuestion
+from tui_llm.llm.data.instruction_pairs import typed as typed_pairs
+from tui_llm.tour.facts import Facts, RunFacts
+from tui_llm.tour.step import Ask
+from tui_llm.tour.tour import Tour
+from tui_llm.training.run import pins
+from tui_llm.training.run.snapshot import RunSnapshot
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.widgets.prompt import PromptEditor
+from tui_llm.tui.lab.panes.panes import LabPanes
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.messages import Answered
+from tui_llm.tui.tour.pane import TourPane, room_for
+
+INTERVAL = 0.2  # seconds between two checks of what the learner did
+
+
+class TourController:
+    """`fit_panes` lays the panes out again; `key_of` returns the key of a command, given its id."""
+
+    def __init__(
+        self,
+        context: LabContext,
+        panes: LabPanes,
+        fit_panes: Callable[[], None],
+        key_of: Callable[[str], str | None],
+    ) -> None:
+        self.context, self.panes, self.fit_panes, self.key_of = context, panes, fit_panes, key_of
+        self.tour: Tour | None = None  # None: it is closed
+        self._timer: Timer | None = None
+        self._typed: dict[str, str] = {}
+        self._answers: dict[type[Question], Any] = {}
+        self._problems: dict[type[Question], str] = {}
+
+    def room(self, size: Size) -> Size:
+        """The room that the tour takes up on a screen of that size."""
+        return room_for(size) if self.tour is not None else Size(0, 0)
+
+    # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────
+
+    def toggle(self) -> None:
+        """Opens or closes the tour."""
+        if self.tour is not None:
+            self._close()
+            return
+        self.tour = Tour()
+        self._typed, self._answers, self._problems = {}, {}, {}
+        if self.tour.load():
+            self.context.say("the tour goes on where you left it")
+        for screen in self.context.screens:
+            self.stand_beside(screen)
+        self._timer = self.context.set_interval(INTERVAL, self.check)
+        self.fit_panes()
+        self.check()
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        self.tour = None
+        self.context.questions.forget(InstructQuestion)
+        self.context.questions.forget(TextFileQuestion)
+        for screen in self.context.screens:
+            for pane in screen.query(TourPane):
+                pane.leave()
+        self.fit_panes()
+
+    def stand_beside(self, screen: Screen[Any]) -> None:
+        """Mounts the tour beside a screen, if the tour is open."""
+        if self.tour is None or not screen.is_attached or any(isinstance(c, TourPane) for c in screen.children):
+            return
+        pane = TourPane(self.key_of)
+        pane.fit(screen.app.size)
+        pane.show(self.tour)
+        screen.mount(pane)
+
+    # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> None:
+        if self.tour is None or not self.context.is_attached:
+            return
+        before = self.tour.step, self.tour.part
+        self.tour.look(self.facts())
+        if before != (self.tour.step, self.tour.part):
+            self._save()
+        self._show()
+
+    def _show(self) -> None:
+        if self.tour is None:
+            return
+        for screen in self.context.screens:
+            for pane in screen.query(TourPane):
+                pane.fit(screen.app.size)
+                pane.show(self.tour)
+
+    def _save(self) -> None:
+        assert self.tour is not None
+        try:
+            self.tour.save()
+        except UserError as error:
+            self.context.warn(str(error))
+
+    def answered(self, message: Answered) -> None:
+        """Notes an instrument's answer, whoever asked for it."""
+        if self.tour is None:
+            return
+        kind = type(message.question)
+        if message.problem:
+            self._problems[kind] = message.problem
+        else:
+            self._problems.pop(kind, None)
+            self._answers[kind] = message.answer
+        self.check()
+
+    def facts(self) -> Facts:
+        """The current state, for the tour's checks."""
+        context, lab, screens = self.context, self.context.lab, self.context.screens
+        asking = isinstance(screens[-1], AskScreen)
+        top = next((one for one in reversed(screens) if not isinstance(one, AskScreen)), screens[0])
+        return Facts(
+            prompt=lab.prompt,
+            asking=asking,
+            typing=asking or isinstance(screens[-1].focused, PromptEditor),
+            reading=context.reading if context.reading_is_current else None,
+            steps=lab.steps,
+            streaming=lab.streaming,
+            sampler=lab.sampler,
+            screen=top.tour_name if isinstance(top, BaseScreen) else "other",
+            view=top.tour_view if isinstance(top, BaseScreen) else "",
+            place=self.panes.current,
+            token_view=self.panes.tokens.view,
+            stage=self.panes.logits.stage,
+            answers=dict(self._answers),
+            problems=dict(self._problems),
+            run=_run_facts(self.panes.training.snapshot),
+            pins=self._pins(),
+            model=context.weights.name if context.weights is not None else "",
+            typed=dict(self._typed),
+        )
+
+    def _pins(self) -> int:
+        if self.tour is None or self.tour.finished or self.tour.steps[self.tour.step].name != "learn":
+            return 0  # not needed by this step: read no file
+        try:
+            return len(pins.of_user())
+        except UserError:
+            return 0
+
+    # ── the tour's own keys ──────────────────────────────────────────────────────────────────────────────────────
+
+    def move(self, direction: int) -> None:
+        if self.tour is None:
+            self.toggle()
+        elif self.tour.move(direction, self.facts()):
+            self._save()
+            self._show()
+        else:
+            self.context.say("this is the beginning of the tour" if direction < 0 else "the tour is over")
+
+    def answer(self) -> None:
+        """Asks the learner for the answer that the current part wants."""
+        if self.tour is None:
+            self.context.say("the tour is not open; F2 opens it")
+            return
+        ask = self.tour.here.ask if self.tour.here is not None else None
+        if ask is None:
+            self.context.say("the tour asks for no answer here: it looks at what you do")
+        elif ask.form == "pairs":
+            self._ask_pairs(ask)
+        elif not isinstance(self.context.screens[-1], AskScreen):
+            text = self._typed.get(ask.key, ask.text)
+            self.context.push_screen(AskScreen(ask.title, ask.hint, text), functools.partial(self._take, ask))
+
+    def _take(self, ask: Ask, text: str | None) -> None:
+        if text is None or self.tour is None:
+            return
+        self._typed[ask.key] = text
+        if ask.form == "file":
+            self.context.questions.ask(None, TextFileQuestion(Request(), text), _nothing, _nothing)
+        self.check()
+
+    def _ask_pairs(self, ask: Ask) -> None:
+        from tui_llm.tui.tour.pairs import TourPairsScreen
+
+        def answered(text: str | None) -> None:
+            if text is None or self.tour is None:
+                return
+            self._typed[ask.key] = text
+            self._answers.pop(InstructQuestion, None)
+            self._problems.pop(InstructQuestion, None)
+            question = InstructQuestion(Request(), typed_pairs(text))
+            self.context.questions.ask(None, question, self._tuned, _nothing)
+            self.check()
+
+        if not isinstance(self.context.screens[-1], TourPairsScreen):
+            self.context.push_screen(TourPairsScreen(self._typed.get(ask.key, ask.text)), answered)
+
+    def _tuned(self, found: Instructed) -> None:
+        self.context.open_model(found.name)
+
+
+def _nothing(_answer: Any) -> None:
+    """Ignores an answer: `TourController.answered` gets every answer."""
+
+
+def _run_facts(seen: RunSnapshot | None) -> RunFacts | None:
+    if seen is None:
+        return None
+    return RunFacts(
+        seen.name,
+        seen.status.state,
+        seen.status.step,
+        seen.status.steps,
+        seen.last_validation[1] if seen.last_validation else None,
+        seen.uniform_loss,
+        seen.unigram_loss,
+        seen.bigram_loss,
+        seen.sample.step if seen.sample else None,
+        seen.sample.text if seen.sample else "",
+    )

@@ -1,0 +1,128 @@
+"""What the Training pane's keys do with the watched run: control it, and open screens on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual.widget import Widget
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.paths import run_model
+from tui_llm.training.plan import launch
+from tui_llm.training.run import changes
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.snapshot import RunSnapshot
+from tui_llm.tui.kit.actions import FileActions
+from tui_llm.tui.kit.command import CommandFactory
+from tui_llm.tui.state.messages import ModelChosen
+
+_key = CommandFactory("training", "Training")
+KEYS = (
+    _key("batch", "B", "batch", "See the batch that the watched run learns from next: x, y, and the loss of each token", "batch", importance=3),
+    _key("samples", "T", "samples", "See every text that the watched run's model wrote, one at each evaluation", "samples", importance=2),
+    _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
+    _key("learning_rate", "L", "learning rate", "Change the watched run's learning rate from its next step on: the peak, and the whole schedule with it", "learning_rate"),
+)  # fmt: skip
+
+
+class WatchedRunController:
+    """`watched` returns the run, and `snapshot` what was last read of it."""
+
+    def __init__(
+        self,
+        pane: Widget,
+        files: FileActions,
+        watched: Callable[[], Run | None],
+        snapshot: Callable[[], RunSnapshot | None],
+    ) -> None:
+        self.pane, self.files, self.watched, self.snapshot = pane, files, watched, snapshot
+
+    def _run_or_say(self, what: str) -> Run | None:
+        run = self.watched()
+        if run is None:
+            self.files.say(f"{what}: there is no run yet; n makes one", "warning")
+        return run
+
+    def open_batch(self) -> None:
+        from tui_llm.tui.runs.batch import BatchScreen
+
+        if (run := self._run_or_say("no batch to show")) is not None:
+            self.pane.app.push_screen(BatchScreen(run))
+
+    def open_samples(self) -> None:
+        from tui_llm.tui.runs.samples import SamplesScreen
+
+        if (run := self._run_or_say("no samples to show")) is not None:
+            self.pane.app.push_screen(SamplesScreen(run))
+
+    def open_history(self) -> None:
+        from tui_llm.tui.runs.pinned_history import LearnedScreen
+
+        self.pane.app.push_screen(LearnedScreen(self.watched()))
+
+    def open_model(self) -> None:
+        """Opens the run's newest checkpoint as the model of all panes."""
+        run, snapshot = self.watched(), self.snapshot()
+        if run is None or snapshot is None or snapshot.checkpoint is None:
+            self.files.say("no checkpoint to open yet", "warning")
+        else:
+            self.pane.post_message(ModelChosen(run_model(run.name)))
+
+    # ── control ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def toggle_pause(self) -> None:
+        snapshot, run = self.snapshot(), self.watched()
+        if snapshot is None or run is None or not snapshot.status.alive:
+            self.files.say("nothing to pause: no run is being trained", "warning")
+        else:
+            self.files.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
+
+    def stop(self) -> None:
+        run = self.watched()
+        if run is None:
+            self.files.say("nothing to stop: no run is being trained", "warning")
+        else:
+            self.files.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
+
+    def resume(self) -> None:
+        run, snapshot = self.watched(), self.snapshot()
+        if run is None or snapshot is None:
+            self.files.say("no run to resume; n makes one", "warning")
+        elif snapshot.status.state == "finished":
+            self.files.say("this run is finished; n makes a new one", "warning")
+        else:
+            self.files.act(lambda: launch.resume(run))
+
+    def save_checkpoint(self) -> None:
+        if (run := self._run_or_say("nothing to save")) is not None:
+            self.files.act(lambda: launch.save(run), f"{run.name} saves a checkpoint after this step")
+
+    def change_learning_rate(self) -> None:
+        run = self._run_or_say("no learning rate to change")
+        if run is None:
+            return
+        try:
+            peak = launch.peak_learning_rate(run)
+        except UserError as error:
+            self.files.say(str(error), "error")
+            return
+        self._ask_for_rate(run, peak, f"{peak:g}")
+
+    def _ask_for_rate(self, run: Run, now: float, text: str, why: str = "") -> None:
+        from tui_llm.tui.kit.ask import AskScreen
+
+        def answered(answer: str | None) -> None:
+            if answer is None or not answer.strip():
+                return
+            try:
+                peak = changes.parse_learning_rate(answer)
+            except UserError as error:
+                self._ask_for_rate(run, now, answer, str(error))
+                return
+            self.files.act(
+                lambda: launch.change_learning_rate(run, peak),
+                f"{run.name}: the learning rate peaks at {peak:g} from the next step on",
+            )
+
+        hint = f"now {now:g} · Enter changes the whole schedule with it · Esc keeps it"
+        self.pane.app.push_screen(AskScreen("Peak learning rate", f"{why}\n{hint}" if why else hint, text), answered)

@@ -1,0 +1,101 @@
+"""What the lab's controllers share, and the screens that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from textual.screen import Screen
+
+from tui_llm.common.display import visible
+from tui_llm.facts.engine import Engine
+from tui_llm.facts.model import Weights
+from tui_llm.facts.reading import Reading
+from tui_llm.tui.kit.text import NO_TEXT
+from tui_llm.tui.state.engine_client import EngineClient
+from tui_llm.tui.state.lab import Lab
+from tui_llm.tui.state.questions import Questions
+
+
+class LabContext:
+    """The lab's state, the engine thread, and the calls by which a controller affects what is not its own.
+
+    The lab screen makes it and gives it to every controller. A controller knows neither the screen nor the other
+    controllers; the screen registers the functions of theirs that others may call.
+    """
+
+    # Registered by the lab screen:
+    request_reading: Callable[[], None]  # of the current state
+    show_reading: Callable[[Reading], None]  # in every pane
+    show_top: Callable[[], None]  # update the top line
+    show_history: Callable[[bool], None]  # update the line under the prompt; True if the text changed, not by undo
+    refresh_generation: Callable[[], None]  # show new steps or settings before a reading of them arrives
+    set_prompt: Callable[[str], None]  # in the editor and in the state
+    generate: Callable[[int], None]  # so many tokens
+    stop_generation: Callable[[], None]
+    open_model: Callable[[str], None]  # stops following a run
+
+    def __init__(self, screen: Screen[None], lab: Lab, open_engine: Callable[[], Engine]) -> None:
+        self._screen = screen
+        self.lab = lab
+        self.weights: Weights | None = None  # of the open model; only the screen changes this
+        self.reading: Reading | None = None  # that the panes show; only the screen changes this
+        self.client = EngineClient(open_engine, screen.post_message)
+        self.questions = Questions(self.client, self.warn)
+        self.set_timer = screen.set_timer
+        self.set_interval = screen.set_interval
+
+    @property
+    def reading_is_current(self) -> bool:
+        """Whether the reading that is shown is of the newest request."""
+        return self.reading is not None and self.reading.request.number == self.lab.number
+
+    # ── notifications; foreign text reaches them only through these two ──────────────────────────────────────────
+
+    def say(self, line: str) -> None:
+        self._screen.notify(visible(line), markup=False, timeout=3)
+
+    def warn(self, line: str) -> None:
+        self._screen.notify(visible(line), markup=False, severity="error", timeout=8)
+
+    def has_text(self) -> bool:
+        """Whether there is any token for a screen to show; if not, notifies the user what to do."""
+        if self.lab.empty:
+            self.say(NO_TEXT)
+        return not self.lab.empty
+
+    def is_open(self) -> bool:
+        """Whether a model is open; if not, notifies the user."""
+        if self.weights is None:
+            self.say("the model is not open yet")
+        return self.weights is not None
+
+    def has_reading(self) -> bool:
+        """Whether there is any reading; if not, notifies the user."""
+        if self.reading is None:
+            self.say("the model is not open yet")
+        return self.reading is not None
+
+    def tell_dropped(self) -> None:
+        """Notifies the user if logits that were changed by hand have been dropped."""
+        if count := self.lab.dropped:
+            self.lab.dropped = 0
+            self.say(f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, the prediction is another one")
+
+    # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def screens(self) -> Sequence[Screen[Any]]:
+        """The screen stack: the lab first, the active screen last."""
+        return self._screen.app.screen_stack
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the lab screen is there still: False once the app is closing."""
+        return self._screen.is_attached
+
+    def push_screen(self, screen: Screen[Any], closed: Callable[[Any], None] | None = None) -> None:
+        self._screen.app.push_screen(screen, closed)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        self._screen.app.copy_to_clipboard(text)

@@ -1,0 +1,66 @@
+"""Questions to instruments, and the callbacks that take their answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from textual.widget import Widget
+
+from tui_llm.facts.request import Question
+from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.state.engine_client import EngineClient
+from tui_llm.tui.state.messages import Answered
+
+Taker = Callable[[Any], object]
+
+
+class Pending(NamedTuple):
+    """A question that has not been answered yet."""
+
+    owner: Widget | None
+    question: Question
+    take: Taker
+    problem: Callable[[str], object]
+
+
+class Questions:
+    """Asks an instrument on behalf of the pane or screen that shows the answer."""
+
+    def __init__(self, client: EngineClient, warn: Callable[[str], object]) -> None:
+        self._client, self._warn = client, warn
+        self.pending: dict[type[Question], Pending] = {}
+
+    def ask(
+        self,
+        owner: Widget | None,
+        question: Question,
+        take: Taker,
+        problem: Callable[[str], object] | None = None,
+    ) -> None:
+        """Asks an instrument. `take` is called with the answer, or `problem` with a line that says why there is none
+        (by default a notification). A newer question of the same kind replaces this one; then neither is called. Nor is
+        either called once `owner`, the widget that shows the answer, is gone because its screen has closed; None if the
+        answer must always arrive."""
+        self.pending[type(question)] = Pending(owner, question, take, problem or self._warn)
+        self._client.inquire(question)
+
+    def forget(self, kind: type[Question]) -> None:
+        """Drops the question of that kind: its callbacks are not called any more."""
+        self.pending.pop(kind, None)
+        self._client.forget(kind)
+
+    def answered(self, message: Answered) -> None:
+        """Gives an answer from the engine thread to the callback that waits for it."""
+        kind = type(message.question)
+        if kind not in self.pending or self.pending[kind].question is not message.question:
+            return
+        owner, _, take, problem = self.pending.pop(kind)
+        hear = (
+            functools.partial(problem, message.problem) if message.problem else functools.partial(take, message.answer)
+        )
+        if owner is None or is_live(owner):
+            hear()
+        elif not owner.is_mounted:  # the owner is still being composed
+            deliver(owner, hear)
