@@ -6,9 +6,8 @@ new ids; a change of temperature, cuts or target re-uses the logits; loading new
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -16,16 +15,14 @@ from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.model import ModelInfo
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Question, Request
+from tui_llm.facts.request import Answer, Question, Request
+from tui_llm.instruments import answers
 from tui_llm.llm.hub import model_list
 from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
-from tui_llm.llm.predict.generate import Step, generate
-from tui_llm.llm.tokens.token_bytes import TextStream
+from tui_llm.llm.predict.generate import generate
 from tui_llm.session import reading
 from tui_llm.session.open_model import NOTHING, OpenModel, never
-from tui_llm.session.prediction import candidates
-from tui_llm.session.tokenization import bytes_of
 
 _STEP_CANDIDATES = 12  # candidates stored with each generated token
 
@@ -37,11 +34,9 @@ class PipelineEngine(OpenModel):
         """The models that can be opened by name; broken ones have a `problem`."""
         return model_list.every()
 
-    def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
-        """Answer a question with the `answer` function of its instrument. Raises `UserError`, and `Overtaken` as `read`
-        does."""
-        module = type(question).__module__.removesuffix("question") + "answer"  # instruments/NAME/answer.py
-        return importlib.import_module(module).answer(self, question, overtaken)
+    def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
+        """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
+        return answers.answer(self, question, overtaken)
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
         """Compute everything that the panes show for one request. Raises `Overtaken` as soon as `overtaken()` returns
@@ -69,8 +64,6 @@ class PipelineEngine(OpenModel):
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)
-        stream = TextStream()
-        stream.feed(b"".join(bytes_of(self.tokenizer, id) for id in request.continuation))
 
         def next_logits(sofar: list[int]) -> Tensor:
             self.feed(sofar, stop)
@@ -78,7 +71,19 @@ class PipelineEngine(OpenModel):
             # Overrides apply only to the prediction that the request reads.
             return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
-        steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
+        steps = generate(
+            next_logits,
+            ids,
+            request.sampler,
+            seed=seed,
+            start=start,
+            count=count,
+            stop=stop,
+            bytes_of=self.bytes_of,
+            before=b"".join(map(self.bytes_of, request.continuation)),
+            candidates=_STEP_CANDIDATES,
+            ends=self.tokenizer.ends,
+        )
         while True:
             try:
                 with device.threads(self.tokenizer.size):
@@ -87,27 +92,7 @@ class PipelineEngine(OpenModel):
                 return
             if step is None:
                 return
-            yield self._generated(step, stream, request, seed, request.overrides if step.index == start else ())
-            if stop_at_end and self.tokenizer.ends(step.id):
+            overrides = request.overrides if step.index == start else ()
+            yield dataclasses.replace(step, overrides=overrides) if overrides else step
+            if stop_at_end and step.ends:
                 return
-
-    def _generated(
-        self, step: Step, stream: TextStream, request: Request, seed: int, overrides: tuple[tuple[int, float], ...]
-    ) -> GeneratedToken:
-        data = bytes_of(self.tokenizer, step.id)
-        return GeneratedToken(
-            step.index,
-            step.id,
-            data,
-            stream.feed(data),
-            step.u,
-            step.probability,
-            step.raw_probability,
-            step.rank,
-            candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
-            request.sampler,
-            seed,
-            step.processed.kept_count,
-            ends=self.tokenizer.ends(step.id),
-            overrides=overrides,
-        )

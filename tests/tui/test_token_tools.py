@@ -13,13 +13,13 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tui_llm.common.display import visible_token
-from tui_llm.facts.prediction import GeneratedToken, TokenScore
+from tui_llm.facts.prediction import GeneratedToken, TokenLoss, TokenScore
 from tui_llm.facts.request import Target
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
-from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.llm.tokens import bpe
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.letters import LettersScreen
@@ -55,8 +55,8 @@ def instruments(engine: FakeEngine) -> None:
             9,
             12,
             (
-                Side("[/]nano", True, 1000, 5, 1.8, 2.4, own),
-                Side("gpt2", False, None, 0, 0, 0, None, "not here [/]\x1b"),
+                VocabularyTokens("[/]nano", True, 1000, 5, 1.8, 2.4, own),
+                VocabularyTokens("gpt2", False, None, 0, 0, 0, None, "not here [/]\x1b"),
             ),
             WordCoverage("[red]\u202e.txt", True, 12, 5, 2, ("[/]", "\x1b")),
         )
@@ -176,7 +176,7 @@ def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: flo
     legend = shades.legend(kind)
     assert [shade.level for shade, _ in legend] == list(range(6))
     assert shades.grade(kind, math.nan).level == 5
-    assert shades.shade(kind, TokenScore(1.0, 0.3, 4, 2.0)).mark in shades.MARKS
+    assert shades.shade(kind, TokenScore(TokenLoss(7, 4, 0.0, 1.0, 0.3, 1.0, -0.7), 2.0)).mark in shades.MARKS
 
 
 @given(st.text(max_size=12))

@@ -12,7 +12,7 @@ from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.commands.probe_tables import Saved
-    from tui_llm.training.run.pins import Pin
+    from tui_llm.facts.pin import Pin
     from tui_llm.training.run.probe_log import Probe
 
 

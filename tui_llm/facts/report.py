@@ -1,4 +1,4 @@
-"""Readings as JSON for programs and as plain text for people; the command line prints these."""
+"""The parts of a reading as JSON for programs and as plain text for people; the command line prints these."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import adding, counted, difference, percent, plain
+from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
-from tui_llm.facts.reading import Reading
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token, Tokenization
 
@@ -70,38 +70,23 @@ def distribution_json(distribution: Distribution) -> dict[str, Any]:
     }
 
 
-def logits_json(reading: Reading) -> dict[str, Any]:
-    assert reading.distribution is not None
-    return {
-        "model": reading.weights.name,
-        "weights": reading.weights.dtype,
-        "step": reading.weights.step,
-        "prompt_ids": list(reading.prompt_ids),
-        "fed": reading.fed,
-        **distribution_json(reading.distribution),
-    }
+def source_json(weights: Weights, prompt_ids: Sequence[int]) -> dict[str, Any]:
+    """The model and the ids that a prediction was computed from."""
+    return {"model": weights.name, "weights": weights.dtype, "step": weights.step, "prompt_ids": list(prompt_ids)}
 
 
-def loss_json(reading: Reading) -> dict[str, Any]:
-    loss = reading.loss
-    assert loss is not None
+def loss_json(loss: LossReading) -> dict[str, Any]:
     return {
-        "model": reading.weights.name,
-        "weights": reading.weights.dtype,
-        "step": reading.weights.step,
-        "prompt_ids": list(reading.prompt_ids),
-        "target_ids": [t.id for t in loss.tokens],
+        "target_ids": [t.token.id for t in loss.tokens],
         "tokens": [
             {
-                "id": t.id,
-                "bytes": t.bytes.hex(),
-                "text": t.text,
-                "rank": t.rank,
-                "logit": finite(t.logit),
-                "logsumexp": t.logsumexp,
-                "probability": t.probability,
-                "loss": finite(t.loss),
-                "gradient": t.gradient,
+                **token_json(t.token),
+                "rank": t.loss.rank,
+                "logit": finite(t.loss.logit),
+                "logsumexp": t.loss.logsumexp,
+                "probability": t.loss.probability,
+                "loss": finite(t.loss.nats),
+                "gradient": t.loss.gradient,
             }
             for t in loss.tokens
         ],
@@ -213,57 +198,39 @@ def distribution_text(distribution: Distribution) -> str:
     return "\n".join(lines)
 
 
-def heading(reading: Reading) -> str:
-    """A line about the model and, if the prompt exceeds the context, one that says how much of it was fed."""
-    w = reading.weights
+def heading(weights: Weights, fed: int, count: int) -> str:
+    """A line about the model and, if only the last `fed` of `count` tokens fit into its context, one that says so."""
+    w = weights
     step = f", step {w.step:,}" if w.step is not None else ""
     kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
     lines = [
         f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
     ]
-    if reading.fed < len(reading.prompt_ids):
-        lines.append(
-            f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"
-        )
+    if fed < count:
+        lines.append(f"the model's context is {w.context} tokens: it sees the last {fed} of {count:,}")
     return "\n".join(lines)
-
-
-def reading_text(reading: Reading) -> str:
-    """A whole reading: model, tokens, prediction and loss."""
-    tokens = reading.tokens
-    shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
-    parts = [heading(reading), f"{counted(tokens.count, 'token')}: {shown}"]
-    if reading.position < len(reading.prompt_ids):
-        parts.append(f"after the first {reading.position:,} of them:")
-    if reading.problem:
-        parts.append(visible(reading.problem))
-    if reading.distribution is not None:
-        parts.append(distribution_text(reading.distribution))
-    if reading.loss is not None:
-        parts.append(visible(reading.loss.problem) if reading.loss.problem else loss_text(reading.loss))
-    return "\n".join(parts)
 
 
 def loss_text(loss: LossReading) -> str:
     """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
     units."""
-    losses, total_loss = adding([t.loss for t in loss.tokens], loss.sum, 4)
+    losses, total_loss = adding([t.loss.nats for t in loss.tokens], loss.sum, 4)
     rows = [
         (
-            visible_token(t.text),
-            str(t.id),
-            str(t.rank),
-            f"{t.logit:.4f}",
-            f"{t.logsumexp:.4f}",
-            percent(t.probability),
-            loss,
+            visible_token(t.token.text),
+            str(t.token.id),
+            str(t.loss.rank),
+            f"{t.loss.logit:.4f}",
+            f"{t.loss.logsumexp:.4f}",
+            percent(t.loss.probability),
+            nats,
         )
-        for t, loss in zip(loss.tokens, losses, strict=True)
+        for t, nats in zip(loss.tokens, losses, strict=True)
     ]
     lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
     if len(loss.tokens) == 1:
-        one = loss.tokens[0]
-        total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
+        one = loss.tokens[0].loss
+        total, logit, cost = difference(one.logsumexp, one.logit, one.nats, 4)
         lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
     else:
         lines.append(

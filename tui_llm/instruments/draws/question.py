@@ -16,7 +16,7 @@ LEAST_EXPECTED = 5.0  # the χ² approximation needs an expected count of about 
 
 
 @dataclass(frozen=True, slots=True)
-class DrawQuestion(Question):
+class DrawQuestion(Question["Draw"]):
     """Which token `u` in [0, 1) selects under each of `samplers`. If `u` is None, it is the number that generation with
     `seed` uses for token number `index`."""
 
@@ -27,7 +27,7 @@ class DrawQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class TokenInterval:
     """A token's interval [start, stop) of the cumulative distribution, tokens in descending order of probability. Every
     u in the interval selects the token. `place` is its index in that order."""
 
@@ -48,8 +48,8 @@ class Landing:
     """
 
     sampler: SamplerSettings
-    hit: Segment
-    segments: tuple[Segment, ...]
+    hit: TokenInterval
+    segments: tuple[TokenInterval, ...]
     kept: int
 
 
@@ -64,7 +64,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramQuestion(Question):
+class HistogramQuestion(Question["Histogram"]):
     """Sample the request's next token `count` times with its sampler. Draw number i uses the u that generation with
     `seed` uses for token number i."""
 

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
+from tui_llm.instruments.answers import answers
+from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(LensQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""
@@ -39,7 +41,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
     rows = tuple(
         LensRow(
             layer,
-            tuple(Guess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
+            tuple(LensGuess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
             float(log_p[layer, target].exp()),
             distribution.rank(logits[layer], [target])[0],
             entropies[layer],

@@ -11,7 +11,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class LensQuestion(Question):
+class LensQuestion(Question["Lens"]):
     """The logit lens after token number `number` of the text (from 0; None is the last), with the `top` most probable
     tokens.
 
@@ -24,7 +24,7 @@ class LensQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class LensGuess:
     token: Token
     probability: float
 
@@ -39,7 +39,7 @@ class LensRow:
     """
 
     layer: int
-    guesses: tuple[Guess, ...]
+    guesses: tuple[LensGuess, ...]
     probability: float  # of the target
     rank: int
     entropy: float

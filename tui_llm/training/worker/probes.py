@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device import threads
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict import distribution
@@ -17,8 +18,8 @@ from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl, pins, probe_log
-from tui_llm.training.run.pins import LONGEST, Pin
-from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.pins import LONGEST
+from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
@@ -77,7 +78,7 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
     return Probe(
         pin,
         logits.entropy,
-        tuple(Guess(id, bytes_of(tokenizer, id), p) for id, p in top),
-        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.loss, t.probability, t.rank) for t in losses),
+        tuple(ProbeGuess(id, bytes_of(tokenizer, id), p) for id, p in top),
+        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.nats, t.probability, t.rank) for t in losses),
         problem,
     )

@@ -36,6 +36,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 from tui_llm.training.plan import cost, processes
 from tui_llm.training.plan.start import FOLDER
 from tui_llm.training.run import changes, jsonl
+from tui_llm.training.run.metrics import metric_line
 from tui_llm.training.run.run import NewerRun, Run
 from tui_llm.training.run.run_lock import LockLost, RunLock
 from tui_llm.training.worker import (
@@ -182,7 +183,7 @@ class Worker:
                     break
                 step = record.step
                 self.look_at_lock()
-                line = {**dataclasses.asdict(record), "time": round(time.time(), 3), **gauges.line(record)}
+                line = metric_line(gauges.complete(record))
                 jsonl.append(metrics, line)
                 if self.events is not None:
                     self.events.add(line)
@@ -284,7 +285,7 @@ class Worker:
             if order == distributed.SAVE:
                 self.save(trainer, tokenizer, step)
             elif order == distributed.CHANGE:
-                trainer.changes = [*trainer.changes, changes.Change(since, rate, 0)]
+                trainer.changes = [*trainer.changes, changes.LearningRateChange(since, rate, 0)]
             else:
                 return order == distributed.GO
 

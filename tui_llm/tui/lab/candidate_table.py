@@ -15,7 +15,7 @@ from tui_llm.instruments.vocabulary.question import (
     ORDERS,
     SEARCH,
     FindQuestion,
-    Found,
+    VocabularyMatch,
     VocabularyPage,
     VocabularyQuestion,
 )
@@ -121,7 +121,7 @@ class CandidateTableController:
         pane = self.pane
         assert pane.reading is not None
 
-        def take(found: Found) -> None:
+        def take(found: VocabularyMatch) -> None:
             if found.question.order != pane.order:
                 return
             if found.place is None:

@@ -290,8 +290,8 @@ class LabScreen(BaseScreen, Screen[None]):
             self.generation.prompt_edited()
             self.readings.request()
 
-    @on(messages.Opened)
-    def _opened(self, message: messages.Opened) -> None:
+    @on(messages.ModelOpened)
+    def _opened(self, message: messages.ModelOpened) -> None:
         before, self.context.weights = self.weights, message.weights
         self.lab.drop_changes()
         if message.fresh:
@@ -327,8 +327,8 @@ class LabScreen(BaseScreen, Screen[None]):
 
     # ── messages for one controller ──────────────────────────────────────────────────────────────────────────────
 
-    @on(messages.Progress)
-    def _progress(self, message: messages.Progress) -> None:
+    @on(messages.EngineProgress)
+    def _progress(self, message: messages.EngineProgress) -> None:
         self.top_line.progress(message)
 
     @on(messages.Drawn)

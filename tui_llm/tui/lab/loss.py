@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.gradient.question import GradientQuestion
-from tui_llm.instruments.learn.question import Watched
 from tui_llm.training.run import pins
 from tui_llm.tui.lab.panes.loss import LossPane
 from tui_llm.tui.state.context import LabContext
@@ -32,8 +31,8 @@ class LossController:
             self.context.say("wait for the reading of this moment, then press L again")
             return
         try:
-            watched = tuple(Watched(pin.prompt, pin.target) for pin in pins.of_user())
+            pinned = tuple(pins.of_user())
         except UserError as error:
             self.context.warn(str(error))
-            watched = ()
-        self.context.push_screen(LearnScreen(self.context, reading, watched))
+            pinned = ()
+        self.context.push_screen(LearnScreen(self.context, reading, pinned))

@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from tui_llm.tui.kit.widgets.bars import TopBar
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.messages import Progress
+from tui_llm.tui.state.messages import EngineProgress
 
 CANCELLABLE_AFTER = 2.0  # seconds
 
@@ -27,7 +27,7 @@ class TopLineController:
     def busy(self) -> bool:
         return self._busy is not None
 
-    def progress(self, message: Progress) -> None:
+    def progress(self, message: EngineProgress) -> None:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None

@@ -14,7 +14,7 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
 from tui_llm.instruments.temperatures.question import USUAL
 from tui_llm.tui.kit.token_shades import PLAIN
-from tui_llm.tui.state.history import Change, History
+from tui_llm.tui.state.history import History, TextChange
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (
@@ -102,7 +102,7 @@ def target_text(target: Target | None, reading: Reading | None) -> tuple[str | N
     if target is None or (target.id is None and not target.own):
         return (target.text if target else None), False
     rows = [*(reading.loss.tokens if reading and reading.loss else ())]
-    data = next((row.bytes for row in rows if target.own or row.id == target.id), b"")
+    data = next((row.token.bytes for row in rows if target.own or row.token.id == target.id), b"")
     try:
         return data.decode() or None, not data
     except UnicodeDecodeError:
@@ -284,17 +284,17 @@ class Lab:
             return dataclasses.replace(made, overrides=step.overrides)
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
-    def undo(self) -> Change | None:
+    def undo(self) -> TextChange | None:
         """Reverts the last change of the text and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.undo())
 
-    def redo(self) -> Change | None:
+    def redo(self) -> TextChange | None:
         """Repeats the change that was undone last and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.redo())
 
-    def _moved(self, change: Change | None) -> Change | None:
+    def _moved(self, change: TextChange | None) -> TextChange | None:
         if change is not None:
             self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
         return change

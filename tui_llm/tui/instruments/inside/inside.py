@@ -11,18 +11,18 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.timer import Timer
 
-from tui_llm.common.display import visible
+from tui_llm.common.display import token_label, visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
 from tui_llm.tui.instruments.inside.heads import HeadGrid
 from tui_llm.tui.instruments.inside.keys import KEYS
 from tui_llm.tui.instruments.inside.lens import LensTable
 from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
-from tui_llm.tui.instruments.inside.text import TokenText, token_label
+from tui_llm.tui.instruments.inside.text import TokenText
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
@@ -118,7 +118,7 @@ class InsideScreen(OverLab):
         text, heads = self.query_one(TokenText), self.query_one(HeadGrid)
         attention = heads.attention
         known = self.view == "attention" and attention is not None and attention.place == self.place
-        text.show(self.place, heads.look if known else None, problem)
+        text.show(self.place, heads.attention_row if known else None, problem)
         title = Content("Text")
         if self.place is not None:
             place = self.place
@@ -190,7 +190,7 @@ class InsideScreen(OverLab):
     def _no_place(self, line: str) -> None:
         self._problem(NOTHING if self.request.empty else line)
 
-    def _attention(self, found: Attention) -> None:
+    def _attention(self, found: AttentionMap) -> None:
         self._answered()
         with self.app.batch_update():
             self.place = found.place
