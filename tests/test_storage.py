@@ -54,7 +54,7 @@ ALLOWED = {
     ("tui/terminal.py", "os.fdopen"): "the terminal",
     ("commands/streams.py", "os.open"): "the null device",
     ("commands/streams.py", "open"): "standard output under another encoding",
-    ("training/worker/worker.py", "open"): "the null device, of processes that write no metrics",
+    ("training/worker/job.py", "open"): "the null device, of processes that write no metrics",
     ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
 

@@ -123,7 +123,7 @@ def test_maths_training_and_engine_import_no_textual() -> None:
     )
     seen = modules_after(code)
     assert "torch" in seen
-    assert "tui_llm.training.worker.worker" in seen
+    assert "tui_llm.training.worker.process" in seen
     assert not {m for m in seen if m.split(".")[0] in ("textual", "transformers") or m.startswith("tui_llm.tui")}
 
 

@@ -45,7 +45,7 @@ def make(name: str, text: Path, **fields: Any) -> Run:
 
 _context = multiprocessing.get_context("forkserver")
 # Constructing the first AdamW imports torch._dynamo, which takes longer than all these runs.
-_context.set_forkserver_preload(["tui_llm.training.worker.worker", "torch._dynamo"])
+_context.set_forkserver_preload(["tui_llm.training.worker.process", "torch._dynamo"])
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:
@@ -66,17 +66,17 @@ def work(run: Run, die: tuple[str, int] | None = None) -> int | None:
 
 
 def _work(path: str, home: str, die: tuple[str, int] | None, patience: float) -> None:
-    from tui_llm.training.worker import worker
+    from tui_llm.training.worker import process
 
     log = os.open(f"{path}/worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ["TUI_LLM_HOME"] = home
-    worker.PATIENCE = patience
+    process.PATIENCE = patience
     os.fsync = lambda _file: None  # not needed, since the machine is not killed; it would take half of the time
     if die is not None:
         MOMENTS[die[0]](_Countdown(die[1]))
-    os._exit(worker.main([path]))
+    os._exit(process.main([path]))
 
 
 class _Countdown:

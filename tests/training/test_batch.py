@@ -20,7 +20,7 @@ from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch
 from tui_llm.training.run import batch, jsonl
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import evaluations, loop, worker
+from tui_llm.training.worker import evaluations, job, loop, requests, worker
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "append", append)
         with run.held(1):
-            worker.Worker(run).work()
+            job.train(worker.Worker(run))
 
 
 def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
@@ -123,7 +123,7 @@ def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
 
 def test_a_paused_run_answers_too(text: Path) -> None:
     run, asked = make("run", text), []
-    whole = worker.time.sleep
+    whole = requests.time.sleep
 
     def sleep(seconds: float) -> None:
         found = batch.newest(run)
@@ -136,7 +136,7 @@ def test_a_paused_run_answers_too(text: Path) -> None:
         whole(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.time, "sleep", sleep)
+        patch.setattr(requests.time, "sleep", sleep)
         work(run, {5: lambda: launch.pause(run)})
     assert asked and run.status().step == 30
 

@@ -16,7 +16,8 @@ from tui_llm.training.run import changes, jsonl
 from tui_llm.training.run.changes import Change, settings_at
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields, learning_rate
-from tui_llm.training.worker import worker
+from tui_llm.training.worker import job, process
+from tui_llm.training.worker.worker import Worker
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "append", append)
         with run.held(1):
-            worker.Worker(run).work()
+            job.train(Worker(run))
 
 
 def kill() -> None:
@@ -144,5 +145,5 @@ def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_half_written_record_is_cleaned_away(text: Path) -> None:
     run = make("run", text, steps=2)
     (run.path / ".changes.json.abc.part").write_text("[")
-    assert worker.work(worker.Worker(run)) == 0
+    assert process.work(Worker(run)) == 0
     assert leftovers(run.path) == []

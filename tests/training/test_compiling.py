@@ -12,7 +12,7 @@ from tests.training.making import contents, losses, make, words
 from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import torch_compile, worker
+from tui_llm.training.worker import process, torch_compile, worker
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def here(run: Run) -> int:
-    return worker.work(worker.Worker(run))
+    return process.work(worker.Worker(run))
 
 
 def test_auto_is_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:

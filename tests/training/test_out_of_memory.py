@@ -16,7 +16,7 @@ from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data.examples import Batches
 from tui_llm.training.plan import launch
-from tui_llm.training.worker import worker
+from tui_llm.training.worker import process, worker
 from tui_llm.training.worker.loop import Trainer
 
 
@@ -83,7 +83,7 @@ def test_every_kind_of_failure(
     run = make("run", text)
     monkeypatch.setattr(Trainer, "_update", fail)
     monkeypatch.setattr(memory, "memory_limit", lambda: limit)
-    assert worker.work(worker.Worker(run)) == 1
+    assert process.work(worker.Worker(run)) == 1
     status = run.status()
     assert status.fits == fits and status.state == "failed"
     assert (

@@ -108,7 +108,7 @@ def test_an_export_of_a_damaged_file(text: Path, tmp_path: Path, capsys: pytest.
 def test_without_the_extra_it_says_what_to_install(
     text: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tui_llm.training.worker import worker
+    from tui_llm.training.worker import process, worker
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert main(["train", str(text), "--run", "r", "--preset", "toy", "--tensorboard"]) == 2
@@ -117,7 +117,7 @@ def test_without_the_extra_it_says_what_to_install(
     launch.write_tensorboard(run)
     said: list[str] = []
     monkeypatch.setattr(worker, "log", said.append)
-    assert worker.work(worker.Worker(run)) == 0  # the run does not fail
+    assert process.work(worker.Worker(run)) == 0  # the run does not fail
     assert any("no event files" in line and "pip install" in line for line in said)
 
 

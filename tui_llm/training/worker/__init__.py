@@ -1,6 +1,10 @@
 """The training process: `python -m tui_llm.training.worker RUN`.
 
-worker.py         the worker: lock, signals, requests, evaluations, checkpoints
+process.py        the process: signals, the run's lock, exit status
+worker.py         what the worker knows of itself and reports
+job.py            one worker's part of a run, from first to last step
+inputs.py         device, vocabulary, corpus and model
+requests.py       what control.json asks for between two steps
 loop.py           the training loop, a generator of steps
 distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
