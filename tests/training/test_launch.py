@@ -110,7 +110,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
 
     # Once resumed, it is no longer paused. SIGTERM saves at the current step.
     with monkeypatch.context() as patch:
-        patch.setattr("tui_llm.training.run.run.STARTING_GRACE", 0.0)  # as if it started after the grace period
+        patch.setattr("tui_llm.training.run.status.STARTING_GRACE", 0.0)  # as if it started after the grace period
         launch.start(run)
         assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)

@@ -10,8 +10,9 @@ import pytest
 
 from tests.training.making import TINY
 from tui_llm.common.errors import UserError
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.metrics import MetricsTail
-from tui_llm.training.run.run import Run, RunConfig, find, runs
+from tui_llm.training.run.run import Run, find, runs
 from tui_llm.training.run.settings import from_fields
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.training.making import SMALL_SHAPE, make, words
 from tui_llm.cli import main
 from tui_llm.training.run.compare import compare, table
-from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
 
 
 @pytest.fixture

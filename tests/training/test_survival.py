@@ -216,10 +216,10 @@ def test_a_worker_on_its_way_is_not_lost_to_a_clock_that_jumps(text: Path, monke
     run.write_status("starting")
     wall, steady = time.time(), time.monotonic()
     for jump in (-3600.0, 0.0, 3600.0):
-        monkeypatch.setattr("tui_llm.training.run.run.time.time", lambda jump=jump: wall + jump)
-        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 1)
+        monkeypatch.setattr("tui_llm.training.run.status.time.time", lambda jump=jump: wall + jump)
+        monkeypatch.setattr("tui_llm.training.run.status.time.monotonic", lambda: steady + 1)
         assert run.status().state == "starting", jump
-        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 60)
+        monkeypatch.setattr("tui_llm.training.run.status.time.monotonic", lambda: steady + 60)
         assert run.status().state == ("starting" if jump == 0.0 else "died"), jump
         with run.held(1):  # the lock does not depend on time
             assert run.status().state == "starting"

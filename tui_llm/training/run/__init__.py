@@ -1,6 +1,8 @@
 """The run directory: its files and how to read them. Does not import torch.
 
-run.py        the directory: config, status, lock, checkpoints, samples
+run.py        the directory: its files, lock, checkpoints, samples; find runs by name
+config.py     config.json: corpus, device, settings
+status.py     status.json: state, message
 run_lock.py   at most one worker per run
 settings.py   training settings and presets
 jsonl.py      append-only JSON Lines files

@@ -11,8 +11,9 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import jsonl
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
-from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.run import Run
 
 RECENT = 50  # number of last steps that the speed is averaged over
 

@@ -18,11 +18,13 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.llm.predict.units import perplexity, uniform_loss
 from tui_llm.training.run import gauges, pins, probe_log
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.probe_log import Moment, ProbeTail
-from tui_llm.training.run.run import Run, RunConfig, Sample, Status, number, runs
+from tui_llm.training.run.run import Run, Sample, runs
+from tui_llm.training.run.status import Status, number
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 from tui_llm.training.plan import cost
-from tui_llm.training.run.run import Run, number
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.status import number
 from tui_llm.training.worker.loop import Step, Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed

@@ -20,7 +20,8 @@ from filelock import Timeout
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, write_text
-from tui_llm.training.run.run import NewerRun, Run
+from tui_llm.training.run.config import NewerRun
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.run_lock import LockLost
 from tui_llm.training.worker import checkpoints, job
 from tui_llm.training.worker.distributed import Stopped
