@@ -171,6 +171,25 @@ def test_no_package_imports_anything_by_itself() -> None:
         assert named == files, f"{path}: its docstring introduces each file of its folder"
 
 
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
+LONG_FILES = {"scripts/soak.py"}  # until it is split
+
+
+def test_files_and_functions_are_short() -> None:
+    """Complexity has a limit too: ruff's C901."""
+    long = []
+    for path in sorted([*(REPOSITORY / "tui_llm").rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")]):
+        name, text = path.relative_to(REPOSITORY).as_posix(), path.read_text(encoding="utf-8")
+        if text.count("\n") > LONGEST_FILE and name not in LONG_FILES:
+            long.append(f"{name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long.append(f"{name}: {node.name} has {lines} lines")
+    assert not long
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [
