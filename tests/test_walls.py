@@ -171,6 +171,66 @@ def test_no_package_imports_anything_by_itself() -> None:
         assert named == files, f"{path}: its docstring introduces each file of its folder"
 
 
+TORCH_PRIVATE = "llm/model/torch_private.py"
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """Returns the names of `a.b.c`; an empty list for any other expression."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
+        return [*before, node.attr]
+    return []
+
+
+def private_names_of_torch(code: str) -> list[str]:
+    """Returns the private names of torch, and operators of `torch.ops`, that a module uses."""
+    tree, aliases, found = ast.parse(code), {"torch": "torch"}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        names = dotted(node) if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and len(node.args) > 1:
+            names = [*dotted(node.args[0]), ast.unparse(node.args[1]).strip("'\"")]
+        if names:
+            found.append(".".join([aliases.get(names[0], names[0]), *names[1:]]))
+    torch = [name for name in found if name.partition(".")[0] == "torch"]
+    return [name for name in torch if re.search(r"\._(?!_)", name) or f"{name}.".startswith("torch.ops.")]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch._dynamo",
+        "from torch._C import Generator",
+        "from torch import ops",
+        "import torch\ntorch._softmax_backward_data",
+        "import torch\ntorch.ops.aten.mm",
+        "import torch.distributed as dist\ndist.distributed_c10d._get_default_store()",
+        "import torch\ngetattr(torch.cpu, '_is_avx512_bf16_supported', None)",
+    ],
+)
+def test_a_private_name_of_torch_is_found(code: str) -> None:
+    assert private_names_of_torch(code)
+    assert not private_names_of_torch("import torch\nself._x = torch.nn.functional.linear(model._y, torch.__version__)")
+
+
+def test_one_file_uses_private_names_of_torch() -> None:
+    package = REPOSITORY / "tui_llm"
+    users = {
+        path.relative_to(package).as_posix(): names
+        for path in sorted(package.rglob("*.py"))
+        if (names := private_names_of_torch(path.read_text(encoding="utf-8")))
+    }
+    assert users.pop(TORCH_PRIVATE)
+    assert not users
+
+
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
 LONG_FILES = {"scripts/soak.py"}  # until it is split
 

@@ -16,7 +16,7 @@ from transformers import GPT2LMHeadModel
 from tests.training.making import TINY, words
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
-from tui_llm.llm.model import checkpoint, device
+from tui_llm.llm.model import checkpoint, device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
@@ -211,7 +211,7 @@ def test_an_exploding_update_is_told(tmp_path: Path) -> None:
 def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     can: bool, precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: can, raising=False)
+    monkeypatch.setattr(torch_private, "multiplies_in_bfloat16", lambda: can)
     monkeypatch.setattr(loop, "trains_in_bfloat16", device.trains_in_bfloat16)
     ours = trainer(tmp_path, precision=precision, dropout=dropout)
     bfloat16 = precision == "bf16" or (can and precision == "auto")

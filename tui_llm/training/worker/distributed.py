@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device as devices
+from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.model import GPT
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -202,7 +203,7 @@ class Torchrun(Ranks):
     def _agree(self, trouble: str) -> None:
         """Raises the error of the first process that passed `trouble` in all processes without one."""
         if trouble:
-            self._store().set(f"trouble/{self.rank}", trouble)
+            torch_private.default_store().set(f"trouble/{self.rank}", trouble)
         if self.mean(bool(trouble)) == 0:
             return
         told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
@@ -215,7 +216,7 @@ class Torchrun(Ranks):
 
     def fail(self, why: str) -> None:
         with contextlib.suppress(Exception):  # the store may be gone
-            self._store().set("failed", f"process {self.rank} of {self.world}: {why}")
+            torch_private.default_store().set("failed", f"process {self.rank} of {self.world}: {why}")
 
     def lost(self, error: Exception) -> str | None:
         if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, dist.DistError | RuntimeError):
@@ -230,13 +231,10 @@ class Torchrun(Ranks):
     def _ended(self) -> str:
         return f"one of the {self.world} processes was ended from outside; resume from the last checkpoint"
 
-    def _store(self) -> Any:
-        return dist.distributed_c10d._get_default_store()
-
     def _left(self, key: str) -> str:
         with contextlib.suppress(Exception):
-            if self._store().check([key]):
-                return str(self._store().get(key).decode())
+            if torch_private.default_store().check([key]):
+                return str(torch_private.default_store().get(key).decode())
         return ""
 
 
