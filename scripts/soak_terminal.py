@@ -11,7 +11,7 @@ from textual._xterm_parser import XTermParser
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.geometry import Size
 
-from tui_llm.tui.input import ESC, STAND_IN, Reader
+from tui_llm.tui.input import ESC, STAND_IN, InputDecoder
 
 # All that Textual sends: styles (numbers up to 255), the cursor, clearing, modes, the clipboard (base64), bells.
 OURS = re.compile(
@@ -43,7 +43,7 @@ class SoakDriver(HeadlessDriver):
         super().__init__(*arguments, **more)
         self.leaks: list[str] = []
         self.written = 0
-        self._reader = Reader()
+        self._reader = InputDecoder()
         self._parser = XTermParser()
 
     @property

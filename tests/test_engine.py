@@ -150,11 +150,11 @@ def test_loss_is_teacher_forced(engine: PipelineEngine, reference: GPT2LMHeadMod
         id = engine.tokenizer.encode(chr(byte))[0]
         wanted = last_logits(reference, ids)
         loss = float(torch.nn.functional.cross_entropy(wanted[None], torch.tensor([id])))
-        assert token.id == id
-        assert token.loss == pytest.approx(loss, abs=2e-4)
-        assert token.rank in possible_ranks(wanted, id)
+        assert token.token.id == token.loss.id == id
+        assert token.loss.nats == pytest.approx(loss, abs=2e-4)
+        assert token.loss.rank in possible_ranks(wanted, id)
         ids.append(id)
-    assert lossy.sum == pytest.approx(sum(t.loss for t in lossy.tokens))
+    assert lossy.sum == pytest.approx(sum(t.loss.nats for t in lossy.tokens))
     assert lossy.mean == pytest.approx(lossy.sum / 5)
     assert lossy.perplexity == pytest.approx(math.exp(lossy.mean))
     assert lossy.bits == pytest.approx(math.log2(lossy.perplexity))
@@ -322,7 +322,7 @@ def test_every_position_is_read_as_transformers_predicts_there(
         assert reading.loss.sum == pytest.approx(-float(row[ids[at]]), abs=2e-4)
         assert score.surprisal == pytest.approx(reading.loss.sum, abs=1e-4)  # one row or several: different kernels
         assert score.probability == pytest.approx(math.exp(-score.surprisal), rel=1e-4)
-        assert {score.rank, reading.loss.tokens[0].rank} <= set(possible_ranks(row, ids[at]))
+        assert {score.rank, reading.loss.tokens[0].loss.rank} <= set(possible_ranks(row, ids[at]))
         entropy = -float((row.exp() * row).sum())
         assert score.entropy == pytest.approx(entropy, abs=1e-4)
         assert reading.distribution.entropy == pytest.approx(entropy, abs=1e-4)
@@ -334,7 +334,7 @@ def test_targets_in_the_midst_of_a_text(engine: PipelineEngine, reference: GPT2L
     at_three = engine.read(Request(prompt="abcdef", position=3, target=Target(text="xyz"))).loss
     alone = engine.read(Request(prompt="abc", target=Target(text="xyz"))).loss
     assert at_three is not None and alone is not None
-    assert [t.loss for t in at_three.tokens] == pytest.approx([t.loss for t in alone.tokens], abs=1e-5)
+    assert [t.loss.nats for t in at_three.tokens] == pytest.approx([t.loss.nats for t in alone.tokens], abs=1e-5)
     whole = engine.read(Request(prompt="abcdef", top=3))
     wanted = last_logits(reference, list(whole.prompt_ids))
     assert whole.distribution is not None

@@ -98,7 +98,7 @@ def command(server: Hub, *words: str, home: Path, **more: str) -> subprocess.Pop
 def test_a_pulled_model_predicts_as_transformers(
     repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[pull.Progress] = []
+    seen: list[pull.PullProgress] = []
     made = pull.pull("distilgpt2", tell=seen.append)
     assert made.fresh
     assert made.name == "distilgpt2"

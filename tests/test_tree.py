@@ -16,7 +16,7 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import Branches, Branching, Next
+from tui_llm.instruments.tree.question import Branches, BranchPoint, Next
 from tui_llm.instruments.tree.tree import Growth, Node, Tree
 from tui_llm.instruments.tree.tree_file import load, same_model, save, tree_json
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -35,7 +35,7 @@ def nexts(path: tuple[int, ...], count: int) -> tuple[Next, ...]:
 
 
 def answers(paths: tuple[tuple[int, ...], ...], count: int) -> Branches:
-    return Branches(WEIGHTS, tuple(Branching(path, nexts(path, count)) for path in paths), 1, 0.1)
+    return Branches(WEIGHTS, tuple(BranchPoint(path, nexts(path, count)) for path in paths), 1, 0.1)
 
 
 def grown(
@@ -93,7 +93,7 @@ def test_growing_again_between_pruning_and_undoing_loses_nothing(data: st.DataOb
         if nodes and data.draw(st.booleans()):
             tree.prune(data.draw(st.sampled_from(nodes)))
         node = data.draw(st.sampled_from(list(tree.nodes())))
-        tree.take(Branching(node.path, nexts(node.path, 3)))
+        tree.take(BranchPoint(node.path, nexts(node.path, 3)))
         if data.draw(st.booleans()):
             tree.undo()
         check(tree)
@@ -140,12 +140,12 @@ def test_the_end_of_the_text_is_not_grown() -> None:
 def test_a_sample_joins_what_is_there() -> None:
     tree, _ = grown(2, 2)
     first, second = tree.root.children[1], nexts((tree.root.children[1].id,), 9)[8]
-    sample = Branches(WEIGHTS, (Branching((), (nexts((), 2)[1],)), Branching(first.path, (second,))), 2, 0.1)
+    sample = Branches(WEIGHTS, (BranchPoint((), (nexts((), 2)[1],)), BranchPoint(first.path, (second,))), 2, 0.1)
     last = tree.take_sample(sample)
     assert last is not None and last.parent is first and last.path == (first.id, second.token.id)
     check(tree)
     tree.prune(first)
-    assert tree.take_sample(Branches(WEIGHTS, (Branching(first.path, (second,)),), 1, 0.1)) is None
+    assert tree.take_sample(Branches(WEIGHTS, (BranchPoint(first.path, (second,)),), 1, 0.1)) is None
 
 
 # ── the file ──

@@ -6,6 +6,7 @@ new ids; a change of temperature, cuts or target re-uses the logits; loading new
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,12 +21,9 @@ from tui_llm.facts.request import Question, Request
 from tui_llm.llm.hub import model_list
 from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
-from tui_llm.llm.predict.generate import Step, generate
-from tui_llm.llm.tokens.token_bytes import TextStream
+from tui_llm.llm.predict.generate import generate
 from tui_llm.session import reading
 from tui_llm.session.open_model import NOTHING, OpenModel, never
-from tui_llm.session.prediction import candidates
-from tui_llm.session.tokenization import bytes_of
 
 _STEP_CANDIDATES = 12  # candidates stored with each generated token
 
@@ -69,8 +67,6 @@ class PipelineEngine(OpenModel):
         ids = self.ids(request)
         if not ids:
             raise UserError(NOTHING)
-        stream = TextStream()
-        stream.feed(b"".join(bytes_of(self.tokenizer, id) for id in request.continuation))
 
         def next_logits(sofar: list[int]) -> Tensor:
             self.feed(sofar, stop)
@@ -78,7 +74,19 @@ class PipelineEngine(OpenModel):
             # Overrides apply only to the prediction that the request reads.
             return distribution.change(logits, request.overrides) if len(sofar) == len(ids) else logits
 
-        steps = generate(next_logits, ids, request.sampler, seed=seed, start=start, count=count, stop=stop)
+        steps = generate(
+            next_logits,
+            ids,
+            request.sampler,
+            seed=seed,
+            start=start,
+            count=count,
+            stop=stop,
+            bytes_of=self.bytes_of,
+            before=b"".join(map(self.bytes_of, request.continuation)),
+            candidates=_STEP_CANDIDATES,
+            ends=self.tokenizer.ends,
+        )
         while True:
             try:
                 with device.threads(self.tokenizer.size):
@@ -87,27 +95,7 @@ class PipelineEngine(OpenModel):
                 return
             if step is None:
                 return
-            yield self._generated(step, stream, request, seed, request.overrides if step.index == start else ())
-            if stop_at_end and self.tokenizer.ends(step.id):
+            overrides = request.overrides if step.index == start else ()
+            yield dataclasses.replace(step, overrides=overrides) if overrides else step
+            if stop_at_end and step.ends:
                 return
-
-    def _generated(
-        self, step: Step, stream: TextStream, request: Request, seed: int, overrides: tuple[tuple[int, float], ...]
-    ) -> GeneratedToken:
-        data = bytes_of(self.tokenizer, step.id)
-        return GeneratedToken(
-            step.index,
-            step.id,
-            data,
-            stream.feed(data),
-            step.u,
-            step.probability,
-            step.raw_probability,
-            step.rank,
-            candidates(step.processed, _STEP_CANDIDATES, lambda id: bytes_of(self.tokenizer, id)),
-            request.sampler,
-            seed,
-            step.processed.kept_count,
-            ends=self.tokenizer.ends(step.id),
-            overrides=overrides,
-        )

@@ -68,12 +68,12 @@ def test_losses_and_scores_are_cross_entropy(opened: tuple[PipelineEngine, Any])
     size = engine.tokenizer.size
     reading = engine.read(Request(prompt="The cat sat", target=Target(text=" on the mat"), scores=True))
     assert reading.loss is not None and not reading.loss.problem
-    wanted = [token.id for token in reading.loss.tokens]
+    wanted = [token.token.id for token in reading.loss.tokens]
     ids = [*reading.prompt_ids, *wanted]
     losses = torch.nn.functional.cross_entropy(
         foreign.full_logits(reference, ids)[:-1, :size], torch.tensor(ids[1:]), reduction="none"
     ).tolist()
-    assert [token.loss for token in reading.loss.tokens] == pytest.approx(losses[-len(wanted) :], abs=1e-4)
+    assert [token.loss.nats for token in reading.loss.tokens] == pytest.approx(losses[-len(wanted) :], abs=1e-4)
     scores = [score.surprisal for score in reading.scores if score is not None]
     assert scores == pytest.approx(losses[: len(scores)], abs=1e-4)
 

@@ -11,8 +11,8 @@ from tests.near_ties import are_likeliest, possible_ranks
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.attention.answer import looks
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.attention.answer import attention_rows
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.lens.answer import likeliest
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
@@ -33,23 +33,23 @@ def engine() -> PipelineEngine:
 
 
 def test_heads_and_their_means(engine: PipelineEngine) -> None:
-    found: Attention = engine.answer(AttentionQuestion(Request(prompt=TEXT), 3))
+    found: AttentionMap = engine.answer(AttentionQuestion(Request(prompt=TEXT), 3))
     ids = engine.ids(Request(prompt=TEXT))
     weights = inside.attention(inside.trace(engine.gpt, ids), 3)
     assert found.place.number == 3 and found.place.first == 0 and found.place.count == len(ids) == 5
     assert [token.id for token in found.place.tokens] == ids and found.place.token.id == ids[3]
     for layer, heads in enumerate(found.heads):
-        for head, look in enumerate(heads):
-            assert look.weights == pytest.approx(weights[layer, head].tolist(), abs=1e-7)
-            assert found.look(layer + 1, head + 1) is look
+        for head, row in enumerate(heads):
+            assert row.weights == pytest.approx(weights[layer, head].tolist(), abs=1e-7)
+            assert found.row(layer + 1, head + 1) is row
         assert found.layers[layer].weights == pytest.approx(weights[layer].mean(0).tolist(), abs=1e-7)
-        assert found.look(layer + 1, 0) is found.layers[layer]
+        assert found.row(layer + 1, 0) is found.layers[layer]
     assert found.mean.weights == pytest.approx(weights.mean((0, 1)).tolist(), abs=1e-7)
-    assert found.look(0, 0) is found.mean
+    assert found.row(0, 0) is found.mean
 
 
 def test_entropy_spread_and_the_first_of_equals() -> None:
-    even, sure, tied = looks(torch.tensor([[0.25] * 4, [0.0, 0.0, 1.0, 0.0], [0.0, 0.5, 0.0, 0.5]]))
+    even, sure, tied = attention_rows(torch.tensor([[0.25] * 4, [0.0, 0.0, 1.0, 0.0], [0.0, 0.5, 0.0, 0.5]]))
     assert (
         even.entropy == pytest.approx(math.log(4)) and even.effective_tokens == pytest.approx(4) and even.strongest == 0
     )
@@ -77,7 +77,7 @@ def test_new_weights_forget_it() -> None:
 def test_a_text_longer_than_the_context(engine: PipelineEngine) -> None:
     context = engine.gpt.config.context
     request = Request(prompt=" cat" * (context + 10))
-    found: Attention = engine.answer(AttentionQuestion(request))
+    found: AttentionMap = engine.answer(AttentionQuestion(request))
     assert (found.place.first, found.place.count, found.place.number) == (10, context + 10, context + 9)
     assert len(found.place.tokens) == len(found.mean.weights) == context
     assert len(engine.answer(AttentionQuestion(request, 10)).mean.weights) == 1
@@ -119,8 +119,8 @@ def test_the_lens_ends_in_the_reading(engine: PipelineEngine) -> None:
     assert [guess.probability for guess in last.guesses] == pytest.approx(
         [row.raw_probability for row in reading.distribution.candidates[:4]], rel=1e-4
     )
-    assert {last.rank, row.rank} <= set(possible_ranks(logits, row.id))
-    assert last.probability == pytest.approx(row.probability, rel=1e-4)
+    assert {last.rank, row.loss.rank} <= set(possible_ranks(logits, row.token.id))
+    assert last.probability == pytest.approx(row.loss.probability, rel=1e-4)
     assert last.entropy == pytest.approx(reading.distribution.entropy, abs=1e-4)
     assert last.divergence == 0
     assert [row.layer for row in found.rows] == [0, 1, 2, 3, 4]

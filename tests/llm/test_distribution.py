@@ -23,6 +23,13 @@ from tui_llm.llm.predict.distribution import (
 )
 
 INF = math.inf
+
+
+def str_bytes(id):
+    """A vocabulary in which each token is its own id, in decimal."""
+    return str(id).encode()
+
+
 # Ordinary logits, ties, −inf, and the limits of float32.
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1.0, -INF, -3e38, 3e38, 88.0, -104.0])
 any_logits = st.lists(value, min_size=1, max_size=40).filter(lambda xs: max(xs) > -INF).map(torch.tensor)
@@ -116,7 +123,7 @@ def test_temperature_by_example(temperature, percent):
 def test_rank_counts_strictly_greater(logits):
     expected = [1 + sum(other > mine for other in logits.tolist()) for mine in logits.tolist()]
     assert rank(logits, range(len(logits))) == expected
-    rows = process(logits, SamplerSettings()).rows(len(logits))
+    rows = process(logits, SamplerSettings()).rows(len(logits), str_bytes)
     assert [row.rank for row in sorted(rows, key=lambda row: row.id)] == expected
 
 
@@ -278,7 +285,7 @@ def test_a_sum_that_is_p_but_for_rounding_reaches_it():
 
 def test_cuts_break_ties_by_lower_id():
     logits = torch.tensor([1.0, 5.0, 5.0, 5.0])
-    assert process(logits, SamplerSettings(top_k=2)).rows(2)[1].id == 2
+    assert process(logits, SamplerSettings(top_k=2)).rows(2, str_bytes)[1].id == 2
     assert process(logits, SamplerSettings(top_p=0.0)).kept_count == 1
     assert draw(process(logits, SamplerSettings(top_p=0.0)), 0.999) == 1
     assert process(logits, SamplerSettings(min_p=1.0)).kept_count == 3
@@ -297,7 +304,7 @@ def test_one_sort_serves_all_settings():
     logits = torch.randn(500, generator=torch.Generator().manual_seed(1))
     order = Sorted.of(logits)
     for settings in (SamplerSettings(), SamplerSettings(0.0), SamplerSettings(0.7, 20, 0.9, 0.1)):
-        assert order.process(settings).rows(30) == process(logits, settings).rows(30)
+        assert order.process(settings).rows(30, str_bytes) == process(logits, settings).rows(30, str_bytes)
 
 
 # ── the table ──
@@ -306,13 +313,14 @@ def test_one_sort_serves_all_settings():
 @given(any_logits, settings_, st.integers(0, 50))
 def test_rows_and_the_rest_add_up(logits, settings, top):
     done = process(logits, settings)
-    rows, rest = done.rows(top), done.rest(top)
+    rows, rest = done.rows(top, str_bytes), done.rest(top)
     assert len(rows) == min(top, len(logits))
     assert len(rows) + rest.count == len(logits)
     assert sum(row.kept for row in rows) + rest.kept == done.kept_count
     for name in ("raw_probability", "tempered", "probability"):
         assert sum(getattr(row, name) for row in rows) + getattr(rest, name) == pytest.approx(1, abs=1e-5)
     for row in rows:
+        assert (row.bytes, row.text) == (str_bytes(row.id), str(row.id))
         assert row.logit == logits[row.id].item()
         assert row.kept == (row.probability > 0)
         assert type(row.id) is int and type(row.rank) is int and type(row.kept) is bool and type(row.logit) is float
@@ -322,7 +330,7 @@ def test_rows_and_the_rest_add_up(logits, settings, top):
 
 @given(mild)
 def test_e_to_the_logit_over_its_sum_is_the_raw_probability(logits):
-    rows = process(logits, SamplerSettings()).rows(len(logits))
+    rows = process(logits, SamplerSettings()).rows(len(logits), str_bytes)
     total = sum(row.exp_logit for row in rows)
     for row in rows:
         assert row.exp_logit == pytest.approx(math.exp(row.logit))
@@ -331,7 +339,7 @@ def test_e_to_the_logit_over_its_sum_is_the_raw_probability(logits):
 
 
 def test_a_logit_too_large_for_e_to_the_logit_is_no_error():
-    row = process(torch.tensor([800.0, -800.0]), SamplerSettings()).row(0)
+    row = process(torch.tensor([800.0, -800.0]), SamplerSettings()).row(0, str_bytes)
     assert (row.exp_logit, row.raw_probability) == (INF, 1.0)
 
 
@@ -341,7 +349,7 @@ def test_a_logit_too_large_for_e_to_the_logit_is_no_error():
 @given(any_logits, settings_, st.floats(0, 1, exclude_max=True))
 def test_a_draw_is_the_first_whose_cumulative_probability_exceeds_u(logits, settings, u):
     done = process(logits, settings)
-    rows = [row for row in done.rows(len(logits)) if row.kept]
+    rows = [row for row in done.rows(len(logits), str_bytes) if row.kept]
     total, expected = 0.0, rows[-1].id
     for row in rows:
         total += row.probability
@@ -355,7 +363,7 @@ def test_a_draw_is_the_first_whose_cumulative_probability_exceeds_u(logits, sett
 @given(any_logits, settings_)
 def test_the_ends_of_u_never_draw_what_was_cut(logits, settings):
     done = process(logits, settings)
-    drawable = {row.id for row in done.rows(len(logits)) if row.probability > 0}
+    drawable = {row.id for row in done.rows(len(logits), str_bytes) if row.probability > 0}
     assert draw(done, 0.0) == int(done.order[0])
     assert draw(done, math.nextafter(1, 0)) in drawable
 

@@ -1,5 +1,6 @@
 """Generation: reproducible samples, one at a time or streamed."""
 
+import functools
 import math
 from itertools import islice
 
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.predict import generate as predict
 from tui_llm.llm.predict.distribution import probabilities, rank
-from tui_llm.llm.predict.generate import generate, uniform
+from tui_llm.llm.predict.generate import uniform
 
 VOCABULARY = 20
+generate = functools.partial(predict.generate, bytes_of=b"%d".__mod__)  # each token is its own id, in decimal
 
 
 def model(ids):
@@ -89,13 +92,17 @@ def test_greedy_takes_the_largest_logit_and_needs_no_u():
 @given(st.integers(0, 50), st.sampled_from([SamplerSettings(), SamplerSettings(1.5, 10, 0.8, 0.02)]))
 def test_a_step_says_what_was_drawn_and_from_what(seed, settings):
     so_far = [4]
-    for number, step in enumerate(generate(model, [4], settings, seed=seed, start=7, count=4), start=7):
+    for number, step in enumerate(
+        generate(model, [4], settings, seed=seed, start=7, count=4, candidates=VOCABULARY), start=7
+    ):
         logits = model(so_far)
         assert step.index == number
         assert step.u == uniform(seed, number)
         assert step.rank == rank(logits, [step.id])[0]
         assert step.raw_probability == pytest.approx(probabilities(logits)[step.id].item(), rel=1e-4)
-        rows = step.processed.rows(VOCABULARY)
+        assert (step.seed, step.sampler, step.bytes) == (seed, settings, b"%d" % step.id)
+        rows = step.candidates
+        assert step.kept == sum(row.kept for row in rows)
         (mine,) = [row for row in rows if row.id == step.id]
         assert mine.kept and step.probability == mine.probability > 0
         below = sum(row.probability for row in rows[: rows.index(mine)])
@@ -104,9 +111,9 @@ def test_a_step_says_what_was_drawn_and_from_what(seed, settings):
 
 
 def test_the_same_u_can_be_tried_under_another_temperature():
-    cold, hot = (next(generate(model, [1], SamplerSettings(t), seed=5, count=1)) for t in (0.3, 2.0))
+    cold, hot = (next(generate(model, [1], SamplerSettings(t), seed=5, count=1, candidates=1)) for t in (0.3, 2.0))
     assert cold.u == hot.u
-    assert cold.processed.tempered[0] > hot.processed.tempered[0]
+    assert cold.candidates[0].tempered > hot.candidates[0].tempered
 
 
 def test_it_stops_when_told_before_asking_the_model_again():

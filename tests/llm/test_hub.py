@@ -33,7 +33,7 @@ def test_a_run_is_its_newest_whole_checkpoint() -> None:
     run = make_run("mine", 5, 100, 20)
     half = run / "checkpoint-200"
     half.mkdir()
-    assert lookup.find("mine") == lookup.Found("mine", "run", run / "checkpoint-100", 100)
+    assert lookup.find("mine") == lookup.LocalModel("mine", "run", run / "checkpoint-100", 100)
     assert lookup.find(str(run)).step == 100
     assert lookup.find(str(run / "checkpoint-20")).step == 20
     assert [f.name for f in lookup.every()] == ["nano", "mine"]
@@ -58,7 +58,7 @@ def test_what_is_no_model(name: str) -> None:
 def test_a_folder_here_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "local").mkdir()
-    assert lookup.find("local") == lookup.Found("local", "folder", tmp_path / "local")
+    assert lookup.find("local") == lookup.LocalModel("local", "folder", tmp_path / "local")
 
 
 def test_vocabularies_to_train_with(tmp_path: Path) -> None:
@@ -78,6 +78,6 @@ def test_a_name_too_long_for_a_file(length: int) -> None:
 def test_a_run_with_a_shipped_models_name() -> None:
     run = make_run("nano", 7)
     assert lookup.find("nano").kind == "shipped"
-    assert lookup.find(paths.run_model("nano")) == lookup.Found("nano", "run", run / "checkpoint-7", 7)
+    assert lookup.find(paths.run_model("nano")) == lookup.LocalModel("nano", "run", run / "checkpoint-7", 7)
     with pytest.raises(UserError, match="no model"):
         lookup.find(paths.run_model("none"))

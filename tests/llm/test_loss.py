@@ -8,11 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import TargetToken
+from tui_llm.facts.tokens import Token
 from tui_llm.llm.predict.distribution import probabilities, rank
-from tui_llm.llm.predict.loss import gradient, summary, token_losses
+from tui_llm.llm.predict.loss import gradient, loss_reading, token_losses
 from tui_llm.llm.predict.units import perplexity
 
 value = st.floats(-30, 30, width=32) | st.sampled_from([0.0, 1.0, -80.0, 80.0])
+
+
+def reading(losses, vocabulary):
+    """The loss on a target whose tokens have no text."""
+    return loss_reading("", [TargetToken(Token(loss.id, b"", ""), loss) for loss in losses], vocabulary)
 
 
 @st.composite
@@ -29,8 +36,8 @@ def test_losses_are_torchs_cross_entropy(problem):
     logits, targets = problem
     losses = token_losses(logits, targets)
     expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
-    assert [token.loss for token in losses] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    total = summary(losses, logits.shape[1])
+    assert [token.nats for token in losses] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    total = reading(losses, logits.shape[1])
     mean = float(torch.nn.functional.cross_entropy(logits.double(), targets))
     assert total.sum == pytest.approx(mean * len(targets), rel=1e-4, abs=1e-4)
     assert total.mean == pytest.approx(mean, rel=1e-4, abs=1e-4)
@@ -44,11 +51,11 @@ def test_the_parts_fit_together(problem):
         assert token.rank == rank(row, [target])[0] == 1 + sum(x > row[target] for x in row)
         assert token.logit == row[target].item()
         assert token.logsumexp == pytest.approx(float(torch.logsumexp(row.double(), -1)), rel=1e-5, abs=1e-5)
-        assert token.loss == pytest.approx(token.logsumexp - token.logit, abs=1e-5)
+        assert token.nats == pytest.approx(token.logsumexp - token.logit, abs=1e-5)
         assert token.probability == pytest.approx(probabilities(row)[target].item(), rel=1e-3, abs=1e-7)
         assert token.gradient == pytest.approx(token.probability - 1, abs=1e-6)
-        assert token.loss >= 0
-        assert type(token.id) is int and type(token.rank) is int and type(token.loss) is float
+        assert token.nats >= 0
+        assert type(token.id) is int and type(token.rank) is int and type(token.nats) is float
 
 
 @given(problems())
@@ -64,11 +71,11 @@ def test_the_gradient_is_autograds(problem):
 def test_closed_forms():
     logits = torch.tensor([[3.2, 1.3, -2.1], [math.log(0.01), math.log(0.49), math.log(0.5)]])
     likely, unlikely = token_losses(logits, [0, 0])
-    assert f"{likely.loss:.2f} {unlikely.loss:.2f}" == "0.14 4.61"
+    assert f"{likely.nats:.2f} {unlikely.nats:.2f}" == "0.14 4.61"
     assert unlikely.rank == 3
 
-    total = summary([likely, unlikely], 3)
-    assert total.sum == pytest.approx(likely.loss - math.log(0.01), abs=1e-5)
+    total = reading([likely, unlikely], 3)
+    assert total.sum == pytest.approx(likely.nats - math.log(0.01), abs=1e-5)
     assert total.mean == pytest.approx(total.sum / 2)
     assert 2**total.bits == pytest.approx(total.perplexity)
     assert total.uniform_loss == pytest.approx(1.0986123)
@@ -77,7 +84,7 @@ def test_closed_forms():
 @pytest.mark.parametrize("vocabulary", [1, 2, 50257])
 def test_knowing_nothing_costs_ln_v(vocabulary):
     losses = token_losses(torch.zeros(2, vocabulary), [0, vocabulary - 1])
-    total = summary(losses, vocabulary)
+    total = reading(losses, vocabulary)
     assert total.mean == pytest.approx(total.uniform_loss, abs=1e-5) == math.log(vocabulary)
     assert total.perplexity == pytest.approx(vocabulary, rel=1e-4)
     assert total.bits == pytest.approx(math.log2(vocabulary), abs=1e-5)
@@ -85,26 +92,26 @@ def test_knowing_nothing_costs_ln_v(vocabulary):
 
 def test_an_impossible_target_costs_infinitely_much_and_breaks_nothing():
     (token,) = token_losses(torch.tensor([[0.0, -math.inf]]), [1])
-    assert (token.loss, token.probability, token.gradient, token.rank) == (math.inf, 0.0, -1.0, 2)
-    total = summary([token], 2)
+    assert (token.nats, token.probability, token.gradient, token.rank) == (math.inf, 0.0, -1.0, 2)
+    total = reading([token], 2)
     assert (total.sum, total.mean, total.bits, total.perplexity) == (math.inf,) * 4
 
 
 def test_perplexity_overflows_to_infinity():
     (token,) = token_losses(torch.tensor([[0.0, 2000.0]]), [0])
-    assert summary([token], 2).perplexity == math.inf
+    assert reading([token], 2).perplexity == math.inf
     assert perplexity(0.0) == 1.0
 
 
 def test_large_logits_cost_no_precision():
     small, large = (token_losses(torch.tensor([[0.0, 2.0, 5.0]]) + shift, [1])[0] for shift in (0.0, 2.0**20))
-    assert large.loss == pytest.approx(small.loss) == pytest.approx(math.log(1 + math.exp(3) + math.exp(-2)))
+    assert large.nats == pytest.approx(small.nats) == pytest.approx(math.log(1 + math.exp(3) + math.exp(-2)))
     assert large.probability == pytest.approx(small.probability)
 
 
 def test_a_certain_target_costs_nothing():
     (token,) = token_losses(torch.tensor([[0.0]]), [0])
-    assert str(token.loss) == "0.0"  # not -0.0
+    assert str(token.nats) == "0.0"  # not -0.0
 
 
 def test_a_nearly_certain_target_keeps_a_gradient():
@@ -117,7 +124,7 @@ def test_a_target_of_no_tokens_is_refused(targets):
     with pytest.raises(UserError, match="no tokens"):
         token_losses(torch.zeros(0, 5), targets)
     with pytest.raises(UserError, match="no tokens"):
-        summary([], 5)
+        reading([], 5)
 
 
 @pytest.mark.parametrize("id", [-1, 5, 10**9])

@@ -18,6 +18,7 @@ LOGIT = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 1.0, -1.0, -math.inf, 1e30, -1e30, 88.0, 1e-30]), st.floats(-50, 50, width=32)
 )
 LOGITS = st.lists(LOGIT, min_size=1, max_size=30).filter(lambda zs: max(zs) > -math.inf)
+BYTES = b"%d".__mod__  # each token is its own id, in decimal
 PENALTY = st.sampled_from([0.5, 1.0, 1.1, 1.3, 2.0, 10.0])
 
 
@@ -61,7 +62,7 @@ def test_each_stage_follows_from_the_one_before(
     settings = SamplerSettings(temperature, top_p=0.8, repetition_penalty=penalty)
     logits = torch.tensor(values)
     done = process(logits, settings, seen)
-    rows = done.rows(len(values))
+    rows = done.rows(len(values), BYTES)
     scores = penalise(logits, seen, penalty)
     assert [row.score for row in rows] == scores[done.order].tolist()
     assert [row.logit for row in rows] == logits[done.order].tolist()
@@ -82,16 +83,16 @@ def test_each_stage_follows_from_the_one_before(
         whole = (scores.double() / temperature).logsumexp(-1)
         assert done.peak + math.log(done.total) == pytest.approx(float(whole), rel=1e-6, abs=1e-6)
     places = torch.randperm(len(values))
-    assert done.at(places) == [rows[at] for at in places.tolist()], "any rows, in any order"
+    assert done.at(places, BYTES) == tuple(rows[at] for at in places.tolist()), "any rows, in any order"
 
 
 def test_what_is_seen_is_drawn_less() -> None:
     logits = torch.tensor([2.0, 1.9, -1.0])
     plain, made = process(logits, SamplerSettings(0.0)), process(logits, SamplerSettings(0.0, 0, 1, 0, 1.5), [0, 0, 2])
-    assert plain.row(0).id == 0 and made.row(0).id == 1
-    assert made.row(2).score == -1.5 and made.row(1).rank == 1, "the rank is the model's own"
-    drawn = [step.id for step in generate(lambda _: logits, [2], SamplerSettings(0, 0, 1, 0, 9), seed=1, count=2)]
-    assert drawn == [0, 1], "generation penalises what it drew"
+    assert plain.row(0, BYTES).id == 0 and made.row(0, BYTES).id == 1
+    assert made.row(2, BYTES).score == -1.5 and made.row(1, BYTES).rank == 1, "the rank is the model's own"
+    steps = generate(lambda _: logits, [2], SamplerSettings(0, 0, 1, 0, 9), seed=1, count=2, bytes_of=BYTES)
+    assert [step.id for step in steps] == [0, 1], "generation penalises what it drew"
 
 
 def test_logits_by_hand() -> None:

@@ -21,7 +21,7 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
@@ -32,7 +32,6 @@ from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
     Learned,
     LearnQuestion,
-    LearnStep,
     Runner,
     TargetState,
     Watched,
@@ -44,7 +43,7 @@ from tui_llm.instruments.scratch.question import ScratchQuestion, split
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
 from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
-from tui_llm.tour.facts import Facts, Outcome, RunFacts
+from tui_llm.tour.facts import CheckResult, Facts, RunFacts
 from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import FINISHED, Tour, path
 from tui_llm.tui.keymap import BY_ID
@@ -76,7 +75,7 @@ def drawn(text: str, u: float | None, id: int = 5, p: float = 0.25) -> Generated
     return GeneratedToken(0, id, text.encode(), text, u, p, p, 1, ())
 
 
-def told(outcome: Outcome, done: bool) -> str:
+def told(outcome: CheckResult, done: bool) -> str:
     assert outcome.done is done, outcome
     assert outcome.words
     return outcome.words
@@ -222,7 +221,9 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert "rank" in told(steps_numbers.good(facts(bad), Facts()), False)
     assert best.loss is not None and bad.loss is not None
     assert "{pane_loss}" in told(steps_numbers.good(facts(best), Facts()), False)
-    assert f"{best.loss.tokens[0].loss:.2f} nats" in told(steps_numbers.good(facts(best, place="loss"), Facts()), True)
+    assert f"{best.loss.tokens[0].loss.nats:.2f} nats" in told(
+        steps_numbers.good(facts(best, place="loss"), Facts()), True
+    )
     assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
     said = told(steps_numbers.terrible(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said

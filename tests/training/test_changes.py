@@ -13,7 +13,7 @@ from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch
 from tui_llm.training.run import changes, jsonl
-from tui_llm.training.run.changes import Change, settings_at
+from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields, learning_rate
 from tui_llm.training.worker import job, process
@@ -99,7 +99,7 @@ def test_saved_once_for_each_time_it_is_asked(text: Path) -> None:
 
 
 def test_changes_in_closed_form() -> None:
-    made = [Change(10, 4.0, 1), Change(20, 1.0, 2), Change(5, 3.0, 3)]
+    made = [LearningRateChange(10, 4.0, 1), LearningRateChange(20, 1.0, 2), LearningRateChange(5, 3.0, 3)]
     s = from_fields({"learning_rate": 2.0, "min_learning_rate": 0.5}, TINY)
     assert [settings_at(s, made[:2], n).learning_rate for n in (9, 10, 19, 20)] == [2.0, 4.0, 4.0, 1.0]
     assert [settings_at(s, made, n).learning_rate for n in (4, 5, 30)] == [2.0, 3.0, 3.0]

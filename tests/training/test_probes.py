@@ -20,7 +20,7 @@ from tui_llm.facts.request import Request, Target
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pins, probe_log
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Change, Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.probe_log import Moment, ProbabilityChange, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301"
@@ -69,16 +69,16 @@ def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
         if reading.loss is None:
             assert probe.tokens == () and probe.loss is None
             continue
-        assert [t.id for t in probe.tokens] == [t.id for t in reading.loss.tokens]
+        assert [t.id for t in probe.tokens] == [t.token.id for t in reading.loss.tokens]
         for at, (mine, theirs) in enumerate(zip(probe.tokens, reading.loss.tokens, strict=True)):
             given = tuple(token.id for token in probe.tokens[:at])
             whole = engine.read(Request(prompt=probe.pin.prompt, continuation=given, top=257)).distribution
             assert whole is not None
             by_id = torch.tensor([row.logit for row in sorted(whole.candidates, key=lambda row: row.id)])
-            assert {mine.rank, theirs.rank} <= set(possible_ranks(by_id, mine.id))
-            assert mine.loss == pytest.approx(theirs.loss, abs=1e-4, rel=1e-5)
-            assert mine.probability == pytest.approx(theirs.probability, abs=1e-5)
-            assert mine.bytes == theirs.bytes
+            assert {mine.rank, theirs.loss.rank} <= set(possible_ranks(by_id, mine.id))
+            assert mine.loss == pytest.approx(theirs.loss.nats, abs=1e-4, rel=1e-5)
+            assert mine.probability == pytest.approx(theirs.loss.probability, abs=1e-5)
+            assert mine.bytes == theirs.token.bytes
         assert probe.loss == pytest.approx(reading.loss.sum, abs=1e-3)
         assert probe.probability == pytest.approx(math.exp(-reading.loss.sum), abs=1e-5)
     assert "it sees the last 16 of the prompt's 40" in found[-1].probes[2].problem
@@ -175,7 +175,7 @@ def test_a_pin_in_words(words: str, pin: Pin) -> None:
 
 
 def probe(*p: float, first: int = 0, target: float | None = None) -> Probe:
-    guesses = tuple(Guess(first + at, b"%d" % (first + at), value) for at, value in enumerate(p))
+    guesses = tuple(ProbeGuess(first + at, b"%d" % (first + at), value) for at, value in enumerate(p))
     tokens = () if target is None else (ProbeToken(99, b"t", -math.log(target), target, 3),)
     return Probe(Pin("p", "t" if tokens else None), 1.0, guesses, tokens)
 
@@ -191,7 +191,7 @@ def test_the_difference_says_only_what_is_known() -> None:
     assert found[0].change == pytest.approx(0.5) and found[2].change == pytest.approx(0.14)
     assert found[1].change == pytest.approx(-0.3)  # token 0 is at most as probable as the last one recorded: 0.2
     assert found[3].change == pytest.approx(0.1)
-    assert Change(1, b"", None, 0.1, 0.2, 0.1).change == 0  # it may have increased or decreased
+    assert ProbabilityChange(1, b"", None, 0.1, 0.2, 0.1).change == 0  # it may have increased or decreased
 
 
 finite = st.floats(0, 1)
@@ -199,7 +199,7 @@ finite = st.floats(0, 1)
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=4), finite), max_size=4), st.text(), st.text())
 def test_a_line_is_read_back_as_it_was(tops: list[tuple[int, bytes, float]], prompt: str, problem: str) -> None:
-    one = Probe(Pin(prompt, "x"), 0.5, tuple(Guess(*top) for top in tops), (ProbeToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
+    one = Probe(Pin(prompt, "x"), 0.5, tuple(ProbeGuess(*top) for top in tops), (ProbeToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
     moment = Moment(3, (one, Probe(Pin("y"), problem="no")))
     assert probe_log.parse(json.dumps(probe_log.line(moment), allow_nan=False).encode()) == moment
 

@@ -9,7 +9,15 @@ from textual.pilot import Pilot
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.instruments.draws.question import Bin, Draw, DrawQuestion, Histogram, HistogramQuestion, Landing, Segment
+from tui_llm.instruments.draws.question import (
+    Bin,
+    Draw,
+    DrawQuestion,
+    Histogram,
+    HistogramQuestion,
+    Landing,
+    TokenInterval,
+)
 from tui_llm.tui.lab.lab import LabScreen
 
 
@@ -26,7 +34,7 @@ def answer_draw(engine: FakeEngine, question: DrawQuestion) -> Draw:
     for sampler in question.samplers:
         at, segments = 0.0, []
         for place, row in enumerate(kept(engine, question, sampler)):
-            segments.append(Segment(row, place, at, at + row.probability))
+            segments.append(TokenInterval(row, place, at, at + row.probability))
             at += row.probability
         hit = next((one for one in segments if u < one.stop), segments[-1])
         landings.append(Landing(sampler, hit, tuple(segments[:60]), len(segments)))

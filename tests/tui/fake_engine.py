@@ -14,13 +14,22 @@ from typing import Any
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.model import ModelInfo, Weights
-from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest, TargetToken, TokenScore
+from tui_llm.facts.prediction import (
+    Candidate,
+    Distribution,
+    GeneratedToken,
+    LossReading,
+    Rest,
+    TargetToken,
+    TokenLoss,
+    TokenScore,
+)
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Piece, Token, Tokenization
 from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
-from tui_llm.instruments.vocabulary.question import FindQuestion, Found, VocabularyPage, VocabularyQuestion
+from tui_llm.instruments.vocabulary.question import FindQuestion, VocabularyMatch, VocabularyPage, VocabularyQuestion
 
 WORDS = (
     " cat",
@@ -187,7 +196,7 @@ class FakeEngine:
                 sum(row.kept for row in rows),
             )
 
-    def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | Found:
+    def vocabulary(self, question: VocabularyQuestion | FindQuestion) -> VocabularyPage | VocabularyMatch:
         """Answers from the whole table, by probability, id, text or length."""
         assert self.weights is not None
         whole = dataclasses.replace(question.request, top=VOCABULARY)
@@ -201,9 +210,9 @@ class FakeEngine:
             shown = tuple(rows[question.start : question.stop])
             return VocabularyPage(question, self.weights, VOCABULARY, question.start, shown)
         if not hits:
-            return Found(question, 0)
+            return VocabularyMatch(question, 0)
         at = next((at for at, place in enumerate(hits) if place > question.after), 0)
-        return Found(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
+        return VocabularyMatch(question, len(hits), hits[at], at + 1, rows[hits[at]].id)
 
     def span(self, request: Request, position: int) -> tuple[int, int] | None:
         at = position - request.start_token
@@ -318,10 +327,15 @@ class FakeEngine:
         found: list[TokenScore | None] = [None] if ids else []
         for at in range(1, len(ids)):
             logits = self.logits(ids[:at])
-            total, own = logsumexp(logits), logits[ids[at]]
+            total = logsumexp(logits)
             entropy = -sum(math.exp(x - total) * (x - total) for x in logits)
-            found.append(TokenScore(total - own, math.exp(own - total), 1 + sum(x > own for x in logits), entropy))
+            found.append(TokenScore(self.token_loss(logits, ids[at]), entropy))
         return tuple(found)
+
+    def token_loss(self, logits: list[float], id: int) -> TokenLoss:
+        total, own = logsumexp(logits), logits[id]
+        p = math.exp(own - total)
+        return TokenLoss(id, 1 + sum(x > own for x in logits), own, total, p, total - own, p - 1)
 
     def loss(self, ids: list[int], request: Request, after: list[int]) -> LossReading:
         assert request.target is not None
@@ -338,23 +352,9 @@ class FakeEngine:
             logits = self.logits(given)
             for override, value in request.overrides if not rows else ():
                 logits[override] = value
-            total = logsumexp(logits)
-            p = math.exp(logits[id] - total)
-            rows.append(
-                TargetToken(
-                    id,
-                    self.token(id).bytes,
-                    self.texts[id],
-                    1 + sum(x > logits[id] for x in logits),
-                    logits[id],
-                    total,
-                    p,
-                    total - logits[id],
-                    p - 1,
-                )
-            )
+            rows.append(TargetToken(self.token(id), self.token_loss(logits, id)))
             given.append(id)
-        total_loss = sum(row.loss for row in rows)
+        total_loss = sum(row.loss.nats for row in rows)
         mean = total_loss / max(1, len(rows))
         return LossReading(
             text,

@@ -16,8 +16,8 @@ from textual.pilot import Pilot
 from tui_llm.common.errors import UserError
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion, Look
-from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion, AttentionRow
+from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
 from tui_llm.instruments.neighbours.question import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.tui.app import CommandProvider, LabApp
 from tui_llm.tui.instruments.inside.heads import HeadGrid, measured
@@ -30,11 +30,11 @@ from tui_llm.tui.kit.shades import LEVELS, SHADES, shade, short_percent
 LAYERS, HEADS = 3, 4
 
 
-def look(weights: list[float]) -> Look:
+def attention_row(weights: list[float]) -> AttentionRow:
     total = sum(weights)
     shares = [weight / total for weight in weights]
     entropy = -sum(share * math.log(share) for share in shares if share)
-    return Look(tuple(shares), shares.index(max(shares)), entropy, math.exp(entropy))
+    return AttentionRow(tuple(shares), shares.index(max(shares)), entropy, math.exp(entropy))
 
 
 class InsideEngine(FakeEngine):
@@ -59,18 +59,18 @@ class InsideEngine(FakeEngine):
         first = max(0, len(ids) - CONTEXT)
         return Place(tuple(map(self.token, ids[first:])), first, len(ids), len(ids) - 1 if number is None else number)
 
-    def attention(self, question: AttentionQuestion) -> Attention:
+    def attention(self, question: AttentionQuestion) -> AttentionMap:
         place = self.place(question.request, question.number)
         seen = place.index + 1
         layers, heads = self.shape
 
-        def one(at: int) -> Look:
-            return look([6.0 if token == at % seen else 1.0 for token in range(seen)])
+        def one(at: int) -> AttentionRow:
+            return attention_row([6.0 if token == at % seen else 1.0 for token in range(seen)])
 
         grid = tuple(tuple(one(layer + head) for head in range(heads)) for layer in range(layers))
-        means = tuple(look([sum(h.weights[t] for h in heads) for t in range(seen)]) for heads in grid)
+        means = tuple(attention_row([sum(h.weights[t] for h in heads) for t in range(seen)]) for heads in grid)
         assert self.weights is not None
-        return Attention(self.weights, place, grid, means, look([1.0] * seen))
+        return AttentionMap(self.weights, place, grid, means, attention_row([1.0] * seen))
 
     def lens(self, question: LensQuestion) -> Lens:
         place = self.place(question.request, question.number)
@@ -78,7 +78,7 @@ class InsideEngine(FakeEngine):
         rows = tuple(
             LensRow(
                 layer,
-                tuple(Guess(self.token((layer + nth) % 30), 0.5 / (nth + 1)) for nth in range(question.top)),
+                tuple(LensGuess(self.token((layer + nth) % 30), 0.5 / (nth + 1)) for nth in range(question.top)),
                 0.1 * (layer + 1),
                 10 - layer,
                 5.0 - layer,
@@ -159,7 +159,7 @@ async def test_what_the_grid_measures() -> None:
         ):
             await pilot.press("m")
             await shown(pilot, app, words)
-    one = look([6.0, 1.0, 1.0])
+    one = attention_row([6.0, 1.0, 1.0])
     place = Place((), 0, 3, 2)
     assert [measured(one, place, name)[0] for name in ("strongest", "first", "before", "itself")] == [
         "75",
@@ -168,7 +168,7 @@ async def test_what_the_grid_measures() -> None:
         "12",
     ]
     assert measured(one, place, "effective_tokens") == ("2.1", shade(1 / one.effective_tokens))
-    assert measured(look([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
+    assert measured(attention_row([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
 
 
 async def test_the_lens_and_its_target() -> None:

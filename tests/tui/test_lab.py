@@ -169,7 +169,7 @@ async def test_enter_on_a_row_makes_it_the_target() -> None:
         assert table.distribution is not None and table.selected is not None
         assert lab.lab.target == Target(id=table.selected.id)
         assert lab.reading is not None and lab.reading.loss is not None
-        assert lab.reading.loss.tokens[0].rank == table.selected.rank == 4
+        assert lab.reading.loss.tokens[0].loss.rank == table.selected.rank == 4
 
 
 async def test_a_typed_target_and_its_leading_space() -> None:

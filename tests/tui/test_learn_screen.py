@@ -13,14 +13,13 @@ from textual.pilot import Pilot
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
-from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Target
 from tui_llm.instruments.learn.question import (
     KeepQuestion,
     Kept,
     Learned,
     LearnQuestion,
-    LearnStep,
     Runner,
     TargetState,
     WatchedChange,

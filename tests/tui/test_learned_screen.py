@@ -16,7 +16,7 @@ from tui_llm.common import paths
 from tui_llm.facts.request import Target
 from tui_llm.training.run import pins, probe_log
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.widgets.probability_chart import ProbabilityChart, tick
@@ -39,7 +39,7 @@ def probe(pin: Pin, step: int) -> Probe:
         (3, b"\xe2", 0.01),
         (4 + step, b"x%d" % step, 0.002),
     ]
-    guesses = tuple(Guess(*row) for row in sorted(rows, key=lambda row: -row[2]))
+    guesses = tuple(ProbeGuess(*row) for row in sorted(rows, key=lambda row: -row[2]))
     tokens = (ProbeToken(7, b" sat", -math.log(p), p, 1),) if pin.target else ()
     return Probe(pin, 1.0, guesses, tokens, "it sees [/] the last" if pin == HOSTILE else "")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, Reader
+from tui_llm.tui.input import ESC, FLOOD, PASTE_BEGINS, PASTE_ENDS, STAND_IN, InputDecoder
 
 TESTS = Path(__file__).parent
 READY, CTRL_Q = b"Prompt", b"\x11"
@@ -152,7 +152,7 @@ def test_a_paste_in_any_pieces(parts: list[str], sizes: list[int]) -> None:
     text = "".join(parts)
     assume(PASTE_ENDS not in text)
     data = f"k{PASTE_BEGINS}{text}{PASTE_ENDS}k\x1b[A".encode()
-    reader, out = Reader(), ""
+    reader, out = InputDecoder(), ""
     turn = 0
     while data:
         size = sizes[turn % len(sizes)]
@@ -173,15 +173,15 @@ def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a word 日本 é \r\n\t" * 40, "x" * FLOOD, "\u200d\u3000" * FLOOD])
 def test_much_text_at_once_is_a_paste_without_its_marks(text: str) -> None:
-    assert Reader().decode(text.encode()) == PASTE_BEGINS + text + PASTE_ENDS
+    assert InputDecoder().decode(text.encode()) == PASTE_BEGINS + text + PASTE_ENDS
     little = text[: FLOOD - 1]
-    assert Reader().decode(little.encode()) == little  # a held key
+    assert InputDecoder().decode(little.encode()) == little  # a held key
 
 
 @pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1bx"])
 def test_keys_among_it_stay_keys(keys: str) -> None:
-    assert Reader().decode(keys.encode()) == keys
-    reader = Reader()
+    assert InputDecoder().decode(keys.encode()) == keys
+    reader = InputDecoder()
     # a key split into two reads
     assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
 

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tui_llm.common.display import visible_token
-from tui_llm.facts.prediction import GeneratedToken, TokenScore
+from tui_llm.facts.prediction import GeneratedToken, TokenLoss, TokenScore
 from tui_llm.facts.request import Target
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
@@ -176,7 +176,7 @@ def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: flo
     legend = shades.legend(kind)
     assert [shade.level for shade, _ in legend] == list(range(6))
     assert shades.grade(kind, math.nan).level == 5
-    assert shades.shade(kind, TokenScore(1.0, 0.3, 4, 2.0)).mark in shades.MARKS
+    assert shades.shade(kind, TokenScore(TokenLoss(7, 4, 0.0, 1.0, 0.3, 1.0, -0.7), 2.0)).mark in shades.MARKS
 
 
 @given(st.text(max_size=12))

@@ -18,7 +18,7 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import Candidate
 from tui_llm.instruments.tree.question import (
     Branches,
-    Branching,
+    BranchPoint,
     BranchQuestion,
     Known,
     KnownQuestion,
@@ -30,7 +30,7 @@ from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.tree.tree import TreeScreen
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.confirm import ConfirmScreen
-from tui_llm.tui.state.messages import Opened
+from tui_llm.tui.state.messages import ModelOpened
 
 
 class TreeEngine(FakeEngine):
@@ -52,7 +52,7 @@ class TreeEngine(FakeEngine):
     def branch(self, question: BranchQuestion) -> Branches:
         assert self.free.wait(HANG)
         found = [
-            Branching(path, tuple(self._next(row) for row in self._rows(question, path)[: question.count]))
+            BranchPoint(path, tuple(self._next(row) for row in self._rows(question, path)[: question.count]))
             for path in question.paths
         ]
         assert self.weights is not None
@@ -62,7 +62,7 @@ class TreeEngine(FakeEngine):
         path, found = question.path, []
         for _ in range(question.count):
             row = self._rows(question, path)[question.seed % 7]
-            found.append(Branching(path, (self._next(row, 0.25),)))
+            found.append(BranchPoint(path, (self._next(row, 0.25),)))
             path = (*path, row.id)
         assert self.weights is not None
         return Branches(self.weights, tuple(found), 1, 1.0)
@@ -343,9 +343,9 @@ async def test_another_model_is_opened_under_it() -> None:
         screen = await open_tree(pilot, app)
         old = app.lab_screen.weights
         assert old is not None
-        app.lab_screen.post_message(Opened(Weights("run", 9, 5, 1, 1, 4, 64, VOCABULARY, "cpu"), fresh=False))
+        app.lab_screen.post_message(ModelOpened(Weights("run", 9, 5, 1, 1, 4, 64, VOCABULARY, "cpu"), fresh=False))
         await until(pilot, lambda: "run at step 9" in screen.frozen)
-        app.lab_screen.post_message(Opened(old))
+        app.lab_screen.post_message(ModelOpened(old))
         await until(pilot, lambda: not screen.frozen)
 
 

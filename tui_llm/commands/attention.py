@@ -12,7 +12,7 @@ from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.instruments.attention.question import Attention, Look
+    from tui_llm.instruments.attention.question import AttentionMap, AttentionRow
 
 
 def add(commands: Commands) -> None:
@@ -49,38 +49,38 @@ def attention(options: argparse.Namespace) -> None:
             raise UserError(f"{name} is {value}; {visible(weights.name)} has 1 to {most}")
     if options.head is not None and options.layer is None:
         raise UserError("--head needs --layer: each layer has its own heads")
-    found: Attention = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
+    found: AttentionMap = engine.answer(AttentionQuestion(request_of(options), token_number(options, engine)))
     put_json(_attention_json(found)) if options.json else put(
         _attention_text(found, options.layer or 0, options.head or 0)
     )
 
 
-def _look_json(look: Look) -> dict[str, Any]:
+def _row_json(row: AttentionRow) -> dict[str, Any]:
     return {
-        "weights": list(look.weights),
-        "strongest": look.strongest,
-        "entropy": look.entropy,
-        "effective_tokens": look.effective_tokens,
+        "weights": list(row.weights),
+        "strongest": row.strongest,
+        "entropy": row.entropy,
+        "effective_tokens": row.effective_tokens,
     }
 
 
-def _attention_json(found: Attention) -> dict[str, Any]:
+def _attention_json(found: AttentionMap) -> dict[str, Any]:
     return {
         **model_json(found.weights),
         **place_json(found.place),
-        "mean": _look_json(found.mean),
+        "mean": _row_json(found.mean),
         "layers": [
-            {"mean": _look_json(mean), "heads": [_look_json(look) for look in heads]}
+            {"mean": _row_json(mean), "heads": [_row_json(row) for row in heads]}
             for mean, heads in zip(found.layers, found.heads, strict=True)
         ],
     }
 
 
-def _attention_text(found: Attention, layer: int, head: int) -> str:
+def _attention_text(found: AttentionMap, layer: int, head: int) -> str:
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
 
-    place, look = found.place, found.look(layer, head)
+    place, row = found.place, found.row(layer, head)
     whose = "mean over all heads" if not layer else f"layer {layer}, " + (f"head {head}" if head else "mean over heads")
     lines = [
         f"{model_text(found.weights)}: attention from token {place.number}, {token_text(place.token)}; {whose}",
@@ -89,11 +89,11 @@ def _attention_text(found: Attention, layer: int, head: int) -> str:
             ("#", "token", "weight", ""),
             [
                 (str(place.first + at), token_text(token), percent(weight), "█" * round(weight * BAR))
-                for at, (token, weight) in enumerate(zip(place.tokens, look.weights, strict=False))
+                for at, (token, weight) in enumerate(zip(place.tokens, row.weights, strict=False))
             ],
             left=(1, 3),
         ),
-        f"entropy {look.entropy:.4f} nats: as much as equal weights on {look.effective_tokens:.2f} tokens",
+        f"entropy {row.entropy:.4f} nats: as much as equal weights on {row.effective_tokens:.2f} tokens",
     ]
     if not layer:
         lines += [
@@ -104,11 +104,11 @@ def _attention_text(found: Attention, layer: int, head: int) -> str:
     return "\n".join(lines)
 
 
-def _heads_text(found: Attention) -> str:
+def _heads_text(found: AttentionMap) -> str:
     from tui_llm.facts import report
 
-    def cell(look: Look) -> str:
-        return f"{found.place.first + look.strongest}: {look.weights[look.strongest]:.0%}"
+    def cell(row: AttentionRow) -> str:
+        return f"{found.place.first + row.strongest}: {row.weights[row.strongest]:.0%}"
 
     return report.table(
         ("layer", "mean", *(f"head {head + 1}" for head in range(len(found.heads[0])))),

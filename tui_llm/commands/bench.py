@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Benchmark:
     """`name` is its name on the command line and its key in the JSON; `show` prints what `measure` returns."""
 
     name: str
@@ -101,8 +101,8 @@ def show_machine(found: dict[str, Any]) -> None:
 
 
 PARTS = (
-    Part("machine", measure_machine, show_machine),
-    Part("decode", bench_reading.measure_decode, bench_reading.show_reading),
-    Part("typing", bench_reading.measure_typing, bench_reading.show_reading),
-    Part("training", bench_reading.measure_training, bench_reading.show_training),
+    Benchmark("machine", measure_machine, show_machine),
+    Benchmark("decode", bench_reading.measure_decode, bench_reading.show_reading),
+    Benchmark("typing", bench_reading.measure_typing, bench_reading.show_reading),
+    Benchmark("training", bench_reading.measure_training, bench_reading.show_training),
 )

@@ -14,7 +14,7 @@ from tui_llm.common.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tui_llm.llm.learn.speed import Amounts, Reader
+    from tui_llm.llm.learn.speed import Amounts, Backend
     from tui_llm.llm.model.shape import GPTConfig
 
 PEERS = ("transformers",)
@@ -29,10 +29,10 @@ GOALS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class MeasuredModel:
     name: str
     config: GPTConfig
-    readers: dict[str, Reader]  # fp32, half, int8; transformers fp32, transformers bf16
+    readers: dict[str, Backend]  # fp32, half, int8; transformers fp32, transformers bf16
 
 
 def kinds(options: argparse.Namespace) -> tuple[str, ...]:
@@ -85,13 +85,13 @@ def shape_of(options: argparse.Namespace) -> tuple[str, GPTConfig, Path | None]:
     return found.name, read_config(found.folder), found.folder
 
 
-def opened(options: argparse.Namespace) -> Opened:
+def opened(options: argparse.Namespace) -> MeasuredModel:
     name, config, folder = shape_of(options)
     return _opened(name, config, folder, options.device, kinds(options), options.against)
 
 
 @lru_cache(1)  # decode and typing measure the same models
-def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str, weights: tuple[str, ...], against: str | None) -> Opened:  # fmt: skip
+def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str, weights: tuple[str, ...], against: str | None) -> MeasuredModel:  # fmt: skip
     import tempfile
     from pathlib import Path
 
@@ -106,11 +106,11 @@ def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str,
         if folder is None:
             torch.manual_seed(0)
             checkpoint.save(GPT(config), folder := Path(scratch))
-        readers: dict[str, Reader] = {kind: Ours(folder, place, kind) for kind in weights}
+        readers: dict[str, Backend] = {kind: Ours(folder, place, kind) for kind in weights}
         if against == "transformers":
             for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
                 readers[f"transformers {label}"] = Transformers(folder, place, dtype)
-    return Opened(name, config, readers)
+    return MeasuredModel(name, config, readers)
 
 
 def measure_decode(options: argparse.Namespace) -> dict[str, Any]:

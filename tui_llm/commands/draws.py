@@ -20,7 +20,7 @@ from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.instruments.draws.question import Bin, Draw, Histogram, Segment
+    from tui_llm.instruments.draws.question import Bin, Draw, Histogram, TokenInterval
 
 
 def add(commands: Commands) -> None:
@@ -77,7 +77,7 @@ def draw(options: argparse.Namespace) -> None:
 # ── one draw ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _segment_json(segment: Segment) -> dict[str, Any]:
+def _segment_json(segment: TokenInterval) -> dict[str, Any]:
     from tui_llm.facts import report
 
     return {

@@ -182,9 +182,9 @@ class _Progress:
         import json
 
         from tui_llm.common.display import visible
-        from tui_llm.llm.hub.pull import Progress
+        from tui_llm.llm.hub.pull import PullProgress
 
-        assert isinstance(now, Progress)
+        assert isinstance(now, PullProgress)
         time_now = time.monotonic()
         if time_now - self._at < self._every and (now.doing == self._doing or not self._terminal):
             return

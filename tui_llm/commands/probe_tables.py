@@ -11,7 +11,7 @@ from tui_llm.training.run.probe_log import difference
 
 if TYPE_CHECKING:
     from tui_llm.training.run.pins import Pin
-    from tui_llm.training.run.probe_log import Change, Probe
+    from tui_llm.training.run.probe_log import ProbabilityChange, Probe
 
 Saved = list[tuple[int, "Probe"]]  # (step, reading), by step
 NAMED = 60  # widest prompt in a heading, in cells
@@ -131,7 +131,7 @@ def _most(known: float | None, most: float) -> str:
     return at_most(most) if known is None else percent(known)
 
 
-def _points(change: Change) -> str:
+def _points(change: ProbabilityChange) -> str:
     """In percentage points."""
     if not change.exact and change.change == 0:
         return "?"

@@ -4,10 +4,10 @@ request.py     Request, Target and Question: what is asked of the engine
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
 model.py       Weights and ModelInfo: the open model, the models that can be opened
-prediction.py  Candidate, Distribution, LossReading, TokenScore, GeneratedToken
+prediction.py  Candidate, Distribution, TokenLoss, LossReading, TokenScore, GeneratedToken
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface
 place.py       a token position in a text
-recipe.py      optimizer, learning rate and their limits for Learn this
+recipe.py      optimizer, learning rate and steps of Learn this, and their limits
 report.py      readings as JSON and as plain text
 """

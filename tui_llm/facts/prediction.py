@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One row of the candidate table.
 
-    rank: 1 + the number of strictly greater logits; ties share a rank.
-    logit: the model's output; exp_logit: e^logit; raw_probability: softmax of the logits alone.
+    rank: 1 + the number of strictly greater logits, before any penalty; ties share a rank.
+    logit: the model's output; exp_logit: e^logit (inf if it overflows a float); raw_probability: softmax of the logits
+        alone.
     score: the logit after the repetition penalty; scaled: score ÷ T (equal to score if T = 0).
     numerator: e^(scaled − `Distribution.peak`), the softmax numerator; divided by `Distribution.total` it gives
         `tempered`.
@@ -75,25 +77,34 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetToken:
-    """One target token under teacher forcing: loss = logsumexp − logit, in nats. `gradient` is p − 1, the gradient of
-    the loss with respect to the target's own logit."""
+class TokenLoss:
+    """The loss on token `id`: nats = logsumexp − logit = −ln p (inf if the logit is −inf).
+
+    rank: 1 + the number of strictly greater logits.
+    gradient: p − 1, the gradient of the loss with respect to the token's own logit.
+    """
 
     id: int
-    bytes: bytes
-    text: str
     rank: int
     logit: float
     logsumexp: float
     probability: float
-    loss: float
+    nats: float
     gradient: float
+
+
+@dataclass(frozen=True, slots=True)
+class TargetToken:
+    """One token of a target and its loss under teacher forcing."""
+
+    token: Token
+    loss: TokenLoss
 
 
 @dataclass(frozen=True, slots=True)
 class LossReading:
     """The loss on a target. `sum` and `mean` are over its tokens, in nats. Per token: bits = mean ÷ ln 2, perplexity =
-    e^mean, and uniform_loss = ln(vocabulary), the loss of a uniform prediction."""
+    e^mean (inf if it overflows a float), and uniform_loss = ln(vocabulary), the loss of a uniform prediction."""
 
     text: str
     tokens: tuple[TargetToken, ...]
@@ -107,13 +118,23 @@ class LossReading:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """How well a token of the text was predicted from the tokens before it. surprisal = −ln p, in nats; `entropy` of
-    the prediction, in nats; `rank` as in `Candidate`."""
+    """How well a token of the text was predicted from the tokens before it; `entropy` of the prediction, in nats."""
 
-    surprisal: float
-    probability: float
-    rank: int
+    loss: TokenLoss
     entropy: float
+
+    @property
+    def surprisal(self) -> float:
+        """−ln p, in nats."""
+        return self.loss.nats
+
+    @property
+    def probability(self) -> float:
+        return self.loss.probability
+
+    @property
+    def rank(self) -> int:
+        return self.loss.rank
 
 
 @dataclass(frozen=True, slots=True)

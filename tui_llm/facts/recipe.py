@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of Learn this. No torch here."""
+"""Optimizer, learning rate and steps of Learn this. No torch here."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def check(recipe: Recipe) -> Recipe:
             f"the step size is {recipe.learning_rate:g}; give one above 0 and up to {LARGEST:g}, such as 0.001"
         )
     return recipe
+
+
+@dataclass(frozen=True, slots=True)
+class LearnStep:
+    """One optimizer step on a prompt and target. `gradient_norm` is the L2 norm of the whole gradient; `loss` (mean
+    over the target's tokens, nats) and `probability` (of the whole target) are those after the step."""
+
+    number: int
+    recipe: Recipe
+    gradient_norm: float
+    loss: float
+    probability: float

@@ -90,18 +90,16 @@ def loss_json(reading: Reading) -> dict[str, Any]:
         "weights": reading.weights.dtype,
         "step": reading.weights.step,
         "prompt_ids": list(reading.prompt_ids),
-        "target_ids": [t.id for t in loss.tokens],
+        "target_ids": [t.token.id for t in loss.tokens],
         "tokens": [
             {
-                "id": t.id,
-                "bytes": t.bytes.hex(),
-                "text": t.text,
-                "rank": t.rank,
-                "logit": finite(t.logit),
-                "logsumexp": t.logsumexp,
-                "probability": t.probability,
-                "loss": finite(t.loss),
-                "gradient": t.gradient,
+                **token_json(t.token),
+                "rank": t.loss.rank,
+                "logit": finite(t.loss.logit),
+                "logsumexp": t.loss.logsumexp,
+                "probability": t.loss.probability,
+                "loss": finite(t.loss.nats),
+                "gradient": t.loss.gradient,
             }
             for t in loss.tokens
         ],
@@ -247,23 +245,23 @@ def reading_text(reading: Reading) -> str:
 def loss_text(loss: LossReading) -> str:
     """The table of the target's tokens, the loss as a formula (one token) or as sum and mean, and a line with other
     units."""
-    losses, total_loss = adding([t.loss for t in loss.tokens], loss.sum, 4)
+    losses, total_loss = adding([t.loss.nats for t in loss.tokens], loss.sum, 4)
     rows = [
         (
-            visible_token(t.text),
-            str(t.id),
-            str(t.rank),
-            f"{t.logit:.4f}",
-            f"{t.logsumexp:.4f}",
-            percent(t.probability),
-            loss,
+            visible_token(t.token.text),
+            str(t.token.id),
+            str(t.loss.rank),
+            f"{t.loss.logit:.4f}",
+            f"{t.loss.logsumexp:.4f}",
+            percent(t.loss.probability),
+            nats,
         )
-        for t, loss in zip(loss.tokens, losses, strict=True)
+        for t, nats in zip(loss.tokens, losses, strict=True)
     ]
     lines = [table(("target", "id", "rank", "logit", "logsumexp", "raw p", "loss"), rows, left=(0,))]
     if len(loss.tokens) == 1:
-        one = loss.tokens[0]
-        total, logit, cost = difference(one.logsumexp, one.logit, one.loss, 4)
+        one = loss.tokens[0].loss
+        total, logit, cost = difference(one.logsumexp, one.logit, one.nats, 4)
         lines.append(f"loss = logsumexp − logit = {total} − {logit} = {cost} nats = −ln {plain(one.probability, 4)}")
     else:
         lines.append(

@@ -2,6 +2,5 @@
 
 open_model.py    the open model, its KV cache and cached predictions, as instruments use it
 tokenization.py  ids to Tokenization
-prediction.py    tensors to Distribution and LossReading
 reading.py       a Request to its Reading, for the five panes
 """

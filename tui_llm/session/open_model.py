@@ -10,13 +10,14 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.model import Weights
+from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.tokens import Token, Tokenization
 from tui_llm.llm.hub import lookup, open_model
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.weight_names import check_weights
-from tui_llm.llm.predict import distribution, loss
+from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
@@ -41,8 +42,8 @@ def never() -> bool:
 class _Open:
     """An open model and everything cached for it."""
 
-    found: lookup.Found
-    model: open_model.Opened
+    found: lookup.LocalModel
+    model: open_model.LoadedModel
     window: Window
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' cache
     tokens: dict[Any, Tokenization] = field(default_factory=dict)  # of the last text, which most readings share
@@ -75,7 +76,7 @@ class OpenModel:
         self.forwards = self.forward_tokens = 0
         self._open: _Open | None = None
         self._encoded: tuple[tuple[str, bool, bool], list[int]] | None = None
-        self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[loss.TokenLoss]] = {}
+        self._targets: dict[tuple[tuple[int, ...], tuple[int, ...]], list[TokenLoss]] = {}
 
     def open(self, model: str) -> Weights:
         """Open a shipped model, a run's newest checkpoint or a folder. Raises `UserError`; the previous model then
@@ -134,6 +135,9 @@ class OpenModel:
 
     def token(self, id: int) -> Token:
         return token_of(self.tokenizer, id)
+
+    def bytes_of(self, id: int) -> bytes:
+        return bytes_of(self.tokenizer, id)
 
     def ids(self, request: Request) -> list[int]:
         """All ids before the prediction: start token, prompt, continuation."""
@@ -271,7 +275,7 @@ class OpenModel:
         finally:
             self.forwards += window.forwards - before
 
-    def target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[loss.TokenLoss]:
+    def target_losses(self, wanted: list[int], position: int, overtaken: Callable[[], bool]) -> list[TokenLoss]:
         """The teacher-forced loss of each of `wanted` after the window's first `position` tokens; cached."""
         window = self.window
         key = (tuple(window.ids[:position]), tuple(wanted))

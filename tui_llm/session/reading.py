@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.prediction import LossReading, TokenScore
+from tui_llm.facts.prediction import LossReading, TargetToken, TokenScore
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Tokenization
@@ -15,8 +15,7 @@ from tui_llm.llm.predict import distribution, loss
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.llm.tokens import catalog
 from tui_llm.session.open_model import NOTHING, OpenModel, keep, never, place_of
-from tui_llm.session.prediction import distribution_reading, loss_reading
-from tui_llm.session.tokenization import bytes_of, span, tokenization
+from tui_llm.session.tokenization import span, tokenization
 
 
 def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
@@ -34,17 +33,13 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
             if request.scores:
                 scores = _scores(model, ids, request.token_window, overtaken)
             with device.threads(model.tokenizer.size):
-                shown = distribution_reading(
-                    model.prediction_at(request, ids, position),
-                    request.top,
-                    lambda id: bytes_of(model.tokenizer, id),
-                )
+                shown = model.prediction_at(request, ids, position).distribution(request.top, model.bytes_of)
             before = position - (len(ids) - fed)  # number of tokens in the window before the prediction
             target_loss = _loss(model, request, ids[position:], before, overtaken)
             if position < len(ids):
                 (one,) = model.target_losses([ids[position]], before, overtaken)
                 entropy = model.window.sorted(before).entropy  # of the model's own logits, without overrides
-                followed = TokenScore(one.loss, one.probability, one.rank, entropy)
+                followed = TokenScore(one, entropy)
         else:
             problem = NOTHING
     except UserError as error:
@@ -92,9 +87,7 @@ def _tokens(model: OpenModel, request: Request, ids: list[int]) -> Tokenization:
 def _scores(
     model: OpenModel, ids: list[int], count: int, overtaken: Callable[[], bool]
 ) -> tuple[TokenScore | None, ...]:
-    scores = [
-        TokenScore(s.loss.loss, s.loss.probability, s.loss.rank, s.entropy) for s in model.window.scores(overtaken)
-    ]
+    scores = model.window.scores(overtaken)
     unpredicted: list[TokenScore | None] = [None] * (len(ids) - len(scores))
     return tuple((unpredicted + scores)[-count:])
 
@@ -114,4 +107,6 @@ def _loss(
             losses = [*loss.token_losses(changed[None], wanted[:1]), *losses[1:]]
     except UserError as error:
         return LossReading(target.text or "", (), 0.0, 0.0, 0.0, 1.0, uniform, str(error))
-    return loss_reading(target.text, losses, model.tokenizer.size, lambda id: bytes_of(model.tokenizer, id))
+    tokens = [TargetToken(model.token(one.id), one) for one in losses]
+    text = tokens[0].token.text if target.text is None else target.text
+    return loss.loss_reading(text, tokens, model.tokenizer.size)

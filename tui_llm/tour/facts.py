@@ -80,14 +80,14 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckResult:
     """The result of a check. `words` says what was just observed if it is done, or what is missing if not."""
 
     done: bool
     words: str
 
 
-def not_yet(now: Facts, what: str, keys: str) -> Outcome:
+def not_yet(now: Facts, what: str, keys: str) -> CheckResult:
     """Returns an outcome that says `what` is missing and which `keys` of the panes to press.
 
     If something else is open, closing it comes first.
@@ -101,9 +101,9 @@ def not_yet(now: Facts, what: str, keys: str) -> Outcome:
     return missing(f"{what}: {keys}")
 
 
-def done(words: str) -> Outcome:
-    return Outcome(True, words)
+def done(words: str) -> CheckResult:
+    return CheckResult(True, words)
 
 
-def missing(words: str) -> Outcome:
-    return Outcome(False, words)
+def missing(words: str) -> CheckResult:
+    return CheckResult(False, words)

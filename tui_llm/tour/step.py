@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tui_llm.tour.facts import Facts, Outcome
+from tui_llm.tour.facts import CheckResult, Facts
 
-Check = Callable[[Facts, Facts], Outcome]
+Check = Callable[[Facts, Facts], CheckResult]
 """(now, as it was when this part began) → whether it is done. Pure."""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tui_llm.common.numbers import percent_said
 from tui_llm.facts.prediction import GeneratedToken
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
 from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES, show
-from tui_llm.tour.facts import Facts, Outcome, RunFacts, done, missing, not_yet
+from tui_llm.tour.facts import CheckResult, Facts, RunFacts, done, missing, not_yet
 from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
 from tui_llm.tour.step import Ask, Part, Step
 from tui_llm.tour.steps_numbers import NOT_LAB
@@ -24,7 +24,7 @@ NEARLY_SURE = 0.95  # above this probability, sampling almost always draws the s
 # ── the training loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def started(now: Facts, began: Facts) -> Outcome:
+def started(now: Facts, began: Facts) -> CheckResult:
     """The learner has started a run in this part."""
     run = now.run
     if run is None:
@@ -36,7 +36,7 @@ def started(now: Facts, began: Facts) -> Outcome:
     return done(f"Run {words(run.name)} is a process of its own: it goes on when you leave.")
 
 
-def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Outcome:
+def below(run: RunFacts | None, line: float | None, name: str, why: str) -> CheckResult:
     """The run's validation loss is below `line`, the loss called `name`, in nats per token."""
     if run is None:
         return missing("no run is watched: {pane_training} {new_run}")
@@ -54,17 +54,17 @@ def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Outc
     return done(f"Loss {nats(run.loss)}, below the {name} line at {nats(line)}: {why}.{wrote}")
 
 
-def unigram(now: Facts, began: Facts) -> Outcome:
+def unigram(now: Facts, began: Facts) -> CheckResult:
     return below(now.run, now.run.unigram if now.run is not None else None, "unigram",
                  "it knows which tokens are frequent, and it uses what stands before")  # fmt: skip
 
 
-def bigram(now: Facts, began: Facts) -> Outcome:
+def bigram(now: Facts, began: Facts) -> CheckResult:
     return below(now.run, now.run.bigram if now.run is not None else None, "bigram",
                  "it looks further back than one token")  # fmt: skip
 
 
-def watched(now: Facts, began: Facts) -> Outcome:
+def watched(now: Facts, began: Facts) -> CheckResult:
     """The screen "How it learned" is open."""
     if now.screen != "learned":
         return not_yet(now, "How it learned is not open", "{pane_training} {how_it_learned}")
@@ -74,7 +74,7 @@ def watched(now: Facts, began: Facts) -> Outcome:
 # ── generation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outcome:
+def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | CheckResult:
     """Returns the last token if it was sampled in this part at that temperature, else what is missing."""
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -90,10 +90,10 @@ def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Outco
     return now.steps[-1]
 
 
-def greedy(now: Facts, began: Facts) -> Outcome:
+def greedy(now: Facts, began: Facts) -> CheckResult:
     """A token was generated at temperature 0."""
     token = last(now, began, 0)
-    if isinstance(token, Outcome):
+    if isinstance(token, CheckResult):
         return token
     if token.by_hand or token.u is not None:
         return missing("draw once more with {draw}")
@@ -102,10 +102,10 @@ def greedy(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def cold(now: Facts, began: Facts) -> Outcome:
+def cold(now: Facts, began: Facts) -> CheckResult:
     """A token was sampled at the temperature `COLD`."""
     token = last(now, began, COLD)
-    if isinstance(token, Outcome):
+    if isinstance(token, CheckResult):
         return token
     if token.u is None:
         return missing("the last token was not drawn at this temperature: {draw}")
@@ -114,7 +114,7 @@ def cold(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def replayed(now: Facts, began: Facts) -> Outcome:
+def replayed(now: Facts, began: Facts) -> CheckResult:
     """The draw is replayed with the same u at the temperature `HOT`."""
     found = now.answer(DrawQuestion, Draw)
     if now.screen != "draw":
@@ -140,7 +140,7 @@ def replayed(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def drawn_often(now: Facts, began: Facts) -> Outcome:
+def drawn_often(now: Facts, began: Facts) -> CheckResult:
     """The next token was drawn many times, with a distribution that is not nearly certain."""
     found = now.answer(HistogramQuestion, Histogram)
     if now.screen != "draw_many":
@@ -158,7 +158,7 @@ def drawn_often(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def nucleus(now: Facts, began: Facts) -> Outcome:
+def nucleus(now: Facts, began: Facts) -> CheckResult:
     """Top-p was lowered."""
     distribution = now.reading.distribution if now.reading is not None else None
     if now.screen != "lab":
@@ -178,7 +178,7 @@ def table_words() -> str:
     return f"{shares(chances)} becomes {shares(tempered(chances, COLD))} at T {COLD:g} and {shares(tempered(chances, HOT))} at T {HOT:g}"
 
 
-def table(now: Facts, began: Facts) -> Outcome:
+def table(now: Facts, began: Facts) -> CheckResult:
     """The learner's own logits are shown at several temperatures."""
     found = now.answer(ScratchQuestion, Scratch)
     if now.screen != "temperatures":
@@ -203,9 +203,9 @@ def table(now: Facts, began: Facts) -> Outcome:
 # ── inside the model ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def attended(now: Facts, began: Facts) -> Outcome:
+def attended(now: Facts, began: Facts) -> CheckResult:
     """The attention view is open."""
-    found = now.answer(AttentionQuestion, Attention)
+    found = now.answer(AttentionQuestion, AttentionMap)
     if now.screen != "inside" or now.view != "attention":
         return (
             missing("attention is not shown: {inside_attention}")
@@ -216,16 +216,16 @@ def attended(now: Facts, began: Facts) -> Outcome:
         return missing(foreign(now.problems[AttentionQuestion]))
     if found is None:
         return missing(WAIT)
-    look, place = found.mean, found.place
-    at = min(look.strongest, len(look.weights) - 1)
+    row, place = found.mean, found.place
+    at = min(row.strongest, len(row.weights) - 1)
     seen = place.tokens[at]
     return done(
         f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads looked most at "
-        f"{words(seen.text)} ({percent_said(look.weights[at])}). Where it looked is a hint, no proof."
+        f"{words(seen.text)} ({percent_said(row.weights[at])}). Where it looked is a hint, no proof."
     )
 
 
-def lensed(now: Facts, began: Facts) -> Outcome:
+def lensed(now: Facts, began: Facts) -> CheckResult:
     """The logit lens is open."""
     found = now.answer(LensQuestion, Lens)
     if now.screen != "inside" or now.view != "lens":
@@ -253,7 +253,7 @@ def one_word_changed(before: str, after: str) -> bool:
     return len(old) == len(new) and sum(one != other for one, other in zip(old, new, strict=True)) == 1
 
 
-def decided(now: Facts, began: Facts) -> Outcome:
+def decided(now: Facts, began: Facts) -> CheckResult:
     """Exactly one word of the prompt was changed."""
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -279,7 +279,7 @@ def decided(now: Facts, began: Facts) -> Outcome:
 # ── from predictor to assistant ──────────────────────────────────────────────────────────────────────────────────
 
 
-def continued(now: Facts, began: Facts) -> Outcome:
+def continued(now: Facts, began: Facts) -> CheckResult:
     """At temperature 0, the model has continued a question."""
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -297,7 +297,7 @@ def continued(now: Facts, began: Facts) -> Outcome:
     return done(f"It went on: {words(text, 60)}. It predicts text; nobody taught it that a question wants an answer.")
 
 
-def tuned(now: Facts, began: Facts) -> Outcome:
+def tuned(now: Facts, began: Facts) -> CheckResult:
     """The model was fine-tuned on the learner's pairs."""
     if InstructQuestion in now.problems:
         return missing(f"{foreign(now.problems[InstructQuestion])}. {{tour_answer}} again")
@@ -312,7 +312,7 @@ def tuned(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def answers(now: Facts, began: Facts) -> Outcome:
+def answers(now: Facts, began: Facts) -> CheckResult:
     """The fine-tuned model has answered."""
     found = now.answer(InstructQuestion, Instructed)
     if found is not None and now.model != found.name:
@@ -329,7 +329,7 @@ def answers(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def honest(now: Facts, began: Facts) -> Outcome:
+def honest(now: Facts, began: Facts) -> CheckResult:
     """The learner has confirmed the last text."""
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
@@ -361,7 +361,7 @@ def steps() -> tuple[Step, ...]:
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
         )),
         Step("inside", "Inside", (
-            Part("Esc until the panes are back; {clear} takes the drawn tokens away. {inside}: attention, how much each position takes from each earlier one. Where did it look?", attended),
+            Part("Esc until the panes are back; {clear} takes the drawn tokens away. {inside}: attention, how much each position takes from each earlier one. Where did it row?", attended),
             Part("{inside_lens}: the logit lens reads the prediction off after each layer, as if the model ended there.", lensed),
             Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
         )),

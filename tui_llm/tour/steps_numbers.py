@@ -9,7 +9,7 @@ from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.instruments.learn.question import Learned, LearnQuestion, Runner
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
-from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
+from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
 from tui_llm.tour.step import Part, Step
 from tui_llm.tour.steps_text import WAIT, reading_of_text
@@ -18,7 +18,7 @@ GOOD, TERRIBLE = softmax(list(LOGITS.values()))[0], 0.01  # probabilities
 NOT_LAB = "go back to the panes: Esc"
 
 
-def staged(now: Facts, began: Facts) -> Outcome:
+def staged(now: Facts, began: Facts) -> CheckResult:
     """The logits table shows the stages of softmax, at temperature 1 and top-p 1."""
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -49,7 +49,7 @@ def rows(now: Facts) -> tuple[Candidate, ...]:
     return found.distribution.candidates if found is not None else ()
 
 
-def own_logits(now: Facts, began: Facts) -> Outcome:
+def own_logits(now: Facts, began: Facts) -> CheckResult:
     """The scratch table has at least two tokens."""
     if now.screen != "scratch":
         return not_yet(now, "the scratch table is not open", "{scratch}")
@@ -66,7 +66,7 @@ def own_logits(now: Facts, began: Facts) -> Outcome:
     return done(f"{said}: together {percent_said(sum(raw))}.{'' if same else others}")
 
 
-def changed_logit(now: Facts, began: Facts) -> Outcome:
+def changed_logit(now: Facts, began: Facts) -> CheckResult:
     """A logit in the scratch table was changed."""
     if now.screen != "scratch":
         return not_yet(now, "the scratch table is not open", "{scratch}")
@@ -85,7 +85,7 @@ def changed_logit(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def loss_of(now: Facts) -> LossReading | Outcome:
+def loss_of(now: Facts) -> LossReading | CheckResult:
     """Returns the loss of the current target, else the outcome that asks for a target."""
     if now.screen != "lab":
         return missing(NOT_LAB)
@@ -97,12 +97,12 @@ def loss_of(now: Facts) -> LossReading | Outcome:
     return found
 
 
-def good(now: Facts, began: Facts) -> Outcome:
+def good(now: Facts, began: Facts) -> CheckResult:
     """The target is the most probable token, and the Loss pane is open."""
     found = loss_of(now)
-    if isinstance(found, Outcome):
+    if isinstance(found, CheckResult):
         return found
-    first = found.tokens[0]
+    first = found.tokens[0].loss
     if first.rank > 1 or len(found.tokens) > 1:
         return missing(
             f"the target {words(found.text)} is not the likeliest token (rank {first.rank:,}): {{pane_logits}}, ↑ to the first row, {{pick}}"
@@ -110,29 +110,30 @@ def good(now: Facts, began: Facts) -> Outcome:
     if now.place != "loss":
         return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
-        f"{p_said(first.probability)}, loss −ln p = {nats(first.loss)} nats. A surer hit: {percent_said(GOOD)} would cost "
+        f"{p_said(first.probability)}, loss −ln p = {nats(first.nats)} nats. A surer hit: {percent_said(GOOD)} would cost "
         f"{nats(loss(GOOD))}, {percent_said(1.0)} would cost {nats(abs(loss(1.0)))}."
     )
 
 
-def terrible(now: Facts, began: Facts) -> Outcome:
+def terrible(now: Facts, began: Facts) -> CheckResult:
     """The target's loss is at least that of probability `TERRIBLE`."""
     found = loss_of(now)
-    if isinstance(found, Outcome):
+    if isinstance(found, CheckResult):
         return found
-    worst = max(found.tokens, key=lambda token: token.loss)
-    if worst.loss < loss(TERRIBLE):
+    target = max(found.tokens, key=lambda target: target.loss.nats)
+    worst = target.loss
+    if worst.nats < loss(TERRIBLE):
         return missing(
-            f"the loss is {nats(worst.loss)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
+            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
         )
-    than = "more" if worst.loss > found.uniform_loss else "less"
+    than = "more" if worst.nats > found.uniform_loss else "less"
     return done(
-        f"{words(worst.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.loss)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"{words(target.token.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.nats)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
         f"That is {than} than ln V = {nats(found.uniform_loss)}: every one of the V tokens alike, knowing nothing."
     )
 
 
-def gradient_seen(now: Facts, began: Facts) -> Outcome:
+def gradient_seen(now: Facts, began: Facts) -> CheckResult:
     """The gradient's bars are shown."""
     found = now.answer(GradientQuestion, Gradient)
     if now.screen != "lab":
@@ -150,13 +151,13 @@ def gradient_seen(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def pinned(now: Facts, began: Facts) -> Outcome:
+def pinned(now: Facts, began: Facts) -> CheckResult:
     if not now.pins:
         return not_yet(now, "nothing is pinned", "{pin}")
     return done("Pinned. Whatever is learned next, we see what becomes of this.")
 
 
-def learned(now: Facts, began: Facts) -> Outcome:
+def learned(now: Facts, began: Facts) -> CheckResult:
     """A step of Learn this was taken on another text."""
     if now.screen != "learn":
         if (gap := reading_of_text(now)) is not None:
@@ -195,7 +196,7 @@ def most_changed(found: Sequence[Runner]) -> Runner | None:
     return max(found, key=lambda row: abs(row.after - row.before), default=None)
 
 
-def undone(now: Facts, began: Facts) -> Outcome:
+def undone(now: Facts, began: Facts) -> CheckResult:
     """The steps of Learn this were undone."""
     found = now.answer(LearnQuestion, Learned)
     if found is None or found.steps:

@@ -10,7 +10,7 @@ from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion
 from tui_llm.llm.tokens import letters
-from tui_llm.tour.facts import Facts, Outcome, done, missing, not_yet
+from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
 from tui_llm.tour.step import Ask, Part, Step
 
@@ -20,7 +20,7 @@ WAIT = "the model's answer: a moment"
 STRAWBERRY = "strawberry"
 
 
-def reading_of_text(now: Facts) -> Outcome | None:
+def reading_of_text(now: Facts) -> CheckResult | None:
     """Returns what is missing if there is no reading of a finished text, else None."""
     if now.asking:
         return missing("a window is open: Enter accepts the text, Esc cancels")
@@ -31,7 +31,7 @@ def reading_of_text(now: Facts) -> Outcome | None:
     return None
 
 
-def own_text(now: Facts, began: Facts) -> Outcome:
+def own_text(now: Facts, began: Facts) -> CheckResult:
     """The text has at least `TOKENS_NEEDED` tokens."""
     if (gap := reading_of_text(now)) is not None:
         return gap
@@ -42,7 +42,7 @@ def own_text(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def predicted(now: Facts, began: Facts) -> Outcome:
+def predicted(now: Facts, began: Facts) -> CheckResult:
     """The learner has guessed the number of pairs."""
     said = whole_number(now.typed.get("pairs"))
     if said is None:
@@ -54,7 +54,7 @@ def predicted(now: Facts, began: Facts) -> Outcome:
     return done(f"You say {said:,}. Now count.")
 
 
-def counted(now: Facts, began: Facts) -> Outcome:
+def counted(now: Facts, began: Facts) -> CheckResult:
     """The list of pairs is open."""
     pairs = now.answer(PairsQuestion, Pairs)
     if now.screen != "pairs":
@@ -71,7 +71,7 @@ def counted(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def file_counted(now: Facts, began: Facts) -> Outcome:
+def file_counted(now: Facts, began: Facts) -> CheckResult:
     """A text file's pairs were counted in this part."""
     if TextFileQuestion in now.problems:
         return missing(f"{foreign(now.problems[TextFileQuestion])}. {{tour_answer}} again".replace("..", "."))
@@ -85,7 +85,7 @@ def file_counted(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def compared(now: Facts, began: Facts) -> Outcome:
+def compared(now: Facts, began: Facts) -> CheckResult:
     """The vocabularies are shown side by side."""
     found = now.answer(VocabulariesQuestion, Vocabularies)
     if now.screen != "vocabularies":
@@ -113,7 +113,7 @@ def longest_word(now: Facts) -> tuple[str, int]:
     return best
 
 
-def rare_word(now: Facts, began: Facts) -> Outcome:
+def rare_word(now: Facts, began: Facts) -> CheckResult:
     """A word of the text has at least `PIECES_NEEDED` tokens."""
     if (gap := reading_of_text(now)) is not None:
         return gap
@@ -125,7 +125,7 @@ def rare_word(now: Facts, began: Facts) -> Outcome:
     return done(f"{words(word)} is {count} pieces: nothing is unknown to pieces, a rare word just costs more of them.")
 
 
-def merged(now: Facts, began: Facts) -> Outcome:
+def merged(now: Facts, began: Facts) -> CheckResult:
     """The merges of a word are shown from its bytes."""
     found = now.answer(MergesQuestion, Merges)
     if now.screen != "merges":
@@ -144,7 +144,7 @@ def merged(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def strawberry(now: Facts, began: Facts) -> Outcome:
+def strawberry(now: Facts, began: Facts) -> CheckResult:
     """The letters are counted, of `STRAWBERRY` or of the learner's own word."""
     if now.screen != "letters":
         gap = reading_of_text(now)
@@ -167,7 +167,7 @@ def strawberry(now: Facts, began: Facts) -> Outcome:
     )
 
 
-def ids_seen(now: Facts, began: Facts) -> Outcome:
+def ids_seen(now: Facts, began: Facts) -> CheckResult:
     """The Tokens pane shows ids, with the token cursor on a token."""
     if now.screen != "lab":
         return missing("go back to the panes: Esc")
@@ -200,7 +200,7 @@ def neighbours_words(found: Neighbours) -> str:
     )
 
 
-def neighbours_seen(now: Facts, began: Facts) -> Outcome:
+def neighbours_seen(now: Facts, began: Facts) -> CheckResult:
     """The embedding neighbours are shown."""
     found = now.answer(NeighboursQuestion, Neighbours)
     if now.screen != "inside" or now.view != "neighbours":
@@ -212,7 +212,7 @@ def neighbours_seen(now: Facts, began: Facts) -> Outcome:
     return done(neighbours_words(found))
 
 
-def other_neighbours(now: Facts, began: Facts) -> Outcome:
+def other_neighbours(now: Facts, began: Facts) -> CheckResult:
     """The neighbours of another token are shown."""
     found, before = now.answer(NeighboursQuestion, Neighbours), began.answer(NeighboursQuestion, Neighbours)
     if NeighboursQuestion in now.problems and now.problems != began.problems:

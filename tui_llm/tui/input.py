@@ -21,7 +21,7 @@ STAND_IN = "\ufdeb"
 FLOOD = 256  # characters in one read: more than typing or a held key gives between two reads
 
 
-class Reader:
+class InputDecoder:
     """Decodes chunks of bytes into characters for Textual's parser."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def is_pasted(text: str) -> bool:
 
 
 def safe(driver: type[Driver]) -> type[Driver]:
-    """A subclass of Textual's Unix driver that decodes input with a `Reader`; other drivers are returned unchanged."""
+    """A subclass of Textual's Unix driver that decodes input with a `InputDecoder`; other drivers are returned unchanged."""
     if driver.__module__ != "textual.drivers.linux_driver":
         return driver
 
@@ -79,7 +79,7 @@ def safe(driver: type[Driver]) -> type[Driver]:
         def run_input_thread(self) -> None:
             from textual.drivers import linux_driver
 
-            linux_driver.__dict__["getincrementaldecoder"] = lambda _encoding: Reader
+            linux_driver.__dict__["getincrementaldecoder"] = lambda _encoding: InputDecoder
             super().run_input_thread()
 
         def process_message(self, message: Message) -> None:

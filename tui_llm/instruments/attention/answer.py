@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion, Look
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion, AttentionRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import inside
 from tui_llm.session.open_model import OpenModel
 
 
 @torch.inference_mode()
-def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callable[[], bool]) -> Attention:
+def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callable[[], bool]) -> AttentionMap:
     """Raises `UserError` if the text has no such token, or if the attention weights contain NaN."""
     trace, place = traced(open_model, question.request, question.number, overtaken)
     rows = inside.attention(trace, place.index)  # (N, H, T)
@@ -26,22 +26,22 @@ def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callab
             "earlier checkpoint"
         )
     layers = rows.mean(1)  # (N, T)
-    return Attention(
+    return AttentionMap(
         open_model.weights(),
         place,
-        tuple(looks(layer) for layer in rows),
-        looks(layers),
-        looks(layers.mean(0, keepdim=True))[0],
+        tuple(attention_rows(layer) for layer in rows),
+        attention_rows(layers),
+        attention_rows(layers.mean(0, keepdim=True))[0],
     )
 
 
-def looks(rows: Tensor) -> tuple[Look, ...]:
-    """Convert rows of attention weights (R, T), each summing to 1, to `Look`."""
+def attention_rows(rows: Tensor) -> tuple[AttentionRow, ...]:
+    """Convert rows of attention weights (R, T), each summing to 1, to `AttentionRow`."""
     entropies = torch.special.entr(rows.double()).sum(-1).tolist()
     peaks = rows.amax(-1, keepdim=True)
     places = torch.arange(rows.size(-1)).expand_as(rows)
     strongest = places.where(rows == peaks, rows.size(-1)).amin(-1).tolist()  # the first on a tie
     return tuple(
-        Look(tuple(weights), first, entropy, math.exp(entropy))
+        AttentionRow(tuple(weights), first, entropy, math.exp(entropy))
         for weights, first, entropy in zip(rows.tolist(), strongest, entropies, strict=True)
     )

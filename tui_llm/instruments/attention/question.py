@@ -17,7 +17,7 @@ class AttentionQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AttentionRow:
     """The attention weights of one head, or a mean over heads: `weights` in [0, 1], summing to 1, over the tokens that
     were fed, up to the query.
 
@@ -33,17 +33,17 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class AttentionMap:
     """`heads[layer][head]`, and the means of their weights: `layers[layer]` over a layer's heads, `mean` over all
     heads."""
 
     weights: Weights
     place: Place
-    heads: tuple[tuple[Look, ...], ...]
-    layers: tuple[Look, ...]
-    mean: Look
+    heads: tuple[tuple[AttentionRow, ...], ...]
+    layers: tuple[AttentionRow, ...]
+    mean: AttentionRow
 
-    def look(self, layer: int, head: int) -> Look:
+    def row(self, layer: int, head: int) -> AttentionRow:
         """The weights of a layer and head, both numbered from 1. Head 0 is the mean over the layer's heads, layer 0 the
         mean over all."""
         if not layer:

@@ -24,13 +24,11 @@ from tui_llm.instruments.draws.question import (
     Histogram,
     HistogramQuestion,
     Landing,
-    Segment,
+    TokenInterval,
 )
 from tui_llm.llm.predict.distribution import Processed
 from tui_llm.llm.predict.generate import uniform
 from tui_llm.session.open_model import OpenModel
-from tui_llm.session.prediction import candidates, candidates_of
-from tui_llm.session.tokenization import bytes_of
 
 _CHUNK = 4096  # draws between two checks of `overtaken`
 
@@ -62,21 +60,17 @@ def _landing(
     open_model: OpenModel, request: Request, sampler: SamplerSettings, u: float, overtaken: Callable[[], bool]
 ) -> Landing:
     processed, sums = _processed(open_model, request, sampler, overtaken)
-    shown = candidates(processed, min(SEGMENTS, processed.kept_count), lambda id: bytes_of(open_model.tokenizer, id))
+    shown = processed.rows(min(SEGMENTS, processed.kept_count), open_model.bytes_of)
 
-    def segment(candidate: Candidate, place: int) -> Segment:
+    def segment(candidate: Candidate, place: int) -> TokenInterval:
         # Rounding can leave the sum slightly off 1, where the last interval ends.
         stop = 1.0 if place == processed.kept_count - 1 else float(sums[place])
-        return Segment(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
+        return TokenInterval(candidate, place, float(sums[place - 1]) if place else 0.0, stop)
 
     segments = tuple(segment(candidate, place) for place, candidate in enumerate(shown))
     place = processed.place(u)
-    hit = segments[place] if place < len(segments) else segment(_candidate(open_model, processed, place), place)
+    hit = segments[place] if place < len(segments) else segment(processed.row(place, open_model.bytes_of), place)
     return Landing(sampler, hit, segments, processed.kept_count)
-
-
-def _candidate(open_model: OpenModel, processed: Processed, place: int) -> Candidate:
-    return candidates_of([processed.row(place)], lambda id: bytes_of(open_model.tokenizer, id))[0]
 
 
 def _histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
@@ -94,7 +88,7 @@ def _histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Ca
         places = torch.searchsorted(sums, torch.tensor(numbers, dtype=torch.float64), right=True).clamp(max=kept - 1)
         counts += torch.bincount(places, minlength=kept)
     p = processed.probability[:kept]
-    shown = candidates(processed, min(BINS, kept), lambda id: bytes_of(open_model.tokenizer, id))
+    shown = processed.rows(min(BINS, kept), open_model.bytes_of)
     rows = tuple((candidate, _bin(int(counts[place]), total, float(p[place]))) for place, candidate in enumerate(shown))
     rest = _bin(int(counts[BINS:].sum()), total, float(p[BINS:].sum())) if kept > BINS else None
     chi_squared, freedom, chance = _fit(counts.double(), p * total)

@@ -27,7 +27,7 @@ class DrawQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class TokenInterval:
     """A token's interval [start, stop) of the cumulative distribution, tokens in descending order of probability. Every
     u in the interval selects the token. `place` is its index in that order."""
 
@@ -48,8 +48,8 @@ class Landing:
     """
 
     sampler: SamplerSettings
-    hit: Segment
-    segments: tuple[Segment, ...]
+    hit: TokenInterval
+    segments: tuple[TokenInterval, ...]
     kept: int
 
 

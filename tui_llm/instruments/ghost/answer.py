@@ -11,7 +11,6 @@ from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.llm.predict.distribution import process
 from tui_llm.llm.tokens.token_bytes import pieces
 from tui_llm.session.open_model import OpenModel
-from tui_llm.session.tokenization import bytes_of
 
 _GREEDY = SamplerSettings(temperature=0)
 
@@ -27,13 +26,13 @@ def answer(open_model: OpenModel, question: GhostQuestion, overtaken: Callable[[
             if overtaken():
                 raise Overtaken
             now = dataclasses.replace(request, continuation=(*request.continuation, *made))
-            id = process(open_model.logits(now, overtaken), _GREEDY).row(0).id
+            id = int(process(open_model.logits(now, overtaken), _GREEDY).order[0])
             if open_model.tokenizer.ends(id):
                 break
             made.append(id)
     except UserError:  # an empty text or a diverged model: the reading reports it
         made = []
-    tokens = [bytes_of(open_model.tokenizer, id) for id in made]
+    tokens = list(map(open_model.bytes_of, made))
     whole: list[str] = []
     for start, stop, text in pieces(tokens):
         try:

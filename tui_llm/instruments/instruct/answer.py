@@ -21,7 +21,7 @@ FREE_NAMES = 1000  # names to try
 
 
 @dataclass
-class _Session:
+class _TuningSession:
     asked: tuple[object, ...]
     tuner: Tuner
     examples: list[instruct.Example]
@@ -56,15 +56,15 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
     return told
 
 
-def _session(open_model: OpenModel, question: InstructQuestion) -> _Session:
+def _session(open_model: OpenModel, question: InstructQuestion) -> _TuningSession:
     asked = question.pairs, question.learning_rate
     known = open_model.remembered.get("instruct")
-    if isinstance(known, _Session) and known.asked == asked and len(known.tuner.losses) <= question.steps:
+    if isinstance(known, _TuningSession) and known.asked == asked and len(known.tuner.losses) <= question.steps:
         return known
     examples = [instruct.example(pair, writable(open_model), open_model.gpt.config.context) for pair in question.pairs]
     with instruct.enough_memory():
         tuner = Tuner(open_model.gpt, examples, open_model.tokenizer.size, question.learning_rate)
-    open_model.remembered["instruct"] = made = _Session(asked, tuner, examples)
+    open_model.remembered["instruct"] = made = _TuningSession(asked, tuner, examples)
     return made
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
@@ -23,7 +24,6 @@ from tui_llm.instruments.learn.question import (
     Kept,
     Learned,
     LearnQuestion,
-    LearnStep,
     Runner,
     TargetState,
     Watched,
@@ -34,7 +34,7 @@ from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.distribution import check, log_softmax
 from tui_llm.llm.predict.forced import forced_logits
-from tui_llm.llm.predict.loss import TokenLoss, token_losses
+from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session.open_model import OpenModel
 
@@ -50,15 +50,15 @@ class _Seen:
 
     @property
     def mean(self) -> float | None:
-        return math.fsum(one.loss for one in self.losses) / len(self.losses) if self.losses else None
+        return math.fsum(one.nats for one in self.losses) / len(self.losses) if self.losses else None
 
     @property
     def probability(self) -> float | None:
-        return math.exp(-math.fsum(one.loss for one in self.losses)) if self.losses else None
+        return math.exp(-math.fsum(one.nats for one in self.losses)) if self.losses else None
 
 
 @dataclass
-class _Session:
+class _LearningSession:
     ids: list[int]
     wanted: list[int]
     learner: Learner
@@ -80,7 +80,7 @@ def answer(
     return _told(open_model, question, session, overtaken)
 
 
-def _session(open_model: OpenModel, request: Request) -> _Session:
+def _session(open_model: OpenModel, request: Request) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
     model = open_model.gpt  # raises first if the model runs through transformers
     if (dtype := open_model.weights().dtype) != "fp32":
@@ -91,15 +91,17 @@ def _session(open_model: OpenModel, request: Request) -> _Session:
     if len(wanted) > LONGEST_TARGET:
         raise UserError(f"the target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be learned here")
     known = open_model.remembered.get("learn")
-    if isinstance(known, _Session) and (known.ids, known.wanted) == (ids, wanted):
+    if isinstance(known, _LearningSession) and (known.ids, known.wanted) == (ids, wanted):
         return known
-    open_model.remembered["learn"] = made = _Session(
+    open_model.remembered["learn"] = made = _LearningSession(
         ids, wanted, Learner(model, ids, wanted, open_model.tokenizer.size)
     )
     return made
 
 
-def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, overtaken: Callable[[], bool]) -> Learned:
+def _told(
+    open_model: OpenModel, question: LearnQuestion, session: _LearningSession, overtaken: Callable[[], bool]
+) -> Learned:
     learner = session.learner
     after = _seen(learner.model, session.ids, session.wanted, open_model.tokenizer.size)
     if None not in session.before:
@@ -110,10 +112,6 @@ def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, ove
         if overtaken():
             raise Overtaken
         watched.append(_change(open_model, session, one))
-    steps = tuple(
-        LearnStep(number, step.recipe, step.gradient_norm, step.loss, step.probability)
-        for number, step in enumerate(learner.steps, 1)
-    )
     return Learned(
         question,
         open_model.weights(),
@@ -123,7 +121,7 @@ def _told(open_model: OpenModel, question: LearnQuestion, session: _Session, ove
         _state(after),
         _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
         tuple(watched),
-        steps,
+        tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
         *learner.kept,
     )
@@ -161,7 +159,7 @@ def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, 
     )
 
 
-def _change(open_model: OpenModel, session: _Session, watched: Watched) -> WatchedChange:
+def _change(open_model: OpenModel, session: _LearningSession, watched: Watched) -> WatchedChange:
     """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
     vocabulary = open_model.tokenizer
     try:

@@ -75,9 +75,9 @@ def card(open_model: OpenModel, learner: Learner, name: str) -> str:
     weights, decode = open_model.weights(), open_model.tokenizer.decode
     step = "" if weights.step is None else f" at step {weights.step:,}"
     rows = "\n".join(
-        f"| {number} | {OPTIMIZERS[one.recipe.optimizer]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
+        f"| {one.number} | {OPTIMIZERS[one.recipe.optimizer]} | {one.recipe.learning_rate:g} | {one.gradient_norm:.4g} "
         f"| {one.loss:.4f} | {one.probability:.4g} |"
-        for number, one in enumerate(learner.steps, 1)
+        for one in learner.steps
     )
     many = len(learner.steps)
     wanted = len(learner.wanted)

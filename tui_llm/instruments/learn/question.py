@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tui_llm.facts.model import Weights
-from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
 
@@ -41,18 +41,6 @@ class KeepQuestion(Question):
     name: str = ""
     force: bool = False
     writes: ClassVar[bool] = True
-
-
-@dataclass(frozen=True, slots=True)
-class LearnStep:
-    """One optimizer step. `gradient_norm` is the L2 norm of the whole gradient; `loss` (mean over the target's tokens,
-    nats) and `probability` (of the whole target) are those after the step."""
-
-    number: int
-    recipe: Recipe
-    gradient_norm: float
-    loss: float
-    probability: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tui_llm.instruments.lens.question import Guess, Lens, LensQuestion, LensRow
+from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import device, inside
 from tui_llm.llm.predict import distribution
@@ -39,7 +39,7 @@ def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[]
     rows = tuple(
         LensRow(
             layer,
-            tuple(Guess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
+            tuple(LensGuess(open_model.token(id), float(log_p[layer, id].exp())) for id in order[layer]),
             float(log_p[layer, target].exp()),
             distribution.rank(logits[layer], [target])[0],
             entropies[layer],

@@ -24,7 +24,7 @@ class LensQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class LensGuess:
     token: Token
     probability: float
 
@@ -39,7 +39,7 @@ class LensRow:
     """
 
     layer: int
-    guesses: tuple[Guess, ...]
+    guesses: tuple[LensGuess, ...]
     probability: float  # of the target
     rank: int
     entropy: float

@@ -12,7 +12,6 @@ from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse
 from tui_llm.instruments.temperatures.answer import temperatures
 from tui_llm.llm.predict.distribution import Sorted
 from tui_llm.session.open_model import OpenModel
-from tui_llm.session.prediction import distribution_reading
 
 
 def answer(
@@ -35,6 +34,6 @@ def answer(
     def token(id: int) -> Token:
         return Token(id, typed[id][0].encode(errors="replace"), typed[id][0])
 
-    distribution = distribution_reading(logits.process(question.sampler), len(typed), lambda id: token(id).bytes)
+    distribution = logits.process(question.sampler).distribution(len(typed), lambda id: token(id).bytes)
     asked = question.temperatures
     return Scratch(distribution, temperatures(logits, asked, len(typed), token) if asked else None)

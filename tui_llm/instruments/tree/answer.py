@@ -11,16 +11,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
 from tui_llm.instruments.tree.question import (
     Branches,
-    Branching,
+    BranchPoint,
     BranchQuestion,
     Known,
     KnownQuestion,
@@ -56,11 +56,11 @@ def answer(
         for path in question.paths:
             _check(open_model, path)
         found = [
-            Branching(
+            BranchPoint(
                 path,
                 tuple(
                     _next(open_model, processed, row)
-                    for row in processed.rows(max(0, question.count))
+                    for row in processed.rows(question.count, open_model.bytes_of)
                     if row.logit > -math.inf
                 ),
             )
@@ -75,22 +75,22 @@ def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
             raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
 
 
-def _sample(asked: _Asked, question: SampleQuestion) -> list[Branching]:
+def _sample(asked: _Asked, question: SampleQuestion) -> list[BranchPoint]:
     open_model, settings = asked.open_model, question.request.sampler
     path, found = question.path, []
     _check(open_model, path)
     for _ in range(question.count):
         processed = asked.after([path])[0]
         u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
-        row = processed.row(0 if u is None else processed.place(u))
-        found.append(Branching(path, (_next(open_model, processed, row, u),)))
+        row = processed.row(0 if u is None else processed.place(u), open_model.bytes_of)
+        found.append(BranchPoint(path, (_next(open_model, processed, row, u),)))
         path = (*path, row.id)
         if open_model.tokenizer.ends(row.id):
             break
     return found
 
 
-def _next(open_model: OpenModel, processed: Processed, row: Any, u: float | None = None) -> Next:
+def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> Next:
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
     return Next(open_model.token(row.id), log_p, row.probability, row.rank, u)
 

@@ -56,7 +56,7 @@ class Next:
 
 
 @dataclass(frozen=True, slots=True)
-class Branching:
+class BranchPoint:
     """The tokens that may follow `path`, in descending order of probability, or the one that was drawn."""
 
     path: Path
@@ -68,7 +68,7 @@ class Branches:
     """`run` is the number of tokens run through the model for this answer."""
 
     weights: Weights
-    branchings: tuple[Branching, ...]
+    branchings: tuple[BranchPoint, ...]
     run: int
     milliseconds: float
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import BATCH, Branches, Branching, Next, Path
+from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, Next, Path
 from tui_llm.llm.tokens.token_bytes import token_text
 
 LONGEST_NAME = 80  # characters
@@ -158,7 +158,7 @@ class Tree:
         self._attach(node)
         return node
 
-    def take(self, branching: Branching, least: float = 0.0) -> list[Node] | None:
+    def take(self, branching: BranchPoint, least: float = 0.0) -> list[Node] | None:
         """Add the candidates of one node as its children, if their path probability is at least `least`. Returns all of
         them, including existing ones; None if the node itself is gone."""
         parent = self.find(branching.path)
@@ -252,7 +252,7 @@ def floor(least: float) -> float:
     return math.log(least) - 1e-9 if least > 0 else -math.inf
 
 
-def wanted(parent: Node, branching: Branching, least: float) -> list[Next]:
+def wanted(parent: Node, branching: BranchPoint, least: float) -> list[Next]:
     """The candidates whose path probability is at least `least`."""
     return [found for found in branching.nexts if parent.log_path + found.log_probability >= floor(least)]
 

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate
-from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, Found, VocabularyPage, VocabularyQuestion
+from tui_llm.instruments.vocabulary.question import (
+    ORDERS,
+    FindQuestion,
+    VocabularyMatch,
+    VocabularyPage,
+    VocabularyQuestion,
+)
 from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Processed
 from tui_llm.session.open_model import OpenModel
-from tui_llm.session.prediction import candidates_of
 
 _KEY = "vocabulary"
 
@@ -33,7 +38,7 @@ class _Known:
 
 def answer(
     open_model: OpenModel, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
-) -> VocabularyPage | Found:
+) -> VocabularyPage | VocabularyMatch:
     """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
     if question.order not in ORDERS:
         raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
@@ -44,7 +49,7 @@ def answer(
 
 def _answer(
     open_model: OpenModel, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
-) -> VocabularyPage | Found:
+) -> VocabularyPage | VocabularyMatch:
     if isinstance(question, FindQuestion):
         return _find(known, processed, question)
     ids = _ids(known, processed, question.order)
@@ -85,7 +90,7 @@ def _rows(known: _Known, processed: Processed, ids: Tensor) -> tuple[Candidate, 
         known.places = torch.empty_like(processed.order)
         known.places[processed.order] = torch.arange(len(processed.order))
         known.of = processed.order
-    return candidates_of(processed.at(known.places[ids]), known.bytes.__getitem__)
+    return processed.at(known.places[ids], known.bytes.__getitem__)
 
 
 def _matching(known: _Known, find: str) -> Tensor:
@@ -113,11 +118,11 @@ def _typed_id(text: str) -> list[int]:
     return [int(text)] if text.isascii() and text.isdigit() and len(text) < 20 else []
 
 
-def _find(known: _Known, processed: Processed, question: FindQuestion) -> Found:
+def _find(known: _Known, processed: Processed, question: FindQuestion) -> VocabularyMatch:
     ids = _ids(known, processed, question.order)
     places = _matching(known, question.find)[ids].nonzero()[:, 0]  # ascending
     if not len(places):
-        return Found(question, 0)
+        return VocabularyMatch(question, 0)
     at = int(torch.searchsorted(places, question.after, right=True)) % len(places)
     place = int(places[at])
-    return Found(question, len(places), place, at + 1, int(ids[place]))
+    return VocabularyMatch(question, len(places), place, at + 1, int(ids[place]))

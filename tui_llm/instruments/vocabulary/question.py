@@ -49,7 +49,7 @@ class FindQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VocabularyMatch:
     """The match at index `place` (None: no match), the `number`th (from 1) of `matches` from the top."""
 
     question: FindQuestion

@@ -25,7 +25,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocalModel:
     """A model's folder or GGUF file.
 
     kind: shipped, run, model (pulled, or put there by the user), cache (the Hugging Face Hub cache) or folder.
@@ -53,7 +53,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     return max(_checkpoints(run), default=None)
 
 
-def find(name: str) -> Found:
+def find(name: str) -> LocalModel:
     """The model called `name`. For a run, its newest checkpoint that passes verification.
 
     Raises `UserError`, listing the known names, if there is none.
@@ -74,35 +74,35 @@ def find(name: str) -> Found:
     raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
 
 
-def _named(name: str) -> Found | None:
+def _named(name: str) -> LocalModel | None:
     """A shipped model, a run or one of the user's models."""
     if name.startswith(paths.RUN):
         run = paths.runs_dir() / name.removeprefix(paths.RUN)
         return _run(run.name, run) if (run / "config.json").is_file() else None
     shipped, run, own = (top / name for top in (paths.shipped_models_dir(), paths.runs_dir(), paths.models_dir()))
     if (shipped / "config.json").is_file():
-        return Found(name, "shipped", shipped)
+        return LocalModel(name, "shipped", shipped)
     if (run / "config.json").is_file():
         return _run(name, run)
     if name.endswith(GGUF) and own.is_file():
-        return Found(name, "model", own)
-    return Found(name, "model", own) if (own / "config.json").is_file() else None
+        return LocalModel(name, "model", own)
+    return LocalModel(name, "model", own) if (own / "config.json").is_file() else None
 
 
-def _from_hub(name: str) -> Found | None:
+def _from_hub(name: str) -> LocalModel | None:
     """OWNER/NAME: a pulled model, else the revision `main` in the Hugging Face Hub cache if that has a config.json."""
     if not _ON_HUB.fullmatch(name):
         return None
     pulled = paths.pulled_model(name)
     if (pulled / "config.json").is_file():
-        return Found(name, "model", pulled)
+        return LocalModel(name, "model", pulled)
     kept = hub_cache() / ("models--" + name.replace("/", "--"))
     try:
         commit = read_foreign_text(kept / "refs" / "main", 1000).strip()
         snapshot = kept / "snapshots" / commit
         if not commit.isalnum():
             return None
-        return Found(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
+        return LocalModel(name, "cache", snapshot) if (snapshot / "config.json").is_file() else None
     except (UserError, OSError, ValueError):
         return None
 
@@ -124,32 +124,32 @@ def _snapshot(folder: Path) -> str | None:
     return kept.removeprefix("models--").replace("--", "/", 1)
 
 
-def _folder(folder: Path) -> Found | None:
+def _folder(folder: Path) -> LocalModel | None:
     """A model folder, a run directory, one of its checkpoints, or a GGUF file (or a folder with nothing but one)."""
     if folder.suffix == GGUF and folder.is_file():
-        return Found(folder.stem, "folder", folder.resolve())
+        return LocalModel(folder.stem, "folder", folder.resolve())
     if not folder.is_dir():
         return None
     folder = folder.resolve()
     if not (folder / "config.json").is_file() and (files := sorted(folder.glob(f"*{GGUF}"))):
         if len(files) > 1:
             raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
-        return Found(folder.name, "folder", files[0])
+        return LocalModel(folder.name, "folder", files[0])
     if match := _CHECKPOINT.fullmatch(folder.name):
-        return Found(folder.parent.name, "folder", folder, int(match[1]))
+        return LocalModel(folder.parent.name, "folder", folder, int(match[1]))
     if newest_checkpoint(folder) is not None:
         return _run(folder.name, folder)
     if (name := _snapshot(folder)) is not None:
-        return Found(name, "cache", folder)
-    return Found(folder.name, "folder", folder)
+        return LocalModel(name, "cache", folder)
+    return LocalModel(folder.name, "folder", folder)
 
 
-def _run(name: str, run: Path) -> Found:
+def _run(name: str, run: Path) -> LocalModel:
     step, folder, passed = intact.newest_of_run(name, _checkpoints(run), intact.check_model)
-    return Found(name, "run", folder, step, "; ".join(passed))
+    return LocalModel(name, "run", folder, step, "; ".join(passed))
 
 
-def every() -> list[Found]:
+def every() -> list[LocalModel]:
     """The models that can be opened by name: shipped models, then runs with a checkpoint, then the user's models."""
     found = []
     for kind, top in (
@@ -159,16 +159,16 @@ def every() -> list[Found]:
     ):
         for child in sorted(top.iterdir()) if top.is_dir() else ():
             if kind == "model" and child.suffix == GGUF and child.is_file():
-                found.append(Found(child.name, kind, child))
+                found.append(LocalModel(child.name, kind, child))
             if not (child / "config.json").is_file():
                 continue
             if kind == "run":
                 newest = newest_checkpoint(child)
                 if newest:
-                    found.append(Found(child.name, kind, newest[1], newest[0]))
+                    found.append(LocalModel(child.name, kind, newest[1], newest[0]))
             elif not child.name.startswith("."):  # being pulled or deleted
                 pulled = kind == "model" and (child / "pulled.json").is_file()
-                found.append(Found(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
+                found.append(LocalModel(child.name.replace("--", "/", 1) if pulled else child.name, kind, child))
     return found
 
 

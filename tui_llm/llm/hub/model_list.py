@@ -10,14 +10,14 @@ from tui_llm.common.foreign_files import open_foreign
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.adapters import description
 from tui_llm.llm.hub import lookup, pull
-from tui_llm.llm.hub.lookup import Found
+from tui_llm.llm.hub.lookup import LocalModel
 from tui_llm.llm.model.model_config import is_gpt2, read_config
 
 CARD = "README.md"
 _LONGEST_CARD = 200_000  # bytes
 
 
-def describe(found: Found) -> ModelInfo:
+def describe(found: LocalModel) -> ModelInfo:
     """The facts about a model, read from its config and file headers. If that fails, `problem` is the reason."""
     info = ModelInfo(
         found.name,
@@ -63,7 +63,7 @@ def cached() -> list[ModelInfo]:
         newest = max(repository.revisions, key=lambda one: ("main" in one.refs, one.last_modified))
         folder = Path(newest.snapshot_path)
         if (folder / "config.json").is_file() and next(folder.glob("*.safetensors"), None):
-            found.append(describe(Found(repository.repo_id, "cache", folder)))
+            found.append(describe(LocalModel(repository.repo_id, "cache", folder)))
     return found
 
 
@@ -94,7 +94,7 @@ def _size(folder: Path) -> int | None:
         return None
 
 
-def _origin(found: Found) -> str:
+def _origin(found: LocalModel) -> str:
     if found.kind == "shipped":
         return "ships with tui-llm"
     if found.kind == "run":

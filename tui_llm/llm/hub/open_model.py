@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class LoadedModel:
     """`gpt` is None if the model runs through transformers; `kind` is its architecture."""
 
     predictor: Predictor
@@ -32,14 +32,14 @@ class Opened:
     kind: str = "gpt2"
 
 
-def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> Opened:
+def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> LoadedModel:
     """`weights`: the weight format (`weight_names.WEIGHTS`). Raises `UserError` if it can't be opened, or memory is too
     low."""
     with memory.enough(f"open {name}"):
         return _opened(path, name, place, weights)
 
 
-def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
+def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedModel:
     if not is_gpt2(path):
         if weights != "fp32":
             raise UserError(
@@ -48,13 +48,15 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> Opened:
         from tui_llm.llm.adapters.foreign import open_foreign
 
         predictor, vocabulary, chat = open_foreign(path, name, place)
-        return Opened(predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other")))
+        return LoadedModel(
+            predictor, vocabulary, None, chat, str(getattr(predictor.model.config, "model_type", "other"))
+        )
     gpt = checkpoint.load(path, place)
     own = load_vocabulary(path, name, gpt.config.vocabulary)
     _check_rows(path, own, gpt)
     from tui_llm.llm.adapters.chat import template_of
 
-    return Opened(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
+    return LoadedModel(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
 
 
 def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:

@@ -52,7 +52,7 @@ _CHUNK = 1 << 20  # bytes between progress updates
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PullProgress:
     """The current activity, and its progress in bytes over all files."""
 
     doing: str
@@ -73,14 +73,14 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _HubFile:
     name: str
     size: int
     sha256: str | None
     git: str | None  # git's blob SHA-1, for files that are not in LFS
 
 
-Tell = Callable[[Progress], None]
+Tell = Callable[[PullProgress], None]
 
 
 def repository(name: str) -> str:
@@ -121,7 +121,7 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
         raise UserError(
             f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
         )
-    tell(Progress(f"asking {constants.ENDPOINT}", 0, 0))
+    tell(PullProgress(f"asking {constants.ENDPOINT}", 0, 0))
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
     except Exception as error:  # of huggingface_hub, the HTTP client (which depends on the version) or the OS
@@ -133,14 +133,14 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
     return _pull(repo, commit, revision, files, tell)
 
 
-def _wanted(repo: str, siblings: Any) -> list[_File]:
+def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
     """The files to download, small ones first. Raises `UserError` if they don't make a model that can be opened."""
     files = {}
     for one in siblings:
         lfs = one.lfs or {}
         sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
         size = one.size if isinstance(one.size, int) and one.size >= 0 else 0
-        files[str(one.rfilename)] = _File(str(one.rfilename), size, sha256, getattr(one, "blob_id", None))
+        files[str(one.rfilename)] = _HubFile(str(one.rfilename), size, sha256, getattr(one, "blob_id", None))
     weights = [name for name in files if _WEIGHTS.fullmatch(name)]
     if "model.safetensors" in weights:
         weights = ["model.safetensors"]
@@ -162,7 +162,7 @@ def _wanted(repo: str, siblings: Any) -> list[_File]:
     return sorted(wanted, key=lambda file: (file.size, file.name))
 
 
-def _pull(repo: str, commit: str, revision: str | None, files: list[_File], tell: Tell) -> Pulled:
+def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], tell: Tell) -> Pulled:
     name = local_name(repo)
     folder = paths.pulled_model(name)
     total = sum(file.size for file in files)
@@ -195,7 +195,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_File], tell
     return Pulled(name, folder, repo, commit, total, True)
 
 
-def _space(repo: str, part: Path, files: list[_File]) -> None:
+def _space(repo: str, part: Path, files: list[_HubFile]) -> None:
     have = sum(path.stat().st_size for path in part.iterdir() if path.is_file())
     need = sum(file.size for file in files) - have
     free = shutil.disk_usage(part).free
@@ -213,14 +213,14 @@ class _Bringing:
         self.repo, self.commit, self.part, self.total, self.tell = repo, commit, part, total, tell
         self.before = 0  # bytes of completed files
 
-    def __call__(self, file: _File) -> None:
+    def __call__(self, file: _HubFile) -> None:
         path = self.part / file.name
         if not (path.is_file() and path.stat().st_size == file.size):  # only verified files have their final name
             self._fetch(file, path)
         self.before += file.size
-        self.tell(Progress(file.name, self.before, self.total))
+        self.tell(PullProgress(file.name, self.before, self.total))
 
-    def _fetch(self, file: _File, path: Path) -> None:
+    def _fetch(self, file: _HubFile, path: Path) -> None:
         import huggingface_hub
         from huggingface_hub import constants, file_download
         from huggingface_hub import utils as untyped
@@ -237,8 +237,10 @@ class _Bringing:
                 if have > file.size:  # belongs to another file: start over
                     have = raw.seek(0)
                     raw.truncate()
-                self.tell(Progress(file.name, self.before + have, self.total))
-                counted: Any = _Counted(raw, lambda at: self.tell(Progress(file.name, self.before + at, self.total)))
+                self.tell(PullProgress(file.name, self.before + have, self.total))
+                counted: Any = _Counted(
+                    raw, lambda at: self.tell(PullProgress(file.name, self.before + at, self.total))
+                )
                 if have < file.size or not file.size:
                     file_download.http_get(
                         url, counted, resume_size=have, headers=utils.build_hf_headers(), expected_size=file.size
@@ -247,7 +249,7 @@ class _Bringing:
             raise
         except Exception as error:
             raise UserError(_said(error, self.repo, self.commit)) from error
-        self.tell(Progress(f"checking {file.name}", self.before + file.size, self.total))
+        self.tell(PullProgress(f"checking {file.name}", self.before + file.size, self.total))
         if not _is(brought, file):
             storage.rmtree(self.part)
             raise UserError(
@@ -273,7 +275,7 @@ class _Counted:
         return getattr(self._file, name)
 
 
-def _is(path: Path, file: _File) -> bool:
+def _is(path: Path, file: _HubFile) -> bool:
     """Whether the file has the Hub's hash: SHA-256 for files in LFS, else git's blob SHA-1."""
     with path.open("rb") as data:
         if file.sha256:

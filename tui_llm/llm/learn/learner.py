@@ -18,24 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.recipe import Recipe
+from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 
 BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nano five with AdamW, fifteen with SGD
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """`gradient_norm` is the L2 norm of the gradient; `loss` (mean per token, nats) and `probability` (of the whole
-    target) are those after the step."""
-
-    recipe: Recipe
-    gradient_norm: float
-    loss: float
-    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +45,7 @@ class Learner:
     def __init__(self, origin: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> None:
         self.origin, self.ids, self.wanted, self.size = origin, list(ids), list(wanted), size
         self.plan: list[Recipe] = []  # the recipes of the steps requested
-        self.steps: list[Step] = []  # the steps taken so far, at most the plan's
+        self.steps: list[LearnStep] = []  # the steps taken so far, at most the plan's
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._kind = ""
@@ -121,14 +110,14 @@ class Learner:
                     losses = token_losses(forced_logits(model, self.ids, self.wanted, self.size).cpu(), self.wanted)
             except UserError:  # non-finite logits
                 raise self._lost(done, recipe) from None
-        total = math.fsum(one.loss for one in losses)
-        self.steps.append(Step(recipe, norm, total / len(losses), math.exp(-total)))
+        total = math.fsum(one.nats for one in losses)
+        self.steps.append(LearnStep(done + 1, recipe, norm, total / len(losses), math.exp(-total)))
         self._keep(model)
 
     def _lost(self, done: int, recipe: Recipe) -> UserError:
         """Undo the step that gave non-finite logits, and return the error to raise."""
         del self.plan[done:]
-        self.steps.append(Step(recipe, math.nan, math.nan, 0.0))
+        self.steps.append(LearnStep(done + 1, recipe, math.nan, math.nan, 0.0))
         self._back(done)
         return UserError(
             f"with a step size of {recipe.learning_rate:g} the logits are no numbers any more: that step was taken back, choose a smaller one"

@@ -25,7 +25,7 @@ from tui_llm.llm.predict.window import Window
 BYTES = {"fp32": 4, "half": 2, "int8": 1}  # bytes per weight
 
 
-class Reader(Protocol):
+class Backend(Protocol):
     """One side of the benchmark. `read` is given the whole text, and skips the part in its cache. Each call ends with
     the next token's logits computed."""
 
@@ -132,7 +132,7 @@ class Amounts:
 Work = Callable[[], tuple[float, int]]  # seconds, and number of repetitions in them
 
 
-def works(reader: Reader, ids: Sequence[int], amounts: Amounts, kind: str, clock: Callable[[], float]) -> dict[str, Work]:  # fmt: skip
+def works(reader: Backend, ids: Sequence[int], amounts: Amounts, kind: str, clock: Callable[[], float]) -> dict[str, Work]:  # fmt: skip
     """The measurements of `kind`, decode or typing. `ids`: random ones, at least one more than the context."""
     prompt, context = list(ids[: amounts.prompt]), list(ids[: amounts.context])
     other = [*context[: -amounts.changed], ids[amounts.context], *context[len(context) - amounts.changed + 1 :]]

@@ -39,7 +39,7 @@ _STREAMED = 8  # reading one weight from memory takes a core about as long as th
 Function = Callable[[Tensor], Tensor]
 
 
-class Predictor(GPTPredictor):
+class FastPredictor(GPTPredictor):
     """`GPTPredictor` for a model whose layers `prepare` has replaced."""
 
     def __init__(self, model: GPT) -> None:
@@ -139,11 +139,11 @@ def _norm(layer: nn.LayerNorm) -> Function:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def predictor(model: GPT, weights: str = "fp32") -> Predictor:
+def predictor(model: GPT, weights: str = "fp32") -> FastPredictor:
     """Prepare `model` and wrap it. Modifies `model` in place, see `prepare`. Raises `UserError` if that is
     impossible."""
     prepare(model, weights)
-    return Predictor(model)
+    return FastPredictor(model)
 
 
 @torch.no_grad()

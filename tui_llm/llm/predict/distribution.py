@@ -22,14 +22,19 @@ probabilities in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import Candidate, Distribution, Rest
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.tokens.token_bytes import token_text
+
+BytesOf = Callable[[int], bytes]  # a token's bytes by its id
 
 # The rounding error of a float32 sum of probabilities: 0.4 + 0.3 must reach a top-p of 0.7.
 ROUNDING = 1e-6
@@ -117,43 +122,6 @@ def _entropies(log_p: Tensor) -> Tensor:
 
 def _entropy(log_p: Tensor) -> float:
     return float(_entropies(log_p))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One token of the candidate table, in plain numbers.
-
-    rank: 1 + the number of strictly greater logits, before any penalty.
-    exp_logit: e^logit (inf if it overflows a float); raw_probability: softmax of the logits alone.
-    score: the logit after the repetition penalty; scaled: score ÷ T (equal to score if T = 0); numerator: e^(scaled −
-        max scaled), the softmax numerator.
-    tempered: probability after temperature; cumulative: Σ tempered down to this row, which top-p compares.
-    probability: after cuts and renormalization, what is sampled from; kept: whether the token survived the cuts.
-    """
-
-    rank: int
-    id: int
-    logit: float
-    exp_logit: float
-    raw_probability: float
-    tempered: float
-    cumulative: float
-    probability: float
-    kept: bool
-    score: float
-    scaled: float
-    numerator: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """The sum over the tokens below the table's last row; `kept` of them survived the cuts."""
-
-    count: int
-    raw_probability: float
-    tempered: float
-    probability: float
-    kept: int
 
 
 def descending(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,13 +244,32 @@ class Processed:
         """bool (V,): which tokens survived the cuts."""
         return torch.arange(len(self.order)) < self.kept_count
 
-    def rows(self, top: int) -> list[Row]:
-        """The table's first `top` rows (fewer if the vocabulary is smaller)."""
-        return self.at(slice(0, max(top, 0)))
+    def distribution(self, top: int, bytes_of: BytesOf) -> Distribution:
+        """The prediction in plain numbers, with the table's first `top` rows."""
+        logits, peak, total = self.sorted, self.peak, self.total
+        return Distribution(
+            sampler=self.settings,
+            vocabulary=len(logits.order),
+            logsumexp=logits.logsumexp,
+            entropy=logits.entropy,
+            kept=self.kept_count,
+            kept_mass=self.kept_mass,
+            candidates=self.rows(top, bytes_of),
+            rest=self.rest(top),
+            choices=math.exp(logits.entropy),
+            peak=peak,
+            total=total,
+            log_total=peak + math.log(total),
+            exp_total=float(torch.tensor(logits.logsumexp, dtype=torch.float64).exp()),  # inf if it overflows
+        )
 
-    def row(self, place: int) -> Row:
+    def rows(self, top: int, bytes_of: BytesOf) -> tuple[Candidate, ...]:
+        """The table's first `top` rows (fewer if the vocabulary is smaller)."""
+        return self.at(slice(0, max(top, 0)), bytes_of)
+
+    def row(self, place: int, bytes_of: BytesOf) -> Candidate:
         """The row at index `place` of the table."""
-        return self.at(slice(place, place + 1))[0]
+        return self.at(slice(place, place + 1), bytes_of)[0]
 
     @property
     def peak(self) -> float:
@@ -320,13 +307,13 @@ class Processed:
         found = int(torch.searchsorted(steps, u, right=True))
         return min(found, self.kept_count - 1)  # rounding can leave the total slightly below u
 
-    def at(self, places: slice | Tensor) -> list[Row]:
+    def at(self, places: slice | Tensor, bytes_of: BytesOf) -> tuple[Candidate, ...]:
         """The rows at the indices `places`, in that order."""
         part, scores = self.sorted.logits[places], self.sorted.scores[places].double()
         greater = torch.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's index is their count
+        ids = self.order[places].tolist()
+        data = [bytes_of(id) for id in ids]
         columns = (
-            1 + greater,
-            self.order[places],
             part,
             part.double().exp(),
             self.raw[places],
@@ -338,7 +325,8 @@ class Processed:
             scores / (self.settings.temperature or 1),
             self._numerators(places),
         )
-        return [Row(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
+        names = ((1 + greater).tolist(), ids, data, map(token_text, data))
+        return tuple(Candidate(*cells) for cells in zip(*names, *(column.tolist() for column in columns), strict=True))
 
 
 def process(logits: Tensor, settings: SamplerSettings, seen: Iterable[int] = ()) -> Processed:

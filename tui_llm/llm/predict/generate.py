@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
+from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.llm.predict.distribution import Processed, process
+from tui_llm.llm.predict.distribution import BytesOf, process
+from tui_llm.llm.tokens.token_bytes import TextStream
 
 
 def uniform(seed: int, index: int) -> float:
@@ -23,25 +24,6 @@ def uniform(seed: int, index: int) -> float:
     float's precision) of the SHA-256 of both."""
     digest = hashlib.sha256(f"tui-llm {seed} {index}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One sampled token.
-
-    index: its number; u: the uniform number that selected it (None if greedy).
-    probability: what it was sampled with; raw_probability: the model's own; rank: 1 + the number of strictly greater
-        logits.
-    processed: the whole distribution.
-    """
-
-    index: int
-    id: int
-    u: float | None
-    probability: float
-    raw_probability: float
-    rank: int
-    processed: Processed
 
 
 def generate(
@@ -53,21 +35,43 @@ def generate(
     start: int = 0,
     count: int,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Step]:
+    bytes_of: BytesOf,
+    before: bytes = b"",
+    candidates: int = 0,
+    ends: Callable[[int], bool] = lambda id: False,
+) -> Iterator[GeneratedToken]:
     """Sample up to `count` tokens after `ids`, numbered from `start`; token number i uses `uniform(seed, i)`.
 
     next_logits: maps all ids so far to the next token's logits (V,); it may cache between calls.
     stop: checked before each token.
+    bytes_of: a token's bytes; before: the bytes of tokens generated earlier, the last of which may be an incomplete
+        character.
+    candidates: number of the most probable tokens to record with each step.
+    ends: whether an id is an end-of-text token. Generation does not stop there; the caller decides.
 
-    Does not stop at `<|endoftext|>`; the caller decides. Raises `UserError` if the softmax is undefined
-    (`distribution.check`).
+    Raises `UserError` if the softmax is undefined (`distribution.check`).
     """
-    so_far = list(ids)
+    so_far, stream = list(ids), TextStream()
+    stream.feed(before)
     for index in range(start, start + count):
         if stop():
             return
         processed = process(next_logits(list(so_far)), settings, so_far)
         u = None if settings.greedy else uniform(seed, index)
-        row = processed.row(0 if u is None else processed.place(u))
+        row = processed.row(0 if u is None else processed.place(u), bytes_of)
         so_far.append(row.id)
-        yield Step(index, row.id, u, row.probability, row.raw_probability, row.rank, processed)
+        yield GeneratedToken(
+            index=index,
+            id=row.id,
+            bytes=row.bytes,
+            text=stream.feed(row.bytes),
+            u=u,
+            probability=row.probability,
+            raw_probability=row.raw_probability,
+            rank=row.rank,
+            candidates=processed.rows(candidates, bytes_of),
+            sampler=settings,
+            seed=seed,
+            kept=processed.kept_count,
+            ends=ends(row.id),
+        )

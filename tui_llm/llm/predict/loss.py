@@ -13,40 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import LossReading, TargetToken, TokenLoss
 from tui_llm.llm.predict.distribution import check, log_softmax
 from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
 
-
-@dataclass(frozen=True, slots=True)
-class TokenLoss:
-    """loss = logsumexp − logit, in nats (inf if the logit is −inf). `gradient` is p − 1, the gradient of the loss with
-    respect to the target's own logit. `rank` is 1 + the number of strictly greater logits."""
-
-    id: int
-    rank: int
-    logit: float
-    logsumexp: float
-    probability: float
-    loss: float
-    gradient: float
-
-
-@dataclass(frozen=True, slots=True)
-class LossSummary:
-    """`sum` and `mean` over the tokens, in nats. Per token: bits = mean ÷ ln 2, perplexity = e^mean (inf if it
-    overflows a float), and uniform_loss = ln V, the loss of a uniform prediction."""
-
-    sum: float
-    mean: float
-    bits: float
-    perplexity: float
-    uniform_loss: float
+EMPTY = "the target has no tokens: choose a token or type some text to measure the loss on"
 
 
 def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenLoss]:
@@ -57,7 +33,7 @@ def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenL
     """
     ids = torch.as_tensor(targets, dtype=torch.int64, device=logits.device)
     if len(ids) == 0:
-        raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
+        raise UserError(EMPTY)
     if logits.shape[:-1] != ids.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(ids.shape)} don't match")
     _check_ids(ids, logits.shape[-1])
@@ -80,13 +56,14 @@ def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenL
     return [TokenLoss(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def summary(losses: Sequence[TokenLoss], vocabulary: int) -> LossSummary:
-    """Summarize the losses of a target's tokens; `vocabulary` is V ≥ 1. Raises `UserError` for no tokens."""
-    if not losses:
-        raise UserError("the target has no tokens: choose a token or type some text to measure the loss on")
-    total = math.fsum(token.loss for token in losses)
-    mean = total / len(losses)
-    return LossSummary(total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
+def loss_reading(text: str, tokens: Sequence[TargetToken], vocabulary: int) -> LossReading:
+    """The loss on the target `text`, whose tokens are `tokens`; `vocabulary` is V ≥ 1. Raises `UserError` for no
+    tokens."""
+    if not tokens:
+        raise UserError(EMPTY)
+    total = math.fsum(token.loss.nats for token in tokens)
+    mean = total / len(tokens)
+    return LossReading(text, tuple(tokens), total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
 
 
 def gradient(logits: Tensor, target: int) -> Tensor:

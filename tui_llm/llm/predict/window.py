@@ -8,12 +8,12 @@ one forward pass of that token. Letters: V the vocabulary, C the width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken
+from tui_llm.facts.prediction import TokenLoss, TokenScore
 from tui_llm.llm.model import device
 from tui_llm.llm.model.predictor import Predictor
 from tui_llm.llm.predict import distribution, loss
@@ -21,14 +21,6 @@ from tui_llm.llm.predict import distribution, loss
 _CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
 _ROWS = 1 << 22  # logits computed at a time for `scores`
 _ROOM = 1024  # initial capacity in tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How a token was predicted: its loss, and the entropy of the prediction in nats."""
-
-    loss: loss.TokenLoss
-    entropy: float
 
 
 class Window:
@@ -39,7 +31,7 @@ class Window:
         self.ids: list[int] = []
         self.forwards = 0
         self._features = torch.zeros(min(predictor.context, _ROOM), predictor.kept)  # (capacity, C), on the CPU
-        self._scores: list[Score] = []  # of ids[1:], computed on demand
+        self._scores: list[TokenScore] = []  # of ids[1:], computed on demand
         self._sorted: tuple[int, distribution.Sorted] | None = None
         self._logits: tuple[int, Tensor] | None = None
 
@@ -92,7 +84,7 @@ class Window:
 
     def target_losses(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False
-    ) -> list[loss.TokenLoss]:
+    ) -> list[TokenLoss]:
         """Teacher forcing: the loss of each token of `wanted`, given the first `position` tokens and the true ones
         before it."""
         with device.threads(self.size * len(wanted)):
@@ -125,7 +117,7 @@ class Window:
             rows.append(self.logits())
         return rows
 
-    def scores(self, overtaken: Callable[[], bool] = lambda: False) -> list[Score]:
+    def scores(self, overtaken: Callable[[], bool] = lambda: False) -> list[TokenScore]:
         """How each token but the first was predicted from the tokens before it."""
         while len(self._scores) < len(self.ids) - 1:
             if overtaken():
@@ -136,7 +128,7 @@ class Window:
             with device.threads(self.size * len(logits)):
                 losses = loss.token_losses(logits, self.ids[start + 1 : stop + 1])
                 entropies = distribution.entropies(logits).tolist()
-            self._scores += [Score(*both) for both in zip(losses, entropies, strict=True)]
+            self._scores += [TokenScore(*both) for both in zip(losses, entropies, strict=True)]
         return list(self._scores)
 
     def _keep(self, start: int, features: Tensor) -> None:

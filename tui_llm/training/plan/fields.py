@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.hub.lookup import Found, find, size_of_vocabulary, vocabulary_size
+from tui_llm.llm.hub.lookup import LocalModel, find, size_of_vocabulary, vocabulary_size
 from tui_llm.llm.model.model_config import read_config
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost, extras, processes, start
@@ -91,7 +91,7 @@ def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSetti
     return dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
 
 
-def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSettings, GPTConfig, Found | None]:
+def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSettings, GPTConfig, LocalModel | None]:
     """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` names one.
 
     Raises `UserError` if a value is invalid or contradicts that model.
@@ -106,7 +106,7 @@ def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSe
     return start.fit({**given, "from_model": name}, base, config), config, found
 
 
-def starting_model(name: str) -> tuple[Found, GPTConfig]:
+def starting_model(name: str) -> tuple[LocalModel, GPTConfig]:
     """Returns a model to start from and its shape. Raises `UserError` if it does not exist or can't be used."""
     found = find(name)
     config = read_config(found.folder)

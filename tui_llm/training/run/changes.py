@@ -21,7 +21,7 @@ from tui_llm.training.run.settings import TrainingSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Change:
+class LearningRateChange:
     """The schedule's peak becomes `learning_rate` from step `step` on. `asked` is the request's number."""
 
     step: int
@@ -33,7 +33,7 @@ def _path(run: Run) -> Path:
     return run.path / "changes.json"
 
 
-def read(run: Run) -> list[Change]:
+def read(run: Run) -> list[LearningRateChange]:
     """Returns all changes, in the order in which they were made.
 
     Raises `UserError` if the file is damaged: without the changes, a resumed run would silently differ.
@@ -42,7 +42,7 @@ def read(run: Run) -> list[Change]:
     if not os.path.lexists(path):
         return []
     try:
-        return [Change(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]
+        return [LearningRateChange(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{path} is no list of changes ({error!r}); delete it to go on with the first learning rate"
@@ -78,17 +78,19 @@ def ask_to_save(run: Run) -> None:
     run.write_control(save=time.time_ns())
 
 
-def asked(step: int, control: dict[str, Any]) -> list[Change]:
+def asked(step: int, control: dict[str, Any]) -> list[LearningRateChange]:
     """Returns the change that `control` requests, to take effect at `step`; an empty list without a valid request."""
     asked = control.get("learning_rate")
     try:
-        change = Change(step, float(asked["peak"]), int(asked["asked"])) if isinstance(asked, dict) else None
+        change = (
+            LearningRateChange(step, float(asked["peak"]), int(asked["asked"])) if isinstance(asked, dict) else None
+        )
     except (KeyError, TypeError, ValueError, OverflowError):
         return []
     return [change] if change and math.isfinite(change.learning_rate) and change.learning_rate >= 0 else []
 
 
-def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> list[Change]:
+def take(run: Run, made: list[LearningRateChange], step: int, control: dict[str, Any]) -> list[LearningRateChange]:
     """Records the change that `control` requests, to take effect at `step`, and returns all changes.
 
     The file is written before this returns. Returns `made` itself if nothing new is requested; a request that was
@@ -102,7 +104,7 @@ def take(run: Run, made: list[Change], step: int, control: dict[str, Any]) -> li
     return changed
 
 
-def settings_at(settings: TrainingSettings, changes: list[Change], step: int) -> TrainingSettings:
+def settings_at(settings: TrainingSettings, changes: list[LearningRateChange], step: int) -> TrainingSettings:
     """Returns the settings in effect at `step`: those of the most recently made change whose step is at most `step`.
 
     The order of requests decides, not the order of steps: after a crash, a newer request may take effect at an earlier

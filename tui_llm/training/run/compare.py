@@ -19,7 +19,7 @@ RECENT = 50  # number of last steps that the speed is averaged over
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """The results of one run.
 
     Validation losses are in nats per token. `tokens` counts the tokens trained on, repetitions included.
@@ -47,7 +47,7 @@ class Comparison:
     None for a run whose config cannot be read.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RunOutcome, ...]
     differing: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
@@ -77,7 +77,7 @@ def _asked(config: RunConfig) -> dict[str, Any]:
     return {**said, **settings}
 
 
-def _outcome(run: Run, config: RunConfig | None) -> Outcome:
+def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:
     status = run.status()
     best: tuple[float, int] | None = None
     last: float | None = None
@@ -86,7 +86,7 @@ def _outcome(run: Run, config: RunConfig | None) -> Outcome:
         if last is not None and math.isfinite(last) and (best is None or last < best[0]):
             best = (last, metric.step)
     s = config.settings if config else None
-    return Outcome(
+    return RunOutcome(
         name=run.name,
         state=status.state,
         step=status.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ LARGEST_STEP = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """The metrics of one step. Losses are in nats per token.
+    """The metrics of one optimizer step. Losses are in nats per token.
 
-    `lr` is the learning rate of the step, `grad_norm` the gradient's norm before clipping. `val_loss`, `memory_bytes`
-    (held by the worker; on a CUDA device, the peak of allocated memory) and `gpu_use` (the GPU's utilization, 0 to 1)
-    are None at steps where they were not measured.
+    `loss` is the batch's, before the update; `val_loss` is after it. `lr` is the learning rate of the step, `grad_norm`
+    the L2 norm of the whole gradient before clipping. `val_loss`, `memory_bytes` (held by the worker; on a CUDA device,
+    the peak of allocated memory) and `gpu_use` (the GPU's utilization, 0 to 1) are None at steps where they were not
+    measured.
     """
 
     step: int
@@ -36,6 +38,13 @@ class MetricsTail(Tail[Metric]):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, parse_metric)
+
+
+def metric_line(metric: Metric) -> dict[str, float | None]:
+    """The object to write as a line of metrics.jsonl. Leaves out `memory_bytes` and `gpu_use` where they are None, as
+    at most steps."""
+    line = dataclasses.asdict(metric)
+    return {name: value for name, value in line.items() if value is not None or name == "val_loss"}
 
 
 def parse_metric(line: bytes) -> Metric | None:

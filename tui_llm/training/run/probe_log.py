@@ -18,7 +18,7 @@ from tui_llm.training.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class ProbeGuess:
     """One of the most probable next tokens.
 
     `probability` is the softmax of the logits, without temperature or penalties.
@@ -61,7 +61,7 @@ class Probe:
 
     pin: Pin
     entropy: float | None = None
-    guesses: tuple[Guess, ...] = ()
+    guesses: tuple[ProbeGuess, ...] = ()
     tokens: tuple[ProbeToken, ...] = ()
     problem: str = ""
 
@@ -104,7 +104,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ProbabilityChange:
     """A next token's probability at two steps.
 
     `before` or `after` is None if the token was not recorded at that step. `before_most` and `after_most` are upper
@@ -177,7 +177,7 @@ def _probe(value: Any) -> Probe:
     return Probe(
         Pin(str(value["prompt"]), str(target) if target else None),
         _from_0(value["entropy"], sys.float_info.max) if "entropy" in value else None,
-        tuple(Guess(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
+        tuple(ProbeGuess(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
         tuple(
             ProbeToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
             for id, data, loss, p, rank in value.get("tokens", ())
@@ -234,7 +234,7 @@ def nearest(saved: Sequence[tuple[int, Probe]], step: int) -> tuple[int, Probe] 
     return next((moment for moment in reversed(saved) if moment[0] <= step), None)
 
 
-def difference(before: Probe, after: Probe) -> list[Change]:
+def difference(before: Probe, after: Probe) -> list[ProbabilityChange]:
     """Returns the change of every token that was recorded at one of the two steps; the largest change first."""
     tokens = {guess.id: guess.bytes for probe in (after, before) for guess in probe.guesses}
     tokens |= {token.id: token.bytes for token in (*after.tokens[:1], *before.tokens[:1])}
@@ -242,7 +242,7 @@ def difference(before: Probe, after: Probe) -> list[Change]:
     for id, data in tokens.items():
         a, b = before.of(id), after.of(id)
         most = before.least if a is None else a, after.least if b is None else b
-        changes.append(Change(id, data, a, b, *most))
+        changes.append(ProbabilityChange(id, data, a, b, *most))
     return sorted(changes, key=lambda change: (-abs(change.change), -max(change.before or 0, change.after or 0)))
 
 

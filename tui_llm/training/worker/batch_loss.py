@@ -12,14 +12,15 @@ from tui_llm.common.files import write_json
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run.batch import ROWS, TOKENS, path_of
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker.loop import Step, Trainer
+from tui_llm.training.worker.loop import Trainer
 
 
-def look(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+def look(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
     """Writes the next batch at an evaluation. This also answers a pending request."""
     asked = run.control().get("batch")
-    write(run, trainer, tokenizer, record.step, asked if isinstance(asked, int) else None)
+    write(run, trainer, tokenizer, metric.step, asked if isinstance(asked, int) else None)
 
 
 def answer(

@@ -5,6 +5,7 @@ Each function writes to the run's directory and changes nothing in the training 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -13,15 +14,17 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.model.device import threads
 from tui_llm.llm.predict.generate import generate
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker import batch_loss, probes
-from tui_llm.training.worker.loop import Step, Trainer
+from tui_llm.training.worker.loop import Trainer
 
-Look = Callable[[Run, Trainer, BPETokenizer, Step], None]
+Look = Callable[[Run, Trainer, BPETokenizer, Metric], None]
 
 
-def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
     """Generates a text from the sample prompt, always with the run's seed, and appends it to samples.jsonl."""
     s, model = trainer.settings, trainer.model
     ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
@@ -44,15 +47,16 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) ->
             seed=s.seed,
             start=0,
             count=s.sample_tokens,
+            bytes_of=functools.partial(bytes_of, tokenizer),
         )
     ]
-    line = {"step": record.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
+    line = {"step": metric.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
     jsonl.append_to(run.samples_path, line)
 
 
-def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, record: Step) -> None:
+def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
     """Appends the model's predictions for the pinned prompts to probes.jsonl."""
-    probes.write(run, trainer, tokenizer, record.step)
+    probes.write(run, trainer, tokenizer, metric.step)
 
 
 LOOKS: tuple[Look, ...] = (sample, probe, batch_loss.look)

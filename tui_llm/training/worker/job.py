@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +14,7 @@ from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.training.plan import processes
 from tui_llm.training.run import changes, jsonl
+from tui_llm.training.run.metrics import Metric, metric_line
 from tui_llm.training.worker import (
     checkpoints,
     evaluations,
@@ -26,7 +25,7 @@ from tui_llm.training.worker import (
     torch_compile,
 )
 from tui_llm.training.worker.inputs import Inputs
-from tui_llm.training.worker.loop import Step, Trainer
+from tui_llm.training.worker.loop import Trainer
 from tui_llm.training.worker.requests import Requests
 from tui_llm.training.worker.worker import Worker
 
@@ -99,29 +98,29 @@ class Job:
         with self._metrics() as metrics:
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
-                record = next(steps, None)
-                if record is None:
+                metric = next(steps, None)
+                if metric is None:
                     break
-                self.step = record.step
+                self.step = metric.step
                 self.worker.check_lock()
-                self._record(metrics, record)
+                self._record(metrics, metric)
                 if self.ranks.first and not self.ranks.shard and self.gauges.due():
                     self._measure_peak(message)
 
-    def _record(self, metrics: BinaryIO, record: Step) -> None:
+    def _record(self, metrics: BinaryIO, metric: Metric) -> None:
         """Writes what is due after a step: its metrics, an evaluation, a checkpoint."""
-        line = {**dataclasses.asdict(record), "time": round(time.time(), 3), **self.gauges.line(record)}
+        line = metric_line(self.gauges.complete(metric))
         jsonl.append(metrics, line)
         if self.events is not None:
             self.events.add(line)
-        if record.val_loss is not None:
+        if metric.val_loss is not None:
             view = checkpoints.gathered(self.trainer)
             for look in evaluations.LOOKS if self.ranks.first else ():
-                look(self.run, view, self.tokenizer, record)
-        if record.step % self.settings.checkpoint_every == 0 or record.step == self.settings.steps:
+                look(self.run, view, self.tokenizer, metric)
+        if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint
-            self.save(record.step)
+            self.save(metric.step)
 
     def _measure_peak(self, message: str) -> None:
         self.worker.say("running", "measuring this machine's peak FLOP/s, once")

@@ -9,7 +9,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -19,7 +18,8 @@ from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
 from tui_llm.training.plan.processes import share
-from tui_llm.training.run.changes import Change, settings_at
+from tui_llm.training.run.changes import LearningRateChange, settings_at
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.settings import TrainingSettings, learning_rate
 from tui_llm.training.worker.distributed import Ranks, whole
 
@@ -32,22 +32,6 @@ class Diverged(Exception):
     def __init__(self, message: str, bad: int) -> None:
         self.bad = bad
         super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer update. Losses are in nats per token.
-
-    `loss` is the batch's, before the update; `val_loss`, if measured, is after it. `grad_norm` is the L2 norm of the
-    whole gradient before clipping.
-    """
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_second: float
-    val_loss: float | None
 
 
 def _advice(lr: float) -> str:
@@ -93,7 +77,7 @@ class Trainer:
         self.parts, self.rows = share(settings, self.ranks.rank, self.ranks.world)  # this process's share of each step
         self.optimizers = optimizers(model, settings, device)
         self.parameters = list(model.parameters())  # cached: collecting them takes as long as a small layer
-        self.changes: list[Change] = []  # of the learning rate; may be replaced between two steps
+        self.changes: list[LearningRateChange] = []  # of the learning rate; may be replaced between two steps
         self.batches = Batches(corpus.train, settings.block_size, settings.batch_size, settings.seed)
         self.validation = evenly_spaced(
             corpus.validation, settings.block_size, settings.eval_batches * settings.batch_size
@@ -120,8 +104,8 @@ class Trainer:
             dtype, weight = self.products or features.dtype, self.model.head.weight[: self.model.used]
             return torch.nn.functional.linear(features.to(dtype), weight.to(dtype)).float()
 
-    def steps(self, done: int = 0) -> Iterator[Step]:
-        """Runs steps `done + 1` to `settings.steps` and yields each one's record.
+    def steps(self, done: int = 0) -> Iterator[Metric]:
+        """Runs steps `done + 1` to `settings.steps` and yields the metrics of each.
 
         Raises `Diverged` if the loss or the gradient norm is not finite or the loss is not below `limit`. If the
         training loss or the gradient is the cause, the weights are still those before the step.
@@ -137,7 +121,7 @@ class Trainer:
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
                 raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {_advice(lr)}", number)
-            yield Step(number, loss, lr, norm, tokens / seconds, val_loss)
+            yield Metric(number, loss, lr, norm, tokens / seconds, val_loss)
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0

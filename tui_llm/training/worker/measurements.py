@@ -5,6 +5,7 @@ The results go into the run's status and metrics.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,10 @@ from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 from tui_llm.training.plan import cost
+from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.status import number
-from tui_llm.training.worker.loop import Step, Trainer
+from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
 MEMORY_EVERY = 20  # steps
@@ -53,11 +55,14 @@ class Gauges:
             self.facts["peak_flops"] = peak
         return found is not None and found.quiet
 
-    def line(self, record: Step) -> dict[str, float | None]:
-        """Returns `memory_bytes` and `gpu_use` at evaluations and every `MEMORY_EVERY` steps; otherwise {}."""
-        if record.val_loss is None and record.step % MEMORY_EVERY:
-            return {}
-        return {"memory_bytes": memory_bytes(self.device), "gpu_use": gpu_use(self.device)}
+    def complete(self, metric: Metric) -> Metric:
+        """Returns `metric` with the time; at evaluations and every `MEMORY_EVERY` steps also with the memory and the
+        GPU's utilization."""
+        now = round(time.time(), 3)
+        if metric.val_loss is None and metric.step % MEMORY_EVERY:
+            return dataclasses.replace(metric, time=now)
+        memory, gpu = memory_bytes(self.device), gpu_use(self.device)
+        return dataclasses.replace(metric, time=now, memory_bytes=memory, gpu_use=gpu)
 
     def due(self) -> bool:
         """Whether to measure the machine now.

@@ -18,7 +18,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl, pins, probe_log
 from tui_llm.training.run.pins import LONGEST, Pin
-from tui_llm.training.run.probe_log import Guess, Moment, Probe, ProbeToken
+from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
@@ -77,7 +77,7 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
     return Probe(
         pin,
         logits.entropy,
-        tuple(Guess(id, bytes_of(tokenizer, id), p) for id, p in top),
-        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.loss, t.probability, t.rank) for t in losses),
+        tuple(ProbeGuess(id, bytes_of(tokenizer, id), p) for id, p in top),
+        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.nats, t.probability, t.rank) for t in losses),
         problem,
     )

@@ -40,7 +40,7 @@ class Requests:
             if order == distributed.SAVE:
                 self.save(step)
             elif order == distributed.CHANGE:
-                self.trainer.changes = [*self.trainer.changes, changes.Change(since, rate, 0)]
+                self.trainer.changes = [*self.trainer.changes, changes.LearningRateChange(since, rate, 0)]
             else:
                 return order == distributed.GO
 

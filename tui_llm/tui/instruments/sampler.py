@@ -22,7 +22,7 @@ from tui_llm.tui.tour.pane import left_of
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SamplerField:
     name: str  # the field of `SamplerSettings`
     label: str
     off: float  # the value that has no effect
@@ -31,15 +31,17 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("repetition_penalty", "repetition penalty", 1.0, 1.2, "tokens of the text: logit ÷ it, or × it below 0"),
-    Setting("temperature", "temperature", 1.0, 0.8, "logits ÷ it; 0 is greedy"),
-    Setting("top_k", "top-k", 0, 40, "keep so many of the likeliest"),
-    Setting("top_p", "top-p", 1.0, 0.9, "keep the fewest that reach it together"),
-    Setting("min_p", "min-p", 0.0, 0.05, "keep those at least so likely, of the likeliest"),
+    SamplerField(
+        "repetition_penalty", "repetition penalty", 1.0, 1.2, "tokens of the text: logit ÷ it, or × it below 0"
+    ),
+    SamplerField("temperature", "temperature", 1.0, 0.8, "logits ÷ it; 0 is greedy"),
+    SamplerField("top_k", "top-k", 0, 40, "keep so many of the likeliest"),
+    SamplerField("top_p", "top-p", 1.0, 0.9, "keep the fewest that reach it together"),
+    SamplerField("min_p", "min-p", 0.0, 0.05, "keep those at least so likely, of the likeliest"),
 )
 
 
-def parsed(setting: Setting, text: str) -> float:
+def parsed(setting: SamplerField, text: str) -> float:
     """The value that `text` gives the setting. Raises `UserError` if it is not a valid one."""
     kind = int if setting.name == "top_k" else float
     try:
@@ -133,10 +135,10 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
             says.set_class(bool(problem), "-wrong")
         return first
 
-    def _on(self, setting: Setting) -> bool:
+    def _on(self, setting: SamplerField) -> bool:
         return self.query_one(f"#{setting.name}-on", Checkbox).value
 
-    def _text(self, setting: Setting) -> str:
+    def _text(self, setting: SamplerField) -> str:
         return self.query_one(f"#{setting.name}", NumberField).value
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -40,7 +40,7 @@ def in_nats(kind: str) -> str:
     return ", nats" if kind in ("surprisal", "entropy") else ""
 
 
-class Shade(NamedTuple):
+class ScoreShade(NamedTuple):
     level: int  # 0 … 5
     mark: str
     text: str  # the number
@@ -50,19 +50,19 @@ def value(kind: str, score: TokenScore) -> float:
     return float(getattr(score, kind))
 
 
-def shade(kind: str, score: TokenScore) -> Shade:
+def shade(kind: str, score: TokenScore) -> ScoreShade:
     return grade(kind, value(kind, score))
 
 
-def grade(kind: str, number: float) -> Shade:
+def grade(kind: str, number: float) -> ScoreShade:
     """The level of one number: how many of the bounds it has passed. NaN has passed all."""
     bounds, falling = _BOUNDS[kind], kind == "probability"
     below = (number > bound if falling else number < bound for bound in bounds)
     level = next((at for at, is_below in enumerate(below) if is_below), len(bounds))
-    return Shade(level, MARKS[level], _SHOWN[kind](number))
+    return ScoreShade(level, MARKS[level], _SHOWN[kind](number))
 
 
-def legend(kind: str) -> list[tuple[Shade, str]]:
+def legend(kind: str) -> list[tuple[ScoreShade, str]]:
     """Each level with its range of numbers, as `grade` assigns it."""
     bounds, sign = _BOUNDS[kind], ">" if kind == "probability" else "<"
     number: Callable[[float], str] = numbers.percent if kind == "probability" else lambda bound: f"{bound:g}"
@@ -73,7 +73,7 @@ def legend(kind: str) -> list[tuple[Shade, str]]:
         names.append(f"{fmt.count(starts[-1])} on")
     else:
         names = [f"{sign} {bound}" for bound in shown] + [f"{'≤' if sign == '>' else '≥'} {shown[-1]}"]
-    return [(Shade(level, MARKS[level], ""), name) for level, name in enumerate(names)]
+    return [(ScoreShade(level, MARKS[level], ""), name) for level, name in enumerate(names)]
 
 
 def unit(kind: str) -> str:

@@ -19,7 +19,7 @@ from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.state.inquire import Inquiring
 from tui_llm.tui.state.lab import Growing
-from tui_llm.tui.state.messages import Opened, TreeWanted
+from tui_llm.tui.state.messages import ModelOpened, TreeWanted
 
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.tree.tree import TreeScreen
@@ -71,8 +71,8 @@ class Branching(Inquiring):
     def _key(self, request: Request, weights: Weights) -> object:
         return request, dataclasses.replace(weights, device="")
 
-    @on(Opened)
-    def _other_weights_in_tree(self, message: Opened) -> None:
+    @on(ModelOpened)
+    def _other_weights_in_tree(self, message: ModelOpened) -> None:
         if self._tree is not None:
             deliver(self._tree, self._tree.reopened, message.weights)
 

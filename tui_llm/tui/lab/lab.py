@@ -37,7 +37,7 @@ from tui_llm.tui.lab.tabling import Tabling
 from tui_llm.tui.lab.token_tools import TokenTools
 from tui_llm.tui.lab.touring import Touring
 from tui_llm.tui.runs.pane import TrainingPane
-from tui_llm.tui.state.messages import Failed, Opened, Progress, ReadingReady, TargetChosen
+from tui_llm.tui.state.messages import EngineProgress, Failed, ModelOpened, ReadingReady, TargetChosen
 
 LATE_AFTER = 0.05  # seconds: a reading that arrives sooner is shown together with the new state, in one repaint
 STALE_AFTER = 0.15  # seconds: no pane is marked stale if the reading arrives sooner
@@ -279,8 +279,8 @@ class LabScreen(
 
     # ── messages from the engine thread ──────────────────────────────────────────────────────────────────────────
 
-    @on(Progress)
-    def _progress(self, message: Progress) -> None:
+    @on(EngineProgress)
+    def _progress(self, message: EngineProgress) -> None:
         if self._busy_timer is not None:
             self._busy_timer.stop()
             self._busy_timer = None
@@ -290,8 +290,8 @@ class LabScreen(
             self._busy_timer = self.set_interval(0.5, self.show_top)
         self.show_top()
 
-    @on(Opened)
-    def _opened(self, message: Opened) -> None:
+    @on(ModelOpened)
+    def _opened(self, message: ModelOpened) -> None:
         before, self.weights = self.weights, message.weights
         self.lab.drop_changes()
         if message.fresh:

@@ -9,7 +9,7 @@ from textual import on
 from tui_llm.facts.request import Request
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.state.inquire import Inquiring
-from tui_llm.tui.state.messages import Opened
+from tui_llm.tui.state.messages import ModelOpened
 
 if TYPE_CHECKING:
     from tui_llm.tui.instruments.inside.inside import InsideScreen
@@ -49,7 +49,7 @@ class Opening(Inquiring):
             return position
         return max(position, len(reading.prompt_ids) - reading.fed)
 
-    @on(Opened)
-    def _other_weights_inside(self, message: Opened) -> None:
+    @on(ModelOpened)
+    def _other_weights_inside(self, message: ModelOpened) -> None:
         if self._inside is not None:
             deliver(self._inside, self._inside.reopened, message.weights)

@@ -15,7 +15,7 @@ from tui_llm.instruments.vocabulary.question import (
     ORDERS,
     SEARCH,
     FindQuestion,
-    Found,
+    VocabularyMatch,
     VocabularyPage,
     VocabularyQuestion,
 )
@@ -124,7 +124,7 @@ class Tabling(LabBase):
         pane = self.table_pane
         assert pane.reading is not None
 
-        def take(found: Found) -> None:
+        def take(found: VocabularyMatch) -> None:
             if found.question.order != pane.order:
                 return
             if found.place is None:

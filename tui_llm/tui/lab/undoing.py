@@ -12,7 +12,7 @@ from tui_llm.common.display import truncate, visible
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.state.base import LabBase
-from tui_llm.tui.state.history import Change
+from tui_llm.tui.state.history import TextChange
 
 NAMED = 24  # cells of the text that describes a change
 
@@ -24,7 +24,7 @@ def quoted(text: str, steps: int) -> str:
     return f"{len(text):,} characters {short}" if len(text) > NAMED else short
 
 
-def words(change: Change) -> str:
+def words(change: TextChange) -> str:
     """What the change does, or did, to the text, in words: safe to show."""
     comes, goes = quoted(change.added, len(change.gained)), quoted(change.taken, len(change.lost))
     if change.added == change.taken:

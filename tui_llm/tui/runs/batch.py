@@ -30,7 +30,7 @@ NUMBER = 3  # cells needed for a loss as a number
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PositionColumn:
     """One position on the screen: the labels of its two tokens, each at most `cells` cells wide."""
 
     position: Position
@@ -44,7 +44,7 @@ class Stretch:
     """As many columns of a row as fit side by side."""
 
     row: Row
-    columns: tuple[Column, ...]
+    columns: tuple[PositionColumn, ...]
     begins: bool  # whether it is the row's first stretch
     number: int  # index of its first position, among all that are shown
 
@@ -53,9 +53,9 @@ def label(token: Token) -> str:
     return truncate(visible_token(token.text[:100]) or "∅", WIDEST)
 
 
-def column(position: Position) -> Column:
+def column(position: Position) -> PositionColumn:
     above, below = label(position.input), label(position.target)
-    return Column(position, above, below, max(1, cell_len(above), cell_len(below)))
+    return PositionColumn(position, above, below, max(1, cell_len(above), cell_len(below)))
 
 
 def loss_text(loss: float, cells: int) -> str:
@@ -177,10 +177,10 @@ class BatchLines(Lines):
         return lines[:-1]
 
     @staticmethod
-    def _narrowed(found: Column, room: int) -> Column:
+    def _narrowed(found: PositionColumn, room: int) -> PositionColumn:
         if found.cells <= room:
             return found
-        return Column(found.position, truncate(found.above, room), truncate(found.below, room), room)
+        return PositionColumn(found.position, truncate(found.above, room), truncate(found.below, room), room)
 
     def row_count(self, width: int) -> int:
         return len(self._lines)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.training.run.probe_log import Change, Probe, difference
+from tui_llm.training.run.probe_log import ProbabilityChange, Probe, difference
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -18,7 +18,7 @@ Saved = tuple[int, Probe]  # (step, the probe of that step)
 UNKNOWN = "?"
 
 
-def points(change: Change) -> str:
+def points(change: ProbabilityChange) -> str:
     """A change in percentage points; `≥` or `≤` if one of the two probabilities is known only to be small."""
     if not change.exact and change.change == 0:
         return UNKNOWN
@@ -35,7 +35,7 @@ class ProbeTable(Lines, can_focus=False):
         super().__init__(id=id)
         self.here: Saved | None = None
         self.marked: Saved | None = None
-        self.changes: list[Change] = []
+        self.changes: list[ProbabilityChange] = []
 
     def show(self, here: Saved | None, marked: Saved | None) -> None:
         """Shows the candidates at `here`; with `marked`, what changed from there to `here`."""
@@ -117,7 +117,7 @@ class ProbeTable(Lines, can_focus=False):
         line.append(f" {numbers.percent(guess.probability):>9} ")
         return line.append(fmt.bar(guess.probability, min(60, width - room - 21)), self.style("bar"))
 
-    def _change(self, change: Change, width: int) -> Text:
+    def _change(self, change: ProbabilityChange, width: int) -> Text:
         room = self._room(width)
         line = Text().append("◆ " if self._is_target(change.id) else "  ", self.style("accent"))
         line.append(fit(visible_token(change.text), room), self.style("strong"))

@@ -76,7 +76,7 @@ class LabBase(BaseScreen, Screen[None]):
         if target is None or (target.id is None and not target.own):
             return (target.text if target else None), False
         rows = [*(self.reading.loss.tokens if self.reading and self.reading.loss else ())]
-        data = next((row.bytes for row in rows if target.own or row.id == target.id), b"")
+        data = next((row.token.bytes for row in rows if target.own or row.token.id == target.id), b"")
         try:
             return data.decode() or None, not data
         except UnicodeDecodeError:

@@ -23,11 +23,11 @@ from tui_llm.tui.state.lab import END_OF_TEXT
 from tui_llm.tui.state.messages import (
     Answered,
     Drawn,
+    EngineProgress,
     Failed,
     GenerationEnded,
+    ModelOpened,
     ModelsListed,
-    Opened,
-    Progress,
     ReadingReady,
 )
 
@@ -183,14 +183,14 @@ class EngineClient:
     # ── on the engine thread ─────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        self._post(Progress("loading torch"))
+        self._post(EngineProgress("loading torch"))
         garbage.pause()
         try:
             self._engine = self._open_engine()
         except BaseException as error:
             garbage.freeze()
             self._fail("engine", error)
-            self._post(Progress(""))
+            self._post(EngineProgress(""))
             return
         rested = True
         while True:
@@ -240,7 +240,7 @@ class EngineClient:
         with self._wake:
             model, self._model = self._model, None
         assert model is not None
-        self._post(Progress(f"opening {model}"))
+        self._post(EngineProgress(f"opening {model}"))
         try:
             weights = self._engine.open(model)
             with self._wake:
@@ -253,9 +253,9 @@ class EngineClient:
             garbage.freeze()
             self._fail("open", error)
         else:
-            self._post(Opened(weights))
+            self._post(ModelOpened(weights))
         finally:
-            self._post(Progress(""))
+            self._post(EngineProgress(""))
 
     def _list(self) -> None:
         assert self._engine is not None
@@ -272,7 +272,7 @@ class EngineClient:
         self._want_refresh = False
         weights = self._engine.refresh()
         if weights is not None:
-            self._post(Opened(weights, fresh=False))
+            self._post(ModelOpened(weights, fresh=False))
 
     def _read(self) -> None:
         with self._wake:

@@ -21,7 +21,7 @@ BURST_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TextChange:
     """One change of the text. The prompt's `removed` at character `at` became `inserted`; the generated tokens after
     the first `kept`, which were `lost`, became `gained`."""
 
@@ -47,8 +47,8 @@ class Change:
         """The text that undo restores."""
         return self.removed + "".join(step.text for step in self.lost)
 
-    def undone(self) -> Change:
-        return Change(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost)
+    def undone(self) -> TextChange:
+        return TextChange(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost)
 
     def apply(self, prompt: str, steps: Steps) -> tuple[str, Steps]:
         return (
@@ -82,7 +82,7 @@ def common_end(a: str, b: str, most: int) -> int:
     return low
 
 
-def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, burst: object = None) -> Change:
+def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, burst: object = None) -> TextChange:
     at = common_start(prompt, new_prompt)
     end = common_end(prompt, new_prompt, min(len(prompt), len(new_prompt)) - at)
     removed, inserted = prompt[at : len(prompt) - end], new_prompt[at : len(new_prompt) - end]
@@ -92,7 +92,7 @@ def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, bur
         removed, inserted = prompt[at : len(prompt) - end - back], new_prompt[at : len(new_prompt) - end - back]
     shared = zip(steps, new_steps, strict=False)
     kept = next((i for i, (old, new) in enumerate(shared) if old != new), min(len(steps), len(new_steps)))
-    return Change(at, removed, inserted, kept, steps[kept:], new_steps[kept:], burst)
+    return TextChange(at, removed, inserted, kept, steps[kept:], new_steps[kept:], burst)
 
 
 def _to_a_space(before: str, text: str) -> int:
@@ -110,8 +110,8 @@ class History:
     def __init__(self, prompt: str = "", steps: Steps = ()) -> None:
         self.prompt = prompt
         self.steps = steps
-        self._undo: list[Change] = []
-        self._redo: list[Change] = []
+        self._undo: list[TextChange] = []
+        self._redo: list[TextChange] = []
         self._size = 0
         self._noted_at = 0.0
         self._before: tuple[str, Steps] | None = None  # the text before the last change; None: merge no more
@@ -149,7 +149,7 @@ class History:
         self.steps, self._before = (), None
         for kept in (self._undo, self._redo):
             kept[:] = [
-                Change(change.at, change.removed, change.inserted, 0, (), ())
+                TextChange(change.at, change.removed, change.inserted, 0, (), ())
                 for change in kept
                 if change.removed or change.inserted
             ]
@@ -158,16 +158,16 @@ class History:
     # ── undo and redo ────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def next_undo(self) -> Change | None:
+    def next_undo(self) -> TextChange | None:
         """The change that `undo` reverts."""
         return self._undo[-1] if self._undo else None
 
     @property
-    def next_redo(self) -> Change | None:
+    def next_redo(self) -> TextChange | None:
         """The change that `redo` repeats."""
         return self._redo[-1] if self._redo else None
 
-    def undo(self) -> Change | None:
+    def undo(self) -> TextChange | None:
         """Reverts the last change and returns it; None if there is none."""
         if not self._undo:
             return None
@@ -177,7 +177,7 @@ class History:
         self._before = None  # typing after an undo starts a new change
         return change
 
-    def redo(self) -> Change | None:
+    def redo(self) -> TextChange | None:
         """Repeats the change that was undone last and returns it; None if there is none."""
         if not self._redo:
             return None
@@ -188,7 +188,7 @@ class History:
         return change
 
 
-def _together(before: Change, change: Change, whole: Change, soon: bool) -> Change | None:
+def _together(before: TextChange, change: TextChange, whole: TextChange, soon: bool) -> TextChange | None:
     """Both changes merged into one, or None if they stay separate. `whole` is the change from before the first to after
     the second."""
     if before.burst is not None or change.burst is not None:

@@ -13,7 +13,7 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
 from tui_llm.instruments.temperatures.question import USUAL
 from tui_llm.tui.kit.token_shades import PLAIN
-from tui_llm.tui.state.history import Change, History
+from tui_llm.tui.state.history import History, TextChange
 
 VOCABULARIES: tuple[str | None, ...] = (None, "gpt2", "cl100k_base", "o200k_base", "word", "char", "byte")
 TEMPERATURES = (
@@ -275,17 +275,17 @@ class Lab:
             return dataclasses.replace(made, overrides=step.overrides)
         return dataclasses.replace(made, overrides=self.overrides) if where(made) == self.changed_at else made
 
-    def undo(self) -> Change | None:
+    def undo(self) -> TextChange | None:
         """Reverts the last change of the text and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.undo())
 
-    def redo(self) -> Change | None:
+    def redo(self) -> TextChange | None:
         """Repeats the change that was undone last and returns it; None if there is none."""
         self.history.note(self.prompt, self.steps)
         return self._moved(self.history.redo())
 
-    def _moved(self, change: Change | None) -> Change | None:
+    def _moved(self, change: TextChange | None) -> TextChange | None:
         if change is not None:
             self.prompt, self.steps, self.note = self.history.prompt, self.history.steps, ""
         return change

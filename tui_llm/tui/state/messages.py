@@ -15,7 +15,7 @@ from tui_llm.instruments.gradient.question import GradientQuestion
 # ── from the engine thread ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class Progress(Message):
+class EngineProgress(Message):
     """The engine is doing something that may take a while; an empty text means it has finished."""
 
     def __init__(self, text: str) -> None:
@@ -23,14 +23,14 @@ class Progress(Message):
         super().__init__()
 
     def can_replace(self, message: Message) -> bool:
-        return isinstance(message, Progress)
+        return isinstance(message, EngineProgress)
 
 
 class TreeWanted(Message):
     """Open the tree of continuations."""
 
 
-class Opened(Message):
+class ModelOpened(Message):
     """A model was opened. `fresh` is False if the same run moved on to a newer checkpoint."""
 
     def __init__(self, weights: Weights, fresh: bool = True) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, truncate, visible, visible_token
-from tui_llm.instruments.draws.question import Draw, Landing, Segment
+from tui_llm.instruments.draws.question import Draw, Landing, TokenInterval
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
@@ -40,7 +40,7 @@ class DrawLines(AnswerLines):
         super().__init__(id="draw-lines")
         self.draw: Draw | None = None
         self.names: Sequence[str] = ()
-        self._segments: list[tuple[Segment | None, ...]] = []  # one row per token: its segment in each landing
+        self._segments: list[tuple[TokenInterval | None, ...]] = []  # one row per token: its segment in each landing
 
     def show(self, draw: Draw, names: Sequence[str]) -> None:
         self.draw, self.names = draw, names
@@ -136,7 +136,7 @@ class DrawLines(AnswerLines):
     def selectable(self, index: int) -> bool:
         return 0 <= index < len(self._segments)
 
-    def _hits(self, row: tuple[Segment | None, ...]) -> list[bool]:
+    def _hits(self, row: tuple[TokenInterval | None, ...]) -> list[bool]:
         assert self.draw is not None
         return [
             segment is not None and segment.place == landing.hit.place

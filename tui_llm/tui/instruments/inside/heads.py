@@ -12,7 +12,7 @@ from textual.message import Message
 
 from tui_llm.common.display import visible
 from tui_llm.facts.place import Place
-from tui_llm.instruments.attention.question import Attention, Look
+from tui_llm.instruments.attention.question import AttentionMap, AttentionRow
 from tui_llm.tui.kit.shades import shade, short_percent
 from tui_llm.tui.kit.widgets.lines import Lines
 
@@ -26,15 +26,15 @@ MEASURES = {
 }
 
 
-def measured(look: Look, place: Place, measure: str) -> tuple[str, str]:
+def measured(row: AttentionRow, place: Place, measure: str) -> tuple[str, str]:
     """A cell's text, at most three characters, and its shade."""
     if measure == "effective_tokens":
-        text = f"{look.effective_tokens:.1f}" if look.effective_tokens < 9.95 else f"{look.effective_tokens:.0f}"
-        return text if len(text) <= 3 else "1k+", shade(1 / look.effective_tokens)
-    at = {"strongest": look.strongest, "first": 0, "before": place.index - 1, "itself": place.index}[measure]
+        text = f"{row.effective_tokens:.1f}" if row.effective_tokens < 9.95 else f"{row.effective_tokens:.0f}"
+        return text if len(text) <= 3 else "1k+", shade(1 / row.effective_tokens)
+    at = {"strongest": row.strongest, "first": 0, "before": place.index - 1, "itself": place.index}[measure]
     if at < 0:
         return "—", " "
-    return short_percent(look.weights[at]).removesuffix("%"), shade(look.weights[at])
+    return short_percent(row.weights[at]).removesuffix("%"), shade(row.weights[at])
 
 
 class Columns(NamedTuple):
@@ -49,14 +49,14 @@ class HeadGrid(Lines):
 
     def __init__(self) -> None:
         super().__init__(id="inside-heads", classes="pane")
-        self.attention: Attention | None = None
+        self.attention: AttentionMap | None = None
         self.head_number = 0  # from 1; 0 is the mean
         self.measure = next(iter(MEASURES))
 
     def on_mount(self) -> None:
         self._put_title()
 
-    def show(self, attention: Attention) -> None:
+    def show(self, attention: AttentionMap) -> None:
         self.attention = attention
         self.head_number = min(self.head_number, len(attention.heads[0]))
         self.rebuild()
@@ -73,8 +73,8 @@ class HeadGrid(Lines):
         return self.head_number if self.layer_number else 0
 
     @property
-    def look(self) -> Look | None:
-        return self.attention.look(self.layer_number, self.chosen_head) if self.attention is not None else None
+    def attention_row(self) -> AttentionRow | None:
+        return self.attention.row(self.layer_number, self.chosen_head) if self.attention is not None else None
 
     @property
     def words(self) -> str:
@@ -149,7 +149,7 @@ class HeadGrid(Lines):
         for at in range(first, stop if index else 1):
             chosen = here and at == self.chosen_head
             after = here and at == self.chosen_head + 1 and at > first
-            text, sign = measured(found.look(index, at), found.place, self.measure)
+            text, sign = measured(found.row(index, at), found.place, self.measure)
             line.append("[" if chosen else "]" if after else " ", self.style("accent"))
             number = text.rjust(cells - 2) if cells >= 5 else ""
             line.append(sign * (1 if number else cells - 1), self.style("bar"))
@@ -173,7 +173,7 @@ class HeadGrid(Lines):
     def table(self) -> Iterable[tuple[str, ...]]:
         """The selected head's weight on each token."""
         yield "number", "id", "bytes", "text", "weight"
-        found, look = self.attention, self.look
-        if found is not None and look is not None:
-            for at, (token, weight) in enumerate(zip(found.place.tokens, look.weights, strict=False)):
+        found, row = self.attention, self.attention_row
+        if found is not None and row is not None:
+            for at, (token, weight) in enumerate(zip(found.place.tokens, row.weights, strict=False)):
                 yield str(found.place.first + at), str(token.id), token.bytes.hex(), visible(token.text), repr(weight)

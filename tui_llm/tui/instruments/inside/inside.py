@@ -15,7 +15,7 @@ from tui_llm.common.display import visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.attention.question import Attention, AttentionQuestion
+from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
 from tui_llm.tui.instruments.inside.heads import HeadGrid
@@ -113,7 +113,7 @@ class InsideScreen(OverLab):
         text, heads = self.query_one(TokenText), self.query_one(HeadGrid)
         attention = heads.attention
         known = self.view == "attention" and attention is not None and attention.place == self.place
-        text.show(self.place, heads.look if known else None, problem)
+        text.show(self.place, heads.attention_row if known else None, problem)
         title = Content("Text")
         if self.place is not None:
             place = self.place
@@ -179,7 +179,7 @@ class InsideScreen(OverLab):
     def _no_place(self, line: str) -> None:
         self._problem(NOTHING if self.request.empty else line)
 
-    def _attention(self, found: Attention) -> None:
+    def _attention(self, found: AttentionMap) -> None:
         self._answered()
         with self.app.batch_update():
             self.place = found.place

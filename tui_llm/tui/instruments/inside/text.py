@@ -14,7 +14,7 @@ from textual.message import Message
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.facts.place import Place
-from tui_llm.instruments.attention.question import Look
+from tui_llm.instruments.attention.question import AttentionRow
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.shades import BLENDS, LEGEND, level, short_percent
 from tui_llm.tui.kit.text import packed, wrapped
@@ -30,7 +30,7 @@ def token_label(text: str) -> str:
     return visible_token(text) or "∅"
 
 
-class Segment(NamedTuple):
+class TokenCell(NamedTuple):
     at: int
     label: str
     start: int  # cells from the left
@@ -48,14 +48,14 @@ class TokenText(Lines, can_focus=False):
     def __init__(self) -> None:
         super().__init__(id="inside-text", classes="pane")
         self.place: Place | None = None
-        self.look: Look | None = None
+        self.attention: AttentionRow | None = None
         self.problem = ""
-        self._segments: list[list[Segment]] = []
+        self._segments: list[list[TokenCell]] = []
         self._laid: tuple[object, ...] = ()
         self._ranked: list[int] = []  # the tokens listed below the text
 
-    def show(self, place: Place | None, look: Look | None, problem: str = "") -> None:
-        self.place, self.look, self.problem = place, look, problem
+    def show(self, place: Place | None, attention: AttentionRow | None, problem: str = "") -> None:
+        self.place, self.attention, self.problem = place, attention, problem
         self.rebuild()
         self._keep_in_sight()
 
@@ -73,34 +73,34 @@ class TokenText(Lines, can_focus=False):
             lines += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         elif place is None:
             lines.append(Text("waiting for the model", style=muted))
-        if place is not None and self.look is not None:
-            lines += packed(self._strongest(place, self.look), width)[:2]
+        if place is not None and self.attention is not None:
+            lines += packed(self._strongest(place, self.attention), width)[:2]
             lines += wrapped(Text(f"{LEGEND} · never at later tokens", style=muted), width)[:1]
         if place is not None and place.first:
             fed = f"the model sees the last {fmt.count(len(place.tokens))} of {fmt.count(place.count)} tokens"
             lines += wrapped(Text(fed, style=muted), width)[:1]
         return lines[: max(1, self.size.height // 2)]
 
-    def _strongest(self, place: Place, look: Look) -> list[Text]:
+    def _strongest(self, place: Place, attention: AttentionRow) -> list[Text]:
         muted = self.style("muted")
-        order = sorted(range(len(look.weights)), key=lambda at: -look.weights[at])[:STRONGEST]
+        order = sorted(range(len(attention.weights)), key=lambda at: -attention.weights[at])[:STRONGEST]
         parts = []
         for nth, at in enumerate(order):
             part = Text("" if nth else "looked at ", muted)
             part.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
-            parts.append(part.append(f" {numbers.percent(look.weights[at])}"))
-        return [*parts, Text(f"{fmt.number(look.effective_tokens, 1)} effective tokens", muted)]
+            parts.append(part.append(f" {numbers.percent(attention.weights[at])}"))
+        return [*parts, Text(f"{fmt.number(attention.effective_tokens, 1)} effective tokens", muted)]
 
     @property
     def _two(self) -> bool:
-        return self.look is not None
+        return self.attention is not None
 
     def row_count(self, width: int) -> int:
         lines = len(self._segments) * (2 if self._two else 1)
         self._ranked = []
         room = self.size.height - len(self._head) - lines - 1
-        if self.look is not None and room >= LEAST_RANKED:
-            weights = self.look.weights
+        if self.attention is not None and room >= LEAST_RANKED:
+            weights = self.attention.weights
             self._ranked = sorted(range(len(weights)), key=lambda at: -weights[at])[:room]
         return lines + (1 + len(self._ranked) if self._ranked else 0)
 
@@ -121,29 +121,29 @@ class TokenText(Lines, can_focus=False):
         return line
 
     def _ranked_row(self, place: Place, at: int, width: int) -> Text:
-        assert self.look is not None
-        weight = self.look.weights[at]
+        assert self.attention is not None
+        weight = self.attention.weights[at]
         line = Text(no_wrap=True).append(fmt.count(place.first + at + 1).rjust(NUMBER) + "  ", self.style("muted"))
         line.append(fit(token_label(place.tokens[at].text), 16), self.style("strong"))
         line.append(numbers.percent(weight).rjust(9) + "  ", "not bold")
         return line.append(fmt.bar(weight, max(0, min(60, width - line.cell_len))), self.style("bar"))
 
     def _note(self, place: Place, index: int) -> str:
-        assert self.look is not None
+        assert self.attention is not None
         if index > place.index:
             return ""
-        text = short_percent(self.look.weights[index])
+        text = short_percent(self.attention.weights[index])
         return SELECTED + text if index == place.index else text
 
     def _segment_style(self, place: Place, index: int) -> Style:
-        if self.look is None:
+        if self.attention is None:
             style = self.style(f"token-{(place.first + index) % 6}")
         elif index > place.index:
             style = self.style("muted")
         else:
-            style = self._tint(level(self.look.weights[index]))
+            style = self._tint(level(self.attention.weights[index]))
         if index == place.index:
-            style = style + Style(bold=True, underline=True, reverse=self.look is None)
+            style = style + Style(bold=True, underline=True, reverse=self.attention is None)
         return style
 
     def _tint(self, number: int) -> Style:
@@ -162,7 +162,7 @@ class TokenText(Lines, can_focus=False):
         if key == self._laid:
             return
         self._laid = key
-        rows: list[list[Segment]] = [[]]
+        rows: list[list[TokenCell]] = [[]]
         used = 0
         for index, token in enumerate(place.tokens if place else ()):
             label = truncate(token_label(token.text), max(1, width))
@@ -171,7 +171,7 @@ class TokenText(Lines, can_focus=False):
                 rows.append([])
                 used = 0
             start = used + (1 if rows[-1] else 0)
-            rows[-1].append(Segment(index, label, start, cells))
+            rows[-1].append(TokenCell(index, label, start, cells))
             used = start + cells
         self._segments = [row for row in rows if row]
 

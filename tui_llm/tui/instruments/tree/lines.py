@@ -22,15 +22,15 @@ CUT = Style(strike=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TreeColumn:
     head: str
     width: int
     least: int  # the list's width from which the column is shown
 
 
-P, DRAWN = Column("raw p", 8, 24), Column("drawn p", 8, 64)
-SURPRISAL, PATH, TOTAL = Column("−ln p", 6, 56), Column("path p", 8, 36), Column("total", 6, 72)
-BAR = Column("", 12, 96)
+P, DRAWN = TreeColumn("raw p", 8, 24), TreeColumn("drawn p", 8, 64)
+SURPRISAL, PATH, TOTAL = TreeColumn("−ln p", 6, 56), TreeColumn("path p", 8, 36), TreeColumn("total", 6, 72)
+BAR = TreeColumn("", 12, 96)
 COLUMNS = (P, BAR, DRAWN, SURPRISAL, PATH, TOTAL)
 
 
@@ -117,7 +117,7 @@ class TreeLines(Lines):
         line.truncate(width)
         return line
 
-    def _columns(self, width: int) -> list[Column]:
+    def _columns(self, width: int) -> list[TreeColumn]:
         return [column for column in COLUMNS if width >= column.least]
 
     def _room(self, width: int) -> int:

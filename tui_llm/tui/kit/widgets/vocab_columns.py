@@ -13,7 +13,7 @@ GAP = " "
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     name: str
     width: int
     importance: int  # the least important columns are dropped first if there is no room
@@ -25,11 +25,11 @@ class Column:
         return self.kind or self.name
 
 
-def total(columns: Sequence[Column]) -> int:
+def total(columns: Sequence[TableColumn]) -> int:
     return 2 + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
 
 
-def columns_for(width: int, processed: str) -> list[Column]:
+def columns_for(width: int, processed: str) -> list[TableColumn]:
     """The overview's columns that fit into `width` cells. `processed` describes the sampler's settings in the last
     number's header; a header of several words may take two lines. Spare width goes to the token, then to the bar."""
     name = f"p({processed})"
@@ -41,53 +41,55 @@ def columns_for(width: int, processed: str) -> list[Column]:
     return _fitted(
         width,
         [
-            Column("rank", 5, 4),
-            Column("token", 12, 9, right=False),
-            Column("id", 6, 1),
-            Column("logit", 6, 6),
-            Column("e^logit", 8, 3),
-            Column("raw p", 8, 8),
-            Column(name, max(8, *map(len, name.split("\n"))), 7, kind="p"),
-            Column("bar", 5, 2, right=False),
+            TableColumn("rank", 5, 4),
+            TableColumn("token", 12, 9, right=False),
+            TableColumn("id", 6, 1),
+            TableColumn("logit", 6, 6),
+            TableColumn("e^logit", 8, 3),
+            TableColumn("raw p", 8, 8),
+            TableColumn(name, max(8, *map(len, name.split("\n"))), 7, kind="p"),
+            TableColumn("bar", 5, 2, right=False),
         ],
     )
 
 
-def _fitted(width: int, columns: Sequence[Column]) -> list[Column]:
+def _fitted(width: int, columns: Sequence[TableColumn]) -> list[TableColumn]:
     kept = list(columns)
     while len(kept) > 1 and total(kept) > width:
         kept.remove(min(kept, key=lambda column: column.importance))
     return _widened(width, kept)
 
 
-def _widened(width: int, kept: Sequence[Column]) -> list[Column]:
+def _widened(width: int, kept: Sequence[TableColumn]) -> list[TableColumn]:
     spare = max(0, width - total(kept))
     widened = []
     for column in kept:
         extra = min(spare, 12) if column.name == "token" else min(spare, 60) if column.name == "bar" else 0
         spare -= extra
-        widened.append(Column(column.name, max(1, column.width + extra), column.importance, column.right, column.kind))
+        widened.append(
+            TableColumn(column.name, max(1, column.width + extra), column.importance, column.right, column.kind)
+        )
     return widened
 
 
-def stage_columns(sampler: SamplerSettings) -> list[Column]:
+def stage_columns(sampler: SamplerSettings) -> list[TableColumn]:
     """Every stage, in the order of computation."""
     penalty = sampler.repetition_penalty != 1
     return [
-        Column("logit", 7, 1),
-        *([Column("penalised", 9, 1, kind="score")] if penalty else []),
-        Column("÷ T", 7, 1, kind="scaled"),
-        Column("e^x", 8, 1, kind="numerator"),
-        Column("÷ sum", 8, 1, kind="tempered"),
-        Column("cut", 8, 1),
-        Column("renorm.", 8, 1, kind="p"),
+        TableColumn("logit", 7, 1),
+        *([TableColumn("penalised", 9, 1, kind="score")] if penalty else []),
+        TableColumn("÷ T", 7, 1, kind="scaled"),
+        TableColumn("e^x", 8, 1, kind="numerator"),
+        TableColumn("÷ sum", 8, 1, kind="tempered"),
+        TableColumn("cut", 8, 1),
+        TableColumn("renorm.", 8, 1, kind="p"),
     ]
 
 
-def stage_pages(width: int, sampler: SamplerSettings) -> list[list[Column]]:
+def stage_pages(width: int, sampler: SamplerSettings) -> list[list[TableColumn]]:
     """The stages, in as many pages as they need at `width` cells; each page begins with the last stage of the page
     before."""
-    token = Column("token", 10, 9, right=False)
+    token = TableColumn("token", 10, 9, right=False)
     left = stage_columns(sampler)
     pages = []
     while True:

@@ -16,7 +16,7 @@ from tui_llm.common.display import fit, visible_token
 from tui_llm.facts.prediction import Candidate, Distribution
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.widgets.lines import Lines
-from tui_llm.tui.kit.widgets.vocab_columns import GAP, Column, columns_for, stage_pages
+from tui_llm.tui.kit.widgets.vocab_columns import GAP, TableColumn, columns_for, stage_pages
 
 AROUND = 256  # rows requested before and after those in sight
 NEAR = 64  # rows around those in sight that should have arrived before they are scrolled to
@@ -40,7 +40,7 @@ class VocabTable(Lines):
         self._held: dict[int, Candidate] = {}  # by place in the order
         self._asked = range(0)
         self._cut: int | None = None  # row of the cut line
-        self._columns: list[Column] = []
+        self._columns: list[TableColumn] = []
 
     def show_distribution(
         self,
@@ -204,7 +204,7 @@ class VocabTable(Lines):
             at += len(text)
         return Text("".join(parts), spans=spans, no_wrap=True)
 
-    def _cell(self, candidate: Candidate, column: Column) -> tuple[str, Style | None]:
+    def _cell(self, candidate: Candidate, column: TableColumn) -> tuple[str, Style | None]:
         """A candidate's value in a column, padded to the column's width, and its style."""
         out = not candidate.kept
         muted, strong = self.style("muted"), self.style("strong")

@@ -69,7 +69,7 @@ class LogitsPane(ReadingPane, VocabTable):
         self.reading = reading
         target = None
         if reading.loss is not None and len(reading.loss.tokens) >= 1:
-            target = reading.loss.tokens[0].id
+            target = reading.loss.tokens[0].token.id
         self.search_words = ""
         self.show_distribution(reading.distribution, target, (id for id, _ in reading.request.overrides))
 

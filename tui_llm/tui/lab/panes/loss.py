@@ -110,10 +110,10 @@ class LossPane(ReadingPane, Lines):
             header.append(name.rjust(cells))
         rows = [header]
         for token, cost in zip(loss.tokens, losses, strict=True):
-            row = Text(fit(visible_token(token.text), room), style=self.style("strong"), no_wrap=True)
+            row = Text(fit(visible_token(token.token.text), room), style=self.style("strong"), no_wrap=True)
             if wide:
-                row.append(fmt.count(token.rank).rjust(8)).append(fmt.number(token.logit).rjust(9))
-            row.append(numbers.percent(token.probability).rjust(9)).append(cost.rjust(8))
+                row.append(fmt.count(token.loss.rank).rjust(8)).append(fmt.number(token.loss.logit).rjust(9))
+            row.append(numbers.percent(token.loss.probability).rjust(9)).append(cost.rjust(8))
             rows.append(row)
         return rows
 
@@ -122,21 +122,21 @@ class LossPane(ReadingPane, Lines):
         strong, muted = self.style("strong"), self.style("muted")
         lines = []
         if len(loss.tokens) == 1:
-            token = loss.tokens[0]
-            total, logit, cost = difference(token.logsumexp, token.logit, token.loss)
+            one = loss.tokens[0].loss
+            total, logit, cost = difference(one.logsumexp, one.logit, one.nats)
             line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
             line.append(f"{total} − {logit} = ").append(f"{cost} nats", strong)
             lines += wrapped(line, width)
             lines += wrapped(
                 Text(
-                    f"= −ln p with {numbers.p_said(token.probability)}, rank {fmt.count(token.rank)}; "
-                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(token.gradient, 3)}",
+                    f"= −ln p with {numbers.p_said(one.probability)}, rank {fmt.count(one.rank)}; "
+                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
                     style=muted,
                 ),
                 width,
             )
         else:
-            losses, total = adding([token.loss for token in loss.tokens], loss.sum)
+            losses, total = adding([token.loss.nats for token in loss.tokens], loss.sum)
             lines += self._token_rows(loss, losses, width)
             line = Text(f"sum {total} nats ÷ {counted(len(loss.tokens), 'token')} = mean ")
             line.append(f"{fmt.number(loss.mean)} nats", strong)
@@ -265,14 +265,14 @@ class LossPane(ReadingPane, Lines):
             return
         for token in loss.tokens:
             yield (
-                str(token.id),
-                token.bytes.hex(),
-                visible(token.text),
-                str(token.rank),
-                repr(token.logit),
-                repr(token.logsumexp),
-                repr(token.probability),
-                repr(token.loss),
+                str(token.token.id),
+                token.token.bytes.hex(),
+                visible(token.token.text),
+                str(token.loss.rank),
+                repr(token.loss.logit),
+                repr(token.loss.logsumexp),
+                repr(token.loss.probability),
+                repr(token.loss.nats),
             )
         for name, value in (
             ("sum", loss.sum),
