@@ -94,7 +94,7 @@ def test_the_whole_batchs_loss_is_what_its_step_then_reports(text: Path) -> None
 def test_looking_changes_nothing(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, alone = make("looked", text, dropout=0.2), make("alone", text, dropout=0.2)
     work(looked, {step: lambda: batch.ask(looked) for step in range(1, 30)})
-    monkeypatch.setattr(evaluations, "LOOKS", (evaluations.sample, evaluations.probe))
+    monkeypatch.setattr(evaluations, "RECORDERS", (evaluations.sample, evaluations.read_pins))
     work(alone)
     assert losses(looked) == losses(alone)
     assert contents(looked.checkpoints()[-1][1]) == contents(alone.checkpoints()[-1][1])

@@ -17,7 +17,7 @@ from tests.training.making import make, words, work
 from tui_llm import cli
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import ProbeReader, RunReader
+from tui_llm.training.run.snapshot import PinsReader, RunReader
 from tui_llm.tui.runs.run_rows import RowReader, cells
 
 DEEP = b"[" * 5000 + b"]" * 5000
@@ -166,7 +166,7 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
     while snapshot.reading:
         snapshot = reader.read()
     assert "\n" not in snapshot.status.told and all(math.isfinite(loss) for _, loss in snapshot.train)
-    assert "\n" not in ProbeReader(bad).read().problem
+    assert "\n" not in PinsReader(bad).read().problem
     for row in map(RowReader().read, (bad, Run(bad.path.with_name("good")))):
         assert all("\n" not in cell.plain for cell in cells(row))
         assert (row.losses and not row.problem) or row.name == "bad"

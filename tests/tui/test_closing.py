@@ -47,7 +47,7 @@ from tui_llm.tui.models.models import ModelsScreen
 from tui_llm.tui.runs.batch import BatchScreen
 from tui_llm.tui.runs.compare import CompareScreen
 from tui_llm.tui.runs.new_run import NewRunScreen
-from tui_llm.tui.runs.pinned_history import LearnedScreen
+from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
 from tui_llm.tui.tour.pairs import TourPairsScreen

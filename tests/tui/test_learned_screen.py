@@ -14,22 +14,22 @@ from textual.pilot import Pilot
 
 from tui_llm.common import paths
 from tui_llm.facts.request import Target
-from tui_llm.training.run import pins, probe_log
+from tui_llm.training.run import pin_readings, pins
+from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.widgets.probability_chart import ProbabilityChart, tick
 from tui_llm.tui.runs.new_run import NewRunScreen
+from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.pin_list import PinList, end_of
-from tui_llm.tui.runs.pinned_history import LearnedScreen
-from tui_llm.tui.runs.probe_table import ProbeTable
+from tui_llm.tui.runs.pin_table import PinTable
 
 CAT, DOG = Pin("The cat", " sat"), Pin("A dog")
 HOSTILE = Pin("a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301", "\u0301[/]\x1b]0;x\x07")
 
 
-def probe(pin: Pin, step: int) -> Probe:
+def read(pin: Pin, step: int) -> PinReading:
     """Returns predictions that improve linearly until step 100."""
     p = 0.001 + 0.9 * step / 100
     rows = [
@@ -39,16 +39,16 @@ def probe(pin: Pin, step: int) -> Probe:
         (3, b"\xe2", 0.01),
         (4 + step, b"x%d" % step, 0.002),
     ]
-    guesses = tuple(ProbeGuess(*row) for row in sorted(rows, key=lambda row: -row[2]))
-    tokens = (ProbeToken(7, b" sat", -math.log(p), p, 1),) if pin.target else ()
-    return Probe(pin, 1.0, guesses, tokens, "it sees [/] the last" if pin == HOSTILE else "")
+    candidates = tuple(PinCandidate(*row) for row in sorted(rows, key=lambda row: -row[2]))
+    tokens = (PinTargetToken(7, b" sat", -math.log(p), p, 1),) if pin.target else ()
+    return PinReading(pin, 1.0, candidates, tokens, "it sees [/] the last" if pin == HOSTILE else "")
 
 
 def add(run: Run, *steps: int, wanted: tuple[Pin, ...] = (CAT, DOG)) -> None:
-    with run.probes_path.open("ab") as file:
+    with run.pin_readings_path.open("ab") as file:
         for step in steps:
-            moment = Moment(step, tuple(probe(pin, step) for pin in wanted))
-            file.write(json.dumps(probe_log.line(moment)).encode() + b"\n")
+            evaluation = PinEvaluation(step, tuple(read(pin, step) for pin in wanted))
+            file.write(json.dumps(pin_readings.line(evaluation)).encode() + b"\n")
 
 
 def make(*steps: int, wanted: tuple[Pin, ...] = (CAT, DOG), state: str = "stopped") -> Run:
@@ -72,7 +72,7 @@ class ScreenApp(App[None]):
 
     @property
     def table(self) -> list[tuple[str, ...]]:
-        return list(self.shown.query_one(ProbeTable).table())
+        return list(self.shown.query_one(PinTable).table())
 
 
 async def seen(pilot: Pilot[None], app: ScreenApp) -> None:
@@ -165,7 +165,7 @@ async def test_h_opens_it_on_the_watched_run_and_Esc_leaves() -> None:
         assert app.screen is app.lab_screen
 
 
-async def test_the_scrubber_goes_through_the_saved_moments() -> None:
+async def test_the_scrubber_goes_through_the_saved_evaluations() -> None:
     app = ScreenApp(make(*range(0, 101, 2)))
     async with app.run_test(size=(80, 24)) as pilot:
         await seen(pilot, app)
@@ -226,13 +226,13 @@ async def test_it_stays_live_and_the_scrubber_stays_where_it_was_put() -> None:
             add(run, 20)
             await until(pilot, lambda: "step 20 (3 of 3, newest)" in app.text)
             await pilot.press("home")
-            reader = app.shown.query_one("ProbeWatcher")._reader  # type: ignore[attr-defined]
+            reader = app.shown.query_one("PinsWatcher")._reader  # type: ignore[attr-defined]
             before = reader.tail.offset
             add(run, 30)
             await until(pilot, lambda: "step 0 (1 of 4)" in app.text)
             assert reader.tail.offset > before
-            (run.probes_path.parent / "new").write_bytes(b"")
-            (run.probes_path.parent / "new").replace(run.probes_path)  # truncated, as by a resumed run
+            (run.pin_readings_path.parent / "new").write_bytes(b"")
+            (run.pin_readings_path.parent / "new").replace(run.pin_readings_path)  # truncated, as by a resumed run
             add(run, 0)
             await until(pilot, lambda: "step 0 (1 of 1)" in app.text)
 
@@ -280,7 +280,7 @@ async def test_without_a_run_or_a_pin_it_says_what_to_press() -> None:
         await until(pilot, lambda: "no prompt is pinned" in app.text)
         await pilot.press("left", "space", "P", "y", "down", "home", "end", "delete")
         pins.write(paths.pins_path(), [CAT])
-        app.shown.query_one("ProbeWatcher").look()  # type: ignore[attr-defined]
+        app.shown.query_one("PinsWatcher").look()  # type: ignore[attr-defined]
         await until(pilot, lambda: "no training run is watched" in app.text)
 
 

@@ -80,7 +80,7 @@ class Run:
         self.metrics_path = path / "metrics.jsonl"
         self.samples_path = path / "samples.jsonl"
         self.pins_path = path / "pins.json"
-        self.probes_path = path / "probes.jsonl"
+        self.pin_readings_path = path / "probes.jsonl"
         self.lock_path = path / "lock"
         self.log_path = path / "worker.log"
 
@@ -197,7 +197,7 @@ class Run:
 
         `said` is the problem of status.json.
         """
-        for path in (self.metrics_path, self.samples_path, self.probes_path):
+        for path in (self.metrics_path, self.samples_path, self.pin_readings_path):
             if found := jsonl.problem(path):
                 return found
         if found := said or self._object("control.json")[1]:

@@ -17,12 +17,12 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.predict.units import perplexity, uniform_loss
-from tui_llm.training.run import gauges, pins, probe_log
+from tui_llm.training.run import gauges, pin_readings, pins
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
+from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Moment, ProbeTail
 from tui_llm.training.run.run import Run, Sample, runs
 from tui_llm.training.run.status import Status, number
 
@@ -297,28 +297,28 @@ def last_validation(path: Path) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeSnapshot:
+class PinsSnapshot:
     """The recorded predictions of a run at one time.
 
-    `moments` are in the order of steps, `running` are the pins that the run's worker reads, `mine` those of the user.
+    `evaluations` are in the order of steps, `running` are the pins that the run's worker reads, `mine` those of the user.
     Without a run there is only `mine`. `problem` says which file can't be read.
     """
 
     name: str = ""
     status: Status | None = None
-    moments: tuple[Moment, ...] = ()
+    evaluations: tuple[PinEvaluation, ...] = ()
     running: tuple[Pin, ...] = ()
     mine: tuple[Pin, ...] = ()
     problem: str = ""
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """Every pin without duplicates: those of the last moment, of earlier moments, of the run, then of the user."""
-        return tuple(dict.fromkeys((*probe_log.pins_of(self.moments[-1:]), *probe_log.pins_of(self.moments),
+        """Every pin without duplicates: those of the last evaluation, of earlier evaluations, of the run, then of the user."""
+        return tuple(dict.fromkeys((*pin_readings.pins_of(self.evaluations[-1:]), *pin_readings.pins_of(self.evaluations),
                                     *self.running, *self.mine)))  # fmt: skip
 
 
-class ProbeReader:
+class PinsReader:
     """Reads one run's predictions for its pins; each call reads only what is new.
 
     Never raises because of their content.
@@ -326,19 +326,19 @@ class ProbeReader:
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
-        self.tail = ProbeTail(run) if run else None
-        self.moments: tuple[Moment, ...] = ()
+        self.tail = PinReadingsTail(run) if run else None
+        self.evaluations: tuple[PinEvaluation, ...] = ()
 
-    def read(self) -> ProbeSnapshot:
+    def read(self) -> PinsSnapshot:
         """Reads what is new and returns a snapshot."""
         try:
             return self._read()
         except Exception as error:
             assert self.run is not None
             status = unreadable(self.run, error)
-            return ProbeSnapshot(self.run.name, status, problem=status.problem)
+            return PinsSnapshot(self.run.name, status, problem=status.problem)
 
-    def _read(self) -> ProbeSnapshot:
+    def _read(self) -> PinsSnapshot:
         problem = ""
         mine: list[Pin] = []
         running: list[Pin] = []
@@ -348,15 +348,15 @@ class ProbeReader:
         except UserError as error:
             problem = str(error)
         if self.run is None or self.tail is None:
-            return ProbeSnapshot(mine=tuple(mine), problem=problem)
+            return PinsSnapshot(mine=tuple(mine), problem=problem)
         status = self.run.status()  # before reading the file, so that the last line of a run that ends is not missed
         more = True
         while more:
             new = self.tail.new(CHUNK)
             if self.tail.restarted:
-                self.moments = ()
+                self.evaluations = ()
             if new:
-                self.moments = tuple(probe_log.in_order((*self.moments, *new)))
+                self.evaluations = tuple(pin_readings.in_order((*self.evaluations, *new)))
             more = self.tail.more
         problem = problem or self.tail.problem
-        return ProbeSnapshot(self.run.name, status, self.moments, tuple(running), tuple(mine), problem)
+        return PinsSnapshot(self.run.name, status, self.evaluations, tuple(running), tuple(mine), problem)

@@ -10,7 +10,7 @@ distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
 checkpoints.py    save and load weights and optimizer state
 evaluations.py    what runs at each evaluation
-probes.py         predictions for the pinned prompts
+pin_readings.py   predictions for the pins
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files

@@ -20,7 +20,7 @@ from tui_llm.training.worker import (
     evaluations,
     inputs,
     measurements,
-    probes,
+    pin_readings,
     tensorboard,
     torch_compile,
 )
@@ -85,7 +85,7 @@ class Job:
         if not done:
             view = checkpoints.gathered(self.trainer)
             if self.ranks.first:
-                probes.begin(self.run, view, self.tokenizer)
+                pin_readings.begin(self.run, view, self.tokenizer)
         alone = self.ranks.world == 1
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
             worker.say("starting", "compiling the training step; this takes a minute the first time")
@@ -115,8 +115,8 @@ class Job:
             self.events.add(line)
         if metric.val_loss is not None:
             view = checkpoints.gathered(self.trainer)
-            for look in evaluations.LOOKS if self.ranks.first else ():
-                look(self.run, view, self.tokenizer, metric)
+            for record in evaluations.RECORDERS if self.ranks.first else ():
+                record(self.run, view, self.tokenizer, metric)
         if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
             if self.ranks.first:
                 storage.sync(metrics)  # metrics must reach the disk before their checkpoint

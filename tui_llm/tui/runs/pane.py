@@ -342,7 +342,7 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
             self.post_message(ModelChosen(run_model(run.name)))
 
     def action_how_it_learned(self) -> None:
-        from tui_llm.tui.runs.pinned_history import LearnedScreen
+        from tui_llm.tui.runs.pin_history import LearnedScreen
 
         self.app.push_screen(LearnedScreen(self.watcher.run_watched))
 

@@ -1,4 +1,4 @@
-"""The readings of pinned prompts: as JSON for programs, as tables for people."""
+"""Pin readings as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.common.numbers import at_most, percent, percent_said
 from tui_llm.facts import report
-from tui_llm.training.run.probe_log import difference
+from tui_llm.training.run.pin_readings import difference
 
 if TYPE_CHECKING:
+    from tui_llm.training.run.pin_readings import PinReading, ProbabilityChange
     from tui_llm.training.run.pins import Pin
-    from tui_llm.training.run.probe_log import ProbabilityChange, Probe
 
-Saved = list[tuple[int, "Probe"]]  # (step, reading), by step
+Saved = list[tuple[int, "PinReading"]]  # (step, reading), by step
 NAMED = 60  # widest prompt in a heading, in cells
 
 
@@ -25,29 +25,29 @@ def heading(pin: Pin) -> str:
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def at_json(moment: tuple[int, Probe] | None) -> dict[str, Any] | None:
-    if moment is None:
+def at_json(evaluation: tuple[int, PinReading] | None) -> dict[str, Any] | None:
+    if evaluation is None:
         return None
-    step, probe = moment
+    step, reading = evaluation
     return {
         "step": step,
-        "entropy": probe.entropy,
+        "entropy": reading.entropy,
         "candidates": [
             {"id": g.id, "bytes": g.bytes.hex(), "text": g.text, "raw_probability": g.probability}
-            for g in probe.guesses
+            for g in reading.candidates
         ],
         "target_tokens": [
             {"id": t.id, "bytes": t.bytes.hex(), "text": t.text, "loss": report.finite(t.loss),
              "probability": t.probability, "rank": t.rank}
-            for t in probe.tokens
+            for t in reading.tokens
         ],
-        "loss": None if probe.loss is None else report.finite(probe.loss),
-        "probability": probe.probability,
-        "problem": probe.problem or None,
+        "loss": None if reading.loss is None else report.finite(reading.loss),
+        "probability": reading.probability,
+        "problem": reading.problem or None,
     }  # fmt: skip
 
 
-def between_json(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> dict[str, Any] | None:
+def between_json(before: tuple[int, PinReading] | None, after: tuple[int, PinReading] | None) -> dict[str, Any] | None:
     if before is None or after is None:
         return None
     change = None
@@ -71,47 +71,47 @@ def between_json(before: tuple[int, Probe] | None, after: tuple[int, Probe] | No
 
 def over_text(saved: Saved) -> str:
     """One line per evaluation."""
-    target = any(probe.tokens for _, probe in saved)
+    target = any(reading.tokens for _, reading in saved)
     header = ["step", *(["p(target)", "loss", "ranks"] if target else []), "likeliest", "raw p", "entropy"]
     rows, problems = [], {}
-    for step, probe in saved:
-        if probe.problem:
-            problems[visible(probe.problem)] = step
-        if probe.entropy is None:
+    for step, reading in saved:
+        if reading.problem:
+            problems[visible(reading.problem)] = step
+        if reading.entropy is None:
             continue
         cells = ["–"] * 3
-        if probe.loss is not None and probe.probability is not None:
-            ranks = ", ".join(f"{t.rank:,}" for t in probe.tokens[:4]) + (" …" if len(probe.tokens) > 4 else "")
-            cells = [percent(probe.probability), f"{probe.loss:.4f}", ranks]
-        first = probe.guesses[0]
+        if reading.loss is not None and reading.probability is not None:
+            ranks = ", ".join(f"{t.rank:,}" for t in reading.tokens[:4]) + (" …" if len(reading.tokens) > 4 else "")
+            cells = [percent(reading.probability), f"{reading.loss:.4f}", ranks]
+        first = reading.candidates[0]
         rows.append(
             [f"{step:,}", *(cells if target else []), visible_token(first.text), percent(first.probability),
-             f"{probe.entropy:.4f}"]
+             f"{reading.entropy:.4f}"]
         )  # fmt: skip
     lines = [report.table(header, rows, left=(header.index("likeliest"),))] if rows else []
     return "\n".join([*lines, *(f"! {problem} (last at step {step:,})" for problem, step in problems.items())])
 
 
-def at_text(step: int, probe: Probe) -> str:
-    lines = [f"at step {step:,}" + ("" if probe.entropy is None else f": entropy {probe.entropy:.4f} nats")]
+def at_text(step: int, reading: PinReading) -> str:
+    lines = [f"at step {step:,}" + ("" if reading.entropy is None else f": entropy {reading.entropy:.4f} nats")]
     rows = [
         (str(place), visible_token(g.text), str(g.id), percent(g.probability))
-        for place, g in enumerate(probe.guesses, 1)
+        for place, g in enumerate(reading.candidates, 1)
     ]
     if rows:
         lines.append(report.table(("#", "token", "id", "raw p"), rows, left=(1,)))
-    if probe.loss is not None and probe.probability is not None:
+    if reading.loss is not None and reading.probability is not None:
         tokens = [
             (visible_token(t.text), str(t.id), f"{t.rank:,}", percent(t.probability), f"{t.loss:.4f}")
-            for t in probe.tokens
+            for t in reading.tokens
         ]
         lines.append(report.table(("target", "id", "rank", "raw p", "loss"), tokens, left=(0,)))
         if len(tokens) > 1:
-            lines.append(f"the whole target: {percent_said(probe.probability)}, {probe.loss:.4f} nats")
-    return "\n".join(lines + ([f"! {visible(probe.problem)}"] if probe.problem else []))
+            lines.append(f"the whole target: {percent_said(reading.probability)}, {reading.loss:.4f} nats")
+    return "\n".join(lines + ([f"! {visible(reading.problem)}"] if reading.problem else []))
 
 
-def between_text(before: tuple[int, Probe] | None, after: tuple[int, Probe] | None) -> str:
+def between_text(before: tuple[int, PinReading] | None, after: tuple[int, PinReading] | None) -> str:
     if before is None or after is None:
         return ""
     rows = [

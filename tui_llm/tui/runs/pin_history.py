@@ -13,19 +13,19 @@ from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.training.run import pins, probe_log
+from tui_llm.training.run import pin_readings, pins
+from tui_llm.training.run.pin_readings import PinReading
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Probe
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import ProbeSnapshot
+from tui_llm.training.run.snapshot import PinsSnapshot
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.probability_chart import Named, Probabilities, ProbabilityChart
 from tui_llm.tui.runs.pin_list import PinList
-from tui_llm.tui.runs.probe_table import ProbeTable
-from tui_llm.tui.runs.probe_watcher import ProbeWatcher
+from tui_llm.tui.runs.pin_table import PinTable
+from tui_llm.tui.runs.pins_watcher import PinsWatcher
 from tui_llm.tui.runs.words import pinned_words, state_words
 from tui_llm.tui.tour.pane import left_of
 
@@ -36,13 +36,13 @@ NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the pro
 _key = CommandFactory("learned", "How it learned")
 KEYS = (
     _key("leave_learned", "escape,q,h", "back", "Back to the five panes", "leave"),
-    _key("earlier_moment", "left", "earlier", "Go to the evaluation before", "scrub(-1)", together="moment"),
-    _key("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="moment"),
+    _key("earlier_moment", "left", "earlier", "Go to the evaluation before", "scrub(-1)", together="evaluation"),
+    _key("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="evaluation"),
     _key("much_earlier_moment", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),
     _key("much_later_moment", "shift+right", "much later", "Go ten evaluations on", "scrub(10)", footer=()),
     _key("first_moment", "home", "first", "Go to step 0, the model before any training", "scrub_to(0)", footer=()),
     _key("last_moment", "end", "newest", "Go to the newest evaluation and stay with it", "scrub_to(-1)", footer=()),
-    _key("mark_moment", "space", "mark", "Mark this moment: the table shows what changed from it to others; again: unmark", "mark"),
+    _key("mark_moment", "space", "mark", "Mark this evaluation: the table shows what changed from it to others; again: unmark", "mark"),
     _key("previous_pin", "up,shift+tab", "previous pin", "Choose the pin above", "choose(-1)", together="pin"),
     _key("next_pin", "down,tab", "next pin", "Choose the pin below", "choose(1)", together="pin"),
     _key("pin_listed", "P,delete", "pin/unpin", "Unpin the chosen prompt (what was read of it stays), or pin it again", "pin"),
@@ -59,28 +59,28 @@ class LearnedScreen(OverLab):
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
     DEFAULT_CSS = """
-    LearnedScreen PinList, LearnedScreen ProbeTable { padding: 0 1; }
+    LearnedScreen PinList, LearnedScreen PinTable { padding: 0 1; }
     LearnedScreen #learned-chart { margin: 0 1; }
-    LearnedScreen #learned-moment { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    LearnedScreen #learned-evaluation { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def __init__(self, run: Run | None) -> None:
         super().__init__()
         self.run_shown = run
-        self.snapshot: ProbeSnapshot | None = None
+        self.snapshot: PinsSnapshot | None = None
         self.pins: tuple[Pin, ...] = ()
         self.chosen: Pin | None = None
-        self.saved: list[tuple[int, Probe]] = []  # the chosen pin's evaluations: (step, probe)
+        self.saved: list[tuple[int, PinReading]] = []  # the chosen pin's evaluations: (step, reading)
         self.step: int | None = None  # the scrubber's step; None follows the newest
         self.marked: int | None = None
 
     def compose(self) -> ComposeResult:
-        yield ProbeWatcher(self.run_shown)
+        yield PinsWatcher(self.run_shown)
         yield Bar(id="learned-top")
         yield PinList(id="learned-pins")
         yield ProbabilityChart(id="learned-chart")
-        yield Static(id="learned-moment")
-        yield ProbeTable(id="learned-table")
+        yield Static(id="learned-evaluation")
+        yield PinTable(id="learned-table")
         yield KeyBar(id="learned-keys")
 
     def on_mount(self) -> None:
@@ -91,8 +91,8 @@ class LearnedScreen(OverLab):
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
-    @on(ProbeWatcher.Seen)
-    def _seen(self, message: ProbeWatcher.Seen) -> None:
+    @on(PinsWatcher.Seen)
+    def _seen(self, message: PinsWatcher.Seen) -> None:
         message.stop()
         self.snapshot = message.snapshot
         self.pins = message.snapshot.pins
@@ -104,9 +104,9 @@ class LearnedScreen(OverLab):
         snapshot = self.snapshot
         if snapshot is None or not self.is_mounted:
             return
-        self.saved = probe_log.of_pin(snapshot.moments, self.chosen) if self.chosen else []
-        here, marked = self.here, self._moment(self.marked) if self.marked is not None else None
-        chart, table = self.query_one(ProbabilityChart), self.query_one(ProbeTable)
+        self.saved = pin_readings.of_pin(snapshot.evaluations, self.chosen) if self.chosen else []
+        here, marked = self.here, self._evaluation(self.marked) if self.marked is not None else None
+        chart, table = self.query_one(ProbabilityChart), self.query_one(PinTable)
         with self.app.batch_update():
             self._show_top(snapshot)
             self._show_pins(snapshot)
@@ -115,8 +115,8 @@ class LearnedScreen(OverLab):
             table.styles.height = max(
                 1, min(table.wanted_height(), (height - 3) // 2 + 1 if height < 40 else height // 2)
             )
-            self._show_moment(here, marked)
-            lines = probe_log.lines(self.saved)
+            self._show_evaluation(here, marked)
+            lines = pin_readings.lines(self.saved)
             steps = [step for step, _ in self.saved]
             chart.show(
                 Probabilities(
@@ -131,24 +131,24 @@ class LearnedScreen(OverLab):
             )
 
     @property
-    def here(self) -> tuple[int, Probe] | None:
+    def here(self) -> tuple[int, PinReading] | None:
         """The evaluation at the scrubber."""
-        return self._moment(self.step)
+        return self._evaluation(self.step)
 
-    def _moment(self, step: int | None) -> tuple[int, Probe] | None:
+    def _evaluation(self, step: int | None) -> tuple[int, PinReading] | None:
         """The saved evaluation at `step` or the last before it, or the first of all; the newest if `step` is None."""
         if not self.saved:
             return None
-        return self.saved[-1] if step is None else probe_log.nearest(self.saved, step) or self.saved[0]
+        return self.saved[-1] if step is None else pin_readings.nearest(self.saved, step) or self.saved[0]
 
-    def _named(self, line: probe_log.Line, here: tuple[int, Probe] | None) -> Named:
+    def _named(self, line: pin_readings.Line, here: tuple[int, PinReading] | None) -> Named:
         if line.bytes is None:
             name = f"target {truncate(visible_token(self.chosen.target or ''), 40)}" if self.chosen else "target"
         else:
             name = truncate(visible_token(token_text(line.bytes)), 16)
         return Named(name, line.points, dict(line.points).get(here[0]) if here else None)
 
-    def _nothing(self, snapshot: ProbeSnapshot) -> str:
+    def _nothing(self, snapshot: PinsSnapshot) -> str:
         if self.chosen is None:
             return NO_PIN
         if snapshot.status is None:
@@ -159,7 +159,7 @@ class LearnedScreen(OverLab):
             return "not read yet: a run reads its pins at its next evaluation"
         return f"{snapshot.name} does not read this one: P pins it there too"
 
-    def _show_top(self, snapshot: ProbeSnapshot) -> None:
+    def _show_top(self, snapshot: PinsSnapshot) -> None:
         parts: list[str | tuple[str, str]] = [("How it learned  ", "bold")]
         if snapshot.status is not None:
             words, style = state_words(snapshot.status.state)
@@ -169,52 +169,54 @@ class LearnedScreen(OverLab):
             parts.append((f"  ! {visible(snapshot.problem)}", "$text-error"))
         self.query_one("#learned-top", Bar).put(Content.assemble(*parts))
 
-    def _show_pins(self, snapshot: ProbeSnapshot) -> None:
-        newest = snapshot.moments[-1] if snapshot.moments else None
+    def _show_pins(self, snapshot: PinsSnapshot) -> None:
+        newest = snapshot.evaluations[-1] if snapshot.evaluations else None
         says = {}
         for pin in self.pins:
-            probe = newest.of(pin) if newest else None
-            if probe is None:
+            reading = newest.of(pin) if newest else None
+            if reading is None:
                 says[pin] = "not read yet" if pin in snapshot.running else "not read now"
-            elif probe.probability is not None:
-                says[pin] = f"{numbers.percent(probe.probability)}  loss {fmt.number(probe.loss or 0.0, 2)}"
+            elif reading.probability is not None:
+                says[pin] = f"{numbers.percent(reading.probability)}  loss {fmt.number(reading.loss or 0.0, 2)}"
             else:
-                says[pin] = "" if probe.guesses else "can't be read"
+                says[pin] = "" if reading.candidates else "can't be read"
         found = self.query_one(PinList)
         found.styles.height = max(1, min(len(self.pins), PINS, (left_of(self).height - 4) // 5))
         found.display = bool(self.pins)
         found.show(self.pins, self.chosen, snapshot.mine, says)
 
-    def _show_moment(self, here: tuple[int, Probe] | None, marked: tuple[int, Probe] | None) -> None:
-        line = self.query_one("#learned-moment", Static)
+    def _show_evaluation(self, here: tuple[int, PinReading] | None, marked: tuple[int, PinReading] | None) -> None:
+        line = self.query_one("#learned-evaluation", Static)
         if here is None:
             line.update(Content())
             return
-        step, probe = here
+        step, reading = here
         at = [saved for saved, _ in self.saved].index(step) + 1
         parts: list[str | tuple[str, str]] = [(f"step {fmt.count(step)}", "bold")]
         parts.append((f" ({at} of {len(self.saved)}{', newest' if self.step is None else ''})", "$text-muted"))
         if marked is not None:
             parts.append((f"  since step {fmt.count(marked[0])}", "bold $text-accent"))
-            if probe.loss is not None and marked[1].loss is not None:
-                change = fmt.number(probe.loss - marked[1].loss, 3)
+            if reading.loss is not None and marked[1].loss is not None:
+                change = fmt.number(reading.loss - marked[1].loss, 3)
                 parts.append(
-                    f"  target's loss {fmt.number(marked[1].loss, 3)} → {fmt.number(probe.loss, 3)} ({change})"
+                    f"  target's loss {fmt.number(marked[1].loss, 3)} → {fmt.number(reading.loss, 3)} ({change})"
                 )
-        elif probe.loss is not None and probe.probability is not None:
-            parts.append(f"  target {numbers.percent_said(probe.probability)}  loss {fmt.number(probe.loss, 3)} nats")
-        if marked is None and probe.entropy is not None:
-            parts.append(("  entropy " + fmt.number(probe.entropy, 2), "$text-muted"))
+        elif reading.loss is not None and reading.probability is not None:
+            parts.append(
+                f"  target {numbers.percent_said(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
+            )
+        if marked is None and reading.entropy is not None:
+            parts.append(("  entropy " + fmt.number(reading.entropy, 2), "$text-muted"))
         line.update(Content.assemble(*parts))
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def action_scrub(self, moments: int) -> None:
+    def action_scrub(self, count: int) -> None:
         here = self.here
         if here is None:
             return
-        at = [step for step, _ in self.saved].index(here[0]) + moments
-        self.step = None if at >= len(self.saved) - 1 and moments > 0 else self.saved[max(0, at)][0]
+        at = [step for step, _ in self.saved].index(here[0]) + count
+        self.step = None if at >= len(self.saved) - 1 and count > 0 else self.saved[max(0, at)][0]
         self._show(now=True)
 
     def action_scrub_to(self, end: int) -> None:
@@ -252,14 +254,14 @@ class LearnedScreen(OverLab):
             self.notify(visible(str(error)), severity="error", markup=False)
             return
         self.notify(pinned_words(pin, pinned, self.run_shown.name if self.run_shown else ""), markup=False, timeout=3)
-        self.query_one(ProbeWatcher).look()
+        self.query_one(PinsWatcher).look()
 
     def action_log_axis(self) -> None:
         self.query_one(ProbabilityChart).toggle_log()
 
     def action_page(self, direction: int) -> None:
-        table = self.query_one(ProbeTable)
+        table = self.query_one(PinTable)
         table.scroll_to(y=table.scroll_offset.y + direction * max(1, table.size.height - 2), animate=False)
 
     def table(self) -> Iterable[Row]:
-        return self.query_one(ProbeTable).table()
+        return self.query_one(PinTable).table()

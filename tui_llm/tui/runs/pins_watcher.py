@@ -9,35 +9,35 @@ from textual.widget import Widget
 
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import ProbeReader, ProbeSnapshot
+from tui_llm.training.run.snapshot import PinsReader, PinsSnapshot
 from tui_llm.tui.runs.run_watcher import INTERVAL
 
 
-class ProbeWatcher(Widget):
+class PinsWatcher(Widget):
     """Posts `Seen` at once, then after each `INTERVAL` in which something changed, while the run is alive. `look` reads
     the run now."""
 
-    DEFAULT_CSS = "ProbeWatcher { display: none; }"
+    DEFAULT_CSS = "PinsWatcher { display: none; }"
 
     class Seen(Message):
-        def __init__(self, snapshot: ProbeSnapshot) -> None:
+        def __init__(self, snapshot: PinsSnapshot) -> None:
             self.snapshot = snapshot
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
-            return isinstance(message, ProbeWatcher.Seen)
+            return isinstance(message, PinsWatcher.Seen)
 
     class Looked(Message):
-        def __init__(self, snapshot: ProbeSnapshot) -> None:
+        def __init__(self, snapshot: PinsSnapshot) -> None:
             self.snapshot = snapshot
             super().__init__()
 
     def __init__(self, run: Run | None) -> None:
         super().__init__()
-        self._reader = ProbeReader(run)
+        self._reader = PinsReader(run)
         self._busy = self._again = False
         self._timer: Timer | None = None
-        self._snapshot: ProbeSnapshot | None = None
+        self._snapshot: PinsSnapshot | None = None
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(INTERVAL, self.look, pause=True)
@@ -50,7 +50,7 @@ class ProbeWatcher(Widget):
             self._busy = True
             self._look()
 
-    @work(thread=True, group="probes")
+    @work(thread=True, group="pins")
     def _look(self) -> None:
         try:
             launch.reap()
@@ -59,7 +59,7 @@ class ProbeWatcher(Widget):
             self._busy = False
         self.post_message(self.Looked(snapshot))
 
-    def on_probe_watcher_looked(self, message: Looked) -> None:
+    def on_pins_watcher_looked(self, message: Looked) -> None:
         message.stop()
         snapshot = message.snapshot
         if self._timer and snapshot.status is not None and snapshot.status.alive:

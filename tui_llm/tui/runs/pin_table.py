@@ -9,12 +9,12 @@ from rich.text import Text
 
 from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible, visible_token
-from tui_llm.training.run.probe_log import ProbabilityChange, Probe, difference
+from tui_llm.training.run.pin_readings import PinReading, ProbabilityChange, difference
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-Saved = tuple[int, Probe]  # (step, the probe of that step)
+Saved = tuple[int, PinReading]  # (step, the reading of that step)
 UNKNOWN = "?"
 
 
@@ -30,7 +30,7 @@ def _share(known: float | None, most: float) -> str:
     return numbers.at_most(most) if known is None else numbers.percent(known)
 
 
-class ProbeTable(Lines, can_focus=False):
+class PinTable(Lines, can_focus=False):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.here: Saved | None = None
@@ -56,7 +56,7 @@ class ProbeTable(Lines, can_focus=False):
         muted = self.style("muted")
         problem = self.here[1].problem
         lines = [line.copy() for line in wrapped(Text(f"! {visible(problem)}", self.style("bad")), width)] if problem else []  # fmt: skip
-        if not self.here[1].guesses:
+        if not self.here[1].candidates:
             return lines
         room = self._room(width)
         if self.marked is not None:
@@ -78,23 +78,23 @@ class ProbeTable(Lines, can_focus=False):
             return []
         if self.marked is not None:
             return list(self.changes)
-        probe = self.here[1]
-        return [*probe.guesses, *([None] if probe.tokens else []), *probe.tokens]
+        reading = self.here[1]
+        return [*reading.candidates, *([None] if reading.tokens else []), *reading.tokens]
 
     def row_count(self, width: int) -> int:
         return len(self._rows_shown())
 
     def row(self, index: int, width: int, selected: bool) -> Text:
         assert self.here is not None
-        probe = self.here[1]
+        reading = self.here[1]
         if self.marked is not None:
             line = self._change(self.changes[index], width)
-        elif index < len(probe.guesses):
-            line = self._guess(index, width)
-        elif index == len(probe.guesses):
+        elif index < len(reading.candidates):
+            line = self._candidate(index, width)
+        elif index == len(reading.candidates):
             line = Text(f"  {fit('target', self._room(width))} {'id':>7} {'raw p':>9} {'loss':>8} {'rank':>8}", self.style("muted"))  # fmt: skip
         else:
-            token = probe.tokens[index - len(probe.guesses) - 1]
+            token = reading.tokens[index - len(reading.candidates) - 1]
             line = Text().append("◆ ", self.style("accent"))
             line.append(fit(visible_token(token.text), self._room(width)), self.style("strong"))
             line.append(f" {token.id:>7}", self.style("muted"))
@@ -108,14 +108,14 @@ class ProbeTable(Lines, can_focus=False):
         tokens = self.here[1].tokens
         return bool(tokens) and tokens[0].id == id
 
-    def _guess(self, index: int, width: int) -> Text:
+    def _candidate(self, index: int, width: int) -> Text:
         assert self.here is not None
-        guess, room = self.here[1].guesses[index], self._room(width)
-        line = Text().append("◆ " if self._is_target(guess.id) else "  ", self.style("accent"))
-        line.append(fit(visible_token(guess.text), room), self.style("strong"))
-        line.append(f" {guess.id:>7}", self.style("muted"))
-        line.append(f" {numbers.percent(guess.probability):>9} ")
-        return line.append(fmt.bar(guess.probability, min(60, width - room - 21)), self.style("bar"))
+        candidate, room = self.here[1].candidates[index], self._room(width)
+        line = Text().append("◆ " if self._is_target(candidate.id) else "  ", self.style("accent"))
+        line.append(fit(visible_token(candidate.text), room), self.style("strong"))
+        line.append(f" {candidate.id:>7}", self.style("muted"))
+        line.append(f" {numbers.percent(candidate.probability):>9} ")
+        return line.append(fmt.bar(candidate.probability, min(60, width - room - 21)), self.style("bar"))
 
     def _change(self, change: ProbabilityChange, width: int) -> Text:
         room = self._room(width)
@@ -132,7 +132,7 @@ class ProbeTable(Lines, can_focus=False):
         """The table as rows of cells, the header first."""
         if self.here is None:
             return
-        step, probe = self.here
+        step, reading = self.here
         if self.marked is not None:
             yield "id", "bytes", "text", f"probability_at_{self.marked[0]}", f"probability_at_{step}", "change"
             for c in self.changes:
@@ -140,9 +140,9 @@ class ProbeTable(Lines, can_focus=False):
                 yield str(c.id), c.bytes.hex(), visible(c.text), *known, repr(c.change) if c.exact else ""
             return
         yield "step", "what", "id", "bytes", "text", "raw_probability", "loss", "rank"
-        for place, guess in enumerate(probe.guesses, 1):
-            cells = str(guess.id), guess.bytes.hex(), visible(guess.text), repr(guess.probability)
+        for place, candidate in enumerate(reading.candidates, 1):
+            cells = str(candidate.id), candidate.bytes.hex(), visible(candidate.text), repr(candidate.probability)
             yield str(step), "candidate", *cells, "", str(place)
-        for token in probe.tokens:
+        for token in reading.tokens:
             cells = str(token.id), token.bytes.hex(), visible(token.text), repr(token.probability)
             yield str(step), "target", *cells, repr(token.loss), str(token.rank)

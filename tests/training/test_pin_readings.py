@@ -18,9 +18,9 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
 from tui_llm.training.plan import launch
-from tui_llm.training.run import pins, probe_log
+from tui_llm.training.run import pin_readings, pins
+from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken, ProbabilityChange
 from tui_llm.training.run.pins import Pin
-from tui_llm.training.run.probe_log import Moment, ProbabilityChange, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301"
@@ -40,54 +40,55 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def probed(run: Run) -> list[Moment]:
-    return probe_log.moments(run)
+def recorded(run: Run) -> list[PinEvaluation]:
+    return pin_readings.evaluations(run)
 
 
 def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
     run = make("run", text, layers=2, steps=20)
     pins.write(run.pins_path, PINS)
     assert work(run) == 0, run.log_path.read_text()
-    found = probed(run)
-    assert [moment.step for moment in found] == [0, 1, 10, 20]
-    assert [probe.pin for probe in found[0].probes] == PINS
-    untrained = found[0].probes[0]  # small random weights: a nearly uniform prediction
+    found = recorded(run)
+    assert [evaluation.step for evaluation in found] == [0, 1, 10, 20]
+    assert [ours.pin for ours in found[0].readings] == PINS
+    untrained = found[0].readings[0]  # small random weights: a nearly uniform prediction
     assert untrained.entropy == pytest.approx(math.log(257), abs=0.05)
     engine = PipelineEngine("cpu")
     engine.open(str(run.path))
-    for probe in found[-1].probes:
-        target = Target(text=probe.pin.target) if probe.pin.target else None
-        reading = engine.read(Request(prompt=probe.pin.prompt, target=target))
+    for ours in found[-1].readings:
+        target = Target(text=ours.pin.target) if ours.pin.target else None
+        reading = engine.read(Request(prompt=ours.pin.prompt, target=target))
         distribution = reading.distribution
-        assert distribution is not None and probe.entropy == pytest.approx(distribution.entropy, abs=1e-5)
+        assert distribution is not None and ours.entropy == pytest.approx(distribution.entropy, abs=1e-5)
         known = {row.id: row.raw_probability for row in distribution.candidates}
-        assert len(probe.guesses) == 10
-        for guess, row in zip(probe.guesses, distribution.candidates, strict=False):
-            assert guess.probability == pytest.approx(row.raw_probability, abs=1e-5)
+        assert len(ours.candidates) == 10
+        for candidate, row in zip(ours.candidates, distribution.candidates, strict=False):
+            assert candidate.probability == pytest.approx(row.raw_probability, abs=1e-5)
             # the order of nearly equal ones may differ
-            assert guess.probability == pytest.approx(known[guess.id], abs=1e-5)
+            assert candidate.probability == pytest.approx(known[candidate.id], abs=1e-5)
         if reading.loss is None:
-            assert probe.tokens == () and probe.loss is None
+            assert ours.tokens == () and ours.loss is None
             continue
-        assert [t.id for t in probe.tokens] == [t.token.id for t in reading.loss.tokens]
-        for at, (mine, theirs) in enumerate(zip(probe.tokens, reading.loss.tokens, strict=True)):
-            given = tuple(token.id for token in probe.tokens[:at])
-            whole = engine.read(Request(prompt=probe.pin.prompt, continuation=given, top=257)).distribution
+        assert [t.id for t in ours.tokens] == [t.token.id for t in reading.loss.tokens]
+        for at, (mine, theirs) in enumerate(zip(ours.tokens, reading.loss.tokens, strict=True)):
+            given = tuple(token.id for token in ours.tokens[:at])
+            whole = engine.read(Request(prompt=ours.pin.prompt, continuation=given, top=257)).distribution
             assert whole is not None
             by_id = torch.tensor([row.logit for row in sorted(whole.candidates, key=lambda row: row.id)])
             assert {mine.rank, theirs.loss.rank} <= set(possible_ranks(by_id, mine.id))
             assert mine.loss == pytest.approx(theirs.loss.nats, abs=1e-4, rel=1e-5)
             assert mine.probability == pytest.approx(theirs.loss.probability, abs=1e-5)
             assert mine.bytes == theirs.token.bytes
-        assert probe.loss == pytest.approx(reading.loss.sum, abs=1e-3)
-        assert probe.probability == pytest.approx(math.exp(-reading.loss.sum), abs=1e-5)
-    assert "it sees the last 16 of the prompt's 40" in found[-1].probes[2].problem
+        assert ours.loss == pytest.approx(reading.loss.sum, abs=1e-3)
+        assert ours.probability == pytest.approx(math.exp(-reading.loss.sum), abs=1e-5)
+    assert "it sees the last 16 of the prompt's 40" in found[-1].readings[2].problem
 
 
 def test_pins_change_nothing_and_a_killed_run_has_no_line_twice(text: Path) -> None:
     plain = make("plain", text)
     assert work(plain) == 0
-    assert [p.pin for p in probed(plain)[-1].probes] == [Pin("Once upon a time")]  # without pins: the samples' prompt
+    # without pins: the samples' prompt
+    assert [p.pin for p in recorded(plain)[-1].readings] == [Pin("Once upon a time")]
     unbroken, broken = make("unbroken", text), make("broken", text)
     for run in (unbroken, broken):
         pins.write(run.pins_path, PINS)
@@ -98,27 +99,27 @@ def test_pins_change_nothing_and_a_killed_run_has_no_line_twice(text: Path) -> N
     for moment in (("half a line", 1), ("half a line", 3), ("half a line", 8), ("half a line", 22)):
         assert work(broken, moment) == -9
     assert work(broken) == 0
-    assert lines(broken.probes_path) == lines(unbroken.probes_path)
-    assert [line["step"] for line in lines(broken.probes_path)] == [0, 1, 10, 20, 30]
+    assert lines(broken.pin_readings_path) == lines(unbroken.pin_readings_path)
+    assert [line["step"] for line in lines(broken.pin_readings_path)] == [0, 1, 10, 20, 30]
 
 
 def test_a_pin_that_is_added_while_it_runs_is_read_from_then_on(text: Path) -> None:
     run = make("run", text, steps=100_000, eval_every=5, checkpoint_every=1000)
     process = begin(run)
     try:
-        wait(lambda: len(probed(run)) > 2)
+        wait(lambda: len(recorded(run)) > 2)
         assert main(["control", "run", "--pin", "the cat=> sat", "--pin", "a "]) == 0
-        wait(lambda: probed(run)[-1].of(Pin("the cat", " sat")))
+        wait(lambda: recorded(run)[-1].of(Pin("the cat", " sat")))
         assert main(["control", "run", "--unpin", "a "]) == 0
-        wait(lambda: len(probed(run)[-1].probes) == 1)
+        wait(lambda: len(recorded(run)[-1].readings) == 1)
         run.pins_path.write_text("{")
-        wait(lambda: "pins.json is not valid JSON" in probed(run)[-1].probes[0].problem)
+        wait(lambda: "pins.json is not valid JSON" in recorded(run)[-1].readings[0].problem)
     finally:
         launch.stop(run)
         process.join()
     assert process.exitcode == 0 and run.status().state == "stopped"
-    saved = probe_log.of_pin(probed(run), Pin("the cat", " sat"))
-    assert saved[0][0] > 1 and all(len(probe.tokens) == 4 for _, probe in saved)
+    saved = pin_readings.of_pin(recorded(run), Pin("the cat", " sat"))
+    assert saved[0][0] > 1 and all(len(ours.tokens) == 4 for _, ours in saved)
 
 
 def test_pins_that_can_not_be_read_say_why_and_end_nothing(text: Path) -> None:
@@ -127,12 +128,12 @@ def test_pins_that_can_not_be_read_say_why_and_end_nothing(text: Path) -> None:
            {"prompt": "\ud800", "target": "\udfff"}, {"prompt": "the"}]  # fmt: skip
     run.pins_path.write_text(json.dumps({"version": 1, "pins": bad}))
     assert work(run) == 0, run.log_path.read_text()
-    empty, long, target, surrogate, good = probed(run)[-1].probes
-    assert "needs a prompt" in empty.problem and empty.guesses == ()
+    empty, long, target, surrogate, good = recorded(run)[-1].readings
+    assert "needs a prompt" in empty.problem and empty.candidates == ()
     assert "5,000 characters" in long.problem and len(long.pin.prompt) == pins.LONGEST
-    assert "the target has 100 tokens" in target.problem and target.tokens == () and len(target.guesses) == 10
+    assert "the target has 100 tokens" in target.problem and target.tokens == () and len(target.candidates) == 10
     assert surrogate.problem == "" and [t.bytes for t in surrogate.tokens] == [b"\xef", b"\xbf", b"\xbd"]
-    assert good.problem == "" and good.guesses
+    assert good.problem == "" and good.candidates
 
 
 # ── lists of pins ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,14 +175,14 @@ def test_a_pin_in_words(words: str, pin: Pin) -> None:
 # ── reading the log ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def probe(*p: float, first: int = 0, target: float | None = None) -> Probe:
-    guesses = tuple(ProbeGuess(first + at, b"%d" % (first + at), value) for at, value in enumerate(p))
-    tokens = () if target is None else (ProbeToken(99, b"t", -math.log(target), target, 3),)
-    return Probe(Pin("p", "t" if tokens else None), 1.0, guesses, tokens)
+def pin_reading(*p: float, first: int = 0, target: float | None = None) -> PinReading:
+    candidates = tuple(PinCandidate(first + at, b"%d" % (first + at), value) for at, value in enumerate(p))
+    tokens = () if target is None else (PinTargetToken(99, b"t", -math.log(target), target, 3),)
+    return PinReading(Pin("p", "t" if tokens else None), 1.0, candidates, tokens)
 
 
 def test_the_difference_says_only_what_is_known() -> None:
-    found = probe_log.difference(probe(0.5, 0.1, target=0.01), probe(0.6, 0.2, first=1, target=0.15))
+    found = pin_readings.difference(pin_reading(0.5, 0.1, target=0.01), pin_reading(0.6, 0.2, first=1, target=0.15))
     assert [(c.id, c.before, c.after, c.exact) for c in found] == [
         (1, 0.1, 0.6, True),
         (0, 0.5, None, False),
@@ -199,14 +200,14 @@ finite = st.floats(0, 1)
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=4), finite), max_size=4), st.text(), st.text())
 def test_a_line_is_read_back_as_it_was(tops: list[tuple[int, bytes, float]], prompt: str, problem: str) -> None:
-    one = Probe(Pin(prompt, "x"), 0.5, tuple(ProbeGuess(*top) for top in tops), (ProbeToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
-    moment = Moment(3, (one, Probe(Pin("y"), problem="no")))
-    assert probe_log.parse(json.dumps(probe_log.line(moment), allow_nan=False).encode()) == moment
+    one = PinReading(Pin(prompt, "x"), 0.5, tuple(PinCandidate(*top) for top in tops), (PinTargetToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
+    evaluation = PinEvaluation(3, (one, PinReading(Pin("y"), problem="no")))
+    assert pin_readings.parse(json.dumps(pin_readings.line(evaluation), allow_nan=False).encode()) == evaluation
 
 
 @given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["step", "probes", "top", "tokens", "prompt"]), x)).map(lambda value: json.dumps(value).encode()))  # fmt: skip
 def test_damage_is_passed_over(data: bytes) -> None:
-    assert isinstance(probe_log.parse(data), Moment | None)
+    assert isinstance(pin_readings.parse(data), PinEvaluation | None)
 
 
 # ── the command line ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,12 +224,12 @@ def test_the_command_shows_what_was_learned(text: Path, capsys: pytest.CaptureFi
     assert main(["control", "run", "--pin", "the cat=> sat", "--pin", HOSTILE]) == 0
     assert pins.read(run.pins_path) == [Pin("the cat", " sat"), Pin(HOSTILE)]
     code, _, err = said(capsys, "probes", "run")
-    assert code == 2 and "has not read any pinned prompt yet" in err
+    assert code == 2 and "has no readings of its pins yet" in err
     assert work(run) == 0
     code, out, _ = said(capsys, "probes", "run")
     assert code == 0 and "the cat → ·sat" in out and not set(out) & set("\x1b\x9b\x07\u202e")
     assert [row.split()[0] for row in out.split("\n")[2:7]] == ["0", "1", "10", "20", "30"]
-    last = probed(run)[-1].probes[0]
+    last = recorded(run)[-1].readings[0]
     code, out, _ = said(capsys, "probes", "run", "--pin", "the cat", "--at", "29")
     assert "at step 20" in out and "the whole target" in out
     code, out, _ = said(capsys, "probes", "run", "--pin", "the cat", "--at", "99", "--json")

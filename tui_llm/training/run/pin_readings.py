@@ -1,4 +1,4 @@
-"""probes.jsonl: the model's predictions for the pinned prompts at each evaluation. Does not import torch."""
+"""Pin readings: the model's predictions for the pins at each evaluation, in probes.jsonl. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui_llm.training.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeGuess:
+class PinCandidate:
     """One of the most probable next tokens.
 
     `probability` is the softmax of the logits, without temperature or penalties.
@@ -35,7 +35,7 @@ class ProbeGuess:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeToken:
+class PinTargetToken:
     """One target token, teacher-forced: `loss` = −ln probability in nats; `rank` is 1 + the count of greater logits."""
 
     id: int
@@ -51,18 +51,18 @@ class ProbeToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class PinReading:
     """The predictions for one pin at one step.
 
-    `guesses` are the most probable next tokens in descending order, `entropy` is that of the whole next-token
+    `candidates` are the most probable next tokens in descending order, `entropy` is that of the whole next-token
     distribution in nats, and `tokens` are the target's tokens. `problem` is one line that says what could not be read,
     or only in part.
     """
 
     pin: Pin
     entropy: float | None = None
-    guesses: tuple[ProbeGuess, ...] = ()
-    tokens: tuple[ProbeToken, ...] = ()
+    candidates: tuple[PinCandidate, ...] = ()
+    tokens: tuple[PinTargetToken, ...] = ()
     problem: str = ""
 
     @property
@@ -77,30 +77,30 @@ class Probe:
 
     @property
     def least(self) -> float:
-        """Upper bound of the probability of a token that is not among `guesses`."""
-        return min(self.guesses[-1].probability, self.missing) if self.guesses else 1.0
+        """Upper bound of the probability of a token that is not among `candidates`."""
+        return min(self.candidates[-1].probability, self.missing) if self.candidates else 1.0
 
     @property
     def missing(self) -> float:
-        """Total probability of all tokens that are not among `guesses`."""
-        return max(0.0, 1.0 - math.fsum(guess.probability for guess in self.guesses))
+        """Total probability of all tokens that are not among `candidates`."""
+        return max(0.0, 1.0 - math.fsum(candidate.probability for candidate in self.candidates))
 
     def of(self, id: int) -> float | None:
         """Returns the probability of the next token `id`, or None if it was not recorded."""
-        known = [guess.probability for guess in self.guesses if guess.id == id]
+        known = [candidate.probability for candidate in self.candidates if candidate.id == id]
         return known[0] if known else self.tokens[0].probability if self.tokens and self.tokens[0].id == id else None
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class PinEvaluation:
     """The predictions for all pins after `step` steps; step 0 is the untrained model."""
 
     step: int
-    probes: tuple[Probe, ...]
+    readings: tuple[PinReading, ...]
 
-    def of(self, pin: Pin) -> Probe | None:
+    def of(self, pin: Pin) -> PinReading | None:
         """Returns the predictions for `pin`, or None if it was not read."""
-        return next((probe for probe in self.probes if probe.pin == pin), None)
+        return next((reading for reading in self.readings if reading.pin == pin), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,45 +141,47 @@ class ProbabilityChange:
         return (self.after or 0.0) - (self.before or 0.0)
 
 
-def line(moment: Moment) -> dict[str, Any]:
-    """Returns the JSON object of `moment`; the inverse of `parse`."""
-    return {"step": moment.step, "probes": [_value(probe) for probe in moment.probes]}
+def line(evaluation: PinEvaluation) -> dict[str, Any]:
+    """Returns the JSON object of `evaluation`; the inverse of `parse`."""
+    return {"step": evaluation.step, "probes": [_value(reading) for reading in evaluation.readings]}
 
 
-def _value(probe: Probe) -> dict[str, Any]:
-    value: dict[str, Any] = {"prompt": probe.pin.prompt}
-    if probe.pin.target:
-        value["target"] = probe.pin.target
-    if probe.entropy is not None:
-        value["entropy"] = probe.entropy
-        value["top"] = [[guess.id, guess.bytes.hex(), guess.probability] for guess in probe.guesses]
-    if probe.tokens:
+def _value(reading: PinReading) -> dict[str, Any]:
+    value: dict[str, Any] = {"prompt": reading.pin.prompt}
+    if reading.pin.target:
+        value["target"] = reading.pin.target
+    if reading.entropy is not None:
+        value["entropy"] = reading.entropy
+        value["top"] = [
+            [candidate.id, candidate.bytes.hex(), candidate.probability] for candidate in reading.candidates
+        ]
+    if reading.tokens:
         # JSON has no infinity, the loss of a probability that float32 rounds to 0: it is written as a string
         value["tokens"] = [
             [t.id, t.bytes.hex(), t.loss if math.isfinite(t.loss) else str(t.loss), t.probability, t.rank]
-            for t in probe.tokens
+            for t in reading.tokens
         ]
-    return value | ({"problem": probe.problem} if probe.problem else {})
+    return value | ({"problem": reading.problem} if reading.problem else {})
 
 
-def parse(line: bytes) -> Moment | None:
+def parse(line: bytes) -> PinEvaluation | None:
     """Parses a line of probes.jsonl; returns None if it is damaged."""
     try:
         value = json.loads(line)
         step = int(value["step"])
-        return Moment(step, tuple(map(_probe, value["probes"]))) if 0 <= step < LARGEST_STEP else None
+        return PinEvaluation(step, tuple(map(_reading, value["probes"]))) if 0 <= step < LARGEST_STEP else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _probe(value: Any) -> Probe:
+def _reading(value: Any) -> PinReading:
     target = value.get("target")
-    return Probe(
+    return PinReading(
         Pin(str(value["prompt"]), str(target) if target else None),
         _from_0(value["entropy"], sys.float_info.max) if "entropy" in value else None,
-        tuple(ProbeGuess(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
+        tuple(PinCandidate(_count(id), bytes.fromhex(data), _from_0(p, 1.0)) for id, data, p in value.get("top", ())),
         tuple(
-            ProbeToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
+            PinTargetToken(_count(id), bytes.fromhex(data), _from_0(loss, math.inf), _from_0(p, 1.0), _count(rank))
             for id, data, loss, p, rank in value.get("tokens", ())
         ),
         str(value.get("problem", "")),
@@ -198,45 +200,45 @@ def _count(value: Any) -> int:
     return int(_from_0(value, LARGEST_STEP))
 
 
-class ProbeTail(Tail[Moment]):
+class PinReadingsTail(Tail[PinEvaluation]):
     """Reads the lines of a run's probes.jsonl as it grows."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run.probes_path, parse)
+        super().__init__(run.pin_readings_path, parse)
 
 
-def moments(run: Run) -> list[Moment]:
-    """Returns every recorded moment, in the order of steps. Raises `UserError` if the file can't be read."""
-    tail = ProbeTail(run)
+def evaluations(run: Run) -> list[PinEvaluation]:
+    """Returns every recorded evaluation, in the order of steps. Raises `UserError` if the file can't be read."""
+    tail = PinReadingsTail(run)
     found = tail.new()
     if tail.problem:
         raise UserError(f"run {run.name}: {tail.problem}; move it away")
     return in_order(found)
 
 
-def in_order(found: Iterable[Moment]) -> list[Moment]:
-    """Returns one moment for each step, the newest, in the order of steps."""
-    return [moment for _, moment in sorted({moment.step: moment for moment in found}.items())]
+def in_order(found: Iterable[PinEvaluation]) -> list[PinEvaluation]:
+    """Returns one evaluation for each step, the newest, in the order of steps."""
+    return [evaluation for _, evaluation in sorted({evaluation.step: evaluation for evaluation in found}.items())]
 
 
-def pins_of(found: Iterable[Moment]) -> list[Pin]:
-    """Returns every pin that occurs in the moments, in the order of first occurrence."""
-    return list(dict.fromkeys(probe.pin for moment in found for probe in moment.probes))
+def pins_of(found: Iterable[PinEvaluation]) -> list[Pin]:
+    """Returns every pin that occurs in the evaluations, in the order of first occurrence."""
+    return list(dict.fromkeys(reading.pin for evaluation in found for reading in evaluation.readings))
 
 
-def of_pin(found: Iterable[Moment], pin: Pin) -> list[tuple[int, Probe]]:
-    """Returns one pin's history as (step, probe)."""
-    return [(moment.step, probe) for moment in found if (probe := moment.of(pin)) is not None]
+def of_pin(found: Iterable[PinEvaluation], pin: Pin) -> list[tuple[int, PinReading]]:
+    """Returns one pin's history as (step, reading)."""
+    return [(evaluation.step, reading) for evaluation in found if (reading := evaluation.of(pin)) is not None]
 
 
-def nearest(saved: Sequence[tuple[int, Probe]], step: int) -> tuple[int, Probe] | None:
+def nearest(saved: Sequence[tuple[int, PinReading]], step: int) -> tuple[int, PinReading] | None:
     """Returns the entry at `step`, or the last one before it; None if all are later."""
-    return next((moment for moment in reversed(saved) if moment[0] <= step), None)
+    return next((evaluation for evaluation in reversed(saved) if evaluation[0] <= step), None)
 
 
-def difference(before: Probe, after: Probe) -> list[ProbabilityChange]:
+def difference(before: PinReading, after: PinReading) -> list[ProbabilityChange]:
     """Returns the change of every token that was recorded at one of the two steps; the largest change first."""
-    tokens = {guess.id: guess.bytes for probe in (after, before) for guess in probe.guesses}
+    tokens = {candidate.id: candidate.bytes for reading in (after, before) for candidate in reading.candidates}
     tokens |= {token.id: token.bytes for token in (*after.tokens[:1], *before.tokens[:1])}
     changes = []
     for id, data in tokens.items():
@@ -254,19 +256,21 @@ class Line:
     points: tuple[tuple[int, float], ...]
 
 
-def lines(saved: Sequence[tuple[int, Probe]], most: int = 4) -> tuple[Line, ...]:
+def lines(saved: Sequence[tuple[int, PinReading]], most: int = 4) -> tuple[Line, ...]:
     """Returns the curves that a chart shows for a pin.
 
     With a target, that is the target's probability. Without one, it is the probability of each of the `most` most
     probable tokens of the last entry, at each step at which it was recorded.
     """
-    target = tuple((step, p) for step, probe in saved if (p := probe.probability) is not None)
+    target = tuple((step, p) for step, reading in saved if (p := reading.probability) is not None)
     if target:
         return (Line(None, target),)
-    last = next((probe for _, probe in reversed(saved) if probe.guesses), None)
+    last = next((reading for _, reading in reversed(saved) if reading.candidates), None)
     if last is None:
         return ()
     return tuple(
-        Line(guess.bytes, tuple((step, p) for step, probe in saved if (p := probe.of(guess.id)) is not None))
-        for guess in last.guesses[:most]
+        Line(
+            candidate.bytes, tuple((step, p) for step, reading in saved if (p := reading.of(candidate.id)) is not None)
+        )
+        for candidate in last.candidates[:most]
     )

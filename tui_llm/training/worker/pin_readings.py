@@ -1,4 +1,4 @@
-"""Evaluate the pinned prompts: the next-token distribution, and the loss of the target.
+"""Read the pins: the next-token distribution after each prompt, and the loss of the target.
 
 The numbers are those of the engine's Reading of the same checkpoint: softmax of the logits, and teacher-forced losses
 (`llm/predict/loss.py`), in float32. No random numbers are drawn, so that pins do not change the training at all.
@@ -16,9 +16,9 @@ from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
-from tui_llm.training.run import jsonl, pins, probe_log
+from tui_llm.training.run import jsonl, pin_readings, pins
+from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
 from tui_llm.training.run.pins import LONGEST, Pin
-from tui_llm.training.run.probe_log import Moment, Probe, ProbeGuess, ProbeToken
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
@@ -38,26 +38,26 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Non
     else:
         problem = ""
     trainer.model.eval()
-    found = [probe(trainer.model, tokenizer, pin) for pin in wanted]
+    found = [read(trainer.model, tokenizer, pin) for pin in wanted]
     if problem:
-        found = [Probe(one.pin, one.entropy, one.guesses, one.tokens, problem) for one in found]
-    jsonl.append_to(run.probes_path, probe_log.line(Moment(step, tuple(found))))
+        found = [PinReading(one.pin, one.entropy, one.candidates, one.tokens, problem) for one in found]
+    jsonl.append_to(run.pin_readings_path, pin_readings.line(PinEvaluation(step, tuple(found))))
 
 
 def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:
     """Records the untrained model at step 0, unless an earlier worker has done so."""
-    if not probe_log.moments(run):
+    if not pin_readings.evaluations(run):
         write(run, trainer, tokenizer, 0)
 
 
-def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
+def read(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> PinReading:
     """Returns the predictions of `model` (in `eval` mode) for a pin. Never raises because of the pin's text."""
     try:
         pins.check(pin)
         ids = tokenizer.encode(pin.prompt)
         wanted = tokenizer.encode(pin.target or "")
     except UserError as error:
-        return Probe(Pin(pin.prompt[:LONGEST], (pin.target or "")[:LONGEST] or None), problem=str(error))
+        return PinReading(Pin(pin.prompt[:LONGEST], (pin.target or "")[:LONGEST] or None), problem=str(error))
     problem = ""
     if len(ids) > (context := model.config.context):
         problem = f"the model's context is {context} tokens: it sees the last {context} of the prompt's {len(ids):,}"
@@ -72,12 +72,12 @@ def probe(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> Probe:
         logits = distribution.Sorted.of(rows[0])
         losses = token_losses(rows, wanted) if wanted else []
     except UserError as error:
-        return Probe(pin, problem=str(error))
+        return PinReading(pin, problem=str(error))
     top = zip(logits.order[:TOP].tolist(), logits.raw[:TOP].tolist(), strict=True)
-    return Probe(
+    return PinReading(
         pin,
         logits.entropy,
-        tuple(ProbeGuess(id, bytes_of(tokenizer, id), p) for id, p in top),
-        tuple(ProbeToken(t.id, bytes_of(tokenizer, t.id), t.nats, t.probability, t.rank) for t in losses),
+        tuple(PinCandidate(id, bytes_of(tokenizer, id), p) for id, p in top),
+        tuple(PinTargetToken(t.id, bytes_of(tokenizer, t.id), t.nats, t.probability, t.rank) for t in losses),
         problem,
     )
