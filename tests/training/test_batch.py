@@ -93,7 +93,7 @@ def test_the_whole_batchs_loss_is_what_its_step_then_reports(text: Path) -> None
 
 def test_looking_changes_nothing(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, alone = make("looked", text, dropout=0.2), make("alone", text, dropout=0.2)
-    work(looked, {step: lambda: batch.ask(looked) for step in range(1, 30)})
+    work(looked, {step: lambda: batch.request(looked) for step in range(1, 30)})
     monkeypatch.setattr(evaluations, "RECORDERS", (evaluations.sample, evaluations.read_pins))
     work(alone)
     assert losses(looked) == losses(alone)
@@ -111,7 +111,7 @@ def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
         assert found is not None
         seen.append((found.step, found.asked))
 
-    work(run, {3: lambda: asked.append(batch.ask(run)), 4: look, 6: look})
+    work(run, {3: lambda: asked.append(batch.request(run)), 4: look, 6: look})
     assert seen == [(4, asked[0]), (4, asked[0])]
     found = batch.newest(run)
     assert found is not None and (found.step, found.asked, found.width) == (31, asked[0], 64)
@@ -129,7 +129,7 @@ def test_a_paused_run_answers_too(text: Path) -> None:
         found = batch.newest(run)
         assert found is not None
         if not asked:
-            asked.append(batch.ask(run))
+            asked.append(batch.request(run))
         elif found.asked == asked[0]:
             assert (found.step, found.updates) == (6, 5)
             launch.unpause(run)

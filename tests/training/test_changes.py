@@ -92,7 +92,7 @@ def test_saved_once_for_each_time_it_is_asked(text: Path) -> None:
     def look() -> None:
         seen.append([step for step, _ in run.checkpoints()])
 
-    work(run, {3: lambda: changes.ask_to_save(run), 4: look, 5: look, 6: lambda: changes.ask_to_save(run), 8: look})
+    work(run, {3: lambda: changes.request_save(run), 4: look, 5: look, 6: lambda: changes.request_save(run), 8: look})
     assert seen == [[3], [3], [3, 6]]
     with pytest.raises(UserError, match="not being trained"):
         launch.save(run)

@@ -16,7 +16,7 @@ from tui_llm.training.plan.follow import progress
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import RunReader, last_validation, loss_glimpse
+from tui_llm.training.run.snapshot import RunReader, last_validation, sampled_losses
 
 
 def _flip(data: bytes) -> bytes:
@@ -81,7 +81,7 @@ def looked_at(run: Run) -> None:
     while snapshot.reading:
         snapshot = reader.read()
     assert snapshot.last == (last if steps else None)
-    assert all(math.isfinite(v) for v in loss_glimpse(run.metrics_path))
+    assert all(math.isfinite(v) for v in sampled_losses(run.metrics_path))
     last_validation(run.metrics_path)
 
 

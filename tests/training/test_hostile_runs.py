@@ -165,7 +165,7 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
     snapshot = reader.read()
     while snapshot.reading:
         snapshot = reader.read()
-    assert "\n" not in snapshot.status.told and all(math.isfinite(loss) for _, loss in snapshot.train)
+    assert "\n" not in snapshot.status.summary and all(math.isfinite(loss) for _, loss in snapshot.train)
     assert "\n" not in PinsReader(bad).read().problem
     for row in map(RowReader().read, (bad, Run(bad.path.with_name("good")))):
         assert all("\n" not in cell.plain for cell in cells(row))

@@ -50,7 +50,7 @@ def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path
         status = run.status()
         assert status.state == "failed" and status.fits == fits
         assert status.message.startswith("out of memory ") and words_ in status.message
-        launch.refit(run, *fits)
+        launch.change_batch_size(run, *fits)
     assert work(run, ("out of memory", 2)) == 0
     assert run.status().state == "finished" and run.status().fits is None
     settings = run.config().settings
@@ -113,18 +113,18 @@ def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[s
         )
         err = capsys.readouterr().err
         assert code == 2 and why in err and err.count("\n") == 1
-    launch.refit(run, 4, 3)  # no change
-    launch.refit(run, 1, 12)
+    launch.change_batch_size(run, 4, 3)  # no change
+    launch.change_batch_size(run, 1, 12)
     settings = run.config().settings
     assert (settings.batch_size, settings.grad_accumulation_steps, settings.eval_batches) == (1, 12, 4)
-    launch.refit(run, 4, 3)  # back to the original
+    launch.change_batch_size(run, 4, 3)  # back to the original
     with run.held(1):
         assert (
             main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2
         )  # would need 6 gradient accumulation steps
         assert "stop it first" in capsys.readouterr().err
     with pytest.raises(UserError, match="product"):
-        launch.refit(run, 2, 2)
+        launch.change_batch_size(run, 2, 2)
 
 
 def test_resuming_from_the_app_takes_the_offer(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_any_pins_come_back_as_they_were(
     pins.write(path, wanted)
     assert pins.read(path) == wanted
     for pin in wanted:
-        assert pin in pins.meant(pins.said(pin) if pin.target else pin.prompt + "=>", wanted)
+        assert pin in pins.matching(pins.text_of(pin) if pin.target else pin.prompt + "=>", wanted)
         assert pin not in pins.change(path, unpin=[pin])
 
 

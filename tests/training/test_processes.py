@@ -78,7 +78,7 @@ def test_the_number_is_kept_and_changed_by_a_resume(
     assert main([*resume, "--nproc", "3"]) == 2 and run.config().nproc == 2
     assert "can't be shared equally by 3" in capsys.readouterr().err
     with run.held(1), pytest.raises(UserError, match="stop it first"):
-        launch.use(run, nproc=1)
+        launch.set_processes(run, nproc=1)
 
 
 def test_a_run_of_an_earlier_version_has_one_process(tmp_path: Path) -> None:

@@ -137,13 +137,13 @@ def test_two_processes_train_as_one_and_a_resume_may_have_another_number(text: P
     # 3 × 4 rows: each batch is split in two; 5 held-out rows, which two processes can't share equally.
     fields = {**FIELDS, "grad_accumulation_steps": 3, "eval_batches": 5, "batch_size": 4, "clip": 0.5}
     one, two, parts = make("one", text, **fields), make("two", text, **fields), make("parts", text, **fields)
-    launch.use(parts, shard=True)
+    launch.set_processes(parts, shard=True)
     train(one, 1)
     train(two, 2)
     train(parts, 2)
     alike(two, one)
     alike(parts, one)
-    launch.use(two, shard=True)
+    launch.set_processes(two, shard=True)
     for run, world in ((one, 1), (two, 2), (parts, 1)):
         launch.extend(run, 14)
         train(run, world)
@@ -169,10 +169,11 @@ def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:
 def test_what_a_person_asks_is_done_by_all_at_the_same_step(text: Path) -> None:
     fields = {**FIELDS, "steps": 6, "checkpoint_every": 100}
     one, two = make("one", text, **fields), make("two", text, **fields)
-    launch.use(two, shard=True)  # with FSDP, a process that does not take part in saving would block the others
+    # with FSDP, a process that does not take part in saving would block the others
+    launch.set_processes(two, shard=True)
     for run, world in ((one, 1), (two, 2)):
         launch.change_learning_rate(run, 3e-3)
-        changes.ask_to_save(run)
+        changes.request_save(run)
         launch.pause(run)
         made = ranks(run, world)
         wait(lambda run=run: run.status().state == "paused")
@@ -272,7 +273,7 @@ def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception)
 
 def test_torchrun_as_it_is_started_and_stopped(text: Path) -> None:
     run = make("run", text, **LONG)
-    launch.use(run, nproc=2)
+    launch.set_processes(run, nproc=2)
     launch.start(run)
     wait(lambda: run.status().step > 0 or run.status().state == "failed")
     assert run.alive(), run.log_path.read_text()

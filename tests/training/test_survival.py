@@ -87,7 +87,7 @@ def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text:
         damage(other.path / newest.name / name)
         assert work(other) == 0
         log = other.log_path.read_text()
-        assert "checkpoint-30 is damaged and was passed over" in log and why in log, log
+        assert "checkpoint-30 is damaged and was skipped" in log and why in log, log
         assert losses(other) == wanted and contents(other.checkpoints()[-1][1]) == whole and not leftovers(other.path)
 
 
@@ -98,7 +98,7 @@ def test_what_is_exported_is_intact_too(text: Path, tmp_path: Path, capsys: pyte
     flip(newer / "model.safetensors")
     assert cli.main(["export", "run", str(tmp_path / "one")]) == 0
     said = capsys.readouterr()
-    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was passed over" in said.err
+    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was skipped" in said.err
     (older / "vocab.json").unlink()
     assert cli.main(["export", "run", str(tmp_path / "two")]) == 2
     told = capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_what_is_opened_is_intact_too(text: Path, monkeypatch: pytest.MonkeyPatc
     assert engine.refresh() is None and read == []  # known to be intact: not read again
     flip(newer / "model.safetensors")
     opened = engine.open("run:run")
-    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was passed over (its model.safe")
+    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was skipped (its model.safe")
     assert read.count("model.safetensors") == 2 and "optimizer.safetensors" not in read
     assert engine.refresh() is None
     monkeypatch.setattr(intact, "LARGE", 100)

@@ -81,7 +81,7 @@ def test_asked_for_on_the_way_it_holds_the_whole_run(text: Path) -> None:
     run = make("run", text, steps=4)
     assert work(run) == 0
     assert not (run.path / "tensorboard").exists()
-    launch.write_tensorboard(run)
+    launch.enable_tensorboard(run)
     launch.extend(run, 7)
     assert run.config().tensorboard and work(run) == 0
     assert len(lines(run.metrics_path)) == 7
@@ -114,7 +114,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert main(["train", str(text), "--run", "r", "--preset", "toy", "--tensorboard"]) == 2
     assert "pip install 'tui-llm[tensorboard]'" in capsys.readouterr().err and not (home / "runs" / "r").exists()
     run = make("run", text, steps=2)
-    launch.write_tensorboard(run)
+    launch.enable_tensorboard(run)
     said: list[str] = []
     monkeypatch.setattr(worker, "log", said.append)
     assert process.work(worker.Worker(run)) == 0  # the run does not fail

@@ -17,9 +17,9 @@ from textual.widgets import Input, Select
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import extras, launch
-from tui_llm.training.plan.corpus_check import complete_last, corpora_said, quoted, several
-from tui_llm.training.plan.fields import NAMES, judge, text_of
-from tui_llm.training.plan.timing import Rate
+from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
+from tui_llm.training.plan.fields import NAMES, field_problems, text_of
+from tui_llm.training.plan.step_time import Rate
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.runs import estimate as estimating
 from tui_llm.tui.runs.new_run import NewRunScreen
@@ -86,7 +86,7 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))
 def test_a_wrong_setting_is_wrong_alone(name: str) -> None:
-    assert WRONG[name][1] in judge({name: WRONG[name][0]}, PRESETS["toy"])[name]
+    assert WRONG[name][1] in field_problems({name: WRONG[name][0]}, PRESETS["toy"])[name]
 
 
 async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> None:
@@ -254,11 +254,11 @@ def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "e.txt").write_text("2")
     assert several("a, b.txt") == ["a, b.txt"] and several('"a, b.txt", c.txt ,') == ["a, b.txt", "c.txt"]
-    assert corpora_said('"a, b.txt", c.txt, docs, stories') == "4 texts: 6 bytes of text, the folder docs, stories"
+    assert describe_corpora('"a, b.txt", c.txt, docs, stories') == "4 texts: 6 bytes of text, the folder docs, stories"
     with pytest.raises(UserError, match="not closed"):
         several('"a, b')
     with pytest.raises(UserError, match="none: there is no such"):
-        corpora_said("c.txt, none")
+        describe_corpora("c.txt, none")
     assert complete_last("c.txt, st") == "c.txt, stories" and complete_last("c.txt, do") == "c.txt, docs/"
     assert complete_last("a") is None  # the completion would be two corpora
 
@@ -270,7 +270,7 @@ def test_what_is_quoted_is_read_back(names: list[str]) -> None:
 
 @given(st.sampled_from(sorted(set(NAMES) - set(CHOICES))), st.text() | st.integers().map(str) | st.floats().map(str))
 def test_a_text_is_judged_as_the_worker_would(name: str, text: str) -> None:
-    wrong = judge({name: text}, PRESETS["toy"])
+    wrong = field_problems({name: text}, PRESETS["toy"])
     try:
         settings = from_fields({name: text}, PRESETS["toy"])
     except UserError:

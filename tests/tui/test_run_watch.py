@@ -10,7 +10,7 @@ import pytest
 from tui_llm.training.run import snapshot as run_snapshot
 from tui_llm.training.run.curve import BUCKETS
 from tui_llm.training.run.metrics import Metric
-from tui_llm.training.run.snapshot import CHUNK, RunReader, loss_glimpse, seconds_left, speed
+from tui_llm.training.run.snapshot import CHUNK, RunReader, sampled_losses, seconds_left, speed
 from tui_llm.tui.runs.words import duration
 
 
@@ -36,7 +36,7 @@ def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
     fake_run.add(run, 60_001, 60_001)
     assert reader.read().status.step == 60_001
     assert reader.tail.offset - before < 300  # only the new lines
-    glimpse = loss_glimpse(run.metrics_path, 12)
+    glimpse = sampled_losses(run.metrics_path, 12)
     assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
 
 

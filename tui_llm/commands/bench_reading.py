@@ -210,7 +210,7 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     from tui_llm.llm.model import device
     from tui_llm.llm.model.machine import machine
     from tui_llm.training.plan import cost
-    from tui_llm.training.plan.timing import Measurement
+    from tui_llm.training.plan.step_time import Measurement
     from tui_llm.training.run import gauges
     from tui_llm.training.run.settings import preset
 

@@ -46,7 +46,7 @@ def probes(options: argparse.Namespace) -> None:
         )
     if not known:
         raise UserError(f"run {run.name} has no readings of its pins yet; the first is before its first step")
-    wanted = pins.meant(options.pin, known) if options.pin is not None else known
+    wanted = pins.matching(options.pin, known) if options.pin is not None else known
     values, parts = [], []
     for pin in wanted:
         saved = pin_readings.of_pin(found, pin)

@@ -66,7 +66,7 @@ def list_runs(options: argparse.Namespace) -> None:
     for run in runs():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
-        notes.append(status.told)
+        notes.append(status.summary)
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),

@@ -86,7 +86,7 @@ def newest(
         try:
             check(folder)
         except UserError as error:
-            tell(f"checkpoint-{step} is damaged and was passed over ({error})")
+            tell(f"checkpoint-{step} is damaged and was skipped ({error})")
         else:
             return step, folder
     return None

@@ -103,7 +103,7 @@ def path_of(run: Run) -> Path:
     return run.path / NAME
 
 
-def ask(run: Run) -> int:
+def request(run: Run) -> int:
     """Requests the batch of the worker's next step. Returns the request's number (see `Batch.asked`)."""
     number = time.time_ns()
     run.write_control(batch=number)

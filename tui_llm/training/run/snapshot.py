@@ -32,7 +32,7 @@ CHUNK = 1 << 20  # bytes of metrics read at a time: about 7,000 steps
 
 LONG = 16 * CHUNK  # bytes of metrics; a longer file is sampled first, since reading all of it takes long
 
-GLIMPSES = 256  # number of places at which such a file is sampled
+PLACES = 256  # number of places at which such a file is sampled
 
 SHARES = (0.01, 0.05)  # windows of the moving averages of the training loss, as fractions of all steps
 
@@ -77,7 +77,7 @@ class RunSnapshot:
     `mfu` is the model FLOPs utilization (None until the machine's peak is measured), `memory_bytes` the memory last
     reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
     the corpus, `perplexity` is e^(last validation loss). While `reading` is true, older metrics are still being read:
-    the curves of a very long run are then drawn from a few steps at each of `GLIMPSES` places.
+    the curves of a very long run are then drawn from a few steps at each of `PLACES` places.
     """
 
     name: str
@@ -102,7 +102,7 @@ class RunSnapshot:
     epoch: float | None = None
     perplexity: float | None = None
     checkpoint: int | None = None
-    pause_asked: bool = False
+    pause_requested: bool = False
     reading: bool = False
 
     @property
@@ -133,7 +133,7 @@ class RunReader:
         self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
             None  # cached points of `train` and `validation`
         )
-        self._glimpse = _glimpse(self.run.metrics_path)
+        self._sampled = _sampled(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
         """Reads up to `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says if there is more."""
@@ -167,12 +167,12 @@ class RunReader:
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
         if not self.tail.more:
-            self._glimpse = None
+            self._sampled = None
         if metrics:
             self._points = None
-        if self._glimpse is None and self._points is None:
+        if self._sampled is None and self._points is None:
             self._points = self.train.points(), self.validation.points()
-        train, validation = self._glimpse or self._points or ((), ())
+        train, validation = self._sampled or self._points or ((), ())
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
@@ -197,7 +197,7 @@ class RunReader:
             epoch=epoch(config, status.step, facts.get("train_tokens")),
             perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
-            pause_asked=bool(self.run.control().get("paused")),
+            pause_requested=bool(self.run.control().get("paused")),
             reading=self.tail.more,
         )
 
@@ -230,14 +230,14 @@ def _numbers(said: dict[str, Any]) -> dict[str, float]:
     return {key: found for key, value in said.items() if (found := number(value)) is not None}
 
 
-def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
+def _sampled(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
     """Returns sampled curves (training, validation) of a metrics.jsonl longer than `LONG`; None if it is shorter."""
     size = _size(path)
     if size <= LONG:
         return None
     tail, train, validation = MetricsTail(path), Envelope(), Envelope()
-    for i in range(GLIMPSES):
-        tail.offset = i * (size - 8192) // (GLIMPSES - 1)
+    for i in range(PLACES):
+        tail.offset = i * (size - 8192) // (PLACES - 1)
         for metric in tail.new(8192)[1:]:
             train.add(metric.step, metric.loss)
             if metric.val_loss is not None:
@@ -252,7 +252,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def last_sign(run: Run) -> float:
+def last_written(run: Run) -> float:
     """Returns when the run last wrote metrics, status or config, in seconds since the epoch; 0 if unknown."""
     latest = 0.0
     for path in (run.metrics_path, run.path / "status.json", run.path / "config.json"):
@@ -266,12 +266,12 @@ def last_sign(run: Run) -> float:
 def most_recent() -> Run | None:
     """Returns the run to show by default: one that is being trained, or else the one written to last."""
     try:
-        return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+        return max(runs(), key=lambda run: (run.alive(), last_written(run)), default=None)
     except UserError:  # the runs folder is not a folder any more; the next write reports it
         return None
 
 
-def loss_glimpse(path: Path, points: int = 32) -> list[float]:
+def sampled_losses(path: Path, points: int = 32) -> list[float]:
     """Returns about `points` losses at even distances in a metrics.jsonl, for a sparkline.
 
     A large file is not read as a whole.

@@ -45,7 +45,7 @@ class Status:
         return self.state in ("starting", "running", "paused")
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The message, followed by `problem` unless it contains it: one line, not sanitized for a terminal."""
         wrong = f"! {self.problem}" if self.problem and self.problem not in self.message else ""
         return " ".join(f"{self.message} {wrong}".split())

@@ -1,10 +1,10 @@
 """The training process: `python -m tui_llm.training.worker RUN`.
 
 process.py        the process: signals, the run's lock, exit status
-worker.py         what the worker knows of itself and reports
+worker.py         the state of the process: run, ranks, lock, status, log
 job.py            one worker's part of a run, from first to last step
 inputs.py         device, vocabulary, corpus and model
-requests.py       what control.json asks for between two steps
+requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
 distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
@@ -15,6 +15,6 @@ batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files
 export.py         export the newest checkpoint as a model folder
-timing_worker.py  the subprocess of plan/timing.py
+step_time.py      the subprocess of plan/step_time.py
 versus.py         compare the training step with nanoGPT's
 """

@@ -49,7 +49,7 @@ class Ranks:
         """Returns this process's device. Raises `UserError` if there is none."""
         return devices.choose(device)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Waits for all processes, then destroys the process group."""
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
@@ -73,15 +73,15 @@ class Ranks:
         """All-reduce: the sum of `value` over all processes."""
         return self.mean(value) * self.world
 
-    def number(self, value: int) -> int:
+    def broadcast_int(self, value: int) -> int:
         """Broadcast: rank 0's `value`."""
         return value
 
-    def tell(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
+    def broadcast_order(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
         """Broadcast: rank 0's order, one of GO, STOP, SAVE, or CHANGE with a step and a learning rate."""
         return order, step, value
 
-    def tensor(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         """Broadcast: overwrites `value`, a CPU tensor, with rank 0's, and returns it."""
         return value
 
@@ -130,13 +130,13 @@ class Torchrun(Ranks):
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.mean(0.0)  # a barrier: raises if a process is gone
         dist.destroy_process_group()
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
         for _, parameter in model.weights():
-            self.tensor(parameter.detach())
+            self.broadcast_tensor(parameter.detach())
         whole = _Loss(model, products)
         if self.shard:
             from torch.distributed.device_mesh import init_device_mesh
@@ -173,14 +173,14 @@ class Torchrun(Ranks):
         dist.all_reduce(sum_, group=self._control)
         return float(sum_) / self.world
 
-    def number(self, value: int) -> int:
-        return int(self.tensor(torch.tensor(value)))
+    def broadcast_int(self, value: int) -> int:
+        return int(self.broadcast_tensor(torch.tensor(value)))
 
-    def tell(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
-        told = self.tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
+    def broadcast_order(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
+        told = self.broadcast_tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
         return int(told[0]), int(told[1]), told[2]
 
-    def tensor(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         dist.broadcast(value, 0, group=self._control)
         return value
 
@@ -221,11 +221,12 @@ class Torchrun(Ranks):
     def lost(self, error: Exception) -> str | None:
         if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, dist.DistError | RuntimeError):
             return None
-        words = str(error).lower()
-        if not (isinstance(error, dist.DistError) or any(w in words for w in ("gloo", "nccl", "connection", "peer"))):
+        message = str(error).lower()
+        if not (
+            isinstance(error, dist.DistError) or any(word in message for word in ("gloo", "nccl", "connection", "peer"))
+        ):
             return None
-        said = self._left("failed")
-        return said or self._ended
+        return self._left("failed") or self._ended
 
     @property
     def _ended(self) -> str:

@@ -42,7 +42,7 @@ def load(worker: Worker) -> Inputs:
     with ranks.in_turn():
         device = ranks.choose(worker.config.device)
         worker.facts |= {"device": str(device), "processes": ranks.world}
-        worker.say("starting", "opening the vocabulary")
+        worker.report("starting", "opening the vocabulary")
         start = run.path / FOLDER if s.from_model else None
         tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
@@ -50,7 +50,7 @@ def load(worker: Worker) -> Inputs:
             tokenizer,
             s.validation_fraction,
             block_size=s.block_size,
-            progress=worker.prepare,
+            progress=worker.report_progress,
         )
         _check_corpus(run, text.digest)
     worker.facts |= {"vocabulary": tokenizer.size, "unigram_entropy": text.unigram_entropy,

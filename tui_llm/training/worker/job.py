@@ -44,7 +44,7 @@ def train(worker: Worker) -> None:
     if loaded.start and not found and ranks.first:
         model.load_state_dict(checkpoint.load(loaded.start).state_dict())
     step, state, message = found or (0, None, "")
-    job = Job(worker, loaded, model, ranks.number(step), state)
+    job = Job(worker, loaded, model, ranks.broadcast_int(step), state)
     message = job.prepare(message)
     job.run_steps(message)
     job.end()
@@ -81,20 +81,20 @@ class Job:
             if worker.config.tensorboard:
                 message += self._begin_events()
             worker.facts |= self.gauges.facts
-            worker.facts |= measurements.shipped_loss(self.run, self.trainer, self.tokenizer, worker.prepare)
+            worker.facts |= measurements.shipped_loss(self.run, self.trainer, self.tokenizer, worker.report_progress)
         if not done:
             view = checkpoints.gathered(self.trainer)
             if self.ranks.first:
                 pin_readings.begin(self.run, view, self.tokenizer)
         alone = self.ranks.world == 1
         if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
-            worker.say("starting", "compiling the training step; this takes a minute the first time")
+            worker.report("starting", "compiling the training step; this takes a minute the first time")
             message += torch_compile.compile_step(self.trainer, done + 1)
         return message
 
     def run_steps(self, message: str) -> None:
         """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
-        self.worker.say("running", message)
+        self.worker.report("running", message)
         with self._metrics() as metrics:
             steps = self.trainer.steps(self.step)
             while self.requests.serve(self.step):
@@ -123,10 +123,10 @@ class Job:
             self.save(metric.step)
 
     def _measure_peak(self, message: str) -> None:
-        self.worker.say("running", "measuring this machine's peak FLOP/s, once")
+        self.worker.report("running", "measuring this machine's peak FLOP/s, once")
         self.gauges.measure()
         self.worker.facts |= self.gauges.facts
-        self.worker.say("running", message)
+        self.worker.report("running", message)
 
     def save(self, step: int) -> None:
         """Saves a checkpoint, unless `step` is 0, which the seed reproduces, or already saved."""
@@ -143,14 +143,16 @@ class Job:
         self.save(step)
         if self.events is not None:
             self.events.close()
-        self.ranks.leave()
+        self.ranks.disconnect()
         if worker.lost and step < steps:
-            worker.say("failed", f"{worker.lost}; saved at step {step:,} of {steps:,}: resume it")
+            worker.report("failed", f"{worker.lost}; saved at step {step:,} of {steps:,}: resume it")
         elif step >= steps:
             worker.done = True
-            worker.say("finished", f"all {steps:,} steps are done")
+            worker.report("finished", f"all {steps:,} steps are done")
         else:
-            worker.say("stopped", f"saved at step {step:,} of {steps:,}" if step else "stopped before the first step")
+            worker.report(
+                "stopped", f"saved at step {step:,} of {steps:,}" if step else "stopped before the first step"
+            )
 
     def _metrics(self) -> BinaryIO:
         """Opens the metrics file for appending; on processes other than rank 0, the null device."""

@@ -117,9 +117,9 @@ def shipped_loss(
     rows = len(trainer.validation[0])
     kept = run.path / "shipped.json"
     with suppress(UserError, KeyError, TypeError, ValueError):
-        said = read_json(kept)
-        if said["rows"] == rows and (loss := number(said["loss"])) is not None:
-            return {"shipped_model": str(said["model"]), "shipped_loss": loss}
+        value = read_json(kept)
+        if value["rows"] == rows and (loss := number(value["loss"])) is not None:
+            return {"shipped_model": str(value["model"]), "shipped_loss": loss}
     for folder in sorted(paths.shipped_models_dir().glob("*/")):
         with suppress(UserError):
             if not _fits(folder, trainer, tokenizer):

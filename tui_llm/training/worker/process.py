@@ -79,9 +79,9 @@ def work(worker: Worker) -> int:
         return 1 if worker.lost and not worker.done else 0
     except Stopped:
         if worker.lost:
-            worker.say("failed", f"{worker.lost}; resume it")
+            worker.report("failed", f"{worker.lost}; resume it")
             return 1
-        worker.say("stopped", "stopped before the first step")
+        worker.report("stopped", "stopped before the first step")
         return 0
     except LockLost as error:  # another worker may own the files now
         log(f"failed {error}")
@@ -109,7 +109,7 @@ def work(worker: Worker) -> int:
         if not worker.ranks.first:
             log(f"process {worker.ranks.rank}: {message}")
             worker.ranks.fail(message)
-        worker.say("failed", " ".join(message.split()))
+        worker.report("failed", " ".join(message.split()))
     except UserError as error:
         log(f"and: {error}")
     return 1

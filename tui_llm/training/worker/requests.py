@@ -1,4 +1,4 @@
-"""What control.json asks of a running worker: save, pause, stop, change the learning rate, show the next batch."""
+"""Serves the requests in control.json: save, pause, stop, change the learning rate, show the next batch."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Requests:
         if not self.ranks.first:
             return self._follow(step)
         go = self._decide(step)
-        self.ranks.tell(distributed.GO if go else distributed.STOP)
+        self.ranks.broadcast_order(distributed.GO if go else distributed.STOP)
         return go
 
     def _follow(self, step: int) -> bool:
         """The part of `serve` on the other ranks: follows rank 0's orders."""
         while True:
-            order, since, rate = self.ranks.tell(distributed.GO)
+            order, since, rate = self.ranks.broadcast_order(distributed.GO)
             if order == distributed.SAVE:
                 self.save(step)
             elif order == distributed.CHANGE:
@@ -55,7 +55,7 @@ class Requests:
         if control.get("save") not in (None, self._save_served):
             self._save_served = control["save"]
             self._save_everywhere(step)
-            self.worker.say("running", f"saved at step {step:,}, as requested")
+            self.worker.report("running", f"saved at step {step:,}, as requested")
         if step < self.worker.settings.steps:
             self._change_learning_rate(step, control)
         return True
@@ -63,18 +63,18 @@ class Requests:
     def _pause(self, step: int, control: dict[str, Any]) -> dict[str, Any]:
         """Saves, then sleeps until the pause ends. Returns control.json's content at that time."""
         self._save_everywhere(step)
-        self.worker.say("paused", f"paused at step {step:,}")
+        self.worker.report("paused", f"paused at step {step:,}")
         while control.get("paused") and not self.worker.must_stop(control):
             self._show_batch(step, control)
             self.worker.check_lock()
             time.sleep(0.1)
             control = self.run.control()
         if not self.worker.must_stop(control):
-            self.worker.say("running")
+            self.worker.report("running")
         return control
 
     def _save_everywhere(self, step: int) -> None:
-        self.ranks.tell(distributed.SAVE)
+        self.ranks.broadcast_order(distributed.SAVE)
         self.save(step)
 
     def _change_learning_rate(self, step: int, control: dict[str, Any]) -> None:
@@ -83,8 +83,8 @@ class Requests:
             return
         self.trainer.changes = changed
         since, rate = changed[-1].step, changed[-1].learning_rate
-        self.ranks.tell(distributed.CHANGE, since, rate)
-        self.worker.say("running", f"learning rate {rate:g} at most, from step {step + 1:,} on")
+        self.ranks.broadcast_order(distributed.CHANGE, since, rate)
+        self.worker.report("running", f"learning rate {rate:g} at most, from step {step + 1:,} on")
 
     def _show_batch(self, step: int, control: dict[str, Any]) -> None:
         if self.ranks.shard:

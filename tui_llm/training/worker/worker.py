@@ -1,4 +1,4 @@
-"""What a worker knows of itself and reports: its run, its ranks, its lock, requests to stop, status and log."""
+"""The state of a worker process, and how it reports it: its run, its ranks, its lock, requests to stop, status and log."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Worker:
             raise LockLost(f"{self.lost}; nothing more is written, because another worker may be writing")
         log(f"{self.lost}; saving, then exiting")
 
-    def say(self, state: str, message: str = "") -> None:
+    def report(self, state: str, message: str = "") -> None:
         """Writes the status and a log line; only on rank 0."""
         if not self.ranks.first:
             return
         log(f"{state} {message}")  # log first: on a full disk, writing the status may fail
         self.run.write_status(state, message, **self.facts)
 
-    def prepare(self, message: str) -> None:
+    def report_progress(self, message: str) -> None:
         """Reports the progress of the preparation, at most every `REPORT_EVERY` seconds.
 
         Raises `Stopped` if the worker is told to stop.

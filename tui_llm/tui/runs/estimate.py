@@ -12,9 +12,9 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost
-from tui_llm.training.plan.fields import settle
+from tui_llm.training.plan.fields import resolve_settings
 from tui_llm.training.plan.follow import duration
-from tui_llm.training.plan.timing import Measurement, Rate
+from tui_llm.training.plan.step_time import Measurement, Rate
 from tui_llm.training.run.settings import PRESETS, TrainingSettings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.live import deliver, is_live
@@ -93,7 +93,7 @@ class Estimating(Widget):
     @work(thread=True, group="estimate")
     def _measure(self, number: int, given: dict[str, str], preset: str, device: str) -> None:
         try:
-            settings, shape, _ = settle(given, PRESETS[preset])
+            settings, shape, _ = resolve_settings(given, PRESETS[preset])
             measurement = Measurement(settings, shape, device)
             self.app.call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)

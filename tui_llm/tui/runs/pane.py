@@ -37,7 +37,7 @@ RESUMABLE = ("new", "stopped", "died", "failed")
 def state_line(snapshot: RunSnapshot) -> Content:
     words, style = state_words(snapshot.status.state)
     parts: list[str | tuple[str, str]] = [(words, f"bold {style}"), "  ", (visible(snapshot.name), "bold")]
-    if snapshot.status.state == "running" and snapshot.pause_asked:
+    if snapshot.status.state == "running" and snapshot.pause_requested:
         parts.append(("  pausing: it saves first", "$text-muted"))
     if snapshot.reading:
         parts.append(("  reading its metrics …", "$text-muted"))
@@ -114,13 +114,13 @@ def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
 def message_line(snapshot: RunSnapshot) -> Content:
     """The worker's message, and how to resume the run; empty while all goes well."""
     status = snapshot.status
-    if not (status.told or status.state in RESUMABLE):
+    if not (status.summary or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
     if hint and status.fits:
         hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
     style = "$text-error" if status.state in ("failed", "died") or status.problem else "$text-muted"
-    return Content.assemble((hint, "bold $text-accent"), (visible(status.told), style))
+    return Content.assemble((hint, "bold $text-accent"), (visible(status.summary), style))
 
 
 def sample_text(snapshot: RunSnapshot) -> Content:

@@ -1,4 +1,4 @@
-"""The subprocess of plan/timing.py: `python -m tui_llm.training.worker.timing_worker`.
+"""The subprocess of plan/step_time.py: `python -m tui_llm.training.worker.step_time`.
 
 It reads a JSON request from stdin and writes JSON lines to stdout: one when it is ready, then one for each measured
 step (rows, tokens, seconds, device), or one that names the problem.
@@ -51,7 +51,7 @@ def measure(
         tokens = ids.astype(np.uint32)
         return Trainer(model, Corpus(tokens, tokens, 1.0, 0.0, ""), s, place)
 
-    def told(steps: Iterator[float], rows: int, batches: int) -> Iterator[dict[str, Any]]:
+    def report(steps: Iterator[float], rows: int, batches: int) -> Iterator[dict[str, Any]]:
         began, tokens = time.perf_counter(), rows * batches * settings.block_size
         for number, took in enumerate(steps, 1):
             yield {"rows": rows, "tokens": tokens, "seconds": took, "device": str(place)}
@@ -63,7 +63,7 @@ def measure(
     next(single)
     one = next(single)
     if one > most:  # no time for more than one row: count the trial step too
-        yield from told(itertools.chain([one], single), 1, 1)
+        yield from report(itertools.chain([one], single), 1, 1)
         return
     one = min(one, next(single), next(single))
     rows = min(settings.batch_size, max(1, int(most / one)))
@@ -71,7 +71,7 @@ def measure(
     batches = min(settings.grad_accumulation_steps, max(1, int(most / batch)))
     steps = _timed(trainer(rows, batches))
     next(steps)
-    yield from told(steps, rows, batches)
+    yield from report(steps, rows, batches)
 
 
 def _timed(trainer: Trainer) -> Iterator[float]:
@@ -111,7 +111,7 @@ def main() -> int:
         asked = json.load(sys.stdin)
         print(json.dumps({"ready": True}), flush=True)
         if hasattr(signal, "alarm"):
-            signal.alarm(int(2 * asked["seconds"]) + 1)  # end by itself if the parent is gone
+            signal.alarm(int(2 * asked["seconds"]) + 1)  # exit if the parent has ended
         settings, shape = from_fields(asked["settings"]), GPTConfig(**asked["shape"])
         place = device.choose(asked["device"])
         torch.set_flush_denormal(True)

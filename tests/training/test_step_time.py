@@ -16,9 +16,9 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import cost
-from tui_llm.training.plan.timing import Measurement, Rate
+from tui_llm.training.plan.step_time import Measurement, Rate
 from tui_llm.training.run.settings import PRESETS
-from tui_llm.training.worker import timing_worker
+from tui_llm.training.worker import step_time
 
 TOY = PRESETS["toy"]
 
@@ -42,7 +42,7 @@ def test_cancelling_kills_the_process() -> None:
 
 
 def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui_llm.training.plan.timing.STARTING", 0.05)
+    monkeypatch.setattr("tui_llm.training.plan.step_time.STARTING", 0.05)
     measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu", seconds=0.05)
     with pytest.raises(UserError, match="not one step"):
         measurement.take()
@@ -52,10 +52,10 @@ def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPat
 def test_a_slow_step_counts_at_once() -> None:
     """If there is only time for one row, the second single-row step is the first result."""
     shape = cost.shape(TOY, 257)
-    found = list(timing_worker.measure(TOY, shape, torch.device("cpu"), 1e-6))
+    found = list(step_time.measure(TOY, shape, torch.device("cpu"), 1e-6))
     assert [value["rows"] for value in found] == [1] and found[0]["tokens"] == TOY.block_size
-    many = list(timing_worker.measure(TOY, shape, torch.device("cpu"), HANG))
-    assert len(many) == timing_worker.STEPS and {value["rows"] for value in many} == {TOY.batch_size}
+    many = list(step_time.measure(TOY, shape, torch.device("cpu"), HANG))
+    assert len(many) == step_time.STEPS and {value["rows"] for value in many} == {TOY.batch_size}
 
 
 def test_a_model_that_fits_no_memory_is_refused(tmp_path: Path) -> None:

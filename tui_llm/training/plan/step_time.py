@@ -63,7 +63,7 @@ class Measurement:
         asked = {"settings": asdict(settings), "shape": asdict(shape), "device": device, "seconds": seconds}
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tui_llm.training.worker.timing_worker"],
+                [sys.executable, "-m", "tui_llm.training.worker.step_time"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -103,7 +103,7 @@ class Measurement:
         found: list[dict[str, Any]] = []
         why = ""
         try:
-            for value in self._said():
+            for value in self._messages():
                 if "problem" in value:
                     why = str(value["problem"])
                 elif "ready" in value:
@@ -121,10 +121,10 @@ class Measurement:
         rates = [float(value["tokens"]) / float(value["seconds"]) for value in found if int(value["rows"]) == rows]
         if not rates or why:
             late = f"not one step was measured in {self._seconds:.0f} s{_busy()}; a smaller batch or model, or another device, is faster"
-            raise UserError(why or (late if self._late else "the process that measures ended without a word"))
+            raise UserError(why or (late if self._late else "the measuring process ended without reporting why"))
         return Rate(statistics.median(rates), len(rates), rows, str(found[-1]["device"]))
 
-    def _said(self) -> Iterator[dict[str, Any]]:
+    def _messages(self) -> Iterator[dict[str, Any]]:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
@@ -140,4 +140,4 @@ def _busy() -> str:
     """Returns a remark for the error message if the machine's load is high."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return f" (others are at work too: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""
+    return f" (this machine is busy: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""
