@@ -13,10 +13,10 @@ from tests.faults import Scenario
 from tests.training.making import make, words
 from tui_llm import cli
 from tui_llm.common import paths
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.data.corpora import place
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run, find
 from tui_llm.training.worker import measurements
 

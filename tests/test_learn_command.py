@@ -10,8 +10,8 @@ import pytest
 
 from tui_llm.cli import main
 from tui_llm.common import paths
+from tui_llm.facts.pin import Pin
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 
 ASK = ("learn", "The cat sat on the", "--target", " mat")
 

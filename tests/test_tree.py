@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,7 +17,7 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import Branches, BranchPoint, Next
+from tui_llm.instruments.tree.question import Branches, BranchPoint, NextToken
 from tui_llm.instruments.tree.tree import Growth, Node, Tree
 from tui_llm.instruments.tree.tree_file import load, same_model, save, tree_json
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -25,10 +26,10 @@ WEIGHTS = Weights("na\x1b[31mno[/]", 7, 1000, 2, 2, 16, 32, 50, "cpu")
 BYTES = [b"[/]", b"\x1b[31m", b"\xe2", "漢e\u0301\u202e".encode(), b" cat"]
 
 
-def nexts(path: tuple[int, ...], count: int) -> tuple[Next, ...]:
+def nexts(path: tuple[int, ...], count: int) -> tuple[NextToken, ...]:
     """Returns tokens with probabilities 1/2, 1/4, … after any path; ids differ by depth."""
     return tuple(
-        Next(Token(id := (place * 7 + len(path)) % 50, BYTES[id % 5], token_text(BYTES[id % 5]), special=id == 49),
+        NextToken(Token(id := (place * 7 + len(path)) % 50, BYTES[id % 5], token_text(BYTES[id % 5]), special=id == 49),
              -(place + 1) * math.log(2), 0.5 if place == 0 else 0.0, place + 1)
         for place in range(count)
     )  # fmt: skip
@@ -131,7 +132,7 @@ def test_growth_does_not_bring_back_what_was_pruned_and_survives_pruning() -> No
 
 def test_the_end_of_the_text_is_not_grown() -> None:
     tree = Tree(Request(prompt="a"), WEIGHTS)
-    end = tree.add(tree.root, Next(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1))
+    end = tree.add(tree.root, NextToken(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1))
     tree.root.asked = 3
     assert Growth(tree, tree.root, 3, 5).done
     assert not Growth(tree, end, 3, 5).done  # unless requested
@@ -155,7 +156,9 @@ def test_saved_and_opened_is_the_same(tmp_path: Path) -> None:
     tree, _ = grown(4, 3)
     tree.name(tree.root.children[0], "[/]\x1b[31m good \u202e" + "x" * 200)
     tree.root.children[1].shut = True
-    tree.root.children[2].u = 0.0
+    third = tree.root.children[2]
+    assert third.found is not None
+    third.found = dataclasses.replace(third.found, u=0.0)
     save(tree, path := tmp_path / "tree.json")
     again = load(path)
     check(again)

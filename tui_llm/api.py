@@ -8,21 +8,16 @@ lab.read("The cat sat on the", target=" mat")
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts import reading as readings
-from tui_llm.facts import report
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Question, Request, Target
+from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
 from tui_llm.session.tokenization import tokenization
-
-readings.as_text = report.reading_text
 
 
 class LanguageModel:
@@ -115,7 +110,7 @@ class LanguageModel:
         made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler, chat=chat)
         return self.engine.tokenizer.decode([token.id for token in made])
 
-    def ask(self, question: Question) -> Any:
+    def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""
         return self.engine.answer(question)
 

@@ -7,9 +7,7 @@ new ids; a change of temperature, cuts or target re-uses the logits; loading new
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +15,8 @@ from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.model import ModelInfo
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Question, Request
+from tui_llm.facts.request import Answer, Question, Request
+from tui_llm.instruments import answers
 from tui_llm.llm.hub import model_list
 from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
@@ -35,11 +34,9 @@ class PipelineEngine(OpenModel):
         """The models that can be opened by name; broken ones have a `problem`."""
         return model_list.every()
 
-    def answer(self, question: Question, overtaken: Callable[[], bool] = never) -> Any:
-        """Answer a question with the `answer` function of its instrument. Raises `UserError`, and `Overtaken` as `read`
-        does."""
-        module = type(question).__module__.removesuffix("question") + "answer"  # instruments/NAME/answer.py
-        return importlib.import_module(module).answer(self, question, overtaken)
+    def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
+        """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
+        return answers.answer(self, question, overtaken)
 
     def read(self, request: Request, overtaken: Callable[[], bool] = never) -> Reading:
         """Compute everything that the panes show for one request. Raises `Overtaken` as soon as `overtaken()` returns

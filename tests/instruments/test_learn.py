@@ -14,9 +14,10 @@ from tests.near_ties import possible_ranks
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import Recipe
 from tui_llm.facts.request import Request, Target
-from tui_llm.instruments.learn.question import KeepQuestion, Learned, LearnQuestion, Watched
+from tui_llm.instruments.learn.question import KeepQuestion, Learned, LearnQuestion
 from tui_llm.llm.learn import learner
 from tui_llm.llm.model import checkpoint, device
 from tui_llm.llm.model.model import GPT
@@ -53,10 +54,8 @@ def request(target: str = "mat", prompt: str = "The cat ") -> Request:
     return Request(prompt=prompt, target=Target(text=target))
 
 
-def learn(
-    engine: PipelineEngine, at: int, recipe: Recipe = SGD, asked: Request | None = None, *watched: Watched
-) -> Learned:
-    return engine.answer(LearnQuestion(asked or request(), at, recipe, watched))
+def learn(engine: PipelineEngine, at: int, recipe: Recipe = SGD, asked: Request | None = None, *pins: Pin) -> Learned:
+    return engine.answer(LearnQuestion(asked or request(), at, recipe, pins))
 
 
 def copy_of(engine: PipelineEngine) -> GPT:
@@ -165,33 +164,33 @@ def test_the_same_question_again_takes_no_further_step_also_when_interrupted(eng
     assert bool((flat(copy_of(engine)) == weights).all())
 
 
-def test_runners_up_and_watched_prompts_are_the_models_own_numbers(engine: PipelineEngine) -> None:
-    watched = (
-        Watched("A dog", " ran"),
-        Watched("Once"),
-        Watched(""),
-        Watched("x", "y" * 100),
-        Watched("\x1b[31m[/]", "\u202e"),
+def test_candidates_and_pins_are_the_models_own_numbers(engine: PipelineEngine) -> None:
+    pins = (
+        Pin("A dog", " ran"),
+        Pin("Once"),
+        Pin(""),
+        Pin("x", "y" * 100),
+        Pin("\x1b[31m[/]", "\u202e"),
     )
-    told = learn(engine, 2, Recipe("sgd", 0.2), None, *watched)
+    told = learn(engine, 2, Recipe("sgd", 0.2), None, *pins)
     rows = []
     for model in (engine.gpt, copy_of(engine)):
         with torch.no_grad():
             rows.append(model(torch.tensor([engine.target(request())[0]]))[0, -1, :257])
     ranks = [(possible_ranks(rows[0], id), possible_ranks(rows[1], id)) for id in range(257)]
-    shown, (target, *_) = {runner.token.id for runner in told.runners}, engine.tokenizer.encode("m")
+    shown, (target, *_) = {row.token.id for row in told.candidates}, engine.tokenizer.encode("m")
     surely = {
         id for id in range(257) if min(ranks[id][0][-1], ranks[id][1][-1]) <= 8
     }  # among the first eight before or after the step
     perhaps = {id for id in range(257) if min(ranks[id][0][0], ranks[id][1][0]) <= 8}
     assert surely | {target} <= shown <= perhaps | {target}
     before, after = (row.softmax(-1) for row in rows)
-    for runner in told.runners:
-        assert runner.before == pytest.approx(float(before[runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.after == pytest.approx(float(after[runner.token.id]), rel=1e-4, abs=1e-7)
-        assert runner.rank_after in ranks[runner.token.id][1]
-    assert [r.target for r in told.runners].count(True) == 1
-    dog, once, empty, long, hostile = told.watched
+    for row in told.candidates:
+        assert row.before == pytest.approx(float(before[row.token.id]), rel=1e-4, abs=1e-7)
+        assert row.after == pytest.approx(float(after[row.token.id]), rel=1e-4, abs=1e-7)
+        assert row.rank_after in ranks[row.token.id][1]
+    assert [r.target for r in told.candidates].count(True) == 1
+    dog, once, empty, long, hostile = told.pins
     ids, wanted = (engine.tokenizer.encode(text) for text in ("A dog", " ran"))
     for model, loss, p in (
         (engine.gpt, dog.loss_before, dog.probability_before),

@@ -1,16 +1,12 @@
-"""Embedding neighbours, against a plain cosine similarity; and that every question has its instrument."""
+"""Embedding neighbours, against a plain cosine similarity."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import pytest
 
-from tui_llm import instruments
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.request import Question, Request
+from tui_llm.facts.request import Request
 from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
 
@@ -40,18 +36,3 @@ def test_more_than_there_are_and_none_such(engine: PipelineEngine) -> None:
     assert len(engine.answer(NeighboursQuestion(Request(), 0, size + 5)).nearest) == size - 1
     with pytest.raises(UserError, match="there is no token"):
         engine.answer(NeighboursQuestion(Request(), size, 5))
-
-
-def test_every_question_has_its_instrument() -> None:
-    asked = 0
-    for found in pkgutil.walk_packages(instruments.__path__, f"{instruments.__name__}."):
-        if not found.name.endswith(".question"):
-            continue
-        module = importlib.import_module(found.name)
-        kinds = [
-            k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Question) and k is not Question
-        ]
-        instrument = importlib.import_module(found.name.removesuffix("question") + "answer")
-        assert callable(instrument.answer)
-        asked += len(kinds)
-    assert asked

@@ -14,8 +14,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
-from tui_llm.instruments.scratch import answer as scratch
 from tui_llm.instruments.scratch import question as typed
+from tui_llm.instruments.scratch.answer import scratch
 from tui_llm.instruments.scratch.question import ScratchQuestion
 from tui_llm.instruments.temperatures.question import TemperaturesQuestion, parse
 from tui_llm.instruments.vocabulary.question import ORDERS, FindQuestion, VocabularyQuestion
@@ -135,7 +135,7 @@ def test_temperatures_side_by_side(engine: PipelineEngine) -> None:
 
 def test_the_tutorials_table() -> None:
     words = tuple(f"{name}={math.log(p)}" for name, p in zip("abcd", (0.4, 0.3, 0.2, 0.1), strict=True))
-    made = scratch.answer(None, ScratchQuestion(Request(), words, temperatures=(0.5, 1.0, 2.0)))
+    made = scratch(ScratchQuestion(Request(), words, temperatures=(0.5, 1.0, 2.0)))
     assert made.temperatures is not None
     tables = [[round(100 * p, 1) for p in column.probabilities] for column in made.temperatures.columns]
     assert tables == [[53.3, 30.0, 13.3, 3.3], [40.0, 30.0, 20.0, 10.0], [32.5, 28.2, 23.0, 16.3]]
@@ -144,7 +144,7 @@ def test_the_tutorials_table() -> None:
 @given(st.text(max_size=40))
 def test_typed_logits_are_read_or_refused_in_one_line(text: str) -> None:
     try:
-        made = scratch.answer(None, ScratchQuestion(Request(), typed.split(text)))
+        made = scratch(ScratchQuestion(Request(), typed.split(text)))
     except UserError as error:
         assert str(error)
     else:
@@ -155,7 +155,7 @@ def test_typed_logits_are_read_or_refused_in_one_line(text: str) -> None:
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=9))
 def test_the_scratch_table_is_torchs_softmax(values: list[float]) -> None:
     words = tuple(f"[/]{at}={value!r}" for at, value in enumerate(values))
-    distribution = scratch.answer(None, ScratchQuestion(Request(), words)).distribution
+    distribution = scratch(ScratchQuestion(Request(), words)).distribution
     expected = torch.tensor(values).double().softmax(-1)
     for row in distribution.candidates:
         assert row.probability == pytest.approx(float(expected[row.id]), rel=1e-4, abs=1e-9)
@@ -163,10 +163,10 @@ def test_the_scratch_table_is_torchs_softmax(values: list[float]) -> None:
 
 def test_scratch_words_and_temperatures() -> None:
     assert typed.split('mat=3.2 " mat"=1 "a') == ("mat=3.2", " mat=1", '"a')
-    seen = scratch.answer(None, ScratchQuestion(Request(), ("a=3", "b=2"), SamplerSettings(0, 0, 1, 0, 2), seen=("a",)))
+    seen = scratch(ScratchQuestion(Request(), ("a=3", "b=2"), SamplerSettings(0, 0, 1, 0, 2), seen=("a",)))
     assert seen.distribution.candidates[0].text == "b"
     with pytest.raises(UserError, match="none of the tokens"):
-        scratch.answer(None, ScratchQuestion(Request(), ("a=3",), seen=("x",)))
+        scratch(ScratchQuestion(Request(), ("a=3",), seen=("x",)))
     assert parse("0.5, 1 2") == (0.5, 1.0, 2.0)
     for wrong in ("", "x", "-1", "nan", "inf", "1 " * 9):
         with pytest.raises(UserError, match="such as"):

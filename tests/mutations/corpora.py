@@ -55,7 +55,7 @@ def make_bases(top: Path) -> None:
     from tui_llm.engine import PipelineEngine
     from tui_llm.facts.request import Request
     from tui_llm.facts.tokens import Token
-    from tui_llm.instruments.tree.question import Next
+    from tui_llm.instruments.tree.question import NextToken
     from tui_llm.instruments.tree.tree import Tree
     from tui_llm.instruments.tree.tree_file import save
 
@@ -71,7 +71,7 @@ def make_bases(top: Path) -> None:
     )
     node = tree.root
     for at in range(4):
-        node = tree.add(node, Next(Token(at, b"a", "a", False), -1.0, 0.4, 1, None))
+        node = tree.add(node, NextToken(Token(at, b"a", "a", False), -1.0, 0.4, 1, None))
     save(tree, top / "tree.json")
 
 

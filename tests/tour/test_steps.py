@@ -19,6 +19,7 @@ from tui_llm.common import paths
 from tui_llm.common.numbers import percent
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.model import Weights
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import LearnStep, Recipe
@@ -27,15 +28,14 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
-from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
 from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.learn.question import (
+    CandidateChange,
     Learned,
     LearnQuestion,
-    Runner,
+    PinChange,
     TargetState,
-    Watched,
-    WatchedChange,
 )
 from tui_llm.instruments.lens.question import LensQuestion
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
@@ -227,7 +227,7 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
     said = told(steps_numbers.terrible(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
-    rows = Push(token(" mat"), 0.4, -0.6, True), Push(token(HOSTILE), 0.5, 0.5, False)
+    rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
     said = told(steps_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
     assert "-0.600" in said and "+0.500" in said and "in all 0.000" in said
@@ -235,8 +235,8 @@ def test_surprise(engine: PipelineEngine) -> None:
 
 
 def learned(steps: int) -> Learned:
-    change = WatchedChange(Watched("x", "y"), 1.0, 1.5, 0.4, 0.2, None, None, 0.1)
-    runner = Runner(token(" dog"), 0.5, 0.25, 1, 2, False)
+    change = PinChange(Pin("x", "y"), 1.0, 1.5, 0.4, 0.2, None, None, 0.1)
+    runner = CandidateChange(token(" dog"), 0.5, 0.25, 1, 2, False)
     done = tuple(LearnStep(n, Recipe(), 1.0, 0.5, 0.6) for n in range(1, steps + 1))
     return Learned(LearnQuestion(Request()), WEIGHTS, "", (token(" cat"),), TargetState(2.0, 0.135, 3),
                    TargetState(0.5, 0.6, 1), (runner,), (change,), done, 0, 0, 0)  # fmt: skip

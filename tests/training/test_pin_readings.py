@@ -16,11 +16,11 @@ from tests.training.making import begin, contents, lines, losses, make, wait, wo
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.request import Request, Target
 from tui_llm.training.plan import launch
 from tui_llm.training.run import pin_readings, pins
 from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken, ProbabilityChange
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run
 
 HOSTILE = "a\x1b[31m[red]b[/]\u202e\x9b1m[link='x \x07漢e\u0301"

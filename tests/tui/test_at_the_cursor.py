@@ -10,13 +10,13 @@ from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, until
 from textual.message import Message
 
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.request import Request, Target
 from tui_llm.instruments.attention.question import AttentionQuestion
 from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 from tui_llm.instruments.swap.question import Swapped
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.lab.panes.logits import LogitsPane

@@ -13,19 +13,19 @@ from textual.pilot import Pilot
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Target
 from tui_llm.instruments.learn.question import (
+    CandidateChange,
     KeepQuestion,
     Kept,
     Learned,
     LearnQuestion,
-    Runner,
+    PinChange,
     TargetState,
-    WatchedChange,
 )
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.learn.learn import LearnScreen
 from tui_llm.tui.instruments.learn.lines import LearnedLines
@@ -57,12 +57,12 @@ class FakeLearner:
             (token(question.request.target.id or 0),) if question.request.target else (),
             states[0],
             states[-1],
-            tuple(Runner(token(id), 0.1, 0.2 / (id + 1), 2, 1, id == 0) for id in range(12)),
+            tuple(CandidateChange(token(id), 0.1, 0.2 / (id + 1), 2, 1, id == 0) for id in range(12)),
             tuple(
-                WatchedChange(w, 1.0, 1.5, 0.4, 0.3, token(1), token(2), 0.01)
+                PinChange(w, 1.0, 1.5, 0.4, 0.3, token(1), token(2), 0.01)
                 if w.target
-                else WatchedChange(w, None, None, None, None, token(1), token(2), 0.01)
-                for w in question.watched
+                else PinChange(w, None, None, None, None, token(1), token(2), 0.01)
+                for w in question.pins
             ),
             tuple(
                 LearnStep(n, recipe, 3.0, loss, math.exp(-loss))
@@ -169,7 +169,7 @@ async def test_keep_asks_for_a_name_and_refuses_a_taken_one() -> None:
         assert not screen.problem
 
 
-async def test_the_pinned_prompts_are_watched_and_all_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pinned_prompts_are_shown_and_all_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     pins.write(paths.pins_path(), [Pin("Once upon a", " time"), Pin("A dog"), HOSTILE])
     async with learning((120, 40), hostile=True) as (app, pilot, screen, _):
         copied: list[str] = []
@@ -177,7 +177,7 @@ async def test_the_pinned_prompts_are_watched_and_all_is_copied(monkeypatch: pyt
         await pilot.press("space")
         await at(pilot, screen, 1)
         await pilot.press("y")
-        assert screen.learned is not None and len(screen.learned.watched) == 3
+        assert screen.learned is not None and len(screen.learned.pins) == 3
         assert not unsafe(drawn(app))
         for words in ("Once upon a", "·time", "KL", "sgd", "0.001", repr(math.exp(-2.0))):
             assert words in copied[0] or words in text(app)

@@ -13,10 +13,10 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from tui_llm.common import paths
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.request import Target
 from tui_llm.training.run import pin_readings, pins
 from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.widgets.probability_chart import ProbabilityChart, tick

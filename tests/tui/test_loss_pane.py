@@ -11,7 +11,7 @@ from helpers import answered, drawn, make_app, unsafe, until
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Target
-from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.lab.panes.loss import LossPane
 
@@ -26,7 +26,7 @@ def gradient(engine: FakeEngine, question: GradientQuestion) -> Gradient:
     target = wanted[question.index]
     raw = {row.id: row.raw_probability for row in rows}
     pushes = [
-        Push(engine.token(id), p, p - (id == target), id == target)
+        LogitGradient(engine.token(id), p, p - (id == target), id == target)
         for id, p in sorted(raw.items(), key=lambda item: -abs(item[1] - (item[0] == target)))[:6]
     ]
     rest = -math.fsum(push.gradient for push in pushes)

@@ -7,11 +7,11 @@ from pathlib import Path
 import fake_run
 import pytest
 
+from tui_llm.common.numbers import duration
 from tui_llm.training.run import snapshot as run_snapshot
 from tui_llm.training.run.curve import BUCKETS
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.snapshot import CHUNK, RunReader, sampled_losses, seconds_left, speed
-from tui_llm.tui.runs.words import duration
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,17 @@ def test_speed_is_tokens_over_time() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0:00"), (42.4, "0:42"), (3909, "1:05:09"), (273_600, "3 d 4 h"), (float("inf"), "∞")],
+    [
+        (0, "0 s"),
+        (-3, "0 s"),
+        (42.4, "42 s"),
+        (200, "3 min 20 s"),
+        (3909, "1 h 5 min"),
+        (18_420, "5 h 7 min"),
+        (273_600, "3 d 4 h"),
+        (float("inf"), "∞"),
+        (float("nan"), "∞"),
+    ],
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words

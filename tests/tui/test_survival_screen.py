@@ -15,10 +15,10 @@ from test_runs_screen import ScreenApp
 from test_training_pane import PaneApp
 from textual.widgets import DataTable
 
+from tui_llm.common.numbers import duration
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunReader, seconds_left
 from tui_llm.tui.runs.runs import RunsScreen
-from tui_llm.tui.runs.words import duration
 
 
 @pytest.fixture(autouse=True)

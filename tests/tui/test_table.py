@@ -305,11 +305,11 @@ async def test_temperatures_side_by_side() -> None:
 
 
 async def test_the_scratch_table() -> None:
-    from tui_llm.instruments.scratch import answer as scratch
+    from tui_llm.instruments.scratch.answer import scratch
     from tui_llm.instruments.scratch.question import ScratchQuestion
 
     engine = FakeEngine()
-    engine.answers[ScratchQuestion] = lambda question: scratch.answer(None, question)
+    engine.answers[ScratchQuestion] = lambda question: scratch(question)
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)

@@ -19,7 +19,7 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
-from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.llm.tokens import bpe
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.letters import LettersScreen
@@ -55,8 +55,8 @@ def instruments(engine: FakeEngine) -> None:
             9,
             12,
             (
-                Side("[/]nano", True, 1000, 5, 1.8, 2.4, own),
-                Side("gpt2", False, None, 0, 0, 0, None, "not here [/]\x1b"),
+                VocabularyTokens("[/]nano", True, 1000, 5, 1.8, 2.4, own),
+                VocabularyTokens("gpt2", False, None, 0, 0, 0, None, "not here [/]\x1b"),
             ),
             WordCoverage("[red]\u202e.txt", True, 12, 5, 2, ("[/]", "\x1b")),
         )

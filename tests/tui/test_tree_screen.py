@@ -22,7 +22,7 @@ from tui_llm.instruments.tree.question import (
     BranchQuestion,
     Known,
     KnownQuestion,
-    Next,
+    NextToken,
     SampleQuestion,
 )
 from tui_llm.instruments.tree.tree_file import load, save, tree_json
@@ -46,8 +46,8 @@ class TreeEngine(FakeEngine):
         ids = self.encode(question.request.prompt) + list(question.request.continuation) + list(path)
         return self.distribution(ids, question.request).candidates
 
-    def _next(self, row: Candidate, u: float | None = None) -> Next:
-        return Next(self.token(row.id), math.log(row.raw_probability), row.probability, row.rank, u)
+    def _next(self, row: Candidate, u: float | None = None) -> NextToken:
+        return NextToken(self.token(row.id), math.log(row.raw_probability), row.probability, row.rank, u)
 
     def branch(self, question: BranchQuestion) -> Branches:
         assert self.free.wait(HANG)

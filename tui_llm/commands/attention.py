@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.command import Commands
-from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, token_text, window
+from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, window
 from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument, whole
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -77,18 +77,19 @@ def _attention_json(found: AttentionMap) -> dict[str, Any]:
 
 
 def _attention_text(found: AttentionMap, layer: int, head: int) -> str:
+    from tui_llm.common.display import token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
 
     place, row = found.place, found.row(layer, head)
     whose = "mean over all heads" if not layer else f"layer {layer}, " + (f"head {head}" if head else "mean over heads")
     lines = [
-        f"{model_text(found.weights)}: attention from token {place.number}, {token_text(place.token)}; {whose}",
+        f"{model_text(found.weights)}: attention from token {place.number}, {token_label(place.token.text)}; {whose}",
         *window(place, found.weights),
         report.table(
             ("#", "token", "weight", ""),
             [
-                (str(place.first + at), token_text(token), percent(weight), "█" * round(weight * BAR))
+                (str(place.first + at), token_label(token.text), percent(weight), "█" * round(weight * BAR))
                 for at, (token, weight) in enumerate(zip(place.tokens, row.weights, strict=False))
             ],
             left=(1, 3),

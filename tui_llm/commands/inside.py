@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tui_llm.engine import PipelineEngine
     from tui_llm.facts.model import Weights
     from tui_llm.facts.place import Place
-    from tui_llm.facts.tokens import Token
 
 TOKEN = "token number N of the text, from 0; below 0 counts from its end (default -1, the last)"
 
@@ -44,12 +43,6 @@ def place_json(place: Place) -> dict[str, Any]:
     from tui_llm.facts import report
 
     return {"token": place.number, "first": place.first, "tokens": [report.token_json(token) for token in place.tokens]}
-
-
-def token_text(token: Token) -> str:
-    from tui_llm.common.display import visible_token
-
-    return visible_token(token.text) or "∅"
 
 
 def window(place: Place, weights: Weights) -> list[str]:

@@ -19,7 +19,8 @@ from tui_llm.commands.output import out_path, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.instruments.learn.question import Kept, Learned, Watched, WatchedChange
+    from tui_llm.facts.pin import Pin
+    from tui_llm.instruments.learn.question import Kept, Learned, PinChange
 
 
 def add(commands: Commands) -> None:
@@ -58,7 +59,7 @@ def learn(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.facts.recipe import USUAL, Recipe, check
     from tui_llm.facts.request import Target
-    from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, LearnQuestion, Watched
+    from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, LearnQuestion
     from tui_llm.training.run import pins
 
     if not 1 <= options.steps <= MOST_STEPS:
@@ -76,8 +77,7 @@ def learn(options: argparse.Namespace) -> None:
             folder, force=options.force, inputs=(find(options.model).folder,)
         )  # before the work, which takes time
     engine = engine_of(options)
-    watched = tuple(dict.fromkeys(Watched(pin.prompt, pin.target) for pin in also))
-    learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, watched))
+    learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, tuple(dict.fromkeys(also))))
     kept: Kept | None = (
         engine.answer(KeepQuestion(request, folder, options.force)) if options.keep is not None else None
     )
@@ -97,10 +97,10 @@ def learned_json(learned: Learned) -> dict[str, Any]:
     def maybe(value: float | None) -> float | str | None:
         return None if value is None else finite(value)
 
-    def watched(one: WatchedChange) -> dict[str, Any]:
+    def change(one: PinChange) -> dict[str, Any]:
         return {
-            "prompt": one.watched.prompt,
-            "target": one.watched.target,
+            "prompt": one.pin.prompt,
+            "target": one.pin.target,
             "loss_before": maybe(one.loss_before),
             "loss_after": maybe(one.loss_after),
             "probability_before": one.probability_before,
@@ -128,9 +128,9 @@ def learned_json(learned: Learned) -> dict[str, Any]:
             report.token_json(r.token)
             | {"raw_probability_before": r.before, "raw_probability_after": r.after, "rank_before": r.rank_before,
                "rank_after": r.rank_after, "target": r.target}
-            for r in learned.runners
+            for r in learned.candidates
         ],
-        "also": [watched(one) for one in learned.watched],
+        "also": [change(one) for one in learned.pins],
     }  # fmt: skip
 
 
@@ -146,9 +146,9 @@ def learned_text(learned: Learned) -> str:
         "\nthe next token, before and after",
         _candidates_table(learned),
     ]
-    if learned.watched:
-        lines += ["\nprompts that were not learned", _watched_table(learned)]
-        lines += [f"! {watched_name(one.watched)}: {visible(one.problem)}" for one in learned.watched if one.problem]
+    if learned.pins:
+        lines += ["\nprompts that were not learned", _pins_table(learned)]
+        lines += [f"! {_pin_name(one.pin)}: {visible(one.problem)}" for one in learned.pins if one.problem]
     return "\n".join(lines)
 
 
@@ -179,28 +179,28 @@ def _candidates_table(learned: Learned) -> str:
     rows = [
         (visible_token(r.token.text) + (" ◆ target" if r.target else ""), str(r.token.id),
          str(r.rank_before), str(r.rank_after), percent(r.before), percent(r.after))
-        for r in learned.runners
+        for r in learned.candidates
     ]  # fmt: skip
     return report.table(("token", "id", "rank before", "after", "raw p before", "after"), rows, left=(0,))
 
 
-def _watched_table(learned: Learned) -> str:
+def _pins_table(learned: Learned) -> str:
     from tui_llm.facts import report
 
     header = (
         "prompt", "loss before", "after", "p(target) before", "after", "likeliest before", "after", "KL (nats)",
     )  # fmt: skip
-    return report.table(header, [_watched_row(one) for one in learned.watched], left=(0, 5, 6))
+    return report.table(header, [_pin_row(one) for one in learned.pins], left=(0, 5, 6))
 
 
-def watched_name(watched: Watched) -> str:
+def _pin_name(pin: Pin) -> str:
     from tui_llm.common.display import truncate, visible, visible_token
 
-    name = truncate(visible(watched.prompt), NAMED)
-    return f"{name} → {truncate(visible_token(watched.target), NAMED)}" if watched.target else name
+    name = truncate(visible(pin.prompt), NAMED)
+    return f"{name} → {truncate(visible_token(pin.target), NAMED)}" if pin.target else name
 
 
-def _watched_row(one: WatchedChange) -> tuple[str, ...]:
+def _pin_row(one: PinChange) -> tuple[str, ...]:
     from tui_llm.common.display import visible_token
     from tui_llm.common.numbers import percent
 
@@ -212,7 +212,7 @@ def _watched_row(one: WatchedChange) -> tuple[str, ...]:
 
     first = [visible_token(token.text) if token else "–" for token in (one.first_before, one.first_after)]
     return (
-        watched_name(one.watched),
+        _pin_name(one.pin),
         loss(one.loss_before),
         loss(one.loss_after),
         share(one.probability_before),

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.command import Commands
-from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, token_text, window
+from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, window
 from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument, whole
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -77,6 +77,7 @@ CHOSEN = {"asked": "", "next": ", the text's own next token", "likeliest": ", th
 
 
 def _lens_text(found: Lens) -> str:
+    from tui_llm.common.display import token_label
     from tui_llm.common.numbers import percent
     from tui_llm.facts import report
 
@@ -88,14 +89,14 @@ def _lens_text(found: Lens) -> str:
             str(row.rank),
             f"{row.entropy:.3f}",
             f"{row.divergence:.3f}",
-            "  ".join(f"{token_text(g.token)} {percent(g.probability)}" for g in row.guesses),
+            "  ".join(f"{token_label(g.token.text)} {percent(g.probability)}" for g in row.guesses),
         )
         for row in found.rows
     ]
     return "\n".join(
         [
-            f"{model_text(found.weights)}: after token {place.number}, {token_text(place.token)}; "
-            f"target {token_text(found.target)}{CHOSEN[found.chosen]}",
+            f"{model_text(found.weights)}: after token {place.number}, {token_label(place.token.text)}; "
+            f"target {token_label(found.target.text)}{CHOSEN[found.chosen]}",
             *window(place, found.weights),
             report.table(("after layer", "p(target)", "rank", "entropy", "KL", "likeliest"), rows, left=(0, 5)),
             "each row: the final LayerNorm and output head applied to that layer's output; the last row is the model's prediction",

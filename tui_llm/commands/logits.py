@@ -88,7 +88,11 @@ def logits(options: argparse.Namespace) -> None:
         page = engine.answer(VocabularyQuestion(request, stop=options.top, find=options.find))
     columns = engine.answer(TemperaturesQuestion(request, asked, options.top)) if asked else None
     if options.json:
-        made = report.logits_json(reading)
+        made = {
+            **report.source_json(reading.weights, reading.prompt_ids),
+            "fed": reading.fed,
+            **report.distribution_json(reading.distribution),
+        }
         if request.overrides:
             made["overrides"] = {str(id): report.finite(value) for id, value in request.overrides}
         if page is not None:
@@ -97,7 +101,7 @@ def logits(options: argparse.Namespace) -> None:
             made["temperatures"] = report_stages.temperatures_json(columns)
         put_json(made)
         return
-    put(report.heading(reading))
+    put(report.heading(reading.weights, reading.fed, len(reading.prompt_ids)))
     if request.overrides:
         changed = ", ".join(
             f"{visible(engine.token(id).text)!r} (id {id}) = {value:g}" for id, value in request.overrides

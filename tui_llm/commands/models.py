@@ -79,11 +79,10 @@ def _number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def size(count: int | None) -> str:
-    """A number of bytes as text."""
-    if count is None:
-        return "–"
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def _size(count: int | None) -> str:
+    from tui_llm.common.numbers import file_size
+
+    return "–" if count is None else file_size(count)
 
 
 def list_models(options: argparse.Namespace) -> None:
@@ -99,7 +98,7 @@ def list_models(options: argparse.Namespace) -> None:
         put("there are no models; `tui-llm models pull gpt2` downloads one, and --model FOLDER opens a model folder")
         return
     cells = [
-        (visible(r.name), r.kind, _number(r.parameters), size(r.size), _number(r.context), _number(r.vocabulary), _number(r.step),
+        (visible(r.name), r.kind, _number(r.parameters), _size(r.size), _number(r.context), _number(r.vocabulary), _number(r.step),
          visible(r.problem or r.origin))
         for r in rows
     ]  # fmt: skip
@@ -118,7 +117,7 @@ def info(options: argparse.Namespace) -> None:
         return
     lines = [
         ("model", row.name), ("kind", row.kind), ("from", row.origin), ("folder", row.path), ("parameters", _number(row.parameters)),
-        ("size", size(row.size)), ("context", _number(row.context)), ("vocabulary", _number(row.vocabulary)),
+        ("size", _size(row.size)), ("context", _number(row.context)), ("vocabulary", _number(row.vocabulary)),
     ]  # fmt: skip
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []
@@ -146,7 +145,7 @@ def pull(options: argparse.Namespace) -> None:
         put_json({**dataclasses.asdict(made), "folder": str(made.folder)})
         return
     state = "is pulled, and every file matches its hash" if made.fresh else "is already pulled at that revision"
-    put(f"{visible(made.repository)} {state}: {size(made.size)}, commit {made.commit[:12]}")
+    put(f"{visible(made.repository)} {state}: {_size(made.size)}, commit {made.commit[:12]}")
     put(f"open it: tui-llm --model {visible(made.name)}")
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.command import Commands
-from tui_llm.commands.inside import model_json, model_text, token_text
+from tui_llm.commands.inside import model_json, model_text
 from tui_llm.commands.options import MODEL, json_option, model_options, weights_option, whole
 from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -56,12 +56,16 @@ def _neighbours_json(found: Neighbours) -> dict[str, Any]:
 
 
 def _neighbours_text(found: Neighbours) -> str:
+    from tui_llm.common.display import token_label
     from tui_llm.facts import report
 
-    rows = [(str(at), token_text(n.token), str(n.token.id), f"{n.cosine:.4f}") for at, n in enumerate(found.nearest, 1)]
+    rows = [
+        (str(at), token_label(n.token.text), str(n.token.id), f"{n.cosine:.4f}")
+        for at, n in enumerate(found.nearest, 1)
+    ]
     return "\n".join(
         [
-            f"{model_text(found.weights)}: nearest to {token_text(found.token)} (id {found.token.id}) by the cosine of their "
+            f"{model_text(found.weights)}: nearest to {token_label(found.token.text)} (id {found.token.id}) by the cosine of their "
             f"embeddings, {found.width} numbers each",
             report.table(("", "token", "id", "cosine"), rows, left=(1,)),
         ]

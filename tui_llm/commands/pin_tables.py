@@ -10,8 +10,8 @@ from tui_llm.facts import report
 from tui_llm.training.run.pin_readings import difference
 
 if TYPE_CHECKING:
+    from tui_llm.facts.pin import Pin
     from tui_llm.training.run.pin_readings import PinReading, ProbabilityChange
-    from tui_llm.training.run.pins import Pin
 
 Saved = list[tuple[int, "PinReading"]]  # (step, reading), by step
 NAMED = 60  # widest prompt in a heading, in cells

@@ -12,8 +12,8 @@ from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
     from tui_llm.commands.pin_tables import Saved
+    from tui_llm.facts.pin import Pin
     from tui_llm.training.run.pin_readings import PinReading
-    from tui_llm.training.run.pins import Pin
 
 
 def add(commands: Commands) -> None:

@@ -39,13 +39,13 @@ def softmax(options: argparse.Namespace) -> None:
     from tui_llm.commands.engine import sampler_of
     from tui_llm.facts import report
     from tui_llm.facts.request import Request
-    from tui_llm.instruments.scratch import answer as scratch
+    from tui_llm.instruments.scratch.answer import scratch
     from tui_llm.instruments.scratch.question import ScratchQuestion
     from tui_llm.instruments.temperatures.question import parse
 
     asked = parse(options.temperatures) if options.temperatures is not None else ()
     question = ScratchQuestion(Request(), tuple(options.logits), sampler_of(options), asked, tuple(options.seen))
-    made = scratch.answer(None, question)
+    made = scratch(question)
     if options.json:
         found = report.distribution_json(made.distribution)
         if made.temperatures is not None:

@@ -14,9 +14,9 @@ from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
+    from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
     from tui_llm.training.plan.step_time import Rate
-    from tui_llm.training.run.pins import Pin
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 
@@ -211,7 +211,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
     ]  # fmt: skip
     if rate and seconds is not None:
-        from tui_llm.training.plan.follow import duration
+        from tui_llm.common.numbers import duration
 
         fewer = f", with {_rows(rate.rows)} at a time" if rate.rows < settings.batch_size else ""
         rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip

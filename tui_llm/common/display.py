@@ -73,6 +73,11 @@ def truncate(text: str, cells: int) -> str:
     return start + ELLIPSIS
 
 
+def token_label(text: str) -> str:
+    """A token's text as `visible_token` shows it; ∅ if it is empty."""
+    return visible_token(text) or "∅"
+
+
 def fit(text: str, cells: int) -> str:
     """`text` in exactly `cells` cells: cut with `…` if too wide, padded with spaces if too narrow."""
     short = truncate(text, cells)

@@ -1,4 +1,4 @@
-"""The exceptions of this package: every error that users see is a `UserError`."""
+"""The exceptions of this package: every error that users see is a `UserError`; other libraries' errors as one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ class UserError(Exception):
 
     The message may quote untrusted strings (a file name, a token): pass it through `display.visible` before showing it.
     """
+
+
+def message_line(error: BaseException) -> str:
+    """The message of another library's exception as one line of at most 200 characters; its type if it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Overtaken(Exception):

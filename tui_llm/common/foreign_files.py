@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 
 # Maximum size in bytes, by kind of file.
 SETTINGS = 16 << 20  # JSON settings, a run's own files, a chat template (the largest known: about 2 MB)
@@ -149,7 +149,7 @@ def parse_json(data: bytes, path: Path) -> Any:
     except RecursionError as error:
         raise UserError(f"{path} is nested too deep to be valid; it may be damaged") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({_line(error)}); it may be damaged or cut short") from error
+        raise UserError(f"{path} is not valid JSON ({message_line(error)}); it may be damaged or cut short") from error
     if _deeper(value, _DEPTH):
         raise UserError(f"{path} is nested too deep to be valid; it may be damaged")
     return value
@@ -166,10 +166,6 @@ def _deeper(value: Any, depth: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def whole_number(value: Any, least: int, most: int) -> int | None:

@@ -16,6 +16,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Format a duration: 12 s, 3 min 20 s, 5 h 7 min, 3 d 4 h; ∞ from 30 years on."""
+    if not seconds < 1e9:
+        return "∞"
+    whole = round(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400:,} d {whole % 86400 // 3600} h"
+
+
+def file_size(count: int) -> str:
+    """Format bytes on disk: 8.6 MB, 1.52 GB."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def percent(value: float, places: int = COLUMN) -> str:
     """Format a share as a percentage: 86.6 %, 0.42 %, 0.003 %, <0.001 %. Never in scientific notation, and 0 % only for
     0; a value that needs more than `places` decimal places is shown as less than the last one's unit. At most eight

@@ -8,6 +8,7 @@ prediction.py  Candidate, Distribution, TokenLoss, LossReading, TokenScore, Gene
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface
 place.py       a token position in a text
+pin.py         a pinned prompt
 recipe.py      optimizer, learning rate and steps of Learn this, and their limits
-report.py      readings as JSON and as plain text
+report.py      the parts of a reading as JSON and as plain text
 """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from tui_llm.facts.model import ModelInfo, Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
-from tui_llm.facts.request import Question, Request
+from tui_llm.facts.request import Answer, Question, Request
 
 
 class Engine(Protocol):
@@ -29,7 +29,7 @@ class Engine(Protocol):
         (seed, start + i) only, so sampling one token at a time gives the same text as sampling all at once."""
         ...
 
-    def answer(self, question: Question, overtaken: Callable[[], bool] = ...) -> Any:
+    def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = ...) -> Answer:
         """Answer an instrument's question (see `instruments/NAME/question.py`). Raises `Overtaken` as `read` does."""
         ...
 

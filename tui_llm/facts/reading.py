@@ -7,10 +7,12 @@ computed for. It holds plain numbers, no tensors; panes compute none of these nu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tui_llm.common.display import visible, visible_token
+from tui_llm.common.numbers import counted
+from tui_llm.facts import report
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import Distribution, LossReading, TokenScore
 from tui_llm.facts.request import Request
@@ -50,7 +52,22 @@ class Reading:
     # A notebook or the Python prompt shows a reading as the command line prints it.
 
     def __repr__(self) -> str:
-        return as_text(self)
+        """Model, tokens, prediction and loss."""
+        tokens = self.tokens
+        shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
+        parts = [
+            report.heading(self.weights, self.fed, len(self.prompt_ids)),
+            f"{counted(tokens.count, 'token')}: {shown}",
+        ]
+        if self.position < len(self.prompt_ids):
+            parts.append(f"after the first {self.position:,} of them:")
+        if self.problem:
+            parts.append(visible(self.problem))
+        if self.distribution is not None:
+            parts.append(report.distribution_text(self.distribution))
+        if self.loss is not None:
+            parts.append(visible(self.loss.problem) if self.loss.problem else report.loss_text(self.loss))
+        return "\n".join(parts)
 
     def __rich__(self) -> Any:
         from rich.text import Text
@@ -61,8 +78,3 @@ class Reading:
         from html import escape
 
         return f"<pre>{escape(repr(self))}</pre>"
-
-
-# How a reading is printed. `api` sets it to `report.reading_text`: report.py imports this module, so this module can't
-# import report.py.
-as_text: Callable[[Reading], str] = object.__repr__

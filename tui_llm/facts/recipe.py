@@ -9,7 +9,7 @@ from tui_llm.common.errors import UserError
 
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 USUAL = {"sgd": 1e-3, "adamw": 1e-4}
-"""Step sizes with which a step or two teach nano something and break little."""
+"""Default learning rates. With these, one or two steps teach the shipped model something and change little else."""
 LARGEST = 1000.0
 
 

@@ -1,4 +1,4 @@
-"""Readings as JSON for programs and as plain text for people; the command line prints these."""
+"""The parts of a reading as JSON for programs and as plain text for people; the command line prints these."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import adding, counted, difference, percent, plain
+from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
-from tui_llm.facts.reading import Reading
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token, Tokenization
 
@@ -70,26 +70,13 @@ def distribution_json(distribution: Distribution) -> dict[str, Any]:
     }
 
 
-def logits_json(reading: Reading) -> dict[str, Any]:
-    assert reading.distribution is not None
-    return {
-        "model": reading.weights.name,
-        "weights": reading.weights.dtype,
-        "step": reading.weights.step,
-        "prompt_ids": list(reading.prompt_ids),
-        "fed": reading.fed,
-        **distribution_json(reading.distribution),
-    }
+def source_json(weights: Weights, prompt_ids: Sequence[int]) -> dict[str, Any]:
+    """The model and the ids that a prediction was computed from."""
+    return {"model": weights.name, "weights": weights.dtype, "step": weights.step, "prompt_ids": list(prompt_ids)}
 
 
-def loss_json(reading: Reading) -> dict[str, Any]:
-    loss = reading.loss
-    assert loss is not None
+def loss_json(loss: LossReading) -> dict[str, Any]:
     return {
-        "model": reading.weights.name,
-        "weights": reading.weights.dtype,
-        "step": reading.weights.step,
-        "prompt_ids": list(reading.prompt_ids),
         "target_ids": [t.token.id for t in loss.tokens],
         "tokens": [
             {
@@ -211,35 +198,17 @@ def distribution_text(distribution: Distribution) -> str:
     return "\n".join(lines)
 
 
-def heading(reading: Reading) -> str:
-    """A line about the model and, if the prompt exceeds the context, one that says how much of it was fed."""
-    w = reading.weights
+def heading(weights: Weights, fed: int, count: int) -> str:
+    """A line about the model and, if only the last `fed` of `count` tokens fit into its context, one that says so."""
+    w = weights
     step = f", step {w.step:,}" if w.step is not None else ""
     kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
     lines = [
         f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
     ]
-    if reading.fed < len(reading.prompt_ids):
-        lines.append(
-            f"the model's context is {w.context} tokens: it sees the last {reading.fed} of {len(reading.prompt_ids):,}"
-        )
+    if fed < count:
+        lines.append(f"the model's context is {w.context} tokens: it sees the last {fed} of {count:,}")
     return "\n".join(lines)
-
-
-def reading_text(reading: Reading) -> str:
-    """A whole reading: model, tokens, prediction and loss."""
-    tokens = reading.tokens
-    shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
-    parts = [heading(reading), f"{counted(tokens.count, 'token')}: {shown}"]
-    if reading.position < len(reading.prompt_ids):
-        parts.append(f"after the first {reading.position:,} of them:")
-    if reading.problem:
-        parts.append(visible(reading.problem))
-    if reading.distribution is not None:
-        parts.append(distribution_text(reading.distribution))
-    if reading.loss is not None:
-        parts.append(visible(reading.loss.problem) if reading.loss.problem else loss_text(reading.loss))
-    return "\n".join(parts)
 
 
 def loss_text(loss: LossReading) -> str:

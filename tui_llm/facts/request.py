@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from tui_llm.facts.sampler import SamplerSettings
+
+Answer = TypeVar("Answer")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    AnswerOf = TypeVarWithDefault("AnswerOf", covariant=True, default=Any)  # `Question` alone is `Question[Any]`
+else:
+    AnswerOf = TypeVar("AnswerOf", covariant=True)  # a default needs Python 3.13
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,9 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """The base class of instruments' questions: a request, and what to compute beyond its Reading. Each instrument
-    subclasses it in `instruments/NAME/question.py`."""
+class Question(Generic[AnswerOf]):
+    """The base class of instruments' questions: a request, and what to compute beyond its Reading. `LensQuestion`, a
+    `Question["Lens"]`, is answered with a `Lens`; both are in `instruments/lens/question.py`."""
 
     request: Request
     writes: ClassVar[bool] = False  # answering writes a file, so the app waits for it before exiting

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tui_llm.common.numbers import p_said, percent_said
 from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
-from tui_llm.instruments.learn.question import Learned, LearnQuestion, Runner
+from tui_llm.instruments.learn.question import CandidateChange, Learned, LearnQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
 from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
@@ -182,17 +182,17 @@ def learned_words(found: Learned) -> str:
         f"{len(found.steps)} steps: loss {nats(before.loss)} → {nats(after.loss)}",
         f"p {percent_said(before.probability)} → {percent_said(after.probability)}",
     ]  # fmt: skip
-    fell = most_changed([row for row in found.runners if not row.target and row.after < row.before])
+    fell = most_changed([row for row in found.candidates if not row.target and row.after < row.before])
     if fell is not None:
         parts.append(f"{words(fell.token.text, 12)} fell {percent_said(fell.before)} → {percent_said(fell.after)}")
-    lost = next((one for one in found.watched if one.loss_before is not None and one.loss_after is not None), None)
+    lost = next((one for one in found.pins if one.loss_before is not None and one.loss_after is not None), None)
     if lost is not None and lost.loss_before is not None and lost.loss_after is not None:
         way = "forgotten a little" if lost.loss_after > lost.loss_before else "not forgotten"
         parts.append(f"the pinned text: {nats(lost.loss_before)} → {nats(lost.loss_after)}, {way}")
     return "; ".join(parts) + "."
 
 
-def most_changed(found: Sequence[Runner]) -> Runner | None:
+def most_changed(found: Sequence[CandidateChange]) -> CandidateChange | None:
     return max(found, key=lambda row: abs(row.after - row.before), default=None)
 
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion, AttentionRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import inside
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(AttentionQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: AttentionQuestion, overtaken: Callable[[], bool]) -> AttentionMap:
     """Raises `UserError` if the text has no such token, or if the attention weights contain NaN."""

@@ -10,7 +10,7 @@ from tui_llm.facts.request import Question
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionQuestion(Question):
+class AttentionQuestion(Question["AttentionMap"]):
     """The query is token number `number` of the text (from 0); None is the last."""
 
     number: int | None = None

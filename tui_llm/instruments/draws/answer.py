@@ -13,6 +13,7 @@ from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.draws.question import (
     BINS,
     LEAST_EXPECTED,
@@ -33,12 +34,9 @@ from tui_llm.session.open_model import OpenModel
 _CHUNK = 4096  # draws between two checks of `overtaken`
 
 
-def answer(
-    open_model: OpenModel, question: DrawQuestion | HistogramQuestion, overtaken: Callable[[], bool]
-) -> Draw | Histogram:
-    """Raises `UserError` if there is nothing to predict from, or if u or the count is out of range."""
-    if isinstance(question, HistogramQuestion):
-        return _histogram(open_model, question, overtaken)
+@answers(DrawQuestion)
+def draw(open_model: OpenModel, question: DrawQuestion, overtaken: Callable[[], bool]) -> Draw:
+    """Raises `UserError` if there is nothing to predict from, or if u is out of range."""
     u = uniform(question.seed, question.index) if question.u is None else question.u
     if not 0 <= u < 1:
         raise UserError(f"u is {u}; give a number from 0 up to, but not, 1")
@@ -73,7 +71,9 @@ def _landing(
     return Landing(sampler, hit, segments, processed.kept_count)
 
 
-def _histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
+@answers(HistogramQuestion)
+def histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Callable[[], bool]) -> Histogram:
+    """Raises `UserError` if there is nothing to predict from, or if the count is out of range."""
     total = question.count
     if not 1 <= total <= MOST_DRAWS:
         raise UserError(f"{total} draws; give a number from 1 to {MOST_DRAWS}")

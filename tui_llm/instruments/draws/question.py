@@ -16,7 +16,7 @@ LEAST_EXPECTED = 5.0  # the χ² approximation needs an expected count of about 
 
 
 @dataclass(frozen=True, slots=True)
-class DrawQuestion(Question):
+class DrawQuestion(Question["Draw"]):
     """Which token `u` in [0, 1) selects under each of `samplers`. If `u` is None, it is the number that generation with
     `seed` uses for token number `index`."""
 
@@ -64,7 +64,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramQuestion(Question):
+class HistogramQuestion(Question["Histogram"]):
     """Sample the request's next token `count` times with its sampler. Draw number i uses the u that generation with
     `seed` uses for token number i."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.llm.predict.distribution import process
 from tui_llm.llm.tokens.token_bytes import pieces
@@ -15,6 +16,7 @@ from tui_llm.session.open_model import OpenModel
 _GREEDY = SamplerSettings(temperature=0)
 
 
+@answers(GhostQuestion)
 def answer(open_model: OpenModel, question: GhostQuestion, overtaken: Callable[[], bool]) -> Ghost:
     """Without pieces if there is nothing to continue or the model's logits are invalid."""
     request = dataclasses.replace(question.request, position=None)

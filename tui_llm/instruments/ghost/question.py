@@ -9,7 +9,7 @@ from tui_llm.facts.request import Question
 
 
 @dataclass(frozen=True, slots=True)
-class GhostQuestion(Question):
+class GhostQuestion(Question["Ghost"]):
     """The greedy continuation of the request's text, up to `count` tokens. It stops at the end of the context: its
     tokens stay in the cache, where the next reading finds them."""
 

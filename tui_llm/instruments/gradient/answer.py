@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tui_llm.common.errors import UserError
-from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, Push
+from tui_llm.instruments.answers import answers
+from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
 from tui_llm.llm.predict.distribution import log_softmax
 from tui_llm.llm.predict.loss import gradient
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(GradientQuestion)
 def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callable[[], bool]) -> Gradient:
     """Raises `UserError` if there is no target, or it has no token with that index."""
     wanted, logits = open_model.target_logits(question.request, overtaken)
     if not 0 <= question.index < len(wanted):
         raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")
     target, row = wanted[question.index], logits[question.index]
-    pushes = gradient(row, target)  # (V,)
-    size = pushes.abs()
+    components = gradient(row, target)  # (V,)
+    size = components.abs()
     size[target] = -1.0
     others = size.sort(descending=True, stable=True).indices[: max(0, min(question.count, len(row) - 1))].tolist()
-    shown = sorted([target, *others], key=lambda id: (-abs(float(pushes[id])), id))
+    shown = sorted([target, *others], key=lambda id: (-abs(float(components[id])), id))
     probabilities = log_softmax(row).exp()
-    rest = pushes.double()
+    rest = components.double()
     rest[shown] = 0.0
     return Gradient(
         question,
         open_model.token(target),
         len(wanted),
-        tuple(Push(open_model.token(id), float(probabilities[id]), float(pushes[id]), id == target) for id in shown),
+        tuple(
+            LogitGradient(open_model.token(id), float(probabilities[id]), float(components[id]), id == target)
+            for id in shown
+        ),
         len(row) - len(shown),
         float(rest.sum()),
     )

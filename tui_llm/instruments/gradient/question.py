@@ -10,7 +10,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class GradientQuestion(Question):
+class GradientQuestion(Question["Gradient"]):
     """The gradient of the loss on token `index` (from 0) of the request's target: the target's row, and the `count`
     other rows with the largest |p − y|."""
 
@@ -19,7 +19,7 @@ class GradientQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
+class LogitGradient:
     """One component of p − y. `gradient` is p, or p − 1 for the target itself; gradient descent moves the logit in the
     opposite direction."""
 
@@ -37,6 +37,6 @@ class Gradient:
     question: GradientQuestion
     token: Token
     tokens: int  # number of tokens in the target
-    rows: tuple[Push, ...]
+    rows: tuple[LogitGradient, ...]
     rest_count: int
     rest: float

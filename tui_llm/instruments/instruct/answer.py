@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.instruct.question import MOST_STEPS, Instructed, InstructQuestion
 from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
 from tui_llm.llm.learn import instruct
@@ -27,6 +28,7 @@ class _TuningSession:
     examples: list[instruct.Example]
 
 
+@answers(InstructQuestion)
 def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callable[[], bool]) -> Instructed:
     """Raises `UserError` if there is nothing to learn, a setting is out of range, the loss diverges, or the folder
     can't be written."""

@@ -10,12 +10,12 @@ from tui_llm.facts.request import Question
 from tui_llm.llm.data.instruction_pairs import Pair
 
 STEPS, LEARNING_RATE = 12, 5e-4
-"""With these nano knows a handful of pairs by heart, within seconds."""
+"""Defaults. With these, the shipped model memorizes a handful of pairs, within seconds."""
 MOST_STEPS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class InstructQuestion(Question):
+class InstructQuestion(Question["Instructed"]):
     """Fine-tune a copy on `pairs`, all of them in every step's batch, and write it as a new model folder. `name` as in
     `KeepQuestion`; if empty, `assistant`, or the first free `assistant-2`, `assistant-3`, …"""
 

@@ -1,5 +1,5 @@
 """Learn this: train a copy of the weights, and compare its predictions with the original's for the prompt and for
-watched prompts."""
+pinned prompts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.recipe import check as check_recipe
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.learn.model_folder import write_folder
 from tui_llm.instruments.learn.question import (
     LONGEST_TARGET,
     MOST_STEPS,
+    CandidateChange,
     KeepQuestion,
     Kept,
     Learned,
     LearnQuestion,
-    Runner,
+    PinChange,
     TargetState,
-    Watched,
-    WatchedChange,
 )
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import device
@@ -62,16 +63,12 @@ class _LearningSession:
     ids: list[int]
     wanted: list[int]
     learner: Learner
-    before: dict[Watched | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
+    before: dict[Pin | None, _Seen] = field(default_factory=dict)  # the open model's; None: the trained prompt
 
 
-def answer(
-    open_model: OpenModel, question: LearnQuestion | KeepQuestion, overtaken: Callable[[], bool]
-) -> Learned | Kept:
-    """Raises `UserError` if there is nothing to learn, or a step or a folder can't be made. The open model is never
-    changed."""
-    if isinstance(question, KeepQuestion):
-        return _keep(open_model, question)
+@answers(LearnQuestion)
+def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[], bool]) -> Learned:
+    """Raises `UserError` if there is nothing to learn, or a step can't be taken. The open model is never changed."""
     if not 0 <= question.at <= MOST_STEPS:
         raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
     check_recipe(question.recipe)
@@ -107,11 +104,11 @@ def _told(
     if None not in session.before:
         session.before[None] = _seen(open_model.gpt, session.ids, session.wanted, open_model.tokenizer.size)
     before = session.before[None]
-    watched = []
-    for one in question.watched:
+    changes = []
+    for pin in question.pins:
         if overtaken():
             raise Overtaken
-        watched.append(_change(open_model, session, one))
+        changes.append(_change(open_model, session, pin))
     return Learned(
         question,
         open_model.weights(),
@@ -119,8 +116,8 @@ def _told(
         tuple(open_model.token(id) for id in session.wanted),
         _state(before),
         _state(after),
-        _runners(open_model, before.logs, after.logs, session.wanted[0], question.top),
-        tuple(watched),
+        _candidates(open_model, before.logs, after.logs, session.wanted[0], question.top),
+        tuple(changes),
         tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
         *learner.kept,
@@ -140,14 +137,16 @@ def _state(seen: _Seen) -> TargetState:
     return TargetState(seen.mean, seen.probability, seen.losses[0].rank)
 
 
-def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int) -> tuple[Runner, ...]:
+def _candidates(
+    open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int
+) -> tuple[CandidateChange, ...]:
     """The `top` most probable tokens before and those after, and the target, in descending order of probability
     after."""
     ids = {target}
     for logs in (before, after):
         ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
     return tuple(
-        Runner(
+        CandidateChange(
             open_model.token(id),
             math.exp(before[id]),
             math.exp(after[id]),
@@ -159,22 +158,22 @@ def _runners(open_model: OpenModel, before: Tensor, after: Tensor, target: int, 
     )
 
 
-def _change(open_model: OpenModel, session: _LearningSession, watched: Watched) -> WatchedChange:
-    """The change in the predictions for a watched prompt. If it can't be read, the reason is in `problem`."""
+def _change(open_model: OpenModel, session: _LearningSession, pin: Pin) -> PinChange:
+    """The change in the predictions for a pin. If it can't be read, the reason is in `problem`."""
     vocabulary = open_model.tokenizer
     try:
-        ids, wanted = vocabulary.encode(watched.prompt), vocabulary.encode_after(watched.target or "")
+        ids, wanted = vocabulary.encode(pin.prompt), vocabulary.encode_after(pin.target or "")
         if not ids:
             raise UserError("it has no tokens")
         if len(wanted) > LONGEST_TARGET:
             raise UserError(f"its target has {len(wanted):,} tokens; up to {LONGEST_TARGET} can be read")
-        if watched not in session.before:
-            session.before[watched] = _seen(open_model.gpt, ids, wanted, vocabulary.size)
-        before, after = session.before[watched], _seen(session.learner.model, ids, wanted, vocabulary.size)
+        if pin not in session.before:
+            session.before[pin] = _seen(open_model.gpt, ids, wanted, vocabulary.size)
+        before, after = session.before[pin], _seen(session.learner.model, ids, wanted, vocabulary.size)
     except UserError as error:
-        return WatchedChange(watched, None, None, None, None, None, None, 0.0, str(error))
-    return WatchedChange(
-        watched,
+        return PinChange(pin, None, None, None, None, None, None, 0.0, str(error))
+    return PinChange(
+        pin,
         before.mean,
         after.mean,
         before.probability,
@@ -189,7 +188,9 @@ def _likeliest(open_model: OpenModel, logs: Tensor) -> Token:
     return open_model.token(int(logs.argmax()))
 
 
-def _keep(open_model: OpenModel, question: KeepQuestion) -> Kept:
+@answers(KeepQuestion)
+def keep(open_model: OpenModel, question: KeepQuestion, overtaken: Callable[[], bool]) -> Kept:
+    """Raises `UserError` if no step has been taken, or the folder can't be made."""
     session = _session(open_model, question.request)
     steps = session.learner.steps
     if not steps:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tui_llm.facts.model import Weights
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.facts.request import Question
 from tui_llm.facts.tokens import Token
@@ -15,26 +16,19 @@ LONGEST_TARGET = 64  # tokens: once the context is full, each takes a forward pa
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A prompt that is not trained on, to show forgetting, and its expected continuation."""
-
-    prompt: str
-    target: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LearnQuestion(Question):
+class LearnQuestion(Question["Learned"]):
     """The state of the copy after `at` steps on the request's prompt and target. Missing steps are taken with `recipe`,
-    later ones are undone, so asking the same question twice changes nothing."""
+    later ones are undone, so asking the same question twice changes nothing. `pins` are not trained on: they show what
+    else changes."""
 
     at: int = 0
     recipe: Recipe = field(default_factory=Recipe)
-    watched: tuple[Watched, ...] = ()
+    pins: tuple[Pin, ...] = ()
     top: int = 8  # number of other tokens to report, before and after
 
 
 @dataclass(frozen=True, slots=True)
-class KeepQuestion(Question):
+class KeepQuestion(Question["Kept"]):
     """Write the copy as a new model folder: a plain `name` goes into the user's models folder, a name with a separator
     is a path. With `force`, the model files of an existing folder are replaced."""
 
@@ -54,7 +48,7 @@ class TargetState:
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class CandidateChange:
     """A token that is among the most probable before or after. Raw probabilities; `target`: it is the target's first
     token."""
 
@@ -67,8 +61,8 @@ class Runner:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedChange:
-    """The change in the predictions for a watched prompt.
+class PinChange:
+    """The change in the predictions for a pin.
 
     loss (mean per token, nats), probability: of its target; None without one.
     first: the most probable next token.
@@ -76,7 +70,7 @@ class WatchedChange:
     problem: why it can't be read.
     """
 
-    watched: Watched
+    pin: Pin
     loss_before: float | None
     loss_after: float | None
     probability_before: float | None
@@ -103,8 +97,8 @@ class Learned:
     target: tuple[Token, ...]
     before: TargetState
     after: TargetState
-    runners: tuple[Runner, ...]
-    watched: tuple[WatchedChange, ...]
+    candidates: tuple[CandidateChange, ...]
+    pins: tuple[PinChange, ...]
     steps: tuple[LearnStep, ...]
     copy_bytes: int
     kept: int

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
 from tui_llm.instruments.trace import traced
 from tui_llm.llm.model import device, inside
@@ -14,6 +15,7 @@ from tui_llm.llm.predict import distribution
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(LensQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: LensQuestion, overtaken: Callable[[], bool]) -> Lens:
     """Raises `UserError` if the text has no such token, the target has none, or the logits are invalid."""

@@ -11,7 +11,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class LensQuestion(Question):
+class LensQuestion(Question["Lens"]):
     """The logit lens after token number `number` of the text (from 0; None is the last), with the `top` most probable
     tokens.
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.llm.tokens import bpe, catalog
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -16,6 +17,7 @@ from tui_llm.session.tokenization import bytes_of, token_of
 NONE = "the vocabulary {} merges nothing that can be watched; choose nano's own, or gpt2"
 
 
+@answers(MergesQuestion)
 def answer(open_model: OpenModel, question: MergesQuestion, overtaken: Callable[[], bool]) -> Merges:
     """Raises `UserError` if the vocabulary has no merges."""
     vocabulary = open_model.tokenizer if question.tokenizer is None else catalog.load_named(question.tokenizer)

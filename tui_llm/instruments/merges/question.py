@@ -10,7 +10,7 @@ from tui_llm.llm.tokens.bpe import Replay
 
 
 @dataclass(frozen=True, slots=True)
-class MergesQuestion(Question):
+class MergesQuestion(Question["Merges"]):
     """Words of `text`, or of the request's text if None: `count` words (None: all) from word number `first`. If `first`
     is None, start with the word at the request's position."""
 

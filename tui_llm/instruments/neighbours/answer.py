@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from tui_llm.common.errors import UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.neighbours.question import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.session.open_model import OpenModel
 
@@ -26,6 +27,7 @@ def named(open_model: OpenModel, text: str) -> int:
     return ids[0]
 
 
+@answers(NeighboursQuestion)
 @torch.inference_mode()
 def answer(open_model: OpenModel, question: NeighboursQuestion, overtaken: Callable[[], bool]) -> Neighbours:
     """Raises `UserError` if the vocabulary has no such token."""

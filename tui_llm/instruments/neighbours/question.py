@@ -10,7 +10,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class NeighboursQuestion(Question):
+class NeighboursQuestion(Question["Neighbours"]):
     """The `count` tokens nearest to token `id`, by the cosine similarity of their embeddings. `text`, if given,
     replaces `id`: the text of a single token, or `#464` for an id."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.session import reading
 from tui_llm.session.open_model import OpenModel
 
 
+@answers(PairsQuestion)
 def answer(open_model: OpenModel, question: PairsQuestion, overtaken: Callable[[], bool]) -> Pairs:
     """Raises `Overtaken`. A text without tokens has no pairs, and `mean` is None."""
     request = dataclasses.replace(question.request, position=None, target=None, tokenizer=None, top=1, scores=True)

@@ -11,7 +11,7 @@ from tui_llm.facts.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
-class PairsQuestion(Question):
+class PairsQuestion(Question["Pairs"]):
     """Every training pair of the request's text, with the model's loss on it."""
 
 

@@ -8,15 +8,19 @@ import torch
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.tokens import Token
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse
 from tui_llm.instruments.temperatures.answer import temperatures
 from tui_llm.llm.predict.distribution import Sorted
 from tui_llm.session.open_model import OpenModel
 
 
-def answer(
-    open_model: OpenModel | None, question: ScratchQuestion, overtaken: Callable[[], bool] = lambda: False
-) -> Scratch:
+@answers(ScratchQuestion)
+def answer(open_model: OpenModel, question: ScratchQuestion, overtaken: Callable[[], bool]) -> Scratch:
+    return scratch(question)
+
+
+def scratch(question: ScratchQuestion) -> Scratch:
     """A token's id is its index among the words. Raises `UserError` on invalid words, or if the softmax is
     undefined."""
     typed = parse(question.words)

@@ -16,7 +16,7 @@ MOST = 10_000  # tokens
 
 
 @dataclass(frozen=True, slots=True)
-class ScratchQuestion(Question):
+class ScratchQuestion(Question["Scratch"]):
     """A distribution from typed logits.
 
     words: TOKEN=LOGIT each.

@@ -10,6 +10,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
 from tui_llm.llm.tokens.token_bytes import TextStream
 from tui_llm.session import reading
@@ -18,18 +19,14 @@ from tui_llm.session.open_model import OpenModel
 _TRIES = 64  # positions to try before the requested one
 
 
-def answer(
-    open_model: OpenModel, question: SwapQuestion | PlaceQuestion, overtaken: Callable[[], bool]
-) -> Swapped | Reading:
-    """Raises `UserError` as `swapped` does."""
-    if isinstance(question, PlaceQuestion):
-        return reading.read(
-            open_model, dataclasses.replace(question.request, target=None, tokenizer=None, scores=False), overtaken
-        )
-    return swapped(open_model, question, overtaken)
+@answers(PlaceQuestion)
+def place(open_model: OpenModel, question: PlaceQuestion, overtaken: Callable[[], bool]) -> Reading:
+    request = dataclasses.replace(question.request, target=None, tokenizer=None, scores=False)
+    return reading.read(open_model, request, overtaken)
 
 
-def swapped(open_model: OpenModel, question: SwapQuestion, overtaken: Callable[[], bool] = lambda: False) -> Swapped:
+@answers(SwapQuestion)
+def swap(open_model: OpenModel, question: SwapQuestion, overtaken: Callable[[], bool]) -> Swapped:
     """Raises `UserError` if the position is at no token of the text, or the replacement is invalid."""
     request, ids = question.request, open_model.ids(question.request)
     front, at = int(request.start_token), request.position

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question
 
 
 @dataclass(frozen=True, slots=True)
-class SwapQuestion(Question):
+class SwapQuestion(Question["Swapped"]):
     """Replace the token at the request's position by token `id`, or by the tokens of `text`. The tokens after it are
     kept as ids, or dropped (`keep` false)."""
 
@@ -19,7 +20,7 @@ class SwapQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceQuestion(Question):
+class PlaceQuestion(Question[Reading]):
     """The reading at the request's position, with the candidates for the token there."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tui_llm.facts.tokens import Token
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.temperatures.question import TemperatureColumn, Temperatures, TemperaturesQuestion
 from tui_llm.llm.model import device
 from tui_llm.llm.predict.distribution import Sorted
@@ -27,6 +28,7 @@ def temperatures(logits: Sorted, asked: Sequence[float], top: int, token: Callab
     return Temperatures(tuple(token(id) for id in ids), len(logits.order) - len(ids), tuple(columns))
 
 
+@answers(TemperaturesQuestion)
 def answer(open_model: OpenModel, question: TemperaturesQuestion, overtaken: Callable[[], bool]) -> Temperatures:
     """Raises `UserError` if there is nothing to predict from."""
     logits = open_model.prediction(question.request, overtaken).sorted

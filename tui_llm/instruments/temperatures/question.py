@@ -14,7 +14,7 @@ MOST = 8  # columns
 
 
 @dataclass(frozen=True, slots=True)
-class TemperaturesQuestion(Question):
+class TemperaturesQuestion(Question["Temperatures"]):
     """The probabilities of the `top` most probable tokens at each temperature, before any cut."""
 
     temperatures: tuple[float, ...] = USUAL

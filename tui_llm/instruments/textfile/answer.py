@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.texts import read_text
 from tui_llm.session.open_model import OpenModel
@@ -13,6 +14,7 @@ from tui_llm.session.open_model import OpenModel
 LARGEST = 20_000_000  # bytes: takes a second or two
 
 
+@answers(TextFileQuestion)
 def answer(open_model: OpenModel, question: TextFileQuestion, overtaken: Callable[[], bool]) -> TextFile:
     """Raises `UserError` if the file can't be read, isn't text, or is too large."""
     try:

@@ -8,7 +8,7 @@ from tui_llm.facts.request import Question
 
 
 @dataclass(frozen=True, slots=True)
-class TextFileQuestion(Question):
+class TextFileQuestion(Question["TextFile"]):
     """The file at `path`, tokenized with the open model's vocabulary."""
 
     path: str = ""

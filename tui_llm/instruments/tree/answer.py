@@ -1,7 +1,7 @@
 """Predictions after many continuations of one text, in as few forward passes as possible.
 
 The text's keys and values are cached between questions. All paths of a question are run as one tree, shared prefixes
-once, in a single forward pass (`llm/predict/branching.py`). If text and path together exceed the context, the window
+once, in a single forward pass (`llm/predict/tree_attention.py`). If text and path together exceed the context, the window
 slides as in generation, and each path takes its own pass. So does every path of a model that runs through transformers.
 """
 
@@ -18,65 +18,57 @@ from torch import Tensor
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.request import Request
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.tree.question import (
     Branches,
     BranchPoint,
     BranchQuestion,
     Known,
     KnownQuestion,
-    Next,
+    NextToken,
     Path,
     SampleQuestion,
 )
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import KVCache
-from tui_llm.llm.predict.branching import tree_features
 from tui_llm.llm.predict.distribution import Processed, process
 from tui_llm.llm.predict.generate import uniform
+from tui_llm.llm.predict.tree_attention import tree_features
 from tui_llm.session.open_model import OpenModel
 
 _CHUNK = 256  # tokens per forward pass; `overtaken` is checked between passes
 _TEXT = "tree: the text's keys and values"
 
 
-def answer(
-    open_model: OpenModel, question: BranchQuestion | SampleQuestion | KnownQuestion, overtaken: Callable[[], bool]
-) -> Branches | Known:
+@answers(KnownQuestion)
+def known(open_model: OpenModel, question: KnownQuestion, overtaken: Callable[[], bool]) -> Known:
+    """Raises `UserError` if an id is not in the vocabulary."""
+    _check(open_model, question.ids)
+    text = tuple(open_model.ids(question.request))
+    return Known(open_model.weights(), text, tuple(map(open_model.token, question.ids)))
+
+
+@answers(BranchQuestion)
+def branches(open_model: OpenModel, question: BranchQuestion, overtaken: Callable[[], bool]) -> Branches:
     """Raises `UserError` if there is no text, or an id is not in the vocabulary; `Overtaken`."""
-    if isinstance(question, KnownQuestion):
-        _check(open_model, question.ids)
-        return Known(
-            open_model.weights(), tuple(open_model.ids(question.request)), tuple(map(open_model.token, question.ids))
-        )
     began = time.perf_counter()
     asked = _Asked(open_model, question.request, overtaken)
-    if isinstance(question, SampleQuestion):
-        found = _sample(asked, question)
-    else:
-        for path in question.paths:
-            _check(open_model, path)
-        found = [
-            BranchPoint(
-                path,
-                tuple(
-                    _next(open_model, processed, row)
-                    for row in processed.rows(question.count, open_model.bytes_of)
-                    if row.logit > -math.inf
-                ),
-            )
-            for path, processed in zip(question.paths, asked.after(question.paths), strict=True)
-        ]
+    for path in question.paths:
+        _check(open_model, path)
+    found = []
+    for path, processed in zip(question.paths, asked.after(question.paths), strict=True):
+        rows = processed.rows(question.count, open_model.bytes_of)
+        nexts = (_next(open_model, processed, row) for row in rows if row.logit > -math.inf)
+        found.append(BranchPoint(path, tuple(nexts)))
     return Branches(open_model.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
 
 
-def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
-    for id in ids:
-        if not 0 <= id < open_model.tokenizer.size:
-            raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
-
-
-def _sample(asked: _Asked, question: SampleQuestion) -> list[BranchPoint]:
-    open_model, settings = asked.open_model, question.request.sampler
+@answers(SampleQuestion)
+def sample(open_model: OpenModel, question: SampleQuestion, overtaken: Callable[[], bool]) -> Branches:
+    """Raises as `branches` does."""
+    began = time.perf_counter()
+    asked = _Asked(open_model, question.request, overtaken)
+    settings = question.request.sampler
     path, found = question.path, []
     _check(open_model, path)
     for _ in range(question.count):
@@ -87,12 +79,18 @@ def _sample(asked: _Asked, question: SampleQuestion) -> list[BranchPoint]:
         path = (*path, row.id)
         if open_model.tokenizer.ends(row.id):
             break
-    return found
+    return Branches(open_model.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
 
 
-def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> Next:
+def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
+    for id in ids:
+        if not 0 <= id < open_model.tokenizer.size:
+            raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
+
+
+def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> NextToken:
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
-    return Next(open_model.token(row.id), log_p, row.probability, row.rank, u)
+    return NextToken(open_model.token(row.id), log_p, row.probability, row.rank, u)
 
 
 class _Asked:

@@ -13,7 +13,7 @@ BATCH = 32  # paths per question: some tenths of a second at most on a small mod
 
 
 @dataclass(frozen=True, slots=True)
-class BranchQuestion(Question):
+class BranchQuestion(Question["Branches"]):
     """The `count` most probable next tokens after each of `paths`."""
 
     paths: tuple[Path, ...] = ()
@@ -21,7 +21,7 @@ class BranchQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class SampleQuestion(Question):
+class SampleQuestion(Question["Branches"]):
     """A sampled branch: up to `count` tokens after `path`, drawn with the request's sampler. Ends after
     `<|endoftext|>`. Each draw depends only on the seed and the token's number in the continuation (the request's own
     continuation and `path` included)."""
@@ -32,14 +32,14 @@ class SampleQuestion(Question):
 
 
 @dataclass(frozen=True, slots=True)
-class KnownQuestion(Question):
+class KnownQuestion(Question["Known"]):
     """The open model's tokens with the ids `ids`, to verify those in a file."""
 
     ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextToken:
     """One candidate for the next token.
 
     log_probability: ln p of the raw probability.
@@ -60,7 +60,7 @@ class BranchPoint:
     """The tokens that may follow `path`, in descending order of probability, or the one that was drawn."""
 
     path: Path
-    nexts: tuple[Next, ...]
+    nexts: tuple[NextToken, ...]
 
 
 @dataclass(frozen=True, slots=True)

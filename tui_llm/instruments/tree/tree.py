@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, Next, Path
+from tui_llm.instruments.tree.question import BATCH, Branches, BranchPoint, NextToken, Path
 from tui_llm.llm.tokens.token_bytes import token_text
 
 LONGEST_NAME = 80  # characters
@@ -29,19 +29,14 @@ LONGEST_NAME = 80  # characters
 class Node:
     """A token at the end of a path; the root has none.
 
-    log_probability, drawn: as in `instruments.tree.question.Next`; log_path, log_drawn: ln of their products from the
-        root.
+    log_path, log_drawn: ln of the products of `probability` and `drawn` from the root.
     asked, least: of the `asked` most probable continuations, all with a path probability of at least `least` are
         children, or were pruned.
     size: number of nodes in the branch, this node included.
     """
 
     parent: Node | None
-    token: Token | None
-    log_probability: float = 0.0
-    drawn: float = 1.0
-    rank: int = 0
-    u: float | None = None
+    found: NextToken | None
     name: str = ""
     shut: bool = False  # collapsed: its children are hidden
     children: list[Node] = field(default_factory=list)  # in descending order of probability, ties by lower id
@@ -51,6 +46,26 @@ class Node:
     depth: int = 0
     log_path: float = 0.0
     log_drawn: float = 0.0
+
+    @property
+    def token(self) -> Token | None:
+        return self.found.token if self.found is not None else None
+
+    @property
+    def log_probability(self) -> float:
+        return self.found.log_probability if self.found is not None else 0.0
+
+    @property
+    def drawn(self) -> float:
+        return self.found.drawn if self.found is not None else 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.found.rank if self.found is not None else 0
+
+    @property
+    def u(self) -> float | None:
+        return self.found.u if self.found is not None else None
 
     @property
     def id(self) -> int:
@@ -147,14 +162,14 @@ class Tree:
 
     # ── growing ──
 
-    def add(self, parent: Node, found: Next) -> Node:
+    def add(self, parent: Node, found: NextToken) -> Node:
         """Return the child for that token, creating it if needed."""
         for child in parent.children:
             if child.id == found.token.id:
                 return child
         drawn = math.log(found.drawn) if found.drawn > 0 else -math.inf
-        node = Node(parent, found.token, found.log_probability, found.drawn, found.rank, found.u, depth=parent.depth + 1,
-                    log_path=parent.log_path + found.log_probability, log_drawn=parent.log_drawn + drawn)  # fmt: skip
+        log_path, log_drawn = parent.log_path + found.log_probability, parent.log_drawn + drawn
+        node = Node(parent, found, depth=parent.depth + 1, log_path=log_path, log_drawn=log_drawn)
         self._attach(node)
         return node
 
@@ -252,7 +267,7 @@ def floor(least: float) -> float:
     return math.log(least) - 1e-9 if least > 0 else -math.inf
 
 
-def wanted(parent: Node, branching: BranchPoint, least: float) -> list[Next]:
+def wanted(parent: Node, branching: BranchPoint, least: float) -> list[NextToken]:
     """The candidates whose path probability is at least `least`."""
     return [found for found in branching.nexts if parent.log_path + found.log_probability >= floor(least)]
 

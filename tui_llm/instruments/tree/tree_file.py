@@ -25,7 +25,7 @@ from tui_llm.facts.model import Weights
 from tui_llm.facts.request import Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token
-from tui_llm.instruments.tree.question import Next
+from tui_llm.instruments.tree.question import NextToken
 from tui_llm.instruments.tree.tree import LONGEST_NAME, Tree
 from tui_llm.llm.tokens.token_bytes import token_text
 
@@ -142,7 +142,7 @@ def _fill(tree: Tree, rows: list[Any], vocabulary: int) -> None:
         log_p = _number(line["log_probability"], f"node {number}'s log probability", -math.inf, 0.0)
         drawn = _number(line["drawn"], f"node {number}'s probability", 0.0, 1.0 + 1e-9)
         u = None if line.get("u") is None else _number(line["u"], f"node {number}'s u", 0.0, 1.0)
-        found = Next(_token(line, vocabulary), log_p, drawn, _whole(line["rank"], "rank", 1), u)
+        found = NextToken(_token(line, vocabulary), log_p, drawn, _whole(line["rank"], "rank", 1), u)
         before = len(tree)
         node = tree.add(parent, found)
         if len(tree) == before:

@@ -9,7 +9,8 @@ from typing import Any
 from tui_llm.common import paths
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.common.foreign_files import read_json
-from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.instruments.answers import answers
+from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.llm.data import corpora, texts
 from tui_llm.llm.tokens import catalog, tokenizer
 from tui_llm.llm.tokens import text as tokens_text
@@ -22,6 +23,7 @@ READ = 5_000_000  # characters of the training text that are scanned for words
 FALLBACK = "python-reference"
 
 
+@answers(VocabulariesQuestion)
 def answer(open_model: OpenModel, question: VocabulariesQuestion, overtaken: Callable[[], bool]) -> Vocabularies:
     """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
     request, own = question.request, open_model.tokenizer
@@ -35,30 +37,33 @@ def compare(
 ) -> Vocabularies:
     """`own_ids` are the text's ids in the model's vocabulary; `remembered` caches the words of its training text."""
     text = tokens_text.clean(text)
-    sides = [_side(WordTokenizer(), text), *(_side(catalog.load_named(name), text) for name in ("char", "byte"))]
-    sides.append(_side(own, text, own_ids))
+    sides = [
+        _vocabulary_tokens(WordTokenizer(), text),
+        *(_vocabulary_tokens(catalog.load_named(name), text) for name in ("char", "byte")),
+    ]
+    sides.append(_vocabulary_tokens(own, text, own_ids))
     for name in catalog.NAMED:
         if overtaken():
             raise Overtaken
         if name == own.name:
             continue
         if catalog.at_hand(name):
-            sides.append(_side(catalog.load_named(name), text))
+            sides.append(_vocabulary_tokens(catalog.load_named(name), text))
         else:
             why = (
                 f"not on this machine: `tui-llm tokens hi --tokenizer {name}` downloads it; without a network get "
                 f"{name}.tiktoken elsewhere, then `tui-llm vocabulary add FILE`"
             )
-            sides.append(Side(name, False, None, 0, 0.0, 0.0, None, why))
+            sides.append(VocabularyTokens(name, False, None, 0, 0.0, 0.0, None, why))
     coverage = _coverage(text, model, remembered, overtaken)
     return Vocabularies(len(text), len(text.encode()), tuple(sides), coverage)
 
 
-def _side(vocabulary: Tokenizer, text: str, own: list[int] | None = None) -> Side:
+def _vocabulary_tokens(vocabulary: Tokenizer, text: str, own: list[int] | None = None) -> VocabularyTokens:
     ids = vocabulary.encode(text) if own is None else own
     size = None if isinstance(vocabulary, WordTokenizer) else vocabulary.size
     count = max(1, len(ids))
-    return Side(
+    return VocabularyTokens(
         vocabulary.name,
         own is not None,
         size,

@@ -9,12 +9,12 @@ from tui_llm.facts.tokens import Tokenization
 
 
 @dataclass(frozen=True, slots=True)
-class VocabulariesQuestion(Question):
+class VocabulariesQuestion(Question["Vocabularies"]):
     """The request's prompt and continuation in every vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class VocabularyTokens:
     """One vocabulary. `tokens` holds the first ones if there are very many. If there are none, `problem` is the
     reason."""
 
@@ -50,5 +50,5 @@ class WordCoverage:
 class Vocabularies:
     characters: int
     bytes: int
-    sides: tuple[Side, ...]
+    sides: tuple[VocabularyTokens, ...]
     words: WordCoverage

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate
+from tui_llm.instruments.answers import answers
 from tui_llm.instruments.vocabulary.question import (
     ORDERS,
     FindQuestion,
@@ -36,27 +37,38 @@ class _Known:
     places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
 
-def answer(
-    open_model: OpenModel, question: VocabularyQuestion | FindQuestion, overtaken: Callable[[], bool]
-) -> VocabularyPage | VocabularyMatch:
-    """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
-    if question.order not in ORDERS:
-        raise UserError(f"there is no order {question.order!r}; choose one of {', '.join(ORDERS)}")
+@answers(VocabularyQuestion)
+def page(open_model: OpenModel, question: VocabularyQuestion, overtaken: Callable[[], bool]) -> VocabularyPage:
+    """Raises `UserError` if there is nothing to predict from, or the order is unknown."""
+    _check(question.order)
     known = _known(open_model)
     with device.threads(open_model.tokenizer.size):
-        return _answer(open_model, known, open_model.prediction(question.request, overtaken), question)
+        processed = open_model.prediction(question.request, overtaken)
+        ids = _ids(known, processed, question.order)
+        if question.find:
+            ids = ids[_matching(known, question.find)[ids]]
+        start, stop = max(0, question.start), max(0, question.stop)
+        rows = _rows(known, processed, ids[start:stop])
+    return VocabularyPage(question, open_model.weights(), len(ids), start, rows)
 
 
-def _answer(
-    open_model: OpenModel, known: _Known, processed: Processed, question: VocabularyQuestion | FindQuestion
-) -> VocabularyPage | VocabularyMatch:
-    if isinstance(question, FindQuestion):
-        return _find(known, processed, question)
-    ids = _ids(known, processed, question.order)
-    if question.find:
-        ids = ids[_matching(known, question.find)[ids]]
-    start, stop = max(0, question.start), max(0, question.stop)
-    return VocabularyPage(question, open_model.weights(), len(ids), start, _rows(known, processed, ids[start:stop]))
+@answers(FindQuestion)
+def find(open_model: OpenModel, question: FindQuestion, overtaken: Callable[[], bool]) -> VocabularyMatch:
+    """Raises `UserError` if there is nothing to predict from, the order is unknown, or the search text is empty."""
+    _check(question.order)
+    known = _known(open_model)
+    with device.threads(open_model.tokenizer.size):
+        ids = _ids(known, open_model.prediction(question.request, overtaken), question.order)
+        places = _matching(known, question.find)[ids].nonzero()[:, 0]  # ascending
+    if not len(places):
+        return VocabularyMatch(question, 0)
+    at = int(torch.searchsorted(places, question.after, right=True)) % len(places)
+    return VocabularyMatch(question, len(places), int(places[at]), at + 1, int(ids[places[at]]))
+
+
+def _check(order: str) -> None:
+    if order not in ORDERS:
+        raise UserError(f"there is no order {order!r}; choose one of {', '.join(ORDERS)}")
 
 
 def _known(open_model: OpenModel) -> _Known:
@@ -116,13 +128,3 @@ def _matching(known: _Known, find: str) -> Tensor:
 def _typed_id(text: str) -> list[int]:
     """The id that `text` spells, as a list; empty if it is no number or too long for one."""
     return [int(text)] if text.isascii() and text.isdigit() and len(text) < 20 else []
-
-
-def _find(known: _Known, processed: Processed, question: FindQuestion) -> VocabularyMatch:
-    ids = _ids(known, processed, question.order)
-    places = _matching(known, question.find)[ids].nonzero()[:, 0]  # ascending
-    if not len(places):
-        return VocabularyMatch(question, 0)
-    at = int(torch.searchsorted(places, question.after, right=True)) % len(places)
-    place = int(places[at])
-    return VocabularyMatch(question, len(places), place, at + 1, int(ids[place]))

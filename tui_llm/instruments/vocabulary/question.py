@@ -18,7 +18,7 @@ SEARCH = "text within a token; =text for exactly this token; #262 for an id; a n
 
 
 @dataclass(frozen=True, slots=True)
-class VocabularyQuestion(Question):
+class VocabularyQuestion(Question["VocabularyPage"]):
     """The rows start…stop − 1 (from 0) of the vocabulary in an order of `ORDERS`; with `find`, of the matching tokens
     only (see `SEARCH`)."""
 
@@ -40,7 +40,7 @@ class VocabularyPage:
 
 
 @dataclass(frozen=True, slots=True)
-class FindQuestion(Question):
+class FindQuestion(Question["VocabularyMatch"]):
     """The first row after index `after` whose token matches `find`, wrapping around at the end."""
 
     order: str = "probability"

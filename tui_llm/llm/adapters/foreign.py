@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tui_llm.common import memory
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.adapters import chat, checks
 from tui_llm.llm.adapters.causal import CausalPredictor
@@ -92,14 +92,14 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
     except (UserError, MemoryError):
         raise
     except ImportError as error:
-        missing = "the gguf library" if "gguf" in str(error).lower() else _line(error)
+        missing = "the gguf library" if "gguf" in str(error).lower() else message_line(error)
         raise UserError(f"{path} needs {missing}: {EXTRA}") from error
     except Exception as error:  # damaged files raise all kinds of exceptions
         if "ignore_mismatched_sizes" in str(error):  # its message refers to a report that is not shown
             raise UserError(
                 f"{path}: its weights are of other sizes than config.json says; they are of different models"
             ) from error
-        raise UserError(f"transformers can't open {path}: {_line(error)}") from error
+        raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise UserError(f"{path} lacks the weights {lacking[0]}{more}: it is not a whole model; get it again")
@@ -157,7 +157,7 @@ def _placed(model: Any, path: Path, place: torch.device) -> Any:
     try:
         return model.to(place).eval().requires_grad_(False)
     except RuntimeError as error:
-        raise UserError(f"{path} can't be put on {place}: {_line(error)}") from error
+        raise UserError(f"{path} can't be put on {place}: {message_line(error)}") from error
 
 
 def _precision(path: Path, weights: checks.Stored, more: int, place: torch.device) -> torch.dtype | str:
@@ -190,11 +190,11 @@ def _vocabulary(
         )
         text = made.backend_tokenizer.to_str()
     except ImportError as error:
-        raise UserError(f"the vocabulary of {path} needs more: {_line(error)}") from error
+        raise UserError(f"the vocabulary of {path} needs more: {message_line(error)}") from error
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise UserError(f"transformers can't open the vocabulary of {path}: {_line(error)}") from error
+        raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error
     special = {key: value for key, value in made.special_tokens_map.items() if isinstance(value, str)}
     end = special.get("eos_token")
     tokenizer = JsonTokenizer(name, text, path, rows, special.get("bos_token"), [*ends, *([end] if end else [])])
@@ -219,7 +219,3 @@ def _ends(model: Any) -> list[int]:
         value = getattr(settings, "eos_token_id", None)
         ends += [value] if isinstance(value, int) else [id for id in value or () if isinstance(id, int)]
     return ends
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import TOKENIZER, parse_json, read_foreign_text, whole_number
 from tui_llm.llm.tokens.text import clean
 from tui_llm.llm.tokens.tokenizer import Tokenizer, byte_characters
@@ -60,7 +60,7 @@ class JsonTokenizer(Tokenizer):
         except BaseException as error:  # the library raises plain Exception on invalid input, or panics
             if not is_failure(error):
                 raise
-            raise UserError(f"{where} can't be read ({_line(error)}); get it again") from error
+            raise UserError(f"{where} can't be read ({message_line(error)}); get it again") from error
         self.name = name
         self.special = frozenset(id for id, token in added.items() if token.get("special"))
         self.special_texts = tuple(str(token["content"]) for token in added.values() if token.get("special"))
@@ -89,7 +89,7 @@ class JsonTokenizer(Tokenizer):
         try:
             ids: list[int] = cutter.encode(clean(text), add_special_tokens=False).ids
         except Exception as error:  # no token for the text, and no unknown token
-            raise UserError(f"the vocabulary of {self.name} can't encode this text: {_line(error)}") from error
+            raise UserError(f"the vocabulary of {self.name} can't encode this text: {message_line(error)}") from error
         if ids and max(ids) >= self.size:
             unknown = next(id for id in ids if id >= self.size)
             raise UserError(f"the token {cutter.id_to_token(unknown)!r} is none that the model knows; leave it out")
@@ -135,10 +135,6 @@ def _library() -> Any:
 def is_failure(error: BaseException) -> bool:
     """Whether it is a failure of the `tokenizers` library. A panic in its Rust code is no subclass of Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _parsed(text: str, where: Path) -> dict[str, Any]:

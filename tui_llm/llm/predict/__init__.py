@@ -1,10 +1,10 @@
 """From logits to a distribution, a loss and generated text.
 
-distribution.py  softmax, temperature, top-k, top-p, min-p; ranks and entropy
-generate.py      autoregressive sampling
-window.py        the tokens in the model's context, their features and logits, with the KV cache
-loss.py          cross-entropy of a target, token by token
-forced.py        teacher forcing without a cache
-branching.py     tree attention: many continuations in one forward pass
-units.py         nats as bits and perplexity
+distribution.py    softmax, temperature, top-k, top-p, min-p; ranks and entropy
+generate.py        autoregressive sampling
+window.py          the tokens in the model's context, their features and logits, with the KV cache
+loss.py            cross-entropy of a target, token by token
+forced.py          teacher forcing without a cache
+tree_attention.py  many continuations in one forward pass
+units.py           nats as bits and perplexity
 """

@@ -12,6 +12,7 @@ from types import FrameType
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import to_json
+from tui_llm.common.numbers import duration
 from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import Metric, MetricsTail
@@ -111,13 +112,3 @@ def progress(run: Run, metric: Metric) -> str:
         f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}{held_out}  lr {metric.lr:.2e}  "
         f"gradient {metric.grad_norm:.2f}  {metric.tokens_per_second:,.0f} tokens/s{used}  {duration(left)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration: 12 s, 3 min 20 s, 5 h 7 min."""
-    whole = round(max(0.0, min(seconds, 1e9)))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -18,11 +18,11 @@ from filelock import Timeout
 
 from tui_llm.common import files, foreign_files, paths, storage
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
 from tui_llm.training.run.config import RunConfig
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
 from tui_llm.training.run.settings import TrainingSettings, from_fields

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run.jsonl import Tail
 from tui_llm.training.run.metrics import LARGEST_STEP
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.text import clean
 from tui_llm.training.run.run import Run
 
@@ -23,14 +23,6 @@ MOST = 16  # pins of one run: each costs a forward pass or two at every evaluati
 LONGEST = 2000  # characters of a prompt or a target: every line of probes.jsonl contains them
 MOST_BYTES = 1 << 20  # of a pins file
 ARROW = "=>"
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A prompt and, optionally, the target text that should follow it. Plain text: special tokens are not parsed."""
-
-    prompt: str
-    target: str | None = None
 
 
 def check(pin: Pin) -> Pin:

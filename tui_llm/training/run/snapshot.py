@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.predict.units import perplexity, uniform_loss
 from tui_llm.training.run import gauges, pin_readings, pins
 from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
 from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run, Sample, runs
 from tui_llm.training.run.status import Status, number
 

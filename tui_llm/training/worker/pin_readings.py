@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.model.device import threads
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict import distribution
@@ -18,7 +19,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl, pin_readings, pins
 from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
-from tui_llm.training.run.pins import LONGEST, Pin
+from tui_llm.training.run.pins import LONGEST
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 

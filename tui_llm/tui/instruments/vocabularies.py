@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 
 from tui_llm.common.display import truncate, visible, visible_token
-from tui_llm.instruments.vocabularies.question import Side, Vocabularies, VocabulariesQuestion, WordCoverage
+from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
@@ -76,7 +76,7 @@ class VocabulariesScreen(FullScreen):
             else f"{name[:13]:<13}{count:>8}{each.split(' ')[0]:>12}"
         )
 
-    def _side(self, side: Side, width: int, wide: bool) -> list[Text]:
+    def _side(self, side: VocabularyTokens, width: int, wide: bool) -> list[Text]:
         name = truncate(visible(side.name), 12) + (" (own)" if side.own else "")
         if side.tokens is None:
             line = Text(name.ljust(18), style=self.style("strong"))
@@ -86,7 +86,7 @@ class VocabulariesScreen(FullScreen):
         lines = [Text(row, style=self.style("strong"), no_wrap=True)]
         return [*lines, *self._pieces(side, width), Text()]
 
-    def _pieces(self, side: Side, width: int) -> list[Text]:
+    def _pieces(self, side: VocabularyTokens, width: int) -> list[Text]:
         """The text as its pieces; with a character between them where there are no colours."""
         assert side.tokens is not None
         gap = "│" if self.listing.plain else ""

@@ -51,11 +51,6 @@ def parameters(value: int) -> str:
     return str(value)
 
 
-def size(value: int) -> str:
-    """A size in bytes, with one decimal in megabytes: 8.6 MB, 1.52 GB."""
-    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
-
-
 def setting(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") or "0"
 

@@ -6,7 +6,6 @@ from textual import on
 
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.gradient.question import GradientQuestion
-from tui_llm.instruments.learn.question import Watched
 from tui_llm.training.run import pins
 from tui_llm.tui.lab.panes.loss import LossPane
 from tui_llm.tui.state.inquire import Inquiring
@@ -34,8 +33,8 @@ class Measuring(Inquiring):
             self.say("wait for the reading of this moment, then press L again")
             return
         try:
-            watched = tuple(Watched(pin.prompt, pin.target) for pin in pins.of_user())
+            pinned = tuple(pins.of_user())
         except UserError as error:
             self.warn(str(error))
-            watched = ()
-        self.app.push_screen(LearnScreen(self, reading, watched))
+            pinned = ()
+        self.app.push_screen(LearnScreen(self, reading, pinned))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.reading import Reading
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 from tui_llm.tui.runs.pane import TrainingPane
 from tui_llm.tui.runs.words import pinned_words
 from tui_llm.tui.state.base import LabBase

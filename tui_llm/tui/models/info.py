@@ -10,8 +10,8 @@ from textual.app import ComposeResult
 from textual.screen import ModalScreen
 
 from tui_llm.common.display import visible
+from tui_llm.common.numbers import file_size
 from tui_llm.facts.model import ModelInfo
-from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
@@ -28,7 +28,7 @@ def facts(model: ModelInfo) -> list[tuple[str, str]]:
         "step": model.step,
     }
     rows += [(name, f"{value:,}") for name, value in numbers.items() if value is not None]
-    rows += [("size", fmt.size(model.size))] if model.size is not None else []
+    rows += [("size", file_size(model.size))] if model.size is not None else []
     rows += [("problem", model.problem)] if model.problem else []
     return rows
 

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui_llm.common.display import fit, visible
+from tui_llm.common.numbers import file_size
 from tui_llm.common.paths import run_model
 from tui_llm.facts.model import ModelInfo, Weights
 from tui_llm.tui.kit import format as fmt
@@ -71,7 +72,7 @@ class ModelLines(Lines):
             None
             if model.parameters is None
             else f"{fmt.parameters(model.parameters)}{' parameters' if width > 90 else ''}",
-            None if model.size is None else fmt.size(model.size),
+            None if model.size is None else file_size(model.size),
             None if model.context is None else f"context {fmt.count(model.context)}",
             None if model.vocabulary is None else f"vocabulary {fmt.count(model.vocabulary)}",
             None if model.step is None else f"step {fmt.count(model.step)}",

@@ -16,8 +16,8 @@ from textual import work
 from textual.widgets import Static
 
 from tui_llm.common.display import visible
+from tui_llm.common.numbers import file_size
 from tui_llm.training.plan import launch
-from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.actions import ActsOnRuns
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.live import deliver
@@ -31,9 +31,7 @@ def progress_line(now: dict[str, Any]) -> str:
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
         return doing
     full = min(_BAR, _BAR * done // total)
-    return (
-        f"{'█' * full}{'░' * (_BAR - full)} {100 * done / total:.0f} %  {fmt.size(done)} of {fmt.size(total)}  {doing}"
-    )
+    return f"{'█' * full}{'░' * (_BAR - full)} {100 * done / total:.0f} %  {file_size(done)} of {file_size(total)}  {doing}"
 
 
 class PullsModels(ActsOnRuns):

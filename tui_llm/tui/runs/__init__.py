@@ -1,6 +1,6 @@
 """Training runs: the Training pane, the table of runs, the form for a new run, and screens on a run's files.
 
-words.py           state, duration and pins as text
+words.py           state and pins as text
 run_watcher.py     posts a run's snapshots
 pane.py            the Training pane
 keys.py            its keys

@@ -9,11 +9,10 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import counted
+from tui_llm.common.numbers import counted, duration
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost
 from tui_llm.training.plan.fields import resolve_settings
-from tui_llm.training.plan.follow import duration
 from tui_llm.training.plan.step_time import Measurement, Rate
 from tui_llm.training.run.settings import PRESETS, TrainingSettings
 from tui_llm.tui.kit import format as fmt

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible
+from tui_llm.common.numbers import duration
 from tui_llm.common.paths import run_model
 from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
@@ -25,7 +26,7 @@ from tui_llm.tui.runs.loss_chart import Curves, LossChart, Other
 from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.steering import KEYS as STEERING_KEYS
 from tui_llm.tui.runs.steering import SteersRun
-from tui_llm.tui.runs.words import duration, state_words
+from tui_llm.tui.runs.words import state_words
 from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart

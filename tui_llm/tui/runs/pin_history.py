@@ -12,10 +12,10 @@ from textual.widgets import Static
 from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.training.run import pin_readings, pins
 from tui_llm.training.run.pin_readings import PinReading
-from tui_llm.training.run.pins import Pin
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import PinsSnapshot
 from tui_llm.tui.kit import format as fmt

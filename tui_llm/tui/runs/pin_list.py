@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.message import Message
 
 from tui_llm.common.display import ELLIPSIS, truncate, visible, visible_token
-from tui_llm.training.run.pins import Pin
+from tui_llm.facts.pin import Pin
 from tui_llm.tui.kit.widgets.lines import Lines
 
 

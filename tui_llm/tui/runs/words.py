@@ -1,12 +1,10 @@
-"""How every screen writes a run's state, a duration and a pin."""
+"""How every screen writes a run's state and a pin."""
 
 from __future__ import annotations
 
-import math
-
 from tui_llm.common.display import truncate, visible
+from tui_llm.facts.pin import Pin
 from tui_llm.training.run import pins
-from tui_llm.training.run.pins import Pin
 
 STATES = {
     "new": ("○", "not started"),
@@ -32,17 +30,6 @@ def state_words(state: str) -> tuple[str, str]:
     """A run's state as a sign with a word, and its style."""
     sign, word = STATES.get(state, ("?", visible(state)))
     return f"{sign} {word}", COLOURS.get(state, "$text-warning")
-
-
-def duration(seconds: float) -> str:
-    """A duration in seconds as text: 0:42, 1:05:09, 3 d 4 h."""
-    if not math.isfinite(seconds) or seconds > 1e9:
-        return "∞"
-    whole = round(seconds)
-    if whole >= 2 * 86400:
-        return f"{whole // 86400} d {whole % 86400 // 3600} h"
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def pinned_words(pin: Pin, pinned: bool, run: str) -> str:

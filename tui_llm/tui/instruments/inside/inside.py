@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.timer import Timer
 
-from tui_llm.common.display import visible
+from tui_llm.common.display import token_label, visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.place import Place
 from tui_llm.facts.request import Request, Target
@@ -22,7 +22,7 @@ from tui_llm.tui.instruments.inside.heads import HeadGrid
 from tui_llm.tui.instruments.inside.keys import KEYS
 from tui_llm.tui.instruments.inside.lens import LensTable
 from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
-from tui_llm.tui.instruments.inside.text import TokenText, token_label
+from tui_llm.tui.instruments.inside.text import TokenText
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row

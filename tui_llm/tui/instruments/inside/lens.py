@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from tui_llm.common import numbers as common_numbers
-from tui_llm.common.display import fit, visible
+from tui_llm.common.display import fit, token_label, visible
 from tui_llm.instruments.lens.question import Lens
-from tui_llm.tui.instruments.inside.text import token_label
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines

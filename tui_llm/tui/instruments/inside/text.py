@@ -12,7 +12,7 @@ from textual.color import Color
 from textual.message import Message
 
 from tui_llm.common import numbers
-from tui_llm.common.display import fit, truncate, visible, visible_token
+from tui_llm.common.display import fit, token_label, truncate, visible
 from tui_llm.facts.place import Place
 from tui_llm.instruments.attention.question import AttentionRow
 from tui_llm.tui.kit import format as fmt
@@ -24,10 +24,6 @@ STRONGEST = 5  # tokens named in the head lines
 LEAST_RANKED = 3  # lines needed below the text for a list of tokens
 NUMBER = 5  # width of a number, in cells
 SELECTED = "▲"
-
-
-def token_label(text: str) -> str:
-    return visible_token(text) or "∅"
 
 
 class TokenCell(NamedTuple):

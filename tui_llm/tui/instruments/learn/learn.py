@@ -11,9 +11,10 @@ from textual.timer import Timer
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import OPTIMIZERS, USUAL, Recipe, check
-from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion, Watched
+from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, Learned, LearnQuestion
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.ask import AskScreen
@@ -55,9 +56,9 @@ class LearnScreen(OverLab):
     LearnScreen LearnedLines { height: 1fr; padding: 0 1; }
     """
 
-    def __init__(self, lab: Inquiring, reading: Reading, watched: tuple[Watched, ...]) -> None:
+    def __init__(self, lab: Inquiring, reading: Reading, pins: tuple[Pin, ...]) -> None:
         super().__init__()
-        self._lab, self._moment, self._watched = lab, reading, watched
+        self._lab, self._moment, self._pins = lab, reading, pins
         self.recipe = Recipe()
         self.many = 1
         self.at = 0  # how many steps the copy is to have taken
@@ -85,7 +86,7 @@ class LearnScreen(OverLab):
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, doing: str) -> None:
-        question = LearnQuestion(self._moment.request, self.at, self.recipe, self._watched)
+        question = LearnQuestion(self._moment.request, self.at, self.recipe, self._pins)
         self._begin(doing)
         self._lab.inquire(self, question, self._take, self._fail)
 

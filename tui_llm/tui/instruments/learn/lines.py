@@ -9,8 +9,9 @@ from rich.text import Text
 from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.numbers import adding
+from tui_llm.facts.pin import Pin
 from tui_llm.facts.recipe import OPTIMIZERS
-from tui_llm.instruments.learn.question import Learned, Watched, WatchedChange
+from tui_llm.instruments.learn.question import Learned, PinChange
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -37,8 +38,8 @@ class LearnedLines(Lines):
             self._lines = [
                 *self._target(learned, width),
                 *self._steps(learned, width),
-                *self._runners(learned, width),
-                *self._watched(learned, width),
+                *self._candidates(learned, width),
+                *self._pins(learned, width),
             ]
         return []
 
@@ -97,7 +98,7 @@ class LearnedLines(Lines):
             rows.append(line)
         return rows
 
-    def _runners(self, learned: Learned, width: int) -> list[Text]:
+    def _candidates(self, learned: Learned, width: int) -> list[Text]:
         room = max(6, min(28, width - 46))
         bar = max(0, width - room - 36)
         rows = [
@@ -108,31 +109,29 @@ class LearnedLines(Lines):
                 no_wrap=True,
             ),
         ]
-        for runner in learned.runners:
-            change = runner.after - runner.before
-            line = Text(no_wrap=True).append("◆ " if runner.target else "  ", self.style("accent"))
-            line.append(fit(visible_token(runner.token.text), room), self.style("strong"))
-            line.append(common_numbers.percent(runner.before).rjust(9)).append(
-                common_numbers.percent(runner.after).rjust(9)
-            )
+        for row in learned.candidates:
+            change = row.after - row.before
+            line = Text(no_wrap=True).append("◆ " if row.target else "  ", self.style("accent"))
+            line.append(fit(visible_token(row.token.text), room), self.style("strong"))
+            line.append(common_numbers.percent(row.before).rjust(9)).append(common_numbers.percent(row.after).rjust(9))
             line.append(
                 _points(change).rjust(10), self.style("good" if change > 0 else "bad" if change < 0 else "muted")
             )
-            line.append("  ").append(fmt.bar(runner.after, bar), self.style("bar"))
+            line.append("  ").append(fmt.bar(row.after, bar), self.style("bar"))
             rows.append(line)
         return rows
 
-    def _watched(self, learned: Learned, width: int) -> list[Text]:
+    def _pins(self, learned: Learned, width: int) -> list[Text]:
         rows = [self._title("pinned prompts: was something forgotten?", width)]
-        if not learned.watched:
+        if not learned.pins:
             return rows + wrapped(Text(NO_PINS, style=self.style("muted")), width)
         wide = width >= 76
         room = max(8, width - (55 if wide else 27))
         header = fit("prompt → target", room) + f"{'loss before':>13}{'after':>8}"
         header += f"{'p before':>10}{'after':>9}{'changed':>13}" if wide else ""
         rows.append(Text(truncate(header, width), style=self.style("muted"), no_wrap=True))
-        for one in learned.watched:
-            rows += self._watched_rows(one, room, wide, width)
+        for one in learned.pins:
+            rows += self._pin_rows(one, room, wide, width)
         if wide:
             rows += wrapped(
                 Text(
@@ -143,8 +142,8 @@ class LearnedLines(Lines):
             )
         return rows
 
-    def _watched_rows(self, one: WatchedChange, room: int, wide: bool, width: int) -> list[Text]:
-        line = Text(fit(watched_name(one.watched, room), room), no_wrap=True)
+    def _pin_rows(self, one: PinChange, room: int, wide: bool, width: int) -> list[Text]:
+        line = Text(fit(pin_name(one.pin, room), room), no_wrap=True)
         if one.problem:
             return [line, *wrapped(Text("  " + visible(one.problem), style=self.style("bad")), width)]
         if one.loss_before is not None and one.loss_after is not None:
@@ -174,7 +173,7 @@ class LearnedLines(Lines):
             numbers = (one.gradient_norm, one.loss, one.probability)
             yield str(one.number), one.recipe.optimizer, repr(one.recipe.learning_rate), *map(repr, numbers)
         yield "id", "bytes", "text", "p before", "p after", "rank before", "rank after"
-        for r in learned.runners:
+        for r in learned.candidates:
             token = str(r.token.id), r.token.bytes.hex(), visible(r.token.text)
             yield *token, repr(r.before), repr(r.after), str(r.rank_before), str(r.rank_after)
         yield (
@@ -189,10 +188,10 @@ class LearnedLines(Lines):
             "KL",
             "problem",
         )
-        for w in learned.watched:
+        for w in learned.pins:
             yield (
-                visible(w.watched.prompt),
-                visible(w.watched.target or ""),
+                visible(w.pin.prompt),
+                visible(w.pin.target or ""),
                 *("" if value is None else repr(value)
                   for value in (w.loss_before, w.loss_after, w.probability_before, w.probability_after)),
                 *(visible(token.text) if token else "" for token in (w.first_before, w.first_after)),
@@ -201,11 +200,11 @@ class LearnedLines(Lines):
             )  # fmt: skip
 
 
-def watched_name(watched: Watched, room: int) -> str:
-    if not watched.target:
-        return truncate(visible(watched.prompt), room)
-    target = truncate(visible_token(watched.target), max(3, room // 3))
-    return truncate(f"{end_of(visible(watched.prompt), max(3, room - len(target) - 3))} → {target}", room)
+def pin_name(pin: Pin, room: int) -> str:
+    if not pin.target:
+        return truncate(visible(pin.prompt), room)
+    target = truncate(visible_token(pin.target), max(3, room // 3))
+    return truncate(f"{end_of(visible(pin.prompt), max(3, room - len(target) - 3))} → {target}", room)
 
 
 def _points(change: float) -> str:

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT, KVCache
-from tui_llm.llm.predict.branching import tree_features
+from tui_llm.llm.predict.tree_attention import tree_features
 
 
 @pytest.fixture(scope="module")
