@@ -183,7 +183,7 @@ async def test_a_range_without_a_loss_says_so() -> None:
     async with app.run_test(size=(60, 12)):
         chart = app.query_one(LossChart)
         chart.zoom(1)
-        assert "no loss was noted in these steps" in chart.render().plain
+        assert "no loss was recorded in these steps" in chart.render().plain
 
 
 async def test_an_average_is_drawn_over_the_points_with_marks_of_its_own() -> None:

@@ -225,7 +225,7 @@ async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pyte
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
         set_field(app, "steps", "800")  # the measured time is no longer valid
-        await until(pilot, lambda: "ctrl+e measures" in estimate(app))
+        await until(pilot, lambda: "ctrl+e runs" in estimate(app))
         for stop in ("ctrl+e", "escape"):
             await pilot.press("ctrl+e")
             await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]

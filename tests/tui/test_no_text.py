@@ -78,5 +78,5 @@ async def test_one_token_makes_no_pair() -> None:
         one = Pairs(engine.weights, 1, 0, 1, (token,), (), None)
         engine.answers[PairsQuestion] = lambda _asked: one
         await pilot.press("escape", "1", "E")
-        await until(pilot, lambda: "one token alone makes no pair" in drawn(app)[1])
+        await until(pilot, lambda: "one token makes no pair" in drawn(app)[1])
         assert "i types more" in drawn(app)[1] and "1 tokens" not in "".join(drawn(app))

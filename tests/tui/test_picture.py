@@ -52,7 +52,7 @@ async def test_windows_and_the_palette_have_it_too(tmp_path: Path, monkeypatch: 
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         await answered(pilot, app.lab_screen)
-        for number, (open_, words) in enumerate((("question_mark", "Keys and words"), ("m", "shipped")), 1):
+        for number, (open_, words) in enumerate((("question_mark", "Keys and glossary"), ("m", "shipped")), 1):
             await pilot.press("escape", open_)
             await pilot.pause()
             await pilot.press("W")

@@ -116,7 +116,7 @@ async def test_more_steps_go_on_from_where_it_is(monkeypatch: pytest.MonkeyPatch
     app = ScreenApp(RunsScreen())
     async with app.run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 1))
-        for wrong, why in (("many", "no number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is no")):
+        for wrong, why in (("many", "not a number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is not")):
             await answer(app, pilot, "plus", wrong)
             await until(pilot, lambda why=why: any(why in note.message for note in app._notifications))
         assert run.config().settings.steps == 100 and not started
@@ -163,7 +163,7 @@ async def test_marked_runs_and_the_one_under_the_cursor_stand_side_by_side() -> 
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 3))
         await pilot.press("c")
-        await until(pilot, lambda: "one run alone" in app.text)
+        await until(pilot, lambda: "only one run" in app.text)
         await pilot.press("space", "down", "down", "c")
         await until(pilot, lambda: isinstance(app.screen, CompareScreen) and "at step" in app.text)
         assert not unsafe(drawn(app))  # type: ignore[arg-type]

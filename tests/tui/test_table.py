@@ -50,7 +50,7 @@ async def test_stages_one_after_another_with_their_sums(size: tuple[int, int]) -
     async with app.run_test(size=size) as pilot:
         pane = await ready(app, pilot)
         seen: set[str] = set()
-        assert "Σ all 1,000" in text(app) and "in sight" in text(app) and "choices" in text(app)
+        assert "Σ all 1,000" in text(app) and " shown" in text(app) and "choices" in text(app)
         pages = 0
         for _ in range(9):
             await pilot.press("C")

@@ -221,7 +221,7 @@ async def test_letters_pairs_and_vocabularies() -> None:
         await until(pilot, lambda: "Letters  in 5 tokens of nano" in drawn(app)[0])
         await pilot.press("t", "t", "enter")
         await pilot.pause()
-        assert "the letter t is there 4 times, inside 4 of 5 tokens" in "\n".join(drawn(app))
+        assert "the letter t occurs 4 times, in 4 of 5 tokens" in "\n".join(drawn(app))
         await pilot.press("a", "escape", "E")
         await until(pilot, lambda: isinstance(app.screen, PairsScreen) and app.screen.pairs)
         shown = "\n".join(drawn(app))

@@ -26,7 +26,7 @@ class Kept(FakeEngine):
     [
         ("fp32", " nano  2.6 M parameters"),
         ("half", " nano [half-precision weights]  "),
-        ("int8", " nano [int8 weights: not the same numbers]  "),
+        ("int8", " nano [int8 weights: results differ]  "),
         ("[/]\x1b\u202e", " nano [[/]␛\\u202e weights]"),
     ],
 )

@@ -28,7 +28,7 @@ class PairsEditor(PromptEditor):
 
 _key = CommandFactory("tour_pairs", "Pairs", ())
 START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
-LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Back, nothing is learned", "leave")
+LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "leave")
 KEYS = START, LEAVE
 
 
@@ -55,7 +55,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         editor = self.query_one(PairsEditor)
-        editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one a line")
+        editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one per line")
         editor.focus()
         self._say()
 
@@ -69,7 +69,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
         except UserError as error:
             line, wrong = str(error), True
         says = self.query_one("#pairs-says", Static)
-        keys = f" · {START.key_text} learns them · {LEAVE.key_text} leaves them"
+        keys = f" · {START.key_text} learns them · {LEAVE.key_text} cancels"
         says.set_class(wrong, "-wrong")
         says.update(Content(visible(line) + keys))
 

@@ -75,7 +75,7 @@ class TokenText(Lines, can_focus=False):
             lines.append(Text("waiting for the model", style=muted))
         if place is not None and self.look is not None:
             lines += packed(self._strongest(place, self.look), width)[:2]
-            lines += wrapped(Text(f"{LEGEND} · never at later tokens", style=muted), width)[:1]
+            lines += wrapped(Text(f"{LEGEND} · later tokens are masked", style=muted), width)[:1]
         if place is not None and place.first:
             fed = f"the model sees the last {fmt.count(len(place.tokens))} of {fmt.count(place.count)} tokens"
             lines += wrapped(Text(fed, style=muted), width)[:1]
@@ -86,7 +86,7 @@ class TokenText(Lines, can_focus=False):
         order = sorted(range(len(look.weights)), key=lambda at: -look.weights[at])[:STRONGEST]
         parts = []
         for nth, at in enumerate(order):
-            part = Text("" if nth else "looked at ", muted)
+            part = Text("" if nth else "attends to ", muted)
             part.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
             parts.append(part.append(f" {numbers.percent(look.weights[at])}"))
         return [*parts, Text(f"{fmt.number(look.effective_tokens, 1)} effective tokens", muted)]
