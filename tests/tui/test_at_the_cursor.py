@@ -72,7 +72,7 @@ async def test_a_pin_is_what_the_panes_show() -> None:
         await pilot.press("1", "home")
         await answered(pilot, lab)
         await pilot.press("P")
-        assert "no text stands before the first token" in messages(app)
+        assert "there is no text before the first token" in messages(app)
         await pilot.press("end")
         await answered(pilot, lab)
         await pilot.press("P")

@@ -266,7 +266,7 @@ async def test_generated_text_is_kept_or_dropped() -> None:
         await pilot.press("enter")
         await answered(pilot, lab)
         assert lab.lab.prompt == lab.prompt.prompt_text == "The cat sat on the" + text
-        assert lab.lab.steps == () and "encoded anew" in "\n".join(drawn(app))
+        assert lab.lab.steps == () and "encoded again" in "\n".join(drawn(app))
         await pilot.press("g")
         await until(pilot, lambda: lab.lab.steps and lab._job is None)
         await pilot.press("i", "x")

@@ -89,7 +89,7 @@ async def test_no_column_is_cut_on_a_narrow_terminal() -> None:
 async def test_no_runs_says_how_to_make_one() -> None:
     app = ScreenApp(RunsScreen())
     async with app.run_test() as pilot:
-        await until(pilot, lambda: "n makes one" in app.text)
+        await until(pilot, lambda: "n starts one" in app.text)
         for key in ("enter", "o", "e", "S", "D"):  # there is no run to act on
             await pilot.press(key)
         assert app.answer is UNSET
@@ -182,7 +182,7 @@ async def test_a_run_is_deleted_only_when_that_is_confirmed() -> None:
             await until(pilot, lambda: app.screen is app.shown)
             assert run.exists()
         await pilot.press("D", "y")
-        await until(pilot, lambda: "n makes one" in app.text)
+        await until(pilot, lambda: "n starts one" in app.text)
         assert not run.path.exists()
 
 

@@ -246,7 +246,7 @@ def test_what_the_form_takes() -> None:
 def test_new_logits() -> None:
     assert new_logit("3.5", 0) == 3.5 and new_logit(" by -0.5 ", 2) == 1.5 and new_logit("−inf", 0) == -math.inf
     for wrong in ("", "x", "inf", "nan", "1 2", "by", "by x", "[/]"):
-        with pytest.raises(UserError, match="is no logit"):
+        with pytest.raises(UserError, match="is not a logit"):
             new_logit(wrong, 0)
 
 

@@ -72,7 +72,7 @@ def resting(app: PaneApp) -> bool:
 async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -> None:
     app = PaneApp()
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "n  makes one" in app.text)
+        await until(pilot, lambda: "n  starts one" in app.text)
         await pilot.press("p", "S", "e", "O", "l")
         await pilot.pause()
         assert resting(app)
@@ -340,7 +340,7 @@ async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) 
     corpus.write_text("Once upon a time there was a little ship that sailed the sea.\n" * 400)
     app = PaneApp()
     async with app.run_test(size=(100, 40)) as pilot:
-        await until(pilot, lambda: "makes one" in app.text)
+        await until(pilot, lambda: "starts one" in app.text)
         await pilot.press("n")
         await until(pilot, lambda: app.screen.query("#corpus"))
         app.screen.query_one("#corpus").value = str(corpus)  # type: ignore[attr-defined]
