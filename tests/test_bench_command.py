@@ -102,7 +102,7 @@ def test_as_typed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["seconds"] > 0 and row["share"] > 0 and row["rival"] is None for row in said["decode"]["rows"])
     assert main([*typed, "--against", "transformers", "--weights", "fp32,int8"]) == 0
     out = capsys.readouterr().out
-    assert "tokens/s" in out and "transformers fp32" in out and "×" in out and "int8 gives other numbers" in out
+    assert "tokens/s" in out and "transformers fp32" in out and "×" in out and "int8 results differ" in out
 
 
 def test_goals_stand_beside_gpt2s_shape(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -133,7 +133,7 @@ def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "learning rate 0.0003" in capsys.readouterr().out
     assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
     assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
-    for arguments, why in ((["run"], "give something to change"), (["run", "--save"], "not being trained"),
+    for arguments, why in ((["run"], "give a change"), (["run", "--save"], "not being trained"),
                            (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "no number"),
                            (["run", "--pause", "--go-on"], "not allowed")):  # fmt: skip
         assert main(["control", *arguments]) == 2

@@ -246,7 +246,7 @@ async def test_a_swap_in_the_middle(keep: bool) -> None:
         await ready(pilot, app, "1", "left", "left", "S")
         await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
         screen = app.screen
-        assert isinstance(screen, SwapScreen) and "in the place of ·on" in "\n".join(drawn(app))
+        assert isinstance(screen, SwapScreen) and "replace ·on" in "\n".join(drawn(app))
         await pilot.press(*(() if keep else ("r",)), "down", "enter")
         await until(pilot, lambda: app.screen is lab)
         question = next(q for q in engine.questions if isinstance(q, SwapQuestion))

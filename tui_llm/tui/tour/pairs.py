@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.llm.data.instruction_pairs import Pair, typed
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
@@ -65,7 +66,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     def _say(self) -> None:
         """Shows what is wrong with the lines, or how many pairs there are, and the keys."""
         try:
-            line, wrong = f"{len(self._pairs())} pairs", False
+            line, wrong = counted(len(self._pairs()), "pair"), False
         except UserError as error:
             line, wrong = str(error), True
         says = self.query_one("#pairs-says", Static)
