@@ -265,7 +265,7 @@ def test_hostile_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("revision", ["../../x", "a\x1b", "", "a..b", "-x", "x y", "a" * 300])
 def test_hostile_revisions(revision: str) -> None:
-    assert "is no revision" in refused(revision=revision)
+    assert "is not a revision" in refused(revision=revision)
 
 
 def test_a_folder_of_the_users_is_never_replaced_or_deleted(repository: Repository) -> None:

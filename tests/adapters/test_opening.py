@@ -240,7 +240,7 @@ def test_an_index_that_leads_elsewhere(target: str | None, llama: tuple[Path, An
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     index = {"metadata": {}, "weight_map": {"lm_head.weight": target}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "no safetensors file beside it" in refused(folder)
+    assert "not a safetensors file beside it" in refused(folder)
 
 
 @pytest.mark.parametrize("id", [4 * 10**8, 2**32 - 1, -1, 1.5, True, 7])

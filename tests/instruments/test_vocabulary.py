@@ -80,7 +80,7 @@ def test_finding_goes_round(engine: PipelineEngine, order: str, find: str) -> No
 
 
 def test_what_can_not_be_looked_for(engine: PipelineEngine) -> None:
-    for find, why in (("", "nothing to look for"), ("#x", "is no id"), ("#²", "is no id")):
+    for find, why in (("", "nothing to look for"), ("#x", "is not an id"), ("#²", "is not an id")):
         with pytest.raises(UserError, match=why):
             engine.answer(FindQuestion(REQUEST, find=find))
     assert engine.answer(FindQuestion(REQUEST, find="#99999999")).place is None

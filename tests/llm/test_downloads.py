@@ -92,7 +92,7 @@ def test_an_address_is_a_corpus_and_is_downloaded_once(server: Server) -> None:
 
 def test_what_is_cut_off_is_gone_on_with(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000, 0]
-    with pytest.raises(UserError, match=r"cut off after 1,000 of 860,000 bytes.*goes on where"):
+    with pytest.raises(UserError, match=r"cut off after 1,000 of 860,000 bytes.*resumes where"):
         downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
     assert not (tmp_path / "t.txt").exists() and server.asked == [None, "bytes=1000-"]
     server.cuts = [5000, 7]  # each attempt gets some bytes
@@ -128,7 +128,7 @@ def test_no_file_and_no_server(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't download .*refused"):
         downloads.fetch(f"http://127.0.0.1:{port}/x", tmp_path / "t.txt", None)
     for address in ("http://", "https:///x", "http://[::1/x"):
-        with pytest.raises(UserError, match="is no address"):
+        with pytest.raises(UserError, match="is not an address"):
             launch.create("r", [address], TrainingSettings(), preset="toy")
         with pytest.raises(UserError):
             downloads.fetch(address, tmp_path / "t.txt", None)

@@ -123,7 +123,7 @@ def test_a_control_file_that_says_nonsense_changes_nothing(text: Path, asked: ob
 def test_a_damaged_record_of_changes_is_said(text: Path) -> None:
     run = make("run", text)
     (run.path / "changes.json").write_text('[{"step": 3}]')
-    with pytest.raises(UserError, match="no list of changes"):
+    with pytest.raises(UserError, match="not a list of changes"):
         work(run)
 
 

@@ -51,7 +51,7 @@ def test_what_cannot_be_is_said_before_there_is_a_run(
     for words_, why in (
         (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size of 18"),
         (["--nproc", "0"], "nproc is 0"),
-        (["--nproc", "two"], "is no whole number"),
+        (["--nproc", "two"], "is not a whole number"),
         (["--nproc", "2", "--shard", "--optimizer", "muon"], "muon needs whole matrices"),
     ):  # fmt: skip
         assert main([*command, *words_]) == 2

@@ -141,5 +141,5 @@ def test_a_run_that_cannot_be_made_leaves_nothing(text: Path, home: Path, monkey
     assert make("run", text).config().preset == "toy"
     (home / "runs" / "other").mkdir()
     (home / "runs" / "other" / "mine").touch()
-    with pytest.raises(UserError, match="that is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         make("other", text)

@@ -73,7 +73,7 @@ def test_delete_asks_or_wants_yes(
     for answer in ("", "n\n", "no\n", "\n"):
         monkeypatch.setattr("sys.stdin.readline", lambda answer=answer: answer, raising=False)
         code, _, err = said(capsys, "runs", "delete", "one")
-        assert code == 2 and "[y/N]" in err and "is kept" in err and run.exists()
+        assert code == 2 and "[y/N]" in err and "is not deleted" in err and run.exists()
     with run.held(1):
         assert "stop it first" in said(capsys, "runs", "delete", "one", "--yes")[2]
     monkeypatch.setattr("sys.stdin.readline", lambda: "y\n", raising=False)

@@ -358,7 +358,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
     for wish in wishes:
         with pytest.raises(UserError, match="made by a newer tui-llm"):
             wish()
-    with pytest.raises(UserError, match="there is a run 'run' already"):
+    with pytest.raises(UserError, match="a run 'run' already exists"):
         make("run", text)  # its name is taken, though it has no steps yet
     assert work(run) == 2
     del before["config.json"]

@@ -57,7 +57,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     assert "r" in said(capsys, "runs")[1]
 
     for arguments, why in (
-        (["train", str(text), "--run", "r", *SMALL_SHAPE], "there is a run 'r' already"),
+        (["train", str(text), "--run", "r", *SMALL_SHAPE], "a run 'r' already exists"),
         (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch-size"),
         (["train", str(other), "--run", "r", "--resume"], "another corpus"),
         (["train", "--run", "none", "--resume"], "no run 'none'"),

@@ -45,7 +45,7 @@ class FakeLearner:
 
     def learn(self, question: LearnQuestion) -> Learned:
         if question.recipe.learning_rate > 0.5 and question.at > len(self.plan):
-            raise UserError("with a step size of 1 [/] the logits\nare no numbers any more")
+            raise UserError("with a step size of 1 [/] the logits\nare no longer finite")
         self.plan = self.plan[: question.at] + [question.recipe] * (question.at - len(self.plan))
         losses = [4.0 * 0.5**n for n in range(question.at + 1)]
         states = [TargetState(loss, math.exp(-loss), 3) for loss in losses]

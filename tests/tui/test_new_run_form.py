@@ -166,7 +166,7 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
             app.shown.query_one(f"#{name}", Select).value = choice
 
         for text, why in (
-            ("x[/]", "no number of processes"),
+            ("x[/]", "not a number of processes"),
             ("0", "1 or more"),
             ("3", "give a batch size of 18"),
             ("", "whole"),

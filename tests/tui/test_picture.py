@@ -73,4 +73,4 @@ async def test_a_folder_that_can_not_be_written_is_said(tmp_path: Path, monkeypa
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "W")
-        await until(pilot, lambda: any("is no folder" in one.message for one in app._notifications))
+        await until(pilot, lambda: any("is not a folder" in one.message for one in app._notifications))

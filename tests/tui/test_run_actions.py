@@ -93,7 +93,7 @@ async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch
             if name:
                 await until(pilot, lambda before=before: len(said) > before)
             assert run.exists() and taken.exists() and not unsafe(drawn(app))  # type: ignore[arg-type]
-        assert "there is a run or folder 'taken'" in said[-1]
+        assert "a run or folder 'taken' already exists" in said[-1]
     assert sorted(path.name for path in paths.runs_dir().iterdir()) == ["taken", "tales"]
 
 
@@ -130,7 +130,7 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
     def export(run: Run, folder: str) -> None:
         asked.append((run.name, folder))
         if len(asked) > 1:
-            raise UserError("there is something at [/] already")
+            raise UserError("[/] already exists")
 
     monkeypatch.setattr(run_actions, "export", export)
     run = fake_run.make("tales", done=3)
@@ -143,7 +143,7 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
         await answer(app, pilot, "x", "made")
         await until(pilot, lambda: "tales is now the model folder made" in app.text)
         await answer(app, pilot, "x", "made")
-        await until(pilot, lambda: "there is something at [/] already" in app.text)
+        await until(pilot, lambda: "[/] already exists" in app.text)
     assert asked == [("tales", "made")] * 2
 
 

@@ -143,7 +143,7 @@ def parse_json(data: bytes, path: Path) -> Any:
     """Parse JSON in UTF-8 that was read from `path`. Raises `UserError` if it is not JSON, has more than `MOST_VALUES`
     values, or is nested more than a hundred levels deep."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
-        raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has so many")
+        raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has that many")
     try:
         value = json.loads(data.decode("utf-8"))
     except RecursionError as error:

@@ -245,6 +245,6 @@ def steps() -> tuple[Step, ...]:
         Step("vectors", "Ids and vectors", (
             Part("Esc. {pane_tokens}: under each token is its id ({token_view} changes what is shown). {cursor_left} goes to a token: what does its number say of it?", ids_seen),
             Part("Each id has a vector of its own, learned: its embedding. {inside}, then {inside_neighbours}: whose vectors point the same way as this token's?", neighbours_seen),
-            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes on to the row's.", other_neighbours),
+            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes to the row's.", other_neighbours),
         )),
     )  # fmt: skip

@@ -195,6 +195,6 @@ def _keep(open_model: OpenModel, question: KeepQuestion) -> Kept:
     session = _session(open_model, question.request)
     steps = session.learner.steps
     if not steps:
-        raise UserError("there is nothing to keep yet: take a step first")
+        raise UserError("there is nothing to save yet: take a step first")
     folder: Path = write_folder(open_model, session.learner, question.name, force=question.force)
     return Kept(folder.name, str(folder), len(steps))

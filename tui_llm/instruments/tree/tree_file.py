@@ -97,7 +97,7 @@ def load(path: Path) -> Tree:
     value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
-            f"{path} is no tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"
+            f"{path} is not a tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"
         )
     if value.get("version") != VERSION:
         raise UserError(f"{path} is of another version of the format; a newer tui-llm may open it")
@@ -185,19 +185,19 @@ def _sampler(line: dict[str, Any]) -> SamplerSettings:
 
 def _table(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no object")
+        raise ValueError(f"{what} is not an object")
     return value
 
 
 def _rows(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > MOST_NODES:
-        raise ValueError(f"{what} is no list, or has over {MOST_NODES:,} entries")
+        raise ValueError(f"{what} is not a list, or has over {MOST_NODES:,} entries")
     return value
 
 
 def _string(value: Any, what: str, most: int = 10_000_000) -> str:
     if not isinstance(value, str) or len(value) > most:
-        raise ValueError(f"{what} is no text, or a very long one")
+        raise ValueError(f"{what} is not a text, or is a very long one")
     return value
 
 

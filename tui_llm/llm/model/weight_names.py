@@ -7,7 +7,7 @@ from tui_llm.common.errors import UserError
 WEIGHTS = {
     "fp32": "as they are: the exact numbers",
     "half": "16 bits a weight: half the memory, logits within about 0.01",
-    "int8": "8 bits a weight: a quarter of the memory, and not the same numbers",
+    "int8": "8 bits a weight: a quarter of the memory; results differ",
 }
 
 

@@ -40,7 +40,7 @@ def check(pin: Pin) -> Pin:
     """
     pin = Pin(clean(pin.prompt), clean(pin.target) if pin.target else None)
     if not pin.prompt:
-        raise UserError("a pin needs a prompt: give some text for the model to go on from")
+        raise UserError("a pin needs a prompt: give some text for the model to continue")
     for what, text in (("prompt", pin.prompt), ("target", pin.target or "")):
         if len(text) > LONGEST:
             raise UserError(f"the {what} has {len(text):,} characters; a pin's can have {LONGEST:,}")
@@ -61,7 +61,7 @@ def read(path: Path) -> list[Pin]:
     try:
         return list(dict.fromkeys(map(_pin, value["pins"])))[:MOST]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no list of pins ({error!r}); delete it, then pin again") from error
+        raise UserError(f"{path} is not a list of pins ({error!r}); delete it, then pin again") from error
 
 
 def _pin(value: Any) -> Pin:

@@ -256,7 +256,7 @@ class Run:
             value = read_json(path, JSON_MOST)
         except UserError as error:
             return {}, str(error) if os.path.lexists(path) else ""
-        return (value, "") if isinstance(value, dict) else ({}, f"{path} is no JSON object; it may be damaged")
+        return (value, "") if isinstance(value, dict) else ({}, f"{path} is not a JSON object; it may be damaged")
 
     def status(self) -> Status:
         """Reads the run's state. Never raises because of the content of its files."""
@@ -282,7 +282,7 @@ class Run:
             state = "died"
         message = _text(raw.get("message")) or ""
         if state == "died":
-            message = f"its worker is gone without a word; resume it from its last checkpoint (log: {self.log_path})"
+            message = f"its worker ended without a message; resume it from its last checkpoint (log: {self.log_path})"
         return Status(
             state,
             message,
@@ -307,7 +307,7 @@ class Run:
         if found := said or self._object("control.json")[1]:
             return found
         if os.path.lexists(self.lock_path) and not self.lock_path.is_file():
-            return f"{self.lock_path} is no regular file; delete it, then resume"
+            return f"{self.lock_path} is not a regular file; delete it, then resume"
         if last and not all(map(math.isfinite, (last.loss, last.lr, last.grad_norm, last.tokens_per_second))):
             return f"metrics.jsonl: not all numbers of its last line, of step {last.step:,}, are finite"
         return ""

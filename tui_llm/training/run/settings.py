@@ -152,7 +152,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
 def _whole(value: Any) -> int:
     """Converts to int only if nothing is lost: 1.5 and True are rejected."""
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 
