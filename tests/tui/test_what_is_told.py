@@ -197,8 +197,8 @@ async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
         if keys == "4 n":  # the cost of a run is computed in a thread
             await until(pilot, lambda: "FLOPs" in "".join(drawn(app)))
         below = drawn(app)[2:]
-        app.notify("everything within the bounds is there already: + goes deeper, < includes less likely paths")
-        await until(pilot, lambda: "+ goes deeper, < includes less likely" in "".join(drawn(app)[:2]))
+        app.notify("nothing more within the bounds: + goes deeper, < adds less likely paths")
+        await until(pilot, lambda: "+ goes deeper, < adds less likely" in "".join(drawn(app)[:2]))
         assert drawn(app)[2:] == below, "the longest message takes two lines"
         for count in range(2, 6):
             app.notify(f"copied {count} rows, tab-separated")

@@ -270,7 +270,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.here.shut = False
         growth = Growth(self.shown_tree, self.here, rules.count, rules.depth, rules.least, rules.budget)
         if growth.done:
-            self.say("everything within the bounds is there already: + goes deeper, < includes less likely paths")
+            self.say("nothing more within the bounds: + goes deeper, < adds less likely paths")
             return
         self.growth = growth
         self._ask()
