@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.making import TINY, make, words
+from tests.training.run_helpers import TINY, make, words
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch, processes
@@ -42,7 +42,7 @@ def test_every_row_is_one_processs_and_all_have_equally_many(
     ]
 
 
-def test_what_cannot_be_is_said_before_there_is_a_run(
+def test_invalid_process_settings_are_refused_before_a_run_is_created(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.txt"
@@ -95,7 +95,7 @@ def test_a_run_of_an_earlier_version_has_one_process(tmp_path: Path) -> None:
             run.config()
 
 
-def test_the_command_is_torchruns_where_there_are_several() -> None:
+def test_several_processes_start_through_torchrun() -> None:
     alone, four = processes.command(Path("/runs/r"), 1), processes.command(Path("/runs/r"), 4)
     assert alone[1:] == ["-m", "tui_llm.training.worker", "/runs/r"]
     assert four[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", *alone[1:]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from drawing import draw_tokens, make_engine
+from draw_helpers import draw_tokens, make_engine
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual import events
@@ -129,7 +129,7 @@ async def test_a_stream_is_undone_at_once_and_another_model_forgets_its_tokens()
         assert lab.lab.steps == ()
 
 
-async def test_what_an_undo_names_is_safe() -> None:
+async def test_the_undo_hint_shows_hostile_text_safely() -> None:
     app = make_app(FakeEngine(hostile=True), prompt="a")
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
@@ -150,7 +150,7 @@ async def with_ghost(pilot: Pilot[None], lab: LabScreen) -> None:
     await until(pilot, lambda: lab.prompt.suggestion)
 
 
-async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
+async def test_ghost_text_is_accepted_by_token_by_word_and_as_a_whole() -> None:
     engine = make_engine()
 
     def ghost(question: GhostQuestion) -> Ghost:
@@ -182,7 +182,7 @@ async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
         assert prompt.prompt_text == "The mat and"
 
 
-async def test_ghost_keys_move_the_cursor_where_there_is_none() -> None:
+async def test_ghost_keys_move_the_cursor_without_ghost_text() -> None:
     engine = make_engine()
     app = make_app(engine, prompt="ab cd")
     async with app.run_test(size=(120, 40)) as pilot:

@@ -214,7 +214,7 @@ async def test_from_neighbour_to_neighbour_and_back() -> None:
         assert screen.query_one(NeighbourTable).selected is not None
 
 
-async def test_nothing_is_asked_before_it_is_opened_nor_kept_after() -> None:
+async def test_nothing_is_computed_before_it_is_opened_or_kept_after() -> None:
     engine = InsideEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -253,7 +253,7 @@ async def test_without_a_text() -> None:
         await shown(pilot, app, "nearest to ·cat")
 
 
-async def test_other_weights_are_looked_into_anew() -> None:
+async def test_other_weights_are_asked_for_again() -> None:
     engine = InsideEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -52,7 +52,7 @@ def estimate(app: ScreenApp) -> str:
     return str(app.shown.query_one("#estimate").render())  # type: ignore[attr-defined]
 
 
-def test_every_setting_stands_in_the_form_once() -> None:
+def test_every_setting_is_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
     assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
     assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
@@ -85,11 +85,11 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
 
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))
-def test_a_wrong_setting_is_wrong_alone(name: str) -> None:
+def test_one_invalid_setting_marks_no_other(name: str) -> None:
     assert WRONG[name][1] in judge({name: WRONG[name][0]}, PRESETS["toy"])[name]
 
 
-async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> None:
+async def test_unchanged_fields_follow_the_preset_and_changed_ones_stay() -> None:
     app = ScreenApp(NewRunScreen())
     async with app.run_test(size=(80, 24)) as pilot:
         set_field(app, "batch_size", "5")
@@ -138,7 +138,7 @@ async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch
     assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
 
 
-async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
 
     def create(name: str, corpora: list[str], settings: TrainingSettings, **more: Any) -> Any:
@@ -213,7 +213,7 @@ class Slow:
         self.go.set()
 
 
-async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "Measurement", Slow)
     Slow.made = []
     app = ScreenApp(NewRunScreen())
@@ -247,7 +247,7 @@ async def test_a_pasted_list_becomes_several_corpora() -> None:
 # ── without a screen ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_corpora_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a, b.txt").write_text("12345")
     (tmp_path / "c.txt").write_text("1")
@@ -264,7 +264,7 @@ def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=2).map(lambda t: t + "!?"), min_size=2))
-def test_what_is_quoted_is_read_back(names: list[str]) -> None:
+def test_quoted_names_survive_a_round_trip(names: list[str]) -> None:
     assert several(", ".join(map(quoted, names))) == names
 
 

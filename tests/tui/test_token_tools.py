@@ -118,7 +118,7 @@ async def test_the_cursor_moves_every_pane() -> None:
         assert lab.reading.position == 5 and lab.reading.following is None and lab.prompt._mark is None
 
 
-async def test_in_the_tokens_pane_arrows_move_it_and_text_ends_it() -> None:
+async def test_arrows_move_the_token_cursor_and_typing_ends_it() -> None:
     engine = FakeEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -170,7 +170,7 @@ async def test_k_goes_through_the_colours_with_their_legend() -> None:
 
 
 @given(st.sampled_from(shades.KINDS[1:]), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: float, two: float) -> None:
+def test_colour_grades_increase_with_the_number_and_are_in_the_legend(kind: str, one: float, two: float) -> None:
     low, high = sorted((one, two), reverse=kind == "probability")
     assert shades.grade(kind, low).level <= shades.grade(kind, high).level
     legend = shades.legend(kind)
@@ -180,7 +180,7 @@ def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: flo
 
 
 @given(st.text(max_size=12))
-def test_labels_are_as_wide_as_they_say(text: str) -> None:
+def test_labels_have_their_stated_width(text: str) -> None:
     label, cells = labelled(text)
     assert cells == cell_len(label) >= 1 and label == (visible_token(text) or "∅")
     assert not unsafe([label])
