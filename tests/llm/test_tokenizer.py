@@ -230,7 +230,7 @@ def test_cached_files_are_named_as_tiktokens_own_cache(monkeypatch: pytest.Monke
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="there are: gpt2"):
+    with pytest.raises(UserError, match="choose one of: gpt2"):
         catalog.load_named("gpt5")
 
 
@@ -272,7 +272,7 @@ def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Pat
 
 def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("hello hello")
-    with pytest.raises(UserError, match="too little"):
+    with pytest.raises(UserError, match="too small"):
         train_bpe.train([tmp_path / "t.txt"], 400, "x")
     with pytest.raises(UserError, match="too small"):
         train_bpe.train([tmp_path / "t.txt"], 100, "x")

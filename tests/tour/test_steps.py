@@ -129,7 +129,7 @@ def test_foreign_text_is_safe_and_never_becomes_a_key(text: str) -> None:
 def test_labels(engine: PipelineEngine) -> None:
     short, long = read(engine, "Hi"), read(engine, "The cat sat on the mat " + HOSTILE)
     assert "typing" in told(steps_text.own_text(facts(long, typing=True), Facts()), False)
-    assert "moment" in told(steps_text.own_text(Facts(), Facts()), False)
+    assert "waiting" in told(steps_text.own_text(Facts(), Facts()), False)
     assert f"{len(short.prompt_ids)} tokens" in told(steps_text.own_text(facts(short), Facts()), False)
     assert f"{len(long.prompt_ids)} tokens" in told(steps_text.own_text(facts(long), Facts()), True)
     assert "no guess" in told(steps_text.predicted(Facts(), Facts()), False)
@@ -163,7 +163,7 @@ def test_words_and_letters(engine: PipelineEngine) -> None:
     assert f"{count} pieces" in told(steps_text.rare_word(facts(odd), facts(plain)), True)
     berry = read(engine, "a strawberry")
     assert "counted yet" in told(steps_text.strawberry(facts(berry), Facts()), False)
-    assert "“r” is there 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
+    assert "“r” occurs 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
     told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
     same = facts(plain, screen="letters")
     assert "no r" in told(steps_text.strawberry(same, facts(plain)), False)

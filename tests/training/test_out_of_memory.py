@@ -95,7 +95,7 @@ def test_only_a_batch_size_with_the_same_step_is_accepted(text: Path, capsys: py
     run = make("run", text, batch_size=4, grad_accumulation_steps=3, eval_batches=1, steps=2)
     for batch, grad_accumulation_steps, why in (
         (4, 4, "product is 12"),
-        (8, 3, "another batch-size"),
+        (8, 3, "another batch size"),
         (3, 4, "divides 4"),
         (0, 1, "give 1 or more"),
     ):

@@ -27,7 +27,7 @@ def test_every_row_is_one_processs_and_all_have_equally_many(
     if batch * grad_accumulation_steps % world:
         with pytest.raises(UserError, match="can't be shared equally") as told:
             processes.check(settings, world)
-        advised = int(str(told.value).split("a batch size of ")[1].split(",")[0])
+        advised = int(str(told.value).split("a batch size such as ")[1].split(",")[0])
         assert advised > batch
         processes.check(from_fields({"batch_size": advised}, settings), world)
         return
@@ -49,7 +49,7 @@ def test_invalid_process_settings_are_refused_before_a_run_is_created(
     text.write_text(words(800))
     command = ["train", str(text), "--run", "r", "--preset", "toy", "--no-start"]
     for words_, why in (
-        (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size of 18"),
+        (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size such as 18"),
         (["--nproc", "0"], "nproc is 0"),
         (["--nproc", "two"], "is not a whole number"),
         (["--nproc", "2", "--shard", "--optimizer", "muon"], "muon needs whole matrices"),

@@ -32,7 +32,7 @@ def run(home: Path) -> Run:
 def test_a_config_survives_a_round_trip(run: Run) -> None:
     assert run.config() == RunConfig(("/a",), "toy", "cpu", TINY)
     assert find("one").path == run.path and [r.name for r in runs()] == ["one"]
-    with pytest.raises(UserError, match="there are: one"):
+    with pytest.raises(UserError, match="the runs are: one"):
         find("two")
 
 

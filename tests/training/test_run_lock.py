@@ -44,7 +44,7 @@ def test_a_worker_whose_lock_is_deleted_saves_and_exits(text: Path, damage: obje
     assert worker.exitcode == 1 and status.state == "failed" and "was deleted or replaced" in status.message
     assert f"saved at step {status.step:,}" in status.message and "\n" not in status.message
     assert [step for step, _ in run.checkpoints()] == [status.step] == [losses(run)[-1][0]]
-    assert "saving, then leaving" in run.log_path.read_text() and not run.alive()
+    assert "saving, then ending" in run.log_path.read_text() and not run.alive()
     # Its checkpoint equals that of an undisturbed run.
     ended = make("ended", text, **{**LONG, "steps": 1_000_000})
     other = begin(ended)

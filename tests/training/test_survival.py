@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(text: Path) -> None:
         damage(other.path / newest.name / name)
         assert work(other) == 0
         log = other.log_path.read_text()
-        assert "checkpoint-30 is damaged and was passed over" in log and why in log, log
+        assert "checkpoint-30 is damaged and was skipped" in log and why in log, log
         assert losses(other) == wanted and contents(other.checkpoints()[-1][1]) == whole and not leftovers(other.path)
 
 
@@ -98,11 +98,11 @@ def test_export_uses_an_intact_checkpoint(text: Path, tmp_path: Path, capsys: py
     flip(newer / "model.safetensors")
     assert cli.main(["export", "run", str(tmp_path / "one")]) == 0
     said = capsys.readouterr()
-    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was passed over" in said.err
+    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was skipped" in said.err
     (older / "vocab.json").unlink()
     assert cli.main(["export", "run", str(tmp_path / "two")]) == 2
     told = capsys.readouterr().err
-    assert "no checkpoint that is whole" in told and told.count("\n") == 1 and not (tmp_path / "two").exists()
+    assert "no intact checkpoint" in told and told.count("\n") == 1 and not (tmp_path / "two").exists()
 
 
 def test_open_uses_an_intact_checkpoint(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,14 +118,14 @@ def test_open_uses_an_intact_checkpoint(text: Path, monkeypatch: pytest.MonkeyPa
     assert engine.refresh() is None and read == []  # known to be intact: not read again
     flip(newer / "model.safetensors")
     opened = engine.open("run:run")
-    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was passed over (its model.safe")
+    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was skipped (its model.safe")
     assert read.count("model.safetensors") == 2 and "optimizer.safetensors" not in read
     assert engine.refresh() is None
     monkeypatch.setattr(intact, "LARGE", 100)
     assert engine.refresh() is not None and engine.weights().step == 14  # too large to be read again
     (older / "vocab.json").unlink()
     flip(newer / "config.json")
-    with pytest.raises(UserError, match=r"no checkpoint that is whole: checkpoint-14 .*; checkpoint-7 .*resume it"):
+    with pytest.raises(UserError, match=r"no intact checkpoint: checkpoint-14 .*; checkpoint-7 .*resume it"):
         engine.open("run")
     assert engine.refresh() is None and engine.weights().step == 14
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_with_diverged_weights_is_not_resumed_from(text: Path) -> N
     status = run.status()
     assert status.state == "failed" and "lower learning rate than" in status.message
     (last,) = {row[0] for row in losses(run)} - set(range(1, status.step))
-    assert f"at step {last + 1} " in status.message and f"Checkpoint {last} was made of those weights" in status.message
+    assert f"at step {last + 1} " in status.message and f"Checkpoint {last} contains those weights" in status.message
     assert [step for step, _ in run.checkpoints()] == [last - 1]
     weights = load_file(run.checkpoints()[0][1] / "model.safetensors")
     assert all(torch.isfinite(w).all() and w.abs().max() < 10 for w in weights.values())

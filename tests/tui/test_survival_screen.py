@@ -100,11 +100,11 @@ async def test_the_reason_for_a_skipped_checkpoint_is_shown_while_the_run_contin
     run = fake_run.make("tales", done=3, state="running")
     app = PaneApp()
     with fake_run.alive(run):
-        run.write_status("running", "checkpoint-30 is damaged and was passed over (its config.json is missing)")
+        run.write_status("running", "checkpoint-30 is damaged and was skipped (its config.json is missing)")
         async with app.run_test(size=(120, 24)) as pilot:
-            await until(pilot, lambda: "checkpoint-30 is damaged and was passed over" in app.text)
+            await until(pilot, lambda: "checkpoint-30 is damaged and was skipped" in app.text)
             run.write_status("running", "")
-            await until(pilot, lambda: "passed over" not in app.text)
+            await until(pilot, lambda: "was skipped" not in app.text)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, -1e9, 1e9, math.inf, -math.inf, math.nan])

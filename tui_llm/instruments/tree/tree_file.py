@@ -105,7 +105,7 @@ def load(path: Path) -> Tree:
         return _tree(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
-        raise UserError(f"{path} holds no whole tree: {why}; it may be damaged or cut short") from error
+        raise UserError(f"{path} does not contain a complete tree: {why}; it may be damaged or cut short") from error
 
 
 # ── reading untrusted input ──────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +146,7 @@ def _fill(tree: Tree, rows: list[Any], vocabulary: int) -> None:
         before = len(tree)
         node = tree.add(parent, found)
         if len(tree) == before:
-            raise ValueError(f"node {number} is there twice")
+            raise ValueError(f"node {number} occurs twice")
         _own(node, line)
         nodes.append(node)
     for node in nodes:
@@ -178,7 +178,7 @@ def _sampler(line: dict[str, Any]) -> SamplerSettings:
     given: dict[str, Any] = {}
     for name, value in line.items():
         if name not in known:
-            raise ValueError(f"this version knows no sampler setting {name[:40]!r}")
+            raise ValueError(f"this version has no sampler setting {name[:40]!r}")
         given[name] = _whole(value, name) if known[name] is int else _number(value, name, 0.0, math.inf)
     return SamplerSettings(**given)
 

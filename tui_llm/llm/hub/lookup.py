@@ -71,7 +71,7 @@ def find(name: str) -> Found:
     if looks_like_path:
         raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
     known = ", ".join(found.name for found in every()) or "none"
-    raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
+    raise UserError(f"there is no model {name!r}; choose one of: {known}, or give a model folder")
 
 
 def _named(name: str) -> Found | None:

@@ -86,7 +86,7 @@ def newest(
         try:
             check(folder)
         except UserError as error:
-            tell(f"checkpoint-{step} is damaged and was passed over ({error})")
+            tell(f"checkpoint-{step} is damaged and was skipped ({error})")
         else:
             return step, folder
     return None
@@ -101,7 +101,7 @@ def newest_of_run(
     found = newest(checkpoints, passed.append, check)
     if found is None:
         raise UserError(
-            f"run {name} has no checkpoint that is whole: {'; '.join(passed)}; resume it to make one"
+            f"run {name} has no intact checkpoint: {'; '.join(passed)}; resume it to make one"
             if passed
             else f"run {name} has no checkpoint yet; wait for its first one"
         )

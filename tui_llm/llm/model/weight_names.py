@@ -14,5 +14,5 @@ WEIGHTS = {
 def check_weights(name: str) -> str:
     """Return `name` if it is in `WEIGHTS`. Raises `UserError` otherwise."""
     if name not in WEIGHTS:
-        raise UserError(f"there are no weights {name!r}; there are: {', '.join(WEIGHTS)}")
+        raise UserError(f"there are no weights {name!r}; choose one of: {', '.join(WEIGHTS)}")
     return name

@@ -59,7 +59,7 @@ def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSet
         except UserError as error:
             wrong["nproc"] = str(error)
         if shard and count == 1:
-            wrong["shard"] = "it cuts the model up between processes: give 2 or more of them"
+            wrong["shard"] = "it splits the model between processes: give 2 or more"
         elif shard and settings and "nproc" not in wrong:
             try:
                 processes.check(settings, count, shard=True)

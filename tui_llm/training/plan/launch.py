@@ -122,7 +122,7 @@ def refit(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
     settings = from_fields({"batch_size": batch_size, "grad_accumulation_steps": grad_accumulation_steps}, s)
     if batch_size * grad_accumulation_steps != rows:
         raise UserError(
-            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.grad_accumulation_steps} rows "
+            f"run {run.name} was started with another batch size: its steps have {s.batch_size} × {s.grad_accumulation_steps} rows "
             f"(batch size × gradient accumulation steps); give two numbers whose product is {rows}, or start a new run"
         )
     if held_out % batch_size:

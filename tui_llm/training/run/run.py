@@ -433,7 +433,7 @@ def find(name: str) -> Run:
     run = Run(paths.runs_dir() / check_name(name))
     if not run.exists():
         names = ", ".join(r.name for r in runs()) or "none yet"
-        raise UserError(f"there is no run {name!r}; there are: {names}")
+        raise UserError(f"there is no run {name!r}; the runs are: {names}")
     return run
 
 

@@ -133,7 +133,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, told
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            told += f"checkpoint-{step} is damaged and was passed over ({' '.join(str(error).split())[:300]}). "
+            told += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
     if told:
         raise UserError(f"{told}No older one is left; start a new run")
     return None

@@ -92,8 +92,8 @@ class Worker:
         )
         self.told_to_stop = True
         if not self.lock.alone:
-            raise LockLost(f"{self.lost}; nothing more is written, as another worker may be at it")
-        log(f"{self.lost}; saving, then leaving")
+            raise LockLost(f"{self.lost}; nothing more is written, since another worker may be training it")
+        log(f"{self.lost}; saving, then ending")
 
     def say(self, state: str, message: str = "") -> None:
         """Writes the status and a log line; only on rank 0."""
@@ -393,7 +393,7 @@ def work(worker: Worker) -> int:
     except Diverged as error:
         message = str(error)
         if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
-            message += f". Checkpoint {error.bad:,} was made of those weights: it is deleted, the one before is kept"
+            message += f". Checkpoint {error.bad:,} contains those weights: it was deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
         message = worker.out_of_memory()
     except OSError as error:

@@ -77,7 +77,7 @@ class SwapScreen(FullScreen):
         rest = Text("the tokens after it ", style=self.style("strong"))
         rest.append(f"({fmt.count(after)}) ", "not bold")
         rest.append("are kept, and read again" if self.keep else "are dropped, and drawn again", self.style("accent"))
-        rest.append("  r: the other way", muted)
+        rest.append("  r: switch", muted)
         head = [*wrapped(line, width), *wrapped(rest, width)]
         if self.problem:
             head += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
