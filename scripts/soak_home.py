@@ -203,7 +203,7 @@ class Home:
     def _start(self, command: Sequence[str], **options: Any) -> Any:
         name = next((name for name in SAID if any(name in word for word in command)), None)
         if name is None:
-            return self._work(Path(options["cwd"]))
+            return self._started(self._work(Path(options["cwd"])))
         said, status = SAID[name]
         return self._popen(["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit $2', "sh", said, str(status)], **options)
 
@@ -220,16 +220,19 @@ class Home:
         os.close(writer)
         os.read(reader, 4)
         os.close(reader)
-        if run != self.run:
-            self._workers.append(process)
-            while len(self._workers) > WORKERS:
-                _end(self._workers.pop(0))
+        return process
+
+    def _started(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """Remembers a worker that the app started, and ends the oldest ones."""
+        self._workers.append(process)
+        while len(self._workers) > WORKERS:
+            _end(self._workers.pop(0))
         return process
 
     def _kill(self, pid: int, number: int) -> None:
         """Sends a signal to one of these workers and waits for its end, so that the next event finds it gone."""
         for process in (*self._workers, *([self._holder] if self._holder else [])):
-            if process.pid == pid and number == signal.SIGTERM:
+            if process.poll() is None and process.pid == pid and number == signal.SIGTERM:
                 _end(process)
                 return
         raise ProcessLookupError(pid)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import fake_run
 import pytest
-from helpers import drawn, unsafe, until
+from helpers import answered, drawn, make_app, unsafe, until
 from hypothesis import given
 from hypothesis import strategies as st
 from test_runs_screen import UNSET, ScreenApp, says, set_field
@@ -20,10 +21,12 @@ from tui_llm.training.plan import extras, launch
 from tui_llm.training.plan.corpus_check import complete_last, corpora_said, quoted, several
 from tui_llm.training.plan.fields import NAMES, judge, text_of
 from tui_llm.training.plan.timing import Rate
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.runs import estimate as estimating
 from tui_llm.tui.runs.new_run import NewRunScreen
 from tui_llm.tui.runs.new_run_fields import BESIDE, CHOICES, GROUPS, CorpusField
+from tui_llm.tui.runs.pane import TrainingPane
 
 WRONG = {
     "layers": ("0", "1 or more"), "heads": ("0", "1 or more"), "width": ("0", "1 or more"), "block_size": ("1", "2 or more"),
@@ -278,3 +281,39 @@ def test_a_text_is_judged_as_the_worker_would(name: str, text: str) -> None:
         assert wrong or name == "heads"
     else:
         assert not wrong and (not isinstance(getattr(settings, name), float) or math.isfinite(getattr(settings, name)))
+
+
+@pytest.mark.parametrize("problem", ["", "can't write there"])
+async def test_a_form_closed_while_it_starts_a_run_still_tells_the_training_pane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    starting, go_on = threading.Event(), threading.Event()
+
+    def start(run: Run) -> None:
+        starting.set()
+        go_on.wait()
+        if problem:
+            raise UserError(problem)
+
+    monkeypatch.setattr(launch, "start", start)
+    (tmp_path / "tales.txt").write_text("Once upon a time")
+    monkeypatch.chdir(tmp_path)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape", "4", "n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and app.screen.is_mounted)
+        form = app.screen
+        form.query_one("#corpus", Input).value = "tales.txt"
+        await until(pilot, lambda: "corpus" not in form._wrong)  # type: ignore[attr-defined]
+        await pilot.press("ctrl+s")
+        await until(pilot, starting.is_set)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is lab)
+        go_on.set()
+        if problem:
+            await until(pilot, lambda: any(told.message == problem for told in app._notifications))
+        else:
+            watcher = lab.query_one(TrainingPane).watcher
+            await until(pilot, lambda: watcher.run_watched is not None and watcher.run_watched.name == "tales-toy")

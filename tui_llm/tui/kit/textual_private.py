@@ -13,6 +13,8 @@ in which it was raised:
 - `MessagePump.call_next` and `Screen._invoke_later`: one callback that raises would cancel those queued after it.
 - `OptionList._move_page` looks up the line of the highlighted option, which has none while the list has no room (the
   palette in a terminal of two rows): PgUp and PgDn raise KeyError. They do nothing then.
+- `Screen.get_widget_and_offset_at` finds widgets by the last layout. A mouse button that is pressed between the removal of
+  a widget and the next layout raises AttributeError, as the widget has no parent. It finds none there.
 - `Widget._render` and `Widget.render_lines`: one widget that can't be drawn would keep the whole screen from being
   drawn.
 
@@ -31,7 +33,7 @@ from textual.app import App
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
@@ -133,6 +135,7 @@ _invoke_later = Screen._invoke_later
 _render = Widget._render
 _render_lines = Widget.render_lines
 _move_page = OptionList._move_page
+_get_widget_and_offset_at = Screen.get_widget_and_offset_at
 
 
 async def dispatch_message(self: MessagePump, message: Message) -> None:
@@ -208,10 +211,17 @@ def move_page(self: OptionList, direction: Literal[-1, 1]) -> None:
         _move_page(self, direction)
 
 
+def get_widget_and_offset_at(self: Screen[Any], x: int, y: int) -> tuple[Widget | None, Offset | None]:
+    widget, offset = _get_widget_and_offset_at(self, x, y)
+    removed = widget is not None and widget.parent is None and widget is not self
+    return (None, None) if removed else (widget, offset)
+
+
 OptionList._move_page = move_page  # type: ignore[method-assign]
 MessagePump._dispatch_message = dispatch_message  # type: ignore[method-assign]
 DOMNode._post_mount = post_mount  # type: ignore[method-assign]
 MessagePump.call_next = call_next  # type: ignore[method-assign]
+Screen.get_widget_and_offset_at = get_widget_and_offset_at  # type: ignore[method-assign]
 Screen._invoke_later = invoke_later  # type: ignore[method-assign]
 Widget._render = render  # type: ignore[method-assign]
 Widget.render_lines = render_lines  # type: ignore[method-assign]

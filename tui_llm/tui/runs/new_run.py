@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
-from tui_llm.tui.kit.live import deliver
+from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.runs.estimate import Estimating
 from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
 from tui_llm.tui.tour.pane import left_of
@@ -101,9 +102,11 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
     NewRunScreen #trouble.-some { display: block; }
     """
 
-    def __init__(self, corpus: str = "") -> None:
+    def __init__(self, corpus: str = "", ended: Callable[[Run | None, str], object] | None = None) -> None:
+        """`ended` is called if the form was closed while it started a run: with the run, or with why there is none."""
         super().__init__()
         self._corpus = corpus
+        self._ended = ended
         self._suggested = ""  # the name that the form suggested last
         self._filled: dict[str, str] = {}  # each field's text according to the preset or the model to start from
         self._model: GPTConfig | None = None  # the shape of the model to start from
@@ -340,7 +343,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         self._starting = True
         corpora = several(self.text("corpus"))
         beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
-        self._start(self.text("name"), corpora, self.given, self.preset, self.text("device"), beside)
+        self._start(
+            self.text("name"), corpora, self.given, self.preset, self.text("device"), beside, self.app.call_later
+        )
 
     def trouble(self, line: str) -> None:
         self._starting = False
@@ -350,7 +355,14 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
 
     @work(thread=True, group="start")
     def _start(
-        self, name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
+        self,
+        name: str,
+        corpora: list[str],
+        given: dict[str, str],
+        preset: str,
+        device: str,
+        beside: dict[str, Any],
+        call_later: Callable[..., object],  # the app's: a thread of a closed screen can't find it any more
     ) -> None:
         run = None
         try:
@@ -363,6 +375,15 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         except (UserError, OSError) as error:
             if run is not None and not run.checkpoints() and not run.alive():
                 run.delete()  # so that the same name can be tried again
-            deliver(self, self.trouble, " ".join(str(error).split()))
+            call_later(self._start_ended, None, " ".join(str(error).split()))
         else:
-            deliver(self, self.dismiss, run)
+            call_later(self._start_ended, run, "")
+
+    def _start_ended(self, run: Run | None, problem: str) -> None:
+        if not is_live(self):
+            if self._ended is not None:
+                self._ended(run, problem)
+        elif run is None:
+            self.trouble(problem)
+        else:
+            self.dismiss(run)

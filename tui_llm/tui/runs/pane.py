@@ -276,7 +276,13 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
     def action_new_run(self) -> None:
         from tui_llm.tui.runs.new_run import NewRunScreen
 
-        self.app.push_screen(NewRunScreen(), self._made)
+        self.app.push_screen(NewRunScreen(ended=self._start_ended), self._made)
+
+    def _start_ended(self, run: Run | None, problem: str) -> None:
+        """The form was closed while it started a run."""
+        if problem:
+            self.say(problem, "error")
+        self._made(run)
 
     def _made(self, run: Run | None) -> None:
         if run is not None:
