@@ -271,7 +271,7 @@ async def test_generated_text_is_kept_or_dropped() -> None:
         await until(pilot, lambda: lab.lab.steps and lab._job is None)
         await pilot.press("i", "x")
         await answered(pilot, lab)
-        assert lab.lab.steps == () and "was changed" in lab.lab.note
+        assert lab.lab.steps == () and "prompt changed" in lab.lab.note
 
 
 async def test_a_step_shows_the_candidates_it_was_drawn_from() -> None:
