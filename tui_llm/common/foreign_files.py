@@ -65,7 +65,7 @@ def _stat(path: Path) -> os.stat_result:
 def open_regular(path: Path, most: int | None = None) -> BufferedReader:
     """Open `path` (links are followed) for reading in binary mode. Never blocks.
 
-    Raises OSError: `NotRegular` if it is no regular file, `TooLarge` if it has more than `most` bytes.
+    Raises OSError: `NotRegular` if it is not a regular file, `TooLarge` if it has more than `most` bytes.
     """
     _check(path, _stat(path), most)  # before opening: opening some devices has side effects
     # Non-blocking, and checked again below: the file may have been replaced in between.

@@ -46,7 +46,7 @@ class Stored:
 
 
 def check_files(folder: Path) -> None:
-    """Raises `UserError` if a file that transformers would open is no regular file, too large, or damaged JSON."""
+    """Raises `UserError` if a file that transformers would open is not a regular file, too large, or damaged JSON."""
     for name in _JSON:
         if (folder / name).is_symlink() or (folder / name).exists():
             read_json(folder / name, TOKENIZER if name == "tekken.json" else SETTINGS)
