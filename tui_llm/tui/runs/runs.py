@@ -32,7 +32,7 @@ KEYS = (
     _key("watch_run", "enter", "watch", "Watch the run under the cursor in the Training pane", "watch_run"),
     _key("mark_run", "space", "mark", "Mark or unmark the run: the chart draws its loss over the watched run's (at most four)", "mark_run"),
     _key("open_listed_run", "o", "open", "Open the run's newest checkpoint as the model of all panes", "open_run"),
-    _key("resume_listed_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "resume_run"),
+    _key("resume_listed_run", "e", "resume", "Resume a run that has stopped or died, from its last checkpoint", "resume_run"),
     _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then ends", "stop_run"),
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
     _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),

@@ -16,7 +16,7 @@ KEYS = (
     _tree("tree_line_below", "j", "line below", "Go to the line below, at any depth", "line(1)", footer=()),
     _tree("tree_expand", "e", "expand", "Add the k likeliest tokens after the one under the cursor; 1 to 9 set k", "expand", importance=5),
     _tree("tree_grow", "E", "grow", "Grow the whole branch to the depth, likeliest paths first, within the bounds below; Esc stops", "grow", importance=5),
-    *(_tree(f"tree_k_{k}", str(k), f"k = {k}", f"Expand by the {k} likeliest", f"count({k})", footer=()) for k in range(1, 10)),
+    *(_tree(f"tree_k_{k}", str(k), f"k = {k}", f"Set k, the number of likeliest tokens that e adds, to {k}", f"count({k})", footer=()) for k in range(1, 10)),
     _tree("tree_deeper", "plus,equals_sign", "depth", "Increase the depth by one token, for growing and drawing", "depth(1)", together="depth", importance=1),
     _tree("tree_shallower", "minus", "depth", "Decrease the depth by one token, for growing and drawing", "depth(-1)", together="depth", importance=1),
     _tree("tree_likelier", "greater_than_sign", "least p", "Multiply the least path probability by ten: only likelier paths grow", "least(1)", together="least p", importance=1),
