@@ -10,7 +10,7 @@ from typing import Any
 
 # Imported here, so that forked processes have them: importing takes longest.
 from tests.faults import Scenario
-from tests.training.making import make, words
+from tests.training.run_helpers import make, words
 from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.facts.pin import Pin

@@ -50,7 +50,7 @@ def test_a_command_imports_its_own_file_only() -> None:
     assert commands(["--help", "tree"]) == commands(None)
 
 
-def test_a_wrong_command_is_told_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
     told = capsys.readouterr().err
     assert all(f"'{name}'" in told for name in FILES)
@@ -142,7 +142,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_import_linter_is_content() -> None:
+def test_import_linters_contracts_hold() -> None:
     done = lint(REPOSITORY)
     assert done.returncode == 0, done.stdout
 
@@ -158,7 +158,7 @@ def test_no_circle_among_modules() -> None:
         pytest.fail(" → ".join(error.args[1]))
 
 
-def test_no_package_imports_anything_by_itself() -> None:
+def test_package_init_files_import_nothing() -> None:
     """`__init__` files contain only a docstring, so that importing a module costs no more than it needs.
 
     The root package is the exception: it has the public names.

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.training.making import TINY, contents, leftovers, losses, make, words
+from tests.training.run_helpers import TINY, contents, leftovers, losses, make, words
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import Batches
@@ -45,7 +45,7 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
             job.train(worker.Worker(run))
 
 
-def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
+def test_losses_equal_torchs_for_the_saved_weights_on_the_next_steps_rows(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # float32, so that losses can be compared to 1e-4
@@ -91,7 +91,7 @@ def test_the_whole_batchs_loss_is_what_its_step_then_reports(text: Path) -> None
     assert seen == {11: pytest.approx(reported[11], abs=1e-5), 21: pytest.approx(reported[21], abs=1e-5)}
 
 
-def test_looking_changes_nothing(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_the_batch_does_not_change_the_training(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, alone = make("looked", text, dropout=0.2), make("alone", text, dropout=0.2)
     work(looked, {step: lambda: batch.request(looked) for step in range(1, 30)})
     monkeypatch.setattr(evaluations, "RECORDERS", (evaluations.sample, evaluations.read_pins))
@@ -101,7 +101,7 @@ def test_looking_changes_nothing(text: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert batch.newest(alone) is None
 
 
-def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
+def test_a_requested_batch_is_written_once_before_the_next_step(text: Path) -> None:
     run = make("run", text, block_size=80)
     seen: list[tuple[int, int | None]] = []
     asked: list[int] = []
@@ -149,7 +149,7 @@ def test_a_paused_run_answers_too(text: Path) -> None:
      json.dumps({"step": 1, "updates": 0, "loss": 1, "rows": 1, "tokens": 1, "special": [], "bytes": {"1": "61"},
                  "shown": [{"row": 0, "ids": [1, 1], "losses": []}]})],
 )  # fmt: skip
-def test_a_damaged_file_is_said_in_a_line(text: Path, content: str) -> None:
+def test_a_damaged_batch_file_is_one_line(text: Path, content: str) -> None:
     run = make("run", text)
     (run.path / "batch.json").write_text(content)
     with pytest.raises(UserError) as error:
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_said_in_a_line(text: Path, content: str) -> None:
     assert "batch.json" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_loss_that_is_no_number(text: Path) -> None:
+def test_a_loss_that_is_not_finite(text: Path) -> None:
     run = make("run", text)
     value = {"step": 1, "updates": 0, "loss": None, "rows": 1, "tokens": 1, "special": [1], "bytes": {"1": "e2"},
              "shown": [{"row": 0, "ids": [1, 1], "losses": [None]}]}  # fmt: skip

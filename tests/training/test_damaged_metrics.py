@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.training.making import begin, lines, losses, make, wait, words, work
+from tests.training.run_helpers import begin, lines, losses, make, wait, words, work
 from tui_llm import cli
 from tui_llm.training.plan.follow import progress
 from tui_llm.training.run import jsonl
@@ -106,7 +106,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
         return losses(run)
 
 
-def test_all_readers_go_on_and_the_run_resumes(
+def test_all_readers_continue_and_the_run_resumes(
     stopped: Run, sound: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = stopped.metrics_path.read_bytes()

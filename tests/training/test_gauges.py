@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import HANG
-from tests.training.making import TINY, lines, make, words, work
+from tests.training.run_helpers import TINY, lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory, paths
 from tui_llm.common.foreign_files import read_json

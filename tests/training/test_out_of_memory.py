@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.making import losses, make, words, work
+from tests.training.run_helpers import losses, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
@@ -39,7 +39,7 @@ def test_a_step_sees_the_same_rows_in_batches_of_any_size(
     assert torch.equal(y, torch.cat([piece[1] for piece in pieces]))
 
 
-def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path) -> None:
+def test_the_offered_batch_size_fits_and_makes_the_same_steps(text: Path) -> None:
     unbroken, run = make("unbroken", text, batch_size=8), make("run", text, batch_size=8)
     assert work(unbroken) == 0
     for fits, words_ in (
@@ -91,11 +91,11 @@ def test_every_kind_of_failure(
     ) in status.message
 
 
-def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_batch_size_with_the_same_step_is_accepted(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text, batch_size=4, grad_accumulation_steps=3, eval_batches=1, steps=2)
     for batch, grad_accumulation_steps, why in (
         (4, 4, "product is 12"),
-        (8, 3, "another batch-size"),
+        (8, 3, "another batch size"),
         (3, 4, "divides 4"),
         (0, 1, "give 1 or more"),
     ):
@@ -127,7 +127,7 @@ def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[s
         launch.change_batch_size(run, 2, 2)
 
 
-def test_resuming_from_the_app_takes_the_offer(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_in_the_app_accepts_the_offered_batch_size(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, started = make("run", text), []
     monkeypatch.setattr(launch, "start", started.append)
     run.write_status("failed", "out of memory at batch 4", fits=[2, 2])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.near_ties import possible_ranks
-from tests.training.making import begin, contents, lines, losses, make, wait, words, work
+from tests.training.run_helpers import begin, contents, lines, losses, make, wait, words, work
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
@@ -44,7 +44,7 @@ def recorded(run: Run) -> list[PinEvaluation]:
     return pin_readings.evaluations(run)
 
 
-def test_they_are_the_engines_reading_of_that_checkpoint(text: Path) -> None:
+def test_they_equal_the_engines_reading_of_the_checkpoint(text: Path) -> None:
     run = make("run", text, layers=2, steps=20)
     pins.write(run.pins_path, PINS)
     assert work(run) == 0, run.log_path.read_text()
@@ -122,7 +122,7 @@ def test_a_pin_that_is_added_while_it_runs_is_read_from_then_on(text: Path) -> N
     assert saved[0][0] > 1 and all(len(ours.tokens) == 4 for _, ours in saved)
 
 
-def test_pins_that_can_not_be_read_say_why_and_end_nothing(text: Path) -> None:
+def test_pins_that_cannot_be_read_report_why_and_training_continues(text: Path) -> None:
     run = make("run", text, steps=2)
     bad = [{"prompt": ""}, {"prompt": "a" * 5000, "target": "b"}, {"prompt": "the", "target": "c" * 100},
            {"prompt": "\ud800", "target": "\udfff"}, {"prompt": "the"}]  # fmt: skip
@@ -141,9 +141,7 @@ def test_pins_that_can_not_be_read_say_why_and_end_nothing(text: Path) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(max_size=9), st.none() | st.text(max_size=9)), max_size=20))
-def test_any_pins_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]
-) -> None:
+def test_pins_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]) -> None:
     path = tmp_path_factory.mktemp("pins") / "pins.json"
     wanted = []
     for prompt, target in texts:
@@ -168,7 +166,7 @@ def test_any_pins_come_back_as_they_were(
     ("words", "pin"),
     [("a", Pin("a")), ("a=> b", Pin("a", " b")), ("x => y=>z", Pin("x => y", "z")), ("x => y=>", Pin("x => y"))],
 )
-def test_a_pin_in_words(words: str, pin: Pin) -> None:
+def test_a_pin_is_described_in_words(words: str, pin: Pin) -> None:
     assert pins.parse(words) == pin
 
 
@@ -181,7 +179,7 @@ def pin_reading(*p: float, first: int = 0, target: float | None = None) -> PinRe
     return PinReading(Pin("p", "t" if tokens else None), 1.0, candidates, tokens)
 
 
-def test_the_difference_says_only_what_is_known() -> None:
+def test_a_difference_states_bounds_for_unstored_tokens() -> None:
     found = pin_readings.difference(pin_reading(0.5, 0.1, target=0.01), pin_reading(0.6, 0.2, first=1, target=0.15))
     assert [(c.id, c.before, c.after, c.exact) for c in found] == [
         (1, 0.1, 0.6, True),
@@ -199,14 +197,14 @@ finite = st.floats(0, 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=4), finite), max_size=4), st.text(), st.text())
-def test_a_line_is_read_back_as_it_was(tops: list[tuple[int, bytes, float]], prompt: str, problem: str) -> None:
+def test_a_line_survives_a_round_trip(tops: list[tuple[int, bytes, float]], prompt: str, problem: str) -> None:
     one = PinReading(Pin(prompt, "x"), 0.5, tuple(PinCandidate(*top) for top in tops), (PinTargetToken(1, b"\xff", math.inf, 0.0, 7),), problem)  # fmt: skip
     evaluation = PinEvaluation(3, (one, PinReading(Pin("y"), problem="no")))
     assert pin_readings.parse(json.dumps(pin_readings.line(evaluation), allow_nan=False).encode()) == evaluation
 
 
 @given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["step", "probes", "top", "tokens", "prompt"]), x)).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_damage_is_passed_over(data: bytes) -> None:
+def test_damaged_lines_are_skipped(data: bytes) -> None:
     assert isinstance(pin_readings.parse(data), PinEvaluation | None)
 
 
@@ -219,7 +217,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, captured.out, captured.err
 
 
-def test_the_command_shows_what_was_learned(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_probes_command(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text)
     assert main(["control", "run", "--pin", "the cat=> sat", "--pin", HOSTILE]) == 0
     assert pins.read(run.pins_path) == [Pin("the cat", " sat"), Pin(HOSTILE)]

@@ -41,7 +41,7 @@ def test_cancelling_kills_the_process() -> None:
     assert measurement.process.returncode == -9
 
 
-def test_what_takes_too_long_is_killed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_that_takes_too_long_is_killed_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tui_llm.training.plan.step_time.STARTING", 0.05)
     measurement = Measurement(TOY, cost.shape(TOY, 257), "cpu", seconds=0.05)
     with pytest.raises(UserError, match="not one step"):
@@ -58,7 +58,7 @@ def test_a_slow_step_counts_at_once() -> None:
     assert len(many) == step_time.STEPS and {value["rows"] for value in many} == {TOY.batch_size}
 
 
-def test_a_model_that_fits_no_memory_is_refused(tmp_path: Path) -> None:
+def test_a_model_larger_than_memory_is_refused(tmp_path: Path) -> None:
     if not Path("/proc/meminfo").exists():
         pytest.skip("the free memory can't be told here")
     huge = GPTConfig(50257, 64, 4000, 16, 16384)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import lines, make, words, work
+from tests.training.run_helpers import lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import from_fields
@@ -52,7 +52,7 @@ def test_a_killed_and_resumed_run_has_each_step_once(text: Path) -> None:
     assert len(lines(run.metrics_path)) == 20 and "loss/validation" in events(folder)
 
 
-def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_event_files_supersede_earlier_ones(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a run is resumed later, TensorBoard's purge drops the events after the checkpoint."""
     run = make("run", text, steps=6)
     assert work(run) == 0
@@ -77,7 +77,7 @@ def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest
     check(folder, run.metrics_path)
 
 
-def test_asked_for_on_the_way_it_holds_the_whole_run(text: Path) -> None:
+def test_event_files_requested_during_a_run_contain_all_of_it(text: Path) -> None:
     run = make("run", text, steps=4)
     assert work(run) == 0
     assert not (run.path / "tensorboard").exists()
@@ -121,7 +121,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert any("no event files" in line and "pip install" in line for line in said)
 
 
-def test_old_configs_ask_for_none(text: Path) -> None:
+def test_old_configs_request_no_event_files(text: Path) -> None:
     run = make("run", text)
     raw = json.loads((run.path / "config.json").read_text())
     del raw["tensorboard"], raw["settings"]["compile"]

@@ -194,7 +194,7 @@ def show_reading(found: dict[str, Any]) -> None:
         f"{found['changed']} of them changed"
     )
     put(
-        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 gives other numbers"
+        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 results differ"
     )
     put(report.table((*head, "transformers fp32", "bf16", "times faster", "goal") if against else head, cells, left=(0, 1)))  # fmt: skip
     if against:

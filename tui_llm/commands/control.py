@@ -42,7 +42,7 @@ def control(options: argparse.Namespace) -> None:
     run, asked = find(options.run), []
     pinning = options.pin or options.unpin
     if not (options.save or options.pause or options.go_on or pinning or options.learning_rate is not None):
-        raise UserError("give something to change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
+        raise UserError("give a change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
     if pinning:
         before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
         old = [pin for words in options.unpin or () for pin in pins.matching(words, before)]

@@ -111,7 +111,7 @@ def delete(options: argparse.Namespace) -> None:
         print(f"Delete run {run.name} and all its checkpoints, {run.size() / 1e6:,.1f} MB? [y/N] ", end="",
               file=sys.stderr, flush=True)  # fmt: skip
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UserError(f"run {run.name} is kept")
+            raise UserError(f"run {run.name} is not deleted")
     run.delete()
     if options.json:
         put_json({"run": run.name, "deleted": True})

@@ -215,7 +215,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
 
         fewer = f", with {_rows(rate.rows)} at a time" if rate.rows < settings.batch_size else ""
         rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
-        rows.append(("time", duration(seconds), "for all steps; evaluations and checkpoints come on top"))
+        rows.append(("time", duration(seconds), "for all steps; without evaluations and checkpoints"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
 
 

@@ -52,7 +52,7 @@ def launch_problems(nproc: str, *, shard: bool, events: bool, settings: Training
     try:
         count = int(nproc)
     except ValueError:
-        wrong["nproc"] = f"{nproc!r} is no number of processes; give a whole number, 1 or more"
+        wrong["nproc"] = f"{nproc!r} is not a number of processes; give a whole number, 1 or more"
     else:
         try:
             processes.check(settings or TrainingSettings(), count if settings or count < 1 else 1)

@@ -63,7 +63,7 @@ def create(
     processes.check(settings, nproc, shard=shard)
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
-        raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
+        raise UserError(f"a run {name!r} already exists; resume it (--resume) or choose another name")
     if not corpus:
         raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:
@@ -74,7 +74,7 @@ def create(
             run.delete()
         files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned))
     except FileExistsError as error:
-        raise UserError(f"{run.path} exists and is not a run; delete it, or choose another name") from error
+        raise UserError(f"{run.path} already exists and is not a run; delete it, or choose another name") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
         raise UserError(f"can't make the run {name}: {files.cannot_write(run.path, error)}") from error
     return run
@@ -123,7 +123,7 @@ def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -
     settings = from_fields({"batch_size": batch_size, "grad_accumulation_steps": grad_accumulation_steps}, s)
     if batch_size * grad_accumulation_steps != rows:
         raise UserError(
-            f"run {run.name} has another batch-size: its steps have {s.batch_size} × {s.grad_accumulation_steps} rows "
+            f"run {run.name} was started with another batch size: its steps have {s.batch_size} × {s.grad_accumulation_steps} rows "
             f"(batch size × gradient accumulation steps); give two numbers whose product is {rows}, or start a new run"
         )
     if held_out % batch_size:

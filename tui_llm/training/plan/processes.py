@@ -20,7 +20,7 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
         part = nproc // math.gcd(settings.grad_accumulation_steps, nproc)
         raise UserError(
             f"a step's {rows} rows (batch size {settings.batch_size} × gradient accumulation steps {settings.grad_accumulation_steps}) can't be shared "
-            f"equally by {nproc} processes; give a batch size of {math.ceil(settings.batch_size / part) * part}, say"
+            f"equally by {nproc} processes; give a batch size such as {math.ceil(settings.batch_size / part) * part}"
         )
     if shard and settings.optimizer == "muon":
         raise UserError("muon needs whole matrices, and sharding splits them; use adamw, or omit shard")

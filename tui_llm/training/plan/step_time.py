@@ -121,7 +121,7 @@ class Measurement:
         rates = [float(value["tokens"]) / float(value["seconds"]) for value in found if int(value["rows"]) == rows]
         if not rates or why:
             late = f"not one step was measured in {self._seconds:.0f} s{_busy()}; a smaller batch or model, or another device, is faster"
-            raise UserError(why or (late if self._late else "the measuring process ended without reporting why"))
+            raise UserError(why or (late if self._late else "the measuring process ended without a message"))
         return Rate(statistics.median(rates), len(rates), rows, str(found[-1]["device"]))
 
     def _messages(self) -> Iterator[dict[str, Any]]:
@@ -140,4 +140,4 @@ def _busy() -> str:
     """Returns a remark for the error message if the machine's load is high."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return f" (this machine is busy: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""
+    return f" (other processes are busy: load {load:.1f} on {cores} cores)" if load > 1.5 * cores else ""

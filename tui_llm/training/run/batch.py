@@ -123,7 +123,7 @@ def newest(run: Run) -> Batch | None:
         return _parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{path} is no batch ({error!r}); the next evaluation, or r in the app, writes it anew"
+            f"{path} is not a batch ({error!r}); the next evaluation, or r in the app, writes it again"
         ) from error
 
 

@@ -45,7 +45,7 @@ def read(run: Run) -> list[LearningRateChange]:
         return [LearningRateChange(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path} is no list of changes ({error!r}); delete it to go on with the first learning rate"
+            f"{path} is not a list of changes ({error!r}); delete it to continue with the first learning rate"
         ) from error
 
 
@@ -54,7 +54,7 @@ def parse_learning_rate(text: str) -> float:
     try:
         peak = float(text)
     except ValueError as error:
-        raise UserError(f"the learning rate {text.strip()[:40]!r} is no number; give 3e-4, say") from error
+        raise UserError(f"the learning rate {text.strip()[:40]!r} is not a number; give one such as 3e-4") from error
     _check(peak)
     return peak
 

@@ -53,7 +53,7 @@ def read(path: Path) -> list[Pin]:
     try:
         return list(dict.fromkeys(map(_pin, value["pins"])))[:MOST]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no list of pins ({error!r}); delete it, then pin again") from error
+        raise UserError(f"{path} is not a list of pins ({error!r}); delete it, then pin again") from error
 
 
 def _pin(value: Any) -> Pin:

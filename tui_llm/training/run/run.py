@@ -175,7 +175,7 @@ class Run:
             value = read_json(path, JSON_MOST)
         except UserError as error:
             return {}, str(error) if os.path.lexists(path) else ""
-        return (value, "") if isinstance(value, dict) else ({}, f"{path} is no JSON object; it may be damaged")
+        return (value, "") if isinstance(value, dict) else ({}, f"{path} is not a JSON object; it may be damaged")
 
     def status(self) -> Status:
         """Reads the run's state. Never raises because of the content of its files."""
@@ -203,7 +203,7 @@ class Run:
         if found := said or self._object("control.json")[1]:
             return found
         if os.path.lexists(self.lock_path) and not self.lock_path.is_file():
-            return f"{self.lock_path} is no regular file; delete it, then resume"
+            return f"{self.lock_path} is not a regular file; delete it, then resume"
         if last and not all(map(math.isfinite, (last.loss, last.lr, last.grad_norm, last.tokens_per_second))):
             return f"metrics.jsonl: not all numbers of its last line, of step {last.step:,}, are finite"
         return ""
@@ -281,7 +281,7 @@ def find(name: str) -> Run:
     run = Run(paths.runs_dir() / check_name(name))
     if not run.exists():
         names = ", ".join(r.name for r in runs()) or "none yet"
-        raise UserError(f"there is no run {name!r}; there are: {names}")
+        raise UserError(f"there is no run {name!r}; the runs are: {names}")
     return run
 
 

@@ -61,7 +61,7 @@ def parse_status(
     state = _state(raw, alive, config.nproc)
     message = _text(raw.get("message")) or ""
     if state == "died":
-        message = f"its worker ended without reporting why; resume it from its last checkpoint (log: {log_path})"
+        message = f"its worker ended without a message; resume it from its last checkpoint (log: {log_path})"
     return Status(
         state,
         message,

@@ -116,7 +116,7 @@ class Torchrun(Ranks):
         kind, _, index = device.partition(":")
         if index:
             raise UserError(
-                f"each of {self.world} processes takes a device of its own; say --device {kind}, not {device}"
+                f"each of {self.world} processes needs a separate device; give --device {kind}, not {device}"
             )
         place = devices.choose(kind)
         if place.type == "mps":

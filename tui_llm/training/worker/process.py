@@ -92,7 +92,7 @@ def work(worker: Worker) -> int:
     except Diverged as error:
         message = str(error)
         if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
-            message += f". Checkpoint {error.bad:,} was made of those weights: it is deleted, the one before is kept"
+            message += f". Checkpoint {error.bad:,} contains those weights: it was deleted, the one before is kept"
     except (torch.OutOfMemoryError, MemoryError):
         message = worker.out_of_memory()
     except OSError as error:

@@ -53,7 +53,7 @@ class Worker:
         )
         self.told_to_stop = True
         if not self.lock.alone:
-            raise LockLost(f"{self.lost}; nothing more is written, because another worker may be writing")
+            raise LockLost(f"{self.lost}; nothing more is written, since another worker may be training it")
         log(f"{self.lost}; saving, then exiting")
 
     def report(self, state: str, message: str = "") -> None:

@@ -62,7 +62,7 @@ class Drawing(Inquiring, Undoing):
             return
         self._job = None
         if self.lab.streaming:
-            done = f"{STREAM_LENGTH} tokens drawn; Space goes on"
+            done = f"{STREAM_LENGTH} tokens drawn; Space continues"
             self.lab.note = done if message.reason == "done" else message.reason
         elif message.reason not in ("done", "stopped"):
             self.lab.note = message.reason
@@ -95,7 +95,7 @@ class Drawing(Inquiring, Undoing):
     def _tokens_accepted(self) -> None:
         self.stop_stream()
         text = self.lab.prompt + self.lab.generated_text
-        self.lab.clear("kept in the prompt, and encoded anew there: its ids may differ from the drawn ones")
+        self.lab.clear("moved into the prompt and encoded again: its ids may differ from the drawn ones")
         self.prompt.set_text(text)
         self.lab.prompt = self.prompt.prompt_text
         self._steps_changed()

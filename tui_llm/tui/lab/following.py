@@ -17,7 +17,7 @@ class Following(LabBase):
     def action_follow(self) -> None:
         pane = self.query_one(TrainingPane)
         if not self.following and pane.watcher.run_watched is None:
-            self.say("no run to follow; 4 n makes one")
+            self.say("no run to follow; 4 n starts one")
             return
         self.following, self._followed = not self.following, ""
         self._follow()

@@ -11,7 +11,7 @@ from tui_llm.tui.lab.undoing import Undoing
 from tui_llm.tui.state.inquire import Inquiring
 
 GHOST_AFTER = 0.25  # seconds after the last edit
-HINT = "ghost: → takes a token, Alt+→ a word, End all"
+HINT = "ghost text: → accepts a token, Alt+→ a word, End all"
 
 
 class Ghosting(Inquiring, Undoing):

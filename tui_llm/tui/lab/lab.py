@@ -211,7 +211,7 @@ class LabScreen(
         self.drop_ghost()
         if self.lab.steps or self._job is not None:
             self.stop_stream()
-            self.lab.clear("the prompt was changed: its continuation was dropped")
+            self.lab.clear("the prompt changed: its continuation was dropped")
         self.ask()
 
     # ── requesting readings ──────────────────────────────────────────────────────────────────────────────────────
@@ -331,7 +331,9 @@ class LabScreen(
 
     def action_special(self) -> None:
         self.lab.allow_special = not self.lab.allow_special
-        self.say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
+        self.say(
+            "special tokens in the text are read as " + ("special tokens" if self.lab.allow_special else "plain text")
+        )
         self.ask()
 
     def action_start_token(self) -> None:
@@ -366,7 +368,7 @@ class LabScreen(
         if self.lab.toggle_leading_space():
             self.ask()
         else:
-            self.say("the target is a token of the model's; press t to type one")
+            self.say("the target was chosen from the table; press t to type one")
 
     # ── other screens ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -379,7 +381,7 @@ class LabScreen(
         elif self._busy is not None and self.weights is not None:
             self.stop_following()
             self.client.abandon()
-            self.say("stays with the model that is open")
+            self.say("cancelled; the open model stays open")
         elif self.lab.position is not None:
             self.action_token_cursor_to(-1)
         elif self.zoomed:

@@ -30,7 +30,7 @@ class Measuring(Inquiring):
             self.say("there is nothing to learn yet: type a prompt, and choose a target (t)")
             return
         if reading.request.number != self.lab.number:
-            self.say("wait for the reading of this moment, then press L again")
+            self.say("the panes are still updating; press L again")
             return
         try:
             pinned = tuple(pins.of_user())

@@ -27,7 +27,7 @@ class Pinning(LabBase):
             return
         self.say(pinned_words(pin, pinned, run.name if run else ""))
         if foreign and pinned:
-            self.say("pinned without its target, which is no whole character")
+            self.say("pinned without its target, which is not a whole character")
 
     def _text_shown(self) -> str | None:
         """The text before the prediction. If there is none, notifies the user why and returns None."""
@@ -35,10 +35,10 @@ class Pinning(LabBase):
         if lab.position is None:
             return lab.prompt + lab.generated_text
         if reading is None or reading.request.number != lab.number:
-            self.say("the panes are out of date; wait for the reading, then pin")
+            self.say("the panes are still updating; press P again")
             return None
         if lab.position == 0:
-            self.say("no text stands before the first token: move the token cursor on, then pin")
+            self.say("there is no text before the first token: move the token cursor on, then pin")
             return None
         text = text_before(reading, lab.prompt, [step.bytes for step in lab.steps])
         if text is None:

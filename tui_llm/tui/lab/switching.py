@@ -19,12 +19,12 @@ class Switching(LabBase):
             text, foreign = self.target_text(self.lab.target)
             self.lab.target = None if text is None else Target(text=text)
             if foreign:
-                said.append("the target was no whole character, so it was dropped")
+                said.append("the target was not a whole character, so it was dropped")
         if self.lab.steps:
-            self.lab.clear("another model: the continuation was dropped")
+            self.lab.clear("the model changed: the continuation was dropped")
         if self.lab.chat and not weights.chat:
             self.lab.chat = False
-            said.append(f"{weights.name} has no chat template: it is fed the plain text")
+            said.append(f"{weights.name} has no chat template: the prompt is plain text")
         if said:
             self.say("; ".join(said))
 
@@ -32,13 +32,13 @@ class Switching(LabBase):
         if self.weights is None:
             return
         if not self.weights.chat:
-            self.warn(f"{self.weights.name} has no chat template: it is a base model, and goes on with the plain text")
+            self.warn(f"{self.weights.name} has no chat template: it is a base model and continues plain text")
             return
         self.lab.chat = not self.lab.chat
         self.stop_stream()
-        self.lab.clear("the prompt is fed another way: its continuation was dropped" if self.lab.steps else "")
+        self.lab.clear("the prompt's format changed: its continuation was dropped" if self.lab.steps else "")
         self.say(
-            "the prompt is a message in the chat template now" if self.lab.chat else "the prompt is plain text now"
+            "the prompt is now a message in the chat template" if self.lab.chat else "the prompt is now plain text"
         )
         self.ask()
 

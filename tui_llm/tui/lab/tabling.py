@@ -41,7 +41,7 @@ def new_logit(text: str, now: float) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value) or value == math.inf:
-        raise UserError(f"{text.strip()!r} is no logit; type a number such as 3.5, -inf, or by +1 to change it by 1")
+        raise UserError(f"{text.strip()!r} is not a logit; type a number such as 3.5, -inf, or by +1 to change it by 1")
     return value
 
 
@@ -58,7 +58,9 @@ class Tabling(LabBase):
     def tell_dropped(self) -> None:
         if count := self.lab.dropped:
             self.lab.dropped = 0
-            self.say(f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, the prediction is another one")
+            self.say(
+                f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, because the prediction changed"
+            )
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,7 +90,7 @@ class Tabling(LabBase):
 
     def _row(self) -> Candidate | None:
         if (row := self.table_pane.selected) is None:
-            self.say("there is no row under the cursor yet; move it with ↑ and ↓")
+            self.say("no row is selected; select one with ↑ and ↓")
         return row
 
     def _table_order(self) -> None:
@@ -193,10 +195,10 @@ class Tabling(LabBase):
         if row is None or reading is None or reading.distribution is None:
             return
         if reading.request.number != self.lab.number:
-            self.say("the table is out of date; wait for the reading")
+            self.say("the table is still updating; try again")
             return
         if reading.position < len(reading.prompt_ids):
-            self.say("the table is of a place in the middle of the text: move the token cursor to its end first")
+            self.say("the table shows a position inside the text: move the token cursor to the end first")
             return
         self.stop_stream()
         stream = TextStream()

@@ -39,7 +39,7 @@ class TokenTools(Drawing, Inquiring):
         kinds = shades.KINDS
         self.lab.colour = kinds[(kinds.index(self.lab.colour) + 1) % len(kinds)]
         if self.lab.colour != shades.PLAIN and self.lab.tokenizer is not None:
-            self.say(f"{self.lab.colour} is of the model's own tokens: v goes back to its vocabulary")
+            self.say(f"{self.lab.colour} is computed for the model's own tokens: v returns to its vocabulary")
         self.ask()
 
     # ── screens ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,9 +88,7 @@ class TokenTools(Drawing, Inquiring):
             same = next((at for at, (old, new) in enumerate(both) if old.id != new.id), len(both))
             steps = (*self.lab.steps[:same], *steps[same:])
         self.prompt.set_text(swapped.prompt)
-        note = (
-            "the text's own ids are kept after the swapped token: it is not encoded anew" if not swapped.dropped else ""
-        )
+        note = "the ids after the swapped token are kept: the text is not encoded again" if not swapped.dropped else ""
         self.lab.rewrite(self.prompt.prompt_text, steps, note)
         if not swapped.dropped:
             self.lab.place(swapped.position)
@@ -98,11 +96,11 @@ class TokenTools(Drawing, Inquiring):
         if swapped.dropped:
             gone = f"the {swapped.dropped:,} tokens" if swapped.dropped > 1 else "the token"
             self.say(
-                f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn anew; u, pressed twice, goes back"
+                f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn again; press u twice to undo"
             )
             self._generate(swapped.dropped)
         else:
-            self.say("swapped; what followed is read again, u goes back")
+            self.say("swapped; the tokens after it are read again; u undoes")
 
     def _ready(self) -> bool:
         if self.reading is None:

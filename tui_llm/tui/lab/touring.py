@@ -82,7 +82,7 @@ class Touring(Inquiring):
         self.tour = Tour()
         self._tour_typed, self._tour_answers, self._tour_problems = {}, {}, {}
         if self.tour.load():
-            self.say("the tour goes on where you left it")
+            self.say("the tour continues where you stopped")
         for screen in self.app.screen_stack:
             self.stand_beside(screen)
         self._tour_timer = self.set_interval(INTERVAL, self.look_at_tour)
@@ -211,7 +211,7 @@ class Touring(Inquiring):
             self._keep_tour()
             self._show_tour()
         else:
-            self.say("this is the beginning of the tour" if direction < 0 else "the tour is over")
+            self.say("this is the start of the tour" if direction < 0 else "the tour is over")
 
     def answer_tour(self) -> None:
         if self.tour is None:
@@ -219,7 +219,7 @@ class Touring(Inquiring):
             return
         ask = self.tour.here.ask if self.tour.here is not None else None
         if ask is None:
-            self.say("the tour asks for no answer here: it looks at what you do")
+            self.say("this step needs no answer: the tour checks what you do")
         elif ask.form == "pairs":
             self._ask_pairs(ask)
         elif not isinstance(self.app.screen, AskScreen):

@@ -40,7 +40,7 @@ class PullsModels(ActsOnRuns):
 
     def action_pull(self) -> None:
         if self._child is not None:
-            self.say("one is being pulled already; c cancels it", "warning")
+            self.say("a model is being pulled already; c cancels it", "warning")
             return
 
         def answered(name: str | None) -> None:
@@ -84,10 +84,10 @@ class PullsModels(ActsOnRuns):
     def _ended(self, name: str, code: int, said: str) -> None:
         self._tell("")
         if code == 0:
-            self.say(f"{name} is here; Enter opens it")
+            self.say(f"{name} is pulled; Enter opens it")
             self.look()
         elif code < 0:
-            self.say(f"{name} is cancelled; pulling it again goes on where it stopped")
+            self.say(f"{name} is cancelled; pulling it again resumes")
         else:
             self.say(said or f"pulling {name} ended with exit status {code}", "error")
 

@@ -308,6 +308,4 @@ class BatchScreen(RunView):
             yield tuple(map(visible, row))
 
     def action_ask(self) -> None:
-        self.act(
-            lambda: launch.show_batch(self.run_shown) and None, "asked: it comes after the step that is being made"
-        )
+        self.act(lambda: launch.show_batch(self.run_shown) and None, "requested: it arrives after the current step")

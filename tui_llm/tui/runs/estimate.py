@@ -61,14 +61,14 @@ class Estimating(Widget):
         raise NotImplementedError
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
-        line = cost_line(*settled) if settled else "what it costs is known when all fields are right"
+        line = cost_line(*settled) if settled else "the cost is shown once all fields are valid"
         self.query_one("#cost", Static).update(Content(line))
 
     def forget_estimate(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
         self._asked += 1
         self._stop()
-        self._tell("ctrl+e measures a few real steps for the time it will take")
+        self._tell("ctrl+e runs a few real steps to estimate the time")
 
     def _stop(self) -> None:
         measurement, self._measurement = self._measurement, None
@@ -86,7 +86,7 @@ class Estimating(Widget):
         if self.first_wrong(without=("corpus", "name")):
             return
         self._asked += 1
-        self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
+        self._tell("running a few real steps, about 20 s (ctrl+e stops) …")
         self._measure(self._asked, self.given, self.preset, self.text("device"))
 
     @work(thread=True, group="estimate")

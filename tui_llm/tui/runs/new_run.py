@@ -66,7 +66,7 @@ def name_problem(name: str) -> str:
         check_name(name)
     except UserError as error:
         return str(error)
-    return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""
+    return "a run of this name already exists" if (paths.runs_dir() / name).exists() else ""
 
 
 def shape(settings: TrainingSettings) -> str:
@@ -75,8 +75,8 @@ def shape(settings: TrainingSettings) -> str:
 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
-    _key("start_run", "ctrl+s", "start", "Make the run and start its worker", "start"),
-    _key("leave_form", "escape", "cancel", "Back, without a new run", "leave"),
+    _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
+    _key("leave_form", "escape", "cancel", "Cancel: no run is created", "leave"),
     _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
 )  # fmt: skip
 
@@ -272,7 +272,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None], Estimating):
         says.set_class(wrong, "-wrong")
 
     def _check_corpus_soon(self) -> None:
-        self._wrong["corpus"] = "it is still being looked at; try again"
+        self._wrong["corpus"] = "it is still being checked; try again"
         if self._settle is not None:
             self._settle.stop()
         self._settle = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))

@@ -128,7 +128,7 @@ def sample_text(snapshot: RunSnapshot) -> Content:
     """The newest text that the model generated during training."""
     sample = snapshot.sample
     if sample is None:
-        return Content.styled("what the model writes shows here after its first evaluation", "$text-muted")
+        return Content.styled("the model's samples appear here after its first evaluation", "$text-muted")
     return Content.assemble(
         (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
         (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
@@ -157,8 +157,8 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
 NOTHING = Content.assemble(
     "No training run yet.\n",
     ("n", "bold $text-accent"),
-    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own that"
-    " goes on when this window closes.",
+    "  starts one: it trains a small GPT-2 on your own text, in a separate process that"
+    " continues when this window closes.",
 )
 
 
@@ -335,9 +335,9 @@ class TrainingPane(SteersRun, Vertical, can_focus=True):
     def action_resume_run(self) -> None:
         run = self.watcher.run_watched
         if run is None or self.snapshot is None:
-            self.say("no run to resume; n makes one", "warning")
+            self.say("no run to resume; n starts one", "warning")
         elif self.snapshot.status.state == "finished":
-            self.say("this run is finished; n makes a new one", "warning")
+            self.say("this run is finished; n starts a new one", "warning")
         else:
             self.act(lambda: launch.resume(run))
 

@@ -36,16 +36,16 @@ NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the pro
 _key = CommandFactory("learned", "How it learned")
 KEYS = (
     _key("leave_learned", "escape,q,h", "back", "Back to the five panes", "leave"),
-    _key("earlier_moment", "left", "earlier", "Go to the evaluation before", "scrub(-1)", together="evaluation"),
+    _key("earlier_moment", "left", "earlier", "Go to the previous evaluation", "scrub(-1)", together="evaluation"),
     _key("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="evaluation"),
     _key("much_earlier_moment", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),
-    _key("much_later_moment", "shift+right", "much later", "Go ten evaluations on", "scrub(10)", footer=()),
+    _key("much_later_moment", "shift+right", "much later", "Go ten evaluations forward", "scrub(10)", footer=()),
     _key("first_moment", "home", "first", "Go to step 0, the model before any training", "scrub_to(0)", footer=()),
     _key("last_moment", "end", "newest", "Go to the newest evaluation and stay with it", "scrub_to(-1)", footer=()),
-    _key("mark_moment", "space", "mark", "Mark this evaluation: the table shows what changed from it to others; again: unmark", "mark"),
-    _key("previous_pin", "up,shift+tab", "previous pin", "Choose the pin above", "choose(-1)", together="pin"),
-    _key("next_pin", "down,tab", "next pin", "Choose the pin below", "choose(1)", together="pin"),
-    _key("pin_listed", "P,delete", "pin/unpin", "Unpin the chosen prompt (what was read of it stays), or pin it again", "pin"),
+    _key("mark_moment", "space", "mark", "Mark this evaluation: the table shows the changes since it; again: unmark", "mark"),
+    _key("previous_pin", "up,shift+tab", "previous pin", "Select the pin above", "choose(-1)", together="pin"),
+    _key("next_pin", "down,tab", "next pin", "Select the pin below", "choose(1)", together="pin"),
+    _key("pin_listed", "P,delete", "pin/unpin", "Unpin the selected prompt (its readings are kept), or pin it again", "pin"),
     _key("log_probability", "l", "log", "Make the axis logarithmic, or linear again", "log_axis"),
     _key("copy_learned", "y", "copy", "Copy the table (tab-separated)", "copy"),
     _key("table_up", "pageup", "table up", "Scroll the table up", "page(-1)", footer=()),
@@ -152,7 +152,7 @@ class LearnedScreen(OverLab):
         if self.chosen is None:
             return NO_PIN
         if snapshot.status is None:
-            return "no training run is watched: n in the Training pane makes one, and it reads what is pinned"
+            return "no training run is watched: n in the Training pane starts one, and it reads the pinned prompts"
         if self.saved:
             return "nothing could be read"
         if self.chosen in snapshot.running:

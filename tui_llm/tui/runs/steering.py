@@ -12,10 +12,10 @@ from tui_llm.tui.kit.command import CommandFactory
 
 _key = CommandFactory("training", "Training")
 KEYS = (
-    _key("batch", "B", "batch", "See the batch that the watched run learns from next: x, y, and the loss of each token", "batch", importance=3),
-    _key("samples", "T", "samples", "See every text that the watched run's model wrote, one at each evaluation", "samples", importance=2),
+    _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
+    _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
-    _key("learning_rate", "L", "learning rate", "Change the watched run's learning rate from its next step on: the peak, and the whole schedule with it", "learning_rate"),
+    _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class SteersRun(ActsOnRuns):
     def _run_or_say(self, what: str) -> Run | None:
         run = self.run_watched
         if run is None:
-            self.say(f"{what}: there is no run yet; n makes one", "warning")
+            self.say(f"{what}: there is no run yet; n starts one", "warning")
         return run
 
     def action_batch(self) -> None:
@@ -75,5 +75,5 @@ class SteersRun(ActsOnRuns):
                 f"{run.name}: the learning rate peaks at {peak:g} from the next step on",
             )
 
-        hint = f"now {now:g} · Enter changes the whole schedule with it · Esc keeps it"
+        hint = f"now {now:g} · Enter scales the whole schedule · Esc cancels"
         self.app.push_screen(AskScreen("Peak learning rate", f"{why}\n{hint}" if why else hint, text), answered)

@@ -65,7 +65,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
             self.shown_tree.name(node, name)
             self.refill()
 
-        self._line("Name of this way", "Enter names it, empty removes the name · Esc cancels", node.name, named)
+        self._line("Name of this path", "Enter names it, empty removes the name · Esc cancels", node.name, named)
 
     def action_save(self) -> None:
         def take(line: str) -> None:
@@ -82,15 +82,15 @@ class KeepsTrees(BaseScreen, Screen[Any]):
         except UserError as error:
             self.warn(str(error))
             return
-        self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
+        self._line("Save the tree as", "Enter saves · Esc cancels", str(path), take)
 
     def _save(self, path: Path, over: bool = False) -> None:
         """Saves the tree; asks before it overwrites a file. `over`: overwrites it without asking."""
         try:
             save(self.shown_tree, path, force=over)
         except Taken:
-            question = f"{path} is there already. Write over it?"
-            self._confirm(question, "Write over", lambda: self._save(path, over=True))
+            question = f"{path} already exists. Overwrite it?"
+            self._confirm(question, "Overwrite", lambda: self._save(path, over=True))
         except UserError as error:
             self.warn(str(error))
         else:
@@ -103,7 +103,7 @@ class KeepsTrees(BaseScreen, Screen[Any]):
     def action_open_file(self) -> None:
         def take(line: str) -> None:
             if line and len(self.shown_tree) and self.shown_tree.changed:
-                self._confirm("This tree was not saved. Open another over it?", "Open", lambda: self._open(line))
+                self._confirm("This tree is not saved. Open another in its place?", "Open", lambda: self._open(line))
             elif line:
                 self._open(line)
 

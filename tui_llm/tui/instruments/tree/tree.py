@@ -150,9 +150,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
             self.say(NO_TREE)
             return False
         if self.frozen:
-            self.say(f"this tree can only be looked at: {self.frozen}")
+            self.say(f"this tree is read-only: {self.frozen}")
         elif self.growth is not None or self._sampling:
-            self.say("still at work; Esc stops it")
+            self.say("busy; Esc stops it")
         return not self.frozen and self.growth is None and not self._sampling
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +183,9 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
                 full, added = self.growth.full, fmt.count(self.growth.added)
                 self.growth = None
                 self.say(
-                    f"{added} new: the budget is spent (b raises it)" if full else f"{added} new: all within the bounds"
+                    f"{added} new: the budget is spent (b raises it)"
+                    if full
+                    else f"{added} new: everything within the bounds"
                 )
         else:
             for branching in branches.branchings:
@@ -268,7 +270,7 @@ class TreeScreen(KeepsTrees, Screen[tuple[Tree, Node] | None]):
         self.here.shut = False
         growth = Growth(self.shown_tree, self.here, rules.count, rules.depth, rules.least, rules.budget)
         if growth.done:
-            self.say("all within the bounds is there already: + goes deeper, < takes less likely ways")
+            self.say("nothing more within the bounds: + goes deeper, < adds less likely paths")
             return
         self.growth = growth
         self._ask()

@@ -72,7 +72,7 @@ async def test_a_pin_is_what_the_panes_show() -> None:
         await pilot.press("1", "home")
         await answered(pilot, lab)
         await pilot.press("P")
-        assert "no text stands before the first token" in messages(app)
+        assert "there is no text before the first token" in messages(app)
         await pilot.press("end")
         await answered(pilot, lab)
         await pilot.press("P")
@@ -101,7 +101,7 @@ async def test_a_pin_ends_with_a_whole_character(place: int, expected: str | Non
         assert ("inside a character" in messages(app)) == (expected is None)
 
 
-async def test_generate_says_where_the_other_panes_look() -> None:
+async def test_the_generate_pane_names_the_position_of_the_other_panes() -> None:
     app = make_app(FakeEngine(), PROMPT)
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -116,7 +116,7 @@ async def test_generate_says_where_the_other_panes_look() -> None:
         assert not any("other panes:" in line for line in drawn(app))
 
 
-async def test_a_swap_says_what_it_took_and_is_undone() -> None:
+async def test_a_swap_names_the_removed_tokens_and_can_be_undone() -> None:
     app = make_app(FakeEngine(), PROMPT)
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -133,7 +133,7 @@ async def test_a_swap_says_what_it_took_and_is_undone() -> None:
         assert (lab.lab.prompt, lab.lab.steps) == (PROMPT, ())
 
 
-def test_a_stream_begun_after_a_request_answers_for_both() -> None:
+def test_a_stream_started_after_a_request_answers_both() -> None:
     """The stream's reading has the newest request number; otherwise the panes would wait for it forever."""
     engine, there, seen = FakeEngine(), threading.Event(), []
 
@@ -155,7 +155,7 @@ def test_a_stream_begun_after_a_request_answers_for_both() -> None:
     assert numbers == [5] and engine.requests[-1].number == 5
 
 
-async def test_draws_are_of_the_changed_logits() -> None:
+async def test_draws_use_the_changed_logits() -> None:
     engine = FakeEngine()
     app = make_app(engine, PROMPT)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -176,7 +176,7 @@ async def test_draws_are_of_the_changed_logits() -> None:
             await pilot.press("escape")
 
 
-async def test_a_token_by_hand_was_not_drawn() -> None:
+async def test_a_token_chosen_by_hand_is_marked_as_not_drawn() -> None:
     engine = FakeEngine()
     app = make_app(engine, PROMPT)
     async with app.run_test(size=(120, 30)) as pilot:

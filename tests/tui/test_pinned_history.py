@@ -105,7 +105,7 @@ async def test_P_pins_what_is_shown_for_the_user_and_the_watched_run_and_unpins_
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 3000])
-async def test_P_says_what_can_not_be_pinned(prompt: str) -> None:
+async def test_P_reports_what_cannot_be_pinned(prompt: str) -> None:
     app = make_app(prompt=prompt)
     async with app.run_test(size=(100, 30)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -150,7 +150,7 @@ async def test_a_run_that_the_form_makes_gets_the_users_pins(home: Path, monkeyp
 # ── the screen ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_h_opens_it_on_the_watched_run_and_Esc_leaves() -> None:
+async def test_h_opens_the_watched_runs_history_and_Esc_closes_it() -> None:
     make(0, 50, 100)
     app: LabApp = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -165,7 +165,7 @@ async def test_h_opens_it_on_the_watched_run_and_Esc_leaves() -> None:
         assert app.screen is app.lab_screen
 
 
-async def test_the_scrubber_goes_through_the_saved_evaluations() -> None:
+async def test_arrows_go_through_the_saved_evaluations() -> None:
     app = ScreenApp(make(*range(0, 101, 2)))
     async with app.run_test(size=(80, 24)) as pilot:
         await seen(pilot, app)
@@ -217,7 +217,7 @@ async def test_a_mark_shows_the_difference() -> None:
         assert app.shown.marked is None and "since" not in app.text
 
 
-async def test_it_stays_live_and_the_scrubber_stays_where_it_was_put() -> None:
+async def test_the_history_stays_live_and_keeps_the_chosen_evaluation() -> None:
     run = make(0, 10, state="running")
     app = ScreenApp(run)
     with fake_run.alive(run):
@@ -237,7 +237,7 @@ async def test_it_stays_live_and_the_scrubber_stays_where_it_was_put() -> None:
             await until(pilot, lambda: "step 0 (1 of 1)" in app.text)
 
 
-async def test_pins_are_listed_taken_off_and_put_back() -> None:
+async def test_pins_are_listed_removed_and_restored() -> None:
     run = make(0, 100)
     pins.write(paths.pins_path(), [CAT, Pin("mine alone")])
     app = ScreenApp(run)
@@ -284,12 +284,12 @@ async def test_without_a_run_or_a_pin_it_says_what_to_press() -> None:
         await until(pilot, lambda: "no training run is watched" in app.text)
 
 
-def test_the_end_of_a_prompt_is_what_is_shown() -> None:
+def test_the_end_of_a_long_prompt_is_shown() -> None:
     assert end_of("abcdef", 4) == "…def" and end_of("abc", 3) == "abc" and end_of("abc", 0) == ""
     assert end_of("漢字漢字", 4) == "…字"
 
 
-def test_each_tick_of_probability_is_plain_and_another() -> None:
+def test_probability_ticks_are_plain_and_distinct() -> None:
     ticks = [tick(10.0**-power) for power in range(10)]
     assert ticks[:3] == ["100 %", "10 %", "1 %"] and ticks[7:] == ["0.00001 %", "0.000001 %", "0.0000001 %"]
     assert [tick(0.2), tick(0.00015)] == ["20 %", "0.015 %"]

@@ -1,4 +1,4 @@
-"""`tests/settling.py`: after a key, all its effects are done and drawn; a blocked thread does not block the test."""
+"""`tests/pilot_idle.py`: after a key, all its effects are done and drawn; a blocked thread does not block the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.widgets import Static
 
-from tests import settling
+from tests import pilot_idle
 
 
 class Chain(App[None]):
@@ -37,7 +37,7 @@ class Chain(App[None]):
         self.call_from_thread(self.query_one("#threaded", Static).update, "threaded")
 
 
-async def test_all_that_follows_from_a_key_is_done_and_drawn() -> None:
+async def test_all_effects_of_a_key_are_done_and_drawn() -> None:
     app = Chain()
     app.gate = threading.Event()
     app.gate.set()
@@ -48,7 +48,7 @@ async def test_all_that_follows_from_a_key_is_done_and_drawn() -> None:
         assert "threaded" in "".join(drawn(app))
 
 
-async def test_a_thread_that_waits_holds_no_test() -> None:
+async def test_a_blocked_thread_does_not_block_a_test() -> None:
     app = Chain()
     app.gate = threading.Event()
     async with app.run_test(size=(20, 5)) as pilot:
@@ -59,35 +59,35 @@ async def test_a_thread_that_waits_holds_no_test() -> None:
         assert "threaded" in "".join(drawn(app))
 
 
-async def test_a_thread_that_gets_no_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_waits_for_a_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a busy machine: the app's thread is runnable, but does not run for longer than `PATIENCE`."""
     looks = iter([True] * 30)
-    monkeypatch.setattr(settling, "runnable", lambda: next(looks, False))
-    await settling.settle()
+    monkeypatch.setattr(pilot_idle, "runnable", lambda: next(looks, False))
+    await pilot_idle.settle()
     assert next(looks, None) is None
 
 
-@pytest.mark.skipif(not settling.TASKS.is_dir(), reason="only Linux tells what threads do")
-def test_threads_that_run_are_told_from_those_that_wait() -> None:
+@pytest.mark.skipif(not pilot_idle.TASKS.is_dir(), reason="only Linux tells what threads do")
+def test_running_threads_are_distinguished_from_waiting_ones() -> None:
     end = threading.Event()
     waits = threading.Thread(target=end.wait)
     works = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
     waits.start()
     try:
-        while settling.runnable():
+        while pilot_idle.runnable():
             pass
         works.start()
-        while not settling.runnable():
+        while not pilot_idle.runnable():
             assert works.is_alive()
         works.join()
-        while settling.runnable():
+        while pilot_idle.runnable():
             pass
     finally:
         end.set()
         waits.join()
 
 
-async def test_what_is_said_stays_for_a_test_that_comes_late() -> None:
+async def test_notifications_stay_for_a_slow_test() -> None:
     app = Chain()
     async with app.run_test(size=(40, 10), notifications=True) as pilot:
         app.notify("said", timeout=0.001)

@@ -57,7 +57,7 @@ def test_entropy_spread_and_the_first_of_equals() -> None:
     assert tied.effective_tokens == pytest.approx(2) and tied.strongest == 1
 
 
-def test_the_trace_is_kept_for_the_same_text_only(engine: PipelineEngine) -> None:
+def test_the_trace_is_cached_for_the_same_text_only(engine: PipelineEngine) -> None:
     engine.answer(AttentionQuestion(Request(prompt=TEXT)))
     kept = engine.remembered[KEY]
     engine.answer(LensQuestion(Request(prompt=TEXT), 1))
@@ -66,7 +66,7 @@ def test_the_trace_is_kept_for_the_same_text_only(engine: PipelineEngine) -> Non
     assert engine.remembered[KEY] is not kept and engine.remembered[KEY].ids == (*kept.ids, 5)
 
 
-def test_new_weights_forget_it() -> None:
+def test_new_weights_clear_the_cached_trace() -> None:
     engine = PipelineEngine("cpu")
     engine.open("nano")
     engine.answer(AttentionQuestion(Request(prompt=TEXT)))
@@ -85,7 +85,7 @@ def test_a_text_longer_than_the_context(engine: PipelineEngine) -> None:
         engine.answer(AttentionQuestion(request, 9))
 
 
-def test_none_such_and_not_wanted_any_more(engine: PipelineEngine) -> None:
+def test_missing_tokens_and_superseded_questions(engine: PipelineEngine) -> None:
     with pytest.raises(UserError, match="there is no token to look from"):
         engine.answer(AttentionQuestion(Request()))
     for number in (5, -1):
@@ -141,7 +141,7 @@ def test_every_row_against_torchs_own(engine: PipelineEngine) -> None:
         assert [g.token.id for g in row.guesses] == logits[layer].topk(3).indices.tolist()
 
 
-def test_whose_probability_is_followed(engine: PipelineEngine) -> None:
+def test_which_token_the_lens_follows(engine: PipelineEngine) -> None:
     ids = engine.ids(Request(prompt=TEXT))
     inner: Lens = engine.answer(LensQuestion(Request(prompt=TEXT), 1))
     assert inner.chosen == "next" and inner.target.id == ids[2]

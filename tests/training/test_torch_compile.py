@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.making import contents, losses, make, words
+from tests.training.run_helpers import contents, losses, make, words
 from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
@@ -50,7 +50,7 @@ def test_a_compiled_run_has_the_same_losses_and_checkpoints(text: Path, monkeypa
     assert here(run) == 0 and run.status().state == "finished"
 
 
-def test_where_compiling_fails_it_is_said_and_the_run_goes_on(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_compiling_fails_it_is_reported_and_the_run_continues(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, run = make("plain", text, steps=4, dropout=0.2), make("run", text, steps=4, dropout=0.2, compile="on")
     assert here(plain) == 0
 

@@ -144,9 +144,7 @@ def test_a_vocabulary_that_was_added(here: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("name", ["screen-1.svg", "reading-1.json"])
-def test_a_name_that_is_taken_meanwhile_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_name_taken_in_the_meantime_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     from tui_llm.tui.kit import save
 
     monkeypatch.chdir(tmp_path)

@@ -67,7 +67,7 @@ async def test_f_opens_the_watched_run_and_each_new_checkpoint_until_f_again() -
             assert "tales at step 500 " in top(app) and len(engine.opened) == 3
 
 
-async def test_what_was_generated_stays_when_the_followed_run_moves_on() -> None:
+async def test_generated_text_is_kept_when_the_followed_run_has_a_new_checkpoint() -> None:
     run = fake_run.make("tales", steps=1000, done=3, state="running")
     fake_run.checkpoint(run, 250)
     app = make_app(RunEngine())
@@ -95,7 +95,7 @@ async def test_a_run_without_a_checkpoint_is_waited_for() -> None:
             await until(pilot, lambda: "tales at step 100, following" in top(app))
 
 
-async def test_the_model_goes_along_to_another_watched_run() -> None:
+async def test_following_switches_to_another_watched_run() -> None:
     for name, step, age in (("first", 10, 10), ("second", 20, 20)):
         run = fake_run.make(name, done=3)
         fake_run.checkpoint(run, step)
@@ -111,7 +111,7 @@ async def test_the_model_goes_along_to_another_watched_run() -> None:
         await until(pilot, lambda: "second at step 20, waiting for a checkpoint of third" in top(app))
 
 
-async def test_another_model_ends_following_and_without_a_run_there_is_none() -> None:
+async def test_opening_a_model_ends_following_which_needs_a_run() -> None:
     engine = RunEngine()
     app = make_app(engine)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:

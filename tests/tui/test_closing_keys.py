@@ -129,13 +129,15 @@ async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], resul
     return app.screen
 
 
-def test_no_screen_is_left_out() -> None:
+def test_every_screen_is_tested() -> None:
     assert all_screens() == {*OPENED, LabScreen}
     assert all(issubclass(one, BaseScreen) for one in OPENED)
 
 
 @pytest.mark.parametrize("kind", OPENED, ids=lambda kind: kind.__name__)
-async def test_closing_keys_twice(kind: type[Screen[Any]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pressing_a_closing_key_twice_closes_one_screen(
+    kind: type[Screen[Any]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = make_app(Unwilling())
     below: list[Any] = []
     run_action = app.run_action

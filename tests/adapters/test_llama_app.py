@@ -42,7 +42,9 @@ async def test_every_pane_works_and_switching_keeps_what_was_set(folders: tuple[
         await answered(pilot, lab)
         assert lab.reading.request.chat
         shown = "\n".join(drawn(app))
-        assert "the prompt stands in the chat template" in " ".join(shown.replace("│", " ").replace("┃", " ").split())
+        assert "the prompt is formatted with the chat template" in " ".join(
+            shown.replace("│", " ").replace("┃", " ").split()
+        )
         assert "".join(t.text for t in lab.reading.tokens.tokens).endswith("<|im_end|>\n<|im_start|>assistant\n")
         await pilot.press("J")
         await answered(pilot, lab)

@@ -33,7 +33,7 @@ KEYS = {
 }
 
 
-async def test_every_panes_keys_stand_on_a_small_screen() -> None:
+async def test_every_panes_keys_are_shown_on_a_small_screen() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -64,7 +64,7 @@ def asked(app: LabApp) -> bool:
     return isinstance(app.screen, AskScreen) and isinstance(app.screen.focused, PromptEditor)
 
 
-async def test_typing_replaces_what_stands_in_a_question() -> None:
+async def test_typing_replaces_the_text_of_an_input_window() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -97,7 +97,7 @@ class Missing(FakeEngine):
         return dataclasses.replace(reading, tokens=tokens)
 
 
-async def test_a_vocabulary_that_is_not_there_makes_no_number() -> None:
+async def test_a_missing_vocabulary_gives_no_number() -> None:
     app = make_app(Missing())
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -108,7 +108,7 @@ async def test_a_vocabulary_that_is_not_there_makes_no_number() -> None:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_the_title_says_what_the_colours_are(size: tuple[int, int]) -> None:
+async def test_the_title_names_the_colours(size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size) as pilot:
         await answered(pilot, app.lab_screen)
@@ -120,7 +120,7 @@ async def test_the_title_says_what_the_colours_are(size: tuple[int, int]) -> Non
         await until(pilot, lambda: "1 Tokens ━" in "\n".join(drawn(app)))
 
 
-async def test_the_loss_has_both_anchors_in_sight_beside_the_other_panes() -> None:
+async def test_the_loss_pane_shows_both_references_beside_the_other_panes() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -143,7 +143,7 @@ async def test_the_top_line_drops_whole_facts(width: int, there: str, gone: str)
         assert drawn(app)[0].startswith(" nano  2.6 M parameters")
 
 
-async def test_what_is_cut_and_what_came_from_further_down_is_said() -> None:
+async def test_cut_tokens_and_drawn_ones_of_low_rank_are_marked() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -188,7 +188,7 @@ def test_a_token_and_its_number_stay_together(words: list[str], width: int) -> N
 
 
 @pytest.mark.parametrize("keys", ["1", "1 A", "5 T", "5 H", "2 T", "R", "4 n"])
-async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
+async def test_notifications_cover_no_numbers(keys: str) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await answered(pilot, app.lab_screen)
@@ -197,8 +197,8 @@ async def test_what_is_said_for_a_moment_covers_no_numbers(keys: str) -> None:
         if keys == "4 n":  # the cost of a run is computed in a thread
             await until(pilot, lambda: "FLOPs" in "".join(drawn(app)))
         below = drawn(app)[2:]
-        app.notify("all within the bounds is there already: + goes deeper, < takes less likely ways")
-        await until(pilot, lambda: "+ goes deeper, < takes less likely" in "".join(drawn(app)[:2]))
+        app.notify("nothing more within the bounds: + goes deeper, < adds less likely paths")
+        await until(pilot, lambda: "+ goes deeper, < adds less likely" in "".join(drawn(app)[:2]))
         assert drawn(app)[2:] == below, "the longest message takes two lines"
         for count in range(2, 6):
             app.notify(f"copied {count} rows, tab-separated")

@@ -18,14 +18,14 @@ from tui_llm.tui.instruments.tree.tree import TreeScreen
 from tui_llm.tui.kit.text import NO_TEXT
 
 
-def test_a_moment_is_empty_where_no_token_is() -> None:
+def test_a_reading_without_tokens_is_empty() -> None:
     assert Request().empty
     for one in ({"prompt": " "}, {"continuation": (1,)}, {"start_token": True}, {"chat": True}):
         assert not dataclasses.replace(Request(), **one).empty
 
 
 @pytest.mark.parametrize("keys", ["1 L", "1 E", "1 S", "1 C", "2 T", "2 F", "2 e", "5 D", "5 H"])
-async def test_without_text_it_is_said_what_to_do(keys: str) -> None:
+async def test_without_text_each_screen_says_what_to_do(keys: str) -> None:
     engine = FakeEngine()
     app = make_app(engine, prompt="")
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
@@ -36,7 +36,7 @@ async def test_without_text_it_is_said_what_to_do(keys: str) -> None:
         assert not any(isinstance(one, (DrawQuestion, HistogramQuestion, PairsQuestion)) for one in engine.questions)
 
 
-async def test_a_start_token_is_something_to_go_on_from() -> None:
+async def test_a_start_token_alone_gives_a_prediction() -> None:
     engine = FakeEngine()
     app = make_app(engine, prompt="")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -50,7 +50,7 @@ async def test_a_start_token_is_something_to_go_on_from() -> None:
         await until(pilot, lambda: isinstance(app.screen, DrawScreen) and "internal error" in drawn(app)[1])
 
 
-async def test_the_tree_of_no_text_says_what_to_do_and_opens_saved_ones() -> None:
+async def test_the_tree_without_text_says_what_to_do_and_opens_saved_trees() -> None:
     engine = FakeEngine()
     engine.answers[KnownQuestion] = lambda _asked: Known(engine.weights, (), ())  # type: ignore[arg-type]
     app = make_app(engine, prompt="")
@@ -78,5 +78,5 @@ async def test_one_token_makes_no_pair() -> None:
         one = Pairs(engine.weights, 1, 0, 1, (token,), (), None)
         engine.answers[PairsQuestion] = lambda _asked: one
         await pilot.press("escape", "1", "E")
-        await until(pilot, lambda: "one token alone makes no pair" in drawn(app)[1])
+        await until(pilot, lambda: "one token makes no pair" in drawn(app)[1])
         assert "i types more" in drawn(app)[1] and "1 tokens" not in "".join(drawn(app))

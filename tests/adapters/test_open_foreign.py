@@ -74,7 +74,7 @@ def test_code_in_the_folder_is_never_run(llama: tuple[Path, Any], tmp_path: Path
     assert not mark.exists()
 
 
-def test_half_a_model_is_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
+def test_an_incomplete_model_is_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = copied(llama[0], tmp_path / "half")
@@ -95,7 +95,7 @@ def test_a_vocabulary_of_another_model_is_refused(llama: tuple[Path, Any], tmp_p
     assert "is not valid JSON" in refused(folder)
 
 
-def test_a_missing_extra_is_said(llama: tuple[Path, Any]) -> None:
+def test_a_missing_extra_is_named(llama: tuple[Path, Any]) -> None:
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "from tui_llm.cli import main\n"
@@ -155,7 +155,7 @@ def test_a_gguf_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("message", ["Hello there", "  two  spaces\n", "", "[/] \x1b ‮ é🙂"])
-def test_a_chat_template_feeds_what_transformers_would(llama: tuple[Path, Any], message: str) -> None:
+def test_a_chat_template_gives_transformers_ids(llama: tuple[Path, Any], message: str) -> None:
     engine = PipelineEngine("cpu")
     assert engine.open(str(llama[0])).chat
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(llama[0])
@@ -240,7 +240,7 @@ def test_an_index_that_leads_elsewhere(target: str | None, llama: tuple[Path, An
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     index = {"metadata": {}, "weight_map": {"lm_head.weight": target}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "no safetensors file beside it" in refused(folder)
+    assert "not a safetensors file beside it" in refused(folder)
 
 
 @pytest.mark.parametrize("id", [4 * 10**8, 2**32 - 1, -1, 1.5, True, 7])
@@ -253,14 +253,14 @@ def test_ids_are_checked_before_there_is_a_table_for_them(id: Any, llama: tuple[
     assert ("have the same id 7" if id == 7 else f"is {id}, not an integer") in refused(folder)
 
 
-def test_weights_that_are_no_numbers(llama: tuple[Path, Any], tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused(llama: tuple[Path, Any], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = copied(llama[0], tmp_path / "nan")
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][3] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert "predicts no numbers" in refused(folder)
+    assert "predicts NaN or infinite logits" in refused(folder)
 
 
 def test_a_gguf_header_that_promises_what_is_not_there(tmp_path: Path) -> None:

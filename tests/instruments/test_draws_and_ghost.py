@@ -42,7 +42,7 @@ ASK = Request(prompt="The cat sat on the")
 
 @settings(max_examples=40, deadline=None)
 @given(u=st.one_of(st.just(0.0), st.just(1 - 2**-53), st.floats(0, 1, exclude_max=True)), sampler=SAMPLERS)
-def test_u_lands_where_generation_would_take_it(engine: PipelineEngine, u: float, sampler: SamplerSettings) -> None:
+def test_u_selects_the_token_that_generation_would(engine: PipelineEngine, u: float, sampler: SamplerSettings) -> None:
     found = engine.answer(DrawQuestion(ASK, (sampler,), u))
     (landing,) = found.landings
     processed = process(engine.logits(ASK), sampler)
@@ -61,7 +61,7 @@ def test_u_lands_where_generation_would_take_it(engine: PipelineEngine, u: float
         assert landing.segments[-1].stop == 1
 
 
-def test_without_u_it_is_the_one_of_generation(engine: PipelineEngine) -> None:
+def test_without_u_the_draw_uses_generations_u(engine: PipelineEngine) -> None:
     sampler = SamplerSettings(0.8, top_p=0.9)
     request = Request(prompt="The cat sat on the", sampler=sampler)
     steps = list(engine.generate(request, seed=7, count=3))
@@ -109,7 +109,7 @@ def test_chi_squared_of_known_tables() -> None:
     assert _fit(torch.tensor([5.0]), torch.tensor([5.0], dtype=torch.float64)) == (None, 0, None)
 
 
-def test_what_cannot_be_drawn(engine: PipelineEngine) -> None:
+def test_invalid_draws_are_refused(engine: PipelineEngine) -> None:
     for u in (-0.1, 1.0, math.nan):
         with pytest.raises(UserError, match="give a number from 0"):
             engine.answer(DrawQuestion(ASK, (SamplerSettings(),), u))

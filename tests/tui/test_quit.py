@@ -43,7 +43,7 @@ COMPUTING = """
 
 
 @pytest.mark.parametrize("again", range(3))
-def test_it_ends_while_torch_computes(tmp_path: Path, again: int) -> None:
+def test_the_app_quits_while_torch_computes(tmp_path: Path, again: int) -> None:
     """Python kills a thread that returns from torch after the interpreter has shut down; that aborts the process."""
     status, out = run_in_terminal(tmp_path, runner=COMPUTING)
     assert status == 0, out[-500:]
@@ -69,7 +69,7 @@ class Writing:
 
 
 @pytest.mark.parametrize("moment", ["as it is written", "before it is begun"])
-def test_what_is_kept_is_written_before_the_end(moment: str) -> None:
+def test_a_saved_model_is_written_before_the_app_ends(moment: str) -> None:
     engine = Writing()
     client = EngineClient(lambda: engine, lambda _message: None)  # type: ignore[arg-type, return-value]
     client.inquire(KeepQuestion(Request("a"), name="mine"))
@@ -87,7 +87,7 @@ def test_what_is_kept_is_written_before_the_end(moment: str) -> None:
     assert engine.written == ["mine"]
 
 
-def test_ends_at_random_moments() -> None:
+def test_the_app_quits_properly_at_random_moments() -> None:
     """Quits the real app a few times; `scripts/ends.py` does it 200 times."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "ends.py"), "--ends", "4", "--seed", "4"],

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import HANG
-from tests.training.making import _context, _work, begin, leftovers, lines, losses, make, wait, words
+from tests.training.run_helpers import _context, _work, begin, leftovers, lines, losses, make, wait, words
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.training.plan import launch
@@ -133,7 +133,7 @@ def alike(run: Run, other: Run) -> None:
             assert torch.allclose(a[key], b[key], rtol=1e-2, atol=2e-4), key
 
 
-def test_two_processes_train_as_one_and_a_resume_may_have_another_number(text: Path) -> None:
+def test_two_processes_train_as_one_and_a_resume_may_change_their_number(text: Path) -> None:
     # 3 × 4 rows: each batch is split in two; 5 held-out rows, which two processes can't share equally.
     fields = {**FIELDS, "grad_accumulation_steps": 3, "eval_batches": 5, "batch_size": 4, "clip": 0.5}
     one, two, parts = make("one", text, **fields), make("two", text, **fields), make("parts", text, **fields)
@@ -166,7 +166,7 @@ def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:
     alike(two, one)
 
 
-def test_what_a_person_asks_is_done_by_all_at_the_same_step(text: Path) -> None:
+def test_all_processes_apply_a_request_at_the_same_step(text: Path) -> None:
     fields = {**FIELDS, "steps": 6, "checkpoint_every": 100}
     one, two = make("one", text, **fields), make("two", text, **fields)
     # with FSDP, a process that does not take part in saving would block the others
@@ -183,7 +183,7 @@ def test_what_a_person_asks_is_done_by_all_at_the_same_step(text: Path) -> None:
     assert max(m[2] for m in losses(two)) <= 3e-3
 
 
-def test_stopped_at_two_it_goes_on_at_one(text: Path) -> None:
+def test_a_run_of_two_processes_resumes_with_one(text: Path) -> None:
     fields = {**FIELDS, "steps": 60, "checkpoint_every": 1000, "eval_every": 1000}
     unbroken, run = make("unbroken", text, **fields), make("run", text, **fields)
     train(unbroken, 1)
@@ -197,7 +197,7 @@ def test_stopped_at_two_it_goes_on_at_one(text: Path) -> None:
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_is_killed_the_others_end_with_a_word(text: Path, killed: int) -> None:
+def test_if_one_process_is_killed_the_others_end_with_a_message(text: Path, killed: int) -> None:
     run = make("run", text, **LONG)
     made = ranks(run, 2)
     wait(lambda: run.status().step > 0)
@@ -215,7 +215,7 @@ def test_where_one_is_killed_the_others_end_with_a_word(text: Path, killed: int)
     assert not run.alive() and leftovers(run.path) == []
 
 
-def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
+def test_an_error_in_one_process_ends_all(text: Path) -> None:
     run = make("run", text, **LONG)
     assert ended(ranks(run, 2, spoiled=1)) == [1, 1]
     assert run.status().state == "failed"
@@ -232,7 +232,7 @@ def test_what_one_process_cannot_do_is_everyones_trouble(text: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", [Stopped(), UserError("no such file")], ids=["stop", "failure"])
-def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception) -> None:
+def test_no_process_exits_before_all_have_read_the_error(monkeypatch, trouble: Exception) -> None:
     """Rank 0 may hold the store from which the others read its error."""
     both, gone, store, raised = threading.Barrier(2, timeout=HANG), threading.Event(), {}, {}
     sums: list[float] = []
@@ -271,7 +271,7 @@ def test_nobody_leaves_before_all_have_read_why(monkeypatch, trouble: Exception)
     assert type(raised[1]) is type(trouble) and str(raised[1]) == str(trouble)
 
 
-def test_torchrun_as_it_is_started_and_stopped(text: Path) -> None:
+def test_torchrun_starts_and_stops_the_worker(text: Path) -> None:
     run = make("run", text, **LONG)
     launch.set_processes(run, nproc=2)
     launch.start(run)

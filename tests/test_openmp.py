@@ -27,7 +27,7 @@ print((get(b"GOMP_SPINCOUNT") or b"").decode() or "-", os.environ.get("GOMP_SPIN
         ({"OMP_WAIT_POLICY": "active"}, "- - False"),
     ],
 )
-def test_it_is_said_to_this_process_alone(given: dict[str, str], said: str) -> None:
+def test_the_openmp_setting_is_local_to_this_process(given: dict[str, str], said: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
         [sys.executable, "-c", SHOW], env={**clean, **given}, capture_output=True, text=True, check=True
