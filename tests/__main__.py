@@ -38,7 +38,7 @@ NUMERIC = (
     "tests/test_tree.py",
     "tests/training/test_batch.py",
     "tests/training/test_loop.py",
-    "tests/training/test_probes.py",
+    "tests/training/test_pin_readings.py",
     "tests/training/test_resume.py",
 )
 """The tests of what the model computes. They run a second time with the kernels of a CPU that has AVX2 and no more."""
