@@ -139,7 +139,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
     values = dataclasses.asdict(base)
     for given, value in fields.items():
         if (name := RENAMED.get(given, given)) not in values:
-            raise UserError(f"there is no training setting {name!r}; there are: {', '.join(values)}")
+            raise UserError(f"there is no training setting {name!r}; choose one of: {', '.join(values)}")
         kind = type(values[name])
         try:
             values[name] = _whole(value) if kind is int else float(value) if kind is float else str(value)
@@ -152,7 +152,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
 def _whole(value: Any) -> int:
     """Converts to int only if nothing is lost: 1.5 and True are rejected."""
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 
@@ -285,7 +285,7 @@ Rows are 1024 tokens; a smaller `batch_size` and a larger `grad_accumulation_ste
 def preset(name: str) -> TrainingSettings:
     """Returns the preset with that name. Raises `UserError` if there is none."""
     if name not in PRESETS:
-        raise UserError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        raise UserError(f"there is no preset {name!r}; choose one of: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

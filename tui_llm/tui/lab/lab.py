@@ -255,7 +255,7 @@ class LabScreen(BaseScreen, Screen[None]):
         elif self.top_line.busy and self.weights is not None:
             self.follow_run.stop()
             self.context.client.abandon()
-            self.context.say("stays with the model that is open")
+            self.context.say("cancelled; the open model stays open")
         elif self.lab.position is not None:
             self.token_cursor.move_to(-1)
         elif self.zoomed:
