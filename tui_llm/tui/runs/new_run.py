@@ -32,13 +32,23 @@ from tui_llm.training.plan.fields import (
     text_of,
 )
 from tui_llm.training.run import pins
-from tui_llm.training.run.run import Run, check_name
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.runs.estimate import RunEstimate
-from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, CorpusSuggester, row
+from tui_llm.tui.runs.new_run_fields import (
+    BESIDE,
+    GROUPS,
+    HINTS,
+    LABELS,
+    MODELS_OWN,
+    CorpusField,
+    CorpusSuggester,
+    name_problem,
+    row,
+)
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
@@ -58,15 +68,6 @@ def free_name(corpus: str, preset: str) -> str:
         at += 1
         name = f"{base}-{at}"
     return name
-
-
-def name_problem(name: str) -> str:
-    """Why `name` can't name a new run; empty if it can."""
-    try:
-        check_name(name)
-    except UserError as error:
-        return str(error)
-    return "a run of this name already exists" if (paths.runs_dir() / name).exists() else ""
 
 
 def shape(settings: TrainingSettings) -> str:

@@ -11,10 +11,13 @@ from textual.suggester import Suggester
 from textual.widget import Widget
 from textual.widgets import Select, Static
 
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted
 from tui_llm.training.plan.fields import NAMES
+from tui_llm.training.run.run import check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS
 from tui_llm.tui.kit.widgets.field import Field
 
@@ -112,3 +115,12 @@ def row(name: str) -> Horizontal:
         Static(Content(HINTS.get(name, "")), id=f"{name}-says", classes="says"),
         classes="row",
     )
+
+
+def name_problem(name: str) -> str:
+    """Why `name` can't name a new run; empty if it can."""
+    try:
+        check_name(name)
+    except UserError as error:
+        return str(error)
+    return "a run of this name already exists" if (paths.runs_dir() / name).exists() else ""
