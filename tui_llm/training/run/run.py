@@ -9,8 +9,8 @@ tensorboard/       TensorBoard event files of the metrics, if requested
 changes.json       changes of the learning rate during training, with their steps
 metrics.jsonl      one line for each step: step, loss, lr, grad_norm, tokens_per_second; val_loss where it was measured
 samples.jsonl      a text generated at each evaluation
-pins.json          the pinned prompts, read at each evaluation; may change during training
-probes.jsonl       the model's predictions for them at each evaluation
+pins.json          the pins (prompts, some with a target), read at each evaluation; may change during training
+probes.jsonl       the pin readings: what the model predicts for the pins at each evaluation
 batch.json         the next batch with the model's loss on each of its tokens (see batch.py); only the newest
 checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
 start/             a copy of the model that training started from, unless it started from random weights
