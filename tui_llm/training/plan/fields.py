@@ -44,7 +44,7 @@ def field_problems(texts: Mapping[str, str], base: TrainingSettings) -> dict[str
 
 
 def launch_problems(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
-    """Like `field_problems`, for the options besides the settings: the number of processes, FSDP sharding and TensorBoard.
+    """Like `field_problems`, for the other options: the number of processes, FSDP sharding and TensorBoard.
 
     `settings` is None if they are not valid.
     """

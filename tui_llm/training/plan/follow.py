@@ -25,8 +25,8 @@ def follow(run: Run, *, as_json: bool = False) -> int:
     """Prints the progress of a run that was just started, until it ends.
 
     Returns 0 if it finished or was stopped, 1 if it failed, 2 if it failed before its first step (the configuration
-    can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second detaches from
-    it, as does closing the terminal.
+    can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second
+    detaches from it, as does closing the terminal.
     """
     presses = 0
 

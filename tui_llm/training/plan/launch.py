@@ -110,9 +110,9 @@ def extend(run: Run, steps: int) -> None:
 def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
     """Changes the batch size of a run without a live worker, keeping its steps: smaller batches need less memory.
 
-    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `grad_accumulation_steps` rows. If the
-    product stays the same, every step uses the same rows as before, and the losses are equal except for rounding (and
-    dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
+    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `grad_accumulation_steps`
+    rows. If the product stays the same, every step uses the same rows as before, and the losses are equal except for
+    rounding (and dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
     worker is training the run.
     """
     s = run.config().settings
@@ -218,7 +218,7 @@ def start(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """Like `start`; after running out of memory, first applies the smaller batch size of the status (`change_batch_size`)."""
+    """Like `start`; after running out of memory, first changes to the smaller batch size of the status."""
     fits = run.status().fits
     if fits is not None:
         change_batch_size(run, *fits)

@@ -30,8 +30,8 @@ def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, sli
     """Returns the batches of a step that process `rank` of `world` computes, and the rows that it takes of each.
 
     Each of the step's rows belongs to one process, and all have equally many, so that the mean of the processes' means
-    is the mean over the step. Whole batches are distributed if `grad_accumulation_steps` is a multiple of `world`, which keeps
-    each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
+    is the mean over the step. Whole batches are distributed if `grad_accumulation_steps` is a multiple of `world`,
+    which keeps each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
     """
     groups = math.gcd(settings.grad_accumulation_steps, world)
     return range(rank % groups, settings.grad_accumulation_steps, groups), slice(rank // groups, None, world // groups)

@@ -1,8 +1,8 @@
 """The run directory: its files and how to read them. Does not import torch.
 
-Words: a *pin* (`Pin`) is a prompt with an optional target. A *pin reading* (`PinReading`) is what a checkpoint predicts for
-one pin: the most likely next tokens, and the target's loss. A *pin evaluation* (`PinEvaluation`) has the readings of all
-pins at one step. Two names are older, and kept for compatibility: the file `probes.jsonl` and the command `tui-llm probes`.
+Words: a *pin* (`Pin`) is a prompt with an optional target. A *pin reading* (`PinReading`) is what a checkpoint predicts
+for one pin: the most likely next tokens, and the target's loss. A *pin evaluation* (`PinEvaluation`) has the readings of
+all pins at one step. Two older names are kept for compatibility: the file `probes.jsonl`, the command `tui-llm probes`.
 
 run.py        the directory: its files, lock, checkpoints, samples; find runs by name
 config.py     config.json: corpus, device, settings

@@ -1,7 +1,8 @@
 """What a run directory contains, and how to read it. The screen and `tui-llm runs` use it; it does not import torch.
 
 config.json        corpus, preset, device and settings; rewritten when they are changed between two workers (see
-                   `extend`, `change_batch_size`, `set_processes`, `change_compile` and `enable_tensorboard` of plan/launch.py)
+                   `extend`, `change_batch_size`, `set_processes`, `change_compile` and `enable_tensorboard` of
+                   plan/launch.py)
 status.json        the worker's state, message and facts; only the lock shows whether a worker is alive
 control.json       requests to the worker: paused, stop, save, learning_rate, batch
 shipped.json       loss on the held-out rows of a shipped model with the same vocabulary, measured once
@@ -9,8 +10,8 @@ tensorboard/       TensorBoard event files of the metrics, if requested
 changes.json       changes of the learning rate during training, with their steps
 metrics.jsonl      one line for each step: step, loss, lr, grad_norm, tokens_per_second; val_loss where it was measured
 samples.jsonl      a text generated at each evaluation
-pins.json          the pinned prompts, read at each evaluation; may change during training
-probes.jsonl       the model's predictions for them at each evaluation
+pins.json          the pins (prompts, some with a target), read at each evaluation; may change during training
+probes.jsonl       the pin readings: what the model predicts for the pins at each evaluation
 batch.json         the next batch with the model's loss on each of its tokens (see batch.py); only the newest
 checkpoint-STEP/   a model folder and the optimizer's state; written under another name, then renamed
 start/             a copy of the model that training started from, unless it started from random weights

@@ -65,8 +65,8 @@ def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None,
 class TrainingSettings:
     """The settings of a run. Losses are in nats per token; a step is one optimizer update.
 
-    One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up linearly over
-    `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
+    One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up
+    linearly over `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
     appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
     section 4; Hägele et al. 2024).
 

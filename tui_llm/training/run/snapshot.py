@@ -300,7 +300,7 @@ def last_validation(path: Path) -> float | None:
 class PinsSnapshot:
     """The recorded predictions of a run at one time.
 
-    `evaluations` are in the order of steps, `running` are the pins that the run's worker reads, `mine` those of the user.
+    `evaluations` are in the order of steps, `running` are the pins that the run's worker reads, `mine` the user's.
     Without a run there is only `mine`. `problem` says which file can't be read.
     """
 
@@ -313,9 +313,9 @@ class PinsSnapshot:
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """Every pin without duplicates: those of the last evaluation, of earlier evaluations, of the run, then of the user."""
-        return tuple(dict.fromkeys((*pin_readings.pins_of(self.evaluations[-1:]), *pin_readings.pins_of(self.evaluations),
-                                    *self.running, *self.mine)))  # fmt: skip
+        """Every pin once: those of the last evaluation, of earlier evaluations, of the run, then of the user."""
+        newest_first = (*self.evaluations[-1:], *self.evaluations)
+        return tuple(dict.fromkeys((*pin_readings.pins_of(newest_first), *self.running, *self.mine)))
 
 
 class PinsReader:

@@ -24,8 +24,8 @@ class Status:
     `state` is starting, running, paused, finished, stopped, failed, died (its worker is gone but did not end properly),
     new (never started), or newer (made by a later tui-llm, which alone can read it). `message` is one line about what
     is happening or went wrong, not sanitized for a terminal. `step` is the last step, `steps` the number configured.
-    `vocabulary` and `parameters` are known once the model is built. `fits` is (batch size, gradient accumulation steps) that should
-    fit into memory, after a run has run out of it.
+    `vocabulary` and `parameters` are known once the model is built. `fits` is (batch size, gradient
+    accumulation steps) that should fit into memory, after a run has run out of it.
     """
 
     state: str

@@ -1,4 +1,4 @@
-"""The state of a worker process, and how it reports it: its run, its ranks, its lock, requests to stop, status and log."""
+"""The state of a worker process (its run, ranks, lock, requests to stop), and how it reports: status and log."""
 
 from __future__ import annotations
 
