@@ -38,17 +38,7 @@ from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.runs.estimate import RunEstimate
-from tui_llm.tui.runs.new_run_fields import (
-    BESIDE,
-    GROUPS,
-    HINTS,
-    LABELS,
-    MODELS_OWN,
-    CorpusField,
-    CorpusSuggester,
-    name_problem,
-    row,
-)
+from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, name_problem, row
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
@@ -138,13 +128,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                 with Vertical(id="corpus-row", classes="row"):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
-                        yield CorpusField(
-                            self._corpus,
-                            placeholder="a text file, a folder, stories … (→ completes)",
-                            id="corpus",
-                            compact=True,
-                            suggester=CorpusSuggester(),
-                        )
+                        yield CorpusField(self._corpus)
                     yield Static(id="corpus-says", classes="says")
                 for at, (title, names) in enumerate(GROUPS.items()):
                     if at:

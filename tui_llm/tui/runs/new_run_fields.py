@@ -62,6 +62,10 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
 class CorpusField(Field):
     """Several corpora, separated by commas. A list with one per line can be pasted."""
 
+    def __init__(self, text: str) -> None:
+        hint = "a text file, a folder, stories … (→ completes)"
+        super().__init__(text, placeholder=hint, id="corpus", compact=True, suggester=CorpusSuggester())
+
     def _on_paste(self, event: events.Paste) -> None:  # runs before `Input`'s own handler, which takes one line
         lines = [line.strip() for line in event.text.splitlines() if line.strip()]
         if len(lines) > 1:
