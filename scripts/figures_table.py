@@ -88,7 +88,15 @@ class Paints:
         return self.last
 
 
-async def measure(model: str, row: Callable[[str, list[float], float], None]) -> None:
+Row = Callable[[str, list[float], float], None]
+
+
+async def measure(model: str, row: Row) -> None:
+    await measure_repaints(model, row)
+    await measure_scrolling(model, row)
+
+
+async def measure_repaints(model: str, row: Row) -> None:
     from textual.geometry import Region
 
     from tui_llm.engine import PipelineEngine
@@ -134,6 +142,14 @@ async def measure(model: str, row: Callable[[str, list[float], float], None]) ->
             pane.render_lines(Region(0, 0, pane.size.width, pane.size.height))
             times.append(time.perf_counter() - began)
         row("row cursor: key to repainted table", times, 0.016)
+
+
+async def measure_scrolling(model: str, row: Row) -> None:
+    from textual.geometry import Region
+
+    from tui_llm.engine import PipelineEngine
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.lab.panes.logits import LogitsPane
 
     app = LabApp(lambda: PipelineEngine("cpu"), model=model, prompt="The cat sat on the mat and the dog sat on the")
     async with app.run_test(size=(100, 72)) as pilot:

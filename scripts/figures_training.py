@@ -114,7 +114,8 @@ def watching(rounds: int, seconds: float) -> None:
 
 
 def write_million(folder: Path) -> Any:
-    from tui_llm.training.run.run import Run, RunConfig
+    from tui_llm.training.run.config import RunConfig
+    from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import PRESETS, from_fields
 
     run = Run(folder)

@@ -63,7 +63,7 @@ sys.stdin.buffer.read()  # until whoever started it has gone
 SAID = {  # a word of a command → its fake's stderr and exit status
     "export": ("tui-llm: there is no run of that name", 2),
     "pull": ('{"doing": "asking the hub", "done": 1, "total": 3}\ntui-llm: the hub can not be reached', 2),
-    "timing_worker": ("", 1),
+    "worker.step_time": ("", 1),
 }
 WORKERS = 2  # alive at the same time, besides the soak's run
 LEFT = 6  # number of runs and models that `tidy` keeps
@@ -191,11 +191,11 @@ class Home:
 
     def stand_in(self) -> None:
         """Makes this process start fakes instead of workers, exports, pulls and measurements."""
-        from tui_llm.training.plan import launch, timing
+        from tui_llm.training.plan import launch, step_time
         from tui_llm.tui.models import pull
         from tui_llm.tui.runs import run_actions
 
-        modules: tuple[Any, ...] = (launch, timing, pull, run_actions)
+        modules: tuple[Any, ...] = (launch, step_time, pull, run_actions)
         for module in modules:
             module.subprocess = _with(subprocess, Popen=self._start, run=self._run)
         launch.os = _with(os, kill=self._kill)  # type: ignore[attr-defined]

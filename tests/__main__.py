@@ -1,6 +1,8 @@
 """`python -m tests`: runs every check of this project, and stops at the first one that fails.
 
-`python -m tests ARGUMENTS` passes the arguments to pytest and skips the second run of the numeric tests.
+`python -m tests --quick` runs the checks that need no tests, the walls, and the tests that the working tree's change
+touches, in less than 45 s (tests/quick.py). `python -m tests ARGUMENTS` passes the arguments to pytest and skips the
+second run of the numeric tests.
 """
 
 from __future__ import annotations
@@ -8,19 +10,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests import quick
 
 HERE = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-n", "2")
 
-CHECKS = (
+STATIC = (
     (BIN / "ruff", "check", "."),
     (BIN / "ruff", "format", "--check", "."),
     (BIN / "mypy",),
     (BIN / "lint-imports",),
-    (*PYTEST, "--durations=10", *sys.argv[1:]),
 )
 
 NUMERIC = (
@@ -34,7 +38,7 @@ NUMERIC = (
     "tests/test_tree.py",
     "tests/training/test_batch.py",
     "tests/training/test_loop.py",
-    "tests/training/test_probes.py",
+    "tests/training/test_pin_readings.py",
     "tests/training/test_resume.py",
 )
 """The tests of what the model computes. They run a second time with the kernels of a CPU that has AVX2 and no more."""
@@ -58,10 +62,23 @@ def capability(variables: Mapping[str, str] | None = None) -> str:
     return done.stdout.strip()
 
 
+def run_quick() -> None:
+    choice = quick.choose(HERE)
+    run((*PYTEST, quick.ALWAYS, *choice.run))
+    if choice.left_out:
+        files = textwrap.fill(", ".join(choice.left_out), 110, break_long_words=False, break_on_hyphens=False)
+        print(f"Left out, to stay within {quick.BUDGET:g} s of tests; `python -m tests` runs them:\n{files}")
+
+
 def main() -> None:
-    for check in CHECKS:
+    arguments = sys.argv[1:]
+    for check in STATIC:
         run(check)
-    if sys.argv[1:]:
+    if arguments == ["--quick"]:
+        run_quick()
+        return
+    run((*PYTEST, "--durations=10", *arguments))
+    if arguments:
         return
     if (own := capability()) == "AVX512":
         run((*PYTEST, *NUMERIC), AVX2)

@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import settling
+from tests import durations, pilot_idle, screen_report
 
 # No deadlines: a busy machine must not fail a test.
 settings.register_profile("quick", deadline=None, max_examples=40)  # keeps the whole suite short
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-settling.install()
+pilot_idle.install()
+screen_report.install()
+pytest_runtest_makereport = screen_report.pytest_runtest_makereport
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    durations.install(config)
 
 
 @pytest.fixture(autouse=True)

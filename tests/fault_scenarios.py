@@ -10,7 +10,7 @@ from typing import Any
 
 # Imported here, so that forked processes have them: importing takes longest.
 from tests.faults import Scenario
-from tests.training.making import make, words
+from tests.training.run_helpers import make, words
 from tui_llm import cli
 from tui_llm.common import paths
 from tui_llm.facts.pin import Pin
@@ -40,7 +40,7 @@ def _command(*words: str) -> int:
 
 def _worker(home: Path) -> int:
     """Runs the worker of the run `run`, with its output in the run's log, as with `launch.start`."""
-    from tui_llm.training.worker import worker
+    from tui_llm.training.worker import process
 
     measurements.PEAK_AFTER = float("inf")
     run = Run(home / "runs" / "run")
@@ -50,8 +50,8 @@ def _worker(home: Path) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout.flush()
-    worker.PATIENCE = 0.0
-    return worker.main([str(run.path)])
+    process.PATIENCE = 0.0
+    return process.main([str(run.path)])
 
 
 def _begun(home: Path, **fields: Any) -> Run:

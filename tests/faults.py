@@ -255,31 +255,8 @@ class Trial:
                 yield f"{name} is lost"
         for path in sorted(self.home.rglob("*")):
             inside = path.relative_to(self.home)
-            name = str(inside)
-            if not path.is_file() or _is_aside(inside) or _uncounted(path):
-                continue
-            data = path.read_bytes()
-            if path.name in GROWING:
-                known = {line for kept in (self.before, self.after) for line in kept.get(name, b"").split(b"\n")}
-                try:
-                    strange = [line for line in _lines(data) if line not in known]
-                except ValueError:
-                    strange = [b"a damaged line"]
-                if strange:
-                    yield f"{name} has a line that no run wrote: {strange[0][:80]!r}"
-                old = self.kept / name
-                same = old.exists() and old.read_bytes() == data
-                if data and not data.endswith(b"\n") and how == "full" and not same:
-                    yield f"{name} ends in half a line"
-            elif path.name in TOLD:
-                try:
-                    json.loads(data)
-                except ValueError:
-                    yield f"{name} is not whole"
-            elif inside.parent.name.startswith("checkpoint-") and name not in self.after:
-                pass  # one that is deleted later, checked below
-            elif data not in (self.before.get(name), self.after.get(name)):
-                yield f"{name} is neither the old file nor the new one"
+            if path.is_file() and not _is_aside(inside) and not _uncounted(path):
+                yield from self._whole_file(path, inside, how)
         from tui_llm.common.errors import UserError
         from tui_llm.llm.model import intact
 
@@ -289,6 +266,33 @@ class Trial:
                     intact.check(folder)
                 except UserError as error:
                     yield f"{folder.name} is not whole: {error}"
+
+    def _whole_file(self, path: Path, inside: Path, how: str) -> Iterator[str]:
+        name, data = str(inside), path.read_bytes()
+        if path.name in GROWING:
+            yield from self._whole_lines(name, data, how)
+        elif path.name in TOLD:
+            try:
+                json.loads(data)
+            except ValueError:
+                yield f"{name} is not whole"
+        elif inside.parent.name.startswith("checkpoint-") and name not in self.after:
+            pass  # one that is deleted later, checked by `_whole`
+        elif data not in (self.before.get(name), self.after.get(name)):
+            yield f"{name} is neither the old file nor the new one"
+
+    def _whole_lines(self, name: str, data: bytes, how: str) -> Iterator[str]:
+        known = {line for kept in (self.before, self.after) for line in kept.get(name, b"").split(b"\n")}
+        try:
+            strange = [line for line in _lines(data) if line not in known]
+        except ValueError:
+            strange = [b"a damaged line"]
+        if strange:
+            yield f"{name} has a line that no run wrote: {strange[0][:80]!r}"
+        old = self.kept / name
+        same = old.exists() and old.read_bytes() == data
+        if data and not data.endswith(b"\n") and how == "full" and not same:
+            yield f"{name} ends in half a line"
 
     def _said(self, ended: Ended, how: str) -> Iterator[str]:
         if ended.status == KILLED and how == "kill":

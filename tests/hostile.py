@@ -145,7 +145,7 @@ def furnish(folder: Path) -> None:
     """
     import torch
 
-    from tests.training import making
+    from tests.training import run_helpers
     from tui_llm.llm.model import checkpoint
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.shape import GPTConfig
@@ -157,13 +157,13 @@ def furnish(folder: Path) -> None:
     (there / "noise").write_bytes(bytes(range(256)) * 4)
     (there / "loop").symlink_to("loop")
     (there / "dangling").symlink_to("nothing")
-    (folder / "text.txt").write_text(making.words(400))
+    (folder / "text.txt").write_text(run_helpers.words(400))
     vocabulary = tokenizer.byte_level()
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocabulary=vocabulary.size, context=32, layers=1, heads=2, width=16))
     checkpoint.save(model, folder / "model", end_of_text=vocabulary.end_of_text)
     tokenizer.save_folder(vocabulary, folder / "model")
-    assert making.work(making.make("r", folder / "text.txt", steps=8)) == 0
+    assert run_helpers.work(run_helpers.make("r", folder / "text.txt", steps=8)) == 0
 
 
 def state(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -37,7 +37,7 @@ def test_a_reading_is_the_command_lines(lab: LanguageModel, capsys: pytest.Captu
     assert lab.read("The cat", target=5).loss is not None
 
 
-def test_it_shows_itself(lab: LanguageModel) -> None:
+def test_reprs(lab: LanguageModel) -> None:
     reading = lab.read("The [red]cat\x1b", target=" mat", top=3)
     text = repr(reading)
     assert "parameters" in text and "raw p" in text and "nats" in text and "\x1b" not in text
@@ -50,7 +50,7 @@ def test_it_shows_itself(lab: LanguageModel) -> None:
     assert "after the first 1" in repr(lab.read("The cat sat", position=1))
 
 
-def test_writing(lab: LanguageModel) -> None:
+def test_write_returns_generated_text(lab: LanguageModel) -> None:
     made = list(lab.generate("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)))
     assert lab.write("Once upon a", max_tokens=5, seed=3, sampler=SamplerSettings(0.8)) == "".join(t.text for t in made)
     assert lab.ask(NeighboursQuestion(Request(), made[0].id, 3)).nearest
@@ -66,7 +66,7 @@ def test_any_text_is_read_or_refused_in_a_line(lab: LanguageModel, text: str) ->
         assert "\n" not in str(error)
 
 
-def test_refusals(lab: LanguageModel) -> None:
+def test_invalid_arguments_are_refused(lab: LanguageModel) -> None:
     for bad in (lambda: lab.read(""), lambda: lab.read("a", target=""), lambda: open_model("no such model")):
         with pytest.raises(UserError):
             bad()

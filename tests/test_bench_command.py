@@ -48,7 +48,7 @@ def test_both_sides_write_and_read_the_same(folder: Path) -> None:
         assert ours.read(ids) == theirs.read(ids)
 
 
-def test_what_is_timed_is_the_work_it_says(folder: Path) -> None:
+def test_the_benchmark_times_the_stated_work(folder: Path) -> None:
     ours = Ours(folder, CPU, "fp32")
     amounts, ids = Amounts.of(32, prompt=5, written=4, context=20), list(range(40))
     fed: list[int] = []
@@ -102,10 +102,10 @@ def test_as_typed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["seconds"] > 0 and row["share"] > 0 and row["rival"] is None for row in said["decode"]["rows"])
     assert main([*typed, "--against", "transformers", "--weights", "fp32,int8"]) == 0
     out = capsys.readouterr().out
-    assert "tokens/s" in out and "transformers fp32" in out and "×" in out and "int8 gives other numbers" in out
+    assert "tokens/s" in out and "transformers fp32" in out and "×" in out and "int8 results differ" in out
 
 
-def test_goals_stand_beside_gpt2s_shape(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_goals_are_printed_for_gpt2s_shape(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.setattr(bench_reading, "_is_gpt2", lambda _: True)
     typed = ["bench", "decode", "--model", str(folder), "--rounds", "1", "--tokens", "2", "--against", "transformers"]
     assert main(typed) == 0

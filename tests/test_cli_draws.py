@@ -59,6 +59,6 @@ def test_many_draws(capsys: pytest.CaptureFixture[str]) -> None:
         (("--top", "0"), "give 1 or more"),
     ],
 )
-def test_what_is_wrong_is_one_line(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str) -> None:
+def test_invalid_input_is_one_line(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str) -> None:
     code, out, err = run(capsys, "draw", "The", *words)
     assert code == 2 and out == "" and says in err and err.count("\n") == 1 and "\x1b" not in err

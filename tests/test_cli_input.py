@@ -60,7 +60,7 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
         (["logits", "a", "--temperature", "-1"], "temperature is -1"),
         (["logits", "a", "--temperature", "nan"], "temperature is nan"),
         (["logits", "a", "--temperature", "inf"], "temperature is inf"),
-        (["logits", "a", "--temperature", "hot"], "is no number"),
+        (["logits", "a", "--temperature", "hot"], "is not a number"),
         (["logits", "a", "--top-p", "1.5"], "top-p is 1.5"),
         (["logits", "a", "--top-p", "nan"], "top-p is nan"),
         (["logits", "a", "--min-p", "-0.1"], "min-p is -0.1"),
@@ -115,7 +115,7 @@ def test_one_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str], argumen
     ],
     ids=" ".join,
 )
-def test_the_ends_of_the_scales(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+def test_extreme_values_of_options(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     made = run_json(capsys, "logits", "Once", "--top", "4096", *options)
     assert sum(row["probability"] for row in made["candidates"]) == pytest.approx(1, abs=1e-6)
     if options in (["--temperature", "0"], ["--top-p", "0"], ["--temperature", "1e-30"]):
@@ -134,7 +134,7 @@ def process(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "tui_llm", *arguments], capture_output=True, text=True, **more)
 
 
-def test_output_that_nobody_reads_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     """`tui-llm examples … | head -1` exits quietly."""
     command = [sys.executable, "-m", "tui_llm", "examples", "word " * 20000]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -153,7 +153,7 @@ def test_the_app_without_a_terminal_says_so() -> None:
     assert "terminal" in done.stderr
 
 
-def test_bytes_that_are_no_text_in_an_argument() -> None:
+def test_an_argument_that_is_not_utf8() -> None:
     done = subprocess.run(
         [sys.executable.encode(), b"-m", b"tui_llm", b"tokens", b"a\xff\x1b[0m", b"--json"],
         capture_output=True,

@@ -51,7 +51,7 @@ def test_closed_output(arguments: tuple[str, ...]) -> None:
     assert "Bad file descriptor" in one_line(run(*arguments, before="os.close(1); sys.stdout = sys.__stdout__ = None"))
 
 
-def test_closed_streams_are_given_to_nobody_else(tmp_path: Path) -> None:
+def test_closed_streams_are_not_reused_by_other_files(tmp_path: Path) -> None:
     """With stdin, stdout or stderr closed, a command writes its result to its file only."""
     out = tmp_path / "tree.json"
     closing = "os.closerange(0, 3); sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None"
@@ -90,7 +90,7 @@ def test_every_encoding(encoding: str) -> None:
         assert line == "é · – → x\\udcff" and "text → tokens" in shown
 
 
-def test_file_names_that_are_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"none\xff\x1b[31m")
     said = one_line(run("train", str(tmp_path / name), "--run", "r", "--preset", "toy", "--no-start"))
     assert "\x1b" not in said and "none" in said
@@ -108,7 +108,7 @@ def test_a_deleted_folder(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["loop", "file", "under a file", "~nosuchuser/x", "x" * 5000, "/proc/none"])
-def test_a_home_that_can_be_none(tmp_path: Path, kind: str) -> None:
+def test_an_unusable_home_folder_is_one_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_text("")
     place = {
@@ -124,7 +124,7 @@ def test_a_home_that_can_be_none(tmp_path: Path, kind: str) -> None:
     assert kind == "/proc/none" or "TUI_LLM_HOME" in said, said
 
 
-def test_other_variables_that_name_no_place() -> None:
+def test_environment_variables_that_name_no_folder() -> None:
     for variable, place in (("HF_HOME", "~nosuchuser/x"), ("HF_HUB_CACHE", "x" * 5000)):
         assert variable in one_line(run("models", "info", "none/none", env={variable: place}))
 

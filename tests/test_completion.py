@@ -53,7 +53,7 @@ def test_a_real_bash_completes(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_shell_itself_reads_its_script(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_shell_parses_its_script(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = script(shell, tmp_path, capsys)
     text = file.read_text(encoding="utf-8")
     for word in ("tokens", "tokenizer", "completion models", "completion runs", "adamw"):
@@ -72,7 +72,7 @@ def test_names_that_a_shell_could_misread_are_left_out(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_names_load_nothing_slow(what: str) -> None:
+def test_completing_names_imports_nothing_slow(what: str) -> None:
     code = f"import sys; from tui_llm.cli import main; main(['completion', '{what}']); assert not {{'torch', 'textual', 'shtab'}} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 

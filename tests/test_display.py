@@ -97,7 +97,7 @@ def test_newlines_stay_where_asked_for_and_nothing_else_does():
 
 
 @given(any_text)
-def test_what_passed_passes_again_unchanged_and_can_be_written(text):
+def test_visible_is_idempotent_and_its_output_can_be_encoded(text):
     shown = visible(text)
     assert visible(shown) == shown
     shown.encode()

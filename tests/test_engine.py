@@ -82,7 +82,7 @@ def test_a_reading_equals_transformers(engine: PipelineEngine, reference: GPT2LM
     )
 )
 @settings(deadline=None, max_examples=40)
-def test_editing_gives_what_reading_anew_gives(
+def test_a_reading_after_edits_equals_a_fresh_one(
     folder: Path, reference: GPT2LMHeadModel, edits: list[tuple[str, str, int]]
 ) -> None:
     """After any edit, and however much of the KV cache is used, the logits are those of the whole text."""
@@ -172,12 +172,12 @@ def test_a_prompt_longer_than_the_context(engine: PipelineEngine) -> None:
     assert reading.distribution is not None
 
 
-def test_very_many_tokens_are_counted_but_not_carried(engine: PipelineEngine) -> None:
+def test_very_many_tokens_are_counted_but_not_sent(engine: PipelineEngine) -> None:
     tokens = engine.read(Request(prompt="y" * 50_000, token_window=100)).tokens
     assert (tokens.count, tokens.first, len(tokens.tokens)) == (50_000, 49_900, 100)
 
 
-def test_nothing_typed(engine: PipelineEngine) -> None:
+def test_an_empty_prompt(engine: PipelineEngine) -> None:
     reading = engine.read(Request())
     assert reading.distribution is None
     assert reading.loss is None
@@ -194,13 +194,13 @@ def test_special_text(engine: PipelineEngine) -> None:
     assert (typed.tokens.count, special.tokens.count) == (14, 2)
 
 
-def test_an_overtaken_request_stops(engine: PipelineEngine) -> None:
+def test_a_superseded_request_stops(engine: PipelineEngine) -> None:
     with pytest.raises(Overtaken):
         engine.read(Request(prompt="late"), overtaken=lambda: True)
     assert engine.read(Request(prompt="late")).distribution is not None
 
 
-def test_generation_is_the_reading_repeated(engine: PipelineEngine) -> None:
+def test_generation_equals_repeated_readings(engine: PipelineEngine) -> None:
     """Greedy steps choose the reading's first row; single steps equal a stream; a seed is reproducible."""
     request = Request(prompt="abc", sampler=SamplerSettings(0.0))
     ids: tuple[int, ...] = ()
@@ -248,7 +248,7 @@ def test_generated_ids_are_kept_not_reencoded(engine: PipelineEngine) -> None:
     assert reading.tokens.continuation == 2
 
 
-def test_a_broken_model_says_so(tmp_path: Path, folder: Path) -> None:
+def test_a_broken_model_is_reported(tmp_path: Path, folder: Path) -> None:
     model = checkpoint.load(folder)
     with torch.no_grad():
         model.norm.weight.fill_(math.nan)
@@ -279,7 +279,7 @@ def test_a_vocabulary_larger_than_its_model(tmp_path: Path) -> None:
         PipelineEngine("cpu").open(str(tmp_path))
 
 
-def test_a_target_that_cannot_be(engine: PipelineEngine) -> None:
+def test_invalid_targets_are_refused(engine: PipelineEngine) -> None:
     empty = engine.read(Request(prompt="a", target=Target(text="")))
     assert empty.loss is not None
     assert "empty" in (empty.loss.problem or "")
@@ -329,7 +329,7 @@ def test_every_position_is_read_as_transformers_predicts_there(
     assert engine.forwards == passes, "moving the cursor runs nothing"
 
 
-def test_targets_in_the_midst_of_a_text(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
+def test_targets_within_a_text(engine: PipelineEngine, reference: GPT2LMHeadModel) -> None:
     """A longer target at a position is teacher-forced from there; after that the text is read as before."""
     at_three = engine.read(Request(prompt="abcdef", position=3, target=Target(text="xyz"))).loss
     alone = engine.read(Request(prompt="abc", target=Target(text="xyz"))).loss

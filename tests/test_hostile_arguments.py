@@ -15,7 +15,7 @@ EACH = 2  # values for each option
 
 
 @pytest.mark.timeout(600)
-def test_each_call_ends_well_or_with_one_line(
+def test_each_call_succeeds_or_fails_with_one_line(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ SEED, SAMPLE = 13, 4  # attempts of each scenario: one of each kind of fault
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_was_whole_is_whole_after_a_fault_at_any_write(name: str, tmp_path: Path) -> None:
+def test_complete_files_stay_complete_after_a_fault_at_any_write(name: str, tmp_path: Path) -> None:
     draw = random.Random(f"{SEED} {name}")
     trial = Trial(SCENARIOS[name], tmp_path / "trial")
     for how in draw.sample(HOW, SAMPLE):

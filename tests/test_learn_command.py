@@ -21,7 +21,7 @@ def learned(capsys: pytest.CaptureFixture[str], *more: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_before_is_what_loss_says_and_after_what_the_kept_folder_says(
+def test_before_equals_loss_and_after_equals_the_saved_folder(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pins.write(paths.pins_path(), [Pin("A dog")])
@@ -52,7 +52,7 @@ def test_text_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         (("--steps", "201"), "give 1 to 200"),
         (("--learning-rate", "0"), "above 0"),
         (("--learning-rate", "nan"), "above 0"),
-        (("--learning-rate", "x"), "is no number"),
+        (("--learning-rate", "x"), "is not a number"),
         (("--optimizer", "muon"), "invalid choice"),
         (("--target", ""), "the target is empty"),
         (("--keep", "."), "nothing is overwritten"),

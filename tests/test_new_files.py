@@ -63,7 +63,7 @@ def test_a_file_that_comes_while_ours_is_written_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("links")
-def test_of_many_writers_one_wins(tmp_path: Path) -> None:
+def test_exactly_one_of_many_writers_succeeds(tmp_path: Path) -> None:
     path, count = tmp_path / "a.txt", 8
     together, won = threading.Barrier(count), []
 
@@ -107,7 +107,7 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "new"
 
 
-def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+def test_input_files_are_never_written(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -164,7 +164,7 @@ def test_a_new_folder_an_empty_one_and_a_full_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
-def test_what_comes_into_the_folder_meanwhile_stays(tmp_path: Path, there: bool) -> None:
+def test_files_that_appear_in_the_folder_meanwhile_are_kept(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "out"
     if there:
         folder.mkdir()
@@ -181,7 +181,7 @@ def test_what_comes_into_the_folder_meanwhile_stays(tmp_path: Path, there: bool)
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_a_failure_on_the_way_leaves_all_as_it_was(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_midway_leaves_everything_unchanged(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     fill(folder, "old")

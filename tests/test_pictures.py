@@ -29,14 +29,14 @@ def words(svg: str) -> list[str]:
     return re.sub(r"fed \d+ tokens? in [\d.,]+ m?s", "", shown).split()
 
 
-def test_all_are_the_scripts_and_all_are_shown(script: ModuleType) -> None:
+def test_every_picture_is_drawn_by_the_script_and_shown_on_a_page(script: ModuleType) -> None:
     drawn = {f"{one.name}.svg" for one in script.PICTURES}
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     shown = {Path(found).name for page in pages for found in re.findall(r"\(([^)\s]+\.svg)\)", page.read_text())}
     assert drawn == {path.name for path in (REPOSITORY / "docs").glob("*.svg")} == shown
 
 
-async def test_one_drawn_anew_says_the_same(
+async def test_a_picture_drawn_again_shows_the_same(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Detects a change of the screen or the shipped model that makes the pictures outdated."""

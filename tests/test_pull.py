@@ -155,7 +155,7 @@ def test_the_command_with_a_token_and_a_mirror(
     assert main(["models", "delete", "nano", "--yes"]) == 2
 
 
-def test_cut_off_and_gone_on_with_by_another_process(server: Hub, repository: Repository, tmp_path: Path) -> None:
+def test_another_process_resumes_an_interrupted_pull(server: Hub, repository: Repository, tmp_path: Path) -> None:
     size = len(repository.files["model.safetensors"])
     assert size > 1_200_000
     repository.cut = 1_100_000
@@ -178,7 +178,7 @@ def test_cut_off_and_gone_on_with_by_another_process(server: Hub, repository: Re
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-def test_a_file_of_another_hash(repository: Repository, file: str) -> None:
+def test_a_file_with_a_wrong_hash_is_refused(repository: Repository, file: str) -> None:
     data = repository.files[file]
     repository.lies[file] = bytes([data[0] ^ 1]) + data[1:]
     assert f"{file} of {DISTIL} is not the file whose hash the hub gives" in refused()
@@ -187,7 +187,7 @@ def test_a_file_of_another_hash(repository: Repository, file: str) -> None:
     assert pull.pull("distilgpt2").fresh
 
 
-def test_too_little_space_is_said_before_anything_comes(
+def test_too_little_space_is_reported_before_the_download(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -211,7 +211,9 @@ class _Full:
         write()
 
 
-def test_a_disk_that_becomes_full(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_during_a_pull_is_one_line(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage, "faults", _Full())
     assert "the disk is full" in refused()
     assert lookup.every() == [lookup.find("nano")]
@@ -219,7 +221,7 @@ def test_a_disk_that_becomes_full(repository: Repository, monkeypatch: pytest.Mo
     assert pull.pull("distilgpt2").fresh
 
 
-def test_what_the_hub_refuses(server: Hub, repository: Repository) -> None:
+def test_refusals_of_the_hub_are_one_line_each(server: Hub, repository: Repository) -> None:
     assert "there is no model some/other at http://127" in refused("some/other")
     assert "has no revision 'v9'" in refused(revision="v9")
     repository.gated = True
@@ -227,7 +229,7 @@ def test_what_the_hub_refuses(server: Hub, repository: Repository) -> None:
     assert leftovers() == []
 
 
-def test_what_can_not_be_opened(repository: Repository) -> None:
+def test_a_repository_that_cannot_be_opened_is_refused(repository: Repository) -> None:
     whole = dict(repository.files)
     del repository.files["model.safetensors"]
     assert "only as pytorch_model.bin, which can run code" in refused()
@@ -240,7 +242,7 @@ def test_what_can_not_be_opened(repository: Repository) -> None:
     assert leftovers() == []
 
 
-def test_nobody_there_and_offline(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_and_offline_mode_are_one_line(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -265,7 +267,7 @@ def test_hostile_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("revision", ["../../x", "a\x1b", "", "a..b", "-x", "x y", "a" * 300])
 def test_hostile_revisions(revision: str) -> None:
-    assert "is no revision" in refused(revision=revision)
+    assert "is not a revision" in refused(revision=revision)
 
 
 def test_a_folder_of_the_users_is_never_replaced_or_deleted(repository: Repository) -> None:
@@ -287,7 +289,7 @@ def test_another_revision_replaces_the_one_before(repository: Repository) -> Non
     assert len(lookup.every()) == 2
 
 
-def test_the_cache_of_the_hubs_library(distil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_huggingface_cache_opens(distil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     assert model_list.cached() == []
     kept = tmp_path / "hub" / "models--some--small"
@@ -310,7 +312,7 @@ def test_the_cache_of_the_hubs_library(distil: Path, tmp_path: Path, monkeypatch
         lookup.find("some/small")
 
 
-def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     missing: Any = None
     monkeypatch.setitem(sys.modules, "huggingface_hub", missing)
     assert "pip install 'tui-llm[hub]'" in refused()

@@ -70,9 +70,7 @@ shares = st.floats(0, 1) | st.floats(-50, 0).map(lambda power: 10.0**power)  # o
 
 
 @given(shares, st.sampled_from([COLUMN, SENTENCE]))
-def test_a_share_in_per_cent_is_plain_and_right_to_half_its_last_digit_and_never_0_for_more(
-    share: float, places: int
-) -> None:
+def test_a_percentage_is_rounded_correctly_and_never_0_for_a_positive_share(share: float, places: int) -> None:
     text = percent(share, places)
     assert len(text) <= places + 5 and text.strip("<0123456789.") == " %"  # no exponent
     number = Decimal(text.removesuffix(" %").removeprefix("<"))
@@ -93,7 +91,7 @@ def test_shares_are_printed_in_their_order(two: list[float]) -> None:
 
 
 @given(shares)
-def test_what_a_share_is_at_most_is_rounded_up(bound: float) -> None:
+def test_an_upper_bound_of_a_share_is_rounded_up(bound: float) -> None:
     text = at_most(bound)
     number = Decimal(text.removesuffix(" %")[1:])
     assert text[0] in "≤<" and len(text) <= 9
@@ -104,13 +102,13 @@ def test_what_a_share_is_at_most_is_rounded_up(bound: float) -> None:
 
 
 @given(shares | st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))
-def test_a_plain_decimal_has_its_figures_and_no_power_of_ten(value: float, figures: int) -> None:
+def test_a_plain_decimal_has_its_digits_and_no_exponent(value: float, figures: int) -> None:
     text = plain(value, figures)
     assert "e" not in text.lower()
     assert float(text) == float(f"{value:.{figures}g}")
 
 
-def test_a_share_in_per_cent() -> None:
+def test_percentages_by_example() -> None:
     shares = [1, 0.866, 0.0999, 0.0042, 0.00003, 8e-8, 0, math.nan]
     assert list(map(percent, shares)) == ["100.0 %", "86.6 %", "9.99 %", "0.42 %", "0.003 %", "<0.001 %", "0 %", "NaN"]
     assert list(map(percent_said, shares[4:6])) == ["0.003 %", "0.000008 %"]
@@ -118,5 +116,5 @@ def test_a_share_in_per_cent() -> None:
     assert [at_most(p) for p in (1, 0.00424, 1e-9, 0)] == ["≤100.0 %", "≤0.43 %", "<0.001 %", "≤0 %"]
 
 
-def test_counts_have_their_noun() -> None:
+def test_counts_have_the_right_plural() -> None:
     assert [counted(n, "token") for n in (0, 1, 2, 2048)] == ["0 tokens", "1 token", "2 tokens", "2,048 tokens"]

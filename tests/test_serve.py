@@ -66,13 +66,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (["--device", "abacus"], "abacus"),
     ],
 )
-def test_refused(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_from_other_pages_and_addresses_are_refused(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["serve", *arguments]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1
 
 
-def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -116,7 +118,7 @@ def answer(server: str, request: bytes) -> bytes:
         "/\xff",
     ],
 )
-def test_no_path_ends_it(server: str, path: str) -> None:
+def test_no_requested_path_stops_the_server(server: str, path: str) -> None:
     """The fixture `server` checks for tracebacks at the end."""
     host = server.removeprefix("http://")
     assert answer(server, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")).split()[1] in (
@@ -133,7 +135,7 @@ NO_MESSAGES = [
 ]  # fmt: skip
 
 
-def test_what_no_page_says_is_dropped() -> None:
+def test_messages_that_no_page_sends_are_dropped() -> None:
     messages = pytest.importorskip("tui_llm.commands.browser_messages")
     assert [text for text in NO_MESSAGES if messages.checked(text) is not None] == []
     assert messages.checked('["stdin", "a\\ud800"]').json() == ["stdin", "a?"]
@@ -176,7 +178,7 @@ def page(server: str, tmp_path: Path) -> Iterator[Any]:
         assert asked and all(url.startswith((server, "data:")) for url in asked), "it works without a network"
 
 
-def test_opened_and_typed_in_a_real_browser(page: Any, server: str) -> None:
+def test_a_real_browser_opens_the_app_and_types(page: Any, server: str) -> None:
     """The page draws on a canvas, so the test reads the data sent to it instead."""
     drawn: list[bytes] = []
 

@@ -54,7 +54,7 @@ ALLOWED = {
     ("tui/terminal.py", "os.fdopen"): "the terminal",
     ("commands/streams.py", "os.open"): "the null device",
     ("commands/streams.py", "open"): "standard output under another encoding",
-    ("training/worker/worker.py", "open"): "the null device, of processes that write no metrics",
+    ("training/worker/job.py", "open"): "the null device, of processes that write no metrics",
     ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
 
@@ -94,7 +94,7 @@ def writes(source: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-def test_nothing_is_written_but_through_storage() -> None:
+def test_nothing_is_written_except_through_storage() -> None:
     found = {
         (str(path.relative_to(PACKAGE)), name): line
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -130,7 +130,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, [1])
 
@@ -143,7 +143,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None
     assert json.loads(path.read_text()) == [1] and names(tmp_path) == ["a.json"]
 
 
-def test_a_killed_process_leaves_what_the_next_write_sweeps_away_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_deleted_and_those_of_a_live_one_kept(tmp_path: Path) -> None:
     code = (
         "import sys, os; from pathlib import Path; from tui_llm.common import files\n"
         "with files.aside(Path(sys.argv[1]) / 'a') as part:\n"
@@ -163,7 +163,7 @@ def test_a_killed_process_leaves_what_the_next_write_sweeps_away_and_a_living_on
     assert names(tmp_path) == ["b"]
 
 
-def test_nobody_elses_folder_is_swept_away(tmp_path: Path) -> None:
+def test_other_folders_are_never_deleted(tmp_path: Path) -> None:
     for name in (".a.part", ".tui-llm-x", "tui-llm-x.part"):
         (tmp_path / name).mkdir()
     (tmp_path / "theirs").mkdir()
@@ -177,7 +177,7 @@ def test_nobody_elses_folder_is_swept_away(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "made"
 
     def fill(part: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert names(tmp_path) == ["made"] and names(folder) == ["one"]
 
 
-def test_who_may_read_a_file_is_the_umasks_to_say(tmp_path: Path) -> None:
+def test_file_permissions_follow_the_umask(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(3)}
     for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
         before = os.umask(mask)
@@ -206,7 +206,7 @@ def test_who_may_read_a_file_is_the_umasks_to_say(tmp_path: Path) -> None:
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_regular_files_within_a_bound_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert foreign_files.read_regular(path, 5) == b"12345"

@@ -68,7 +68,7 @@ def check(tree: Tree) -> None:
 
 
 @given(st.data())
-def test_whatever_is_done_the_sums_hold_and_undoing_is_as_before(data: st.DataObject) -> None:
+def test_sums_hold_after_any_change_and_undo_restores_the_tree(data: st.DataObject) -> None:
     tree, _ = grown(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3)))
     before, pruned = facts(tree), 0
     for _ in range(data.draw(st.integers(0, 6))):
@@ -138,7 +138,7 @@ def test_the_end_of_the_text_is_not_grown() -> None:
     assert not Growth(tree, end, 3, 5).done  # unless requested
 
 
-def test_a_sample_joins_what_is_there() -> None:
+def test_a_sample_joins_existing_branches() -> None:
     tree, _ = grown(2, 2)
     first, second = tree.root.children[1], nexts((tree.root.children[1].id,), 9)[8]
     sample = Branches(WEIGHTS, (BranchPoint((), (nexts((), 2)[1],)), BranchPoint(first.path, (second,))), 2, 0.1)
@@ -220,7 +220,7 @@ def test_any_bytes_are_one_line(data: bytes) -> None:
             load(Path(file.name))
 
 
-def test_no_file_a_folder_and_cut_short(tmp_path: Path) -> None:
+def test_a_missing_a_folder_and_a_truncated_tree_file(tmp_path: Path) -> None:
     whole = broken(lambda v: None)
     for at in (1, len(whole) // 2, len(whole) - 2):
         (tmp_path / "cut.json").write_text(whole[:at])

@@ -91,7 +91,7 @@ def test_generation_is_a_greedy_full_pass_and_slides_past_the_context(opened: tu
     assert len(ids) + len(made) > foreign.CONTEXT
 
 
-def test_what_it_cannot_give_is_said(opened: tuple[PipelineEngine, Any]) -> None:
+def test_unsupported_answers_are_reported(opened: tuple[PipelineEngine, Any]) -> None:
     engine, reference = opened
     request = Request(prompt="The cat")
     found = engine.answer(NeighboursQuestion(request, id=5))
@@ -105,7 +105,7 @@ def test_what_it_cannot_give_is_said(opened: tuple[PipelineEngine, Any]) -> None
         engine.answer(AttentionQuestion(request, None))
 
 
-def test_what_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_causal_is_refused(tmp_path: Path) -> None:
     foreign.make("bert", tmp_path / "bert")
     with pytest.raises(UserError, match="not a causal language model"):
         PipelineEngine("cpu").open(str(tmp_path / "bert"))

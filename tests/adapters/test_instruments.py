@@ -56,7 +56,7 @@ def test_a_tree_is_full_passes(opened: tuple[PipelineEngine, Any]) -> None:
     assert len(engine.answer(BranchQuestion(long, ((1,),), 3)).branchings[0].nexts) == 3
 
 
-def test_draws_and_ghost_are_the_generations(opened: tuple[PipelineEngine, Any]) -> None:
+def test_draws_and_ghost_text_equal_generation(opened: tuple[PipelineEngine, Any]) -> None:
     engine, _ = opened
     request = Request(prompt=TEXT, sampler=SamplerSettings(temperature=1.2, top_p=0.9))
     steps = list(engine.generate(request, seed=4, count=5, stop_at_end=False))
@@ -69,7 +69,7 @@ def test_draws_and_ghost_are_the_generations(opened: tuple[PipelineEngine, Any])
     assert text.startswith("".join(engine.answer(GhostQuestion(greedy, count=4)).pieces))
 
 
-def test_what_it_can_not_give_is_said(opened: tuple[PipelineEngine, Any]) -> None:
+def test_unsupported_instruments_are_reported(opened: tuple[PipelineEngine, Any]) -> None:
     engine, _ = opened
     learn = LearnQuestion(Request(prompt=TEXT, target=Target(text=" mat")), 1, Recipe("sgd", 0.1))
     with pytest.raises(UserError, match="runs through transformers"):
@@ -78,7 +78,7 @@ def test_what_it_can_not_give_is_said(opened: tuple[PipelineEngine, Any]) -> Non
         engine.answer(MergesQuestion(Request(prompt=TEXT)))
 
 
-def test_words_of_a_chat_are_the_messages(opened: tuple[PipelineEngine, Any]) -> None:
+def test_words_of_a_chat_are_those_of_the_message(opened: tuple[PipelineEngine, Any]) -> None:
     engine, _ = opened
     plain, chat = Request(prompt=TEXT), Request(prompt=TEXT, chat=True, start_token=True)
     sides = [engine.answer(VocabulariesQuestion(request)).sides for request in (plain, chat)]
@@ -105,7 +105,9 @@ def test_a_swap(opened: tuple[PipelineEngine, Any]) -> None:
     assert not b"".join(step.bytes for step in typed.steps).startswith(b" d" if typed.prompt.endswith(" ") else b"  ")
 
 
-def test_the_template_is_of_the_moment(opened: tuple[PipelineEngine, Any], tmp_path: Path) -> None:
+def test_the_cursor_what_if_and_tree_files_keep_the_template(
+    opened: tuple[PipelineEngine, Any], tmp_path: Path
+) -> None:
     """The token cursor and changed logits refer to the text with the template; a tree's file records the template."""
     lab = Lab(TEXT)
     lab.place(2)

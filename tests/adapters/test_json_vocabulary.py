@@ -40,7 +40,7 @@ def test_ids_are_those_of_transformers_and_give_the_text_back(name: str, text: s
     assert ours.decode_bytes(ours.encode_after(text)) == wanted
 
 
-def test_a_target_goes_on_without_another_space() -> None:
+def test_a_target_is_encoded_without_an_extra_space() -> None:
     for name in ("sentence-piece", "metaspace"):
         ours = OURS[name]
         assert ours.encode_after(" cat") == ours.encode("cat"), "the space is there already"

@@ -124,9 +124,7 @@ def test_before_is_the_reading_of_the_open_model_which_never_changes(engine: Pip
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 40_000, 0], ids=["all kept", "some kept", "none kept"])
-def test_undo_brings_back_the_exact_weights(
-    engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undo_restores_the_exact_weights(engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "BUDGET", budget)
     recipes = [SGD, ADAMW, ADAMW, SGD, Recipe("sgd", 0.01)]
     weights, losses = [flat(engine.gpt).clone()], []
@@ -224,7 +222,7 @@ def test_a_position_in_the_text_and_its_own_token(engine: PipelineEngine) -> Non
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 0])
-def test_a_step_that_leads_nowhere_is_taken_back(
+def test_a_step_to_non_finite_logits_is_undone(
     engine: PipelineEngine, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -247,7 +245,7 @@ def test_a_step_that_leads_nowhere_is_taken_back(
     assert learn(engine, 1).steps == done[:1] and bool((flat(copy_of(engine)) == weights).all())
 
 
-def test_what_can_not_be_learned(engine: PipelineEngine) -> None:
+def test_invalid_learn_questions_are_refused(engine: PipelineEngine) -> None:
     for asked, at, recipe, why in (
         (Request(prompt="The cat"), 1, SGD, "the target is empty"),
         (request(prompt=""), 1, SGD, "no text before the target"),

@@ -118,7 +118,7 @@ def test_a_swapped_text_has_the_models_numbers(engine: PipelineEngine) -> None:
     assert math.isnan(first.steps[0].probability)  # the first token is not predicted
 
 
-def test_what_cannot_be_swapped(engine: PipelineEngine) -> None:
+def test_invalid_swaps_are_refused(engine: PipelineEngine) -> None:
     for request in (Request(prompt="The cat"), Request(prompt="The cat", position=9), Request(prompt="", position=0)):
         with pytest.raises(UserError, match="token cursor"):
             engine.answer(SwapQuestion(request, id=5))

@@ -116,7 +116,7 @@ def test_bounds(engine: PipelineEngine) -> None:
     assert growth.full and 8 <= len(tree) <= 10
 
 
-def test_interrupted_and_wrong(engine: PipelineEngine) -> None:
+def test_interrupted_and_invalid_questions(engine: PipelineEngine) -> None:
     request = Request(prompt="another " * 40)
     looks = iter([False, False, True])
     with pytest.raises(Overtaken):

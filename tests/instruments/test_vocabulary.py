@@ -57,7 +57,7 @@ def test_pages_are_the_tables_rows(engine: PipelineEngine) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("find", [" mat", "=the", "#262", "26", "<0x", "ä"])
-def test_finding_goes_round(engine: PipelineEngine, order: str, find: str) -> None:
+def test_finding_wraps_around(engine: PipelineEngine, order: str, find: str) -> None:
     rows = engine.answer(VocabularyQuestion(REQUEST, order=order, stop=10**9)).rows
     number = int(find.lstrip("#")) if find.lstrip("#").isdigit() else -1
     expected = [
@@ -79,8 +79,8 @@ def test_finding_goes_round(engine: PipelineEngine, order: str, find: str) -> No
     ]
 
 
-def test_what_can_not_be_looked_for(engine: PipelineEngine) -> None:
-    for find, why in (("", "nothing to look for"), ("#x", "is no id"), ("#²", "is no id")):
+def test_invalid_searches_are_refused(engine: PipelineEngine) -> None:
+    for find, why in (("", "nothing to look for"), ("#x", "is not an id"), ("#²", "is not an id")):
         with pytest.raises(UserError, match=why):
             engine.answer(FindQuestion(REQUEST, find=find))
     assert engine.answer(FindQuestion(REQUEST, find="#99999999")).place is None
@@ -88,7 +88,7 @@ def test_what_can_not_be_looked_for(engine: PipelineEngine) -> None:
         engine.answer(VocabularyQuestion(Request()))
 
 
-def test_what_if_and_penalty_reach_table_loss_and_draw(engine: PipelineEngine) -> None:
+def test_what_if_and_penalty_apply_to_table_loss_and_draw(engine: PipelineEngine) -> None:
     target = Target(id=300)
     request = dataclasses.replace(REQUEST, target=target, sampler=SamplerSettings())
     logits = engine.logits(request).clone()

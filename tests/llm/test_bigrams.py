@@ -51,7 +51,7 @@ def test_closed_forms() -> None:
     assert bigram_entropy(chain.astype(np.uint16), 7) == pytest.approx(wanted, abs=2e-3)
 
 
-def test_of_a_text_without_end_chunks_are_read_from_all_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_an_endless_text_are_read_from_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bigrams, "CHUNK", 10)
     monkeypatch.setattr(bigrams, "CHUNKS", 4)
     told: list[str] = []

@@ -80,7 +80,7 @@ def test_ranks_are_the_places_in_merges_txt() -> None:
     assert own.rank(b"<|endoftext|>") is None and own.rank(b"\xff\xfe\xfd") is None
 
 
-def test_a_word_that_only_is_a_token_as_a_whole() -> None:
+def test_a_word_that_is_a_token_only_as_a_whole() -> None:
     ranks = {bytes([b]): b for b in range(256)} | {b"abc": 256}
     own = BPETokenizer(
         "whole", tiktoken.Encoding("w", pat_str=CL100K, mergeable_ranks=ranks, special_tokens={}), 257, None
@@ -90,7 +90,7 @@ def test_a_word_that_only_is_a_token_as_a_whole() -> None:
     assert [token.id for token in word.tokens] == [256]
 
 
-def test_a_very_long_word_is_not_watched() -> None:
+def test_a_very_long_word_is_refused() -> None:
     with pytest.raises(ValueError, match="too long to watch"):
         bpe.replay(b"x" * (bpe.LONGEST + 1), nano().rank)
     (word,) = merges(nano(), "x" * 5000).words

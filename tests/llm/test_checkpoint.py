@@ -31,7 +31,7 @@ def edit(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_saved_is_loaded_exactly(folder: Path) -> None:
+def test_weights_survive_a_round_trip(folder: Path) -> None:
     loaded = checkpoint.load(folder)
     torch.manual_seed(0)
     for (name, a), (_, b) in zip(loaded.weights(), GPT(CONFIG).weights(), strict=True):
@@ -186,7 +186,7 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
         read_header(tmp_path / "x")
 
 
-def test_memory_that_is_not_there_is_told_with_both_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_with_both_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "free_bytes", lambda _: 1000)
     monkeypatch.setattr(checkpoint, "GPT", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match=r"needs about 0 MB of memory and 0 MB are free"):

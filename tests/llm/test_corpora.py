@@ -44,7 +44,7 @@ def test_the_python_reference_is_pythons_own_text_with_no_paragraph_twice() -> N
     assert len(made.train) + len(made.validation) == pytest.approx(len(text.encode()), rel=0.01)
 
 
-def test_it_is_written_once_and_mended() -> None:
+def test_the_named_corpus_is_written_once_and_repaired() -> None:
     file = corpora.named("python-reference")
     stamp, data = file.stat().st_ino, file.read_bytes()
     assert corpora.named("python-reference") == file and file.stat().st_ino == stamp
@@ -54,7 +54,7 @@ def test_it_is_written_once_and_mended() -> None:
 
 
 @pytest.mark.parametrize("name", corpora.NAMES)
-def test_a_path_of_that_name_goes_first(name: str, here: Path) -> None:
+def test_an_existing_path_of_that_name_takes_precedence(name: str, here: Path) -> None:
     assert corpora.place(name) == name
     (here / name).mkdir()
     assert corpora.place(name) == str(here / name)

@@ -107,7 +107,7 @@ def test_tokenised_side_by_side_or_in_turn_it_is_the_same(
     assert threading.get_ident() not in threads
 
 
-def test_no_more_is_read_ahead_than_the_threads_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_CHUNK", 100)
     monkeypatch.setattr(corpus, "cores", lambda: 2)
     made = corpus._TokenWriter(tmp_path, BYTE, 0.1, lambda _: None)
@@ -123,7 +123,7 @@ def test_no_more_is_read_ahead_than_the_threads_need(tmp_path: Path, monkeypatch
         assert read <= written + 4
 
 
-def test_what_stops_the_work_stops_the_threads(tmp_path: Path) -> None:
+def test_an_interruption_stops_the_threads(tmp_path: Path) -> None:
     path = write(tmp_path / "text.txt", "word " * 100_000 + "\n")
 
     def stop(message: str) -> None:
@@ -199,7 +199,7 @@ def test_a_folder_is_walked_for_texts(tmp_path: Path) -> None:
     [(b"", "is empty"), (b"\n\n<|endoftext|>\n", "is empty"), (b"abc\0def", "zero bytes"), (b"abc\xff", "not UTF-8 text .byte 3"),
      (b"\xef\xbb\xbfab\xe2\x82", "not UTF-8 text .byte 5"), (b"abcdef", "too small: 7 tokens"), (b"a" * 40, "too small: 41 tokens, of which 4")],
 )  # fmt: skip
-def test_what_is_no_text_to_train_on_is_told(data: bytes, why: str, tmp_path: Path) -> None:
+def test_unusable_training_texts_are_reported(data: bytes, why: str, tmp_path: Path) -> None:
     path = write(tmp_path / "bad.txt", data)
     with pytest.raises(UserError, match=why) as told:
         load(path)
@@ -207,7 +207,7 @@ def test_what_is_no_text_to_train_on_is_told(data: bytes, why: str, tmp_path: Pa
     assert not list(paths.cache_dir().rglob(".tokens-*"))
 
 
-def test_the_place_of_a_bad_byte_is_counted_from_the_files_beginning(
+def test_the_position_of_an_invalid_byte_is_counted_from_the_files_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(texts, "BLOCK", 16)
@@ -217,12 +217,12 @@ def test_the_place_of_a_bad_byte_is_counted_from_the_files_beginning(
 
 
 @pytest.mark.parametrize("place", ["missing.txt", "x" * 300, "nul\0.txt", "a\x1b[31m[/]\n.txt"])
-def test_what_cannot_be_read_is_told(place: str, tmp_path: Path) -> None:
+def test_unreadable_texts_are_reported(place: str, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         load(tmp_path / place)
 
 
-def test_pipes_and_unreadable_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_and_unreadable_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load(tmp_path / "pipe")
@@ -253,7 +253,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(tmp_path: Path, monk
     assert not list(paths.cache_dir().rglob("*.bin"))
 
 
-def test_the_cache_is_used_and_mended(tmp_path: Path) -> None:
+def test_the_cache_is_used_and_repaired(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "some text to cache, " * 10)
     first = load(path)
     (folder,) = (paths.cache_dir() / "corpora").iterdir()
@@ -297,7 +297,7 @@ def test_a_cache_from_before_bigrams_were_counted_is_completed(tmp_path: Path, m
     assert load(path).bigram_entropy == 1.25
 
 
-def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_at_once_tokenize_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.txt", "some text, " * 1000)
     begun, told, waiting = [], [], threading.Event()
     real = corpus._TokenWriter.run
@@ -326,7 +326,7 @@ def test_two_at_once_get_the_same_and_do_the_work_once(tmp_path: Path, monkeypat
     assert made[0].train.tolist() == made[1].train.tolist() == ids("some text, " * 1000)[: len(made[0].train)]
 
 
-def test_progress_can_end_it_and_nothing_is_left(tmp_path: Path) -> None:
+def test_the_progress_callback_can_cancel_and_no_files_are_left(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "some text, " * 1000)
 
     def stop(message: str) -> None:

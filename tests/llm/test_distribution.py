@@ -184,7 +184,7 @@ def test_numbers_beyond_float32_are_refused_not_turned_into_nan():
 
 
 @given(any_logits, settings_)
-def test_what_always_holds_of_processed_probabilities(logits, settings):
+def test_invariants_of_processed_probabilities(logits, settings):
     done = process(logits, settings)
     assert float(done.probability.sum()) == pytest.approx(1, abs=1e-9)
     assert done.probability.isfinite().all()
@@ -262,7 +262,7 @@ def test_the_nucleus_reaches_p_and_is_the_smallest_that_does(logits, p):
         assert done.kept_mass - float(done.tempered[done.kept_count - 1]) < p
 
 
-def test_a_sum_that_is_p_but_for_rounding_reaches_it():
+def test_a_sum_equal_to_p_up_to_rounding_reaches_it():
     quarter, tenth = torch.zeros(4), torch.zeros(10)
     assert [process(quarter, SamplerSettings(top_p=p)).kept_count for p in (0, 0.25, 0.5, 0.51, 0.75, 1)] == [
         1,

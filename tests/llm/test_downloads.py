@@ -90,9 +90,9 @@ def test_an_address_is_a_corpus_and_is_downloaded_once(server: Server) -> None:
     assert any(line.startswith("downloading: 0.") and line.endswith(" of 0.9 MB") for line in told)
 
 
-def test_what_is_cut_off_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000, 0]
-    with pytest.raises(UserError, match=r"cut off after 1,000 of 860,000 bytes.*goes on where"):
+    with pytest.raises(UserError, match=r"cut off after 1,000 of 860,000 bytes.*resumes where"):
         downloads.fetch(server.address, tmp_path / "t.txt", RIGHT)
     assert not (tmp_path / "t.txt").exists() and server.asked == [None, "bytes=1000-"]
     server.cuts = [5000, 7]  # each attempt gets some bytes
@@ -103,9 +103,7 @@ def test_what_is_cut_off_is_gone_on_with(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mark", ['"two"', None, 'W/"weak"'])
-def test_another_file_than_the_one_begun_is_taken_from_its_beginning(
-    server: Server, tmp_path: Path, mark: str | None
-) -> None:
+def test_a_changed_file_is_downloaded_from_its_start(server: Server, tmp_path: Path, mark: str | None) -> None:
     server.cuts, server.mark = [1000, 0], '"one"' if mark and mark[0] == '"' else mark
     with pytest.raises(UserError):
         downloads.fetch(server.address, tmp_path / "t.txt", None)
@@ -114,7 +112,7 @@ def test_another_file_than_the_one_begun_is_taken_from_its_beginning(
     assert (tmp_path / "t.txt").read_bytes() == TEXT.upper()
 
 
-def test_a_wrong_checksum_is_told_and_nothing_is_kept(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_reported_and_nothing_is_kept(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SHA-256 is") as told:
         downloads.fetch(server.address, tmp_path / "t.txt", "0" * 64)
     assert "\n" not in str(told.value) and names(tmp_path) == set()
@@ -128,14 +126,14 @@ def test_no_file_and_no_server(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't download .*refused"):
         downloads.fetch(f"http://127.0.0.1:{port}/x", tmp_path / "t.txt", None)
     for address in ("http://", "https:///x", "http://[::1/x"):
-        with pytest.raises(UserError, match="is no address"):
+        with pytest.raises(UserError, match="is not an address"):
             launch.create("r", [address], TrainingSettings(), preset="toy")
         with pytest.raises(UserError):
             downloads.fetch(address, tmp_path / "t.txt", None)
     assert names(tmp_path) <= {"tui-llm-home"}
 
 
-def test_told_to_stop_it_keeps_what_it_has(server: Server, tmp_path: Path) -> None:
+def test_a_cancelled_download_keeps_its_partial_file(server: Server, tmp_path: Path) -> None:
     def stop(_: str) -> None:
         raise KeyboardInterrupt
 

@@ -79,7 +79,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
 
 
-def test_a_vocabulary_of_another_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vocabulary_of_another_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nano = paths.shipped_models_dir() / "nano"
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(nano / name, tmp_path / name)

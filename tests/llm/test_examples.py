@@ -64,7 +64,7 @@ def test_too_few_ids_are_refused() -> None:
 
 
 @given(sizes, st.integers(1, 40))
-def test_rows_to_validate_on_are_spread_and_always_the_same(size: tuple[int, int], rows: int) -> None:
+def test_validation_rows_are_spread_and_always_the_same(size: tuple[int, int], rows: int) -> None:
     block, length = size
     ids = np.arange(length, dtype=np.uint16)
     x, y = evenly_spaced(ids, block, rows)

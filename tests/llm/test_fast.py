@@ -52,7 +52,7 @@ def errors(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> d
 
 
 @pytest.mark.parametrize(("config", "length"), SHAPES)
-def test_in_float32_it_is_the_plain_model(config: GPTConfig, length: int) -> None:
+def test_in_float32_it_equals_the_plain_model(config: GPTConfig, length: int) -> None:
     gpt, (x, y) = model(config), batch(config, length)
     loss, wanted = gradients(gpt, lambda: gpt.loss(x, y))
     got, found = gradients(gpt, lambda: gpt(x, targets=y, products=torch.float32))
@@ -61,7 +61,7 @@ def test_in_float32_it_is_the_plain_model(config: GPTConfig, length: int) -> Non
 
 
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
-def test_long_rows_do_without_kept_scores(products: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_recompute_the_attention_scores(products: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     config, length = SHAPES[1]
     gpt, (x, y) = model(config), batch(config, length)
     loss, wanted = gradients(gpt, lambda: gpt.loss(x, y))
@@ -73,7 +73,7 @@ def test_long_rows_do_without_kept_scores(products: torch.dtype, monkeypatch: py
 
 
 @pytest.mark.parametrize(("config", "length"), SHAPES)
-def test_in_bfloat16_it_errs_no_more_than_autocast(config: GPTConfig, length: int) -> None:
+def test_in_bfloat16_its_error_is_at_most_autocasts(config: GPTConfig, length: int) -> None:
     gpt, (x, y) = model(config), batch(config, length)
     exact = copy.deepcopy(gpt).double()
     loss = F.cross_entropy(exact(x).flatten(0, 1), y.flatten())
@@ -119,7 +119,7 @@ def test_gradients_of_the_loss_are_fetched_once() -> None:
         loss.backward()
 
 
-def test_the_logits_of_a_batch_never_exist() -> None:
+def test_the_logits_of_a_whole_batch_are_never_materialized() -> None:
     """Of 512 × 8,192 logits, only one chunk exists at a time."""
     x, w = torch.randn(512, 8, requires_grad=True), torch.randn(8192, 8, requires_grad=True)
     largest = 0
@@ -138,7 +138,7 @@ def test_the_logits_of_a_batch_never_exist() -> None:
 
 
 @pytest.mark.parametrize("products", [None, torch.float32])
-def test_what_pads_the_embedding_gets_no_probability(products: torch.dtype | None) -> None:
+def test_padding_rows_of_the_embedding_get_no_probability(products: torch.dtype | None) -> None:
     config, length = SHAPES[1]
     gpt, (x, y) = model(config), batch(config, length)
     gpt.used = 290

@@ -55,14 +55,16 @@ def plain(ids: list[int]) -> Tensor:
 
 @pytest.mark.parametrize(("weights", "within"), [("fp32", 1e-4), ("half", 2e-2)])
 @pytest.mark.parametrize("parts", [(), (3, 1, 4, 2), (100,)])
-def test_nano_says_the_same(ids: list[int], plain: Tensor, weights: str, within: float, parts: tuple[int, ...]) -> None:
+def test_nano_gives_the_same_logits_in_fp32(
+    ids: list[int], plain: Tensor, weights: str, within: float, parts: tuple[int, ...]
+) -> None:
     found = logits(fast_decode.predictor(checkpoint.load(NANO), weights), ids, parts)
     assert (found - plain).abs().max() < within
     best = plain.gather(-1, found.argmax(-1, keepdim=True))[:, 0]
     assert (plain.amax(-1) - best).max() < 2 * within  # the order of closer ones may differ
 
 
-def test_half_weights_choose_the_same_in_the_text_that_nano_writes(ids: list[int]) -> None:
+def test_half_weights_choose_the_same_tokens_in_nanos_text(ids: list[int]) -> None:
     """Compares token by token; if two logits are closer than half precision's error (0.02), either may win."""
     exact, half = (Window(fast_decode.predictor(checkpoint.load(NANO), weights), 4096) for weights in ("fp32", "half"))
     made, clear = list(ids), 0
@@ -77,7 +79,7 @@ def test_half_weights_choose_the_same_in_the_text_that_nano_writes(ids: list[int
     assert clear > 25
 
 
-def test_int8_is_near_but_not_the_same_and_does_not_depend_on_how_the_text_came(ids: list[int], plain: Tensor) -> None:
+def test_int8_is_close_but_not_equal_and_independent_of_how_the_text_was_entered(ids: list[int], plain: Tensor) -> None:
     found = logits(fast_decode.predictor(checkpoint.load(NANO), "int8"), ids, (7, 5))
     error = (found - plain).pow(2).mean().sqrt() / plain.std()
     assert 1e-4 < error < 0.03
@@ -87,7 +89,7 @@ def test_int8_is_near_but_not_the_same_and_does_not_depend_on_how_the_text_came(
 
 @pytest.mark.parametrize("outputs", [30, 384, 1000])
 @pytest.mark.parametrize("tokens", [1, 3, 9])
-def test_int8_products_are_those_of_its_rounded_weights(outputs: int, tokens: int) -> None:
+def test_int8_products_equal_those_of_the_rounded_weights(outputs: int, tokens: int) -> None:
     torch.manual_seed(0)
     weight, bias, x = torch.randn(outputs, 16) - 90, torch.randn(outputs), torch.randn(tokens, 16) * 3
     layer = fast_decode.Int8(weight, bias)
@@ -98,7 +100,7 @@ def test_int8_products_are_those_of_its_rounded_weights(outputs: int, tokens: in
     torch.testing.assert_close(layer.rows(ids), rows[ids])
 
 
-def test_a_large_common_part_of_the_logits_costs_half_weights_no_digits() -> None:
+def test_a_large_common_offset_of_the_logits_costs_half_no_digits() -> None:
     torch.manual_seed(0)
     weight, x = torch.randn(500, 64) * 0.05, torch.randn(1, 64)
     weight += -90 * x / x.square().sum()  # shifts all logits to about −90, as in GPT-2
@@ -136,7 +138,7 @@ def test_a_faster_model_takes_no_memory_and_can_be_saved(tmp_path: Path, tied: b
 
 
 @pytest.mark.parametrize(("weights", "share"), [("half", 0.56), ("int8", 0.31)])
-def test_fewer_bytes(weights: str, share: float) -> None:
+def test_half_and_int8_weights_take_fewer_bytes(weights: str, share: float) -> None:
     torch.manual_seed(1)
     model = GPT(GPTConfig(4096, 16, 2, 2, 64)).eval().requires_grad_(False)
     whole = sum(p.numel() * 4 for p in model.parameters())

@@ -45,7 +45,7 @@ def put(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_file_of_a_sane_size_is_told(kind: str, tmp_path: Path) -> None:
+def test_special_files_and_too_large_files_are_refused(kind: str, tmp_path: Path) -> None:
     path = put(tmp_path / "x", kind)
     words = {"fifo": "a named pipe", "socket": "a socket", "device": "a device", "folder": "a folder", "sparse": "has 21,474,836,480 bytes"}  # fmt: skip
     with pytest.raises(UserError, match=words[kind]) as caught:
@@ -54,7 +54,7 @@ def test_what_is_no_file_of_a_sane_size_is_told(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["missing", "x" * 300, "a\0b", "loop"])
-def test_what_can_not_be_opened_is_told(name: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_opened_are_reported(name: str, tmp_path: Path) -> None:
     if name == "loop":
         (tmp_path / name).symlink_to(name)
     with pytest.raises(UserError, match="can't read"):
@@ -79,7 +79,7 @@ def test_a_file_that_is_swapped_for_a_pipe_after_the_first_look(
         pass
 
 
-def test_a_file_whose_size_the_system_does_not_tell(tmp_path: Path) -> None:
+def test_a_file_of_unknown_size_is_bounded_too(tmp_path: Path) -> None:
     (tmp_path / "x").symlink_to("/proc/self/smaps")  # a regular file that reports a size of 0 bytes
     with pytest.raises(UserError, match=r"over the 100 that"):
         read_foreign(tmp_path / "x", 100)
@@ -98,7 +98,7 @@ def test_a_file_whose_size_the_system_does_not_tell(tmp_path: Path) -> None:
         ("", "not valid JSON"),
     ],
 )
-def test_json_that_costs_more_than_it_says(text: str, said: str, tmp_path: Path) -> None:
+def test_json_that_is_costly_to_parse_is_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said) as caught:
         parse_json(text.encode(), tmp_path / "x.json")
     assert "\n" not in str(caught.value)
@@ -149,12 +149,12 @@ def test_every_reader_refuses_it(reader: str, kind: str, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_a_card_that_is_a_pipe_is_no_card(tmp_path: Path) -> None:
+def test_a_card_that_is_a_pipe_is_ignored(tmp_path: Path) -> None:
     put(tmp_path / model_list.CARD, "fifo")
     assert model_list.card(tmp_path) == ""
 
 
-def test_a_limit_on_memory_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_memory_limit_is_reported_in_one_line(tmp_path: Path) -> None:
     """Weights that fit the machine but not this process's limit: the line has both numbers, before anything is read."""
     from tui_llm.common import memory
     from tui_llm.llm.model import checkpoint

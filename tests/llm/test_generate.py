@@ -46,7 +46,7 @@ def test_u_never_changes_from_version_to_version():
     ]
 
 
-def test_u_is_spread_evenly_and_unrelated_from_one_index_or_seed_to_the_next():
+def test_u_is_uniform_and_uncorrelated_between_indices_and_seeds():
     for numbers in (
         torch.tensor([uniform(0, i) for i in range(4000)], dtype=torch.float64),
         torch.tensor([uniform(s, 0) for s in range(4000)], dtype=torch.float64),
@@ -90,7 +90,7 @@ def test_greedy_takes_the_largest_logit_and_needs_no_u():
 
 
 @given(st.integers(0, 50), st.sampled_from([SamplerSettings(), SamplerSettings(1.5, 10, 0.8, 0.02)]))
-def test_a_step_says_what_was_drawn_and_from_what(seed, settings):
+def test_a_step_contains_the_drawn_token_and_its_candidates(seed, settings):
     so_far = [4]
     for number, step in enumerate(
         generate(model, [4], settings, seed=seed, start=7, count=4, candidates=VOCABULARY), start=7
@@ -116,7 +116,7 @@ def test_the_same_u_can_be_tried_under_another_temperature():
     assert cold.candidates[0].tempered > hot.candidates[0].tempered
 
 
-def test_it_stops_when_told_before_asking_the_model_again():
+def test_generation_stops_before_another_forward_pass():
     asked = []
 
     def counting(ids):
@@ -131,7 +131,7 @@ def test_it_stops_when_told_before_asking_the_model_again():
     assert len(asked) == 5  # nothing is computed before it is requested
 
 
-def test_the_callers_ids_stay_as_they_were():
+def test_the_callers_ids_are_not_modified():
     prompt = [1, 2]
 
     def greedy_for_memory(ids):

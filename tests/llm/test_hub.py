@@ -47,7 +47,7 @@ def test_a_run_without_a_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "none", "../nano", "./none", "~/none", "a\0b", "\x1b[31m", "none/none", "/"])
-def test_what_is_no_model(name: str) -> None:
+def test_names_that_are_not_models_are_refused(name: str) -> None:
     if name == "/":
         assert lookup.find(name).kind == "folder"  # found as a folder; opening it reports that config.json is missing
         return

@@ -31,7 +31,7 @@ def rows(traced: inside.Trace, tokens: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_weights_on_the_values_give_what_the_layer_gives(shape: tuple[int, int, int]) -> None:
+def test_weights_times_values_equal_the_layers_output(shape: tuple[int, int, int]) -> None:
     model = small(*shape)
     ids = torch.randint(50, (17,)).tolist()
     traced = inside.trace(model, ids)
@@ -96,7 +96,7 @@ def test_any_text_any_token(ids: list[int], at: int) -> None:
     assert torch.allclose(inside.lens(model, whole, at), inside.lens(model, start, at), atol=1e-3, rtol=1e-3)
 
 
-def test_none_too_many_and_not_wanted_any_more() -> None:
+def test_empty_too_long_and_superseded_traces() -> None:
     model = small(2, 2, 8)
     for ids in ([], [1] * 25):
         with pytest.raises(ValueError, match="tokens in a context of 24"):

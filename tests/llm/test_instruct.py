@@ -77,7 +77,7 @@ def test_examples_mask_the_question_and_end_the_answer(engine: PipelineEngine) -
         example(Pair("word " * 300, "x"), vocabulary, 256)
 
 
-def test_a_tuner_learns_the_copy_alone_and_goes_on_after_an_interruption() -> None:
+def test_fine_tuning_changes_the_copy_only_and_continues_after_an_interruption() -> None:
     origin = tiny()
     before = [p.clone() for p in origin.parameters()]
     whole, broken = Tuner(origin, ROWS, 11, 1e-2), Tuner(origin, ROWS, 11, 1e-2)
@@ -124,7 +124,7 @@ def test_nano_answers_what_it_was_taught_and_the_folder_opens(engine: PipelineEn
 
 @pytest.mark.parametrize("question", [InstructQuestion(Request()), InstructQuestion(Request(), EXAMPLES, 0),
                                       InstructQuestion(Request(), EXAMPLES, 1, math.nan)])  # fmt: skip
-def test_what_can_not_be_asked(engine: PipelineEngine, question: InstructQuestion) -> None:
+def test_invalid_fine_tuning_requests_are_refused(engine: PipelineEngine, question: InstructQuestion) -> None:
     with pytest.raises(UserError):
         engine.answer(question)
 

@@ -18,14 +18,14 @@ def test_strawberry() -> None:
     assert count([b"St", b"RAW", b"berry"], "R").total == 3
 
 
-def test_a_letter_that_is_cut() -> None:
+def test_a_letter_split_over_tokens() -> None:
     found = count([b"caf\xc3", b"\xa9 e\xcc", b"\x81"], "é")  # precomposed é, and e with a combining accent
     assert (found.total, found.inside, found.split) == (2, (1, 1, 0), 2)
     assert count(["👩\u200d👧".encode()], "👩").total == 0  # a family emoji is one grapheme
 
 
 @given(st.text("abRr é漢\u0301", max_size=40).map(str.encode), st.lists(st.integers(0, 80), max_size=8))
-def test_cuts_change_nothing_but_where_it_is(data: bytes, cuts: list[int]) -> None:
+def test_token_boundaries_change_only_the_place_of_a_letter(data: bytes, cuts: list[int]) -> None:
     ends = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     tokens = [data[a:b] for a, b in pairwise(ends)]
     for letter in ("r", "é", "漢"):

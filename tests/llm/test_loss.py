@@ -82,7 +82,7 @@ def test_closed_forms():
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 50257])
-def test_knowing_nothing_costs_ln_v(vocabulary):
+def test_a_uniform_distribution_costs_ln_v(vocabulary):
     losses = token_losses(torch.zeros(2, vocabulary), [0, vocabulary - 1])
     total = reading(losses, vocabulary)
     assert total.mean == pytest.approx(total.uniform_loss, abs=1e-5) == math.log(vocabulary)

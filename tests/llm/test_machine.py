@@ -67,7 +67,7 @@ def test_a_damaged_cache_is_measured_over(change: dict[str, object] | None) -> N
     assert machine.machine(CPU).fp32 and machine.known(CPU)
 
 
-def test_what_a_busy_machine_gave_is_bettered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_on_a_busy_machine_is_replaced_by_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"now": 100.0}
     monkeypatch.setattr(machine, "_products", lambda *_: rates["now"])
     monkeypatch.setattr(machine, "_memory", lambda _: [rates["now"], rates["now"]])
@@ -118,7 +118,7 @@ def test_as_typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "no device 'tpu'" in capsys.readouterr().err
 
 
-def test_measured_in_a_process_of_its_own_it_takes_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_in_a_separate_process_takes_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resident_bytes()
     found = machine.measure_apart(CPU)
     after = resident_bytes()

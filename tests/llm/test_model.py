@@ -103,7 +103,7 @@ def test_past_the_context_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=lambda c: f"L{c.layers}H{c.heads}C{c.width}")
-def test_parameters_are_counted_right(config: GPTConfig) -> None:
+def test_parameters_are_counted_correctly(config: GPTConfig) -> None:
     assert config.parameters() == sum(p.numel() for p in GPT(config).parameters())
 
 
@@ -115,7 +115,7 @@ def test_published_sizes() -> None:
     assert tiny.parameters() < 1000
 
 
-def test_fresh_weights_know_nothing() -> None:
+def test_fresh_weights_predict_almost_uniformly() -> None:
     """Before training, the loss is about ln V: the prediction is nearly uniform."""
     torch.manual_seed(4)
     config = GPTConfig(vocabulary=500, context=32, layers=2, heads=2, width=64)

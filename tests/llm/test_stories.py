@@ -26,7 +26,7 @@ def some(count: int, seed: int = 7) -> list[str]:
     return list(itertools.islice(stories.stories(seed), count))
 
 
-def test_what_makes_it_readable_in_one_way_only() -> None:
+def test_the_grammar_is_unambiguous() -> None:
     for templates in (FIRST, MIDDLE, LAST):
         first = [template.split()[0].strip(",") for template in templates.options]
         assert len(set(first)) == len(first) and all(word.isalpha() for word in first), "no sentence fits two templates"
@@ -92,7 +92,7 @@ def test_entropy_and_tokens_against_an_enumeration_of_all_stories(monkeypatch: p
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE, NANO], ids=["byte", "nano"])
-def test_what_is_written_costs_the_floor(tokenizer: corpus.Tokenizer) -> None:
+def test_generated_stories_cost_the_entropy(tokenizer: corpus.Tokenizer) -> None:
     """The mean −ln p per token of generated stories equals the floor within four standard errors."""
     written = some(8000)
     costs = [-stories.log_probability(one) for one in written]
@@ -108,7 +108,7 @@ def test_what_is_written_costs_the_floor(tokenizer: corpus.Tokenizer) -> None:
     assert mean == pytest.approx(stories.entropy(), abs=4 * statistics.stdev(costs) / math.sqrt(len(costs)))
 
 
-def test_what_it_can_not_write_has_no_probability() -> None:
+def test_a_text_outside_of_the_grammar_has_probability_0() -> None:
     one = some(1)[0]
     assert stories.log_probability(one) > -math.inf
     hero = next(name for name in stories.HEROES.options if name in one)

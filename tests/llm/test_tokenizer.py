@@ -117,7 +117,7 @@ def test_every_long_run_of_white_space_is_found(before: int, run: int, after: in
 @given(st.text(st.characters(exclude_categories=[])))
 @settings(deadline=None)
 @pytest.mark.parametrize("name", ["nano", "byte", "char", "word", "byte level"])
-def test_any_text_comes_back(name: str, text: str) -> None:
+def test_any_text_survives_a_round_trip(name: str, text: str) -> None:
     made = {"nano": lambda: tk.load_folder(NANO), "byte level": tk.byte_level}.get(
         name, lambda: catalog.load_named(name)
     )()
@@ -207,7 +207,7 @@ def test_a_vocabulary_that_needs_a_network_where_there_is_none(
     assert not list(paths.cache_dir().rglob("*"))
 
 
-def test_a_download_with_another_content_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_download_with_different_content_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TUI_LLM_HOME", str(tmp_path / "home"))
     (tmp_path / "gpt2.tiktoken").write_bytes(b"IQ== 0\n")
     monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", tmp_path.as_uri())
@@ -230,7 +230,7 @@ def test_cached_files_are_named_as_tiktokens_own_cache(monkeypatch: pytest.Monke
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="there are: gpt2"):
+    with pytest.raises(UserError, match="choose one of: gpt2"):
         catalog.load_named("gpt5")
 
 
@@ -272,7 +272,7 @@ def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Pat
 
 def test_too_little_text_for_a_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("hello hello")
-    with pytest.raises(UserError, match="too little"):
+    with pytest.raises(UserError, match="too small"):
         train_bpe.train([tmp_path / "t.txt"], 400, "x")
     with pytest.raises(UserError, match="too small"):
         train_bpe.train([tmp_path / "t.txt"], 100, "x")

@@ -26,7 +26,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[GPT, GPT2LMHeadModel
     return checkpoint.load(folder).eval(), reference
 
 
-def test_each_node_as_a_fresh_pass_over_its_own_way(both: tuple[GPT, GPT2LMHeadModel]) -> None:
+def test_each_node_equals_a_fresh_pass_over_its_own_path(both: tuple[GPT, GPT2LMHeadModel]) -> None:
     ours, reference = both
     text = [5, 9, 2, 40]
     cache = KVCache(ours.config)

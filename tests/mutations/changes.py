@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,55 +170,17 @@ def change_weights(draw: random.Random, path: Path) -> str:
     header, data = header_of(path)
     names = [name for name in header if name != "__metadata__"]
     name = draw.choice(names)
-    if act == "shape":
-        shape = list(header[name]["shape"])
-        how = draw.randrange(4)
-        if how == 0:
-            header[name]["shape"] = shape[::-1]
-        elif how == 1 and shape:
-            shape[draw.randrange(len(shape))] = draw.choice(SIZES)
-            header[name]["shape"] = shape
-        elif how == 2:
-            header[name]["shape"] = [draw.choice(SIZES) for _ in range(draw.randrange(5))]
-        else:
-            header[name]["shape"] = draw.choice(ABSURD)
-    elif act == "dtype":
-        header[name]["dtype"] = draw.choice(DTYPES)
-    elif act == "offsets":
-        at = draw.randrange(2)
-        header[name]["data_offsets"][at] = draw.choice(
-            (*SIZES, header[name]["data_offsets"][at] + draw.choice((-4, -1, 1, 4, 1000)))
-        )
-    elif act == "swap":
-        other = draw.choice(names)
-        header[name]["data_offsets"], header[other]["data_offsets"] = (
-            header[other]["data_offsets"],
-            header[name]["data_offsets"],
-        )
-    elif act == "drop":
-        del header[name]
-    elif act == "rename":
-        header[draw.choice(("x" + name, name.removeprefix("transformer."), name + "\x1b[2J", ""))] = header.pop(name)
-    elif act == "overlap":
-        header[name]["data_offsets"] = header[draw.choice(names)]["data_offsets"]
+    if act in ENTRY_CHANGES:
+        ENTRY_CHANGES[act](draw, header, name, names)
+        write_header(path, header, data)
     elif act == "extra":
         header["more"] = {
             "dtype": "F32",
             "shape": [draw.choice((0, 1, 4))],
             "data_offsets": [len(data), len(data) + draw.choice((0, 4, 16))],
         }
-        data += b"\0" * draw.choice((0, 4, 16))
-    elif act == "many":
-        header |= {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}
-    elif act == "values":
-        changed = bytearray(data)
-        for _ in range(draw.choice((1, 1000))):
-            at = draw.randrange(len(data) // 4) * 4
-            changed[at : at + 4] = struct.pack(
-                "<f", draw.choice((float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, 0.0, -1.0))
-            )
-        data = bytes(changed)
-    if act == "twice":
+        write_header(path, header, data + b"\0" * draw.choice((0, 4, 16)))
+    elif act == "twice":
         text = json.dumps(header)
         write_header(path, text[:-1] + f", {json.dumps(name)}: {json.dumps(header[draw.choice(names)])}}}", data)
     elif act == "length":
@@ -235,14 +198,90 @@ def change_weights(draw: random.Random, path: Path) -> str:
         change_bytes(draw, path)
     elif act == "json":
         write_header(path, json.dumps(json_change(draw, header)), data)
-    elif act == "data":
-        changed = bytearray(data)
-        for _ in range(draw.choice((1, 50, 5000))):
-            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-        write_header(path, header, bytes(changed))
     else:
-        write_header(path, header, data)
+        write_header(path, header, _change_values(draw, data) if act == "values" else _flip_bits(draw, data))
     return act
+
+
+# Each changes the entry `name` of a safetensors header, whose tensors are `names`, in place.
+
+
+def _shape(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    shape = list(header[name]["shape"])
+    how = draw.randrange(4)
+    if how == 0:
+        header[name]["shape"] = shape[::-1]
+    elif how == 1 and shape:
+        shape[draw.randrange(len(shape))] = draw.choice(SIZES)
+        header[name]["shape"] = shape
+    elif how == 2:
+        header[name]["shape"] = [draw.choice(SIZES) for _ in range(draw.randrange(5))]
+    else:
+        header[name]["shape"] = draw.choice(ABSURD)
+
+
+def _dtype(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    header[name]["dtype"] = draw.choice(DTYPES)
+
+
+def _offsets(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    at = draw.randrange(2)
+    header[name]["data_offsets"][at] = draw.choice(
+        (*SIZES, header[name]["data_offsets"][at] + draw.choice((-4, -1, 1, 4, 1000)))
+    )
+
+
+def _swap(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    other = draw.choice(names)
+    header[name]["data_offsets"], header[other]["data_offsets"] = (
+        header[other]["data_offsets"],
+        header[name]["data_offsets"],
+    )
+
+
+def _drop(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    del header[name]
+
+
+def _rename(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    header[draw.choice(("x" + name, name.removeprefix("transformer."), name + "\x1b[2J", ""))] = header.pop(name)
+
+
+def _overlap(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    header[name]["data_offsets"] = header[draw.choice(names)]["data_offsets"]
+
+
+def _many(draw: random.Random, header: dict[str, Any], name: str, names: list[str]) -> None:
+    header |= {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}
+
+
+ENTRY_CHANGES: dict[str, Callable[[random.Random, dict[str, Any], str, list[str]], None]] = {
+    "shape": _shape,
+    "dtype": _dtype,
+    "offsets": _offsets,
+    "swap": _swap,
+    "drop": _drop,
+    "rename": _rename,
+    "overlap": _overlap,
+    "many": _many,
+}
+
+
+def _change_values(draw: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1000))):
+        at = draw.randrange(len(data) // 4) * 4
+        changed[at : at + 4] = struct.pack(
+            "<f", draw.choice((float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, 0.0, -1.0))
+        )
+    return bytes(changed)
+
+
+def _flip_bits(draw: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 50, 5000))):
+        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+    return bytes(changed)
 
 
 def change_gguf(draw: random.Random, path: Path) -> str:

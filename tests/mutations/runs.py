@@ -17,14 +17,14 @@ def make_bases(top: Path) -> None:
     """Creates `home/runs/base`: ten steps, with checkpoints, samples and a pinned prompt."""
     from tests.mutations.corpora import _main
     from tui_llm.training.run.run import find
-    from tui_llm.training.worker import worker
+    from tui_llm.training.worker import process
 
     words = ["train", str(top / "text.txt"), "--run", NAME, "--preset", "toy", "--steps", "10", "--block-size", "16", "--batch-size", "2", "--layers", "1", "--heads", "1", "--width", "16",
              "--tokenizer", str(top / "gpt2"), "--eval-every", "5", "--checkpoint-every", "5", "--pin", "The cat=> sat", "--device", "cpu", "--compile", "off", "--no-start", "--json"]  # fmt: skip
     assert _main(words) == 0
     run = find(NAME).path
     # in a child, because the worker installs signal handlers
-    assert forked.run(lambda: worker.main([str(run)])).code == 0
+    assert forked.run(lambda: process.main([str(run)])).code == 0
     shutil.copytree(run, run.with_name("second"))
 
 

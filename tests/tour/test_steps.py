@@ -128,7 +128,7 @@ def test_foreign_text_is_safe_and_never_becomes_a_key(text: str) -> None:
 def test_labels(engine: PipelineEngine) -> None:
     short, long = read(engine, "Hi"), read(engine, "The cat sat on the mat " + HOSTILE)
     assert "typing" in told(steps_text.own_text(facts(long, typing=True), Facts()), False)
-    assert "moment" in told(steps_text.own_text(Facts(), Facts()), False)
+    assert "waiting" in told(steps_text.own_text(Facts(), Facts()), False)
     assert f"{len(short.prompt_ids)} tokens" in told(steps_text.own_text(facts(short), Facts()), False)
     assert f"{len(long.prompt_ids)} tokens" in told(steps_text.own_text(facts(long), Facts()), True)
     assert "no guess" in told(steps_text.predicted(Facts(), Facts()), False)
@@ -162,7 +162,7 @@ def test_words_and_letters(engine: PipelineEngine) -> None:
     assert f"{count} pieces" in told(steps_text.rare_word(facts(odd), facts(plain)), True)
     berry = read(engine, "a strawberry")
     assert "counted yet" in told(steps_text.strawberry(facts(berry), Facts()), False)
-    assert "“r” is there 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
+    assert "“r” occurs 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
     told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
     same = facts(plain, screen="letters")
     assert "no r" in told(steps_text.strawberry(same, facts(plain)), False)
@@ -178,7 +178,7 @@ def test_ids(engine: PipelineEngine) -> None:
     assert f"“ cat” is number {second:,}" in told(steps_text.ids_seen(facts(inside, token_view="ids"), Facts()), True)
 
 
-def test_what_stands_in_the_way_is_said_first() -> None:
+def test_obstacles_are_reported_first() -> None:
     for check, keys in ((steps_text.counted, "{pane_tokens} {pairs}"), (steps_numbers.gradient_seen, "{gradient}")):
         assert keys in told(check(Facts(), Facts()), False)
     for check in (steps_text.counted, steps_text.compared, steps_text.merged, steps_numbers.own_logits):
@@ -279,7 +279,7 @@ def test_the_loop() -> None:
     told(steps_model.watched(Facts(screen="learned"), Facts()), True)
 
 
-def test_writing(engine: PipelineEngine) -> None:
+def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     def at(temperature: float, *steps: GeneratedToken) -> Facts:
         return Facts(sampler=SamplerSettings(temperature=temperature), steps=steps, place="generate")
 
@@ -365,7 +365,7 @@ def test_every_part_can_fail_and_says_what_is_missing(step: Any) -> None:
 # ── moving through the tour, and resuming it ──────────────────────────────────────────────────────────────────────────
 
 
-def test_it_goes_on_by_itself_and_where_it_was_left(engine: PipelineEngine) -> None:
+def test_the_tour_advances_by_itself_and_resumes(engine: PipelineEngine) -> None:
     tour, text = Tour(), facts(read(engine, "The cat sat on the mat"))
     assert not tour.load() and tour.look(Facts()) and tour.lacks
     assert tour.look(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
@@ -378,7 +378,7 @@ def test_it_goes_on_by_itself_and_where_it_was_left(engine: PipelineEngine) -> N
     assert not Tour().move(-1, text)
 
 
-def test_all_of_it_can_be_skipped_and_looked_back_at() -> None:
+def test_every_part_can_be_skipped_and_revisited() -> None:
     tour, parts = Tour(), sum(len(step.parts) for step in STEPS)
     for _ in range(parts):
         assert tour.move(1, Facts())
@@ -393,14 +393,14 @@ def test_all_of_it_can_be_skipped_and_looked_back_at() -> None:
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"step": "x", "part": 0, "done": []}', '{"step": "labels", "part": 99, "done": []}',
                                   '{"step": "labels", "part": "x", "done": []}', '{"step": [], "part": 0, "done": 3}'])  # fmt: skip
-def test_a_damaged_file_begins_anew(kept: str) -> None:
+def test_a_damaged_progress_file_restarts_the_tour(kept: str) -> None:
     path().parent.mkdir(parents=True, exist_ok=True)
     path().write_text(kept, encoding="utf-8")
     tour = Tour()
     assert not tour.load() and (tour.step, tour.part, tour.done) == (0, 0, set())
 
 
-def test_the_command_says_how_far_it_has_come(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
     tour = Tour()
     tour.done.add(("labels", 0))
     tour.move(1, Facts())

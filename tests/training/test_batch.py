@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.training.making import TINY, contents, leftovers, losses, make, words
+from tests.training.run_helpers import TINY, contents, leftovers, losses, make, words
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import Batches
@@ -20,7 +20,7 @@ from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.training.plan import launch
 from tui_llm.training.run import batch, jsonl
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import evaluations, loop, worker
+from tui_llm.training.worker import evaluations, job, loop, requests, worker
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "append", append)
         with run.held(1):
-            worker.Worker(run).work()
+            job.train(worker.Worker(run))
 
 
-def test_losses_are_torchs_own_of_the_saved_weights_on_the_next_steps_rows(
+def test_losses_equal_torchs_for_the_saved_weights_on_the_next_steps_rows(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # float32, so that losses can be compared to 1e-4
@@ -91,17 +91,17 @@ def test_the_whole_batchs_loss_is_what_its_step_then_reports(text: Path) -> None
     assert seen == {11: pytest.approx(reported[11], abs=1e-5), 21: pytest.approx(reported[21], abs=1e-5)}
 
 
-def test_looking_changes_nothing(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_the_batch_does_not_change_the_training(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, alone = make("looked", text, dropout=0.2), make("alone", text, dropout=0.2)
-    work(looked, {step: lambda: batch.ask(looked) for step in range(1, 30)})
-    monkeypatch.setattr(evaluations, "LOOKS", (evaluations.sample, evaluations.probe))
+    work(looked, {step: lambda: batch.request(looked) for step in range(1, 30)})
+    monkeypatch.setattr(evaluations, "RECORDERS", (evaluations.sample, evaluations.read_pins))
     work(alone)
     assert losses(looked) == losses(alone)
     assert contents(looked.checkpoints()[-1][1]) == contents(alone.checkpoints()[-1][1])
     assert batch.newest(alone) is None
 
 
-def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
+def test_a_requested_batch_is_written_once_before_the_next_step(text: Path) -> None:
     run = make("run", text, block_size=80)
     seen: list[tuple[int, int | None]] = []
     asked: list[int] = []
@@ -111,7 +111,7 @@ def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
         assert found is not None
         seen.append((found.step, found.asked))
 
-    work(run, {3: lambda: asked.append(batch.ask(run)), 4: look, 6: look})
+    work(run, {3: lambda: asked.append(batch.request(run)), 4: look, 6: look})
     assert seen == [(4, asked[0]), (4, asked[0])]
     found = batch.newest(run)
     assert found is not None and (found.step, found.asked, found.width) == (31, asked[0], 64)
@@ -123,20 +123,20 @@ def test_asked_for_it_answers_before_the_next_step_and_once(text: Path) -> None:
 
 def test_a_paused_run_answers_too(text: Path) -> None:
     run, asked = make("run", text), []
-    whole = worker.time.sleep
+    whole = requests.time.sleep
 
     def sleep(seconds: float) -> None:
         found = batch.newest(run)
         assert found is not None
         if not asked:
-            asked.append(batch.ask(run))
+            asked.append(batch.request(run))
         elif found.asked == asked[0]:
             assert (found.step, found.updates) == (6, 5)
             launch.unpause(run)
         whole(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.time, "sleep", sleep)
+        patch.setattr(requests.time, "sleep", sleep)
         work(run, {5: lambda: launch.pause(run)})
     assert asked and run.status().step == 30
 
@@ -149,7 +149,7 @@ def test_a_paused_run_answers_too(text: Path) -> None:
      json.dumps({"step": 1, "updates": 0, "loss": 1, "rows": 1, "tokens": 1, "special": [], "bytes": {"1": "61"},
                  "shown": [{"row": 0, "ids": [1, 1], "losses": []}]})],
 )  # fmt: skip
-def test_a_damaged_file_is_said_in_a_line(text: Path, content: str) -> None:
+def test_a_damaged_batch_file_is_one_line(text: Path, content: str) -> None:
     run = make("run", text)
     (run.path / "batch.json").write_text(content)
     with pytest.raises(UserError) as error:
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_said_in_a_line(text: Path, content: str) -> None:
     assert "batch.json" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_loss_that_is_no_number(text: Path) -> None:
+def test_a_loss_that_is_not_finite(text: Path) -> None:
     run = make("run", text)
     value = {"step": 1, "updates": 0, "loss": None, "rows": 1, "tokens": 1, "special": [1], "bytes": {"1": "e2"},
              "shown": [{"row": 0, "ids": [1, 1], "losses": [None]}]}  # fmt: skip

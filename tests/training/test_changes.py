@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.making import TINY, contents, leftovers, losses, make, words
+from tests.training.run_helpers import TINY, contents, leftovers, losses, make, words
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch
@@ -16,7 +16,8 @@ from tui_llm.training.run import changes, jsonl
 from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields, learning_rate
-from tui_llm.training.worker import worker
+from tui_llm.training.worker import job, process
+from tui_llm.training.worker.worker import Worker
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def work(run: Run, at: dict[int, Any] | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "append", append)
         with run.held(1):
-            worker.Worker(run).work()
+            job.train(Worker(run))
 
 
 def kill() -> None:
@@ -72,7 +73,7 @@ def test_a_run_that_is_killed_changes_at_the_same_step_again(text: Path) -> None
     assert len(changes.read(broken)) == 1
 
 
-def test_what_was_asked_last_holds_and_a_change_waits_for_a_resume(text: Path) -> None:
+def test_the_last_request_wins_and_applies_after_a_resume(text: Path) -> None:
     run = make("run", text)
     with pytest.raises(Killed):
         work(run, {12: lambda: launch.change_learning_rate(run, 2e-3), 13: kill})
@@ -85,13 +86,13 @@ def test_what_was_asked_last_holds_and_a_change_waits_for_a_resume(text: Path) -
         launch.change_learning_rate(run, 1e-3)
 
 
-def test_saved_once_for_each_time_it_is_asked(text: Path) -> None:
+def test_one_checkpoint_per_save_request(text: Path) -> None:
     run, seen = make("run", text, checkpoint_every=1000), []
 
     def look() -> None:
         seen.append([step for step, _ in run.checkpoints()])
 
-    work(run, {3: lambda: changes.ask_to_save(run), 4: look, 5: look, 6: lambda: changes.ask_to_save(run), 8: look})
+    work(run, {3: lambda: changes.request_save(run), 4: look, 5: look, 6: lambda: changes.request_save(run), 8: look})
     assert seen == [[3], [3], [3, 6]]
     with pytest.raises(UserError, match="not being trained"):
         launch.save(run)
@@ -108,7 +109,7 @@ def test_changes_in_closed_form() -> None:
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
-def test_rates_that_are_none_are_refused_and_passed_over(text: Path, rate: float) -> None:
+def test_invalid_learning_rates_are_refused_and_skipped(text: Path, rate: float) -> None:
     run = make("run", text)
     with pytest.raises(UserError, match="from 0 up"):
         launch.change_learning_rate(run, rate)
@@ -116,14 +117,14 @@ def test_rates_that_are_none_are_refused_and_passed_over(text: Path, rate: float
 
 
 @pytest.mark.parametrize("asked", [3, "x", {}, {"peak": "x", "asked": 1}, {"peak": 1}, [1], None])
-def test_a_control_file_that_says_nonsense_changes_nothing(text: Path, asked: object) -> None:
+def test_an_invalid_control_file_changes_nothing(text: Path, asked: object) -> None:
     assert changes.take(make("run", text), [], 1, {"learning_rate": asked}) == []
 
 
-def test_a_damaged_record_of_changes_is_said(text: Path) -> None:
+def test_a_damaged_change_list_is_reported(text: Path) -> None:
     run = make("run", text)
     (run.path / "changes.json").write_text('[{"step": 3}]')
-    with pytest.raises(UserError, match="no list of changes"):
+    with pytest.raises(UserError, match="not a list of changes"):
         work(run)
 
 
@@ -133,16 +134,16 @@ def test_as_typed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "learning rate 0.0003" in capsys.readouterr().out
     assert run.control()["paused"] is True and run.control()["learning_rate"]["peak"] == 3e-4
     assert main(["control", "run", "--go-on", "--json"]) == 0 and run.control()["paused"] is False
-    for arguments, why in ((["run"], "give something to change"), (["run", "--save"], "not being trained"),
-                           (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "no number"),
+    for arguments, why in ((["run"], "give a change"), (["run", "--save"], "not being trained"),
+                           (["none", "--save"], "no run"), (["run", "--learning-rate", "x"], "not a number"),
                            (["run", "--pause", "--go-on"], "not allowed")):  # fmt: skip
         assert main(["control", *arguments]) == 2
         err = capsys.readouterr().err
         assert why in err and err.count("\n") == 1
 
 
-def test_a_half_written_record_is_cleaned_away(text: Path) -> None:
+def test_a_partial_change_list_is_removed(text: Path) -> None:
     run = make("run", text, steps=2)
     (run.path / ".changes.json.abc.part").write_text("[")
-    assert worker.work(worker.Worker(run)) == 0
+    assert process.work(Worker(run)) == 0
     assert leftovers(run.path) == []

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.training.making import TINY
+from tests.training.run_helpers import TINY
 from tui_llm.cli import main
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.training.making import begin, lines, losses, make, wait, words, work
+from tests.training.run_helpers import begin, lines, losses, make, wait, words, work
 from tui_llm import cli
 from tui_llm.training.plan.follow import progress
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import MetricsTail, parse_metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import RunReader, last_validation, loss_glimpse
+from tui_llm.training.run.snapshot import RunReader, last_validation, sampled_losses
 
 
 def _flip(data: bytes) -> bytes:
@@ -81,7 +81,7 @@ def looked_at(run: Run) -> None:
     while snapshot.reading:
         snapshot = reader.read()
     assert snapshot.last == (last if steps else None)
-    assert all(math.isfinite(v) for v in loss_glimpse(run.metrics_path))
+    assert all(math.isfinite(v) for v in sampled_losses(run.metrics_path))
     last_validation(run.metrics_path)
 
 
@@ -106,7 +106,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
         return losses(run)
 
 
-def test_all_readers_go_on_and_the_run_resumes(
+def test_all_readers_continue_and_the_run_resumes(
     stopped: Run, sound: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = stopped.metrics_path.read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import contents, leftovers, lines, losses, make, words, work
+from tests.training.run_helpers import contents, leftovers, lines, losses, make, words, work
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.run import Run
@@ -55,7 +55,7 @@ def fill(disk: Path, leave: int) -> Path:
     return filler
 
 
-def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) -> None:
+def test_disk_full_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) -> None:
     home = disk("4m")
     fields = {"steps": 20, "checkpoint_every": 10, "width": 32}
     unbroken, run = make("unbroken", text, **fields), make("run", text, **fields)
@@ -79,7 +79,7 @@ def test_while_a_checkpoint_is_written(disk: Callable[[str], Path], text: Path) 
     assert contents(run.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
 
 
-def test_while_a_line_is_written(disk: Callable[[str], Path], text: Path) -> None:
+def test_disk_full_while_a_metrics_line_is_written(disk: Callable[[str], Path], text: Path) -> None:
     home = disk("2m")
     fields = {"steps": 200, "checkpoint_every": 1000, "eval_every": 1000}
     unbroken, run = make("unbroken", text, **fields), make("run", text, **fields)
@@ -98,7 +98,7 @@ def test_while_a_line_is_written(disk: Callable[[str], Path], text: Path) -> Non
     assert losses(run) == losses(unbroken)
 
 
-def test_while_the_corpus_is_tokenised(disk: Callable[[str], Path], tmp_path: Path) -> None:
+def test_disk_full_while_the_corpus_is_tokenized(disk: Callable[[str], Path], tmp_path: Path) -> None:
     home = disk("600k")
     large = tmp_path / "large.txt"
     large.write_text(words(60_000))
@@ -111,7 +111,7 @@ def test_while_the_corpus_is_tokenised(disk: Callable[[str], Path], tmp_path: Pa
     assert work(run) == 0 and run.status().state == "finished"
 
 
-def test_a_disk_without_any_room_at_all(disk: Callable[[str], Path], text: Path) -> None:
+def test_a_disk_without_any_free_space(disk: Callable[[str], Path], text: Path) -> None:
     home = disk("1m")
     run = make("run", text, steps=3)
     run.write_status("starting")
@@ -131,7 +131,7 @@ class _NearlyFull(io.FileIO):
         return super().write(data[:10])
 
 
-def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
+def test_a_partial_line_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n')
     with _NearlyFull(path, "ab") as file, pytest.raises(OSError) as told:
@@ -140,9 +140,7 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
     assert path.read_bytes() == b'{"step": 1}\n'
 
 
-def test_why_it_failed_is_said_in_the_room_of_what_was_said_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_failure_overwrites_the_old_status_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path)
     run.write_status("running", "a message that is longer than the one that follows")
 

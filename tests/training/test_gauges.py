@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import HANG
-from tests.training.making import TINY, lines, make, words, work
+from tests.training.run_helpers import TINY, lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory, paths
 from tui_llm.common.foreign_files import read_json
@@ -26,7 +26,7 @@ from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import parse_metric
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
-from tui_llm.training.worker import measurements, worker
+from tui_llm.training.worker import measurements, process, worker
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def text(tmp_path: Path) -> Path:
 
 def here(run: Run) -> int:
     """Runs a worker in this process."""
-    return worker.work(worker.Worker(run))
+    return process.work(worker.Worker(run))
 
 
 # ── MFU ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +119,7 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
     monkeypatch.setattr(measurements, "PEAK_AFTER", 0.0)
     assert here(make("run", text, steps=3)) == 0
     assert len(measured) == 1
-    at = [(state, has) for state, message, has in said if "measuring what this machine" in message]
+    at = [(state, has) for state, message, has in said if "measuring this machine" in message]
     assert at == [("running", False)] and said[-1][2]
     assert machine.known(CPU) is None and "peak_flops" in read_json(paths.runs_dir() / "run" / "status.json")
 

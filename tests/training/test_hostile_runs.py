@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.training.making import make, words, work
+from tests.training.run_helpers import make, words, work
 from tui_llm import cli
 from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import ProbeReader, RunReader
+from tui_llm.training.run.snapshot import PinsReader, RunReader
 from tui_llm.tui.runs.run_rows import RowReader, cells
 
 DEEP = b"[" * 5000 + b"]" * 5000
@@ -165,8 +165,8 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
     snapshot = reader.read()
     while snapshot.reading:
         snapshot = reader.read()
-    assert "\n" not in snapshot.status.told and all(math.isfinite(loss) for _, loss in snapshot.train)
-    assert "\n" not in ProbeReader(bad).read().problem
+    assert "\n" not in snapshot.status.summary and all(math.isfinite(loss) for _, loss in snapshot.train)
+    assert "\n" not in PinsReader(bad).read().problem
     for row in map(RowReader().read, (bad, Run(bad.path.with_name("good")))):
         assert all("\n" not in cell.plain for cell in cells(row))
         assert (row.losses and not row.problem) or row.name == "bad"
@@ -174,7 +174,7 @@ def check(bad: Run, capsys: pytest.CaptureFixture[str], commands: tuple[tuple[st
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_anything_in_the_place_of_a_file(
+def test_any_kind_of_file_in_place_of_a_run_file_is_one_line(
     name: str, bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw = random.Random(name)
@@ -192,7 +192,7 @@ def test_anything_in_the_place_of_a_file(
             assert said and "\n" not in said and ("regular file" in said or "bytes" in said), (kind, row)
 
 
-def test_anything_in_the_place_of_a_number(bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_value_in_place_of_a_number_in_status(bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = random.Random(5)
     for name in ("config.json", "status.json", "control.json", "batch.json", "corpus.json"):
         whole = json.loads((trained / name).read_text())
@@ -215,7 +215,7 @@ def _places(value: Any, found: list[tuple[Any, Any, str]], path: str = "") -> No
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "probes.jsonl", "samples.jsonl"])
-def test_anything_in_the_place_of_a_number_of_a_line(
+def test_any_value_in_place_of_a_number_in_metrics(
     name: str, bad: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw, data = random.Random(name), (trained / name).read_text()
@@ -231,7 +231,7 @@ def test_anything_in_the_place_of_a_number_of_a_line(
         check(bad, capsys, tuple(draw.sample(COMMANDS, 3)))
 
 
-def test_a_line_with_numbers_that_are_none_is_null_and_said(bad: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_non_finite_numbers_become_null_and_are_reported(bad: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with bad.metrics_path.open("a") as file:
         file.write(
             '{"step": 21, "loss": NaN, "lr": Infinity, "grad_norm": 1, "tokens_per_second": 1, "val_loss": NaN}\n'
@@ -242,7 +242,7 @@ def test_a_line_with_numbers_that_are_none_is_null_and_said(bad: Run, capsys: py
     assert "finite" in capsys.readouterr().out
 
 
-def test_steps_that_go_back_or_below_nothing(bad: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decreasing_and_negative_steps(bad: Run, capsys: pytest.CaptureFixture[str]) -> None:
     lines = bad.metrics_path.read_text().splitlines(keepends=True)
     bad.metrics_path.write_text("".join([*lines[::-1], lines[5], lines[5].replace('"step": 6', '"step": -6')]))
     assert check(bad, capsys, COMMANDS)["step"] == 6

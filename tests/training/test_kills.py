@@ -7,12 +7,12 @@ import signal
 import time
 from pathlib import Path
 
-from tests.training.making import begin, contents, leftovers, lines, losses, make, wait, words, work
+from tests.training.run_helpers import begin, contents, leftovers, lines, losses, make, wait, words, work
 
 KILLS, STEPS, FURTHEST = 20, 320, 15
 
 
-def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_unbroken_run(tmp_path: Path) -> None:
+def test_twenty_kills_at_random_moments_end_bit_for_bit_as_an_uninterrupted_run(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(words(2000))
     # With dropout and gradient accumulation, whose state must be restored; frequent checkpoints, to be hit by kills.

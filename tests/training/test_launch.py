@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import HANG
-from tests.training.making import TINY, begin, leftovers, losses, make, wait, words, work
+from tests.training.run_helpers import TINY, begin, leftovers, losses, make, wait, words, work
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
@@ -110,7 +110,7 @@ def test_a_run_outlives_its_terminal_and_its_starter_and_is_found_again(
 
     # Once resumed, it is no longer paused. SIGTERM saves at the current step.
     with monkeypatch.context() as patch:
-        patch.setattr("tui_llm.training.run.run.STARTING_GRACE", 0.0)  # as if it started after the grace period
+        patch.setattr("tui_llm.training.run.status.STARTING_GRACE", 0.0)  # as if it started after the grace period
         launch.start(run)
         assert launch.wait_until_held(run, HANG)
     wait(lambda: step(run) > paused)
@@ -137,7 +137,7 @@ def test_a_worker_that_is_reaped_late_is_not_taken_for_the_one_that_resumes(
     assert run.status().state == "failed" and launch._children == []
 
 
-def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
+def test_stopping_and_resuming_changes_no_number(text: Path) -> None:
     # Enough steps for the signal to arrive before the end; if it does not, the test still passes.
     fields = {"steps": 150, "checkpoint_every": 1000, "eval_every": 100}
     unbroken, stopped = make("unbroken", text, **fields), make("stopped", text, **fields)
@@ -152,7 +152,7 @@ def test_stopping_and_going_on_changes_no_number(text: Path) -> None:
     assert losses(stopped) == losses(unbroken)
 
 
-def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
+def test_a_stop_before_the_first_step_is_obeyed(text: Path) -> None:
     run = make("run", text, **LONG)
     run.write_control(stop=True)
     assert work(run) == 0
@@ -167,7 +167,7 @@ def test_a_stop_before_the_first_step_is_heard(text: Path) -> None:
         lookup.find("run")
 
 
-def test_a_killed_worker_is_told_apart_and_its_number_is_not_believed(text: Path) -> None:
+def test_a_killed_worker_is_recognized_even_if_its_pid_is_reused(text: Path) -> None:
     run = make("run", text, **LONG)
     worker = begin(run)
     wait(lambda: step(run) > 0)
@@ -198,7 +198,7 @@ while not run.alive():
 """
 
 
-def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) -> None:
+def test_readers_of_the_lock_do_not_block_each_other_or_a_worker(text: Path) -> None:
     run = make("run", text)
     with run.held(1):
         pass  # creates the lock file
@@ -216,7 +216,7 @@ def test_those_who_look_never_see_each_other_and_keep_no_worker_out(text: Path) 
     assert not run.alive()
 
 
-def test_a_worker_that_cannot_even_begin_is_reported(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_is_reported(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make("run", text)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     launch.start(run)
@@ -249,7 +249,7 @@ def test_the_worker_finds_the_package_from_anywhere(
 @pytest.mark.parametrize(
     "name", ["", "../x", "a/b", "x" * 65, ".hidden", "-x", "a b", "a\x1b[0m", "ä", "a\n", "[red]x"]
 )
-def test_names_that_are_no_names(name: str, text: Path) -> None:
+def test_invalid_run_names_are_refused(name: str, text: Path) -> None:
     with pytest.raises(UserError, match="can't name a run"):
         make(name, text)
     with pytest.raises(UserError, match="can't name a run"):
@@ -257,7 +257,7 @@ def test_names_that_are_no_names(name: str, text: Path) -> None:
     assert not paths.runs_dir().exists()
 
 
-def test_texts_that_cannot_be_trained_on_make_no_run(tmp_path: Path) -> None:
+def test_an_unusable_text_creates_no_run(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "binary.txt").write_bytes(b"PK\0\1")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))

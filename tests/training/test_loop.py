@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2LMHeadModel
 
-from tests.training.making import TINY, words
+from tests.training.run_helpers import TINY, words
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
-from tui_llm.llm.model import checkpoint, device
+from tui_llm.llm.model import checkpoint, device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.tokenizer import byte_level
@@ -138,7 +138,7 @@ def test_muon_learns(tmp_path: Path) -> None:
     assert made[-1].loss < made[0].loss - 1
 
 
-def test_looking_does_not_change_what_is_learned(tmp_path: Path) -> None:
+def test_evaluating_does_not_change_the_training(tmp_path: Path) -> None:
     often = [s.loss for s in trainer(tmp_path, eval_every=1, dropout=0.2).steps()]
     seldom = [s.loss for s in trainer(tmp_path, eval_every=30, dropout=0.2).steps()]
     assert often == seldom
@@ -183,7 +183,7 @@ def test_a_schedule_that_is_all_warm_up_or_upside_down_stays_in_bounds() -> None
         assert all(0 < learning_rate(s, step) <= 1e-3 for step in range(1, 200))
 
 
-def test_a_loss_that_is_no_number_ends_it_and_spares_the_weights(tmp_path: Path) -> None:
+def test_a_non_finite_loss_ends_the_run_before_the_weights_change(tmp_path: Path) -> None:
     ours = trainer(tmp_path)
     before: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_ends_it_and_spares_the_weights(tmp_path: Path)
         ours.check(4)
 
 
-def test_an_exploding_update_is_told(tmp_path: Path) -> None:
+def test_an_exploding_update_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="lower learning rate than"):
         list(trainer(tmp_path, learning_rate=1e6, warmup_steps=0, weight_decay=1.0, steps=200).steps())
 
@@ -211,7 +211,7 @@ def test_an_exploding_update_is_told(tmp_path: Path) -> None:
 def test_bfloat16_is_used_where_the_processor_multiplies_in_it(
     can: bool, precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: can, raising=False)
+    monkeypatch.setattr(torch_private, "multiplies_in_bfloat16", lambda: can)
     monkeypatch.setattr(loop, "trains_in_bfloat16", device.trains_in_bfloat16)
     ours = trainer(tmp_path, precision=precision, dropout=dropout)
     bfloat16 = precision == "bf16" or (can and precision == "auto")

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.making import losses, make, words, work
+from tests.training.run_helpers import losses, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data.examples import Batches
 from tui_llm.training.plan import launch
-from tui_llm.training.worker import worker
+from tui_llm.training.worker import process, worker
 from tui_llm.training.worker.loop import Trainer
 
 
@@ -39,7 +39,7 @@ def test_a_step_sees_the_same_rows_in_batches_of_any_size(
     assert torch.equal(y, torch.cat([piece[1] for piece in pieces]))
 
 
-def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path) -> None:
+def test_the_offered_batch_size_fits_and_makes_the_same_steps(text: Path) -> None:
     unbroken, run = make("unbroken", text, batch_size=8), make("run", text, batch_size=8)
     assert work(unbroken) == 0
     for fits, words_ in (
@@ -50,7 +50,7 @@ def test_the_batch_that_fits_is_offered_and_goes_on_in_the_same_steps(text: Path
         status = run.status()
         assert status.state == "failed" and status.fits == fits
         assert status.message.startswith("out of memory ") and words_ in status.message
-        launch.refit(run, *fits)
+        launch.change_batch_size(run, *fits)
     assert work(run, ("out of memory", 2)) == 0
     assert run.status().state == "finished" and run.status().fits is None
     settings = run.config().settings
@@ -83,7 +83,7 @@ def test_every_kind_of_failure(
     run = make("run", text)
     monkeypatch.setattr(Trainer, "_update", fail)
     monkeypatch.setattr(memory, "memory_limit", lambda: limit)
-    assert worker.work(worker.Worker(run)) == 1
+    assert process.work(worker.Worker(run)) == 1
     status = run.status()
     assert status.fits == fits and status.state == "failed"
     assert (
@@ -91,11 +91,11 @@ def test_every_kind_of_failure(
     ) in status.message
 
 
-def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_batch_size_with_the_same_step_is_accepted(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text, batch_size=4, grad_accumulation_steps=3, eval_batches=1, steps=2)
     for batch, grad_accumulation_steps, why in (
         (4, 4, "product is 12"),
-        (8, 3, "another batch-size"),
+        (8, 3, "another batch size"),
         (3, 4, "divides 4"),
         (0, 1, "give 1 or more"),
     ):
@@ -113,21 +113,21 @@ def test_only_the_same_step_is_taken(text: Path, capsys: pytest.CaptureFixture[s
         )
         err = capsys.readouterr().err
         assert code == 2 and why in err and err.count("\n") == 1
-    launch.refit(run, 4, 3)  # no change
-    launch.refit(run, 1, 12)
+    launch.change_batch_size(run, 4, 3)  # no change
+    launch.change_batch_size(run, 1, 12)
     settings = run.config().settings
     assert (settings.batch_size, settings.grad_accumulation_steps, settings.eval_batches) == (1, 12, 4)
-    launch.refit(run, 4, 3)  # back to the original
+    launch.change_batch_size(run, 4, 3)  # back to the original
     with run.held(1):
         assert (
             main(["train", "--run", "run", "--resume", "--batch-size", "2"]) == 2
         )  # would need 6 gradient accumulation steps
         assert "stop it first" in capsys.readouterr().err
     with pytest.raises(UserError, match="product"):
-        launch.refit(run, 2, 2)
+        launch.change_batch_size(run, 2, 2)
 
 
-def test_resuming_from_the_app_takes_the_offer(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_in_the_app_accepts_the_offered_batch_size(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, started = make("run", text), []
     monkeypatch.setattr(launch, "start", started.append)
     run.write_status("failed", "out of memory at batch 4", fits=[2, 2])

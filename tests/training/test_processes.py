@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.making import TINY, make, words
+from tests.training.run_helpers import TINY, make, words
 from tui_llm.cli import main
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import launch, processes
@@ -27,7 +27,7 @@ def test_every_row_is_one_processs_and_all_have_equally_many(
     if batch * grad_accumulation_steps % world:
         with pytest.raises(UserError, match="can't be shared equally") as told:
             processes.check(settings, world)
-        advised = int(str(told.value).split("a batch size of ")[1].split(",")[0])
+        advised = int(str(told.value).split("a batch size such as ")[1].split(",")[0])
         assert advised > batch
         processes.check(from_fields({"batch_size": advised}, settings), world)
         return
@@ -42,16 +42,16 @@ def test_every_row_is_one_processs_and_all_have_equally_many(
     ]
 
 
-def test_what_cannot_be_is_said_before_there_is_a_run(
+def test_invalid_process_settings_are_refused_before_a_run_is_created(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text(words(800))
     command = ["train", str(text), "--run", "r", "--preset", "toy", "--no-start"]
     for words_, why in (
-        (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size of 18"),
+        (["--nproc", "3"], "16 rows (batch size 16 × gradient accumulation steps 1) can't be shared equally by 3 processes; give a batch size such as 18"),
         (["--nproc", "0"], "nproc is 0"),
-        (["--nproc", "two"], "is no whole number"),
+        (["--nproc", "two"], "is not a whole number"),
         (["--nproc", "2", "--shard", "--optimizer", "muon"], "muon needs whole matrices"),
     ):  # fmt: skip
         assert main([*command, *words_]) == 2
@@ -78,7 +78,7 @@ def test_the_number_is_kept_and_changed_by_a_resume(
     assert main([*resume, "--nproc", "3"]) == 2 and run.config().nproc == 2
     assert "can't be shared equally by 3" in capsys.readouterr().err
     with run.held(1), pytest.raises(UserError, match="stop it first"):
-        launch.use(run, nproc=1)
+        launch.set_processes(run, nproc=1)
 
 
 def test_a_run_of_an_earlier_version_has_one_process(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_run_of_an_earlier_version_has_one_process(tmp_path: Path) -> None:
             run.config()
 
 
-def test_the_command_is_torchruns_where_there_are_several() -> None:
+def test_several_processes_start_through_torchrun() -> None:
     alone, four = processes.command(Path("/runs/r"), 1), processes.command(Path("/runs/r"), 4)
     assert alone[1:] == ["-m", "tui_llm.training.worker", "/runs/r"]
     assert four[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", *alone[1:]]

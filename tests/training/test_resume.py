@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import contents, leftovers, lines, losses, make, words, work
+from tests.training.run_helpers import contents, leftovers, lines, losses, make, words, work
 
 # With dropout and gradient accumulation, whose random numbers and batches must be restored.
 HARD = {"dropout": 0.1, "grad_accumulation_steps": 2, "steps": 40}
@@ -19,7 +19,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> None:
+def test_a_run_killed_at_every_point_ends_as_an_uninterrupted_one(text: Path) -> None:
     unbroken = make("unbroken", text, **HARD)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
 
@@ -55,7 +55,7 @@ def test_a_run_killed_at_every_moment_ends_as_an_unbroken_one(text: Path) -> Non
     assert (contents(broken.checkpoints()[-1][1]), broken.metrics_path.read_bytes()) == before
 
 
-def test_both_optimizers_states_are_found_again(text: Path) -> None:
+def test_both_optimizers_states_are_restored(text: Path) -> None:
     fields = {"optimizer": "muon", "schedule": "wsd", "layers": 2}
     unbroken, broken = make("unbroken", text, **fields), make("broken", text, **fields)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
@@ -66,7 +66,7 @@ def test_both_optimizers_states_are_found_again(text: Path) -> None:
     assert contents(broken.checkpoints()[-1][1]) == contents(unbroken.checkpoints()[-1][1])
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_made_again(text: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_written_again(text: Path) -> None:
     run = make("run", text)
     assert work(run) == 0
     wanted, whole = losses(run), contents(run.checkpoints()[-1][1])
@@ -95,7 +95,7 @@ def test_a_changed_corpus_is_refused(text: Path) -> None:
     assert work(run) == 0 and run.status().state == "finished"
 
 
-def test_a_damaged_config_is_said(text: Path) -> None:
+def test_a_damaged_config_is_reported(text: Path) -> None:
     run = make("run", text)
     (run.path / "config.json").write_text('{"corpus": 3}')
     assert work(run) == 2

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import TINY
+from tests.training.run_helpers import TINY
 from tui_llm.common.errors import UserError
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.metrics import MetricsTail
-from tui_llm.training.run.run import Run, RunConfig, find, runs
+from tui_llm.training.run.run import Run, find, runs
 from tui_llm.training.run.settings import from_fields
 
 
@@ -29,10 +30,10 @@ def run(home: Path) -> Run:
     return made
 
 
-def test_a_config_comes_back_as_it_went(run: Run) -> None:
+def test_a_config_survives_a_round_trip(run: Run) -> None:
     assert run.config() == RunConfig(("/a",), "toy", "cpu", TINY)
     assert find("one").path == run.path and [r.name for r in runs()] == ["one"]
-    with pytest.raises(UserError, match="there are: one"):
+    with pytest.raises(UserError, match="the runs are: one"):
         find("two")
 
 
@@ -49,7 +50,7 @@ def test_a_config_comes_back_as_it_went(run: Run) -> None:
         b"[" * 100_000,
     ],
 )
-def test_junk_never_stops_a_look_at_a_run(run: Run, junk: bytes) -> None:
+def test_junk_in_a_run_directory_never_breaks_reading_it(run: Run, junk: bytes) -> None:
     for name in ("status.json", "control.json", "metrics.jsonl", "samples.jsonl", "pid", "lock"):
         (run.path / name).write_bytes(junk + b"\n" if name.endswith("l") else junk)
     status = run.status()
@@ -63,7 +64,7 @@ def test_junk_never_stops_a_look_at_a_run(run: Run, junk: bytes) -> None:
     assert list(runs()) == []
 
 
-def test_the_state_is_what_the_lock_proves(run: Run) -> None:
+def test_the_state_of_a_run_follows_from_its_lock(run: Run) -> None:
     assert run.status().state == "new"
     for said, dead, alive in (("running", "died", "running"), ("paused", "died", "paused"), ("starting", "starting", "starting"),
                               ("finished", "finished", "finished"), ("stopped", "stopped", "stopped")):  # fmt: skip
@@ -75,7 +76,7 @@ def test_the_state_is_what_the_lock_proves(run: Run) -> None:
     assert run.status().state == "died"
 
 
-def test_the_last_line_is_found_past_halves_and_junk(run: Run) -> None:
+def test_the_last_line_is_found_after_partial_lines_and_junk(run: Run) -> None:
     run.metrics_path.write_bytes(line(1) + line(2, val_loss=0.5) + b"junk\n" + b'{"step": 3, "lo')
     last = run.last_metric()
     assert last is not None and (last.step, last.val_loss) == (2, 0.5)
@@ -100,7 +101,7 @@ def test_a_growing_file_is_read_line_by_line(run: Run) -> None:
     assert [m.step for m in tail.new()] == [1] and tail.restarted
 
 
-def test_skipping_passes_over_more_than_one_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipping_spans_several_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.metrics_path.write_bytes(b"".join(line(i) for i in range(20_000)))  # more than a megabyte
     tail = MetricsTail(run.metrics_path)
     tail.skip()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from tests.training.making import begin, losses, make, wait, words, work
+from tests.training.run_helpers import begin, losses, make, wait, words, work
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import NotRegular
@@ -34,7 +34,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, replace])
-def test_a_worker_whose_lock_is_deleted_saves_and_leaves(text: Path, damage: object) -> None:
+def test_a_worker_whose_lock_is_deleted_saves_and_exits(text: Path, damage: object) -> None:
     run = make("run", text, **LONG)
     worker = begin(run)
     wait(lambda: run.status().step > 3)
@@ -44,7 +44,7 @@ def test_a_worker_whose_lock_is_deleted_saves_and_leaves(text: Path, damage: obj
     assert worker.exitcode == 1 and status.state == "failed" and "was deleted or replaced" in status.message
     assert f"saved at step {status.step:,}" in status.message and "\n" not in status.message
     assert [step for step, _ in run.checkpoints()] == [status.step] == [losses(run)[-1][0]]
-    assert "saving, then leaving" in run.log_path.read_text() and not run.alive()
+    assert "saving, then exiting" in run.log_path.read_text() and not run.alive()
     # Its checkpoint equals that of an undisturbed run.
     ended = make("ended", text, **{**LONG, "steps": 1_000_000})
     other = begin(ended)
@@ -54,7 +54,7 @@ def test_a_worker_whose_lock_is_deleted_saves_and_leaves(text: Path, damage: obj
     assert losses(ended)[: status.step] == losses(run)
 
 
-def test_no_second_worker_begins_where_the_first_ones_lock_was_deleted(text: Path) -> None:
+def test_no_second_worker_starts_after_the_first_ones_lock_was_deleted(text: Path) -> None:
     run = make("run", text, **LONG)
     worker = begin(run)
     wait(lambda: run.status().step > 3)
@@ -111,14 +111,12 @@ def test_where_folders_cant_be_locked_the_process_that_wrote_its_pid_counts(
         assert run.alive() and not lock.lost and not lock.alone
 
 
-def test_a_lock_that_is_no_file_and_a_run_moved_by_hand(text: Path) -> None:
+def test_a_lock_that_is_not_a_file_and_a_run_moved_by_hand(text: Path) -> None:
     run = make("run", text)
     os.mkfifo(run.lock_path)
     with pytest.raises(NotRegular):
         RunLock(run.path).acquire()
-    assert work(run) == 1 and "not a regular file" in run.log_path.read_text().replace(
-        "it is no regular", "not a regular"
-    )
+    assert work(run) == 1 and "not a regular file" in run.log_path.read_text()
     run.lock_path.unlink()
     with run.held(1) as lock:
         assert not lock.lost and lock.alone
@@ -127,7 +125,7 @@ def test_a_lock_that_is_no_file_and_a_run_moved_by_hand(text: Path) -> None:
     assert not Run(run.path.with_name("moved")).alive()
 
 
-def test_a_run_that_cannot_be_made_leaves_nothing(text: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_created_leaves_no_files(text: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(run: Run, config: object) -> None:
         raise UserError("the disk is full")
 
@@ -141,5 +139,5 @@ def test_a_run_that_cannot_be_made_leaves_nothing(text: Path, home: Path, monkey
     assert make("run", text).config().preset == "toy"
     (home / "runs" / "other").mkdir()
     (home / "runs" / "other" / "mine").touch()
-    with pytest.raises(UserError, match="that is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         make("other", text)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import SMALL_SHAPE, make, words
+from tests.training.run_helpers import SMALL_SHAPE, make, words
 from tui_llm.cli import main
 from tui_llm.training.run.compare import compare, table
-from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_rename(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not run.path.exists() and Run(run.path.with_name("three")).config().corpus == (str(text),)
 
 
-def test_delete_asks_or_wants_yes(
+def test_delete_asks_or_requires_yes(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make("one", text)
@@ -73,7 +74,7 @@ def test_delete_asks_or_wants_yes(
     for answer in ("", "n\n", "no\n", "\n"):
         monkeypatch.setattr("sys.stdin.readline", lambda answer=answer: answer, raising=False)
         code, _, err = said(capsys, "runs", "delete", "one")
-        assert code == 2 and "[y/N]" in err and "is kept" in err and run.exists()
+        assert code == 2 and "[y/N]" in err and "is not deleted" in err and run.exists()
     with run.held(1):
         assert "stop it first" in said(capsys, "runs", "delete", "one", "--yes")[2]
     monkeypatch.setattr("sys.stdin.readline", lambda: "y\n", raising=False)
@@ -83,7 +84,7 @@ def test_delete_asks_or_wants_yes(
     assert said(capsys, "runs", "delete", "one", "--yes")[0] == 0 and not run.path.exists()
 
 
-def test_compare_tells_what_differs_and_what_came_of_it(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_differing_settings_and_results(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = make("one", text), make("two", text, learning_rate=0.5, batch_size=8)
     wrote(one, [(1, 5.0, 5.5), (2, 4.0, 2.5), (3, 3.0, None), (4, 2.0, 2.75)])
     wrote(two, [(1, 5.0, None)])
@@ -110,7 +111,7 @@ def test_a_damaged_run_is_compared_too(text: Path) -> None:
     assert rows["state"] == ("new", "failed") and rows["seed"] == ("1", "")
 
 
-def test_a_hostile_setting_is_shown_not_obeyed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_settings_are_displayed_safely(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = make("one", text), make("two", text, sample_prompt="\x1b[31m[/]\u202e")
     out = said(capsys, "runs", "compare", "one", "two")[1]
     assert "\x1b" not in out and "\u202e" not in out and "[/]" in out
@@ -118,7 +119,7 @@ def test_a_hostile_setting_is_shown_not_obeyed(text: Path, capsys: pytest.Captur
     assert "\x9b" not in said(capsys, "runs", "compare", "one", "two")[1]
 
 
-def test_several_corpora_train_one_model_and_export_never_writes_over(
+def test_several_corpora_train_one_model_and_export_never_overwrites(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deep = tmp_path / "folder" / "in" / "folder"

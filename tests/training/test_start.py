@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.making import TINY, contents, losses, make, words, work
+from tests.training.run_helpers import TINY, contents, losses, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
@@ -57,7 +57,7 @@ def test_it_starts_from_the_models_weights_in_its_shape(text: Path, model: Path)
         assert torch.equal(made.state_dict()[name], tensor), name
 
 
-def test_it_goes_on_bit_for_bit_when_the_model_is_gone(text: Path, model: Path) -> None:
+def test_a_run_continues_bit_for_bit_after_its_start_model_is_deleted(text: Path, model: Path) -> None:
     unbroken, broken = begin("unbroken", text, model, dropout=0.1), begin("broken", text, model, dropout=0.1)
     shutil.rmtree(model)
     assert work(unbroken) == 0, unbroken.log_path.read_text()
@@ -70,7 +70,7 @@ def test_it_goes_on_bit_for_bit_when_the_model_is_gone(text: Path, model: Path) 
     assert losses(unbroken)[-1][1] < losses(unbroken)[0][1] - 1
 
 
-def test_a_run_goes_on_from_another_one_where_that_ended(text: Path) -> None:
+def test_a_run_starts_from_another_runs_last_checkpoint(text: Path) -> None:
     first = make("first", text)
     assert work(first) == 0
     settings = fit({"from_model": "first", "learning_rate": 0.0}, TINY, GPTConfig(257, 16, 1, 2, 16))
@@ -90,7 +90,7 @@ def test_what_contradicts_the_model_is_refused(model: Path) -> None:
     assert (agreed.block_size, agreed.tokenizer, agreed.from_model) == (32, "m", "m")
 
 
-def test_a_model_that_is_none_leaves_nothing(text: Path, model: Path) -> None:
+def test_an_invalid_start_model_leaves_no_run(text: Path, model: Path) -> None:
     (model / "merges.txt").unlink()
     with pytest.raises(UserError, match=r"no merges\.txt"):
         begin("run", text, model)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.making import TINY, begin, contents, leftovers, lines, losses, make, wait, words, work
+from tests.training.run_helpers import TINY, begin, contents, leftovers, lines, losses, make, wait, words, work
 from tui_llm import cli
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
@@ -60,7 +60,7 @@ def cut(file: Path) -> None:
 FILES = ("model.safetensors", "optimizer.safetensors", "config.json", "vocab.json", "training.json")
 
 
-def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(text: Path) -> None:
     run = make("run", text)
     assert work(run) == 0
     newest = run.checkpoints()[-1][1]
@@ -87,25 +87,25 @@ def test_a_checkpoint_damaged_in_any_way_is_passed_over_for_the_one_before(text:
         damage(other.path / newest.name / name)
         assert work(other) == 0
         log = other.log_path.read_text()
-        assert "checkpoint-30 is damaged and was passed over" in log and why in log, log
+        assert "checkpoint-30 is damaged and was skipped" in log and why in log, log
         assert losses(other) == wanted and contents(other.checkpoints()[-1][1]) == whole and not leftovers(other.path)
 
 
-def test_what_is_exported_is_intact_too(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_uses_an_intact_checkpoint(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make("run", text, steps=14)
     assert work(run) == 0
     (_, older), (_, newer) = run.checkpoints()
     flip(newer / "model.safetensors")
     assert cli.main(["export", "run", str(tmp_path / "one")]) == 0
     said = capsys.readouterr()
-    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was passed over" in said.err
+    assert "run at step 7 " in said.out and "checkpoint-14 is damaged and was skipped" in said.err
     (older / "vocab.json").unlink()
     assert cli.main(["export", "run", str(tmp_path / "two")]) == 2
     told = capsys.readouterr().err
-    assert "no checkpoint that is whole" in told and told.count("\n") == 1 and not (tmp_path / "two").exists()
+    assert "no intact checkpoint" in told and told.count("\n") == 1 and not (tmp_path / "two").exists()
 
 
-def test_what_is_opened_is_intact_too(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_uses_an_intact_checkpoint(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make("run", text, steps=14)
     assert work(run) == 0
     (_, older), (_, newer) = run.checkpoints()
@@ -118,19 +118,19 @@ def test_what_is_opened_is_intact_too(text: Path, monkeypatch: pytest.MonkeyPatc
     assert engine.refresh() is None and read == []  # known to be intact: not read again
     flip(newer / "model.safetensors")
     opened = engine.open("run:run")
-    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was passed over (its model.safe")
+    assert opened.step == 7 and opened.note.startswith("checkpoint-14 is damaged and was skipped (its model.safe")
     assert read.count("model.safetensors") == 2 and "optimizer.safetensors" not in read
     assert engine.refresh() is None
     monkeypatch.setattr(intact, "LARGE", 100)
     assert engine.refresh() is not None and engine.weights().step == 14  # too large to be read again
     (older / "vocab.json").unlink()
     flip(newer / "config.json")
-    with pytest.raises(UserError, match=r"no checkpoint that is whole: checkpoint-14 .*; checkpoint-7 .*resume it"):
+    with pytest.raises(UserError, match=r"no intact checkpoint: checkpoint-14 .*; checkpoint-7 .*resume it"):
         engine.open("run")
     assert engine.refresh() is None and engine.weights().step == 14
 
 
-def test_a_checkpoint_from_before_digests_were_noted_down_is_taken_at_its_word(text: Path) -> None:
+def test_a_checkpoint_without_recorded_digests_is_trusted(text: Path) -> None:
     run = make("run", text)
     assert work(run) == 0
     record = run.checkpoints()[-1][1] / "training.json"
@@ -142,7 +142,7 @@ def test_a_checkpoint_from_before_digests_were_noted_down_is_taken_at_its_word(t
 # ── a loss that explodes ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_weights_that_turn_out_bad_after_they_were_saved_are_not_what_a_run_goes_on_from(text: Path) -> None:
+def test_a_checkpoint_with_diverged_weights_is_not_resumed_from(text: Path) -> None:
     # The learning rate is raised so much that the next loss is huge, but finite.
     run = make("run", text, checkpoint_every=1, eval_every=1000, steps=60, warmup_steps=0)
     assert work(run, ("half a line", 12)) == -9
@@ -151,7 +151,7 @@ def test_weights_that_turn_out_bad_after_they_were_saved_are_not_what_a_run_goes
     status = run.status()
     assert status.state == "failed" and "lower learning rate than" in status.message
     (last,) = {row[0] for row in losses(run)} - set(range(1, status.step))
-    assert f"at step {last + 1} " in status.message and f"Checkpoint {last} was made of those weights" in status.message
+    assert f"at step {last + 1} " in status.message and f"Checkpoint {last} contains those weights" in status.message
     assert [step for step, _ in run.checkpoints()] == [last - 1]
     weights = load_file(run.checkpoints()[0][1] / "model.safetensors")
     assert all(torch.isfinite(w).all() and w.abs().max() < 10 for w in weights.values())
@@ -163,7 +163,7 @@ def test_weights_that_turn_out_bad_after_they_were_saved_are_not_what_a_run_goes
 # ── a corpus that is deleted ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_corpus_that_goes_while_a_run_trains_is_missed_only_when_it_resumes(text: Path) -> None:
+def test_a_corpus_deleted_during_training_is_needed_only_at_a_resume(text: Path) -> None:
     run = make("run", text, steps=1_000_000, checkpoint_every=50, eval_every=1_000_000)
     worker = begin(run)
     wait(lambda: run.status().step > 3)
@@ -198,7 +198,7 @@ def test_a_corpus_that_goes_while_a_run_trains_is_missed_only_when_it_resumes(te
 
 
 @pytest.mark.parametrize("hours", [-1.0, 1.0])
-def test_a_clock_that_jumps_changes_nothing_but_the_times_written_down(text: Path, hours: float) -> None:
+def test_a_clock_jump_changes_only_the_recorded_times(text: Path, hours: float) -> None:
     run, steady = make("run", text), make("steady", text)
     assert work(steady) == 0
     assert work(run, ("a clock that jumps", round(hours))) == 0, run.log_path.read_text()
@@ -211,15 +211,15 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times_written_down(text: Pat
         assert "-" not in progress(run, metric).split("tokens/s")[1]
 
 
-def test_a_worker_on_its_way_is_not_lost_to_a_clock_that_jumps(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_starting_worker_survives_a_clock_jump(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make("run", text)
     run.write_status("starting")
     wall, steady = time.time(), time.monotonic()
     for jump in (-3600.0, 0.0, 3600.0):
-        monkeypatch.setattr("tui_llm.training.run.run.time.time", lambda jump=jump: wall + jump)
-        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 1)
+        monkeypatch.setattr("tui_llm.training.run.status.time.time", lambda jump=jump: wall + jump)
+        monkeypatch.setattr("tui_llm.training.run.status.time.monotonic", lambda: steady + 1)
         assert run.status().state == "starting", jump
-        monkeypatch.setattr("tui_llm.training.run.run.time.monotonic", lambda: steady + 60)
+        monkeypatch.setattr("tui_llm.training.run.status.time.monotonic", lambda: steady + 60)
         assert run.status().state == ("starting" if jump == 0.0 else "died"), jump
         with run.held(1):  # the lock does not depend on time
             assert run.status().state == "starting"
@@ -245,7 +245,7 @@ def sealable(home: Path) -> Iterator[Callable[[], None]]:
     subprocess.run(["umount", str(home)], check=True)
 
 
-def test_a_run_on_a_read_only_disk_is_shown_and_every_wish_is_answered_in_a_line(
+def test_a_run_on_a_read_only_disk_is_shown_and_each_action_refused_in_one_line(
     text: Path, sealable: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make("run", text, steps=40)
@@ -277,7 +277,7 @@ def test_a_run_on_a_read_only_disk_is_shown_and_every_wish_is_answered_in_a_line
     assert {str(p): p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
 
 
-def test_a_disk_that_turns_read_only_under_a_run_ends_it_with_a_word(text: Path) -> None:
+def test_a_disk_that_becomes_read_only_ends_the_run_with_a_message(text: Path) -> None:
     run = make("run", text)
     assert work(run, ("a disk turned read only", 12)) == 1
     status = run.status()
@@ -358,7 +358,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
     for wish in wishes:
         with pytest.raises(UserError, match="made by a newer tui-llm"):
             wish()
-    with pytest.raises(UserError, match="there is a run 'run' already"):
+    with pytest.raises(UserError, match="a run 'run' already exists"):
         make("run", text)  # its name is taken, though it has no steps yet
     assert work(run) == 2
     del before["config.json"]
@@ -373,7 +373,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
     assert "made by a newer tui-llm" in capsys.readouterr().err
 
 
-def test_an_older_versions_run_goes_on_with_what_was_usual_then(text: Path) -> None:
+def test_an_older_versions_run_continues_with_the_defaults_of_its_time(text: Path) -> None:
     run = make("run", text, steps=3)
     config = read_json(run.path / "config.json")
     del config["version"], config["settings"]["optimizer"], config["settings"]["from_model"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import lines, make, words, work
+from tests.training.run_helpers import lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.training.plan import launch
 from tui_llm.training.run.settings import from_fields
@@ -52,7 +52,7 @@ def test_a_killed_and_resumed_run_has_each_step_once(text: Path) -> None:
     assert len(lines(run.metrics_path)) == 20 and "loss/validation" in events(folder)
 
 
-def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_event_files_supersede_earlier_ones(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a run is resumed later, TensorBoard's purge drops the events after the checkpoint."""
     run = make("run", text, steps=6)
     assert work(run) == 0
@@ -77,11 +77,11 @@ def test_later_files_take_over_from_earlier_ones(text: Path, monkeypatch: pytest
     check(folder, run.metrics_path)
 
 
-def test_asked_for_on_the_way_it_holds_the_whole_run(text: Path) -> None:
+def test_event_files_requested_during_a_run_contain_all_of_it(text: Path) -> None:
     run = make("run", text, steps=4)
     assert work(run) == 0
     assert not (run.path / "tensorboard").exists()
-    launch.write_tensorboard(run)
+    launch.enable_tensorboard(run)
     launch.extend(run, 7)
     assert run.config().tensorboard and work(run) == 0
     assert len(lines(run.metrics_path)) == 7
@@ -108,20 +108,20 @@ def test_an_export_of_a_damaged_file(text: Path, tmp_path: Path, capsys: pytest.
 def test_without_the_extra_it_says_what_to_install(
     text: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tui_llm.training.worker import worker
+    from tui_llm.training.worker import process, worker
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert main(["train", str(text), "--run", "r", "--preset", "toy", "--tensorboard"]) == 2
     assert "pip install 'tui-llm[tensorboard]'" in capsys.readouterr().err and not (home / "runs" / "r").exists()
     run = make("run", text, steps=2)
-    launch.write_tensorboard(run)
+    launch.enable_tensorboard(run)
     said: list[str] = []
     monkeypatch.setattr(worker, "log", said.append)
-    assert worker.work(worker.Worker(run)) == 0  # the run does not fail
+    assert process.work(worker.Worker(run)) == 0  # the run does not fail
     assert any("no event files" in line and "pip install" in line for line in said)
 
 
-def test_old_configs_ask_for_none(text: Path) -> None:
+def test_old_configs_request_no_event_files(text: Path) -> None:
     run = make("run", text)
     raw = json.loads((run.path / "config.json").read_text())
     del raw["tensorboard"], raw["settings"]["compile"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.training.making import SMALL_SHAPE, losses, words
+from tests.training.run_helpers import SMALL_SHAPE, losses, words
 from tui_llm.cli import main
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import learning_rate
@@ -39,7 +39,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, captured.out, captured.err
 
 
-def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start("train", str(text), "--run", "r", *SMALL_SHAPE, "--steps", "20", "--eval-every", "10")
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
@@ -57,8 +57,8 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     assert "r" in said(capsys, "runs")[1]
 
     for arguments, why in (
-        (["train", str(text), "--run", "r", *SMALL_SHAPE], "there is a run 'r' already"),
-        (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch-size"),
+        (["train", str(text), "--run", "r", *SMALL_SHAPE], "a run 'r' already exists"),
+        (["train", "--run", "r", "--resume", "--batch-size", "8", "--steps", "20"], "another batch size"),
         (["train", str(other), "--run", "r", "--resume"], "another corpus"),
         (["train", "--run", "none", "--resume"], "no run 'none'"),
         (["stop", "r"], "not being trained"),
@@ -86,7 +86,7 @@ def test_in_the_foreground(text: Path, home: Path, tmp_path: Path, capsys: pytes
     assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tmp_path / "made").parameters()) > 0
 
 
-def test_json_lines_and_ctrl_c_and_going_on(text: Path, home: Path) -> None:
+def test_json_lines_ctrl_c_and_resume(text: Path, home: Path) -> None:
     options = ["--steps", "1000000", "--eval-every", "1000000", "--checkpoint-every", "1000000"]
     process = start("train", str(text), "--run", "r", *SMALL_SHAPE, *options, "--json")
     assert process.stdout is not None

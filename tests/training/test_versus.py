@@ -105,7 +105,7 @@ def test_text_fits_the_vocabulary() -> None:
         assert len(ids) == 5000 and ids.max() < vocabulary and len(set(ids.tolist())) > 30
 
 
-def test_what_is_not_nanogpt(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_nanogpt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"clone of github\.com/karpathy/nanoGPT"):
         versus.load(tmp_path / "nowhere")
 

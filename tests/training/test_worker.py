@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training.making import TINY, leftovers, losses, make, words, work
+from tests.training.run_helpers import TINY, leftovers, losses, make, words, work
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.data import stories
 from tui_llm.llm.model import checkpoint
@@ -76,7 +76,7 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path
     [("abc", "too small: 4 tokens"), ("\n\n", "is empty"), ("x" * 2_000_000 + "\udcff", "not UTF-8 text")],
     ids=["short", "blank", "not-utf-8"],
 )
-def test_a_corpus_that_turns_out_to_be_no_use_fails_in_a_line(text: Path, content: str, why: str) -> None:
+def test_an_unusable_corpus_fails_with_one_line(text: Path, content: str, why: str) -> None:
     text.write_bytes(content.encode(errors="surrogateescape"))
     run = make("run", text)
     assert work(run) == 1
@@ -86,7 +86,7 @@ def test_a_corpus_that_turns_out_to_be_no_use_fails_in_a_line(text: Path, conten
     assert work(make("run", text, steps=2)) == 0  # the name can be used again
 
 
-def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> None:
+def test_a_missing_device_fails_with_one_line(text: Path) -> None:
     run = make("run", text)
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
@@ -97,7 +97,7 @@ def test_asking_for_a_device_that_is_not_there_fails_in_a_line(text: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["python-reference", "stories"])
-def test_a_corpus_that_goes_by_a_name_is_trained_on_and_resumed(name: str) -> None:
+def test_a_named_corpus_is_trained_on_and_resumed(name: str) -> None:
     run = launch.create("run", [name], dataclasses.replace(TINY, steps=2), preset="toy", device="cpu")
     assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2]
     run.write_config(dataclasses.replace(run.config(), settings=dataclasses.replace(TINY, steps=4)))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common import paths
-from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, from_fields
 
 HOLD = """

@@ -105,7 +105,7 @@ async def test_narrow_columns_carry_a_mark_instead_of_a_number_and_rows_wrap() -
         await until(pilot, lambda: lines.at == before)
 
 
-async def test_it_follows_the_file_and_asks_for_it_anew() -> None:
+async def test_the_batch_screen_follows_the_file_and_requests_a_new_one() -> None:
     run = fake_run.make("tales", done=10, state="running")
     app = ScreenApp(BatchScreen(run))
     async with app.run_test(size=(100, 24)) as pilot:
@@ -126,7 +126,7 @@ async def test_it_follows_the_file_and_asks_for_it_anew() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (80, 24)])
-async def test_hostile_tokens_are_seen_and_measured_at_any_size(size: tuple[int, int]) -> None:
+async def test_hostile_tokens_are_safe_and_measured_at_any_size(size: tuple[int, int]) -> None:
     run = fake_run.make("tales", done=10)
     tokens: list[str | bytes] = [*HOSTILE, b"\xe2", b"\xff"]
     put_batch(run, [tokens, tokens], [[None, math.pi, 1e300, *[0.3] * (len(tokens) - 4)]] * 2)
@@ -143,12 +143,12 @@ async def test_hostile_tokens_are_seen_and_measured_at_any_size(size: tuple[int,
 
 
 @given(st.floats(min_value=0), st.integers(1, 16))
-def test_a_loss_fills_its_cells_and_has_the_legends_look(loss: float, cells: int) -> None:
+def test_a_loss_fills_its_cells_in_the_legends_style(loss: float, cells: int) -> None:
     assert cell_len(loss_text(loss, cells)) == cells
     assert shade(loss) in legend()
 
 
-def test_the_scale_rises_and_is_what_it_says() -> None:
+def test_the_loss_scale_increases_and_matches_its_legend() -> None:
     assert [found.level for found in legend()] == list(range(LEVELS))
     for p, words in ((0.95, "p > 90 %"), (0.6, "> 50 %"), (0.2, "> 10 %"), (0.02, "> 1 %"), (0.002, "> 0.1 %"),
                      (1e-4, "less")):  # fmt: skip
@@ -210,7 +210,7 @@ async def test_the_panes_keys_open_screens_save_and_change_the_rate() -> None:
             editor = app.screen.query_one(PromptEditor)
             assert editor.prompt_text == f"{peak:g}"
             await pilot.press("ctrl+a", "x", "enter")
-            await until(pilot, lambda: "is no number" in "\n".join(drawn(app)))
+            await until(pilot, lambda: "is not a number" in "\n".join(drawn(app)))
             assert "learning_rate" not in run.control()
             app.screen.query_one(PromptEditor).text = "2e-4"
             await pilot.press("enter")

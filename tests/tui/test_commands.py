@@ -67,7 +67,7 @@ def test_every_key_of_every_module_is_collected() -> None:
     assert declared == set(keymap.BY_ID)
 
 
-def test_every_binding_is_a_commands() -> None:
+def test_every_binding_belongs_to_a_command() -> None:
     """A scope's commands are what its widget or screen binds."""
     bound: set[str] = set()
     for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from drawing import answer_draw, draw_tokens, make_engine
+from draw_helpers import answer_draw, draw_tokens, make_engine
 from helpers import answered, drawn, make_app, unsafe, until
 from rich.cells import cell_len
 
@@ -87,7 +87,7 @@ async def test_hostile_tokens_in_the_draw_and_the_histogram(size: tuple[int, int
             assert any("[red]x" in line for line in drawn(app))
 
 
-def test_each_cell_of_the_bar_belongs_to_who_has_its_middle() -> None:
+def test_each_cell_of_the_bar_belongs_to_the_token_at_its_middle() -> None:
     engine = make_engine()
     engine.open("nano")
     request = Request(prompt="The cat sat on the")
@@ -101,7 +101,7 @@ def test_each_cell_of_the_bar_belongs_to_who_has_its_middle() -> None:
     assert owners(landing, 0.5, 0) == []
 
 
-async def test_a_draw_that_cannot_be_had_is_a_line() -> None:
+async def test_a_failed_draw_is_one_line() -> None:
     from tui_llm.common.errors import UserError
 
     engine = make_engine()

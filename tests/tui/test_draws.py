@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from drawing import draw_tokens, make_engine
+from draw_helpers import draw_tokens, make_engine
 from fake_engine import FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
 from textual import events
@@ -33,11 +33,11 @@ async def test_undo_and_redo_over_every_change_of_text() -> None:
         await pilot.press("space", "c", "a", "t")  # typed
         lab.prompt.post_message(events.Paste(" sat on the"))  # pasted
         await answered(pilot, lab)
-        assert "ctrl+z takes ‘ sat on the’ away" in hint(lab)
+        assert "ctrl+z removes ‘ sat on the’" in hint(lab)
         await pilot.press("escape", "5")
         await draw_tokens(pilot, lab, 2)  # drawn
         two = state.steps
-        assert f"u takes ‘{two[1].text}’ away" in hint(lab)
+        assert f"u removes ‘{two[1].text}’" in hint(lab)
         await pilot.press("enter")  # accepted into the prompt
         await answered(pilot, lab)
         typed = "The cat sat on the" + "".join(step.text for step in two)
@@ -120,16 +120,16 @@ async def test_a_stream_is_undone_at_once_and_another_model_forgets_its_tokens()
         await answered(pilot, lab)
         await pilot.press("escape", "5", "space")
         await until(pilot, lambda: lab.generation.job is None and len(lab.lab.steps) == 256)
-        assert "u takes 256 tokens" in hint(lab)
+        assert "u removes 256 tokens" in hint(lab)
         await pilot.press("u")
-        assert lab.lab.steps == () and "U brings 256 tokens" in hint(lab)
+        assert lab.lab.steps == () and "U adds 256 tokens" in hint(lab)
         lab.models.open("other")
         await until(pilot, lambda: lab.weights is not None and lab.weights.name == "other")
         await pilot.press("U")
         assert lab.lab.steps == ()
 
 
-async def test_what_an_undo_names_is_safe() -> None:
+async def test_the_undo_hint_shows_hostile_text_safely() -> None:
     app = make_app(FakeEngine(hostile=True), prompt="a")
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
@@ -150,7 +150,7 @@ async def with_ghost(pilot: Pilot[None], lab: LabScreen) -> None:
     await until(pilot, lambda: lab.prompt.suggestion)
 
 
-async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
+async def test_ghost_text_is_accepted_by_token_by_word_and_as_a_whole() -> None:
     engine = make_engine()
 
     def ghost(question: GhostQuestion) -> Ghost:
@@ -166,7 +166,7 @@ async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
         lab, prompt = app.lab_screen, app.lab_screen.prompt
         await with_ghost(pilot, lab)
         assert any("The mat and then.␊[/]␛" in line for line in drawn(app)) and not unsafe(drawn(app))
-        assert "→ takes a token" in hint(lab)
+        assert "→ accepts a token" in hint(lab)
         await pilot.press("right")
         assert prompt.prompt_text == "The ma" and prompt.ghost[0] == "t"
         await pilot.press("t")  # typed, and just what was expected
@@ -182,7 +182,7 @@ async def test_ghost_text_is_taken_by_token_word_and_all() -> None:
         assert prompt.prompt_text == "The mat and"
 
 
-async def test_ghost_keys_move_the_cursor_where_there_is_none() -> None:
+async def test_ghost_keys_move_the_cursor_without_ghost_text() -> None:
     engine = make_engine()
     app = make_app(engine, prompt="ab cd")
     async with app.run_test(size=(120, 40)) as pilot:

@@ -23,7 +23,7 @@ STEPS = st.lists(st.integers(0, 3).map(token), max_size=6).map(tuple)
 
 
 @given(TEXT, STEPS, TEXT, STEPS)
-def test_a_difference_leads_there_and_back(a: str, before: history.Steps, b: str, after: history.Steps) -> None:
+def test_a_change_can_be_undone_and_redone(a: str, before: history.Steps, b: str, after: history.Steps) -> None:
     change = difference(a, before, b, after)
     assert change.apply(a, before) == (b, after)
     assert change.undone().apply(b, after) == (a, before)
@@ -77,7 +77,7 @@ TestTexts.settings = settings(max_examples=40, stateful_step_count=25, deadline=
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TEXT, STEPS, st.floats(0, 3), st.sampled_from([None, 1, 2])), max_size=15))
-def test_bursts_lead_back_to_the_start_and_forth_again(
+def test_bursts_of_changes_undo_to_the_start_and_redo(
     changes: list[tuple[str, history.Steps, float, int | None]],
 ) -> None:
     found, clock = History("start"), 0.0

@@ -47,7 +47,7 @@ class PaneApp(App[None]):
         yield TrainingPane()
 
 
-async def test_the_runs_screen_shows_them_all() -> None:
+async def test_the_runs_screen_shows_all_hostile_runs() -> None:
     damaged()
     fake_run.make("good", done=20)
     app = RunsApp()
@@ -85,7 +85,7 @@ async def test_the_training_pane_says_what_is_wrong_with_each(monkeypatch: pytes
         await until(pilot, lambda: pane.snapshot is not None and pane.snapshot.name == "good")
 
 
-def test_a_row_that_nobody_foresaw_is_that_rows_problem(
+def test_an_unexpected_error_in_a_row_is_that_rows_problem(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = fake_run.make("one", done=20)

@@ -123,24 +123,24 @@ async def test_attention_by_keyboard() -> None:
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, app)
-        text = await shown(pilot, app, "Token 5 of 5: ·the looked, by the mean over all heads, at", "▲20%", "mean")
-        assert "looked at The 20.0 %" in text and "5.0 effective tokens" in text
+        text = await shown(pilot, app, "Token 5 of 5: ·the attends (the mean over all heads) to", "▲20%", "mean")
+        assert "attends to The 20.0 %" in text and "5.0 effective tokens" in text
         await pilot.press("left", "left")
-        await shown(pilot, app, "Token 3 of 5: ·sat looked", "▲33%")
+        await shown(pilot, app, "Token 3 of 5: ·sat attends", "▲33%")
         assert last(engine, AttentionQuestion).number == 2
         grid = screen.query_one(HeadGrid)
         await pilot.press("down")
-        await shown(pilot, app, "by layer 1, the mean over its heads")
+        await shown(pilot, app, "attends (layer 1, the mean over its heads)")
         await pilot.press("down", "right_square_bracket")
-        text = await shown(pilot, app, "by layer 2, head 1", "looked at ·cat 75.0 %")
+        text = await shown(pilot, app, "(layer 2, head 1) to", "attends to ·cat 75.0 %")
         assert "2  ·cat               75.0 %" in text  # and the list below it, sorted by weight
         assert (grid.layer_number, grid.head_number) == (2, 1) and "[█  75]" in text
         await pilot.press("left_square_bracket", "up", "up")
-        await shown(pilot, app, "by the mean over all heads")
+        await shown(pilot, app, "attends (the mean over all heads)")
         await pilot.press("home")
-        await shown(pilot, app, "Token 1 of 5: The looked", "▲100%")
+        await shown(pilot, app, "Token 1 of 5: The attends", "▲100%")
         await pilot.press("left", "end")
-        await shown(pilot, app, "Token 5 of 5: ·the looked")
+        await shown(pilot, app, "Token 5 of 5: ·the attends")
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.lab_screen)
 
@@ -152,7 +152,7 @@ async def test_what_the_grid_measures() -> None:
         await shown(pilot, app, "Heads · the largest weight")
         for words in (
             "on the first token",
-            "on the token before",
+            "on the previous token",
             "on the token itself",
             "effective tokens",
             "the largest weight",
@@ -224,7 +224,7 @@ async def test_from_neighbour_to_neighbour_and_back() -> None:
         assert screen.query_one(NeighbourTable).selected is not None
 
 
-async def test_nothing_is_asked_before_it_is_opened_nor_kept_after() -> None:
+async def test_nothing_is_computed_before_it_is_opened_or_kept_after() -> None:
     engine = InsideEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -241,7 +241,7 @@ async def test_without_a_text() -> None:
     app = make_app(InsideEngine(), prompt="")
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
-        await shown(pilot, app, "there is no text to look into yet: Esc, then i types some; /")
+        await shown(pilot, app, "there is no text yet: Esc, then i types some; /")
         assert not app.screen.query_one(HeadGrid).display, "no empty frame"
         for key in (
             "left",
@@ -263,7 +263,7 @@ async def test_without_a_text() -> None:
         await shown(pilot, app, "nearest to ·cat")
 
 
-async def test_other_weights_are_looked_into_anew() -> None:
+async def test_other_weights_are_asked_for_again() -> None:
     engine = InsideEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -310,7 +310,7 @@ async def test_a_token_and_a_head_can_be_clicked() -> None:
         screen = await opened(pilot, app)
         await shown(pilot, app, "▲20%")
         line = next(
-            at for at, text in enumerate(drawn(app)) if "·cat" in text and "·sat" in text and "looked" not in text
+            at for at, text in enumerate(drawn(app)) if "·cat" in text and "·sat" in text and "attends" not in text
         )
         await pilot.click(offset=(drawn(app)[line].index("·cat") + 1, line))
         await shown(pilot, app, "Token 2 of 5")

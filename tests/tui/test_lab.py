@@ -53,7 +53,7 @@ ALL_KEYS = [
 ]
 
 
-async def test_five_panes_show_one_moment() -> None:
+async def test_five_panes_show_one_reading() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -102,7 +102,7 @@ USUAL = ((80, 24), (120, 40))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-async def test_no_size_and_no_text_breaks_it(size: tuple[int, int]) -> None:
+async def test_the_lab_survives_any_size_and_text(size: tuple[int, int]) -> None:
     prompt = (
         "[/] [red]x [link='x [/usr/bin] \x1b]0;x\x07 \x9b31m \u202eabc 👩\u200d👩\u200d👧 e\u0301 \ud83d <|endoftext|>"
     )
@@ -188,7 +188,7 @@ async def test_a_typed_target_and_its_leading_space() -> None:
         assert lab.reading is not None and lab.reading.loss is not None and len(lab.reading.loss.tokens) == 2
 
 
-async def test_nothing_to_predict_from_is_said() -> None:
+async def test_an_empty_prompt_is_reported() -> None:
     app = make_app(prompt="")
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
@@ -266,15 +266,15 @@ async def test_generated_text_is_kept_or_dropped() -> None:
         await pilot.press("enter")
         await answered(pilot, lab)
         assert lab.lab.prompt == lab.prompt.prompt_text == "The cat sat on the" + text
-        assert lab.lab.steps == () and "encoded anew" in "\n".join(drawn(app))
+        assert lab.lab.steps == () and "encoded again" in "\n".join(drawn(app))
         await pilot.press("g")
         await until(pilot, lambda: lab.lab.steps and lab.generation.job is None)
         await pilot.press("i", "x")
         await answered(pilot, lab)
-        assert lab.lab.steps == () and "was changed" in lab.lab.note
+        assert lab.lab.steps == () and "prompt changed" in lab.lab.note
 
 
-async def test_a_step_shows_what_it_chose_from() -> None:
+async def test_a_step_shows_the_candidates_it_was_drawn_from() -> None:
     app = make_app()
     async with app.run_test(size=(200, 60)) as pilot:
         lab = app.lab_screen
@@ -291,7 +291,7 @@ async def test_a_step_shows_what_it_chose_from() -> None:
         assert "step 1 chose from" in "\n".join(drawn(app))
 
 
-async def test_a_longer_prompt_than_the_context_is_said() -> None:
+async def test_a_prompt_longer_than_the_context_is_reported() -> None:
     app = make_app(prompt="the cat " * CONTEXT)
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)

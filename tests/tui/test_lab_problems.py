@@ -13,7 +13,7 @@ from tui_llm.tui.app import LabApp
 @pytest.mark.parametrize(
     "error", [UserError("[/] no \x1b torch"), ImportError("no module named [red]torch"), MemoryError()]
 )
-async def test_an_engine_that_can_not_be_had_is_one_line(error: Exception) -> None:
+async def test_an_engine_that_fails_to_start_is_one_line(error: Exception) -> None:
     def open_engine() -> FakeEngine:
         raise error
 
@@ -59,7 +59,7 @@ async def test_models_are_listed_and_opened() -> None:
         assert engine.opened[-1].startswith("run:[/]") and not unsafe(drawn(app))
 
 
-async def test_a_model_that_can_not_be_opened_leaves_the_old_one() -> None:
+async def test_a_model_that_cannot_be_opened_leaves_the_old_one() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen

@@ -164,7 +164,7 @@ def said(app: LabApp) -> list[str]:
 
 @pytest.mark.parametrize("size", [(120, 40), (1, 1)], ids=["wide", "one column"])
 @pytest.mark.parametrize("where", WHERE)
-async def test_the_app_goes_on(where: str, size: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_app_continues(where: str, size: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     app = make_app()
     async with app.run_test(size=size, notifications=True) as pilot:
         await answered(pilot, app.lab_screen)
@@ -183,8 +183,8 @@ async def test_the_app_goes_on(where: str, size: tuple[int, int], caplog: pytest
         forgive(app)
         await until(pilot, lambda: said(app))
         (line,) = said(app)
-        assert line == "internal error, Boom: it broke; the app goes on" or where == "timer"
-        assert "\n" not in line and "goes on" in line
+        assert line == "internal error, Boom: it broke; the app continues" or where == "timer"
+        assert "\n" not in line and "continues" in line
         (record, *_) = [record for record in caplog.records if record.exc_info]
         text = caplog.text
         assert record.name == "tui_llm.tui" and "Traceback (most recent call last):" in text
@@ -198,7 +198,7 @@ async def test_the_app_goes_on(where: str, size: tuple[int, int], caplog: pytest
             forgive(app)
 
 
-async def test_what_cannot_be_drawn_says_so_in_its_place() -> None:
+async def test_a_widget_that_cannot_be_drawn_says_so_in_its_place() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -208,7 +208,7 @@ async def test_what_cannot_be_drawn_says_so_in_its_place() -> None:
         forgive(app)
 
 
-async def test_callbacks_behind_the_one_that_raised_are_called() -> None:
+async def test_callbacks_after_one_that_raised_are_called() -> None:
     app = make_app()
     called: list[str] = []
     async with app.run_test() as pilot:
@@ -233,7 +233,7 @@ async def test_a_screen_that_cannot_be_built_closes(where: str) -> None:
         await goes_on(app, pilot)
 
 
-async def test_it_gives_up_when_it_cannot_draw() -> None:
+async def test_the_app_ends_if_nothing_can_be_drawn() -> None:
     app = make_app()
     with pytest.raises(Boom):
         async with app.run_test() as pilot:
@@ -318,7 +318,7 @@ async def test_a_press_on_a_removed_widget() -> None:
                 await app.press()
 
 
-def test_it_is_told_once_an_input_and_logged_less_and_less(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_shown_once_per_input_and_logged_less_and_less(caplog: pytest.LogCaptureFixture) -> None:
     last = LastResort()
     assert [last.take(raised(), drawn=True) for _ in range(1000)] == [True] + [False] * 999
     assert len(caplog.records) == 10 and sum(record.exc_info is not None for record in caplog.records) == 1
@@ -327,7 +327,7 @@ def test_it_is_told_once_an_input_and_logged_less_and_less(caplog: pytest.LogCap
     assert last.take(raised()) and not last.hopeless
 
 
-def test_hopeless_is_what_neither_paints_nor_waits_for_a_key() -> None:
+def test_the_app_is_hopeless_if_it_neither_paints_nor_waits_for_a_key() -> None:
     last = LastResort()
     for _ in range(10 * WITHOUT_INPUT):
         last.take(raised())
@@ -346,7 +346,7 @@ def test_hopeless_is_what_neither_paints_nor_waits_for_a_key() -> None:
     assert last.hopeless
 
 
-def test_many_different_ones_take_no_more_memory() -> None:
+def test_many_different_exceptions_use_bounded_memory() -> None:
     last = LastResort()
     for number in range(2000):
         last.take(raised(number), drawn=True)

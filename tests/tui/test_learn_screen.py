@@ -44,7 +44,7 @@ class FakeLearner:
 
     def learn(self, question: LearnQuestion) -> Learned:
         if question.recipe.learning_rate > 0.5 and question.at > len(self.plan):
-            raise UserError("with a step size of 1 [/] the logits\nare no numbers any more")
+            raise UserError("with a step size of 1 [/] the logits\nare no longer finite")
         self.plan = self.plan[: question.at] + [question.recipe] * (question.at - len(self.plan))
         losses = [4.0 * 0.5**n for n in range(question.at + 1)]
         states = [TargetState(loss, math.exp(-loss), 3) for loss in losses]
@@ -139,7 +139,7 @@ async def test_steps_and_undo_with_the_users_optimizer_and_step_size() -> None:
         await until(pilot, lambda: app.screen is app.lab_screen)
 
 
-async def test_a_step_that_fails_is_one_line_and_the_copy_stays() -> None:
+async def test_a_failed_step_is_one_line_and_keeps_the_copy() -> None:
     async with learning() as (app, pilot, screen, _):
         await pilot.press("space")
         await at(pilot, screen, 1)
@@ -155,7 +155,7 @@ async def test_a_step_that_fails_is_one_line_and_the_copy_stays() -> None:
         assert "the logits are" not in text(app)
 
 
-async def test_keep_asks_for_a_name_and_refuses_a_taken_one() -> None:
+async def test_saving_asks_for_a_name_and_refuses_an_existing_one() -> None:
     async with learning() as (_, pilot, screen, fake):
         await pilot.press("k")
         await pilot.pause()
@@ -202,7 +202,7 @@ async def test_nothing_to_learn_without_a_prediction() -> None:
         assert app.screen is app.lab_screen and not engine.questions
 
 
-async def test_a_question_that_is_overtaken_by_leaving_is_not_heard_of() -> None:
+async def test_a_question_superseded_by_closing_the_screen_reports_nothing() -> None:
     async with learning() as (app, pilot, screen, _):
         await pilot.press("space", "q")
         await until(pilot, lambda: app.screen is app.lab_screen)

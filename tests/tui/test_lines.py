@@ -43,7 +43,7 @@ def test_a_line_of_parts_is_drawn_as_rich_draws_it(parts, style) -> None:
     assert runs(flat) == runs(list(Segment.apply_style(text.render(Console()), BASE)))
 
 
-def test_what_overlaps_or_has_only_a_name_is_left_to_rich() -> None:
+def test_overlapping_and_named_styles_are_left_to_rich() -> None:
     text = Text("abc")
     text.stylize(Style(bold=True))
     text.stylize(Style(italic=True), 1)
@@ -73,7 +73,7 @@ class RowsApp(App[None]):
 
 
 @pytest.mark.parametrize("count", [60, 30, 10, 5, 0])
-async def test_more_or_fewer_lines_move_the_scroll_bars_thumb_and_lay_nothing_out_anew(count: int) -> None:
+async def test_a_changed_number_of_lines_moves_the_scroll_bar_without_a_new_layout(count: int) -> None:
     app = RowsApp()
     async with app.run_test(size=(20, 10)) as pilot:
         rows = app.query_one(Rows)

@@ -53,7 +53,7 @@ def test_an_envelope_is_bounded_and_keeps_each_buckets_extremes(values: list[flo
     assert (min(kept), max(kept)) == (min(values), max(values))
 
 
-def test_what_is_no_finite_number_stays_out_of_an_envelope() -> None:
+def test_non_finite_numbers_stay_out_of_an_envelope() -> None:
     envelope = Envelope()
     for step, value in ((1, math.nan), (2, math.inf), (3, 2.0), (-1, 1.0), (10**400, 1.0)):
         envelope.add(step, value)
@@ -153,7 +153,7 @@ async def test_a_spike_of_one_step_is_seen() -> None:
         assert height() > 10  # 12,000 to 14,000
 
 
-async def test_a_zoomed_chart_shows_its_steps_names_them_and_says_which_lines_are_out_of_sight() -> None:
+async def test_a_zoomed_chart_names_its_steps_and_the_lines_outside_of_it() -> None:
     app = ChartApp(CURVES)
     async with app.run_test(size=(80, 24)):
         chart = app.query_one(LossChart)
@@ -183,7 +183,7 @@ async def test_a_range_without_a_loss_says_so() -> None:
     async with app.run_test(size=(60, 12)):
         chart = app.query_one(LossChart)
         chart.zoom(1)
-        assert "no loss was noted in these steps" in chart.render().plain
+        assert "no loss was recorded in these steps" in chart.render().plain
 
 
 async def test_an_average_is_drawn_over_the_points_with_marks_of_its_own() -> None:
@@ -202,7 +202,7 @@ async def test_an_average_is_drawn_over_the_points_with_marks_of_its_own() -> No
         assert not blocks & set(chart.render().plain)
 
 
-async def test_all_four_lines_to_beat_are_told_apart_and_no_name_covers_another() -> None:
+async def test_all_four_baselines_are_distinct_and_no_name_covers_another() -> None:
     levels = [("ln V", 8.0), ("unigrams", 6.0), ("bigrams", 4.0), ("floor", 0.5)]
     app = ChartApp(dataclasses.replace(CURVES, levels=levels))
     async with app.run_test(size=(80, 30)):
@@ -252,9 +252,7 @@ async def test_other_runs_have_marks_and_names_of_their_own() -> None:
         Curves([(10**11, 3.0), (10**12 - 1, 4.0)]),
     ],
 )
-async def test_degenerate_curves_are_drawn_without_a_word_on_the_terminal(
-    curves: Curves, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_degenerate_curves_are_drawn_without_warnings(curves: Curves, capfd: pytest.CaptureFixture[str]) -> None:
     for log_axis in (False, True):
         app = ChartApp(curves, log_axis)
         async with app.run_test(size=(60, 12)):

@@ -44,7 +44,7 @@ def lines(app: LabApp) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 12)])
-async def test_the_work_is_shown_with_numbers_that_add_up(size: tuple[int, int]) -> None:
+async def test_the_computation_is_shown_with_numbers_that_add_up(size: tuple[int, int]) -> None:
     app, _ = app_of()
     async with app.run_test(size=size) as pilot:
         lab = app.lab_screen
@@ -80,7 +80,7 @@ async def test_a_longer_targets_losses_sum_as_printed() -> None:
         assert [row[2] for row in rows[5:]] == ["sum", "mean", "bits", "perplexity", "ln V"]
 
 
-async def test_p_shows_what_a_step_pushes_token_by_token() -> None:
+async def test_p_shows_the_gradient_token_by_token() -> None:
     app, engine = app_of()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -110,7 +110,7 @@ async def test_p_shows_what_a_step_pushes_token_by_token() -> None:
         assert len(engine.questions) == asked  # hidden values are not computed
 
 
-async def test_the_bars_follow_the_moment_and_say_what_is_wrong() -> None:
+async def test_the_gradients_bars_follow_the_reading_and_report_problems() -> None:
     app, engine = app_of()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -131,7 +131,7 @@ async def test_the_bars_follow_the_moment_and_say_what_is_wrong() -> None:
         await until(pilot, lambda: "no gradient [/] here" in "\n".join(lines(app)))
 
 
-async def test_n_takes_the_texts_own_next_token_and_goes_back() -> None:
+async def test_n_selects_the_texts_own_next_token_and_restores_the_target() -> None:
     app, _engine = app_of()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -163,7 +163,7 @@ async def test_hostile_tokens_and_tiny_screens() -> None:
             assert not unsafe(drawn(app))
 
 
-async def test_the_targets_bar_is_in_sight_when_the_gradient_is_asked_for() -> None:
+async def test_the_gradient_scrolls_to_the_targets_bar() -> None:
     app, _ = app_of()
     async with app.run_test(size=(80, 18)) as pilot:
         lab = app.lab_screen

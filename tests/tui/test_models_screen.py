@@ -43,7 +43,7 @@ async def test_the_cache_is_listed_too_and_opened(size: tuple[int, int], monkeyp
         await until(pilot, lambda: app.lab_screen.weights is not None and app.lab_screen.weights.name == "/cache/x")
 
 
-async def test_in_one_cell() -> None:
+async def test_the_models_screen_survives_one_cell() -> None:
     app = make_app()
     async with app.run_test(size=(1, 1)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -88,7 +88,7 @@ async def test_a_pull_shows_how_far_it_is_and_is_cancelled(monkeypatch: pytest.M
         assert not shows(app, "50 %")
 
 
-async def test_leaving_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_the_screen_cancels_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, f"import time; time.sleep({HANG})")
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -104,7 +104,7 @@ async def test_leaving_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(pilot, lambda: process.poll() is not None)
 
 
-async def test_what_went_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_pull_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, "import sys; sys.exit('tui-llm: there is no model [/]')")
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

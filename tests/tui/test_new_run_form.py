@@ -18,9 +18,9 @@ from textual.widgets import Input, Select
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.plan import extras, launch
-from tui_llm.training.plan.corpus_check import complete_last, corpora_said, quoted, several
-from tui_llm.training.plan.fields import NAMES, judge, text_of
-from tui_llm.training.plan.timing import Rate
+from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
+from tui_llm.training.plan.fields import NAMES, field_problems, text_of
+from tui_llm.training.plan.step_time import Rate
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.runs import estimate as estimating
@@ -55,7 +55,7 @@ def estimate(app: ScreenApp) -> str:
     return str(app.shown.query_one("#estimate").render())  # type: ignore[attr-defined]
 
 
-def test_every_setting_stands_in_the_form_once() -> None:
+def test_every_setting_is_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
     assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
     assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
@@ -88,11 +88,11 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
 
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))
-def test_a_wrong_setting_is_wrong_alone(name: str) -> None:
-    assert WRONG[name][1] in judge({name: WRONG[name][0]}, PRESETS["toy"])[name]
+def test_one_invalid_setting_marks_no_other(name: str) -> None:
+    assert WRONG[name][1] in field_problems({name: WRONG[name][0]}, PRESETS["toy"])[name]
 
 
-async def test_what_was_not_changed_follows_the_preset_and_what_was_stays() -> None:
+async def test_unchanged_fields_follow_the_preset_and_changed_ones_stay() -> None:
     app = ScreenApp(NewRunScreen())
     async with app.run_test(size=(80, 24)) as pilot:
         set_field(app, "batch_size", "5")
@@ -141,7 +141,7 @@ async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch
     assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
 
 
-async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
 
     def create(name: str, corpora: list[str], settings: TrainingSettings, **more: Any) -> Any:
@@ -169,7 +169,7 @@ async def test_what_stands_beside_the_settings_is_judged_and_asked_for(monkeypat
             app.shown.query_one(f"#{name}", Select).value = choice
 
         for text, why in (
-            ("x[/]", "no number of processes"),
+            ("x[/]", "not a number of processes"),
             ("0", "1 or more"),
             ("3", "give a batch size of 18"),
             ("", "whole"),
@@ -216,7 +216,7 @@ class Slow:
         self.go.set()
 
 
-async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "Measurement", Slow)
     Slow.made = []
     app = ScreenApp(NewRunScreen())
@@ -228,7 +228,7 @@ async def test_measured_steps_tell_the_time_and_can_be_stopped(monkeypatch: pyte
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
         set_field(app, "steps", "800")  # the measured time is no longer valid
-        await until(pilot, lambda: "ctrl+e measures" in estimate(app))
+        await until(pilot, lambda: "ctrl+e runs" in estimate(app))
         for stop in ("ctrl+e", "escape"):
             await pilot.press("ctrl+e")
             await until(pilot, lambda: app.shown.estimate.measurement is not None)  # type: ignore[union-attr]
@@ -250,30 +250,30 @@ async def test_a_pasted_list_becomes_several_corpora() -> None:
 # ── without a screen ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_several_corpora_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_corpora_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a, b.txt").write_text("12345")
     (tmp_path / "c.txt").write_text("1")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "e.txt").write_text("2")
     assert several("a, b.txt") == ["a, b.txt"] and several('"a, b.txt", c.txt ,') == ["a, b.txt", "c.txt"]
-    assert corpora_said('"a, b.txt", c.txt, docs, stories') == "4 texts: 6 bytes of text, the folder docs, stories"
+    assert describe_corpora('"a, b.txt", c.txt, docs, stories') == "4 texts: 6 bytes of text, the folder docs, stories"
     with pytest.raises(UserError, match="not closed"):
         several('"a, b')
     with pytest.raises(UserError, match="none: there is no such"):
-        corpora_said("c.txt, none")
+        describe_corpora("c.txt, none")
     assert complete_last("c.txt, st") == "c.txt, stories" and complete_last("c.txt, do") == "c.txt, docs/"
     assert complete_last("a") is None  # the completion would be two corpora
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=2).map(lambda t: t + "!?"), min_size=2))
-def test_what_is_quoted_is_read_back(names: list[str]) -> None:
+def test_quoted_names_survive_a_round_trip(names: list[str]) -> None:
     assert several(", ".join(map(quoted, names))) == names
 
 
 @given(st.sampled_from(sorted(set(NAMES) - set(CHOICES))), st.text() | st.integers().map(str) | st.floats().map(str))
 def test_a_text_is_judged_as_the_worker_would(name: str, text: str) -> None:
-    wrong = judge({name: text}, PRESETS["toy"])
+    wrong = field_problems({name: text}, PRESETS["toy"])
     try:
         settings = from_fields({name: text}, PRESETS["toy"])
     except UserError:

@@ -47,12 +47,12 @@ async def test_hostile_text_is_text_in_a_picture(tmp_path: Path, monkeypatch: py
         await pictured(pilot, app, 2)
 
 
-async def test_windows_and_the_palette_have_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pictures_of_windows_and_the_palette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         await answered(pilot, app.lab_screen)
-        for number, (open_, words) in enumerate((("question_mark", "Keys and words"), ("m", "shipped")), 1):
+        for number, (open_, words) in enumerate((("question_mark", "Keys and glossary"), ("m", "shipped")), 1):
             await pilot.press("escape", open_)
             await pilot.pause()
             await pilot.press("W")
@@ -62,7 +62,7 @@ async def test_windows_and_the_palette_have_it_too(tmp_path: Path, monkeypatch: 
         assert any("W" in str(hit.text) for hit in found)
 
 
-async def test_a_folder_that_can_not_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unwritable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "gone"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -73,4 +73,4 @@ async def test_a_folder_that_can_not_be_written_is_said(tmp_path: Path, monkeypa
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
         await pilot.press("escape", "W")
-        await until(pilot, lambda: any("is no folder" in one.message for one in app._notifications))
+        await until(pilot, lambda: any("is not a folder" in one.message for one in app._notifications))

@@ -19,7 +19,7 @@ HOSTILE = "\x1b]0;owned\x07[/][red]x[link='x[/usr/bin]\u202eabc\u200b\x9b31m👩
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @example(HOSTILE)
-def test_stand_ins_keep_any_text(text: str) -> None:
+def test_stand_in_characters_preserve_any_text(text: str) -> None:
     held = to_document(text)
     assert from_document(held) == text
     assert len(held) == len(text)
@@ -105,7 +105,7 @@ async def test_a_megabyte_pasted(text: str) -> None:
         engine.gate.set()
 
 
-async def test_deleting_reaches_the_folded_text_and_undo_brings_the_paste_back() -> None:
+async def test_deleting_reaches_the_folded_text_and_undo_restores_the_paste() -> None:
     app = make_app(prompt="")
     engine = app.lab_screen
     async with app.run_test(size=(80, 24)) as pilot:
@@ -124,7 +124,7 @@ async def test_deleting_reaches_the_folded_text_and_undo_brings_the_paste_back()
         assert prompt.prompt_text == from_document(prompt.text)
 
 
-async def test_undo_goes_back_past_a_fold() -> None:
+async def test_undo_crosses_a_folded_paste() -> None:
     app = make_app(prompt="before")
     async with app.run_test(size=(80, 24)) as pilot:
         prompt = app.lab_screen.prompt

@@ -42,7 +42,7 @@ async def answer(app: ScreenApp, pilot: Pilot[None], key: str, text: str) -> Non
     await until(pilot, lambda: app.screen is app.shown)
 
 
-async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
+async def test_a_renamed_run_keeps_its_mark() -> None:
     run = fake_run.make("tales", done=3)
     fake_run.made_at(fake_run.make("other", done=3), 100)
     app = ScreenApp(RunsScreen())
@@ -56,7 +56,7 @@ async def test_a_run_gets_another_name_and_keeps_its_mark() -> None:
         assert "tales" not in app.text.replace("/texts/tales", "")
 
 
-async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_made_while_the_runs_are_read_are_shown_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.make("tales", done=3)
     app, going, go_on = ScreenApp(RunsScreen()), threading.Event(), threading.Event()
     async with app.run_test(size=(120, 24)) as pilot:
@@ -80,7 +80,7 @@ async def test_what_is_done_while_the_runs_are_being_read_is_seen_after_it(monke
         await until(pilot, lambda: "legends" in app.text)
 
 
-async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_run_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(FileActions, "say", lambda self, line, severity="": said.append(line))
     run, taken = fake_run.make("tales", done=3), fake_run.make("taken")
@@ -94,7 +94,7 @@ async def test_a_name_that_can_not_be_is_refused(monkeypatch: pytest.MonkeyPatch
             if name:
                 await until(pilot, lambda before=before: len(said) > before)
             assert run.exists() and taken.exists() and not unsafe(drawn(app))  # type: ignore[arg-type]
-        assert "there is a run or folder 'taken'" in said[-1]
+        assert "a run or folder 'taken' already exists" in said[-1]
     assert sorted(path.name for path in paths.runs_dir().iterdir()) == ["taken", "tales"]
 
 
@@ -110,14 +110,14 @@ async def test_a_living_run_is_neither_renamed_nor_continued(key: str) -> None:
             assert app.screen is app.shown
 
 
-async def test_more_steps_go_on_from_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_steps_continue_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, int]] = []
     monkeypatch.setattr(launch, "start", lambda run: started.append((run.name, run.config().settings.steps)))
     run = fake_run.make("tales", done=100, state="finished")
     app = ScreenApp(RunsScreen())
     async with app.run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 1))
-        for wrong, why in (("many", "no number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is no")):
+        for wrong, why in (("many", "not a number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is not")):
             await answer(app, pilot, "plus", wrong)
             await until(pilot, lambda why=why: any(why in note.message for note in app._notifications))
         assert run.config().settings.steps == 100 and not started
@@ -131,7 +131,7 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
     def export(run: Run, folder: str) -> None:
         asked.append((run.name, folder))
         if len(asked) > 1:
-            raise UserError("there is something at [/] already")
+            raise UserError("[/] already exists")
 
     monkeypatch.setattr(run_actions, "export", export)
     run = fake_run.make("tales", done=3)
@@ -144,7 +144,7 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
         await answer(app, pilot, "x", "made")
         await until(pilot, lambda: "tales is now the model folder made" in app.text)
         await answer(app, pilot, "x", "made")
-        await until(pilot, lambda: "there is something at [/] already" in app.text)
+        await until(pilot, lambda: "[/] already exists" in app.text)
     assert asked == [("tales", "made")] * 2
 
 
@@ -174,13 +174,13 @@ async def test_an_action_that_ends_after_its_screen_has_closed_is_still_told(
         await until(pilot, lambda: any(told in note.message for note in app._notifications))
 
 
-def test_export_runs_the_command_and_never_writes_over(tmp_path: Path) -> None:
+def test_export_runs_the_command_and_never_overwrites(tmp_path: Path) -> None:
     run = fake_run.make("tales", done=3)
     with pytest.raises(UserError, match="has no checkpoint yet"):
         run_actions.export(run, str(tmp_path / "made"))
 
 
-async def test_marked_runs_and_the_one_under_the_cursor_stand_side_by_side() -> None:
+async def test_marked_runs_are_compared_with_the_one_under_the_cursor() -> None:
     for at, name in enumerate(("first", "second", "third")):
         run = fake_run.make(name, done=20 + 10 * at, corpus="/texts/[red]\x1b[31m.txt")
         settings = dataclasses.replace(run.config().settings, seed=at + 1)
@@ -190,7 +190,7 @@ async def test_marked_runs_and_the_one_under_the_cursor_stand_side_by_side() -> 
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 3))
         await pilot.press("c")
-        await until(pilot, lambda: "one run alone" in app.text)
+        await until(pilot, lambda: "only one run" in app.text)
         await pilot.press("space", "down", "down", "c")
         await until(pilot, lambda: isinstance(app.screen, CompareScreen) and "at step" in app.text)
         assert not unsafe(drawn(app))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from tui_llm.common.numbers import duration
 from tui_llm.training.run import snapshot as run_snapshot
 from tui_llm.training.run.curve import BUCKETS
 from tui_llm.training.run.metrics import Metric
-from tui_llm.training.run.snapshot import CHUNK, RunReader, loss_glimpse, seconds_left, speed
+from tui_llm.training.run.snapshot import CHUNK, RunReader, sampled_losses, seconds_left, speed
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,11 @@ def test_a_long_run_is_read_in_parts_and_kept_in_bounded_memory() -> None:
     fake_run.add(run, 60_001, 60_001)
     assert reader.read().status.step == 60_001
     assert reader.tail.offset - before < 300  # only the new lines
-    glimpse = loss_glimpse(run.metrics_path, 12)
+    glimpse = sampled_losses(run.metrics_path, 12)
     assert 10 <= len(glimpse) <= 12 and set(glimpse) == {2.0}
 
 
-def test_a_very_long_run_shows_a_glimpse_of_all_of_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_run_first_shows_a_coarse_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_snapshot, "LONG", CHUNK)
     run = fake_run.make("very-long", steps=10**6)
     with run.metrics_path.open("wb") as file:
@@ -59,7 +59,7 @@ def metric(step: int, time: float, rate: float = 100.0) -> Metric:
     return Metric(step, 1.0, 1e-3, 1.0, rate, None, time)
 
 
-def test_time_left_is_what_recent_steps_took_without_the_pauses() -> None:
+def test_the_time_left_follows_recent_steps_without_pauses() -> None:
     steady = [metric(step, 2.0 * step) for step in range(1, 11)]
     assert seconds_left(steady, 100) == 180.0
     paused = steady[:5] + [metric(m.step, m.time + 7200) for m in steady[5:]]

@@ -53,7 +53,7 @@ class ScreenApp(App[None]):
 # ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_runs_are_listed_the_living_first_then_the_newest() -> None:
+async def test_runs_are_listed_live_ones_first_then_the_newest() -> None:
     for at, name in enumerate(("oldest", "old", "new")):
         fake_run.made_at(fake_run.make(name, done=20), 1000 - at * 100)
     alive = fake_run.make("alive", state="running", done=5)
@@ -89,7 +89,7 @@ async def test_no_column_is_cut_on_a_narrow_terminal() -> None:
 async def test_no_runs_says_how_to_make_one() -> None:
     app = ScreenApp(RunsScreen())
     async with app.run_test() as pilot:
-        await until(pilot, lambda: "n makes one" in app.text)
+        await until(pilot, lambda: "n starts one" in app.text)
         for key in ("enter", "o", "e", "S", "D"):  # there is no run to act on
             await pilot.press(key)
         assert app.answer is UNSET
@@ -111,7 +111,7 @@ async def test_the_run_under_the_cursor_is_chosen(key: str, what: str) -> None:
         assert app.answer[0] == what and app.answer[1].name == "second"
 
 
-async def test_space_marks_runs_and_takes_the_mark_off_again() -> None:
+async def test_space_marks_and_unmarks_runs() -> None:
     for at in range(5):
         fake_run.made_at(fake_run.make(f"run{at}", done=3), 10 * at + 10)
     app = ScreenApp(RunsScreen(["run1", "gone"]))
@@ -129,7 +129,7 @@ async def test_space_marks_runs_and_takes_the_mark_off_again() -> None:
         assert [run.name for run in app.shown.marked_runs] == ["run0", "run1", "run2", "run3"]  # type: ignore[union-attr]
 
 
-async def test_marked_runs_are_laid_over_the_watched_one_and_grow_with_it() -> None:
+async def test_the_chart_draws_marked_runs_over_the_watched_one() -> None:
     for name, age in (("first", 10), ("second", 20), ("third", 30)):
         fake_run.made_at(fake_run.make(name, done=3), age)
     second = Run(paths.runs_dir() / "second")
@@ -182,7 +182,7 @@ async def test_a_run_is_deleted_only_when_that_is_confirmed() -> None:
             await until(pilot, lambda: app.screen is app.shown)
             assert run.exists()
         await pilot.press("D", "y")
-        await until(pilot, lambda: "n makes one" in app.text)
+        await until(pilot, lambda: "n starts one" in app.text)
         assert not run.path.exists()
 
 
@@ -281,7 +281,7 @@ async def test_a_preset_fills_the_fields_and_the_name_follows(tmp_path: Path) ->
         assert field("#name").value == "mine"  # type: ignore[attr-defined]
 
 
-async def test_a_right_form_makes_the_run_and_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_valid_form_creates_and_starts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Run] = []
     monkeypatch.setattr(launch, "start", started.append)
     (tmp_path / "tales.txt").write_text("Once upon a time")
@@ -299,7 +299,7 @@ async def test_a_right_form_makes_the_run_and_starts_it(tmp_path: Path, monkeypa
     assert config.settings.steps == 77 and config.settings.batch_size == PRESETS["toy"].batch_size
 
 
-async def test_a_worker_that_can_not_be_started_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_cannot_be_started_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(run: Run) -> None:
         raise UserError("can't write there [/]")
 
@@ -323,13 +323,13 @@ def test_a_free_name_is_free_and_can_name_a_run() -> None:
 # ── the check of the corpus ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_corpus_that_is_one(tmp_path: Path) -> None:
+def test_valid_corpora_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Ein Schiff fährt über das Meer 🚢 " * 3000)
     assert corpus_size(str(tmp_path / "a.txt")) == (tmp_path / "a.txt").stat().st_size
     assert corpus_size(str(tmp_path)) is None
 
 
-def test_a_corpus_that_goes_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_corpora_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, meaning in corpora.NAMES.items():
         assert corpus_size(name) is None and kind(f" {name} ") == meaning
@@ -343,13 +343,13 @@ def test_a_corpus_that_goes_by_a_name(tmp_path: Path, monkeypatch: pytest.Monkey
     ("data", "why"),
     [(b"", "empty"), (b" \n\n", "empty"), (b"PNG\0\0", "not text"), (b"caf\xe9 au lait", "not UTF-8")],
 )
-def test_a_corpus_that_is_none(tmp_path: Path, data: bytes, why: str) -> None:
+def test_invalid_corpora_are_refused(tmp_path: Path, data: bytes, why: str) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(UserError, match=why):
         corpus_size(str(tmp_path / "a.txt"))
 
 
-def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_corpus_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for place, why in (("", "type the path"), ("/no/such", "no such"), (str(tmp_path / "none"), "nothing to read"),
                        ("/dev/null", "neither"), ("a\0b", "can't be a path"), ("~nobody-here/x", "can't be a path"),
@@ -358,14 +358,14 @@ def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
             corpus_size(place)
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("text")
 
     def refuse(*_: Any, **__: Any) -> Any:  # root ignores permissions, so a file mode would not help
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(UserError, match="may not be read"):
+    with pytest.raises(UserError, match="no permission to read"):
         corpus_size(str(tmp_path / "a.txt"))
 
 
@@ -379,7 +379,7 @@ def test_a_path_is_completed_only_by_names_that_show_as_what_they_are(tmp_path: 
     assert complete("/no/such/place") is None
 
 
-async def test_R_and_Enter_bring_the_training_pane_forward() -> None:
+async def test_R_and_Enter_show_the_training_pane() -> None:
     for name, age in (("first", 10), ("second", 20)):
         fake_run.made_at(fake_run.make(name, done=3), age)
     app = make_app()

@@ -32,7 +32,7 @@ def soak(seed: int, events: int) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_a_soak_breaks_nothing_and_plays_the_same_again() -> None:
+def test_a_short_soak_finds_nothing_and_replays_exactly() -> None:
     first = soak(1, EVENTS)
     again = soak(1, 150)
     assert len(again) > 50 and first[: len(again)] == again
@@ -44,7 +44,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("soak_events")
 
 
-def test_events_are_the_seeds_alone_and_press_every_key(events: ModuleType) -> None:
+def test_events_depend_on_the_seed_alone_and_press_every_key(events: ModuleType) -> None:
     first = list(itertools.islice(events.Events(3), 5000))
     assert first == list(itertools.islice(events.Events(3), 5000))
     assert first != list(itertools.islice(events.Events(4), 5000))
@@ -58,7 +58,7 @@ def subclasses(kind: type) -> Iterator[type]:
         yield from subclasses(one)
 
 
-def test_every_screen_has_what_its_textual_base_brings() -> None:
+def test_every_screen_keeps_what_its_textual_base_defines() -> None:
     """Every screen's first base is a Screen, for its attributes.
 
     Without them, a double click that selects text ended the app.
@@ -70,7 +70,7 @@ def test_every_screen_has_what_its_textual_base_brings() -> None:
     assert [one.__name__ for one in screens if "screen--selection" not in one._get_component_classes()] == []
 
 
-async def test_escape_sequences_pasted_into_the_palette_stay_away_from_the_terminal() -> None:
+async def test_escape_sequences_pasted_into_the_palette_never_reach_the_terminal() -> None:
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.press("ctrl+p")

@@ -40,7 +40,7 @@ def contents(run: Run) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
 
 
-async def test_a_newer_versions_run_is_shown_as_that_and_no_key_writes_into_it() -> None:
+async def test_a_newer_versions_run_is_shown_as_newer_and_never_changed() -> None:
     run = newer("later")
     before = contents(run)
     app = PaneApp()
@@ -70,7 +70,7 @@ async def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
         assert len(drawn(app)) == size[1]  # type: ignore[arg-type]
 
 
-async def test_a_run_on_a_read_only_disk_is_watched_and_says_why_nothing_can_be_asked_of_it(home: Path) -> None:
+async def test_a_run_on_a_read_only_disk_is_watched_and_says_why_it_cannot_be_controlled(home: Path) -> None:
     home.mkdir()
     try:
         done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(home)], capture_output=True)
@@ -96,19 +96,19 @@ async def test_a_run_on_a_read_only_disk_is_watched_and_says_why_nothing_can_be_
         subprocess.run(["umount", str(home)], check=True)
 
 
-async def test_why_a_checkpoint_was_passed_over_is_seen_while_the_run_goes_on() -> None:
+async def test_the_reason_for_a_skipped_checkpoint_is_shown_while_the_run_continues() -> None:
     run = fake_run.make("tales", done=3, state="running")
     app = PaneApp()
     with fake_run.alive(run):
-        run.write_status("running", "checkpoint-30 is damaged and was passed over (its config.json is missing)")
+        run.write_status("running", "checkpoint-30 is damaged and was skipped (its config.json is missing)")
         async with app.run_test(size=(120, 24)) as pilot:
-            await until(pilot, lambda: "checkpoint-30 is damaged and was passed over" in app.text)
+            await until(pilot, lambda: "checkpoint-30 is damaged and was skipped" in app.text)
             run.write_status("running", "")
-            await until(pilot, lambda: "passed over" not in app.text)
+            await until(pilot, lambda: "was skipped" not in app.text)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, -1e9, 1e9, math.inf, -math.inf, math.nan])
-def test_a_clock_that_jumps_leaves_the_time_left_alone(jump: float) -> None:
+def test_a_clock_jump_does_not_change_the_time_left(jump: float) -> None:
     steps = [metric(step, 1000.0 + 2.0 * step + (jump if step > 25 else 0)) for step in range(1, 51)]
     assert seconds_left(steps, 100) == pytest.approx(100.0)
     for few in (steps[24:26], steps[24:27]):  # just after the jump: unknown or long, but never negative
@@ -117,7 +117,7 @@ def test_a_clock_that_jumps_leaves_the_time_left_alone(jump: float) -> None:
         assert "-" not in duration(left or 0.0)
 
 
-def test_times_of_any_kind_are_read() -> None:
+def test_invalid_times_are_read_safely() -> None:
     run = fake_run.make("tales", done=0, state="running")
     rows = [{"step": n, "loss": 1.0, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": -5.0, "time": t}
             for n, t in enumerate((5e9, -1.0, 0, 1e300, -1e300, 17.0), start=1)]  # fmt: skip

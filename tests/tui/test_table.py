@@ -50,7 +50,7 @@ async def test_stages_one_after_another_with_their_sums(size: tuple[int, int]) -
     async with app.run_test(size=size) as pilot:
         pane = await ready(app, pilot)
         seen: set[str] = set()
-        assert "Σ all 1,000" in text(app) and "in sight" in text(app) and "choices" in text(app)
+        assert "Σ all 1,000" in text(app) and " shown" in text(app) and "choices" in text(app)
         pages = 0
         for _ in range(9):
             await pilot.press("C")
@@ -113,7 +113,7 @@ async def test_orders_keep_the_cursors_token() -> None:
                 assert "order: by id" in text(app)
 
 
-async def test_find_by_text_and_by_id_and_go_on() -> None:
+async def test_find_by_text_and_by_id_and_find_next() -> None:
     app = make_app(FakeEngine(hostile=True))
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await ready(app, pilot)
@@ -136,7 +136,7 @@ async def test_find_by_text_and_by_id_and_go_on() -> None:
         assert not unsafe(drawn(app))
 
 
-async def test_what_if_answers_everywhere_and_is_marked_until_it_is_undone() -> None:
+async def test_what_if_applies_everywhere_and_is_marked_until_undone() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane, lab = await ready(app, pilot), app.lab_screen
@@ -165,7 +165,7 @@ async def test_what_if_answers_everywhere_and_is_marked_until_it_is_undone() -> 
 
 
 @pytest.mark.parametrize("how", ["type", "draw", "append", "model"])
-async def test_changed_logits_are_dropped_with_the_text_and_that_is_said(how: str) -> None:
+async def test_changed_logits_are_dropped_when_the_text_changes_and_that_is_reported(how: str) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
@@ -186,7 +186,7 @@ async def test_changed_logits_are_dropped_with_the_text_and_that_is_said(how: st
         assert lab.reading.request.overrides == ()  # type: ignore[union-attr]
 
 
-async def test_a_token_chosen_by_hand_goes_on_the_text_with_its_own_reading() -> None:
+async def test_a_token_chosen_by_hand_is_appended_with_its_own_reading() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane, lab = await ready(app, pilot), app.lab_screen
@@ -234,7 +234,7 @@ async def test_sampler_keys_and_form() -> None:
         assert pane.stage == 1 and "penalised" in text(app)
 
 
-def test_what_the_form_takes() -> None:
+def test_the_sampler_form_parses_and_refuses_values() -> None:
     by_name = {setting.name: setting for setting in SETTINGS}
     assert parsed(by_name["top_k"], " 40 ") == 40 and parsed(by_name["min_p"], "1e-2") == 0.01
     for name, wrong in (("top_k", "1.5"), ("top_k", "-1"), ("top_p", "2"), ("temperature", "nan"), ("min_p", ""),
@@ -246,7 +246,7 @@ def test_what_the_form_takes() -> None:
 def test_new_logits() -> None:
     assert new_logit("3.5", 0) == 3.5 and new_logit(" by -0.5 ", 2) == 1.5 and new_logit("−inf", 0) == -math.inf
     for wrong in ("", "x", "inf", "nan", "1 2", "by", "by x", "[/]"):
-        with pytest.raises(UserError, match="is no logit"):
+        with pytest.raises(UserError, match="is not a logit"):
             new_logit(wrong, 0)
 
 
@@ -259,7 +259,7 @@ def test_top_k_goes_through_all() -> None:
     assert further(1000, 1) == 0 == further(0, 1)
 
 
-def test_a_changed_logit_belongs_to_one_moment() -> None:
+def test_a_changed_logit_belongs_to_one_reading() -> None:
     lab = Lab("a")
     seen = lab.request()
     lab.change_logit(3, 1.0, seen)
@@ -340,7 +340,7 @@ async def test_the_scratch_table() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (30, 8)])
-async def test_nothing_crashes_where_there_is_no_room(size: tuple[int, int]) -> None:
+async def test_nothing_crashes_on_tiny_screens(size: tuple[int, int]) -> None:
     app = make_app(FakeEngine(hostile=True))
     async with app.run_test(size=size) as pilot:
         await ready(app, pilot)
@@ -368,7 +368,7 @@ async def test_nothing_crashes_where_there_is_no_room(size: tuple[int, int]) -> 
         assert not unsafe(drawn(app))
 
 
-async def test_what_is_copied_has_the_stages() -> None:
+async def test_copied_rows_contain_the_stages() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)

@@ -115,7 +115,7 @@ def test_other_writers_go_to_the_log(tmp_path: Path) -> None:
     assert out.rstrip().endswith(b"AFTER-THE-APP")
 
 
-def test_the_app_goes_on_after_an_exception(tmp_path: Path) -> None:
+def test_the_app_continues_after_an_exception(tmp_path: Path) -> None:
     status, out = run_in_terminal(tmp_path, ready="self.call_later(self.exit); raise RuntimeError('a bug')")
     log = (tmp_path / "log" / "app.log").read_text()
     assert status == 0, log
@@ -133,7 +133,7 @@ def test_giving_up_is_an_error_of_one_line(tmp_path: Path) -> None:
     assert b"stopped on an internal error" in out  # the UserError printed by the command line
 
 
-def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
+def test_invalid_utf8_input_does_not_crash(tmp_path: Path) -> None:
     status, out = run_in_terminal(tmp_path, runner=TYPED, typed=b"caf\xe9 \x9b31m\xff end")
     log = (tmp_path / "log" / "app.log").read_bytes()
     assert status == 0, log
@@ -172,21 +172,21 @@ def test_escape_characters_in_a_paste_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a word 日本 é \r\n\t" * 40, "x" * FLOOD, "\u200d\u3000" * FLOOD])
-def test_much_text_at_once_is_a_paste_without_its_marks(text: str) -> None:
+def test_much_text_at_once_becomes_a_paste_without_markers(text: str) -> None:
     assert InputDecoder().decode(text.encode()) == PASTE_BEGINS + text + PASTE_ENDS
     little = text[: FLOOD - 1]
     assert InputDecoder().decode(little.encode()) == little  # a held key
 
 
 @pytest.mark.parametrize("keys", ["\x1b[A" * FLOOD, "a" * FLOOD + "\x01", "a" * FLOOD + "\x7f", "a" * FLOOD + "\x1bx"])
-def test_keys_among_it_stay_keys(keys: str) -> None:
+def test_keys_within_much_text_stay_keys(keys: str) -> None:
     assert InputDecoder().decode(keys.encode()) == keys
     reader = InputDecoder()
     # a key split into two reads
     assert reader.decode(b"\x1b") + reader.decode(b"[A" + b"a" * FLOOD) == "\x1b[A" + "a" * FLOOD
 
 
-def test_a_paste_that_no_marks_surround_arrives_whole(tmp_path: Path) -> None:
+def test_a_paste_without_markers_arrives_whole(tmp_path: Path) -> None:
     text = "wörd 日本 " * 300 + "end"
     status, _ = run_in_terminal(tmp_path, runner=TYPED, typed=text.encode())
     log = (tmp_path / "log" / "app.log").read_bytes()
@@ -194,7 +194,7 @@ def test_a_paste_that_no_marks_surround_arrives_whole(tmp_path: Path) -> None:
     assert ascii("x" + text).encode() in log
 
 
-def test_a_broken_driver_is_said_in_a_line_too(tmp_path: Path) -> None:
+def test_a_broken_driver_is_one_line(tmp_path: Path) -> None:
     broken = "self.call_later(self.panic, 'the driver broke')"
     status, out = run_in_terminal(tmp_path, ready=broken)
     assert status != 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.making import lines, make, wait, words
+from tests.training.run_helpers import lines, make, wait, words
 from tui_llm.training.run.run import Run
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here")

@@ -118,7 +118,7 @@ async def test_the_cursor_moves_every_pane() -> None:
         assert lab.reading.position == 5 and lab.reading.following is None and lab.prompt._mark is None
 
 
-async def test_in_the_tokens_pane_arrows_move_it_and_text_ends_it() -> None:
+async def test_arrows_move_the_token_cursor_and_typing_ends_it() -> None:
     engine = FakeEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -170,7 +170,7 @@ async def test_k_goes_through_the_colours_with_their_legend() -> None:
 
 
 @given(st.sampled_from(shades.KINDS[1:]), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: float, two: float) -> None:
+def test_colour_grades_increase_with_the_number_and_are_in_the_legend(kind: str, one: float, two: float) -> None:
     low, high = sorted((one, two), reverse=kind == "probability")
     assert shades.grade(kind, low).level <= shades.grade(kind, high).level
     legend = shades.legend(kind)
@@ -180,7 +180,7 @@ def test_grades_rise_with_the_number_and_the_legend_has_each(kind: str, one: flo
 
 
 @given(st.text(max_size=12))
-def test_labels_are_as_wide_as_they_say(text: str) -> None:
+def test_labels_have_their_stated_width(text: str) -> None:
     label, cells = labelled(text)
     assert cells == cell_len(label) >= 1 and label == (visible_token(text) or "∅")
     assert not unsafe([label])
@@ -221,7 +221,7 @@ async def test_letters_pairs_and_vocabularies() -> None:
         await until(pilot, lambda: "Letters  in 5 tokens of nano" in drawn(app)[0])
         await pilot.press("t", "t", "enter")
         await pilot.pause()
-        assert "the letter t is there 4 times, inside 4 of 5 tokens" in "\n".join(drawn(app))
+        assert "the letter t occurs 4 times, in 4 of 5 tokens" in "\n".join(drawn(app))
         await pilot.press("a", "escape", "E")
         await until(pilot, lambda: isinstance(app.screen, PairsScreen) and app.screen.pairs)
         shown = "\n".join(drawn(app))
@@ -246,7 +246,7 @@ async def test_a_swap_in_the_middle(keep: bool) -> None:
         await ready(pilot, app, "1", "left", "left", "S")
         await until(pilot, lambda: isinstance(app.screen, SwapScreen) and app.screen.reading)
         screen = app.screen
-        assert isinstance(screen, SwapScreen) and "in the place of ·on" in "\n".join(drawn(app))
+        assert isinstance(screen, SwapScreen) and "replace ·on" in "\n".join(drawn(app))
         await pilot.press(*(() if keep else ("r",)), "down", "enter")
         await until(pilot, lambda: app.screen is lab)
         question = next(q for q in engine.questions if isinstance(q, SwapQuestion))

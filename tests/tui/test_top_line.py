@@ -26,11 +26,11 @@ class Kept(FakeEngine):
     [
         ("fp32", " nano  2.6 M parameters"),
         ("half", " nano [half-precision weights]  "),
-        ("int8", " nano [int8 weights: not the same numbers]  "),
+        ("int8", " nano [int8 weights: results differ]  "),
         ("[/]\x1b\u202e", " nano [[/]␛\\u202e weights]"),
     ],
 )
-async def test_weights_that_change_digits_are_named(dtype: str, said: str) -> None:
+async def test_inexact_weights_are_named(dtype: str, said: str) -> None:
     app = make_app(Kept(dtype))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "nano" in drawn(app)[0])

@@ -151,7 +151,7 @@ def panes(app: LabApp) -> list[TourPane]:
     return [pane for screen in app.screen_stack for pane in screen.query(TourPane)]
 
 
-async def test_it_is_left_and_goes_on_where_it_was() -> None:
+async def test_the_tour_continues_where_it_was_closed() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         lab = app.lab_screen
@@ -205,7 +205,7 @@ async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
         assert "The end" in "\n".join(drawn(app))
 
 
-async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
+async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         lab = app.lab_screen
@@ -241,7 +241,7 @@ async def test_what_is_missing_is_said_and_a_failed_answer_too() -> None:
         assert app.screen is lab
 
 
-async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
+async def test_the_tour_stands_beside_every_screen_and_modal_window() -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
@@ -260,7 +260,7 @@ async def test_every_screen_has_it_beside_and_modal_windows_too() -> None:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
-async def test_notifications_stand_beside_it(size: tuple[int, int]) -> None:
+async def test_notifications_stand_beside_the_tour(size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size, notifications=True) as pilot:
         await answered(pilot, app.lab_screen)

@@ -72,13 +72,13 @@ def resting(app: PaneApp) -> bool:
 async def test_without_a_run_it_says_what_to_press_and_every_key_is_harmless() -> None:
     app = PaneApp()
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "n  makes one" in app.text)
+        await until(pilot, lambda: "n  starts one" in app.text)
         await pilot.press("p", "S", "e", "O", "l")
         await pilot.pause()
         assert resting(app)
 
 
-async def test_it_shows_what_the_run_says() -> None:
+async def test_the_pane_shows_the_runs_status_and_metrics() -> None:
     run = fake_run.make("tales", steps=200, done=50, corpus="/texts/tales.txt", message="saved at step 50 of 200")
     fake_run.sample(run, 50, " there was a ship")
     app = PaneApp()
@@ -155,7 +155,7 @@ async def test_resizing_never_breaks_it() -> None:
         await until(pilot, lambda: "step 30 of 100" in app.text)
 
 
-async def test_losses_that_are_no_numbers_are_shown_as_words() -> None:
+async def test_non_finite_losses_are_shown_as_words() -> None:
     run = fake_run.make("tales", done=3)
     with run.metrics_path.open("ab") as file:
         file.write(b'{"step":4,"loss":NaN,"lr":0.1,"grad_norm":Infinity,"tokens_per_second":NaN}\nnot a line\n{}\n')
@@ -176,7 +176,7 @@ async def test_a_damaged_run_says_so() -> None:
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_p_asks_for_a_pause_and_again_to_go_on() -> None:
+async def test_p_pauses_and_continues() -> None:
     run = fake_run.make("tales", done=3, state="running")
     app = PaneApp()
     with fake_run.alive(run):
@@ -266,7 +266,7 @@ async def test_plus_and_minus_zoom_the_steps_and_arrows_move_them() -> None:
         await until(pilot, lambda: "last half" not in app.text)
 
 
-async def test_the_lines_to_beat_come_from_what_the_worker_said() -> None:
+async def test_the_baselines_are_those_of_the_worker() -> None:
     fake_run.make("tales", done=20, unigram_entropy=4.5, bigram_entropy=2.5, floor=0.25)
     app = PaneApp()
     async with app.run_test(size=(80, 40)) as pilot:
@@ -297,7 +297,7 @@ async def test_mfu_and_memory_are_shown_once_they_are_known() -> None:
             await until(pilot, lambda: "MFU" not in app.text and "memory" in app.text)
 
 
-async def test_e_takes_the_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_e_resumes_with_the_batch_size_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(launch, "start", lambda run: started.append(run.name))
     run = fake_run.make("tales", state="failed", message="out of memory at batch 16: try …", fits=[4, 4])
@@ -323,7 +323,7 @@ async def test_epoch_and_perplexity_are_shown_where_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "x", [], 10**400, float("nan"), float("inf")])
-async def test_facts_that_are_no_numbers_are_left_out(value: object) -> None:
+async def test_non_finite_facts_are_left_out(value: object) -> None:
     run = fake_run.make("tales", done=10)
     keys = ("unigram_entropy", "bigram_entropy", "floor", "train_tokens")
     (run.path / "status.json").write_text(json.dumps({"state": "stopped", **dict.fromkeys(keys, value)}))
@@ -340,7 +340,7 @@ async def test_a_run_made_in_the_form_trains_and_is_found_again(tmp_path: Path) 
     corpus.write_text("Once upon a time there was a little ship that sailed the sea.\n" * 400)
     app = PaneApp()
     async with app.run_test(size=(100, 40)) as pilot:
-        await until(pilot, lambda: "makes one" in app.text)
+        await until(pilot, lambda: "starts one" in app.text)
         await pilot.press("n")
         await until(pilot, lambda: app.screen.query("#corpus"))
         app.screen.query_one("#corpus").value = str(corpus)  # type: ignore[attr-defined]

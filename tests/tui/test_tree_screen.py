@@ -105,7 +105,7 @@ async def test_at_80_by_24_the_numbers_and_their_names() -> None:
         assert f"{100 * covered:.1f} % together" in text
 
 
-async def test_around_in_it_and_choosing_otherwise() -> None:
+async def test_keys_move_through_the_tree_and_to_siblings() -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await open_tree(pilot, app)
@@ -132,7 +132,7 @@ async def test_around_in_it_and_choosing_otherwise() -> None:
         assert screen.here is root.children[2]
 
 
-async def test_k_and_expanding() -> None:
+async def test_k_sets_how_many_children_e_adds() -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await open_tree(pilot, app)
@@ -208,7 +208,7 @@ async def test_pruning_undoing_naming() -> None:
         assert "[/] the" in "\n".join(drawn(app))
 
 
-async def test_into_the_text_as_ids_and_the_tree_is_found_again() -> None:
+async def test_a_path_is_appended_to_the_text_as_ids_and_the_tree_is_kept() -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(100, 30)) as pilot:
         lab = app.lab_screen
@@ -259,7 +259,7 @@ async def test_saving_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (tmp_path / "other.json").read_text() == "[red]{"
 
 
-async def test_what_another_wrote_is_written_over_only_after_a_question(
+async def test_an_existing_file_is_overwritten_only_after_a_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -291,7 +291,7 @@ async def test_what_another_wrote_is_written_over_only_after_a_question(
         assert own.read_text() == "theirs again"
 
 
-async def test_a_file_of_another_model_or_with_other_bytes_can_only_be_looked_at(tmp_path: Path) -> None:
+async def test_a_tree_of_another_model_or_with_other_bytes_is_read_only(tmp_path: Path) -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(110, 30)) as pilot:
         screen = await open_tree(pilot, app)
@@ -315,7 +315,7 @@ async def test_a_file_of_another_model_or_with_other_bytes_can_only_be_looked_at
             assert not unsafe(drawn(app))
 
 
-async def test_a_file_with_another_text_brings_it_along(tmp_path: Path) -> None:
+async def test_a_tree_file_with_another_text_sets_the_prompt(tmp_path: Path) -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(110, 30)) as pilot:
         lab = app.lab_screen
@@ -337,7 +337,7 @@ async def test_a_file_with_another_text_brings_it_along(tmp_path: Path) -> None:
         assert len(lab.lab.continuation) == 1
 
 
-async def test_another_model_is_opened_under_it() -> None:
+async def test_the_tree_is_read_only_while_another_model_is_open() -> None:
     app = make_app(TreeEngine())
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await open_tree(pilot, app)
@@ -380,7 +380,7 @@ async def test_hostile_tokens_and_any_size(size: tuple[int, int]) -> None:
         assert len({len(row) for row in rows}) == 1 and not unsafe(["".join(row) for row in rows])
 
 
-async def test_copied_and_found_in_the_palette() -> None:
+async def test_the_tree_is_copied_and_its_commands_are_in_the_palette() -> None:
     from tui_llm.tui.app import CommandProvider
 
     app = make_app(TreeEngine())

@@ -36,7 +36,7 @@ runs.py              runs: list, rename, delete, compare
 batch.py             batch
 samples.py           samples
 probes.py            probes
-probe_tables.py      the readings of probes, as text and JSON
+pin_tables.py      pin readings as text and JSON
 evaluate.py          evaluate
 models.py            models: list, pull, info, delete
 vocabulary.py        vocabulary: train, add

@@ -47,7 +47,7 @@ files:
   or in TUI_LLM_HOME.
 
 Every command but serve and completion takes --json. `tui-llm COMMAND --help`
-says what each needs and prints."""
+describes each one."""
 
 # Textual reads these variables when it is imported; values that the user has set are kept. Textual checks for changes to paint
 # this many times a second and paints nothing where nothing changed: at its default of 60, a change soon after a paint waits up to
@@ -68,7 +68,7 @@ def parser() -> Parser:
     model_options(top)
     weights_option(top)
     top.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
-    top.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    top.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     top.set_defaults(run_command=open_app)
     return top
 

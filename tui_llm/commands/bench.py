@@ -55,7 +55,7 @@ def bench(options: argparse.Namespace) -> None:
     known = {part.name: part for part in PARTS}
     asked = list(dict.fromkeys(["machine"] * options.machine + options.part))
     if unknown := [name for name in asked if name not in known]:
-        raise UserError(f"bench has no part {unknown[0]!r}; there are: {', '.join(known)}")
+        raise UserError(f"bench has no part {unknown[0]!r}; choose one of: {', '.join(known)}")
     chosen = [known[name] for name in asked] or PARTS
     if options.threads is not None:
         from tui_llm.llm.model import device

@@ -194,7 +194,7 @@ def show_reading(found: dict[str, Any]) -> None:
         f"{found['changed']} of them changed"
     )
     put(
-        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 gives other numbers"
+        f"medians of {found['rounds']} rounds in turn, {found['clock']} time, {found['threads']} threads; int8 results differ"
     )
     put(report.table((*head, "transformers fp32", "bf16", "times faster", "goal") if against else head, cells, left=(0, 1)))  # fmt: skip
     if against:
@@ -210,7 +210,7 @@ def measure_training(options: argparse.Namespace) -> dict[str, Any]:
     from tui_llm.llm.model import device
     from tui_llm.llm.model.machine import machine
     from tui_llm.training.plan import cost
-    from tui_llm.training.plan.timing import Measurement
+    from tui_llm.training.plan.step_time import Measurement
     from tui_llm.training.run import gauges
     from tui_llm.training.run.settings import preset
 

@@ -42,12 +42,12 @@ def control(options: argparse.Namespace) -> None:
     run, asked = find(options.run), []
     pinning = options.pin or options.unpin
     if not (options.save or options.pause or options.go_on or pinning or options.learning_rate is not None):
-        raise UserError("give something to change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
+        raise UserError("give a change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
     if pinning:
         before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
-        old = [pin for words in options.unpin or () for pin in pins.meant(words, before)]
+        old = [pin for words in options.unpin or () for pin in pins.matching(words, before)]
         pins.change(run.pins_path, new, old)
-        asked += [f"{'pin' if pin in new else 'unpin'} {pins.said(pin)!r}" for pin in (*new, *old)]
+        asked += [f"{'pin' if pin in new else 'unpin'} {pins.text_of(pin)!r}" for pin in (*new, *old)]
     if options.learning_rate is not None:
         peak = changes.parse_learning_rate(options.learning_rate)
         launch.change_learning_rate(run, peak)

@@ -61,7 +61,7 @@ def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
     if run.last_metric() is None:
         raise UserError(f"run {run.name} has no metrics yet; wait for its first step")
     if any(folder.glob("events.out.tfevents.*")):  # TensorBoard would show both as one run
-        raise UserError(f"there are event files in {folder} already; give another name")
+        raise UserError(f"{folder} already has event files; give another name")
     check_folder(folder, force=options.force, inputs=(run.path,))
     counts: list[int] = []
     write_folder(

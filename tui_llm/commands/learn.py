@@ -86,7 +86,7 @@ def learn(options: argparse.Namespace) -> None:
         return
     put(learned_text(learned))
     if kept is not None:
-        put(f"\nkept as the model folder {visible(kept.folder)}")
+        put(f"\nsaved as the model folder {visible(kept.folder)}")
 
 
 def learned_json(learned: Learned) -> dict[str, Any]:

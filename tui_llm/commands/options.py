@@ -29,7 +29,7 @@ def whole(text: str) -> int:
     except ValueError:
         fits = False
     if not fits:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number of at most 64 bits, such as 20")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of at most 64 bits, such as 20")
     return value
 
 
@@ -41,7 +41,7 @@ def number(text: str) -> float:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number, such as 0.8")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number, such as 0.8")
 
 
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,9 +11,9 @@ from tui_llm.commands.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.commands.probe_tables import Saved
+    from tui_llm.commands.pin_tables import Saved
     from tui_llm.facts.pin import Pin
-    from tui_llm.training.run.probe_log import Probe
+    from tui_llm.training.run.pin_readings import PinReading
 
 
 def add(commands: Commands) -> None:
@@ -21,57 +21,62 @@ def add(commands: Commands) -> None:
         "probes",
         "what a run predicted for its pinned prompts, at each evaluation",
         probes,
-        more="Prints for each evaluation the model's prediction after the prompts that were pinned: the target's p, or the most likely token.",
+        more="Prints for each evaluation what the model predicted after each pinned prompt: the target's p, or the most likely token.",
         examples=("tui-llm probes first", "tui-llm probes first --at 50", "tui-llm probes first --between 0 50"),
     )
     run_argument(parser)
     parser.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
-    moment = parser.add_mutually_exclusive_group()
-    moment.add_argument("--at", type=whole, metavar="STEP", help="the candidates at the last evaluation up to this step")  # fmt: skip
-    moment.add_argument("--between", type=whole, nargs=2, metavar=("A", "B"), help="the changes from step A to step B")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--at", type=whole, metavar="STEP", help="the candidates at the last evaluation up to this step")  # fmt: skip
+    steps.add_argument("--between", type=whole, nargs=2, metavar=("A", "B"), help="the changes from step A to step B")
     json_option(parser)
 
 
 def probes(options: argparse.Namespace) -> None:
-    from tui_llm.commands import probe_tables
-    from tui_llm.training.run import pins, probe_log
+    from tui_llm.commands import pin_tables
+    from tui_llm.training.run import pin_readings, pins
     from tui_llm.training.run.run import find
 
     run = find(options.run)
-    found = probe_log.moments(run)
-    known = probe_log.pins_of(found)
-    if not known and run.probes_path.is_file() and run.probes_path.stat().st_size:
+    found = pin_readings.evaluations(run)
+    known = pin_readings.pins_of(found)
+    if not known and run.pin_readings_path.is_file() and run.pin_readings_path.stat().st_size:
         raise UserError(
-            f"no line of {run.probes_path} can be read; move it away, then the next evaluation starts a new file"
+            f"no line of {run.pin_readings_path} can be read; move it away, then the next evaluation starts a new file"
         )
     if not known:
-        raise UserError(f"run {run.name} has not read any pinned prompt yet; it does before its first step")
-    wanted = pins.meant(options.pin, known) if options.pin is not None else known
+        raise UserError(f"run {run.name} has no readings of its pins yet; the first is before its first step")
+    wanted = pins.matching(options.pin, known) if options.pin is not None else known
     values, parts = [], []
     for pin in wanted:
-        saved = probe_log.of_pin(found, pin)
+        saved = pin_readings.of_pin(found, pin)
         if options.at is not None:
-            moment = _moment(run.name, pin, saved, options.at, one=len(wanted) == 1)
-            value, text = probe_tables.at_json(moment), moment and probe_tables.at_text(*moment)
+            evaluation = _evaluation(run.name, pin, saved, options.at, one=len(wanted) == 1)
+            value, text = pin_tables.at_json(evaluation), evaluation and pin_tables.at_text(*evaluation)
         elif options.between is not None:
             one = len(wanted) == 1
-            ends = [_moment(run.name, pin, saved, step, one=one) for step in options.between]
-            value, text = probe_tables.between_json(*ends), probe_tables.between_text(*ends)
+            ends = [_evaluation(run.name, pin, saved, step, one=one) for step in options.between]
+            value, text = pin_tables.between_json(*ends), pin_tables.between_text(*ends)
         else:
-            value, text = {"moments": [probe_tables.at_json(moment) for moment in saved]}, probe_tables.over_text(saved)
+            value, text = (
+                {"moments": [pin_tables.at_json(evaluation) for evaluation in saved]},
+                pin_tables.over_text(saved),
+            )
         values.append({"prompt": pin.prompt, "target": pin.target, **(value or {})})
-        parts.append(f"{probe_tables.heading(pin)}\n{text or 'not pinned at that step'}")
+        parts.append(f"{pin_tables.heading(pin)}\n{text or 'not pinned at that step'}")
     if options.json:
         put_json({"run": run.name, "pins": values})
     else:
         put("\n\n".join(parts))
 
 
-def _moment(run: str, pin: Pin, saved: Saved, step: int, *, one: bool) -> tuple[int, Probe] | None:
-    """The saved moment at `step` or the last before it. Raises `UserError` where there is none and only one pin is shown."""
-    from tui_llm.training.run.probe_log import nearest
+def _evaluation(run: str, pin: Pin, saved: Saved, step: int, *, one: bool) -> tuple[int, PinReading] | None:
+    """The saved evaluation at `step` or the last before it. Raises `UserError` where there is none and only one pin is shown."""
+    from tui_llm.training.run.pin_readings import nearest
 
-    moment = nearest(saved, step)
-    if moment is None and (one or step < 0):
-        raise UserError(f"run {run} first read {pin.prompt[:60]!r} at step {saved[0][0]:,}; give that or a later step")
-    return moment
+    evaluation = nearest(saved, step)
+    if evaluation is None and (one or step < 0):
+        raise UserError(
+            f"run {run} has the first reading of {pin.prompt[:60]!r} at step {saved[0][0]:,}; give that or a later step"
+        )
+    return evaluation

@@ -66,7 +66,7 @@ def list_runs(options: argparse.Namespace) -> None:
     for run in runs():
         status, last = run.status(), run.last_metric()
         rate = last.tokens_per_second if last else None
-        notes.append(status.told)
+        notes.append(status.summary)
         rows.append(
             {"name": run.name, "state": status.state, "step": status.step, "steps": status.steps,
              "loss": last.loss if last else None, "tokens_per_second": rate, "mfu": gauges.mfu(run.facts(), rate),
@@ -111,7 +111,7 @@ def delete(options: argparse.Namespace) -> None:
         print(f"Delete run {run.name} and all its checkpoints, {run.size() / 1e6:,.1f} MB? [y/N] ", end="",
               file=sys.stderr, flush=True)  # fmt: skip
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UserError(f"run {run.name} is kept")
+            raise UserError(f"run {run.name} is not deleted")
     run.delete()
     if options.json:
         put_json({"run": run.name, "deleted": True})

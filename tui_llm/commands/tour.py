@@ -22,9 +22,9 @@ def add(commands: Commands) -> None:
     )
     model_options(parser)
     parser.add_argument("--prompt", default=app.DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
-    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     parser.add_argument("--again", action="store_true", help="start from the beginning, not from the saved progress")
-    parser.add_argument("--json", action="store_true", help="open nothing; print the steps and your progress, for programs")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the steps and your progress as JSON, for programs; the app is not opened")  # fmt: skip
 
 
 def tour(options: argparse.Namespace) -> int:

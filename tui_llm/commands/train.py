@@ -16,7 +16,7 @@ from tui_llm.common.errors import UserError
 if TYPE_CHECKING:
     from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
-    from tui_llm.training.plan.timing import Rate
+    from tui_llm.training.plan.step_time import Rate
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 
@@ -107,7 +107,7 @@ def train(options: argparse.Namespace) -> int:
         _prepare_resume(run, options, given)
         pins.change(run.pins_path, pinned)
         if options.tensorboard and not run.config().tensorboard:
-            launch.write_tensorboard(run)
+            launch.enable_tensorboard(run)
     else:
         run = _new_run(options, given, pinned)
     if options.no_start:
@@ -136,11 +136,11 @@ def _report_detached(run: Run, options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, TrainingSettings, GPTConfig]:
     """The preset's name, a new run's settings, its model's shape."""
-    from tui_llm.training.plan.fields import settle
+    from tui_llm.training.plan.fields import resolve_settings
     from tui_llm.training.run.settings import preset
 
     name = options.preset or "small"
-    settings, shape, found = settle(given, preset(name))
+    settings, shape, found = resolve_settings(given, preset(name))
     if found:
         from tui_llm.llm.tokens.tokenizer import load_folder
 
@@ -215,13 +215,13 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
 
         fewer = f", with {_rows(rate.rows)} at a time" if rate.rows < settings.batch_size else ""
         rows.append(("speed", f"{rate.tokens_per_second:,.0f}", f"tokens/s on {rate.device}, in {rate.steps} measured steps{fewer}"))  # fmt: skip
-        rows.append(("time", duration(seconds), "for all steps; evaluations and checkpoints come on top"))
+        rows.append(("time", duration(seconds), "for all steps; without evaluations and checkpoints"))
     put(report.table(("cost", "", ""), rows, left=(0, 2)))
 
 
 def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> Rate:
     """Measures a few real steps in a process that always ends, after Ctrl+C too."""
-    from tui_llm.training.plan.timing import Measurement
+    from tui_llm.training.plan.step_time import Measurement
 
     measurement = Measurement(settings, shape, options.device or "auto")
     try:
@@ -264,10 +264,10 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         raise UserError(
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"
         )
-    launch.refit(run, asked.batch_size, asked.grad_accumulation_steps)
+    launch.change_batch_size(run, asked.batch_size, asked.grad_accumulation_steps)
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
-    launch.use(run, nproc=options.nproc, shard=options.shard)
+    launch.set_processes(run, nproc=options.nproc, shard=options.shard)
     if asked.steps > config.settings.steps:
         launch.extend(run, asked.steps)
         if not options.json:

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         "vocabulary",
         "train a vocabulary, or add a downloaded one",
         None,
-        more="`train` learns a BPE vocabulary from text (extra `vocabulary`); `add` keeps one from a file, for machines without a network.",
+        more="`train` learns a BPE vocabulary from text (extra `vocabulary`); `add` installs one from a file, for machines without a network.",
         examples=(
             "tui-llm vocabulary train book.txt --size 4096 --out words",
             "tui-llm vocabulary add cl100k_base.tiktoken",
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     json_option(action)
     action = actions.add(
         "add",
-        "keep a vocabulary: gpt2, cl100k_base or o200k_base, or another under a name",
+        "install a vocabulary: gpt2, cl100k_base or o200k_base, or another under a name",
         add_vocabulary,
         more="gpt2, cl100k_base and o200k_base are recognized by their hash. Any other vocabulary is checked by a round trip, and "
         "needs --name.",
@@ -62,7 +62,7 @@ def add_vocabulary(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"name": name, "path": str(path)})
         return
-    put(f"{visible(name)} is kept in {visible(str(path))}; --tokenizer {visible(name)} uses it")
+    put(f"{visible(name)} is saved in {visible(str(path))}; --tokenizer {visible(name)} uses it")
 
 
 def train_vocabulary(options: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ def _stat(path: Path) -> os.stat_result:
 def open_regular(path: Path, most: int | None = None) -> BufferedReader:
     """Open `path` (links are followed) for reading in binary mode. Never blocks.
 
-    Raises OSError: `NotRegular` if it is no regular file, `TooLarge` if it has more than `most` bytes.
+    Raises OSError: `NotRegular` if it is not a regular file, `TooLarge` if it has more than `most` bytes.
     """
     _check(path, _stat(path), most)  # before opening: opening some devices has side effects
     # Non-blocking, and checked again below: the file may have been replaced in between.
@@ -143,7 +143,7 @@ def parse_json(data: bytes, path: Path) -> Any:
     """Parse JSON in UTF-8 that was read from `path`. Raises `UserError` if it is not JSON, has more than `MOST_VALUES`
     values, or is nested more than a hundred levels deep."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
-        raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has so many")
+        raise UserError(f"{path} has more than {MOST_VALUES:,} values; no file of its kind has that many")
     try:
         value = json.loads(data.decode("utf-8"))
     except RecursionError as error:

@@ -36,7 +36,7 @@ class Taken(UserError):
 
 
 def taken(path: Path) -> Taken:
-    return Taken(f"there is something at {path} already, and nothing is overwritten; give another name")
+    return Taken(f"{path} already exists, and nothing is overwritten; give another name")
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -59,7 +59,7 @@ def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) 
     real = Path(os.path.realpath(path))
     mode = _mode(real)
     if mode is None or not stat.S_ISREG(mode):
-        raise UserError(f"{path} is no regular file, and only those are replaced; give another name")
+        raise UserError(f"{path} is not a regular file, and only those are replaced; give another name")
     _not_an_input(real, inputs)
     return real
 
@@ -114,7 +114,7 @@ def check_folder(folder: Path, *, force: bool = False, inputs: Iterable[Path] = 
     except OSError as error:
         raise UserError(cannot_write(folder, error)) from error
     if _mode(folder) is not None:
-        raise UserError(f"{folder} is there and is no folder; give another name")
+        raise UserError(f"{folder} exists and is not a folder; give another name")
 
 
 def write_folder(

@@ -70,7 +70,9 @@ def home() -> Path | None:
     path = absolute(value, HOME)
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
-            raise UserError(f"{HOME} is {value}, which is no folder; set it to one, or to a path where one can be made")
+            raise UserError(
+                f"{HOME} is {value}, which is not a folder; set it to one, or to a path where one can be made"
+            )
         return path.resolve()
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a loop of links
         if isinstance(error, FileNotFoundError):

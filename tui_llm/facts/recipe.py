@@ -25,7 +25,7 @@ class Recipe:
 def check(recipe: Recipe) -> Recipe:
     """Return `recipe`. Raises `UserError` on an unknown optimizer or a learning rate out of range."""
     if recipe.optimizer not in OPTIMIZERS:
-        raise UserError(f"there is no optimizer {recipe.optimizer!r} here; there are: {', '.join(OPTIMIZERS)}")
+        raise UserError(f"there is no optimizer {recipe.optimizer!r} here; choose one of: {', '.join(OPTIMIZERS)}")
     if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= LARGEST):
         raise UserError(
             f"the step size is {recipe.learning_rate:g}; give one above 0 and up to {LARGEST:g}, such as 0.001"

@@ -33,7 +33,7 @@ def started(now: Facts, began: Facts) -> CheckResult:
         return missing(f"run {words(run.name)} {run.state}; start another: {{new_run}}")
     if began.run is not None and began.run.name == run.name and not run.alive:
         return missing(f"run {words(run.name)} is from before; start a new one: {{new_run}}")
-    return done(f"Run {words(run.name)} is a process of its own: it goes on when you leave.")
+    return done(f"Run {words(run.name)} is a separate process: it continues when you quit.")
 
 
 def below(run: RunFacts | None, line: float | None, name: str, why: str) -> CheckResult:
@@ -56,7 +56,7 @@ def below(run: RunFacts | None, line: float | None, name: str, why: str) -> Chec
 
 def unigram(now: Facts, began: Facts) -> CheckResult:
     return below(now.run, now.run.unigram if now.run is not None else None, "unigram",
-                 "it knows which tokens are frequent, and it uses what stands before")  # fmt: skip
+                 "it knows which tokens are frequent, and it uses the token before")  # fmt: skip
 
 
 def bigram(now: Facts, began: Facts) -> CheckResult:
@@ -68,7 +68,7 @@ def watched(now: Facts, began: Facts) -> CheckResult:
     """The screen "How it learned" is open."""
     if now.screen != "learned":
         return not_yet(now, "How it learned is not open", "{pane_training} {how_it_learned}")
-    return done("← and → go through the evaluations: the same prompt, as the model grew.")
+    return done("← and → go through the evaluations: the same prompt, as the model learned.")
 
 
 # ── generation ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,7 +98,7 @@ def greedy(now: Facts, began: Facts) -> CheckResult:
     if token.by_hand or token.u is not None:
         return missing("draw once more with {draw}")
     return done(
-        f"{words(token.text)}: no draw, always the likeliest ({percent_said(token.raw_probability)}). Again gives the same."
+        f"{words(token.text)}: not drawn at random, always the likeliest ({percent_said(token.raw_probability)}). Drawing again gives the same."
     )
 
 
@@ -119,7 +119,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     found = now.answer(DrawQuestion, Draw)
     if now.screen != "draw":
         if not now.steps:
-            return missing("first a token to look at: {draw}")
+            return missing("draw a token first: {draw}")
         return not_yet(now, "the draw is not open", "{pane_generate} {the_draw}")
     if DrawQuestion in now.problems:
         return missing(foreign(now.problems[DrawQuestion]))
@@ -136,7 +136,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     one, other = first.hit.candidate, again.hit.candidate
     hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {found.u:.3f}, other shares: {hit} ({percent_said(other.probability)}, rank {again.hit.place + 1:,}). Heat gives the unlikely more room."
+        f"The same u = {found.u:.3f}, other probabilities: {hit} ({percent_said(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
     )
 
 
@@ -144,17 +144,17 @@ def drawn_often(now: Facts, began: Facts) -> CheckResult:
     """The next token was drawn many times, with a distribution that is not nearly certain."""
     found = now.answer(HistogramQuestion, Histogram)
     if now.screen != "draw_many":
-        return not_yet(now, "the draws are not made", "{pane_generate} {draw_many}")
+        return not_yet(now, "there are no draws yet", "{pane_generate} {draw_many}")
     if HistogramQuestion in now.problems:
         return missing(foreign(now.problems[HistogramQuestion]))
     if found is None or not found.rows:
         return missing(WAIT)
     candidate, bar = found.rows[0]
     if candidate.probability > NEARLY_SURE:
-        return missing(f"{words(candidate.text)} comes nearly always: {{many_warmer}} draws at a higher temperature")
+        return missing(f"{words(candidate.text)} is drawn nearly always: {{many_warmer}} draws at a higher temperature")
     return done(
         f"Of {found.count:,} draws {bar.count:,} were {words(candidate.text)}; p × {found.count:,} is {bar.expected:,.1f}, give or take {bar.deviation:.1f}. "
-        "So that is what a probability means here."
+        "That is what a probability means here."
     )
 
 
@@ -168,8 +168,8 @@ def nucleus(now: Facts, began: Facts) -> CheckResult:
     if distribution is None:
         return missing(WAIT)
     return done(
-        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {percent_said(distribution.kept_mass)} between them; "
-        "they share the rest."
+        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {percent_said(distribution.kept_mass)} together; "
+        "renormalizing shares out the rest among them."
     )
 
 
@@ -197,7 +197,7 @@ def table(now: Facts, began: Facts) -> CheckResult:
     chances = list(TABLE.values())
     same = shares(tempered(chances, COLD)) in columns and shares(tempered(chances, HOT)) in columns
     tutorial = "" if same else f" By the same formula {table_words()}."
-    return done(f"{columns}.{tutorial} The order stays, only the shares move.")
+    return done(f"{columns}.{tutorial} The order stays the same, only the probabilities change.")
 
 
 # ── inside the model ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,8 +220,8 @@ def attended(now: Facts, began: Facts) -> CheckResult:
     at = min(row.strongest, len(row.weights) - 1)
     seen = place.tokens[at]
     return done(
-        f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads looked most at "
-        f"{words(seen.text)} ({percent_said(row.weights[at])}). Where it looked is a hint, no proof."
+        f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads attends most to "
+        f"{words(seen.text)} ({percent_said(row.weights[at])}). Attention is a hint, not a proof."
     )
 
 
@@ -241,7 +241,7 @@ def lensed(now: Facts, began: Facts) -> CheckResult:
     guesses = [row.guesses[0] for row in found.rows if row.guesses]
     path = " → ".join(words(guess.token.text, 12) for guess in guesses)
     sure = (
-        f", with {percent_said(guesses[0].probability)} at first and {percent_said(guesses[-1].probability)} in the end"
+        f", with {percent_said(guesses[0].probability)} at first and {percent_said(guesses[-1].probability)} at the end"
         if guesses
         else ""
     )
@@ -262,17 +262,17 @@ def decided(now: Facts, began: Facts) -> CheckResult:
     if now.prompt == began.prompt and now.steps == began.steps:
         return missing("the text is the same as before: {type}, change one earlier word, {leave}")
     if not one_word_changed(began.prompt, now.prompt):
-        return missing("change one word and nothing else, so that it can be nothing else ({undo} takes back)")
+        return missing("change one word and nothing else, so that nothing else can be the cause ({undo} undoes)")
     old = began.reading.distribution if began.reading is not None else None
     new = now.reading.distribution if now.reading is not None else None
     if old is None or new is None or not old.candidates or not new.candidates:
         return missing("nothing is predicted; type some text")
     top = old.candidates[0]
     after = next((row for row in new.candidates if row.id == top.id), None)
-    now_is = percent_said(after.raw_probability) if after is not None else "not among the first any more"
+    now_is = percent_said(after.raw_probability) if after is not None else "no longer among the first"
     return done(
         f"{words(top.text)} was likeliest with {percent_said(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
-        f"({percent_said(new.candidates[0].raw_probability)}). Changing a word is the proof that attention is not."
+        f"({percent_said(new.candidates[0].raw_probability)}). Changing a word proves what attention only hints at."
     )
 
 
@@ -289,12 +289,12 @@ def continued(now: Facts, began: Facts) -> CheckResult:
         return missing("the text has no question mark: {type} a question")
     if not now.sampler.greedy:
         return missing(
-            f"T is {now.sampler.temperature:g}; {{cooler}} to 0, so that before and after are no matter of luck"
+            f"T is {now.sampler.temperature:g}; {{cooler}} to 0, so that chance plays no part in before and after"
         )
     if len(now.steps) < CONTINUED:
         return missing(f"{len(now.steps)} of {CONTINUED} tokens: {{stream}} lets it write")
     text = "".join(token.text for token in now.steps)
-    return done(f"It went on: {words(text, 60)}. It predicts text; nobody taught it that a question wants an answer.")
+    return done(f"It continued: {words(text, 60)}. It predicts text; nobody taught it to answer questions.")
 
 
 def tuned(now: Facts, began: Facts) -> CheckResult:
@@ -303,12 +303,12 @@ def tuned(now: Facts, began: Facts) -> CheckResult:
         return missing(f"{foreign(now.problems[InstructQuestion])}. {{tour_answer}} again")
     found = now.answer(InstructQuestion, Instructed)
     if "instruct" in now.typed and found is None:
-        return missing("it is learning your pairs: some seconds; {tour} stops it")
+        return missing("it is learning your pairs (some seconds); {tour} stops it")
     if found is None:
-        return missing("no pairs were given yet")
+        return missing("no pairs yet")
     return done(
         f"{len(found.losses)} steps on {many(len(found.question.pairs), 'pair')}; loss on the {found.answer_tokens} answer tokens alone (of {found.tokens}): "
-        f"{nats(found.before)} → {nats(found.after)}. It is a model of its own, {words(found.name)}, and open now."
+        f"{nats(found.before)} → {nats(found.after)}. The result is a new model, {words(found.name)}, and it is open now."
     )
 
 
@@ -322,7 +322,7 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     if now.typing:
         return missing("you are typing; {leave} first")
     if len(now.steps) < ANSWERED or now.streaming:
-        return missing("let it write: {clear} takes the old tokens away, {stream} writes")
+        return missing("let it write: {clear} removes the old tokens, {stream} writes")
     text = "".join(token.text for token in now.steps).strip()
     return done(
         f"Now: {words(text, 60)}. Same network, same loss, other examples. Ask what is in none of your pairs, and it repeats an answer it knows."
@@ -333,18 +333,18 @@ def honest(now: Facts, began: Facts) -> CheckResult:
     """The learner has confirmed the last text."""
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
-    return done("That was the whole way: text, tokens, logits, loss, steps, samples, answers.")
+    return done("That was all of it: text, tokens, logits, loss, steps, samples, answers.")
 
 
 HONEST = (
-    "To be honest: a model this small knows no facts and follows nothing it hasn't seen; a large one, on thousands of pairs, generalises. "
-    "Elsewhere preference training comes next: people choose the better of two answers. {tour_answer} ends."
+    "To be honest: a model this small knows no facts and can't follow what it hasn't seen; a large one, trained on thousands of pairs, generalizes. "
+    "Preference training usually comes next: people choose the better of two answers. {tour_answer} ends."
 )
 
 
 def steps() -> tuple[Step, ...]:
-    pairs = Ask("instruct", "Instruction–answer pairs", "one a line, QUESTION => ANSWER", show(EXAMPLES), "pairs")
-    end = Ask("end", "The end of the tour", "Enter ends it · everything stays as it is", "done")
+    pairs = Ask("instruct", "Instruction–answer pairs", "one per line, QUESTION => ANSWER", show(EXAMPLES), "pairs")
+    end = Ask("end", "The end of the tour", "Enter ends the tour · everything is kept", "done")
     return (
         Step("loop", "The loop", (
             Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, the text to learn from; choose the preset toy; {start_run} starts it from random weights.", started),
@@ -354,19 +354,19 @@ def steps() -> tuple[Step, ...]:
         )),
         Step("writing", "Writing", (
             Part("Esc, {pane_generate}. The temperature T divides all logits before softmax. {cooler} down to T = 0, then {draw}: greedy.", greedy),
-            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the shares stand side by side between 0 and 1, and a random number u falls on one of them.", cold),
-            Part(f"{{the_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have picked there?", replayed),
-            Part("Esc. {draw_many} draws the next token a thousand times: does each come as often as its p says?", drawn_often),
-            Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that reach it together can be drawn.", nucleus),
+            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the probabilities lie side by side between 0 and 1, and a random number u falls on one of them.", cold),
+            Part(f"{{the_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
+            Part("Esc. {draw_many} draws the next token a thousand times: is each drawn as often as its p says?", drawn_often),
+            Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that add up to it can be drawn.", nucleus),
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
         )),
         Step("inside", "Inside", (
-            Part("Esc until the panes are back; {clear} takes the drawn tokens away. {inside}: attention, how much each position takes from each earlier one. Where did it row?", attended),
+            Part("Esc until the panes are back; {clear} removes the drawn tokens. {inside}: attention, how much each position takes from each earlier one. What does it attend to?", attended),
             Part("{inside_lens}: the logit lens reads the prediction off after each layer, as if the model ended there.", lensed),
             Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
         )),
         Step("assistant", "From predictor to assistant", (
-            Part("{type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model go on, and stops it.", continued),
+            Part("{type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model continue, and stops it.", continued),
             Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
             Part("The same question again: {clear} clears, {stream} lets it write.", answers),
             Part(HONEST, honest, end),

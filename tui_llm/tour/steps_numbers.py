@@ -28,7 +28,7 @@ def staged(now: Facts, began: Facts) -> CheckResult:
     if distribution is None or not distribution.candidates:
         return missing("nothing is predicted; {type} and type some text")
     if now.reading is not None and now.reading.request.position is not None:
-        return missing("the token cursor stands inside the text: Esc puts it at the end")
+        return missing("the token cursor is inside the text: Esc puts it at the end")
     if now.sampler.temperature != 1:
         way = "{cooler}" if now.sampler.temperature > 1 else "{warmer}"
         return missing(f"T is {now.sampler.temperature:g}; {way} to 1")
@@ -39,7 +39,7 @@ def staged(now: Facts, began: Facts) -> CheckResult:
     first = distribution.candidates[0]
     return done(
         f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {distribution.vocabulary:,} tokens "
-        f"= {percent_said(first.raw_probability)}. A logit is a score, softmax makes shares of it."
+        f"= {percent_said(first.raw_probability)}. A logit is a score; softmax turns scores into probabilities."
     )
 
 
@@ -77,7 +77,7 @@ def changed_logit(now: Facts, began: Facts) -> CheckResult:
         return missing("Esc or Enter ends typing")
     changed = [row for row in found if row.text in before and row.logit != before[row.text].logit]
     if not changed:
-        return missing("no logit is another one yet: {type_scratch} types")
+        return missing("no logit has changed yet: {type_scratch} types one")
     row = changed[0]
     return done(
         f"{words(row.text, 12)} went from {percent_said(before[row.text].raw_probability)} to {percent_said(row.raw_probability)}, and all others "
@@ -110,7 +110,7 @@ def good(now: Facts, began: Facts) -> CheckResult:
     if now.place != "loss":
         return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
-        f"{p_said(first.probability)}, loss −ln p = {nats(first.nats)} nats. A surer hit: {percent_said(GOOD)} would cost "
+        f"{p_said(first.probability)}, loss −ln p = {nats(first.nats)} nats. With more confidence: {percent_said(GOOD)} would cost "
         f"{nats(loss(GOOD))}, {percent_said(1.0)} would cost {nats(abs(loss(1.0)))}."
     )
 
@@ -124,12 +124,12 @@ def terrible(now: Facts, began: Facts) -> CheckResult:
     worst = target.loss
     if worst.nats < loss(TERRIBLE):
         return missing(
-            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a sillier word"
+            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a less fitting word"
         )
     than = "more" if worst.nats > found.uniform_loss else "less"
     return done(
         f"{words(target.token.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.nats)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
-        f"That is {than} than ln V = {nats(found.uniform_loss)}: every one of the V tokens alike, knowing nothing."
+        f"That is {than} than ln V = {nats(found.uniform_loss)}, the loss of a uniform guess over the V tokens."
     )
 
 
@@ -154,7 +154,7 @@ def gradient_seen(now: Facts, began: Facts) -> CheckResult:
 def pinned(now: Facts, began: Facts) -> CheckResult:
     if not now.pins:
         return not_yet(now, "nothing is pinned", "{pin}")
-    return done("Pinned. Whatever is learned next, we see what becomes of this.")
+    return done("Pinned. After the next step you see how it changed.")
 
 
 def learned(now: Facts, began: Facts) -> CheckResult:
@@ -163,10 +163,10 @@ def learned(now: Facts, began: Facts) -> CheckResult:
         if (gap := reading_of_text(now)) is not None:
             return gap
         if now.prompt == began.prompt:
-            return missing("the text is as it was, so nothing could be forgotten: {type} another sentence")
+            return missing("the text has not changed, so nothing can be forgotten: {type} another sentence")
         return not_yet(now, "Learn this is not open", "{pane_loss} {learn}")
     if now.prompt == began.prompt:
-        return missing("the text is as it was, so nothing could be forgotten: Esc, {type} another sentence")
+        return missing("the text has not changed, so nothing can be forgotten: Esc, {type} another sentence")
     if LearnQuestion in now.problems:
         return missing(foreign(now.problems[LearnQuestion]))
     found = now.answer(LearnQuestion, Learned)
@@ -200,8 +200,8 @@ def undone(now: Facts, began: Facts) -> CheckResult:
     """The steps of Learn this were undone."""
     found = now.answer(LearnQuestion, Learned)
     if found is None or found.steps:
-        return missing("the copy still stands after a step: {learn_undo}, or {learn_reset}")
-    return done(f"Loss {nats(found.after.loss)} again, exactly: it was a copy, and its weights are those of before.")
+        return missing("the copy still has a step: {learn_undo}, or {learn_reset}")
+    return done(f"Loss {nats(found.after.loss)} again, exactly: undoing restored the weights of the copy.")
 
 
 def steps() -> tuple[Step, ...]:
@@ -213,12 +213,12 @@ def steps() -> tuple[Step, ...]:
         )),
         Step("surprise", "Surprise", (
             Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", good),
-            Part("{target} types a target that this text should never go on with, such as \" purple\": mind the space, it is part of the token.", terrible),
+            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", terrible),
             Part("Which way should each logit move? {pane_loss}, then {gradient}: p − y, where y is 1 for the target and 0 for all others.", gradient_seen),
         )),
         Step("learn", "One step of learning", (
-            Part("{pin} pins this text and target: later you see what became of them.", pinned),
-            Part("{type} types another sentence, which it shall learn, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
-            Part("{learn_undo} takes the step back.", undone),
+            Part("{pin} pins this text and target: later you see how they changed.", pinned),
+            Part("{type} types another sentence, for it to learn, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
+            Part("{learn_undo} undoes the step.", undone),
         )),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from tui_llm.tour.step import Ask, Part, Step
 
 TOKENS_NEEDED = 4
 PIECES_NEEDED = 3  # tokens of a rare or mistyped word
-WAIT = "the model's answer: a moment"
+WAIT = "waiting for the model's answer"
 STRAWBERRY = "strawberry"
 
 
@@ -81,7 +81,7 @@ def file_counted(now: Facts, began: Facts) -> CheckResult:
     if not found.pairs:
         return missing("there is no pair in it; name a longer text")
     return done(
-        f"{found.bytes:,} bytes are {found.tokens:,} tokens, so {found.pairs:,} examples, and nobody labelled one of them."
+        f"{found.bytes:,} bytes are {found.tokens:,} tokens, so {found.pairs:,} examples, and nobody had to label them."
     )
 
 
@@ -96,7 +96,7 @@ def compared(now: Facts, began: Facts) -> CheckResult:
     unknown = found.words
     lost = ""
     if not unknown.problem:
-        lost = f" Whole words alone, the {unknown.size:,} of the text {words(unknown.source)}, can't say {unknown.missing_count} of your {unknown.count}"
+        lost = f" A vocabulary of whole words, the {unknown.size:,} of the text {words(unknown.source)}, can't represent {unknown.missing_count} of your {unknown.count} words"
         lost += f", such as {words(unknown.missing[0], 16)}." if unknown.missing else "."
     return done(f"The same text: {', '.join(counts[:4])}.{lost}")
 
@@ -122,7 +122,7 @@ def rare_word(now: Facts, began: Facts) -> CheckResult:
         return missing("the text is the same as before")
     if count < PIECES_NEEDED:
         return missing(f"every word is at most {count} piece{'' if count == 1 else 's'}; mistype one, or invent one")
-    return done(f"{words(word)} is {count} pieces: nothing is unknown to pieces, a rare word just costs more of them.")
+    return done(f"{words(word)} is {count} pieces: to pieces no word is unknown, a rare word just takes more of them.")
 
 
 def merged(now: Facts, began: Facts) -> CheckResult:
@@ -140,7 +140,7 @@ def merged(now: Facts, began: Facts) -> CheckResult:
     states = word.replay.states
     return done(
         f"{words(word.text)} is {many(len(states[0].parts), 'byte')}; after {many(len(states) - 1, 'merge')}, "
-        f"{many(len(word.tokens), 'token')}. {{merges_on}} plays them."
+        f"{many(len(word.tokens), 'token')}. {{merges_on}} replays them."
     )
 
 
@@ -155,14 +155,14 @@ def strawberry(now: Facts, began: Facts) -> CheckResult:
         return missing(WAIT)
     text = "".join(token.text for token in now.tokens)
     if "r" not in text.lower() and now.prompt == began.prompt:
-        return missing(f"there is no r in the text, and it is as it was: Esc, {{type}} and type {STRAWBERRY}")
+        return missing(f"there is no r in the text, and it has not changed: Esc, {{type}} and type {STRAWBERRY}")
     letter = "r" if "r" in text.lower() else next((c for c in text.lower() if c.isalpha()), "")
     if not letter:
         return missing("there is no letter in the text; type some word")
     found = letters.count([token.bytes for token in now.tokens], letter)
     ids = " ".join(str(token.id) for token in now.tokens[-6:])
     return done(
-        f"{words(letter, 4)} is there {found.total} time{'' if found.total == 1 else 's'}, inside {sum(map(bool, found.inside))} of "
+        f"{words(letter, 4)} occurs {found.total} time{'' if found.total == 1 else 's'}, in {sum(map(bool, found.inside))} of "
         f"{len(found.inside)} tokens. The model gets only ids, … {ids}: it can't look inside."
     )
 
@@ -219,7 +219,7 @@ def other_neighbours(now: Facts, began: Facts) -> CheckResult:
         return missing(foreign(now.problems[NeighboursQuestion]))
     if found is None or not found.nearest or (before is not None and found.token.id == before.token.id):
         return missing("still the same token; {inside_search} types another, {inside_go} goes to a neighbour")
-    return done(f"{neighbours_words(found)} Nobody told it: training put words used alike side by side.")
+    return done(f"{neighbours_words(found)} Nobody told it: training gave words with similar uses similar vectors.")
 
 
 def file_to_begin_with() -> str:
@@ -232,19 +232,19 @@ def steps() -> tuple[Step, ...]:
     return (
         Step("labels", "Labels for free", (
             Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {leave} ends typing ({type} begins it again).", own_text),
-            Part("Each token is to be predicted from all those before it: that makes (input, target) pairs, and nobody labels them. How many does your text make? {tour_answer} types your guess.", predicted, guess),
+            Part("Each token is predicted from all those before it: that makes (input, target) pairs, and nobody labels them. How many does your text make? {tour_answer} types your guess.", predicted, guess),
             Part("Count them: {pane_tokens} for the Tokens pane, then {pairs}.", counted),
             Part("And a whole file? {tour_answer} takes the path of a text file of yours.", file_counted, file),
         )),
         Step("pieces", "Words, letters, pieces", (
-            Part("A vocabulary is the list of all tokens that there are. Esc goes back to the panes; {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
+            Part("A vocabulary is the list of all tokens. Esc goes back to the panes; {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
             Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {leave}.", rare_word),
             Part("How does a word become pieces? By BPE, byte-pair encoding: it starts as bytes, frequent neighbours merge. {pane_tokens}, {merges}; {merges_first} for the bytes, {merges_on} for each merge.", merged),
             Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{leave}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
         )),
         Step("vectors", "Ids and vectors", (
-            Part("Esc. {pane_tokens}: under each token stands its id ({token_view} changes what stands there). {cursor_left} goes to a token: what does its number say of it?", ids_seen),
+            Part("Esc. {pane_tokens}: under each token is its id ({token_view} changes what is shown). {cursor_left} goes to a token: what does its number say of it?", ids_seen),
             Part("Each id has a vector of its own, learned: its embedding. {inside}, then {inside_neighbours}: whose vectors point the same way as this token's?", neighbours_seen),
-            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes on to the row's.", other_neighbours),
+            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes to the row's.", other_neighbours),
         )),
     )  # fmt: skip

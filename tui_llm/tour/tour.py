@@ -11,7 +11,7 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.tour.facts import Facts
 from tui_llm.tour.step import Part, Step
 
-FINISHED = "The tour is over. Everything you made stays; {tour_back} looks back, {tour} closes this."
+FINISHED = "The tour is over. Everything you made is kept; {tour_back} goes back, {tour} closes this."
 
 
 def path() -> Path:

@@ -15,42 +15,48 @@ from tui_llm.tui.kit.widgets.lines import Lines
 
 WORDS = (
     ("token", "a piece of text with a number (its id); the model reads and predicts ids"),
-    ("logit", "the model's score for a token; any number, larger is likelier"),
+    ("logit", "the model's unnormalized score for a token: any number; larger is likelier"),
     ("e^logit", "the score made positive; divided by the sum over the vocabulary it is raw p (softmax)"),
-    ("raw p", "probability by the logits alone"),
-    ("p(T=…, top-p …)", "probability after temperature and cuts: what is drawn from"),
+    ("raw p", "probability from the logits alone: softmax, before temperature and cuts"),
+    ("p(T=…, top-p …)", "probability after temperature and cuts: the distribution that tokens are sampled from"),
     ("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm"),
-    ("entropy", "how undecided the prediction is, in nats: 0 is certain, ln V is no idea at all"),
+    ("entropy", "the uncertainty of the prediction, in nats: 0 = certain, ln V = all tokens equally likely"),
     (
         "choices",
-        "e^entropy, the effective number of choices: as undecided as a guess among so many equally likely tokens",
+        "e^entropy, the effective number of choices: this many equally likely tokens have the same entropy",
     ),
     (
         "x, e^x",
-        "in the stages, x is logit ÷ T less the largest of them: no e^x overflows, and the probabilities are the same",
+        "in the stages, x is logit ÷ T minus the largest of them: no e^x overflows, and the probabilities are the same",
     ),
     (
         "penalised",
-        "the logit after the repetition penalty: tokens of the text are divided by it, or multiplied below 0",
+        "the logit after the repetition penalty: logits of tokens in the text are divided by it, or multiplied if negative",
     ),
-    ("renorm.", "what the cuts leave, divided by its sum: what is drawn from"),
-    ("◆  *", "in the table: the loss's target; a logit that was changed by hand (what if)"),
-    ("loss", "−ln p of the target, in nats: 0 would be a sure hit; lower is better"),
+    (
+        "renorm.",
+        "the probabilities that the cuts keep, divided by their sum: the distribution that tokens are sampled from",
+    ),
+    ("◆  *", "in the table: the target of the loss; a logit changed by hand (what if)"),
+    ("loss", "−ln p of the target, in nats: 0 at p = 1; lower is better"),
     ("bits", "the loss divided by ln 2"),
-    ("perplexity", "e^loss: as unsure as a guess among that many equally likely tokens"),
-    ("one in N", "the loss said as a chance: as surprising as one outcome of N equally likely ones"),
-    ("p − y", "the loss's gradient on the logits (y: 1 for the target, 0 elsewhere); a step goes the other way"),
-    ("ln V", "the loss of a model that knows nothing of its V tokens: the line to beat"),
+    ("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens"),
+    ("one in N", "the loss as odds: as surprising as one outcome of N equally likely ones"),
+    (
+        "p − y",
+        "the gradient of the loss with respect to the logits (y: 1 for the target, 0 elsewhere); a step moves against it",
+    ),
+    ("ln V", "the loss of a uniform guess over the V tokens of the vocabulary: the first baseline to beat"),
     (
         "unigrams, bigrams",
-        "the training text's entropy by token counts alone, and by counts after each token: lines to beat",
+        "baselines: the training text's entropy by token counts alone, and by counts given the token before",
     ),
-    ("floor", "the entropy of a text whose source is known: no model gets below it on new text"),
-    ("epoch", "how often the training text was seen: tokens trained on, divided by its tokens"),
-    ("mean of 60 steps", "the plain mean of the training losses of the last so many steps"),
-    ("u", "the random number from 0 to 1 that picked the token on the cumulative probabilities"),
-    ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all was cached), and the time it took"),
-    ("attention", "how one token's head distributes a weight of 1 over the tokens up to itself: softmax(q · k ÷ √D)"),
+    ("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text"),
+    ("epoch", "passes over the training text: tokens trained on ÷ tokens of the text"),
+    ("mean of 60 steps", "the mean training loss of the last 60 steps"),
+    ("u", "the random number from 0 to 1 that selected the token on the cumulative distribution"),
+    ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all were cached), and the time it took"),
+    ("attention", "how a head distributes a weight of 1 from one token over the tokens up to it: softmax(q · k ÷ √D)"),
     (
         "effective tokens",
         "e^entropy of a head's weights: the number of tokens over which even attention has the same entropy",
@@ -59,9 +65,12 @@ WORDS = (
         "logit lens",
         "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output",
     ),
-    ("KL", "how far a prediction q is off another one, p, in nats: the sum of p ln(p ÷ q); 0 = identical"),
-    ("cosine", "of the angle between two embeddings: 1 is the same direction, 0 a right angle"),
-    ("rank", "1 + how many tokens have a larger logit"),
+    (
+        "KL",
+        "the Kullback–Leibler divergence of a prediction q from another one, p, in nats: the sum of p ln(p ÷ q); 0 = identical",
+    ),
+    ("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal"),
+    ("rank", "1 + the number of tokens with a larger logit"),
 )
 
 NAMES = 22  # width of the first column, in cells
@@ -74,19 +83,21 @@ class HelpLines(Lines):
         self._lines: list[Text] = []
 
     def on_mount(self) -> None:
-        self.border_title = "Keys and words"
+        self.border_title = "Keys and glossary"
         self.border_subtitle = "Esc closes"
 
     def head(self, width: int) -> list[Text]:
         muted, accent = self.style("muted"), self.style("accent")
-        lines = wrapped(Text("Esc leaves typing: then single letters are commands. i goes back.", style=muted), width)
+        lines = wrapped(
+            Text("Esc ends typing: single letters are then commands. i starts typing again.", style=muted), width
+        )
         for group in dict.fromkeys(command.group for command in self._commands):
             lines += [Text(), Text(group, style=accent)]
             for command in self._commands:
                 if command.group == group:
                     keys = ", ".join(key_text(key) for key in command.keys.split(","))
                     lines += self._entry(keys, command.tooltip, width)
-        lines += [Text(), Text("Words", style=accent)]
+        lines += [Text(), Text("Glossary", style=accent)]
         for word, meaning in WORDS:
             lines += self._entry(word, meaning, width)
         self._lines = lines
@@ -112,7 +123,7 @@ class HelpLines(Lines):
 
 _key = CommandFactory("help", "App")
 KEYS = (
-    _key("leave_help", "escape,q,question_mark,f1", "back", "Back from this help", "close", footer=()),
+    _key("leave_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tui_llm.tui.instruments.tree import keys as tree
 from tui_llm.tui.lab import keys as lab
 from tui_llm.tui.lab.panes import logits, loss
 from tui_llm.tui.models import info, models
-from tui_llm.tui.runs import batch, compare, new_run, pinned_history, runs, samples, watched_run
+from tui_llm.tui.runs import batch, compare, new_run, pin_history, runs, samples, watched_run
 from tui_llm.tui.tour import pairs as tour_pairs
 from tui_llm.tui.tour import pane as tour
 
@@ -34,7 +34,7 @@ COMMANDS = (
     *watched_run.KEYS,
     *batch.KEYS,
     *samples.KEYS,
-    *pinned_history.KEYS,
+    *pin_history.KEYS,
     *runs.KEYS,
     *new_run.KEYS,
     *help.KEYS,

@@ -75,7 +75,7 @@ def _free_name() -> str:
     names = ("assistant", *(f"assistant-{number}" for number in range(2, FREE_NAMES)))
     found = next((name for name in names if not any(os.path.lexists(top / name) for top in tops)), None)
     if found is None:
-        raise UserError(f"there are {FREE_NAMES} assistants already; delete some in {paths.models_dir()}")
+        raise UserError(f"{FREE_NAMES} assistants already exist; delete some in {paths.models_dir()}")
     return found
 
 

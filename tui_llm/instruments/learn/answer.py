@@ -194,6 +194,6 @@ def keep(open_model: OpenModel, question: KeepQuestion, overtaken: Callable[[], 
     session = _session(open_model, question.request)
     steps = session.learner.steps
     if not steps:
-        raise UserError("there is nothing to keep yet: take a step first")
+        raise UserError("there is nothing to save yet: take a step first")
     folder: Path = write_folder(open_model, session.learner, question.name, force=question.force)
     return Kept(folder.name, str(folder), len(steps))

@@ -64,7 +64,7 @@ def new_folder(name: str, *, force: bool = False, inputs: Iterable[Path] = ()) -
     if not looks_like_path:
         for top in (paths.shipped_models_dir(), paths.runs_dir()):
             if os.path.lexists(top / name):
-                raise UserError(f"there is a model or a run {name!r} already; choose another name")
+                raise UserError(f"a model or run {name!r} already exists; choose another name")
     folder = paths.absolute(name) if looks_like_path else paths.models_dir() / name
     new_files.check_folder(folder, force=force, inputs=inputs)
     return folder

@@ -31,7 +31,7 @@ def swap(open_model: OpenModel, question: SwapQuestion, overtaken: Callable[[], 
     request, ids = question.request, open_model.ids(question.request)
     front, at = int(request.start_token), request.position
     if at is None or not front <= at < len(ids):
-        raise UserError("no token of the text is chosen: put the token cursor on one, with , and .")
+        raise UserError("no token is selected: put the token cursor on one, with , and .")
     new = _replacement(open_model, question)
     made = len(ids) - len(request.continuation)  # index of the first generated token
     if not request.chat:
@@ -53,7 +53,7 @@ def _replacement(open_model: OpenModel, question: SwapQuestion) -> list[int]:
         return [question.id]
     new = open_model.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
     if not new:
-        raise UserError("type what should stand there; mind its leading space, as in ' dog'")
+        raise UserError("type the replacement; mind its leading space, as in ' dog'")
     return new
 
 

@@ -52,7 +52,7 @@ def parse(text: str) -> tuple[float, ...]:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{word!r} is no temperature; give numbers from 0 up, such as 0.5, 1, 2")
+            raise UserError(f"{word!r} is not a temperature; give numbers from 0 up, such as 0.5, 1, 2")
         found.append(value)
     if not 1 <= len(found) <= MOST:
         raise UserError(f"{len(found)} temperatures; give 1 to {MOST}, such as 0.5, 1, 2")

@@ -21,7 +21,7 @@ def answer(open_model: OpenModel, question: TextFileQuestion, overtaken: Callabl
         path = paths.expand(question.path.strip())
         found = path.is_file()
     except OSError as error:
-        raise UserError(f"that is no file's name: {error}") from error
+        raise UserError(f"that is not a file's name: {error}") from error
     if not found and path.is_dir():
         raise UserError(f"{question.path.strip()!r} is a folder; give the path of a text file in it")
     if not found:

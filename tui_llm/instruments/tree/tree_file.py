@@ -97,7 +97,7 @@ def load(path: Path) -> Tree:
     value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
-            f"{path} is no tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"
+            f"{path} is not a tree of continuations; w in the tree's screen or `tui-llm tree --out` writes one"
         )
     if value.get("version") != VERSION:
         raise UserError(f"{path} is of another version of the format; a newer tui-llm may open it")
@@ -105,7 +105,7 @@ def load(path: Path) -> Tree:
         return _tree(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
-        raise UserError(f"{path} holds no whole tree: {why}; it may be damaged or cut short") from error
+        raise UserError(f"{path} does not contain a complete tree: {why}; it may be damaged or cut short") from error
 
 
 # ── reading untrusted input ──────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +146,7 @@ def _fill(tree: Tree, rows: list[Any], vocabulary: int) -> None:
         before = len(tree)
         node = tree.add(parent, found)
         if len(tree) == before:
-            raise ValueError(f"node {number} is there twice")
+            raise ValueError(f"node {number} occurs twice")
         _own(node, line)
         nodes.append(node)
     for node in nodes:
@@ -178,26 +178,26 @@ def _sampler(line: dict[str, Any]) -> SamplerSettings:
     given: dict[str, Any] = {}
     for name, value in line.items():
         if name not in known:
-            raise ValueError(f"this version knows no sampler setting {name[:40]!r}")
+            raise ValueError(f"this version has no sampler setting {name[:40]!r}")
         given[name] = _whole(value, name) if known[name] is int else _number(value, name, 0.0, math.inf)
     return SamplerSettings(**given)
 
 
 def _table(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no object")
+        raise ValueError(f"{what} is not an object")
     return value
 
 
 def _rows(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > MOST_NODES:
-        raise ValueError(f"{what} is no list, or has over {MOST_NODES:,} entries")
+        raise ValueError(f"{what} is not a list, or has over {MOST_NODES:,} entries")
     return value
 
 
 def _string(value: Any, what: str, most: int = 10_000_000) -> str:
     if not isinstance(value, str) or len(value) > most:
-        raise ValueError(f"{what} is no text, or a very long one")
+        raise ValueError(f"{what} is not a text, or is a very long one")
     return value
 
 

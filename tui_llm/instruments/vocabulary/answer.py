@@ -116,7 +116,7 @@ def _matching(known: _Known, find: str) -> Tensor:
         ids = [id for id, data in enumerate(known.bytes) if data == exact or known.texts[id] == find[1:]]
     elif len(find) > 1 and find[0] == "#":
         if not (find[1:].isascii() and find[1:].isdigit()):
-            raise UserError(f"{find!r} is no id; write # and a number from 0 to {size - 1}")
+            raise UserError(f"{find!r} is not an id; write # and a number from 0 to {size - 1}")
         ids = _typed_id(find[1:])
     else:
         ids = [id for id, text in enumerate(known.texts) if find in text]

@@ -54,9 +54,7 @@ class CausalPredictor:
         ids = [at % rows for at in range(min(_PROBE, self.context))]
         wanted = self._logits(ids)  # (T, V)
         if bool(wanted.isnan().any()) or not bool(wanted.isfinite().any()):
-            raise UserError(
-                f"{self.name} predicts no numbers (its logits are NaN or infinite): its weights are damaged"
-            )
+            raise UserError(f"{self.name} predicts NaN or infinite logits: its weights are damaged")
         self.vocabulary = int(wanted.shape[1])
         self.kept = self.vocabulary
         half = max(1, len(ids) // 2)

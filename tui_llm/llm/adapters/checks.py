@@ -46,7 +46,7 @@ class Stored:
 
 
 def check_files(folder: Path) -> None:
-    """Raises `UserError` if a file that transformers would open is no regular file, too large, or damaged JSON."""
+    """Raises `UserError` if a file that transformers would open is not a regular file, too large, or damaged JSON."""
     for name in _JSON:
         if (folder / name).is_symlink() or (folder / name).exists():
             read_json(folder / name, TOKENIZER if name == "tekken.json" else SETTINGS)
@@ -75,7 +75,7 @@ def check_vocabulary(folder: Path) -> None:
             else [None]
         )
         if any(whole_number(id, 0, MOST_IDS - 1) is None for id in ids):
-            raise UserError(f"{folder / name} has an added token whose id is no integer from 0 to {MOST_IDS - 1:,}")
+            raise UserError(f"{folder / name} has an added token whose id is not an integer from 0 to {MOST_IDS - 1:,}")
 
 
 def _number(text: str) -> int | None:
@@ -104,7 +104,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
             raise UserError(
-                f"{folder / _INDEX} names {name[:80]!r}, which is no safetensors file beside it; get all of the model"
+                f"{folder / _INDEX} names {name[:80]!r}, which is not a safetensors file beside it; get all of the model"
             )
     return [folder / name for name in sorted(names)]
 

@@ -66,9 +66,9 @@ def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
     kind = raw.get("model_type")
     known = library.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if not isinstance(kind, str) or kind not in known:
-        own = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
+        own = " and contains code, which is never run" if raw.get("auto_map") else ""
         raise UserError(
-            f"{path}: transformers {library.__version__} knows no model_type {kind!r}{own}; try a newer one"
+            f"{path}: transformers {library.__version__} does not support model_type {kind!r}{own}; try a newer one"
         )
     if any(folder.glob("*.safetensors")):
         return raw
@@ -102,7 +102,7 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
         raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise UserError(f"{path} lacks the weights {lacking[0]}{more}: it is not a whole model; get it again")
+        raise UserError(f"{path} lacks the weights {lacking[0]}{more}: the model is incomplete; get it again")
     return model
 
 

@@ -65,11 +65,11 @@ class _Reader:
         for _ in range(pairs):
             key = self._string()
             if key in settings:
-                raise ValueError(f"{key[:60]!r} is there twice")
+                raise ValueError(f"{key[:60]!r} occurs twice")
             settings[key] = self._value(self._number("<I"))
         infos = dict(self._tensor() for _ in range(tensors))
         if len(infos) != tensors:
-            raise ValueError("a tensor is there twice")
+            raise ValueError("a tensor occurs twice")
         alignment = settings.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise ValueError(f"its alignment is {alignment}, not a power of two")
@@ -85,7 +85,7 @@ class _Reader:
                 raise ValueError("two tensors lie over each other")
             at = offset + length
         if start + at > self.size:
-            raise ValueError(f"it is cut short: {start + at:,} bytes are promised, {self.size:,} are there")
+            raise ValueError(f"it is cut short: {start + at:,} bytes are expected, {self.size:,} are there")
 
     def _tensor(self) -> tuple[str, tuple[int, int, int]]:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -137,4 +137,4 @@ class _Reader:
 
     def _there(self, count: int, what: str) -> None:
         if count > self.size - self.file.tell():
-            raise ValueError(f"it is cut short: {count:,} more {what} are promised")
+            raise ValueError(f"it is cut short: {count:,} more {what} are expected")

@@ -148,7 +148,7 @@ def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
     """Raises `UserError` if an id is no integer, is used twice, or is beyond the model's `rows`."""
     vocab, added = raw["model"].get("vocab"), raw.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise UserError(f"{where} is not a vocabulary: its added_tokens are no list of tokens")
+        raise UserError(f"{where} is not a vocabulary: its added_tokens are not a list of tokens")
     for token in added:
         if whole_number(token.get("id"), 0, MOST_IDS - 1) is None:
             raise UserError(

@@ -81,7 +81,7 @@ def check(places: Sequence[str]) -> None:
         if one == "python-reference":
             python_reference()
         if is_address(one) and not _host(one):
-            raise UserError(f"{one} is no address; write it like https://example.org/text.txt")
+            raise UserError(f"{one} is not an address; write it like https://example.org/text.txt")
 
 
 def _host(address: str) -> str | None:

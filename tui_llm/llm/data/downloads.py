@@ -48,7 +48,7 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise UserError(
-            f"can't download {address} ({reason}); try again (it goes on where it was cut off), or get the file elsewhere and name it"
+            f"can't download {address} ({reason}); try again (it resumes where it was cut off), or get the file elsewhere and name it"
         ) from error
 
 

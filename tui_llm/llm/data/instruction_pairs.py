@@ -82,6 +82,6 @@ def _pairs(found: list[tuple[str, tuple[str, str, str]]], form: str) -> tuple[Pa
     for where, (question, between, answer) in found:
         pair = Pair(clean(question).strip(), clean(answer).strip())
         if not (between and pair.question and pair.answer):
-            raise UserError(f"{where} is no pair; write it as {form}")
+            raise UserError(f"{where} is not a pair; write it as {form}")
         pairs.append(pair)
     return tuple(pairs)

@@ -59,7 +59,7 @@ def find(name: str) -> LocalModel:
     Raises `UserError`, listing the known names, if there is none.
     """
     if not name or "\0" in name or len(name) > 1000:
-        raise UserError("that is no model's name; `tui-llm models` lists what can be opened")
+        raise UserError("that is not a model's name; `tui-llm models` lists what can be opened")
     looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
     try:
         found = (None if looks_like_path else _named(name)) or _folder(paths.expand(name))
@@ -71,7 +71,7 @@ def find(name: str) -> LocalModel:
     if looks_like_path:
         raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
     known = ", ".join(found.name for found in every()) or "none"
-    raise UserError(f"there is no model {name!r}; there are: {known}, or give a model folder")
+    raise UserError(f"there is no model {name!r}; choose one of: {known}, or give a model folder")
 
 
 def _named(name: str) -> LocalModel | None:

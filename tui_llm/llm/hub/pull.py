@@ -90,7 +90,7 @@ def repository(name: str) -> str:
         return SHORT[name]
     if len(name) > 200 or not _NAME.fullmatch(name) or name.endswith((".git", ".ipynb")):
         raise UserError(
-            f"{name[:200]!r} is no model's name on the hub; give {', '.join(SHORT)} or OWNER/NAME, letters, digits and -._ only"
+            f"{name[:200]!r} is not a model's name on the hub; give {', '.join(SHORT)} or OWNER/NAME, letters, digits and -._ only"
         )
     return name
 
@@ -108,7 +108,7 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
     """
     repo = repository(name)
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise UserError(f"{revision[:200]!r} is no revision; give a branch, a tag or a commit")
+        raise UserError(f"{revision[:200]!r} is not a revision; give a branch, a tag or a commit")
     try:
         import huggingface_hub as library
         from huggingface_hub import constants
@@ -150,9 +150,9 @@ def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
             raise UserError(
                 f"{repo} has its weights only as {pickles[0]}, which can run code and is never opened; look for a revision with safetensors"
             )
-        raise UserError(f"{repo} has no weights in safetensors; it is no model that can be opened")
+        raise UserError(f"{repo} has no weights in safetensors; it is not a model that can be opened")
     if "config.json" not in files:
-        raise UserError(f"{repo} has no config.json; it is no model that can be opened")
+        raise UserError(f"{repo} has no config.json; it is not a model that can be opened")
     wanted = [files[name] for name in (*weights, *(set(files) & _OTHERS))]
     for file in wanted:
         if not file.sha256 and not file.git:
@@ -169,7 +169,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
     if folder.exists():
         before = origin(folder)
         if before is None:
-            raise UserError(f"{folder} is there already and was not pulled; rename it, then pull again")
+            raise UserError(f"{folder} already exists and was not pulled; rename it, then pull again")
         if before.get("commit") == commit:
             return Pulled(name, folder, repo, commit, total, False)
     waiting = paths.models_dir() / ".pulling"
@@ -253,7 +253,7 @@ class _Downloader:
         if not _is(brought, file):
             storage.rmtree(self.part)
             raise UserError(
-                f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was thrown away: pull again, or from another "
+                f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was deleted: pull again, or from another "
                 "address (HF_ENDPOINT)"
             )
         storage.sync_path(brought)
@@ -361,13 +361,13 @@ def _said(error: BaseException, repo: str, revision: str | None) -> str:
             status = error.response.status_code
             if status in (401, 403):
                 return f"{where} refuses {repo} ({status}); set HF_TOKEN to a token that may see it"
-            return f"{where} answers {status} for {repo}; try again later: what was brought is kept"
+            return f"{where} answers {status} for {repo}; try again later: what was downloaded is kept"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: {repo} is not whole; free some space in {paths.models_dir()}, then pull again: it goes on where it stopped"
+        return f"the disk is full: {repo} is not whole; free some space in {paths.models_dir()}, then pull again: it resumes where it stopped"
     if isinstance(error, OSError) and error.filename:
         return f"can't write {error.filename}: {error.strerror or error}; make it writable or set TUI_LLM_HOME to another folder"
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return (
         f"can't pull {repo} from {where} ({reason}); check the network, or set HF_ENDPOINT to a mirror's address, then pull again: "
-        "it goes on where it was cut off"
+        "it resumes where it was cut off"
     )

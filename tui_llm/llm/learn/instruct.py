@@ -112,5 +112,5 @@ class Tuner:
 
     def _check(self, value: float) -> float:
         if not math.isfinite(value):
-            raise UserError("the loss is no number any more: the learning rate is too large, give a smaller one")
+            raise UserError("the loss is no longer finite: the learning rate is too large, give a smaller one")
         return value

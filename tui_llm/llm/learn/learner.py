@@ -100,9 +100,7 @@ class Learner:
             norm = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
             if not math.isfinite(norm):
                 del self.plan[done:]
-                raise UserError(
-                    "the gradient is no number any more: the steps before were too large, undo some of them"
-                )
+                raise UserError("the gradient is no longer finite: the earlier steps were too large, undo some of them")
             self._optimizer_for(recipe).step()
             model.zero_grad(set_to_none=True)
             try:
@@ -120,7 +118,7 @@ class Learner:
         self.steps.append(LearnStep(done + 1, recipe, math.nan, math.nan, 0.0))
         self._back(done)
         return UserError(
-            f"with a step size of {recipe.learning_rate:g} the logits are no numbers any more: that step was taken back, choose a smaller one"
+            f"with a step size of {recipe.learning_rate:g} the logits are not finite: that step was undone, choose a smaller one"
         )
 
     def _optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:

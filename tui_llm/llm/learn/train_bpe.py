@@ -51,7 +51,7 @@ def train(
     vocab[END_OF_TEXT] = len(vocab)
     if len(vocab) < size:
         raise UserError(
-            f"the text is too little for {size} tokens: it gives {len(vocab)}; give more text or a smaller size"
+            f"the text is too small for {size} tokens: it gives {len(vocab)}; give more text or a smaller size"
         )
     stand_ins = {c: b for b, c in byte_characters().items()}
     as_bytes = [(bytes(stand_ins[c] for c in a), bytes(stand_ins[c] for c in b)) for a, b in merges]

@@ -11,6 +11,7 @@ tensor_shapes.py  tensor names and shapes from a safetensors header
 checkpoint.py     model folders in Hugging Face's GPT-2 layout
 intact.py         SHA-256 verification of a checkpoint's files
 weight_names.py   names of the weight formats: fp32, half, int8
+torch_private.py  torch's private names, with what each is needed for
 device.py         choose device, precision and number of threads
 device_names.py   names of the devices
 machine.py        measured peak FLOP/s and memory bandwidth

@@ -9,6 +9,7 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
+from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.device_names import check_device
 
 
@@ -30,8 +31,7 @@ def trains_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(check and check())
+        return torch_private.multiplies_in_bfloat16()
     return False
 
 

@@ -11,5 +11,5 @@ def check_device(name: str) -> str:
     """Return `name` if it is in `DEVICES`, optionally with an index, as `cuda:1`. Raises `UserError` otherwise."""
     kind, colon, index = name.partition(":")
     if kind not in DEVICES or (colon and not index.isdecimal()):
-        raise UserError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}")
+        raise UserError(f"there is no device {name!r}; choose one of: {', '.join(DEVICES)}")
     return name

@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tui_llm.llm.model import torch_private
+
 SHORT = 1024  # up to this many tokens, attention scores are stored, which is faster than SDPA
 CHUNK = 1 << 25  # logits materialized at a time
 PIECE = 1 << 19  # elements per GELU or softmax pass: the intermediate values fit into a core's cache
@@ -45,12 +47,12 @@ class _Block(torch.autograd.Function):
         scale1, shift1, qkv_, qkv_bias, out_, out_bias, scale2, shift2, up_, up_bias, down_, down_bias = parameters
         qkv_, out_, up_, down_ = (weight.to(dtype) for weight in (qkv_, out_, up_, down_))
         rows = x.view(-1, x.size(2))
-        h1, *stats1 = torch.native_layer_norm(rows, [rows.size(1)], scale1, shift1, epsilon)
+        h1, *stats1 = torch_private.layer_norm(rows, scale1, shift1, epsilon)
         h1 = h1.to(dtype)
         qkv = torch.addmm(qkv_bias.to(dtype), h1, qkv_.t())
         y, attended = _attend(qkv.view(*x.shape[:2], -1), heads)
         middle = rows + torch.addmm(out_bias.to(dtype), y, out_.t())
-        h2, *stats2 = torch.native_layer_norm(middle, [rows.size(1)], scale2, shift2, epsilon)
+        h2, *stats2 = torch_private.layer_norm(middle, scale2, shift2, epsilon)
         h2 = h2.to(dtype)
         inner, slope = _gelu(torch.addmm(up_bias.to(dtype), h2, up_.t()))
         ctx.save_for_backward(rows, scale1, shift1, *stats1, h1, qkv_, y, out_, middle, scale2, shift2, *stats2, h2, up_,
@@ -68,13 +70,13 @@ class _Block(torch.autograd.Function):
         low = low @ down_
         low *= slope
         up = _weight_gradients(low, h2)
-        dx, *norm2 = _norm_backward(low @ up_, middle, mean2, rstd2, scale2, shift2)
+        dx, *norm2 = torch_private.layer_norm_backward((low @ up_).float(), middle, mean2, rstd2, scale2, shift2)
         g = dx.add_(g)  # the gradient through the residual connection
         low = g.to(h1.dtype)
         out = _weight_gradients(low, y)
         low = _attend_backward(low @ out_, ctx.shape, attended)
         qkv = _weight_gradients(low, h1)
-        dx, *norm1 = _norm_backward(low @ qkv_, rows, mean1, rstd1, scale1, shift1)
+        dx, *norm1 = torch_private.layer_norm_backward((low @ qkv_).float(), rows, mean1, rstd1, scale1, shift1)
         return dx.add_(g).view_as(gradients[0]), None, None, None, *norm1, *qkv, *out, *norm2, *up, *down
 
 
@@ -88,13 +90,6 @@ def _weight_gradients(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 @lru_cache(8)
 def _ones(N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.ones(1, N, dtype=dtype, device=device)
-
-
-def _norm_backward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor, shift: Tensor) -> Any:
-    """The gradients of LayerNorm's input (newly allocated), scale and shift, float32."""
-    return torch.ops.aten.native_layer_norm_backward(
-        g.float(), x, [x.size(1)], mean, rstd, scale, shift, [True, True, True]
-    )
 
 
 def _gelu(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +126,7 @@ def _attend(qkv: Tensor, heads: int) -> tuple[Tensor, list[Tensor]]:
     D = C // heads
     q, k, v = qkv = qkv.view(B, T, 3, heads, D).permute(2, 0, 3, 1, 4).contiguous()  # each (B, H, T, D)
     if T > SHORT:
-        y, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+        y, sums = torch_private.flash_attention(q, k, v)
         return y.transpose(1, 2).reshape(B * T, C), [qkv, y, sums]
     q, k, v = qkv.view(3, B * heads, T, D)
     future = _future(T, qkv.dtype, qkv.device)
@@ -152,9 +147,7 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
     g = g.view(B, T, H, D).transpose(1, 2)
     if T > SHORT:
         y, sums = weights
-        made = torch.stack(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            g, *qkv, y, sums, 0.0, True
-        ))  # fmt: skip
+        made = torch.stack(torch_private.flash_attention_backward(g, qkv[0], qkv[1], qkv[2], y, sums))
         return made.permute(1, 3, 0, 2, 4).reshape(B * T, 3 * H * D)
     q, k, v = qkv.view(3, B * H, T, D)
     g = g.reshape(B * H, T, D)
@@ -163,7 +156,7 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
     for p in reversed(weights):  # the last block covers all keys, so the others can accumulate
         start = end - p.size(1)
         mine, seen = slice(start, end), slice(end)
-        dscores = torch._softmax_backward_data(g[:, mine] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
+        dscores = torch_private.softmax_backward(g[:, mine] @ v[:, seen].transpose(1, 2), p)
         torch.bmm(dscores, k[:, seen], out=dq[:, mine])
         for d, left, right in ((dk, dscores, q), (dv, p, g)):
             torch.baddbmm(d[:, seen], left.transpose(1, 2), right[:, mine], beta=int(end < T), out=d[:, seen])

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.model import device
+from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT, Block, KVCache
 from tui_llm.llm.model.predictor import GPTPredictor
 from tui_llm.llm.model.weight_names import check_weights
@@ -62,17 +62,9 @@ class FastPredictor(GPTPredictor):
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` in fp32, by oneDNN if torch has both it and MKL. Not differentiable."""
-    if _ONEDNN and x.device.type == "cpu":
-        made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
-        return made
+    if torch_private.HAS_ONEDNN_LINEAR and x.device.type == "cpu":
+        return torch_private.onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
-
-
-_ONEDNN = (
-    torch.backends.mkl.is_available()
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
 
 
 class Exact(nn.Linear):
@@ -259,9 +251,6 @@ class Half(Reduced):
         return self.weight[ids].float()
 
 
-_bags = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
-
-
 class Int8(Reduced):
     """Outputs are split into groups. A group is stored as C rows, one per input, each followed by its scale and its
     minimum, as torch's byte-rowwise format has it. The offset that all logits share is part of the minimum, so no mean
@@ -276,7 +265,7 @@ class Int8(Reduced):
         size = min(_GROUP, -(-self.outputs // 16) * 16)
         spare = weight[-1:].expand(self.groups * size - self.outputs, -1)  # padding that keeps the group's range
         padded = torch.cat((weight, spare)).view(self.groups, size, self.inputs)
-        packed = torch.ops.quantized.embedding_bag_byte_prepack(padded.transpose(1, 2).reshape(-1, size))
+        packed = torch_private.pack_bytes(padded.transpose(1, 2).reshape(-1, size))
         self.register_buffer("weight", packed)  # (groups × C, size + 8), bytes
         self.register_buffer("ids", torch.arange(len(packed), dtype=torch.int32), persistent=False)
         self.register_buffer("bags", self.ids[:: self.inputs].contiguous(), persistent=False)
@@ -296,7 +285,7 @@ class Int8(Reduced):
     def _sums(self, x: Tensor, ids: Tensor, bags: Tensor) -> Tensor:
         """One bag per group and token: C rows, weighted with the input's components. Returns (groups × T, size)."""
         given = x.expand(self.groups, *x.shape).reshape(-1)
-        made: Tensor = _bags(self.weight, ids, bags, False, 0, False, given)
+        made: Tensor = torch_private.byte_bags(self.weight, ids, bags, False, 0, False, given)
         return made
 
     def one(self) -> Function:
@@ -304,7 +293,7 @@ class Int8(Reduced):
         outputs, bias = self.outputs, self._offset()
 
         def one(x: Tensor) -> Tensor:
-            made = _bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1))
+            made = torch_private.byte_bags(weight, ids, bags, False, 0, False, x.expand(groups, inputs).reshape(-1))
             return made.view(1, -1)[:, :outputs].add_(bias)
 
         return one
@@ -312,8 +301,7 @@ class Int8(Reduced):
     def _wide(self, group: int) -> Tensor:
         """The weights (C, size) of a group, in fp32."""
         rows = self.weight[group * self.inputs : (group + 1) * self.inputs]
-        wide: Tensor = torch.ops.quantized.embedding_bag_byte_unpack(rows)
-        return wide
+        return torch_private.unpack_bytes(rows)
 
     def rows(self, ids: Tensor | slice) -> Tensor:
         if isinstance(ids, slice):

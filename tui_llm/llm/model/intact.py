@@ -41,7 +41,7 @@ def check(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     record = read_json(folder / RECORD)
     wanted = record.get("sha256", {}) if isinstance(record, dict) else None
     if not isinstance(record, dict) or not isinstance(wanted, dict):
-        raise UserError(f"its {RECORD} is no record of a checkpoint")
+        raise UserError(f"its {RECORD} is not a record of a checkpoint")
     for name, digest in wanted.items():
         file = folder / Path(name).name
         if file.name in without:
@@ -86,7 +86,7 @@ def newest(
         try:
             check(folder)
         except UserError as error:
-            tell(f"checkpoint-{step} is damaged and was passed over ({error})")
+            tell(f"checkpoint-{step} is damaged and was skipped ({error})")
         else:
             return step, folder
     return None
@@ -101,7 +101,7 @@ def newest_of_run(
     found = newest(checkpoints, passed.append, check)
     if found is None:
         raise UserError(
-            f"run {name} has no checkpoint that is whole: {'; '.join(passed)}; resume it to make one"
+            f"run {name} has no intact checkpoint: {'; '.join(passed)}; resume it to make one"
             if passed
             else f"run {name} has no checkpoint yet; wait for its first one"
         )

@@ -57,7 +57,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         header = parse_json(file.read(length), path)
     try:
         if not isinstance(header, dict):
-            raise ValueError("its header is no JSON object")
+            raise ValueError("its header is not a JSON object")
         return _checked(header, size - 8 - length)
     except ValueError as error:
         raise UserError(f"{path} is not a safetensors file, or is damaged ({error}); get it again") from error
@@ -85,7 +85,7 @@ def _checked(header: Mapping[str, Any], size: int) -> dict[str, TensorInfo]:
 def _tensor(name: str, value: Any) -> tuple[TensorInfo, int]:
     """A tensor's entry, and its offset in bytes."""
     if not isinstance(value, dict):
-        raise ValueError(f"{_short(name)} is no tensor")
+        raise ValueError(f"{_short(name)} is not a tensor")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError(f"{_short(name)} is of no known type: {_short(dtype)}")

@@ -42,7 +42,7 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
             return known, catalog.add_file(known, lines)
     if name is None:
         raise UserError(
-            f"{path} is none of {', '.join(catalog.NAMED)}: its tokens don't have the SHA-256 that tiktoken expects; to keep it as another "
+            f"{path} is not one of {', '.join(catalog.NAMED)}: its tokens don't have the SHA-256 that tiktoken expects; to add it as another "
             "vocabulary, give it a name with --name"
         )
     if not _ADDED.fullmatch(name) or name in (*catalog.NAMED, *catalog.COMPARED):
@@ -77,7 +77,7 @@ def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
         return tokens, load_folder(merges_path.parent)
     tokens = vocabulary_files.read_tiktoken(data, path)
     if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
-        return tokens, f"{path} lacks some of the 256 bytes, or has a token twice; it is damaged"
+        return tokens, f"{path} lacks some of the 256 bytes, or contains a token twice; it is damaged"
     if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # the cost of reconstructing the merges
         return tokens, f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; no vocabulary of text is like that"
     return tokens, _from_tokens(path, tokens)

@@ -78,7 +78,7 @@ def load_named(name: str) -> Tokenizer:
         if (added := added_folder(name)) is not None:
             return load_folder(added, name)
         raise UserError(
-            f"there is no vocabulary {name!r}; there are: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
+            f"there is no vocabulary {name!r}; choose one of: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
         )
     data = _at_hand(name)
     if data is None:

@@ -81,11 +81,11 @@ def tokens_of(merges: list[Merge]) -> list[bytes]:
 
 
 def read_merges(data: bytes, path: Path) -> list[Merge]:
-    """Parse merges.txt: the pairs of byte strings in order. Raises `UserError` if it is no list of merges."""
+    """Parse merges.txt: the pairs of byte strings in order. Raises `UserError` if it is not a list of merges."""
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; it is no list of merges") from error
+        raise UserError(f"{path} is not UTF-8 text; it is not a list of merges") from error
     return list(_merges(_pairs(lines, path), path))
 
 

@@ -6,7 +6,7 @@ start.py         start from another model's weights
 processes.py     number of processes and their share of a batch
 extras.py        optional packages that a setting needs
 cost.py          parameters, memory, tokens, FLOPs
-timing.py        expected time, measured in a subprocess
+step_time.py     expected time, measured in a subprocess
 launch.py        create, start, stop, pause and resume a run
 follow.py        progress lines on the command line
 """

@@ -13,7 +13,7 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora
 
-GLANCE = 1 << 16  # bytes of a file that are checked
+CHECKED_BYTES = 1 << 16  # bytes of a file that are checked
 ENTRIES = 2000  # of a folder, at most
 
 
@@ -39,9 +39,9 @@ def corpus_size(text: str) -> int | None:
             raise UserError("this is neither a file nor a folder")
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(GLANCE)
+            start = file.read(CHECKED_BYTES)
     except PermissionError:
-        raise UserError("this may not be read: no permission") from None
+        raise UserError("no permission to read this") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"can't read this: {getattr(error, 'strerror', None) or error}") from None
     if not start.strip():
@@ -101,7 +101,7 @@ def quoted(corpus: str) -> str:
     return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
 
 
-def corpora_said(text: str) -> str:
+def describe_corpora(text: str) -> str:
     """Describes the corpora in `text` in one line.
 
     Raises `UserError` that names the first one that can't be trained on.

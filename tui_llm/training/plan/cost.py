@@ -39,7 +39,7 @@ def flops_per_token(config: GPTConfig, block_size: int) -> int:
 
 
 def fitting(settings: TrainingSettings, config: GPTConfig, available: int | None) -> tuple[int, int] | None:
-    """Returns (batch size, gradient accumulation steps) for the same step as `settings` in less memory, or None if there is none.
+    """Returns (batch size, gradient accumulation steps) for the same step as `settings` in less memory; None if none fits.
 
     The result is the largest batch size of at most half the old one that is estimated to fit into `available` bytes
     (None: unknown, any size is taken to fit). The new batch size divides the old one, so that the held-out rows stay

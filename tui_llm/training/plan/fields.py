@@ -25,7 +25,7 @@ def text_of(settings: TrainingSettings, name: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
+def field_problems(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
     """Returns for each invalid field why it is invalid, given the other fields; an empty dict if all are valid.
 
     A field that can't be parsed does not make others invalid: they are validated with the value of `base` in its place.
@@ -43,8 +43,8 @@ def judge(texts: Mapping[str, str], base: TrainingSettings) -> dict[str, str]:
     return {name: why for name, why in problems(unchecked).items() if name in texts} | wrong
 
 
-def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
-    """Like `judge`, for the options besides the settings: the number of processes, FSDP sharding and TensorBoard.
+def launch_problems(nproc: str, *, shard: bool, events: bool, settings: TrainingSettings | None) -> dict[str, str]:
+    """Like `field_problems`, for the other options: the number of processes, FSDP sharding and TensorBoard.
 
     `settings` is None if they are not valid.
     """
@@ -52,14 +52,14 @@ def judge_beside(nproc: str, *, shard: bool, events: bool, settings: TrainingSet
     try:
         count = int(nproc)
     except ValueError:
-        wrong["nproc"] = f"{nproc!r} is no number of processes; give a whole number, 1 or more"
+        wrong["nproc"] = f"{nproc!r} is not a number of processes; give a whole number, 1 or more"
     else:
         try:
             processes.check(settings or TrainingSettings(), count if settings or count < 1 else 1)
         except UserError as error:
             wrong["nproc"] = str(error)
         if shard and count == 1:
-            wrong["shard"] = "it cuts the model up between processes: give 2 or more of them"
+            wrong["shard"] = "sharding splits the model between processes: give 2 or more"
         elif shard and settings and "nproc" not in wrong:
             try:
                 processes.check(settings, count, shard=True)
@@ -91,7 +91,9 @@ def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSetti
     return dataclasses.replace(base, warmup_steps=min(base.warmup_steps, max(1, steps // 10)))
 
 
-def settle(given: Mapping[str, Any], base: TrainingSettings) -> tuple[TrainingSettings, GPTConfig, LocalModel | None]:
+def resolve_settings(
+    given: Mapping[str, Any], base: TrainingSettings
+) -> tuple[TrainingSettings, GPTConfig, LocalModel | None]:
     """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` names one.
 
     Raises `UserError` if a value is invalid or contradicts that model.
@@ -111,7 +113,5 @@ def starting_model(name: str) -> tuple[LocalModel, GPTConfig]:
     found = find(name)
     config = read_config(found.folder)
     if size_of_vocabulary(found.folder) > config.vocabulary:
-        raise UserError(
-            f"the vocabulary of {found.folder} has more tokens than its model knows; they don't belong together"
-        )
+        raise UserError(f"the vocabulary of {found.folder} has more tokens than its model; they don't belong together")
     return found, config

@@ -25,8 +25,8 @@ def follow(run: Run, *, as_json: bool = False) -> int:
     """Prints the progress of a run that was just started, until it ends.
 
     Returns 0 if it finished or was stopped, 1 if it failed, 2 if it failed before its first step (the configuration
-    can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second leaves it
-    running, as does a closed terminal.
+    can't work), and 130 after a second Ctrl+C. The first Ctrl+C asks the worker to save and exit, the second
+    detaches from it, as does closing the terminal.
     """
     presses = 0
 
@@ -40,11 +40,11 @@ def follow(run: Run, *, as_json: bool = False) -> int:
     follower, told = _Follower(run, as_json), False
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        while not follower.look():
+        while not follower.poll():
             if presses and not told:
                 told = True
                 print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
-                with suppress(UserError):  # it has ended by itself: the next `look` reports how
+                with suppress(UserError):  # it has ended: the next `poll` reports how
                     launch.stop(run)
         return follower.end()
     except KeyboardInterrupt:
@@ -60,10 +60,10 @@ class _Follower:
         self.tail.skip()
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
         self.begun = max((step for step, _ in run.checkpoints()), default=0)
-        self.said = ""
+        self.shown = ""
         self.last_line = 0.0
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Prints what is new, then sleeps for 0.1 s. Returns True once the run has ended."""
         launch.reap()
         alive = self.run.alive()  # checked before reading the file, so that the last lines are not missed
@@ -73,9 +73,9 @@ class _Follower:
         status = self.run.status()
         if not alive and status.state not in ("starting", "running", "paused"):
             return True
-        if not self.as_json and status.message and status.message != self.said:
-            self.said = status.message
-            print(f"{status.state}: {visible(self.said)}", flush=True)
+        if not self.as_json and status.message and status.message != self.shown:
+            self.shown = status.message
+            print(f"{status.state}: {visible(self.shown)}", flush=True)
         time.sleep(0.1)
         return False
 

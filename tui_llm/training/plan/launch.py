@@ -22,7 +22,8 @@ from tui_llm.facts.pin import Pin
 from tui_llm.training.plan import processes
 from tui_llm.training.plan import start as start_from
 from tui_llm.training.run import batch, changes, pins
-from tui_llm.training.run.run import Run, RunConfig, check_name
+from tui_llm.training.run.config import RunConfig
+from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.run_lock import worker_pid
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
@@ -50,10 +51,10 @@ def create(
     """Creates the directory of a new run.
 
     `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
-    evaluation. Raises `UserError` if the name is taken or if the corpus is missing or not text, judged by its
-    beginning; ValueError if only one of `model` and `settings.from_model` is given.
+    evaluation. Raises `UserError` if the name is taken or if the beginning of the corpus can't be read or is not
+    text; ValueError if only one of `model` and `settings.from_model` is given.
 
-    A run that failed before its first step contains nothing of value: its name can be used again.
+    The name of a run that failed before its first step can be used again.
     """
     from tui_llm.llm.data import corpora  # imported here, so that watching runs starts faster
 
@@ -62,7 +63,7 @@ def create(
     processes.check(settings, nproc, shard=shard)
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):
-        raise UserError(f"there is a run {name!r} already; resume it (--resume) or choose another name")
+        raise UserError(f"a run {name!r} already exists; resume it (--resume) or choose another name")
     if not corpus:
         raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:
@@ -73,9 +74,7 @@ def create(
             run.delete()
         files.write_folder(run.path, lambda folder: _fill(Run(folder), config, model, pinned))
     except FileExistsError as error:
-        raise UserError(
-            f"there is something at {run.path} already that is no run; delete it, or choose another name"
-        ) from error
+        raise UserError(f"{run.path} already exists and is not a run; delete it, or choose another name") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of an unknown user
         raise UserError(f"can't make the run {name}: {files.cannot_write(run.path, error)}") from error
     return run
@@ -102,34 +101,34 @@ def extend(run: Run, steps: int) -> None:
     Raises `UserError` if a worker is training the run, or unless `steps` is more than it has.
     """
     settings = run.config().settings
-    _check_at_rest(run)
+    _check_not_training(run)
     if steps <= settings.steps:
         raise UserError(f"run {run.name} has {settings.steps:,} steps; give more than that")
     _rewrite(run, dataclasses.replace(settings, steps=steps))
 
 
-def refit(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
+def change_batch_size(run: Run, batch_size: int, grad_accumulation_steps: int) -> None:
     """Changes the batch size of a run without a live worker, keeping its steps: smaller batches need less memory.
 
-    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `grad_accumulation_steps` rows. If the
-    product stays the same, every step uses the same rows as before, and the losses are equal except for rounding (and
-    dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
+    Row k of a run depends on the seed and k alone, and a step takes the next `batch_size` × `grad_accumulation_steps`
+    rows. If the product stays the same, every step uses the same rows as before, and the losses are equal except for
+    rounding (and dropout's random numbers). The held-out rows stay the same too. Raises `UserError` if that is not possible, or if a
     worker is training the run.
     """
     s = run.config().settings
     if (batch_size, grad_accumulation_steps) == (s.batch_size, s.grad_accumulation_steps):
         return
-    _check_at_rest(run)
+    _check_not_training(run)
     rows, held_out = s.batch_size * s.grad_accumulation_steps, s.eval_batches * s.batch_size
     settings = from_fields({"batch_size": batch_size, "grad_accumulation_steps": grad_accumulation_steps}, s)
     if batch_size * grad_accumulation_steps != rows:
         raise UserError(
-            f"run {run.name} was begun with another batch-size: its steps are of {s.batch_size} × {s.grad_accumulation_steps} rows "
+            f"run {run.name} was started with another batch size: its steps have {s.batch_size} × {s.grad_accumulation_steps} rows "
             f"(batch size × gradient accumulation steps); give two numbers whose product is {rows}, or start a new run"
         )
     if held_out % batch_size:
         raise UserError(
-            f"the {held_out} held-out rows of run {run.name} can't be dealt in batches of {batch_size}; give a batch size "
+            f"the {held_out} held-out rows of run {run.name} can't be split into batches of {batch_size}; give a batch size "
             f"that divides {s.batch_size}"
         )
     _rewrite(run, dataclasses.replace(settings, eval_batches=held_out // batch_size))
@@ -140,39 +139,39 @@ def change_compile(run: Run, choice: str) -> None:
     _rewrite(run, from_fields({"compile": choice}, run.config().settings))
 
 
-def write_tensorboard(run: Run) -> None:
+def enable_tensorboard(run: Run) -> None:
     """Makes the next worker write TensorBoard event files. Raises `UserError` if a worker is training the run."""
-    _check_at_rest(run)
+    _check_not_training(run)
     run.write_config(dataclasses.replace(run.config(), tensorboard=True))
 
 
 def _rewrite(run: Run, settings: TrainingSettings) -> None:
-    _check_at_rest(run)
+    _check_not_training(run)
     run.write_config(dataclasses.replace(run.config(), settings=settings))
 
 
-def _check_at_rest(run: Run) -> None:
+def _check_not_training(run: Run) -> None:
     if run.alive():
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
 
 
-def use(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
+def set_processes(run: Run, *, nproc: int | None = None, shard: bool | None = None) -> None:
     """Sets the number of worker processes and FSDP sharding of a run; None keeps the current value.
 
     Raises `UserError` if the settings don't allow it, or if a worker is training the run.
     """
     config = run.config()
-    wanted = dataclasses.replace(
+    changed = dataclasses.replace(
         config,
         nproc=config.nproc if nproc is None else nproc,
         shard=config.shard if shard is None else shard,
     )
-    if wanted == config:
+    if changed == config:
         return
-    processes.check(config.settings, wanted.nproc, shard=wanted.shard)
+    processes.check(config.settings, changed.nproc, shard=changed.shard)
     if run.alive():
         raise UserError(f"run {run.name} is being trained; stop it first (tui-llm stop {run.name})")
-    run.write_config(wanted)
+    run.write_config(changed)
 
 
 def start(run: Run) -> None:
@@ -219,10 +218,10 @@ def start(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """Like `start`; after running out of memory, first applies the smaller batch size of the status (`refit`)."""
+    """Like `start`; after running out of memory, first changes to the smaller batch size of the status."""
     fits = run.status().fits
     if fits is not None:
-        refit(run, *fits)
+        change_batch_size(run, *fits)
     start(run)
 
 
@@ -303,8 +302,8 @@ def unpause(run: Run) -> None:
 
 def save(run: Run) -> None:
     """Requests a checkpoint now. Raises `UserError` if no worker is training the run."""
-    _check_at_work(run)
-    changes.ask_to_save(run)
+    _check_training(run)
+    changes.request_save(run)
 
 
 def show_batch(run: Run) -> int:
@@ -312,8 +311,8 @@ def show_batch(run: Run) -> int:
 
     Raises `UserError` if no worker is training the run.
     """
-    _check_at_work(run)
-    return batch.ask(run)
+    _check_training(run)
+    return batch.request(run)
 
 
 def change_learning_rate(run: Run, peak: float) -> None:
@@ -324,7 +323,7 @@ def change_learning_rate(run: Run, peak: float) -> None:
     """
     if run.status().state == "finished":
         raise UserError(f"run {run.name} is finished; continue it with more steps (--resume --steps N) first")
-    changes.ask_for_learning_rate(run, peak)
+    changes.request_learning_rate(run, peak)
 
 
 def peak_learning_rate(run: Run) -> float:
@@ -334,12 +333,12 @@ def peak_learning_rate(run: Run) -> float:
     """
     made = changes.read(run)
     step = run.status().step + 1
-    asked = changes.asked(step, run.control())
+    pending = changes.requested(step, run.control())
     settings = run.config().settings
-    return changes.settings_at(settings, [*made, *asked], step).learning_rate
+    return changes.settings_at(settings, [*made, *pending], step).learning_rate
 
 
-def _check_at_work(run: Run) -> None:
+def _check_training(run: Run) -> None:
     if not run.alive() and run.status().state != "starting":
         raise UserError(f"run {run.name} is not being trained")
 
@@ -349,7 +348,7 @@ def stop(run: Run) -> None:
 
     Raises `UserError` if no worker is training the run.
     """
-    _check_at_work(run)
+    _check_training(run)
     pid = _worker_pid(run)
     if pid is None:  # its pid is not known yet: request it through control.json
         run.write_control(stop=True)
@@ -357,7 +356,7 @@ def stop(run: Run) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
-        pass  # it has just ended by itself
+        pass  # it has just ended
     except PermissionError as error:
         raise UserError(f"run {run.name} is trained by another user's process, {pid}; only they can stop it") from error
 

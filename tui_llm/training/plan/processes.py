@@ -20,21 +20,21 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
         part = nproc // math.gcd(settings.grad_accumulation_steps, nproc)
         raise UserError(
             f"a step's {rows} rows (batch size {settings.batch_size} × gradient accumulation steps {settings.grad_accumulation_steps}) can't be shared "
-            f"equally by {nproc} processes; give a batch size of {math.ceil(settings.batch_size / part) * part}, say"
+            f"equally by {nproc} processes; give a batch size such as {math.ceil(settings.batch_size / part) * part}"
         )
     if shard and settings.optimizer == "muon":
-        raise UserError("muon needs whole matrices, and shard cuts them up; use adamw, or leave shard out")
+        raise UserError("muon needs whole matrices, and sharding splits them; use adamw, or omit shard")
 
 
 def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, slice]:
     """Returns the batches of a step that process `rank` of `world` computes, and the rows that it takes of each.
 
     Each of the step's rows belongs to one process, and all have equally many, so that the mean of the processes' means
-    is the mean over the step. Whole batches are distributed if `grad_accumulation_steps` is a multiple of `world`, which keeps
-    each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
+    is the mean over the step. Whole batches are distributed if `grad_accumulation_steps` is a multiple of `world`,
+    which keeps each process's matrices as large as the settings specify; otherwise the rows of a batch are split too.
     """
-    dealt = math.gcd(settings.grad_accumulation_steps, world)
-    return range(rank % dealt, settings.grad_accumulation_steps, dealt), slice(rank // dealt, None, world // dealt)
+    groups = math.gcd(settings.grad_accumulation_steps, world)
+    return range(rank % groups, settings.grad_accumulation_steps, groups), slice(rank // groups, None, world // groups)
 
 
 def command(run: Path, nproc: int) -> list[str]:

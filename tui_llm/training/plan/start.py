@@ -30,9 +30,9 @@ def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> Tra
     for field, value in shape.items():
         if getattr(asked, field) != value:
             raise UserError(
-                f"{field} {getattr(asked, field)} contradicts the model {name}, which has {value}; leave --{field} out"
+                f"{field} {getattr(asked, field)} contradicts the model {name}, which has {value}; omit --{field}"
                 if field != "tokenizer"
-                else f"the vocabulary is that of the model {name}; leave --tokenizer out"
+                else f"the vocabulary is that of the model {name}; omit --tokenizer"
             )
     if asked.block_size > config.context:
         raise UserError(

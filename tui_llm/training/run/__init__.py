@@ -1,11 +1,17 @@
 """The run directory: its files and how to read them. Does not import torch.
 
-run.py        the directory: config, status, lock, checkpoints, samples
+Words: a *pin* (`Pin`) is a prompt with an optional target. A *pin reading* (`PinReading`) is what a checkpoint predicts
+for one pin: the most likely next tokens, and the target's loss. A *pin evaluation* (`PinEvaluation`) has the readings of
+all pins at one step. Two older names are kept for compatibility: the file `probes.jsonl`, the command `tui-llm probes`.
+
+run.py        the directory: its files, lock, checkpoints, samples; find runs by name
+config.py     config.json: corpus, device, settings
+status.py     status.json: state, message
 run_lock.py   at most one worker per run
 settings.py   training settings and presets
 jsonl.py      append-only JSON Lines files
 metrics.py    metrics.jsonl
-probe_log.py  probes.jsonl
+pin_readings.py  what the model predicted for the pins: probes.jsonl
 batch.py      batch.json: the next batch with its losses
 changes.py    settings changed during training
 pins.py       pinned prompts

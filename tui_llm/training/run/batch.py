@@ -103,7 +103,7 @@ def path_of(run: Run) -> Path:
     return run.path / NAME
 
 
-def ask(run: Run) -> int:
+def request(run: Run) -> int:
     """Requests the batch of the worker's next step. Returns the request's number (see `Batch.asked`)."""
     number = time.time_ns()
     run.write_control(batch=number)
@@ -123,7 +123,7 @@ def newest(run: Run) -> Batch | None:
         return _parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{path} is no batch ({error!r}); the next evaluation, or r in the app, writes it anew"
+            f"{path} is not a batch ({error!r}); the next evaluation, or r in the app, writes it again"
         ) from error
 
 

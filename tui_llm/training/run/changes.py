@@ -45,7 +45,7 @@ def read(run: Run) -> list[LearningRateChange]:
         return [LearningRateChange(int(c["step"]), float(c["learning_rate"]), int(c["asked"])) for c in read_json(path)]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path} is no list of changes ({error!r}); delete it to go on with the first learning rate"
+            f"{path} is not a list of changes ({error!r}); delete it to continue with the first learning rate"
         ) from error
 
 
@@ -54,7 +54,7 @@ def parse_learning_rate(text: str) -> float:
     try:
         peak = float(text)
     except ValueError as error:
-        raise UserError(f"the learning rate {text.strip()[:40]!r} is no number; give 3e-4, say") from error
+        raise UserError(f"the learning rate {text.strip()[:40]!r} is not a number; give one such as 3e-4") from error
     _check(peak)
     return peak
 
@@ -64,7 +64,7 @@ def _check(peak: float) -> None:
         raise UserError(f"the learning rate {peak} can't be used; give a number from 0 up")
 
 
-def ask_for_learning_rate(run: Run, peak: float) -> None:
+def request_learning_rate(run: Run, peak: float) -> None:
     """Requests a schedule that peaks at `peak` from the next step on.
 
     Raises `UserError` unless `peak` is finite and ≥ 0.
@@ -73,12 +73,12 @@ def ask_for_learning_rate(run: Run, peak: float) -> None:
     run.write_control(learning_rate={"peak": peak, "asked": time.time_ns()})
 
 
-def ask_to_save(run: Run) -> None:
+def request_save(run: Run) -> None:
     """Requests a checkpoint after the current step."""
     run.write_control(save=time.time_ns())
 
 
-def asked(step: int, control: dict[str, Any]) -> list[LearningRateChange]:
+def requested(step: int, control: dict[str, Any]) -> list[LearningRateChange]:
     """Returns the change that `control` requests, to take effect at `step`; an empty list without a valid request."""
     asked = control.get("learning_rate")
     try:
@@ -96,7 +96,7 @@ def take(run: Run, made: list[LearningRateChange], step: int, control: dict[str,
     The file is written before this returns. Returns `made` itself if nothing new is requested; a request that was
     already recorded, for example before a crash, is not new.
     """
-    new = [change for change in asked(step, control) if change.asked not in {c.asked for c in made}]
+    new = [change for change in requested(step, control) if change.asked not in {c.asked for c in made}]
     if not new:
         return made
     changed = [*made, *new]

@@ -11,8 +11,9 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run import jsonl
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.metrics import Metric, MetricsTail, parse_metric
-from tui_llm.training.run.run import Run, RunConfig
+from tui_llm.training.run.run import Run
 
 RECENT = 50  # number of last steps that the speed is averaged over
 
@@ -53,12 +54,12 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Reads all metrics of `runs` once. Never raises because of their content."""
     configs = [_config(run) for run in runs]
-    asked = [_asked(config) if config else {} for config in configs]
-    names = list(dict.fromkeys(name for one in asked for name in one))
-    rows = [(name, tuple(one.get(name) for one in asked)) for name in names]
+    values = [_values(config) if config else {} for config in configs]
+    names = list(dict.fromkeys(name for one in values for name in one))
+    rows = [(name, tuple(one.get(name) for one in values)) for name in names]
     return Comparison(
         tuple(_outcome(run, config) for run, config in zip(runs, configs, strict=True)),
-        tuple((name, values) for name, values in rows if any(value != values[0] for value in values)),
+        tuple((name, row) for name, row in rows if any(value != row[0] for value in row)),
     )
 
 
@@ -69,11 +70,11 @@ def _config(run: Run) -> RunConfig | None:
         return None
 
 
-def _asked(config: RunConfig) -> dict[str, Any]:
-    said = dataclasses.asdict(config)
-    settings = said.pop("settings")
-    said["corpus"] = ", ".join(said["corpus"])
-    return {**said, **settings}
+def _values(config: RunConfig) -> dict[str, Any]:
+    found = dataclasses.asdict(config)
+    settings = found.pop("settings")
+    found["corpus"] = ", ".join(found["corpus"])
+    return {**found, **settings}
 
 
 def _outcome(run: Run, config: RunConfig | None) -> RunOutcome:

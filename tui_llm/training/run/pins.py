@@ -32,17 +32,17 @@ def check(pin: Pin) -> Pin:
     """
     pin = Pin(clean(pin.prompt), clean(pin.target) if pin.target else None)
     if not pin.prompt:
-        raise UserError("a pin needs a prompt: give some text for the model to go on from")
+        raise UserError("a pin needs a prompt: give some text for the model to continue")
     for what, text in (("prompt", pin.prompt), ("target", pin.target or "")):
         if len(text) > LONGEST:
             raise UserError(f"the {what} has {len(text):,} characters; a pin's can have {LONGEST:,}")
     return pin
 
 
-def parse(words: str) -> Pin:
+def parse(text: str) -> Pin:
     """Parses `PROMPT` or `PROMPT=>TARGET` (split at the last `=>`). Raises `UserError` as `check` does."""
-    prompt, arrow, target = words.rpartition(ARROW)
-    return check(Pin(prompt, target) if arrow else Pin(words))
+    prompt, arrow, target = text.rpartition(ARROW)
+    return check(Pin(prompt, target) if arrow else Pin(text))
 
 
 def read(path: Path) -> list[Pin]:
@@ -53,7 +53,7 @@ def read(path: Path) -> list[Pin]:
     try:
         return list(dict.fromkeys(map(_pin, value["pins"])))[:MOST]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no list of pins ({error!r}); delete it, then pin again") from error
+        raise UserError(f"{path} is not a list of pins ({error!r}); delete it, then pin again") from error
 
 
 def _pin(value: Any) -> Pin:
@@ -100,19 +100,19 @@ def change(path: Path, pin: Sequence[Pin] = (), unpin: Sequence[Pin] = ()) -> li
     return after
 
 
-def meant(words: str, pins: Sequence[Pin]) -> list[Pin]:
-    """Returns the pins that match `PROMPT=>TARGET`, or else those with the prompt `words`.
+def matching(text: str, pins: Sequence[Pin]) -> list[Pin]:
+    """Returns the pins that match `PROMPT=>TARGET`, or else those with the prompt `text`.
 
     Raises `UserError` if none match.
     """
-    exact = [pin for pin in pins if pin == parse(words)]
-    found = exact or [pin for pin in pins if pin.prompt == words]
+    exact = [pin for pin in pins if pin == parse(text)]
+    found = exact or [pin for pin in pins if pin.prompt == text]
     if not found:
-        raise UserError(f"{words!r} is not pinned; pinned are: {', '.join(map(said, pins)) or 'none'}")
+        raise UserError(f"{text!r} is not pinned; pinned are: {', '.join(map(text_of, pins)) or 'none'}")
     return found
 
 
-def said(pin: Pin) -> str:
+def text_of(pin: Pin) -> str:
     """Returns the pin in the syntax of `parse`. The text is not sanitized for a terminal."""
     return f"{pin.prompt}{ARROW}{pin.target}" if pin.target else pin.prompt
 

@@ -34,7 +34,7 @@ def rename(run: Run, name: str) -> Run:
 
 
 def _move(run: Run, to: Run) -> None:
-    taken = UserError(f"there is a run or folder {to.name!r} already; choose another name")
+    taken = UserError(f"a run or folder {to.name!r} already exists; choose another name")
     if os.path.lexists(to.path):
         # POSIX renames a directory over an empty directory, and over nothing else; Windows does neither.
         if to.path.is_symlink() or not to.path.is_dir() or any(to.path.iterdir()):

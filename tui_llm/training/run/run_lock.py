@@ -44,7 +44,7 @@ class RunLock:
     def acquire(self) -> None:
         """Raises filelock's `Timeout` if another process holds the run, OSError if no lock can be created."""
         if os.path.lexists(self.path) and not self.path.is_file():
-            raise NotRegular(errno.EINVAL, "it is no regular file", str(self.path))
+            raise NotRegular(errno.EINVAL, "it is not a regular file", str(self.path))
         lock = storage.Lock(self.path, timeout=0)
         lock.acquire()
         try:

@@ -65,8 +65,8 @@ def _setting(default: Any, metavar: str, values: Range | tuple[str, ...] | None,
 class TrainingSettings:
     """The settings of a run. Losses are in nats per token; a step is one optimizer update.
 
-    One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up linearly over
-    `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
+    One step uses `batch_size` × `grad_accumulation_steps` rows of `block_size` tokens. The learning rate warms up
+    linearly over `warmup_steps`, then follows the `schedule` down to `min_learning_rate` at `steps`: `cosine`, half a cosine (GPT-3,
     appendix B), or `wsd`, stable until the last `decay_fraction` of the steps, then linear (Hu et al. 2024, MiniCPM,
     section 4; Hägele et al. 2024).
 
@@ -139,7 +139,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
     values = dataclasses.asdict(base)
     for given, value in fields.items():
         if (name := RENAMED.get(given, given)) not in values:
-            raise UserError(f"there is no training setting {name!r}; there are: {', '.join(values)}")
+            raise UserError(f"there is no training setting {name!r}; choose one of: {', '.join(values)}")
         kind = type(values[name])
         try:
             values[name] = _whole(value) if kind is int else float(value) if kind is float else str(value)
@@ -152,7 +152,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
 def _whole(value: Any) -> int:
     """Converts to int only if nothing is lost: 1.5 and True are rejected."""
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 
@@ -285,7 +285,7 @@ Rows are 1024 tokens; a smaller `batch_size` and a larger `grad_accumulation_ste
 def preset(name: str) -> TrainingSettings:
     """Returns the preset with that name. Raises `UserError` if there is none."""
     if name not in PRESETS:
-        raise UserError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        raise UserError(f"there is no preset {name!r}; choose one of: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

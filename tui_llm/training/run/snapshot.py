@@ -18,11 +18,13 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.facts.pin import Pin
 from tui_llm.llm.predict.units import perplexity, uniform_loss
-from tui_llm.training.run import gauges, pins, probe_log
+from tui_llm.training.run import gauges, pin_readings, pins
+from tui_llm.training.run.config import RunConfig
 from tui_llm.training.run.curve import Average, Envelope, Point, moving_average
 from tui_llm.training.run.metrics import Metric, MetricsTail
-from tui_llm.training.run.probe_log import Moment, ProbeTail
-from tui_llm.training.run.run import Run, RunConfig, Sample, Status, number, runs
+from tui_llm.training.run.pin_readings import PinEvaluation, PinReadingsTail
+from tui_llm.training.run.run import Run, Sample, runs
+from tui_llm.training.run.status import Status, number
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ CHUNK = 1 << 20  # bytes of metrics read at a time: about 7,000 steps
 
 LONG = 16 * CHUNK  # bytes of metrics; a longer file is sampled first, since reading all of it takes long
 
-GLIMPSES = 256  # number of places at which such a file is sampled
+PLACES = 256  # number of places at which such a file is sampled
 
 SHARES = (0.01, 0.05)  # windows of the moving averages of the training loss, as fractions of all steps
 
@@ -75,7 +77,7 @@ class RunSnapshot:
     `mfu` is the model FLOPs utilization (None until the machine's peak is measured), `memory_bytes` the memory last
     reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
     the corpus, `perplexity` is e^(last validation loss). While `reading` is true, older metrics are still being read:
-    the curves of a very long run are then drawn from a few steps at each of `GLIMPSES` places.
+    the curves of a very long run are then drawn from a few steps at each of `PLACES` places.
     """
 
     name: str
@@ -100,7 +102,7 @@ class RunSnapshot:
     epoch: float | None = None
     perplexity: float | None = None
     checkpoint: int | None = None
-    pause_asked: bool = False
+    pause_requested: bool = False
     reading: bool = False
 
     @property
@@ -131,7 +133,7 @@ class RunReader:
         self._points: tuple[tuple[Point, ...], tuple[Point, ...]] | None = (
             None  # cached points of `train` and `validation`
         )
-        self._glimpse = _glimpse(self.run.metrics_path)
+        self._sampled = _sampled(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
         """Reads up to `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says if there is more."""
@@ -165,12 +167,12 @@ class RunReader:
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
         if not self.tail.more:
-            self._glimpse = None
+            self._sampled = None
         if metrics:
             self._points = None
-        if self._glimpse is None and self._points is None:
+        if self._sampled is None and self._points is None:
             self._points = self.train.points(), self.validation.points()
-        train, validation = self._glimpse or self._points or ((), ())
+        train, validation = self._sampled or self._points or ((), ())
         checkpoints = self.run.checkpoints()
         return RunSnapshot(
             name=self.run.name,
@@ -195,7 +197,7 @@ class RunReader:
             epoch=epoch(config, status.step, facts.get("train_tokens")),
             perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
-            pause_asked=bool(self.run.control().get("paused")),
+            pause_requested=bool(self.run.control().get("paused")),
             reading=self.tail.more,
         )
 
@@ -228,14 +230,14 @@ def _numbers(said: dict[str, Any]) -> dict[str, float]:
     return {key: found for key, value in said.items() if (found := number(value)) is not None}
 
 
-def _glimpse(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
+def _sampled(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
     """Returns sampled curves (training, validation) of a metrics.jsonl longer than `LONG`; None if it is shorter."""
     size = _size(path)
     if size <= LONG:
         return None
     tail, train, validation = MetricsTail(path), Envelope(), Envelope()
-    for i in range(GLIMPSES):
-        tail.offset = i * (size - 8192) // (GLIMPSES - 1)
+    for i in range(PLACES):
+        tail.offset = i * (size - 8192) // (PLACES - 1)
         for metric in tail.new(8192)[1:]:
             train.add(metric.step, metric.loss)
             if metric.val_loss is not None:
@@ -250,7 +252,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def last_sign(run: Run) -> float:
+def last_written(run: Run) -> float:
     """Returns when the run last wrote metrics, status or config, in seconds since the epoch; 0 if unknown."""
     latest = 0.0
     for path in (run.metrics_path, run.path / "status.json", run.path / "config.json"):
@@ -264,12 +266,12 @@ def last_sign(run: Run) -> float:
 def most_recent() -> Run | None:
     """Returns the run to show by default: one that is being trained, or else the one written to last."""
     try:
-        return max(runs(), key=lambda run: (run.alive(), last_sign(run)), default=None)
+        return max(runs(), key=lambda run: (run.alive(), last_written(run)), default=None)
     except UserError:  # the runs folder is not a folder any more; the next write reports it
         return None
 
 
-def loss_glimpse(path: Path, points: int = 32) -> list[float]:
+def sampled_losses(path: Path, points: int = 32) -> list[float]:
     """Returns about `points` losses at even distances in a metrics.jsonl, for a sparkline.
 
     A large file is not read as a whole.
@@ -295,28 +297,28 @@ def last_validation(path: Path) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeSnapshot:
+class PinsSnapshot:
     """The recorded predictions of a run at one time.
 
-    `moments` are in the order of steps, `running` are the pins that the run's worker reads, `mine` those of the user.
+    `evaluations` are in the order of steps, `running` are the pins that the run's worker reads, `mine` the user's.
     Without a run there is only `mine`. `problem` says which file can't be read.
     """
 
     name: str = ""
     status: Status | None = None
-    moments: tuple[Moment, ...] = ()
+    evaluations: tuple[PinEvaluation, ...] = ()
     running: tuple[Pin, ...] = ()
     mine: tuple[Pin, ...] = ()
     problem: str = ""
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """Every pin without duplicates: those of the last moment, of earlier moments, of the run, then of the user."""
-        return tuple(dict.fromkeys((*probe_log.pins_of(self.moments[-1:]), *probe_log.pins_of(self.moments),
-                                    *self.running, *self.mine)))  # fmt: skip
+        """Every pin once: those of the last evaluation, of earlier evaluations, of the run, then of the user."""
+        newest_first = (*self.evaluations[-1:], *self.evaluations)
+        return tuple(dict.fromkeys((*pin_readings.pins_of(newest_first), *self.running, *self.mine)))
 
 
-class ProbeReader:
+class PinsReader:
     """Reads one run's predictions for its pins; each call reads only what is new.
 
     Never raises because of their content.
@@ -324,19 +326,19 @@ class ProbeReader:
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
-        self.tail = ProbeTail(run) if run else None
-        self.moments: tuple[Moment, ...] = ()
+        self.tail = PinReadingsTail(run) if run else None
+        self.evaluations: tuple[PinEvaluation, ...] = ()
 
-    def read(self) -> ProbeSnapshot:
+    def read(self) -> PinsSnapshot:
         """Reads what is new and returns a snapshot."""
         try:
             return self._read()
         except Exception as error:
             assert self.run is not None
             status = unreadable(self.run, error)
-            return ProbeSnapshot(self.run.name, status, problem=status.problem)
+            return PinsSnapshot(self.run.name, status, problem=status.problem)
 
-    def _read(self) -> ProbeSnapshot:
+    def _read(self) -> PinsSnapshot:
         problem = ""
         mine: list[Pin] = []
         running: list[Pin] = []
@@ -346,15 +348,15 @@ class ProbeReader:
         except UserError as error:
             problem = str(error)
         if self.run is None or self.tail is None:
-            return ProbeSnapshot(mine=tuple(mine), problem=problem)
+            return PinsSnapshot(mine=tuple(mine), problem=problem)
         status = self.run.status()  # before reading the file, so that the last line of a run that ends is not missed
         more = True
         while more:
             new = self.tail.new(CHUNK)
             if self.tail.restarted:
-                self.moments = ()
+                self.evaluations = ()
             if new:
-                self.moments = tuple(probe_log.in_order((*self.moments, *new)))
+                self.evaluations = tuple(pin_readings.in_order((*self.evaluations, *new)))
             more = self.tail.more
         problem = problem or self.tail.problem
-        return ProbeSnapshot(self.run.name, status, self.moments, tuple(running), tuple(mine), problem)
+        return PinsSnapshot(self.run.name, status, self.evaluations, tuple(running), tuple(mine), problem)

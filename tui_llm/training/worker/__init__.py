@@ -1,16 +1,20 @@
 """The training process: `python -m tui_llm.training.worker RUN`.
 
-worker.py         the worker: lock, signals, requests, evaluations, checkpoints
+process.py        the process: signals, the run's lock, exit status
+worker.py         the state of the process: run, ranks, lock, status, log
+job.py            one worker's part of a run, from first to last step
+inputs.py         device, vocabulary, corpus and model
+requests.py       serves the requests in control.json between two steps
 loop.py           the training loop, a generator of steps
 distributed.py    several processes: gradients, shards, collective decisions
 torch_compile.py  torch.compile for the training step
 checkpoints.py    save and load weights and optimizer state
 evaluations.py    what runs at each evaluation
-probes.py         predictions for the pinned prompts
+pin_readings.py   predictions for the pins
 batch_loss.py     losses on the next batch
 measurements.py   peak FLOP/s, memory, a shipped model's loss
 tensorboard.py    TensorBoard event files
 export.py         export the newest checkpoint as a model folder
-timing_worker.py  the subprocess of plan/timing.py
+step_time.py      the subprocess of plan/step_time.py
 versus.py         compare the training step with nanoGPT's
 """

@@ -1,11 +1,11 @@
-"""The entry point of `python -m tui_llm.training.worker RUN` (see worker.py)."""
+"""The entry point of `python -m tui_llm.training.worker RUN` (see process.py)."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from tui_llm.training.worker.worker import main
+from tui_llm.training.worker.process import main
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])

@@ -17,7 +17,7 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
 
-def look(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
+def record(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
     """Writes the next batch at an evaluation. This also answers a pending request."""
     asked = run.control().get("batch")
     write(run, trainer, tokenizer, metric.step, asked if isinstance(asked, int) else None)

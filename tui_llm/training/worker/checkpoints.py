@@ -117,7 +117,7 @@ def clean(run: Run) -> None:
 def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str] | None:
     """Loads the newest intact checkpoint into `model`. Returns (step, optimizer state, message); None if there is none.
 
-    Damaged checkpoints are skipped, and the message says so. Raises `UserError` if all of them are damaged.
+    Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged.
     """
     told = ""
     for step, folder in reversed(run.saved()):
@@ -133,7 +133,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             model.load_state_dict(saved.state_dict())
             return step, {name: tensor.clone() for name, tensor in state.items()}, told
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            told += f"checkpoint-{step} is damaged and was passed over ({' '.join(str(error).split())[:300]}). "
+            told += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
     if told:
         raise UserError(f"{told}No older one is left; start a new run")
     return None
@@ -168,7 +168,7 @@ def restore(trainer: Trainer, state: dict[str, torch.Tensor] | None) -> None:
                 optimizer.state[p] = {}
                 for key in kept[name]:
                     blank = torch.empty(() if key == "step" else p.shape)
-                    value = trainer.ranks.tensor(state[f"{name}.{key}"] if state else blank)
+                    value = trainer.ranks.broadcast_tensor(state[f"{name}.{key}"] if state else blank)
                     # AdamW keeps `step` on the CPU, except for fused AdamW on a GPU.
                     value = value.to("cpu" if key == "step" and trainer.device.type != "cuda" else trainer.device)
                     optimizer.state[p][key] = part_like(value, p)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import device as devices
+from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.model import GPT
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +49,7 @@ class Ranks:
         """Returns this process's device. Raises `UserError` if there is none."""
         return devices.choose(device)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Waits for all processes, then destroys the process group."""
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
@@ -72,15 +73,15 @@ class Ranks:
         """All-reduce: the sum of `value` over all processes."""
         return self.mean(value) * self.world
 
-    def number(self, value: int) -> int:
+    def broadcast_int(self, value: int) -> int:
         """Broadcast: rank 0's `value`."""
         return value
 
-    def tell(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
+    def broadcast_order(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
         """Broadcast: rank 0's order, one of GO, STOP, SAVE, or CHANGE with a step and a learning rate."""
         return order, step, value
 
-    def tensor(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         """Broadcast: overwrites `value`, a CPU tensor, with rank 0's, and returns it."""
         return value
 
@@ -115,7 +116,7 @@ class Torchrun(Ranks):
         kind, _, index = device.partition(":")
         if index:
             raise UserError(
-                f"each of {self.world} processes takes a device of its own; say --device {kind}, not {device}"
+                f"each of {self.world} processes needs a separate device; give --device {kind}, not {device}"
             )
         place = devices.choose(kind)
         if place.type == "mps":
@@ -129,13 +130,13 @@ class Torchrun(Ranks):
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.mean(0.0)  # a barrier: raises if a process is gone
         dist.destroy_process_group()
 
     def place(self, model: GPT, device: torch.device, products: torch.dtype | None = None) -> Loss:
         for _, parameter in model.weights():
-            self.tensor(parameter.detach())
+            self.broadcast_tensor(parameter.detach())
         whole = _Loss(model, products)
         if self.shard:
             from torch.distributed.device_mesh import init_device_mesh
@@ -172,14 +173,14 @@ class Torchrun(Ranks):
         dist.all_reduce(sum_, group=self._control)
         return float(sum_) / self.world
 
-    def number(self, value: int) -> int:
-        return int(self.tensor(torch.tensor(value)))
+    def broadcast_int(self, value: int) -> int:
+        return int(self.broadcast_tensor(torch.tensor(value)))
 
-    def tell(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
-        told = self.tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
+    def broadcast_order(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
+        told = self.broadcast_tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
         return int(told[0]), int(told[1]), told[2]
 
-    def tensor(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         dist.broadcast(value, 0, group=self._control)
         return value
 
@@ -202,7 +203,7 @@ class Torchrun(Ranks):
     def _agree(self, trouble: str) -> None:
         """Raises the error of the first process that passed `trouble` in all processes without one."""
         if trouble:
-            self._store().set(f"trouble/{self.rank}", trouble)
+            torch_private.default_store().set(f"trouble/{self.rank}", trouble)
         if self.mean(bool(trouble)) == 0:
             return
         told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
@@ -215,28 +216,26 @@ class Torchrun(Ranks):
 
     def fail(self, why: str) -> None:
         with contextlib.suppress(Exception):  # the store may be gone
-            self._store().set("failed", f"process {self.rank} of {self.world}: {why}")
+            torch_private.default_store().set("failed", f"process {self.rank} of {self.world}: {why}")
 
     def lost(self, error: Exception) -> str | None:
         if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, dist.DistError | RuntimeError):
             return None
-        words = str(error).lower()
-        if not (isinstance(error, dist.DistError) or any(w in words for w in ("gloo", "nccl", "connection", "peer"))):
+        message = str(error).lower()
+        if not (
+            isinstance(error, dist.DistError) or any(word in message for word in ("gloo", "nccl", "connection", "peer"))
+        ):
             return None
-        said = self._left("failed")
-        return said or self._ended
+        return self._left("failed") or self._ended
 
     @property
     def _ended(self) -> str:
         return f"one of the {self.world} processes was ended from outside; resume from the last checkpoint"
 
-    def _store(self) -> Any:
-        return dist.distributed_c10d._get_default_store()
-
     def _left(self, key: str) -> str:
         with contextlib.suppress(Exception):
-            if self._store().check([key]):
-                return str(self._store().get(key).decode())
+            if torch_private.default_store().check([key]):
+                return str(torch_private.default_store().get(key).decode())
         return ""
 
 

@@ -18,10 +18,10 @@ from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
-from tui_llm.training.worker import batch_loss, probes
+from tui_llm.training.worker import batch_loss, pin_readings
 from tui_llm.training.worker.loop import Trainer
 
-Look = Callable[[Run, Trainer, BPETokenizer, Metric], None]
+Recorder = Callable[[Run, Trainer, BPETokenizer, Metric], None]
 
 
 def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
@@ -54,9 +54,9 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) 
     jsonl.append_to(run.samples_path, line)
 
 
-def probe(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
-    """Appends the model's predictions for the pinned prompts to probes.jsonl."""
-    probes.write(run, trainer, tokenizer, metric.step)
+def read_pins(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
+    """Appends the pin readings to probes.jsonl."""
+    pin_readings.write(run, trainer, tokenizer, metric.step)
 
 
-LOOKS: tuple[Look, ...] = (sample, probe, batch_loss.look)
+RECORDERS: tuple[Recorder, ...] = (sample, read_pins, batch_loss.record)

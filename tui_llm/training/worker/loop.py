@@ -157,7 +157,7 @@ class Trainer:
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"the weights {name} are no numbers any more after step {step}; {_advice(self.settings.learning_rate)}",
+                    f"the weights {name} are not finite after step {step}; {_advice(self.settings.learning_rate)}",
                     step,
                 )
 

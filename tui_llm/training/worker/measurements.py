@@ -24,7 +24,8 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
 from tui_llm.training.plan import cost
 from tui_llm.training.run.metrics import Metric
-from tui_llm.training.run.run import Run, number
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.status import number
 from tui_llm.training.worker.loop import Trainer
 
 PEAK_AFTER = 10.0  # seconds of training before the machine's peak is measured, so that short runs are not delayed
@@ -116,9 +117,9 @@ def shipped_loss(
     rows = len(trainer.validation[0])
     kept = run.path / "shipped.json"
     with suppress(UserError, KeyError, TypeError, ValueError):
-        said = read_json(kept)
-        if said["rows"] == rows and (loss := number(said["loss"])) is not None:
-            return {"shipped_model": str(said["model"]), "shipped_loss": loss}
+        value = read_json(kept)
+        if value["rows"] == rows and (loss := number(value["loss"])) is not None:
+            return {"shipped_model": str(value["model"]), "shipped_loss": loss}
     for folder in sorted(paths.shipped_models_dir().glob("*/")):
         with suppress(UserError):
             if not _fits(folder, trainer, tokenizer):

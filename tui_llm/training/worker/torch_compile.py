@@ -39,7 +39,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
     except Exception as error:  # any compiler error, e.g. a missing C compiler or an unsupported GPU
         trainer.loss = plain
         first = " ".join(str(error).split())[:160]
-        return f"torch.compile failed and is left out ({type(error).__name__}: {first})"
+        return f"torch.compile failed, the step is not compiled ({type(error).__name__}: {first})"
     finally:
         trainer.model.zero_grad(set_to_none=True)
     return ""

@@ -20,7 +20,7 @@ from tui_llm.tui.kit.text import wrapped
 _key = CommandFactory("letters", "Letters")
 KEYS = (
     _key("letters_type", "t", "letter", "Type the letter to count", "type"),
-    _key("letters_all", "a", "all tokens", "Show all tokens, or only those that hide the letter", "all"),
+    _key("letters_all", "a", "all tokens", "Show all tokens, or only those that contain the letter", "all"),
     _key("letters_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("letters_leave", "escape,q,L", "back", "Back to the five panes", "leave", importance=9),
 )  # fmt: skip
@@ -53,22 +53,22 @@ class LettersScreen(FullScreen):
         strong, muted = self.style("strong"), self.style("muted")
         found, holding = self.found, sum(map(bool, self.found.inside))
         line = Text("the letter ").append(truncate(visible(found.letter), 8), self.style("accent"))
-        line.append(" is there ").append(f"{fmt.count(found.total)} time{'' if found.total == 1 else 's'}", strong)
+        line.append(" occurs ").append(f"{fmt.count(found.total)} time{'' if found.total == 1 else 's'}", strong)
         line.append(
-            f", inside {fmt.count(holding)} of {fmt.count(len(found.inside))} token{'s' * (len(found.inside) != 1)} (upper and lower case alike)"
+            f", in {fmt.count(holding)} of {fmt.count(len(found.inside))} token{'s' * (len(found.inside) != 1)} (upper and lower case alike)"
         )
         head = wrapped(line, width)
         if found.total:
             head += wrapped(
                 Text(
-                    "The model sees the id, not the letters: how many there are it must have learned by heart.",
+                    "The model sees ids, not letters: it can only have memorized how many there are.",
                     style=muted,
                 ),
                 width,
             )
         if found.split:
             head += wrapped(
-                Text(f"{found.split:,} of them are cut: their bytes are in more than one token", style=muted), width
+                Text(f"{found.split:,} of them split: their bytes are in more than one token", style=muted), width
             )
         if self.tokens.first:
             head += wrapped(Text(f"of the last {len(self.tokens.tokens):,} tokens", style=muted), width)

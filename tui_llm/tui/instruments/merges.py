@@ -42,7 +42,7 @@ def why(replay: Replay, step: int) -> str:
     if not others:
         reason = "the only pair here that is a token"
     elif min(others) == rank:
-        reason = "the lowest rank; it stands here more than once, so the leftmost goes first"
+        reason = "the lowest rank; it occurs more than once here, so the leftmost is merged first"
     else:
         reason = f"the lowest rank of {len(others) + 1} pairs that are tokens; the next is {min(others):,}"
     return reason
@@ -50,12 +50,12 @@ def why(replay: Replay, step: int) -> str:
 
 _key = CommandFactory("merges", "Merges")
 KEYS = (
-    _key("merges_back", "left", "undo a merge", "Go one merge back", "step(-1)", together="merge"),
+    _key("merges_back", "left", "undo a merge", "Undo the last merge", "step(-1)", together="merge"),
     _key("merges_on", "right", "next merge", "Make the next merge", "step(1)", together="merge"),
     _key("merges_first", "home", "bytes", "Go to the bytes, before any merge", "step_to(0)", footer=(), priority=True),
     _key("merges_last", "end", "tokens", "Go to the tokens, after all merges", "step_to(-1)", footer=(), priority=True),
-    _key("merges_type", "t", "type a word", "Type a text to see it merged", "type"),
-    _key("merges_word_back", "comma", "word before", "Go to the word before", "word(-1)", together="word"),
+    _key("merges_type", "t", "type a word", "Type a text and watch its merges", "type"),
+    _key("merges_word_back", "comma", "previous word", "Go to the previous word", "word(-1)", together="word"),
     _key("merges_word_on", "full_stop", "next word", "Go to the next word", "word(1)", together="word"),
     _key("merges_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("merges_leave", "escape,q,M", "back", "Back to the five panes", "leave", importance=9),
@@ -115,7 +115,7 @@ class MergesScreen(FullScreen):
             return [], wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         word = self.word
         if self.merges is None:
-            return [], [Text("one moment", style=muted)]
+            return [], [Text("computing …", style=muted)]
         if word is None:
             return [], wrapped(Text("there is no word yet: t types one", style=muted), width)
         name = Text("word ").append(truncate(visible_token(word.text), max(1, width - 30)), self.style("accent"))
@@ -133,7 +133,7 @@ class MergesScreen(FullScreen):
         head += [Text(), *self._state(replay, step, width)]
         if step == last:
             head += self._end(word, width)
-        lines = [Text(), Text("all merges, in their order", style=muted)]
+        lines = [Text(), Text("all merges, in order", style=muted)]
         for at in range(1, last + 1):
             line = Text(no_wrap=True)
             line.append("▸ " if at == step else "  ", self.style("accent"))
@@ -159,7 +159,7 @@ class MergesScreen(FullScreen):
             style = self.style("accent") if at == state.best else self.style("muted")
             ranks.append(" " * cell_len(name)).append(note.ljust(cells - cell_len(name)), style)
         lines += [parts, ranks]
-        says = "under each boundary: the pair's rank (· is no token); the lowest, ▲, goes next"
+        says = "under each boundary: the pair's rank (·: not a token); the lowest, ▲, is merged next"
         return [*lines, *(wrapped(Text(says, style=self.style("muted")), width) if state.best is not None else [])]
 
     def _end(self, word: Word, width: int) -> list[Text]:
@@ -169,7 +169,7 @@ class MergesScreen(FullScreen):
         line.append(", ".join(str(token.id) for token in word.tokens), self.style("accent"))
         if word.replay is not None and word.replay.whole:
             line = Text(
-                f"no pair is a token; but the whole word is one, id {word.tokens[0].id}: it is looked up before anything is merged",
+                f"no pair is a token, but the whole word is one, id {word.tokens[0].id}: it is looked up, not merged",
                 style=self.style("strong"),
             )
         return [Text(), *wrapped(line, width)]

@@ -62,23 +62,21 @@ class PairsScreen(FullScreen):
         if self.problem:
             return [], wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if pairs is None:
-            return [], [Text("one moment", style=muted)]
+            return [], [Text("computing …", style=muted)]
         if pairs.count < 2:
-            said = "one token alone makes no pair of input and target: Esc, then i types more"
+            said = "one token makes no pair of input and target: Esc, then i types more"
             return [], wrapped(Text(said, style=self.style("accent")), width)
         line = Text(
             f"{fmt.count(pairs.count)} tokens make {fmt.count(pairs.count - 1)} pair{'s' * (pairs.count > 2)}", strong
         )
-        line.append(": the model reads the input and is to predict the target", "not bold")
+        line.append(": the model reads the input and predicts the target", "not bold")
         head = wrapped(line, width)
         if pairs.mean is not None:
             head += wrapped(Text(f"mean loss {fmt.number(pairs.mean, 3)} nats: what a training step lowers"), width)
         if pairs.first:
             head += wrapped(Text(f"the last {fmt.count(len(pairs.scores))} pairs are listed", style=muted), width)
         if pairs.fed < pairs.count:
-            note = (
-                f"only the last {fmt.count(pairs.fed)} tokens, the model's context, were fed: pairs before have no loss"
-            )
+            note = f"only the last {fmt.count(pairs.fed)} tokens, the model's context, were read: earlier pairs have no loss"
             head += wrapped(Text(note, style=muted), width)
         columns = "".join(name.rjust(cells) for name, cells in NUMBERS)
         room = max(8, width - len(columns) - 3)

@@ -32,12 +32,12 @@ class SamplerField:
 
 SETTINGS = (
     SamplerField(
-        "repetition_penalty", "repetition penalty", 1.0, 1.2, "tokens of the text: logit ÷ it, or × it below 0"
+        "repetition_penalty", "repetition penalty", 1.0, 1.2, "tokens in the text: logit ÷ it, or × it if negative"
     ),
-    SamplerField("temperature", "temperature", 1.0, 0.8, "logits ÷ it; 0 is greedy"),
-    SamplerField("top_k", "top-k", 0, 40, "keep so many of the likeliest"),
-    SamplerField("top_p", "top-p", 1.0, 0.9, "keep the fewest that reach it together"),
-    SamplerField("min_p", "min-p", 0.0, 0.05, "keep those at least so likely, of the likeliest"),
+    SamplerField("temperature", "temperature", 1.0, 0.8, "divides the logits; 0 is greedy"),
+    SamplerField("top_k", "top-k", 0, 40, "keep this many of the likeliest tokens"),
+    SamplerField("top_p", "top-p", 1.0, 0.9, "keep the fewest tokens that add up to it"),
+    SamplerField("min_p", "min-p", 0.0, 0.05, "keep tokens with this share of the largest p"),
 )
 
 
@@ -61,7 +61,7 @@ class NumberField(Field):
 _key = CommandFactory("sampler", "Sampler form")
 KEYS = (
     _key("use_sampler", "ctrl+s", "use", "Use these settings", "use"),
-    _key("leave_sampler", "escape", "cancel", "Back, with the settings as they were", "leave"),
+    _key("leave_sampler", "escape", "cancel", "Cancel: keep the current settings", "leave"),
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
-            yield Static(Content("in this order; then what is left is renormalised"), id="order")
+            yield Static(Content("applied in this order; the rest is renormalized"), id="order")
             with VerticalScroll(id="rows", can_focus=False):
                 for setting in SETTINGS:
                     now = getattr(self._settings, setting.name)

@@ -19,7 +19,7 @@ def cut_keys(make: CommandFactory, prefix: str = "") -> tuple[Command, ...]:
     """Top-k and min-p: in no footer."""
     return (
         make(prefix + "top_k_down", "left_parenthesis", "top-k −", "Lower top-k: fewer tokens are kept", "top_k(-1)", footer=(), together="top-k"),
-        make(prefix + "top_k_up", "right_parenthesis", "top-k +", "Raise top-k: more tokens are kept, all in the end", "top_k(1)", footer=(), together="top-k"),
+        make(prefix + "top_k_up", "right_parenthesis", "top-k +", "Raise top-k: more tokens are kept, finally all", "top_k(1)", footer=(), together="top-k"),
         make(prefix + "min_p_down", "less_than_sign", "min-p −", "Lower min-p: less likely tokens are kept too", "min_p(-1)", footer=(), together="min-p"),
         make(prefix + "min_p_up", "greater_than_sign", "min-p +", "Raise min-p: only tokens near the likeliest are kept", "min_p(1)", footer=(), together="min-p"),
     )  # fmt: skip

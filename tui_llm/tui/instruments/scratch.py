@@ -55,7 +55,7 @@ class ScratchTable(VocabTable):
         )
         lines = wrapped(Text(facts, style=self.style("muted")), width)[:2] if self.size.height > 6 else []
         if distribution.sampler.repetition_penalty != 1 and self.size.height > 8:
-            said = "no text stands before these tokens, so the repetition penalty changes nothing"
+            said = "there is no text before these tokens, so the repetition penalty has no effect"
             lines += wrapped(Text(said, style=self.style("accent")), width)[:1]
         return [*lines, *header]
 
@@ -75,7 +75,7 @@ KEYS = (
     *temperature_keys(_key, "scratch_"),
     *cut_keys(_key, "scratch_"),
     _key("scratch_sampler", "K", "sampler", "Type all sampler settings", "sampler_form"),
-    _key("scratch_temperatures", "T", "temperatures", "See temperatures side by side", "temperatures"),
+    _key("scratch_temperatures", "T", "temperatures", "Show temperatures side by side", "temperatures"),
     _key("copy_scratch", "y", "copy", "Copy the table (tab-separated)", "copy"),
     _key("leave_scratch", "escape,q,X", "back", "Back to the five panes", "leave"),
 )  # fmt: skip

@@ -21,9 +21,9 @@ from tui_llm.tui.state.context import LabContext
 
 _key = CommandFactory("swap", "Swap")
 KEYS = (
-    _key("swap_do", "enter", "swap", "Put the token under the cursor there", "swap"),
-    _key("swap_type", "t", "type", "Type what to put there", "type"),
-    _key("swap_rest", "r", "rest", "Keep what follows (it is read again), or drop it and let the model go on", "rest"),
+    _key("swap_do", "enter", "swap", "Replace the token by the one under the cursor", "swap"),
+    _key("swap_type", "t", "type", "Type the replacement", "type"),
+    _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "rest"),
     _key("swap_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("swap_leave", "escape,q,S", "back", "Back to the five panes", "leave", importance=9),
 )  # fmt: skip
@@ -66,20 +66,18 @@ class SwapScreen(FullScreen):
     def content(self, width: int) -> tuple[list[Text], Sequence[Text]]:
         reading, muted = self.reading, self.style("muted")
         if reading is None:
-            return [], [Text("one moment", style=muted)]
+            return [], [Text("computing …", style=muted)]
         if reading.following is None:
-            return [], wrapped(Text("no token of the text is chosen: Esc, then , and . choose one", style=muted), width)
-        line = Text("in the place of ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
+            return [], wrapped(Text("no token is selected: Esc, then , and . select one", style=muted), width)
+        line = Text("replace ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
         if reading.following_score is not None:
             line.append(f" ({numbers.percent_said(reading.following_score.probability)})", muted)
-        line.append(
-            " goes the token under the cursor; t types another" if self.candidates else " goes what you type: t"
-        )
+        line.append(" by the token under the cursor; t types another" if self.candidates else " by what you type: t")
         after = len(reading.prompt_ids) - reading.position - 1
-        rest = Text("what follows ", style=self.style("strong"))
-        rest.append(f"({fmt.count(after)} token{'' if after == 1 else 's'}) ", "not bold")
-        rest.append("is kept, and read again" if self.keep else "is dropped, and drawn anew", self.style("accent"))
-        rest.append("  r: the other way", muted)
+        rest = Text("the tokens after it ", style=self.style("strong"))
+        rest.append(f"({fmt.count(after)}) ", "not bold")
+        rest.append("are kept, and read again" if self.keep else "are dropped, and drawn again", self.style("accent"))
+        rest.append("  r: switch", muted)
         head = [*wrapped(line, width), *wrapped(rest, width)]
         if self.problem:
             head += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
@@ -124,7 +122,7 @@ class SwapScreen(FullScreen):
 
         self.app.push_screen(
             AskScreen(
-                "What goes there", "Enter puts it there · a leading space counts · it may be several tokens", " "
+                "Replacement", "Enter replaces the token · a leading space counts · several tokens are allowed", " "
             ),
             answered,
         )

@@ -59,7 +59,7 @@ class VocabulariesScreen(FullScreen):
         if self.problem:
             return [], wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if self.found is None:
-            return [], [Text("one moment: a training text's words are counted", style=self.style("muted"))]
+            return [], [Text("counting the words of the training text …", style=self.style("muted"))]
         wide = width >= 60
         header = self._cells("vocabulary", "tokens in it", "tokens", "characters each", wide)
         lines: list[Text] = []
@@ -102,7 +102,7 @@ class VocabulariesScreen(FullScreen):
             lines.append(line)
             if side.count == len(side.tokens.tokens):
                 return lines
-        rest = Text("⋯ the text goes on", style=self.style("muted"), no_wrap=True)
+        rest = Text("⋯ the text continues", style=self.style("muted"), no_wrap=True)
         return [*lines, rest]
 
     def _coverage(self, words: WordCoverage, width: int) -> list[Text]:
@@ -112,8 +112,8 @@ class VocabulariesScreen(FullScreen):
             return [*lines, *wrapped(Text(visible(words.problem), style=self.style("bad")), width)]
         source = visible(words.source)
         what = (
-            f"the words are those of the text that the model learned from: {source}" if words.trained
-            else f"the text that the model learned from is not on this machine; the words are those of {source} instead"
+            f"the words are those of the model's training text: {source}" if words.trained
+            else f"the model's training text is not on this machine; the words are those of {source} instead"
         )  # fmt: skip
         lines += wrapped(Text(f"{what} ({words.size:,} different words)", style=muted), width)
         if not words.missing:

@@ -76,7 +76,7 @@ PICTURE = Command(
     "picture",
     "W",
     "picture",
-    "Save a picture of the screen, as it is, to an SVG file in the current folder",
+    "Save a screenshot as an SVG file in the current folder",
     "Keep",
     "app",
     "save_picture",

@@ -34,7 +34,7 @@ class ConfirmScreen(BaseScreen, ModalScreen[bool]):
         with Vertical():
             yield Static(Content(visible(self._question)))
             with Horizontal():
-                yield Button("No, keep it (n)", id="no", compact=True)
+                yield Button("Cancel (n)", id="no", compact=True)
                 yield Button(Content(f"{self._agree} (y)"), id="yes", variant="error", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

@@ -41,9 +41,9 @@ class LastResort:
             self._times.clear()
         times = self._times[where] = self._times.get(where, 0) + 1
         if times == 1:
-            log.error("internal error; the app goes on", exc_info=error)
+            log.error("internal error; the app continues", exc_info=error)
         elif times & (times - 1) == 0:
-            log.error("the same internal error for the %dth time: %s", times, type(error).__name__)
+            log.error("the same internal error, %d times: %s", times, type(error).__name__)
         if not drawn:
             self._since_input += 1
             self._since_paint += 1
@@ -68,4 +68,4 @@ class LastResort:
 
     @property
     def details(self) -> str:
-        return f"the app goes on; details in {self.log_path}" if self.log_path else "the app goes on"
+        return f"the app continues; details in {self.log_path}" if self.log_path else "the app continues"

@@ -26,7 +26,7 @@ _BOUNDS: dict[str, tuple[float, ...]] = {
     "entropy": (0.5, 1, 2, 3, 5),
 }
 _UNITS = {"surprisal": "nats: −ln p of the token", "rank": "among all tokens; 1 was the likeliest",
-          "probability": "that the model gave to the token", "entropy": "nats: how undecided the model was before it"}  # fmt: skip
+          "probability": "that the model gave to the token", "entropy": "nats: how uncertain the model was before it"}  # fmt: skip
 _SHOWN: dict[str, Callable[[float], str]] = {
     "surprisal": lambda value: fmt.number(value, 1),
     "rank": lambda value: fmt.count(int(value)) if math.isfinite(value) else fmt.number(value),

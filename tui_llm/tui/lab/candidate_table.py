@@ -40,7 +40,7 @@ def new_logit(text: str, now: float) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value) or value == math.inf:
-        raise UserError(f"{text.strip()!r} is no logit; type a number such as 3.5, -inf, or by +1 to change it by 1")
+        raise UserError(f"{text.strip()!r} is not a logit; type a number such as 3.5, -inf, or by +1 to change it by 1")
     return value
 
 
@@ -85,7 +85,7 @@ class CandidateTableController:
 
     def _row(self) -> Candidate | None:
         if (row := self.pane.selected) is None:
-            self.context.say("there is no row under the cursor yet; move it with ↑ and ↓")
+            self.context.say("no row is selected; select one with ↑ and ↓")
         return row
 
     def _next_order(self) -> None:
@@ -191,12 +191,10 @@ class CandidateTableController:
         if row is None or reading is None or reading.distribution is None:
             return
         if reading.request.number != self.lab.number:
-            self.context.say("the table is out of date; wait for the reading")
+            self.context.say("the table is still updating; try again")
             return
         if reading.position < len(reading.prompt_ids):
-            self.context.say(
-                "the table is of a place in the middle of the text: move the token cursor to its end first"
-            )
+            self.context.say("the table shows a position inside the text: move the token cursor to the end first")
             return
         self.context.stop_generation()
         stream = TextStream()

@@ -61,7 +61,7 @@ class GenerationController:
             return
         self.job = None
         if self.lab.streaming:
-            done = f"{STREAM_LENGTH} tokens drawn; Space goes on"
+            done = f"{STREAM_LENGTH} tokens drawn; Space continues"
             self.lab.note = done if message.reason == "done" else message.reason
         elif message.reason not in ("done", "stopped"):
             self.lab.note = message.reason
@@ -72,7 +72,7 @@ class GenerationController:
         """Drops the tokens, which continued another prompt."""
         if self.lab.steps or self.job is not None:
             self.stop()
-            self.lab.clear("the prompt was changed: its continuation was dropped")
+            self.lab.clear("the prompt changed: its continuation was dropped")
 
     def clear(self) -> None:
         self.stop()
@@ -83,7 +83,7 @@ class GenerationController:
         """Moves the generated text into the prompt."""
         self.stop()
         text = self.lab.prompt + self.lab.generated_text
-        self.lab.clear("kept in the prompt, and encoded anew there: its ids may differ from the drawn ones")
+        self.lab.clear("moved into the prompt and encoded again: its ids may differ from the drawn ones")
         self.context.set_prompt(text)
         self._steps_changed()
 

@@ -13,17 +13,17 @@ from tui_llm.tui.tour.pane import KEYS as TOUR_KEYS
 
 KEYS = (
     # Prompt
-    Command("type", "i,slash", "prompt", "Type in the prompt: every pane follows", "Prompt", "lab", "type", ("*",), importance=1),
+    Command("type", "i,slash", "prompt", "Type in the prompt; every pane updates", "Prompt", "lab", "type", ("*",), importance=1),
     *PROMPT_KEYS,
-    Command("ghost", "G", "ghost text", "Show the likeliest continuation dim behind the prompt while you type, or don't", "Prompt", "lab", "ghost"),
+    Command("ghost", "G", "ghost text", "Show or hide ghost text while you type: the likeliest continuation, dim behind the prompt", "Prompt", "lab", "ghost"),
     # Panes
     *(
         Command(f"pane_{name}", str(at), PANE_TITLES[name], f"Go to the {PANE_TITLES[name]} pane", "Panes", "lab", f"pane('{name}')")
         for at, name in enumerate(PANES, 1)
     ),
     Command("next_pane", "tab", "next pane", "Go to the next pane", "Panes", "lab", "cycle(1)", ("prompt",)),
-    Command("previous_pane", "shift+tab", "previous pane", "Go to the pane before", "Panes", "lab", "cycle(-1)"),
-    Command("zoom", "z", "zoom", "Give the focused pane the whole screen, or take it back", "Panes", "lab", "zoom", ("*",)),
+    Command("previous_pane", "shift+tab", "previous pane", "Go to the previous pane", "Panes", "lab", "cycle(-1)"),
+    Command("zoom", "z", "zoom", "Maximize the focused pane, or restore the layout", "Panes", "lab", "zoom", ("*",)),
     *tokens.KEYS,
     # The loss's target
     logits.PICK,
@@ -40,14 +40,14 @@ KEYS = (
     PICTURE,
     # The app
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
-    Command("runs", "R", "runs", "See the training runs", "App", "lab", "runs", ("training",), importance=2),
+    Command("runs", "R", "runs", "List the training runs", "App", "lab", "runs", ("training",), importance=2),
     Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab", "app.switch_theme"),
-    Command("cancel", "escape", "cancel", "Stop what is going on: a stream, or opening a model", "App", "lab", "cancel"),
+    Command("cancel", "escape", "cancel", "Cancel a stream, or the opening of a model", "App", "lab", "cancel"),
     Command("palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)),
     Command("help", "f1", "help", "Show all keys and what the numbers mean", "App", "app", "show_help", ("prompt",), importance=9),
     Command("help_key", "question_mark", "help", "Show all keys and what the numbers mean", "App", "lab", "app.show_help", ("*",), importance=9),
-    Command("quit", "q", "quit", "Leave (training goes on by itself)", "App", "lab", "app.quit", ("*",), importance=4),
-    Command("quit_anywhere", "ctrl+q", "quit", "Leave, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
+    Command("quit", "q", "quit", "Quit (training continues)", "App", "lab", "app.quit", ("*",), importance=4),
+    Command("quit_anywhere", "ctrl+q", "quit", "Quit, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
 # All that can be done in the lab: `keymap.py` lists those after `KEYS` with the screens they belong to.
 ALL = (*KEYS, INSIDE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)

@@ -165,7 +165,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self.call_after_refresh(self.tour.toggle)
 
     def on_screen_resume(self) -> None:
-        self.client.release()  # the screens over the lab have closed
+        self.context.client.release()  # the screens over the lab have closed
 
     def on_unmount(self) -> None:
         self.context.client.close()
@@ -258,7 +258,7 @@ class LabScreen(BaseScreen, Screen[None]):
         elif self.top_line.busy and self.weights is not None:
             self.follow_run.stop()
             self.context.client.abandon()
-            self.context.say("stays with the model that is open")
+            self.context.say("cancelled; the open model stays open")
         elif self.lab.position is not None:
             self.token_cursor.move_to(-1)
         elif self.zoomed:

@@ -28,7 +28,7 @@ class LossController:
             self.context.say("there is nothing to learn yet: type a prompt, and choose a target (t)")
             return
         if not self.context.reading_is_current:
-            self.context.say("wait for the reading of this moment, then press L again")
+            self.context.say("the panes are still updating; press L again")
             return
         try:
             pinned = tuple(pins.of_user())

@@ -50,12 +50,12 @@ class ModelsController:
             text, foreign = target_text(target, self.context.reading)
             lab.target = None if text is None else Target(text=text)
             if foreign:
-                said.append("the target was no whole character, so it was dropped")
+                said.append("the target was not a whole character, so it was dropped")
         if lab.steps:
-            lab.clear("another model: the continuation was dropped")
+            lab.clear("the model changed: the continuation was dropped")
         if lab.chat and not weights.chat:
             lab.chat = False
-            said.append(f"{weights.name} has no chat template: it is fed the plain text")
+            said.append(f"{weights.name} has no chat template: the prompt is plain text")
         if said:
             self.context.say("; ".join(said))
 

@@ -31,7 +31,7 @@ class PinsController:
             return
         self.context.say(pinned_words(pin, pinned, run.name if run else ""))
         if foreign and pinned:
-            self.context.say("pinned without its target, which is no whole character")
+            self.context.say("pinned without its target, which is not a whole character")
 
     def _text_shown(self) -> str | None:
         """The text before the prediction. If there is none, notifies the user why and returns None."""
@@ -39,10 +39,10 @@ class PinsController:
         if lab.position is None:
             return lab.prompt + lab.generated_text
         if reading is None or reading.request.number != lab.number:
-            self.context.say("the panes are out of date; wait for the reading, then pin")
+            self.context.say("the panes are still updating; press P again")
             return None
         if lab.position == 0:
-            self.context.say("no text stands before the first token: move the token cursor on, then pin")
+            self.context.say("there is no text before the first token: move the token cursor on, then pin")
             return None
         text = text_before(reading, lab.prompt, [step.bytes for step in lab.steps])
         if text is None:

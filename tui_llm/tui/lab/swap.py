@@ -32,9 +32,7 @@ class SwapController:
             same = next((at for at, (old, new) in enumerate(both) if old.id != new.id), len(both))
             steps = (*self.lab.steps[:same], *steps[same:])
         self.context.set_prompt(swapped.prompt)
-        note = (
-            "the text's own ids are kept after the swapped token: it is not encoded anew" if not swapped.dropped else ""
-        )
+        note = "the ids after the swapped token are kept: the text is not encoded again" if not swapped.dropped else ""
         self.lab.steps, self.lab.note = steps, note
         if not swapped.dropped:
             self.lab.place(swapped.position)
@@ -43,8 +41,8 @@ class SwapController:
         if swapped.dropped:
             gone = f"the {swapped.dropped:,} tokens" if swapped.dropped > 1 else "the token"
             self.context.say(
-                f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn anew; u, pressed twice, goes back"
+                f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn again; press u twice to undo"
             )
             self.context.generate(swapped.dropped)
         else:
-            self.context.say("swapped; what followed is read again, u goes back")
+            self.context.say("swapped; the tokens after it are read again; u undoes")

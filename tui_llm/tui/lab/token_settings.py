@@ -16,7 +16,9 @@ class TokenSettingsController:
 
     def toggle_special(self) -> None:
         self.lab.allow_special = not self.lab.allow_special
-        self.context.say("specials are " + ("special tokens now" if self.lab.allow_special else "plain text now"))
+        self.context.say(
+            "special tokens in the text are read as " + ("special tokens" if self.lab.allow_special else "plain text")
+        )
         self.context.request_reading()
 
     def toggle_start_token(self) -> None:
@@ -28,15 +30,13 @@ class TokenSettingsController:
         if weights is None:
             return
         if not weights.chat:
-            self.context.warn(
-                f"{weights.name} has no chat template: it is a base model, and goes on with the plain text"
-            )
+            self.context.warn(f"{weights.name} has no chat template: it is a base model and continues plain text")
             return
         lab.chat = not lab.chat
         self.context.stop_generation()
-        lab.clear("the prompt is fed another way: its continuation was dropped" if lab.steps else "")
+        lab.clear("the prompt's format changed: its continuation was dropped" if lab.steps else "")
         self.context.say(
-            "the prompt is a message in the chat template now" if lab.chat else "the prompt is plain text now"
+            "the prompt is now a message in the chat template" if lab.chat else "the prompt is now plain text"
         )
         self.context.request_reading()
 
@@ -44,5 +44,5 @@ class TokenSettingsController:
         kinds = shades.KINDS
         self.lab.colour = kinds[(kinds.index(self.lab.colour) + 1) % len(kinds)]
         if self.lab.colour != shades.PLAIN and self.lab.tokenizer is not None:
-            self.context.say(f"{self.lab.colour} is of the model's own tokens: v goes back to its vocabulary")
+            self.context.say(f"{self.lab.colour} is computed for the model's own tokens: v returns to its vocabulary")
         self.context.request_reading()

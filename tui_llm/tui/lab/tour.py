@@ -62,7 +62,7 @@ class TourController:
         self.tour = Tour()
         self._typed, self._answers, self._problems = {}, {}, {}
         if self.tour.load():
-            self.context.say("the tour goes on where you left it")
+            self.context.say("the tour continues where you stopped")
         for screen in self.context.screens:
             self.stand_beside(screen)
         self._timer = self.context.set_interval(INTERVAL, self.check)
@@ -170,7 +170,7 @@ class TourController:
             self._save()
             self._show()
         else:
-            self.context.say("this is the beginning of the tour" if direction < 0 else "the tour is over")
+            self.context.say("this is the start of the tour" if direction < 0 else "the tour is over")
 
     def answer(self) -> None:
         """Asks the learner for the answer that the current part wants."""
@@ -179,7 +179,7 @@ class TourController:
             return
         ask = self.tour.here.ask if self.tour.here is not None else None
         if ask is None:
-            self.context.say("the tour asks for no answer here: it looks at what you do")
+            self.context.say("this step needs no answer: the tour checks what you do")
         elif ask.form == "pairs":
             self._ask_pairs(ask)
         elif not isinstance(self.context.screens[-1], AskScreen):

@@ -30,10 +30,10 @@ def words(change: TextChange) -> str:
     if change.added == change.taken:
         return f"turns {comes} into " + ("drawn tokens" if change.gained else "typed text")
     if not change.taken and not change.lost:
-        return f"brings {comes}"
+        return f"adds {comes}"
     if not change.added and not change.gained:
-        return f"takes {goes} away"
-    return f"puts {comes} for {goes}"
+        return f"removes {goes}"
+    return f"replaces {goes} by {comes}"
 
 
 class UndoController:

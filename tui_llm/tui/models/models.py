@@ -86,11 +86,11 @@ class ModelLines(Lines):
 _key = CommandFactory("models", "Models")
 KEYS = (
     _key("open_model", "enter", "open", "Open the model under the cursor", "open"),
-    _key("pull_model", "p", "pull", "Bring a model from the Hugging Face Hub: asks for its name", "pull"),
-    _key("cancel_pull", "c", "cancel", "Stop pulling; what came stays, and pulling again goes on there", "cancel_pull"),
-    _key("model_info", "i", "info", "What is known of the model, and its card", "info"),
+    _key("pull_model", "p", "pull", "Download a model from the Hugging Face Hub; asks for its name", "pull"),
+    _key("cancel_pull", "c", "cancel", "Cancel the download; pulling again resumes it", "cancel_pull"),
+    _key("model_info", "i", "info", "Show the model's details and its card", "info"),
     _key("delete_model", "D,delete", "delete", "Delete a pulled model; asks first", "delete"),
-    _key("leave_models", "escape,q,m", "back", "Back, with the model that is open; a pull is stopped", "close"),
+    _key("leave_models", "escape,q,m", "back", "Back to the open model; cancels a download", "close"),
 )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class ModelPull:
     def ask(self) -> None:
         """Asks for the name of a model, and pulls it."""
         if self.child is not None:
-            self.files.say("one is being pulled already; c cancels it", "warning")
+            self.files.say("a model is being pulled already; c cancels it", "warning")
             return
 
         def answered(name: str | None) -> None:
@@ -89,10 +89,10 @@ class ModelPull:
     def _ended(self, name: str, code: int, said: str) -> None:
         self._tell("")
         if code == 0:
-            self.files.say(f"{name} is here; Enter opens it")
+            self.files.say(f"{name} is pulled; Enter opens it")
             self.files.look()
         elif code < 0:
-            self.files.say(f"{name} is cancelled; pulling it again goes on where it stopped")
+            self.files.say(f"{name} is cancelled; pulling it again resumes")
         else:
             self.files.say(said or f"pulling {name} ended with exit status {code}", "error")
 

@@ -16,8 +16,8 @@ run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 samples.py         the samples
 compare.py         runs side by side
-probe_watcher.py   posts a run's snapshots of the pinned prompts
-pinned_history.py  pinned prompts over the evaluations
+pins_watcher.py    posts a run's snapshots of its pin readings
+pin_history.py     pin readings over the evaluations
 pin_list.py        the list of pins
-probe_table.py     candidates of a pinned prompt
+pin_table.py       candidates of a pin reading
 """

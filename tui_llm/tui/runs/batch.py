@@ -309,5 +309,5 @@ class BatchScreen(RunView):
 
     def action_ask(self) -> None:
         self.files.act(
-            lambda: launch.show_batch(self.run_shown) and None, "asked: it comes after the step that is being made"
+            lambda: launch.show_batch(self.run_shown) and None, "requested: it arrives after the current step"
         )

@@ -14,8 +14,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted, duration
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost
-from tui_llm.training.plan.fields import settle
-from tui_llm.training.plan.timing import Measurement, Rate
+from tui_llm.training.plan.fields import resolve_settings
+from tui_llm.training.plan.step_time import Measurement, Rate
 from tui_llm.training.run.settings import PRESETS, TrainingSettings
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.live import deliver, is_live
@@ -55,14 +55,12 @@ class RunEstimate:
         self._asked = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
-        self.cost.update(
-            Content(cost_line(*settled) if settled else "what it costs is known when all fields are right")
-        )
+        self.cost.update(Content(cost_line(*settled) if settled else "the cost is shown once all fields are valid"))
 
     def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
         self.stop()
-        self._tell("ctrl+e measures a few real steps for the time it will take")
+        self._tell("ctrl+e runs a few real steps to estimate the time")
 
     def stop(self) -> None:
         self._asked += 1
@@ -78,7 +76,7 @@ class RunEstimate:
         if not self.ready():
             return
         self._asked += 1
-        self._tell("measuring a few real steps, 20 s or so (ctrl+e stops) …")
+        self._tell("running a few real steps, about 20 s (ctrl+e stops) …")
         # The app's: a thread of a closed form can't find it any more.
         work = functools.partial(self._measure, self._asked, *self.fields(), self.form.app.call_later)
         self.form.run_worker(work, name="measure", group="estimate", thread=True)
@@ -87,7 +85,7 @@ class RunEstimate:
         self, number: int, given: dict[str, str], preset: str, device: str, call_later: Callable[..., object]
     ) -> None:
         try:
-            settings, shape, _ = settle(given, PRESETS[preset])
+            settings, shape, _ = resolve_settings(given, PRESETS[preset])
             measurement = Measurement(settings, shape, device)
             call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)

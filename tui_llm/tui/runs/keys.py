@@ -6,15 +6,15 @@ from tui_llm.tui.kit.command import Command, CommandFactory
 
 _key = CommandFactory("training", "Training")
 KEYS = (
-    _key("how_it_learned", "h", "how it learned", "See how the watched run learned the pinned prompts; list and remove pins", "how_it_learned"),
-    Command("pin", "P", "pin", "Pin the prompt and target shown now, or unpin them: runs read pinned prompts at every evaluation", "Training", "lab", "pin", ("loss", "training")),
-    _key("new_run", "n", "new run", "Train a model on a text of yours", "new_run", importance=3),
-    _key("pause_run", "p", "pause", "Pause the watched run (it saves first), or let it go on", "pause_run", importance=3),
-    _key("stop_run", "S", "stop", "Stop the watched run: it saves, then leaves", "stop_run", importance=3),
-    _key("resume_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "resume_run", importance=1),
+    _key("how_it_learned", "h", "how it learned", "Show how the watched run learned the pinned prompts; list and remove pins", "how_it_learned"),
+    Command("pin", "P", "pin", "Pin the current prompt and target, or unpin them: runs read pinned prompts at every evaluation", "Training", "lab", "pin", ("loss", "training")),
+    _key("new_run", "n", "new run", "Train a model on your own text", "new_run", importance=3),
+    _key("pause_run", "p", "pause", "Pause the watched run (it saves first), or continue it", "pause_run", importance=3),
+    _key("stop_run", "S", "stop", "Stop the watched run: it saves, then ends", "stop_run", importance=3),
+    _key("resume_run", "e", "resume", "Resume a run that has stopped or died, from its last checkpoint", "resume_run", importance=1),
     _key("open_run", "O", "open", "Open the watched run's newest checkpoint as the model of all panes", "open_run", importance=1),
     _key("log_axis", "l", "log", "Make the loss axis logarithmic, or linear again", "log_axis"),
-    Command("follow", "f", "follow", "Follow the watched run: open each new checkpoint, and read all panes anew; or stay with this one", "Training", "lab", "follow", ("training",), importance=2),
+    Command("follow", "f", "follow", "Follow the watched run: open each new checkpoint and update all panes; or stop following", "Training", "lab", "follow", ("training",), importance=2),
     _key("smooth", "a", "average", "Draw the training loss as its moving average over 1 % of the steps, over 5 %, or not", "smooth"),
     _key("fewer_steps", "plus,equals_sign", "fewer steps", "Zoom the chart into the last half of the steps, then the last tenth", "zoom_steps(1)", together="steps"),
     _key("more_steps", "minus", "more steps", "Zoom the chart out again, up to all steps", "zoom_steps(-1)", together="steps"),

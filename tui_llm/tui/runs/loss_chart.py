@@ -119,12 +119,12 @@ class LossChart(Chart):
             return Text()
         curves = self.curves
         if not any(math.isfinite(value) for line in curves.lines() for _, value in line):
-            return Text(truncate("no step has been made yet", width), style="dim", no_wrap=True)
+            return Text(truncate("no steps yet", width), style="dim", no_wrap=True)
         left, right = self.range()
         axis = self._axis(left, right)
         legend = self._legend(width, height, left, right, axis) if height >= 7 else []
         if axis is None:
-            return Text("\n").join([*legend, Text(truncate("no loss was noted in these steps", width), style="dim")])
+            return Text("\n").join([*legend, Text(truncate("no loss was recorded in these steps", width), style="dim")])
         return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])
 
     def _axis(self, left: float, right: float) -> tuple[float, float] | None:

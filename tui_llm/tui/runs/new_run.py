@@ -21,8 +21,16 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
-from tui_llm.training.plan.corpus_check import corpora_said, several
-from tui_llm.training.plan.fields import NAMES, for_steps, judge, judge_beside, settle, starting_model, text_of
+from tui_llm.training.plan.corpus_check import describe_corpora, several
+from tui_llm.training.plan.fields import (
+    NAMES,
+    field_problems,
+    for_steps,
+    launch_problems,
+    resolve_settings,
+    starting_model,
+    text_of,
+)
 from tui_llm.training.run import pins
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
@@ -58,8 +66,8 @@ def shape(settings: TrainingSettings) -> str:
 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
-    _key("start_run", "ctrl+s", "start", "Make the run and start its worker", "start"),
-    _key("leave_form", "escape", "cancel", "Back, without a new run", "leave"),
+    _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
+    _key("leave_form", "escape", "cancel", "Cancel: no run is created", "leave"),
     _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
 )  # fmt: skip
 
@@ -232,10 +240,10 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._says("preset", shape(PRESETS[self.preset]))
         self._judge("name", name_problem(self.text("name")))
         texts = {name: self.text(name).strip() for name in NAMES}
-        wrong = judge(texts, PRESETS[self.preset])
+        wrong = field_problems(texts, PRESETS[self.preset])
         settings = None if wrong else from_fields(texts, PRESETS[self.preset])
         wrong = {**self._unfit, **wrong}
-        wrong |= judge_beside(
+        wrong |= launch_problems(
             self.text("nproc").strip(), shard=self.on("shard"), events=self.on("tensorboard"), settings=settings
         )
         for name in (*NAMES, *BESIDE):
@@ -258,7 +266,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         says.set_class(wrong, "-wrong")
 
     def _check_corpus_soon(self) -> None:
-        self._wrong["corpus"] = "it is still being looked at; try again"
+        self._wrong["corpus"] = "it is still being checked; try again"
         if self._settle is not None:
             self._settle.stop()
         self._settle = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
@@ -266,7 +274,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     @work(thread=True, exclusive=True, group="corpus")
     def _check_corpus(self, text: str) -> None:
         try:
-            problem, fact = "", corpora_said(text)
+            problem, fact = "", describe_corpora(text)
         except UserError as error:
             problem, fact = str(error), ""
         deliver(self, self._corpus_checked, text, problem, fact)
@@ -291,7 +299,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                 model, field = starting_model(given["from_model"])[1], "block_size"
             else:
                 field = "tokenizer"
-            settled = settle(given, PRESETS[preset])[:2]
+            settled = resolve_settings(given, PRESETS[preset])[:2]
         except UserError as error:
             unfit[field] = str(error)
         deliver(self, self._examined, given, preset, model, settled, unfit)
@@ -309,7 +317,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         if model != self._model:
             self._model = model
             self._refill()
-        wrong = judge({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
+        wrong = field_problems({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
         self._unfit = {} if wrong else unfit
         self._check_all()
         self.estimate.show_cost(settled)
@@ -360,7 +368,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     ) -> None:
         run = None
         try:
-            settings, _, found = settle(given, PRESETS[preset])
+            settings, _, found = resolve_settings(given, PRESETS[preset])
             folder = found.folder if found else None
             run = launch.create(
                 name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside

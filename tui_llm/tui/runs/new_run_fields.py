@@ -127,4 +127,4 @@ def name_problem(name: str) -> str:
         check_name(name)
     except UserError as error:
         return str(error)
-    return "there is a run of this name already" if (paths.runs_dir() / name).exists() else ""
+    return "a run of this name already exists" if (paths.runs_dir() / name).exists() else ""

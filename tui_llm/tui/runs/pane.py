@@ -39,7 +39,7 @@ RESUMABLE = ("new", "stopped", "died", "failed")
 def state_line(snapshot: RunSnapshot) -> Content:
     words, style = state_words(snapshot.status.state)
     parts: list[str | tuple[str, str]] = [(words, f"bold {style}"), "  ", (visible(snapshot.name), "bold")]
-    if snapshot.status.state == "running" and snapshot.pause_asked:
+    if snapshot.status.state == "running" and snapshot.pause_requested:
         parts.append(("  pausing: it saves first", "$text-muted"))
     if snapshot.reading:
         parts.append(("  reading its metrics …", "$text-muted"))
@@ -116,20 +116,20 @@ def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
 def message_line(snapshot: RunSnapshot) -> Content:
     """The worker's message, and how to resume the run; empty while all goes well."""
     status = snapshot.status
-    if not (status.told or status.state in RESUMABLE):
+    if not (status.summary or status.state in RESUMABLE):
         return Content()
     hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
     if hint and status.fits:
         hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
     style = "$text-error" if status.state in ("failed", "died") or status.problem else "$text-muted"
-    return Content.assemble((hint, "bold $text-accent"), (visible(status.told), style))
+    return Content.assemble((hint, "bold $text-accent"), (visible(status.summary), style))
 
 
 def sample_text(snapshot: RunSnapshot) -> Content:
     """The newest text that the model generated during training."""
     sample = snapshot.sample
     if sample is None:
-        return Content.styled("what the model writes shows here after its first evaluation", "$text-muted")
+        return Content.styled("the model's samples appear here after its first evaluation", "$text-muted")
     return Content.assemble(
         (f"at step {fmt.count(sample.step)}: ", "$text-muted"),
         (visible(sample.prompt[:SAMPLE], newlines=True), "bold"),
@@ -158,8 +158,8 @@ def curves(snapshot: RunSnapshot, others: Iterable[RunSnapshot] = ()) -> Curves:
 NOTHING = Content.assemble(
     "No training run yet.\n",
     ("n", "bold $text-accent"),
-    "  makes one: it trains a small GPT-2 on a text of yours, in a process of its own that"
-    " goes on when this window closes.",
+    "  starts one: it trains a small GPT-2 on your own text, in a separate process that"
+    " continues when this window closes.",
 )
 
 

@@ -102,11 +102,13 @@ class RunActions:
             try:
                 steps = int(answer.replace(",", "").replace("_", ""))
             except ValueError:
-                self.files.say(f"{answer!r} is no number of steps; give a whole number above {status.steps:,}", "error")
+                self.files.say(
+                    f"{answer!r} is not a number of steps; give a whole number above {status.steps:,}", "error"
+                )
                 return
-            self.files.act(lambda: _continue(run, steps), f"{run.name} goes on to step {steps:,}")
+            self.files.act(lambda: _continue(run, steps), f"{run.name} continues to step {steps:,}")
 
-        hint = f"steps in all, more than {status.steps:,}: the learning rate of what is left follows the new schedule"
+        hint = f"the new total, more than {status.steps:,}: the learning rate of the remaining steps follows the new schedule"
         self._ask(f"Continue {run.name}", hint, str(2 * status.steps), more)
 
     def rename(self) -> None:
@@ -148,7 +150,7 @@ class RunActions:
         chosen = {one.name: one for one in (*self.marked(), run)}
         if len(chosen) < 2:
             self.files.say(
-                "one run alone: mark others with Space first, then compare them with the one under the cursor",
+                "only one run: mark others with Space first, then compare them with the one under the cursor",
                 "warning",
             )
             return

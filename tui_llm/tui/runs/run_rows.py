@@ -9,7 +9,7 @@ from rich.text import Text
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.run import Run
-from tui_llm.training.run.snapshot import last_sign, last_validation, loss_glimpse, unreadable
+from tui_llm.training.run.snapshot import last_validation, last_written, sampled_losses, unreadable
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.runs.words import state_words
 
@@ -56,7 +56,7 @@ class RowReader:
         mark = _mark(run)
         known = self._losses.get(run.name)
         if known is None or known[0] != mark:
-            known = (mark, last_validation(run.metrics_path), tuple(loss_glimpse(run.metrics_path, SPARK)))
+            known = (mark, last_validation(run.metrics_path), tuple(sampled_losses(run.metrics_path, SPARK)))
             self._losses[run.name] = known
         return row_of(run, known[1], known[2])
 
@@ -82,7 +82,7 @@ def row_of(run: Run, val_loss: float | None, losses: tuple[float, ...]) -> RunRo
         size = 0
     return RunRow(
         run.name, status.state, status.step, status.steps, last.loss if last else None, val_loss,
-        losses, size, preset, last_sign(run), status.alive, status.problem,
+        losses, size, preset, last_written(run), status.alive, status.problem,
     )  # fmt: skip
 
 

@@ -31,16 +31,16 @@ WHOLE = 90  # terminal columns from which the whole table is shown
 _key = CommandFactory("runs", "Runs")
 KEYS = (
     _key("watch_run", "enter", "watch", "Watch the run under the cursor in the Training pane", "watch_run"),
-    _key("mark_run", "space", "mark", "Lay the run's loss over the watched one's in the chart, or take it off (at most four)", "mark_run"),
+    _key("mark_run", "space", "mark", "Mark or unmark the run: the chart draws its loss over the watched run's (at most four)", "mark_run"),
     _key("open_listed_run", "o", "open", "Open the run's newest checkpoint as the model of all panes", "open_run"),
-    _key("resume_listed_run", "e", "resume", "Resume a stopped or died run from its last checkpoint", "resume_run"),
-    _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then leaves", "stop_run"),
+    _key("resume_listed_run", "e", "resume", "Resume a run that has stopped or died, from its last checkpoint", "resume_run"),
+    _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then ends", "stop_run"),
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
-    _key("new_listed_run", "n", "new run", "Train a model on a text of yours", "new_run"),
+    _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),
     _key("leave_runs", "escape,q", "back", "Back to the five panes", "leave"),
-    _key("continue_run", "plus", "more steps", "Give the run more steps and go on: asks for the new total", "continue_run"),
-    _key("compare_runs", "c", "compare", "The marked runs and the one under the cursor side by side", "compare_runs"),
-    _key("rename_run", "r", "rename", "Give the run another name", "rename_run"),
+    _key("continue_run", "plus", "more steps", "Continue the run with more steps; asks for the new total", "continue_run"),
+    _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
+    _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
     _key("export_run", "x", "export", "Write the run's newest checkpoint as a model folder", "export_run"),
 )  # fmt: skip
 
@@ -145,7 +145,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
             self.rows = rows
             table.set_class(not rows, "-hidden")
             none.set_class(bool(rows), "-hidden")
-            none.update(Content("no training run yet: n makes one"))
+            none.update(Content("no training run yet: n starts one"))
         if rows and self.app.focused is None:
             table.focus()
 

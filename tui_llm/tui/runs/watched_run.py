@@ -18,10 +18,10 @@ from tui_llm.tui.state.messages import ModelChosen
 
 _key = CommandFactory("training", "Training")
 KEYS = (
-    _key("batch", "B", "batch", "See the batch that the watched run learns from next: x, y, and the loss of each token", "batch", importance=3),
-    _key("samples", "T", "samples", "See every text that the watched run's model wrote, one at each evaluation", "samples", importance=2),
+    _key("batch", "B", "batch", "Show the watched run's next batch: x, y, and the loss of each token", "batch", importance=3),
+    _key("samples", "T", "samples", "Show every sample of the watched run, one per evaluation", "samples", importance=2),
     _key("save_checkpoint", "V", "save now", "Save a checkpoint of the watched run now", "save_checkpoint"),
-    _key("learning_rate", "L", "learning rate", "Change the watched run's learning rate from its next step on: the peak, and the whole schedule with it", "learning_rate"),
+    _key("learning_rate", "L", "learning rate", "Change the watched run's peak learning rate from its next step on, and scale the schedule with it", "learning_rate"),
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class WatchedRunController:
     def _run_or_say(self, what: str) -> Run | None:
         run = self.watched()
         if run is None:
-            self.files.say(f"{what}: there is no run yet; n makes one", "warning")
+            self.files.say(f"{what}: there is no run yet; n starts one", "warning")
         return run
 
     def open_batch(self) -> None:
@@ -56,7 +56,7 @@ class WatchedRunController:
             self.pane.app.push_screen(SamplesScreen(run))
 
     def open_history(self) -> None:
-        from tui_llm.tui.runs.pinned_history import LearnedScreen
+        from tui_llm.tui.runs.pin_history import LearnedScreen
 
         self.pane.app.push_screen(LearnedScreen(self.watched()))
 
@@ -87,9 +87,9 @@ class WatchedRunController:
     def resume(self) -> None:
         run, snapshot = self.watched(), self.snapshot()
         if run is None or snapshot is None:
-            self.files.say("no run to resume; n makes one", "warning")
+            self.files.say("no run to resume; n starts one", "warning")
         elif snapshot.status.state == "finished":
-            self.files.say("this run is finished; n makes a new one", "warning")
+            self.files.say("this run is finished; n starts a new one", "warning")
         else:
             self.files.act(lambda: launch.resume(run))
 
@@ -124,5 +124,5 @@ class WatchedRunController:
                 f"{run.name}: the learning rate peaks at {peak:g} from the next step on",
             )
 
-        hint = f"now {now:g} · Enter changes the whole schedule with it · Esc keeps it"
+        hint = f"now {now:g} · Enter scales the whole schedule · Esc cancels"
         self.pane.app.push_screen(AskScreen("Peak learning rate", f"{why}\n{hint}" if why else hint, text), answered)

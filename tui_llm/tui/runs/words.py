@@ -34,7 +34,7 @@ def state_words(state: str) -> tuple[str, str]:
 
 def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
     """The notification after a pin was added or removed: foreign text."""
-    name = truncate(visible(pins.said(pin)), 60)
+    name = truncate(visible(pins.text_of(pin)), 60)
     if not pinned:
         return f"unpinned: {name}"
     return f"pinned: {name}; " + (f"{run} reads it from its next evaluation on" if run else "the next run reads it")

@@ -80,7 +80,9 @@ class LabContext:
         """Notifies the user if logits that were changed by hand have been dropped."""
         if count := self.lab.dropped:
             self.lab.dropped = 0
-            self.say(f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, the prediction is another one")
+            self.say(
+                f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, because the prediction changed"
+            )
 
     # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,6 +19,7 @@ from tui_llm.facts.engine import Engine
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Request
+from tui_llm.tui.state import garbage
 from tui_llm.tui.state.lab import END_OF_TEXT
 from tui_llm.tui.state.messages import (
     Answered,
@@ -35,8 +36,6 @@ log = logging.getLogger("tui_llm.tui")
 
 REPAINT_SECONDS = 0.25  # streaming repaints at most four times a second: repainting all panes sends about 12 KiB
 IDLE_SECONDS = 1.0  # collect garbage, and return freed memory to the system, after so long without a job
-# Python's defaults (700, 10, 10) traverse all the screen's objects several times while scrolling, 6 to 15 ms each time.
-COLLECT_AFTER = (10_000, 10, 50)
 SPEED_TOKENS = 32  # the shown speed is the mean over so many last tokens
 
 
@@ -46,22 +45,6 @@ def one_line(error: BaseException) -> str:
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
     return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
-
-
-def quiet_collector() -> None:
-    """Disables garbage collection until `settle_collector`: importing torch leaves no garbage to find."""
-    if not gc.get_freeze_count():
-        gc.disable()
-
-
-def settle_collector() -> None:
-    """Freezes the objects that torch and the model created, some 300,000 that live as long as the process, so that
-    later collections skip them. A full collection that traverses them blocks the screen for a quarter of a second while
-    typing."""
-    if not gc.isenabled():
-        gc.freeze()  # once per process: frozen objects are never collected
-        gc.set_threshold(*COLLECT_AFTER)
-        gc.enable()
 
 
 class Generation:
@@ -209,11 +192,11 @@ class EngineClient:
 
     def _run(self) -> None:
         self._post(EngineProgress("loading torch"))
-        quiet_collector()
+        garbage.pause()
         try:
             self._engine = self._open_engine()
         except BaseException as error:
-            settle_collector()
+            garbage.freeze()
             self._fail("engine", error)
             self._post(EngineProgress(""))
             return
@@ -278,7 +261,7 @@ class EngineClient:
             else:
                 self._opened = model
         except BaseException as error:
-            settle_collector()
+            garbage.freeze()
             self._fail("open", error)
         else:
             self._post(ModelOpened(weights))
@@ -324,7 +307,7 @@ class EngineClient:
             request = generation.request
             self._show(generation, None)
         reading = self._ask(request)
-        settle_collector()  # the first reading created the last of the long-lived objects
+        garbage.freeze()  # the first reading created the last of the long-lived objects
         if reading is not None:
             self._post(ReadingReady(reading))
 

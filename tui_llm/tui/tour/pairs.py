@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import counted
 from tui_llm.llm.data.instruction_pairs import Pair, typed
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
@@ -28,7 +29,7 @@ class PairsEditor(PromptEditor):
 
 _key = CommandFactory("tour_pairs", "Pairs", ())
 START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
-LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Back, nothing is learned", "leave")
+LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "leave")
 KEYS = START, LEAVE
 
 
@@ -55,7 +56,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         editor = self.query_one(PairsEditor)
-        editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one a line")
+        editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one per line")
         editor.focus()
         self._say()
 
@@ -65,11 +66,11 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     def _say(self) -> None:
         """Shows what is wrong with the lines, or how many pairs there are, and the keys."""
         try:
-            line, wrong = f"{len(self._pairs())} pairs", False
+            line, wrong = counted(len(self._pairs()), "pair"), False
         except UserError as error:
             line, wrong = str(error), True
         says = self.query_one("#pairs-says", Static)
-        keys = f" · {START.key_text} learns them · {LEAVE.key_text} leaves them"
+        keys = f" · {START.key_text} learns them · {LEAVE.key_text} cancels"
         says.set_class(wrong, "-wrong")
         says.update(Content(visible(line) + keys))
 

@@ -20,10 +20,10 @@ MOST, LEAST = 8, 12  # most rows of the strip; rows of the screen below which th
 
 _key = CommandFactory("app", "Tour", ())
 KEYS = (
-    _key("tour", "f2", "tour", "Take the tour, go on with it, or close it: you can leave at any time", "tour", footer=("*",), priority=True, importance=-1),
+    _key("tour", "f2", "tour", "Start, continue or close the tour; your progress is saved", "tour", footer=("*",), priority=True, importance=-1),
     _key("tour_back", "f3", "back", "Go back in the tour", "tour_move(-1)", priority=True, importance=-1),
-    _key("tour_next", "f4", "skip", "Skip what the tour asks for, and go on", "tour_move(1)", priority=True, importance=-1),
-    _key("tour_answer", "f5", "answer", "Answer what the tour asks: a guess, a file, pairs of your own", "tour_answer", priority=True, importance=-1),
+    _key("tour_next", "f4", "skip", "Skip this step of the tour", "tour_move(1)", priority=True, importance=-1),
+    _key("tour_answer", "f5", "answer", "Answer the tour's question: a guess, a file, pairs of your own", "tour_answer", priority=True, importance=-1),
 )  # fmt: skip
 
 

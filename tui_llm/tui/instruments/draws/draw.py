@@ -70,7 +70,7 @@ class StepScreen(OverLab):
         which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
         parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]
         if self.index < len(steps) and not was_drawn(steps[self.index]):
-            parts.append(("  not drawn: by hand, or given; this is what could have come", "$text-accent"))
+            parts.append(("  not drawn: chosen by hand, or given; these tokens could have been drawn", "$text-accent"))
         if changed := len(self.lab.before_step(self.index).overrides):
             parts.append((f"  what if: {changed} logit{'' if changed == 1 else 's'} changed", "$text-accent"))
         if self.problem:
@@ -88,15 +88,15 @@ class StepScreen(OverLab):
 _key = CommandFactory("draw", "The draw")
 KEYS = (
     _key("leave_draw", "escape,q,D", "back", "Back to the five panes", "leave"),
-    _key("draw_earlier", "left", "earlier", "Go to the token drawn before", "step(-1)", together="token"),
-    _key("draw_later", "right", "later", "Go to the next token; after the last one, to the one still to be drawn", "step(1)", together="token"),
+    _key("draw_earlier", "left", "earlier", "Go to the previous drawn token", "step(-1)", together="token"),
+    _key("draw_later", "right", "later", "Go to the next drawn token; after the last one, to the token to be drawn next", "step(1)", together="token"),
     _key("replay_cooler", "left_square_bracket", "cooler", "Replay the same u at a lower temperature", "temperature(-1)", together="replay's temperature"),
     _key("replay_warmer", "right_square_bracket", "warmer", "Replay the same u at a higher temperature", "temperature(1)", together="replay's temperature"),
     _key("replay_top_p_down", "left_curly_bracket", "top-p −", "Replay the same u with a lower top-p", "top_p(-1)", together="its top-p"),
     _key("replay_top_p_up", "right_curly_bracket", "top-p +", "Replay the same u with a higher top-p", "top_p(1)", together="its top-p"),
     _key("u_down", "minus", "lower u", "Try a u that is lower by 0.01", "move_u(-0.01)", together="other u"),
     _key("u_up", "plus,equals_sign", "higher u", "Try a u that is higher by 0.01", "move_u(0.01)", together="other u"),
-    _key("own_u", "r", "own u", "Back to the token's own u, and the replay to its first settings", "own_u"),
+    _key("own_u", "r", "own u", "Reset u to the token's own, and the replay to its initial settings", "own_u"),
     _key("copy_draw", "y", "copy", "Copy the table (tab-separated)", "copy"),
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ class DrawLines(AnswerLines):
         for name, landing in zip(self.names, draw.landings, strict=True):
             if not small:
                 line = Text().append(f"{name}: ", self.style("strong")).append(fmt.sampler(landing.sampler))
-                line.append(f" · {fmt.count(landing.kept)} of {fmt.count(draw.vocabulary)} tokens can come", muted)
+                line.append(f" · {fmt.count(landing.kept)} of {fmt.count(draw.vocabulary)} tokens can be drawn", muted)
                 lines.append(line)
             lines += [self._bar(landing, draw.u, width), self._mark(landing, draw.u, width)]
         lines.append(

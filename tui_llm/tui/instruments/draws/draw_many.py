@@ -21,11 +21,11 @@ COUNTS = (10, 100, 1_000, 10_000, 100_000)
 _key = CommandFactory("draw_many", "Draw many")
 KEYS = (
     _key("leave_many", "escape,q,H", "back", "Back to the five panes", "leave"),
-    _key("many_earlier", "left", "earlier", "Draw the token before again and again", "step(-1)", together="token"),
-    _key("many_later", "right", "later", "Draw the next token; after the last one, the one still to be drawn", "step(1)", together="token"),
-    _key("fewer_draws", "minus", "fewer", "A tenth of the draws", "more(-1)", together="draws"),
-    _key("more_draws", "plus,equals_sign", "more", "Ten times the draws: the counts come closer to what is expected", "more(1)", together="draws"),
-    _key("many_seed", "r", "new seed", "Draw anew with another seed", "seed"),
+    _key("many_earlier", "left", "earlier", "Draw the previous token many times", "step(-1)", together="token"),
+    _key("many_later", "right", "later", "Draw the next token many times; after the last one, the token to be drawn next", "step(1)", together="token"),
+    _key("fewer_draws", "minus", "fewer", "Divide the number of draws by ten", "more(-1)", together="draws"),
+    _key("more_draws", "plus,equals_sign", "more", "Multiply the number of draws by ten: the counts approach the expected ones", "more(1)", together="draws"),
+    _key("many_seed", "r", "new seed", "Draw again with another seed", "seed"),
     _key("many_cooler", "left_square_bracket", "cooler", "Draw at a lower temperature", "temperature(-1)", together="temperature"),
     _key("many_warmer", "right_square_bracket", "warmer", "Draw at a higher temperature", "temperature(1)", together="temperature"),
     _key("many_top_p_down", "left_curly_bracket", "top-p −", "Draw with a lower top-p", "top_p(-1)", together="top-p"),

@@ -20,9 +20,9 @@ LABEL = 6  # cells of a layer's name
 MEASURES = {
     "strongest": "the largest weight",
     "first": "the weight on the first token",
-    "before": "the weight on the token before",
+    "before": "the weight on the previous token",
     "itself": "the weight on the token itself",
-    "effective_tokens": "effective tokens: e^entropy, as if attending evenly to so many",
+    "effective_tokens": "effective tokens: e^entropy of the weights",
 }
 
 

@@ -32,7 +32,7 @@ from tui_llm.tui.tour.pane import left_of
 
 STALE_AFTER = 0.15  # seconds: an answer that arrives sooner needs no mark
 VIEWS = {"attention": "Attention", "lens": "Logit lens", "neighbours": "Neighbours"}
-NOTHING = "there is no text to look into yet: Esc, then i types some; / shows the neighbours of a token"
+NOTHING = "there is no text yet: Esc, then i types some; / shows the neighbours of a token"
 TOP, COUNT = 12, 50  # how many tokens of a lens row, and neighbours, to request
 
 
@@ -110,7 +110,7 @@ class InsideScreen(OverLab):
             )
             parts += [Content("  "), tab]
         if self._working:
-            parts.append(Content("  working …"))
+            parts.append(Content("  computing …"))
         self.query_one("#inside-top", Bar).put(Content("").join(parts))
 
     def _show_text(self, problem: str = "") -> None:
@@ -126,7 +126,7 @@ class InsideScreen(OverLab):
                 f"Token {fmt.count(place.number + 1)} of {fmt.count(place.count)}: {token_label(place.token.text)}"
             )
             if known:
-                title += Content(f" looked, by {heads.words}, at")
+                title += Content(f" attends ({heads.words}) to")
         text.border_title = title
         self._arrange()
 
@@ -283,7 +283,7 @@ class InsideScreen(OverLab):
                     self.trail.append(found.token.id)
                 self._ask_neighbours(text=text)
 
-        hint = "Enter shows its neighbours · a leading space counts · #464 is the token of that id · Esc: back"
+        hint = "Enter shows its neighbours · a leading space counts · #464: the token with that id · Esc cancels"
         self.app.push_screen(AskScreen("One token", hint), answered)
 
     def table(self) -> Iterable[Row]:

@@ -35,7 +35,10 @@ class LensTable(Lines):
             return []
         target = Text(f"{CHOSEN[lens.chosen]} ", self.style("muted"))
         target.append(token_label(lens.target.text), self.style("accent"))
-        target.append(" · each row: final LayerNorm, then head · KL: nats off the whole model's prediction", "not bold")
+        target.append(
+            " · each row: final LayerNorm, then output head · KL: divergence from the model's prediction, in nats",
+            "not bold",
+        )
         names = Text(
             "layer".ljust(6)
             + "p(target)".rjust(9)

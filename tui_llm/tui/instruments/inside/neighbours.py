@@ -44,8 +44,8 @@ class NeighbourTable(Lines):
         line = Text("nearest to ", self.style("muted"))
         line.append(token_label(found.token.text), self.style("accent"))
         line.append(
-            f" (id {found.token.id}): the cosine of the angle between two embeddings of {found.width} numbers; 1 is the same "
-            "direction, 0 a right angle",
+            f" (id {found.token.id}): the cosine of the angle between two embeddings of {found.width} numbers; 1 = same "
+            "direction, 0 = orthogonal",
             "not bold",
         )
         names = Text("".rjust(4) + "  " + "token".ljust(24) + "id".rjust(8) + "cosine".rjust(9), no_wrap=True)

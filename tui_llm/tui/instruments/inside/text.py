@@ -71,7 +71,7 @@ class TokenText(Lines, can_focus=False):
             lines.append(Text("waiting for the model", style=muted))
         if place is not None and self.attention is not None:
             lines += packed(self._strongest(place, self.attention), width)[:2]
-            lines += wrapped(Text(f"{LEGEND} · never at later tokens", style=muted), width)[:1]
+            lines += wrapped(Text(f"{LEGEND} · later tokens are masked", style=muted), width)[:1]
         if place is not None and place.first:
             fed = f"the model sees the last {fmt.count(len(place.tokens))} of {fmt.count(place.count)} tokens"
             lines += wrapped(Text(fed, style=muted), width)[:1]
@@ -82,7 +82,7 @@ class TokenText(Lines, can_focus=False):
         order = sorted(range(len(attention.weights)), key=lambda at: -attention.weights[at])[:STRONGEST]
         parts = []
         for nth, at in enumerate(order):
-            part = Text("" if nth else "looked at ", muted)
+            part = Text("" if nth else "attends to ", muted)
             part.append(truncate(token_label(place.tokens[at].text), 20), self.style("strong"))
             parts.append(part.append(f" {numbers.percent(attention.weights[at])}"))
         return [*parts, Text(f"{fmt.number(attention.effective_tokens, 1)} effective tokens", muted)]

@@ -32,17 +32,17 @@ SHOWN_AFTER = 0.5  # seconds after which progress is shown
 
 _key = CommandFactory("learn", "Learn this")
 KEYS = (
-    _key("learn_step", "space,enter", "step", "Take the next step (or so many as n says) on the copy", "step"),
-    _key("learn_undo", "u,backspace", "undo", "Undo the last step: the weights are exactly those before it", "undo"),
+    _key("learn_step", "space,enter", "step", "Take the next steps on the copy; n sets how many", "step"),
+    _key("learn_undo", "u,backspace", "undo", "Undo the last step: restores exactly the weights before it", "undo"),
     _key("learn_reset", "r", "undo all", "Go back to the open model's weights", "reset"),
-    _key("learn_optimizer", "o", "optimizer", "Take the next steps with the other optimizer: SGD or AdamW", "optimizer"),
-    _key("learn_smaller", "left_square_bracket", "smaller steps", "Make the step size smaller", "size(-1)", together="step size"),
-    _key("learn_larger", "right_square_bracket", "larger steps", "Make the step size larger", "size(1)", together="step size"),
+    _key("learn_optimizer", "o", "optimizer", "Switch the optimizer of the next steps: SGD or AdamW", "optimizer"),
+    _key("learn_smaller", "left_square_bracket", "smaller steps", "Decrease the step size", "size(-1)", together="step size"),
+    _key("learn_larger", "right_square_bracket", "larger steps", "Increase the step size", "size(1)", together="step size"),
     _key("learn_size", "e", "type it", "Type the step size", "type_size"),
     _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
-    _key("learn_keep", "k", "keep", "Keep the copy as a new model folder, under a name that you give", "keep"),
-    _key("copy_learn", "y", "copy", "Copy all that is shown (tab-separated)", "copy"),
-    _key("leave_learn", "escape,q,L", "back", "Back to the five panes; the copy stays as it is", "leave"),
+    _key("learn_keep", "k", "keep", "Save the copy as a new model folder; asks for its name", "keep"),
+    _key("copy_learn", "y", "copy", "Copy everything shown (tab-separated)", "copy"),
+    _key("leave_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "leave"),
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ class LearnScreen(OverLab):
         self.show_keys()
         self.query_one(LearnedLines).focus()
         self._timer = self.set_interval(0.25, self._show_top, pause=True)
-        self._ask("reading the prompt and the pinned ones")
+        self._ask("reading the prompt and the pinned prompts")
 
     def on_unmount(self) -> None:
         self.context.questions.forget(LearnQuestion)
@@ -129,7 +129,7 @@ class LearnScreen(OverLab):
             parts += [f"  {self._doing} … {seconds:.0f} s", ("  Esc cancels", "$text-muted")]
         else:
             parts.append(f" after {done} step{'' if done == 1 else 's'}" if done else ", nothing learned yet")
-            parts.append(("  the open model stays as it is", "$text-muted"))
+            parts.append(("  the open model does not change", "$text-muted"))
         self.query_one("#learn-top", Bar).put(Content.assemble(*parts))
         self._show_recipe()
 
@@ -149,7 +149,7 @@ class LearnScreen(OverLab):
 
     def action_step(self) -> None:
         if self.at >= MOST_STEPS:
-            self._say(f"{MOST_STEPS} steps are the most here; tui-llm train --from goes on")
+            self._say(f"at most {MOST_STEPS} steps here; tui-llm train --from trains further")
             return
         self.at = min(MOST_STEPS, self.at + self.many)
         self._ask("taking the step" if self.many == 1 else f"taking {self.many} steps")
@@ -185,7 +185,7 @@ class LearnScreen(OverLab):
             try:
                 self._resize(check(Recipe(self.recipe.optimizer, float(text))).learning_rate)
             except ValueError:
-                self._say(f"{text[:40]!r} is no number, such as 0.001", bad=True)
+                self._say(f"{text[:40]!r} is not a number; give one such as 0.001", bad=True)
             except UserError as error:
                 self._say(str(error), bad=True)
 
@@ -198,7 +198,7 @@ class LearnScreen(OverLab):
 
     def action_keep(self) -> None:
         if self.learned is None or not self.learned.steps:
-            self._say("there is nothing to keep yet: take a step first (Space)")
+            self._say("there is nothing to save yet: take a step first (Space)")
             return
 
         def answered(name: str | None) -> None:
@@ -206,15 +206,15 @@ class LearnScreen(OverLab):
                 self._begin("writing the folder")
                 self.context.questions.ask(None, KeepQuestion(self._moment.request, name), self._kept, self._not_kept)
 
-        title = "Keep the copy as a new model: its name"
-        self.app.push_screen(AskScreen(title, "Enter writes it · Esc doesn't · nothing is overwritten"), answered)
+        title = "Save the copy as a new model: its name"
+        self.app.push_screen(AskScreen(title, "Enter saves · Esc cancels · nothing is overwritten"), answered)
 
     def _kept(self, kept: Kept) -> None:
         if is_live(self):
             self._end()
             self._show_top()
         self.context.say(
-            f"kept {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; m in the five panes opens it"
+            f"saved {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; in the five panes, m opens it"
         )
 
     def _not_kept(self, problem: str) -> None:

@@ -17,7 +17,7 @@ from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.pin_list import end_of
 
-NO_PINS = "no prompt is pinned: P in the five panes pins one, and here you see whether it was forgotten"
+NO_PINS = "no prompt is pinned: P in the five panes pins one; this table then shows whether it is forgotten"
 
 
 class LearnedLines(Lines):
@@ -102,7 +102,7 @@ class LearnedLines(Lines):
         room = max(6, min(28, width - 46))
         bar = max(0, width - room - 36)
         rows = [
-            self._title("what comes next: the likeliest before and after, and the target ◆", width),
+            self._title("the next token: the likeliest before and after, and the target ◆", width),
             Text(
                 truncate(f"  {fit('token', room)}{'before':>9}{'after':>9}{'points':>10}  after", width),
                 style=self.style("muted"),

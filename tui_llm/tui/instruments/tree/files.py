@@ -56,7 +56,7 @@ class TreeFiles:
             self.tree().name(node, name)
             self.changed()
 
-        self._line("Name of this way", "Enter names it, empty removes the name · Esc cancels", node.name, named)
+        self._line("Name of this path", "Enter names it, empty removes the name · Esc cancels", node.name, named)
 
     def save(self) -> None:
         def take(line: str) -> None:
@@ -73,15 +73,15 @@ class TreeFiles:
         except UserError as error:
             self.context.warn(str(error))
             return
-        self._line("Save the tree as", "Enter writes it · Esc does not", str(path), take)
+        self._line("Save the tree as", "Enter saves · Esc cancels", str(path), take)
 
     def _save(self, path: Path, over: bool = False) -> None:
         """Saves the tree; asks before it overwrites a file. `over`: overwrites it without asking."""
         try:
             save(self.tree(), path, force=over)
         except Taken:
-            question = f"{path} is there already. Write over it?"
-            self._confirm(question, "Write over", lambda: self._save(path, over=True))
+            question = f"{path} already exists. Overwrite it?"
+            self._confirm(question, "Overwrite", lambda: self._save(path, over=True))
         except UserError as error:
             self.context.warn(str(error))
         else:
@@ -94,7 +94,7 @@ class TreeFiles:
     def open(self) -> None:
         def take(line: str) -> None:
             if line and len(self.tree()) and self.tree().changed:
-                self._confirm("This tree was not saved. Open another over it?", "Open", lambda: self._open(line))
+                self._confirm("This tree is not saved. Open another in its place?", "Open", lambda: self._open(line))
             elif line:
                 self._open(line)
 

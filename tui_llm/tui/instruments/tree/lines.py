@@ -90,7 +90,7 @@ class TreeLines(Lines):
         if room >= 14:
             legend = (
                 f"raw p: the model's own · drawn p: {fmt.sampler(tree.request.sampler)} (struck out: cut) · −ln p: nats · "
-                "path p: raw p multiplied down the way · total: its −ln p"
+                "path p: product of raw p along the path · total: its −ln p"
             )
             lines += wrapped(Text(legend, style=muted), width)[: 3 if room >= 18 else 2]
         heads = [fit_right(column.head, column.width) for column in self._columns(width)]
@@ -111,7 +111,7 @@ class TreeLines(Lines):
         elif here.ends:
             line.append("the text ends here", self.style("strong"))
         else:
-            line.append(f"nothing after it yet: e adds its {self.count} likeliest, g draws", self.style("accent"))
+            line.append(f"no children yet: e adds the {self.count} likeliest, g draws", self.style("accent"))
         if here.u is not None:
             line.append(f"  drawn by u = {here.u:.4f}", self.style("muted"))
         line.truncate(width)

@@ -149,9 +149,9 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             self.context.say(NO_TREE)
             return False
         if self.frozen:
-            self.context.say(f"this tree can only be looked at: {self.frozen}")
+            self.context.say(f"this tree is read-only: {self.frozen}")
         elif self.growth is not None or self._sampling:
-            self.context.say("still at work; Esc stops it")
+            self.context.say("busy; Esc stops it")
         return not self.frozen and self.growth is None and not self._sampling
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,9 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
                 full, added = self.growth.full, fmt.count(self.growth.added)
                 self.growth = None
                 self.context.say(
-                    f"{added} new: the budget is spent (b raises it)" if full else f"{added} new: all within the bounds"
+                    f"{added} new: the budget is spent (b raises it)"
+                    if full
+                    else f"{added} new: everything within the bounds"
                 )
         else:
             for branching in branches.branchings:
@@ -269,7 +271,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
         self.here.shut = False
         growth = Growth(self.shown_tree, self.here, rules.count, rules.depth, rules.least, rules.budget)
         if growth.done:
-            self.context.say("all within the bounds is there already: + goes deeper, < takes less likely ways")
+            self.context.say("nothing more within the bounds: + goes deeper, < adds less likely paths")
             return
         self.growth = growth
         self._ask()

@@ -18,7 +18,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
 
 GAP = "  "  # between two keys
-KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: not the same numbers]"}
+KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: results differ]"}
 
 
 def press(action: str) -> Style:

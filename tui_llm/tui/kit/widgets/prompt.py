@@ -83,13 +83,13 @@ def sign(code: int) -> str:
 
 _key = CommandFactory("prompt", "Prompt")
 KEYS = (
-    _key("leave", "escape", "done typing", "Leave the prompt; single letters are commands then", "leave(False)", importance=8),
-    _key("leave_enter", "enter", "done typing", "Leave the prompt, as Esc does", "leave(True)", footer=()),
-    _key("newline", "alt+enter,ctrl+o", "new line", "Put a line break into the prompt (ctrl+o does too)", "newline"),
-    _key("drop_folded", "ctrl+l", "drop hidden text", "Drop the text that a very long prompt keeps out of sight", "drop_folded", footer=()),
-    _key("ghost_token", "right", "take a token", "At the end of the text: take a token of the ghost text, what the model would most likely go on with", "ghost_token", footer=()),
-    _key("ghost_word", "alt+right,alt+f", "take a word", "At the end of the text: take a word of the ghost text", "ghost_word", footer=()),
-    _key("ghost_all", "end,ctrl+e", "take all", "At the end of the text: take all of the ghost text", "ghost_all", footer=()),
+    _key("leave", "escape", "done typing", "Stop typing: single letters are then commands", "leave(False)", importance=8),
+    _key("leave_enter", "enter", "done typing", "Stop typing, as Esc does", "leave(True)", footer=()),
+    _key("newline", "alt+enter,ctrl+o", "new line", "Insert a line break (ctrl+o does too)", "newline"),
+    _key("drop_folded", "ctrl+l", "delete hidden text", "Delete the hidden start of a very long prompt", "drop_folded", footer=()),
+    _key("ghost_token", "right", "accept a token", "At the end of the text: accept a token of the ghost text, the likeliest continuation", "ghost_token", footer=()),
+    _key("ghost_word", "alt+right,alt+f", "accept a word", "At the end of the text: accept a word of the ghost text", "ghost_word", footer=()),
+    _key("ghost_all", "end,ctrl+e", "accept all", "At the end of the text: accept all of the ghost text", "ghost_all", footer=()),
 )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ class PromptEditor(TextArea):
 
     def _say_folded(self) -> None:
         hidden = len(self.folded)
-        parts = [Text(f"⋯ {hidden:,} characters before this are kept (ctrl+l drops them)")] if hidden else []
+        parts = [Text(f"⋯ {hidden:,} earlier characters are not shown (ctrl+l deletes them)")] if hidden else []
         parts += [self._hint] if self._hint else []
         self.border_subtitle = Text(" · ").join(parts) if parts else None
 

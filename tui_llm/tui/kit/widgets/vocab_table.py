@@ -18,8 +18,8 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.kit.widgets.vocab_columns import GAP, TableColumn, columns_for, stage_pages
 
-AROUND = 256  # rows requested before and after those in sight
-NEAR = 64  # rows around those in sight that should have arrived before they are scrolled to
+AROUND = 256  # rows requested before and after those shown
+NEAR = 64  # rows around those shown that should have arrived before they are scrolled to
 HELD = 4096  # most rows held; once there are more, all are dropped
 STRUCK = Style(strike=True)
 
@@ -167,7 +167,7 @@ class VocabTable(Lines):
         """What softmax subtracts before e^x, and the logarithm of the sum without that."""
         distribution = self.distribution
         if distribution is None or distribution.sampler.greedy:
-            return "greedy: the largest logit has it all, there is nothing to divide by"
+            return "greedy: the largest logit gets probability 1; nothing is divided"
         return (
             f"x = logit ÷ T − {fmt.number(distribution.peak)}, the largest, so that no e^x overflows;"
             f" ln Σ e^(logit ÷ T) = logsumexp = {fmt.number(distribution.log_total)}"
@@ -245,7 +245,7 @@ class VocabTable(Lines):
         settings = distribution.sampler
         many = "the 1 token above sums" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens above sum"
         if settings.greedy:
-            said = " greedy: the largest logit has it all; out below "
+            said = " greedy: the largest logit gets probability 1; cut below "
         else:
             mass = distribution.kept_mass
             reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
@@ -284,7 +284,7 @@ class VocabTable(Lines):
             "cut": seen(lambda row: row.tempered if row.kept else 0.0, numbers.percent),
             "p": seen(lambda row: row.probability, numbers.percent),
         }
-        return [self._sums(f"Σ {len(rows)} in sight", sight), *sums]
+        return [self._sums(f"Σ {len(rows)} shown", sight), *sums]
 
     def _sums(self, name: str, sums: dict[str, str]) -> Text:
         """A line with the sums below their columns; `name` spans the columns before the first sum."""

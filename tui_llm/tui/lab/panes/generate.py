@@ -34,17 +34,17 @@ def step_cells(width: int, number: str, token: str, u: str, p: str, rank: str, m
 
 _key = CommandFactory("generate", "Generate")
 KEYS = (
-    Command("draw", "g", "one token", "Draw one token and put it after the text", "Generate", "lab", "draw", ("logits", "generate")),
-    Command("stream", "space", "stream", "Draw token after token, until Space again", "Generate", "lab", "stream", ("generate",), importance=1),
-    _key("earlier_step", "left", "earlier", "See how the token before was chosen", "step(-1)", together="step"),
-    _key("later_step", "right", "later", "See how the next token was chosen", "step(1)", together="step"),
-    _key("the_draw", "D", "the draw", "See u land on the cumulative distribution, and what it picks under other settings", "the_draw", importance=1),
-    _key("draw_many", "H", "draw many", "Draw the next token many times: how often each comes, beside how often it should", "draw_many"),
-    Command("undo", "u", "undo", "Take back the last change of the text, typed or drawn: the line under the prompt says what goes (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
-    Command("redo", "U", "redo", "Make the change again that was taken back (ctrl+y while typing)", "Text", "lab", "redo_text"),
-    Command("clear", "c", "clear", "Take all generated tokens back", "Generate", "lab", "clear_tokens", ("generate",)),
+    Command("draw", "g", "one token", "Draw one token and append it", "Generate", "lab", "draw", ("logits", "generate")),
+    Command("stream", "space", "stream", "Stream: draw token after token, until Space again", "Generate", "lab", "stream", ("generate",), importance=1),
+    _key("earlier_step", "left", "earlier", "Show how the previous token was chosen", "step(-1)", together="step"),
+    _key("later_step", "right", "later", "Show how the next token was chosen", "step(1)", together="step"),
+    _key("the_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "the_draw", importance=1),
+    _key("draw_many", "H", "draw many", "Draw the next token many times: counts beside expected counts", "draw_many"),
+    Command("undo", "u", "undo", "Undo the last change of the text, typed or drawn; the line under the prompt names it (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
+    Command("redo", "U", "redo", "Redo the change that was undone (ctrl+y while typing)", "Text", "lab", "redo_text"),
+    Command("clear", "c", "clear", "Remove all generated tokens", "Generate", "lab", "clear_tokens", ("generate",)),
     Command("seed", "r", "new seed", "Draw with another seed; the same seed gives the same text", "Generate", "lab", "seed", ("generate",)),
-    _key("accept", "enter", "keep text", "Put the generated text into the prompt (it is encoded anew there)", "accept"),
+    _key("accept", "enter", "keep text", "Move the generated text into the prompt (it is encoded again there)", "accept"),
     _key("tree", "T", "tree", "Open the tree of continuations of this text", "tree", importance=1),
 )  # fmt: skip
 
@@ -101,7 +101,7 @@ class GeneratePane(ReadingPane):
         """Says that the other panes show the token cursor's position, while tokens are drawn at the end."""
         position, reading = self.lab.position or 0, self.reading
         of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
-        return f"other panes: at token {fmt.count(position + 1)}{of}; a draw goes on from the end"
+        return f"other panes: at token {fmt.count(position + 1)}{of}; draws continue from the end"
 
     def _text_lines(self, width: int) -> list[Text]:
         lab = self.lab

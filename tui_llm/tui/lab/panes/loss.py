@@ -22,8 +22,8 @@ from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
 
 _key = CommandFactory("loss", "Loss")
 KEYS = (
-    _key("own_target", "n", "own next", "Make the text's own next token the target (at the token cursor), or go back to the target before", "own_target"),
-    _key("gradient", "p", "gradient", "Show the gradient p − y as bars: what a step pushes up and down; for a longer target token by token, then hide it", "gradient", importance=1),
+    _key("own_target", "n", "own next", "Use the text's own next token (at the token cursor) as the target, or restore the previous target", "own_target"),
+    _key("gradient", "p", "gradient", "Show the gradient p − y as bars, token by token for a longer target, then hide it", "gradient", importance=1),
     _key("learn", "L", "learn this", "Take optimizer steps on this prompt and target, on a copy of the weights", "learn", importance=1),
 )  # fmt: skip
 
@@ -89,7 +89,7 @@ class LossPane(ReadingPane):
         line = Text("target ")
         line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
         if own:
-            line.append("  the text's own next token" + (" (n: back to the target before)" if chosen else ""), muted)
+            line.append("  the text's own next token" + (" (n: restore the previous target)" if chosen else ""), muted)
         elif target is not None and target.text is not None:
             spaced = target.text.startswith(" ")
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
@@ -156,7 +156,7 @@ class LossPane(ReadingPane):
         largest = max(loss.mean, loss.uniform_loss) if loss.mean < float("inf") else float("inf")
         worse = loss.mean > loss.uniform_loss
         name_room = 26 if width >= 52 else 13
-        names = ("if it had said 100 %", "this loss", "if it had guessed (ln V)") if name_room > 20 else (
+        names = ("at p = 100 %", "this loss", "uniform guess (ln V)") if name_room > 20 else (
             "at 100 %", "this loss", "guess (ln V)")  # fmt: skip
         room = max(0, width - name_room - 9)
         lines = []
@@ -172,7 +172,7 @@ class LossPane(ReadingPane):
             line.append(fmt.bar(share, room), self.style(style))
             lines.append(line)
         if worse:
-            lines += wrapped(Text("worse than knowing nothing (ln V)", style=self.style("bad")), width)
+            lines += wrapped(Text("worse than a uniform guess (ln V)", style=self.style("bad")), width)
         return lines
 
     # ── the gradient ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,9 +227,9 @@ class LossPane(ReadingPane):
             return []
         muted, gradient = self.style("muted"), self._gradient
         if gradient is None:
-            return wrapped(Text(visible(self._no_gradient) or "working out p − y …", style=muted), width)
+            return wrapped(Text(visible(self._no_gradient) or "computing p − y …", style=muted), width)
         name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
-        lines = wrapped(Text(f"gradient p − y{name}: a step pushes each logit the other way", style=muted), width)
+        lines = wrapped(Text(f"gradient p − y{name}: a step moves each logit the opposite way", style=muted), width)
         rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
         values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
         shown, total = adding(values, 0.0, 3)

@@ -66,12 +66,12 @@ KEYS = (
     _key("cursor_right", "right", "right", "Move the token cursor on (. does so in every pane)", "screen.token_cursor(1)", together="cursor"),
     _key("cursor_first", "home", "first", "Put the token cursor on the first token", "screen.token_cursor_to(0)", footer=()),
     _key("cursor_end", "end", "end", "Put the token cursor at the end again (Esc does too)", "screen.token_cursor_to(-1)", footer=()),
-    _key("colour_by", "k", "colour", "Colour the tokens by surprisal, rank, probability or entropy, or only apart", "screen.colour_by"),
-    _key("swap", "S", "swap", "Put another token in the place of the one at the cursor", "screen.swap", importance=-1),
-    _key("merges", "M", "merges", "See the word at the cursor become tokens, merge by merge", "screen.merges"),
-    _key("vocabularies", "C", "compare", "See the text in several vocabularies side by side", "screen.vocabularies", importance=-1),
-    _key("letters", "L", "letters", "Count a letter across the tokens that hide it", "screen.letters", importance=-1),
-    _key("pairs", "E", "examples", "See the training pairs of the text, each with the model's loss", "screen.pairs", importance=-1),
+    _key("colour_by", "k", "colour", "Colour the tokens by surprisal, rank, probability or entropy, or only to tell them apart", "screen.colour_by"),
+    _key("swap", "S", "swap", "Replace the token at the cursor by another one", "screen.swap", importance=-1),
+    _key("merges", "M", "merges", "Show how the word at the cursor becomes tokens, merge by merge", "screen.merges"),
+    _key("vocabularies", "C", "compare", "Show the text in several vocabularies side by side", "screen.vocabularies", importance=-1),
+    _key("letters", "L", "letters", "Count a letter in the text, token by token", "screen.letters", importance=-1),
+    _key("pairs", "E", "examples", "Show the training pairs of the text, each with the model's loss", "screen.pairs", importance=-1),
     # In every pane
     Command("chat", "J", "chat template", "Feed the prompt as a message in the model's chat template, or as plain text", "Tokens", "lab", "chat"),
 )  # fmt: skip
@@ -230,7 +230,7 @@ class TokensPane(ReadingPane):
         elif weights.starts and not reading.request.chat:
             yield f"{visible(weights.name)} expects {visible(weights.start)} in front (o puts it there)", "muted"
         if reading.request.chat:
-            yield "the prompt stands in the chat template (J: feed the plain text)", "muted"
+            yield "the prompt is formatted with the chat template (J: feed the plain text)", "muted"
         if tokens.continuation and not tokens.problem:
             yield f"underlined: the {fmt.count(tokens.continuation)} generated", "muted"
         if tokens.first:

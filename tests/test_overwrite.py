@@ -1,0 +1,175 @@
+"""Every option and argument that names an output path, found by walking the parser."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import hostile
+from tests.test_cli import refused
+from tui_llm.cli import main
+
+# For each: the words up to the path, and the input that the path must not be.
+PLACES: dict[tuple[str, str], tuple[list[str], str]] = {
+    ("tree", "--out"): (
+        ["tree", "a", "--depth", "1", "--branch", "2", "--model", "model", "--out"],
+        "model/config.json",
+    ),
+    ("learn", "--keep"): (["learn", "a", "--target", "b", "--model", "model", "--keep"], "model"),
+    ("vocabulary train", "--out"): (["vocabulary", "train", "text.txt", "--size", "260", "--out"], "text.txt"),
+    ("export", "FOLDER"): (["export", "r"], "tui-llm-home/runs/r"),
+}
+NAMES = ("--out", "--keep", "--save", "--output", "--to", "--file", "FOLDER", "OUT")
+READS = {
+    ("vocabulary add", "FILE"),
+    ("control", "--save"),
+}  # options with these names that do not write to the given path
+
+
+def found() -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    for command, parser in hostile.commands():
+        for action in hostile.options_of(parser):
+            for name in action.option_strings or [str(action.metavar)]:
+                if name in NAMES and (command, name) not in READS:
+                    yield command, parser, name
+
+
+def test_each_place_is_known_here_and_has_force() -> None:
+    assert {(command, name) for command, _, name in found()} == set(PLACES)
+    for command, parser, _ in found():
+        assert "--force" in parser._option_string_actions, command
+    forced = {command for command, parser in hostile.commands() if "--force" in parser._option_string_actions}
+    assert forced == {command for command, _ in PLACES} | {"vocabulary add"}
+
+
+def test_commands_and_screens_write_through_one_helper() -> None:
+    """No command or screen opens a file for writing or replaces one itself."""
+    package = Path(hostile.__file__).resolve().parents[1] / "tui_llm"
+    replacing = {
+        "write_aside",
+        "write_json",
+        "write_text",
+        "write_bytes",
+        "rename",
+        "copyfile",
+        "copytree",
+        "save_folder",
+    }
+    allowed = {
+        ("save.py", "write_text"),
+        ("vocabulary.py", "save_folder"),
+        ("run_actions.py", "rename"),
+        ("runs.py", "rename"),
+    }
+    for path in (*(package / "commands").rglob("*.py"), *(package / "tui").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                assert name not in replacing or (path.name, name) in allowed, (path, name)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("furnished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUI_LLM_HOME", str(folder / "tui-llm-home"))
+        hostile.furnish(folder)
+    return folder
+
+
+@pytest.fixture
+def here(furnished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(furnished)
+    monkeypatch.setenv("TUI_LLM_HOME", str(furnished / "tui-llm-home"))
+    return furnished
+
+
+@pytest.mark.parametrize("place", PLACES, ids=" ".join)
+def test_nothing_is_replaced_without_force(
+    here: Path, tmp_path: Path, place: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, its_input = PLACES[place]
+    out = tmp_path / "out"
+    assert main([*words, str(out)]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    made = digest(tmp_path)
+    assert made
+    if out.is_dir():
+        assert main([*words, str(tmp_path / "empty")]) == 0  # the second time, the folder exists
+        (tmp_path / "empty2").mkdir()
+        assert main([*words, str(tmp_path / "empty2")]) == 0
+        (out / "notes.txt").write_text("mine")
+        first = next(path for path in sorted(out.iterdir()) if path.suffix in (".json", ".safetensors"))
+    else:
+        first = out
+    capsys.readouterr()
+    first.write_text("something else")
+    before = digest(tmp_path)
+    said = refused(capsys, *words, str(out))
+    assert "--force" in said and "nothing is overwritten" in said
+    assert digest(tmp_path) == before
+    assert main([*words, str(out), "--force"]) == 0, capsys.readouterr().err
+    after = digest(tmp_path)
+    assert {name: after[name] for name in made} == made
+    assert set(after) == set(before)
+    assert "notes.txt" not in "".join(before) or (out / "notes.txt").read_text() == "mine"
+    capsys.readouterr()
+    inputs = digest(here)
+    for more in ((), ("--force",)):
+        said = refused(capsys, *words, its_input, *more)
+        assert "reads" in said, said
+    assert digest(here) == inputs
+
+
+def test_a_vocabulary_that_was_added(here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["vocabulary", "add", "model", "--name", "theirs"]
+    assert main(words) == 0
+    folder = here / "tui-llm-home" / "vocabularies" / "theirs"
+    capsys.readouterr()
+    (folder / "vocab.json").write_text("{}")
+    assert "--force" in refused(capsys, *words)
+    assert (folder / "vocab.json").read_text() == "{}"
+    assert main([*words, "--force"]) == 0
+    assert (folder / "vocab.json").read_text() != "{}"
+
+
+@pytest.mark.parametrize("name", ["screen-1.svg", "reading-1.json"])
+def test_a_name_taken_in_the_meantime_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from tui_llm.tui.kit import save
+
+    monkeypatch.chdir(tmp_path)
+    stem, suffix = name.replace("-1.", ".").split(".")
+    write = save.storage.write_text
+    others = iter(("theirs", "theirs too"))
+
+    def meanwhile(part: Path, text: str) -> None:
+        if other := next(others, None):
+            save.free_path(stem, suffix, "aside").write_text(other)
+        write(part, text)
+
+    monkeypatch.setattr(save.storage, "write_text", meanwhile)
+    path = save.save_new(stem, suffix, "aside", "ours")
+    assert path.name == f"{stem}-3.{suffix}"
+    assert path.read_text() == "ours"
+    assert (tmp_path / name).read_text() == "theirs"
+
+
+def test_free_names(tmp_path: Path) -> None:
+    from tui_llm.tui.kit.save import free_name
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run-2").symlink_to("nothing")
+    assert free_name(tmp_path / "run") == tmp_path / "run-3"
+    assert free_name(tmp_path / "other") == tmp_path / "other"
+    (tmp_path / "v1.2").mkdir()
+    assert free_name(tmp_path / "v1.2", folder=True) == tmp_path / "v1.2-2"

@@ -1,0 +1,95 @@
+"""`tests/pilot_idle.py`: after a key, all its effects are done and drawn; a blocked thread does not block the test."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+from helpers import drawn
+from textual import work
+from textual.app import App, ComposeResult
+from textual.widgets import Static
+
+from tests import pilot_idle
+
+
+class Chain(App[None]):
+    """Each key causes a change that is visible after three refreshes, and one by a thread."""
+
+    BINDINGS = [("a", "later(3)"), ("b", "thread")]
+    gate = threading.Event()
+
+    def compose(self) -> ComposeResult:
+        yield Static("first", id="refreshed")
+        yield Static("first", id="threaded")
+
+    def action_later(self, refreshes: int) -> None:
+        if refreshes:
+            self.query_one("#refreshed", Static).update(f"{refreshes} to go")
+            self.call_after_refresh(self.action_later, refreshes - 1)
+        else:
+            self.query_one("#refreshed", Static).update("refreshed")
+
+    @work(thread=True)
+    def action_thread(self) -> None:
+        self.gate.wait()
+        self.call_from_thread(self.query_one("#threaded", Static).update, "threaded")
+
+
+async def test_all_effects_of_a_key_are_done_and_drawn() -> None:
+    app = Chain()
+    app.gate = threading.Event()
+    app.gate.set()
+    async with app.run_test(size=(20, 5)) as pilot:
+        await pilot.press("a")
+        assert "refreshed" in "".join(drawn(app))
+        await pilot.press("b")
+        assert "threaded" in "".join(drawn(app))
+
+
+async def test_a_blocked_thread_does_not_block_a_test() -> None:
+    app = Chain()
+    app.gate = threading.Event()
+    async with app.run_test(size=(20, 5)) as pilot:
+        await pilot.press("b", "a")
+        assert "refreshed" in "".join(drawn(app)) and "threaded" not in "".join(drawn(app))
+        app.gate.set()
+        await pilot.pause()
+        assert "threaded" in "".join(drawn(app))
+
+
+async def test_a_thread_that_waits_for_a_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: the app's thread is runnable, but does not run for longer than `PATIENCE`."""
+    looks = iter([True] * 30)
+    monkeypatch.setattr(pilot_idle, "runnable", lambda: next(looks, False))
+    await pilot_idle.settle()
+    assert next(looks, None) is None
+
+
+@pytest.mark.skipif(not pilot_idle.TASKS.is_dir(), reason="only Linux tells what threads do")
+def test_running_threads_are_distinguished_from_waiting_ones() -> None:
+    end = threading.Event()
+    waits = threading.Thread(target=end.wait)
+    works = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
+    waits.start()
+    try:
+        while pilot_idle.runnable():
+            pass
+        works.start()
+        while not pilot_idle.runnable():
+            assert works.is_alive()
+        works.join()
+        while pilot_idle.runnable():
+            pass
+    finally:
+        end.set()
+        waits.join()
+
+
+async def test_notifications_stay_for_a_slow_test() -> None:
+    app = Chain()
+    async with app.run_test(size=(40, 10), notifications=True) as pilot:
+        app.notify("said", timeout=0.001)
+        await pilot.pause()
+        assert any("said" in line for line in drawn(app)) and len(app._notifications) == 1

@@ -1,0 +1,54 @@
+"""A failed test of the app reports what was on the screen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+FAILING = """
+import asyncio
+import pytest
+from helpers import make_app, until
+
+@pytest.mark.timeout(4)
+async def test_a_wait_that_never_ends():
+    app = make_app(prompt="a prompt that hangs")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: False)
+
+async def test_an_assertion():
+    app = make_app(prompt="a prompt that fails")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("f1")
+        assert False
+
+async def test_that_passes():
+    async with make_app(prompt="a prompt that passes").run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+
+def test_without_an_app():
+    assert False
+"""
+
+
+def test_failures_and_hangs_say_what_was_on_the_screen(tmp_path: Path) -> None:
+    path = tmp_path / "test_failing.py"
+    path.write_text(FAILING)
+    settings = ("-p", "no:cacheprovider", "-c", REPOSITORY / "pyproject.toml", "--rootdir", tmp_path, "--color", "no")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", *settings, "-p", "tests.conftest", path],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests" / "tui")))},
+        capture_output=True,
+        text=True,
+    )
+    assert "3 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "Timeout (>4" in done.stdout
+    assert done.stdout.count("- On the screen -") == 2
+    assert "LabScreen, 100×30" in done.stdout and "a prompt that hangs" in done.stdout
+    assert "HelpScreen, 100×30" in done.stdout
+    assert "a prompt that passes" not in done.stdout.partition("test_an_assertion")[0].partition("On the screen")[2]

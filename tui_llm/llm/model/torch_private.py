@@ -1,0 +1,108 @@
+"""The private and undocumented names of torch that the code needs, all in this file.
+
+pyproject.toml allows torch 2.9 to 2.13. All of these names are in both, with the same signatures (`_linear_pointwise`,
+which not every build has, was looked up in 2.13 only). `tests/llm/test_torch_private.py` fails if a name is gone or its
+signature has changed; `tests/test_walls.py` fails if another file uses a private name of torch, or `torch.ops`.
+
+- `aten::_scaled_dot_product_flash_attention_for_cpu` and its backward: `F.scaled_dot_product_attention` selects it on a
+  CPU, but only inside autograd. fast.py computes a block's gradients itself, so it needs the log-sum-exp of the scores,
+  which the public function does not return.
+- `torch._softmax_backward_data`: the gradient through softmax from its output, in one pass. The public way is autograd.
+- `torch.native_layer_norm` and `aten::native_layer_norm_backward`: `F.layer_norm` does not return the mean and the
+  reciprocal of the standard deviation, which the gradients are computed from.
+- `mkldnn::_linear_pointwise`: a linear layer in fp32 by oneDNN. On a CPU `F.linear` uses MKL if torch has it, which
+  reads a matrix for one token at half the memory bandwidth (dev/LOG.md), and there is no public switch.
+- `quantized::embedding_bag_byte_rowwise_offsets`, `…_prepack`, `…_unpack`: a weighted sum of byte rows. The documented
+  quantized modules have no matrix-vector product whose weights stay int8 at memory bandwidth (dev/LOG.md).
+- `torch.cpu._is_avx512_bf16_supported`: whether the CPU multiplies in bfloat16. There is no public way to ask.
+- `torch.distributed.distributed_c10d._get_default_store`: the key-value store of the process group, for the message of
+  a process that has failed. `torch.distributed.TCPStore` would need a port of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Causal attention on a CPU, without dropout: the output (B, H, T, D), and the log-sum-exp of the scores."""
+    output, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+    return output, sums
+
+
+def flash_attention_backward(
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, output: Tensor, sums: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v, given that of `flash_attention`'s output, g, and what it returned."""
+    dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        g, q, k, v, output, sums, 0.0, True
+    )
+    return dq, dk, dv
+
+
+def softmax_backward(g: Tensor, p: Tensor) -> Tensor:
+    """The gradient of the scores, given that of p = softmax(scores, −1), g."""
+    made: Tensor = torch._softmax_backward_data(g, p, -1, p.dtype)
+    return made
+
+
+def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm over the last dimension of x (N, C): the output, the mean and 1 / the standard deviation."""
+    output, mean, rstd = torch.native_layer_norm(x, [x.size(1)], scale, shift, epsilon)
+    return output, mean, rstd
+
+
+def layer_norm_backward(
+    g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x (newly allocated), scale and shift, given that of `layer_norm`'s output, g."""
+    dx, dscale, dshift = torch.ops.aten.native_layer_norm_backward(
+        g, x, [x.size(1)], mean, rstd, scale, shift, [True, True, True]
+    )
+    return dx, dscale, dshift
+
+
+HAS_ONEDNN_LINEAR = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+_linear_pointwise: Any = torch.ops.mkldnn._linear_pointwise.default if HAS_ONEDNN_LINEAR else None
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` in fp32 on a CPU, by oneDNN; only if `HAS_ONEDNN_LINEAR`. Not differentiable."""
+    made: Tensor = _linear_pointwise(x, weight, bias, "none", [], "")
+    return made
+
+
+# (packed, ids, offsets, scale_grad_by_freq, mode, pruned_weights, per_sample_weights): the sum of each bag's rows
+byte_bags: Any = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
+
+
+def pack_bytes(rows: Tensor) -> Tensor:
+    """Quantizes each row to bytes, followed by its scale and its minimum, fp32 each."""
+    packed: Tensor = torch.ops.quantized.embedding_bag_byte_prepack(rows)
+    return packed
+
+
+def unpack_bytes(packed: Tensor) -> Tensor:
+    """The rows, in fp32, of what `pack_bytes` made."""
+    rows: Tensor = torch.ops.quantized.embedding_bag_byte_unpack(packed)
+    return rows
+
+
+def multiplies_in_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products; False if this torch can't tell."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
+
+
+def default_store() -> Any:
+    """The key-value store that the processes of the default process group share."""
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()

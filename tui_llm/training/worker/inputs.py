@@ -1,0 +1,84 @@
+"""What a worker loads before the first step: device, vocabulary, corpus and model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import write_json
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.data import corpus
+from tui_llm.llm.data.corpus import Corpus
+from tui_llm.llm.hub import hub
+from tui_llm.llm.model import model_config
+from tui_llm.llm.model.model import GPT
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.training.plan import cost
+from tui_llm.training.plan.start import FOLDER
+from tui_llm.training.run.run import Run
+from tui_llm.training.worker.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A run's inputs on one process. `start` is the folder of the model to start from; None: random weights."""
+
+    device: torch.device
+    start: Path | None
+    tokenizer: BPETokenizer
+    corpus: Corpus
+
+
+def load(worker: Worker) -> Inputs:
+    """Loads the inputs, rank 0 first, so that the others find the tokenized corpus in the cache.
+
+    Raises `UserError`, or `Stopped` if the worker is told to stop.
+    """
+    run, s, ranks = worker.run, worker.settings, worker.ranks
+    with ranks.in_turn():
+        device = ranks.choose(worker.config.device)
+        worker.facts |= {"device": str(device), "processes": ranks.world}
+        worker.report("starting", "opening the vocabulary")
+        start = run.path / FOLDER if s.from_model else None
+        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
+        text = corpus.load(
+            worker.config.corpus,
+            tokenizer,
+            s.validation_fraction,
+            block_size=s.block_size,
+            progress=worker.report_progress,
+        )
+        _check_corpus(run, text.digest)
+    worker.facts |= {"vocabulary": tokenizer.size, "unigram_entropy": text.unigram_entropy,
+                     "bigram_entropy": text.bigram_entropy, "train_tokens": len(text.train)}  # fmt: skip
+    if text.floor is not None:
+        worker.facts["floor"] = text.floor
+    return Inputs(device, start, tokenizer, text)
+
+
+def random_model(worker: Worker, inputs: Inputs) -> GPT:
+    """Returns the run's model with random weights, which the seed determines."""
+    s, start = worker.settings, inputs.start
+    torch.manual_seed(s.seed)
+    shape = model_config.read_config(start) if start else cost.shape(s, inputs.tokenizer.size)
+    worker.shape = dataclasses.replace(shape, dropout=s.dropout)
+    model = GPT(worker.shape)
+    worker.facts["parameters"] = model.config.parameters()
+    return model
+
+
+def _check_corpus(run: Run, digest: str) -> None:
+    """Records the corpus's digest at first. Raises `UserError` if a resumed run's corpus has another one."""
+    path = run.path / "corpus.json"
+    if path.exists():
+        before = read_json(path)
+        if not isinstance(before, dict) or before.get("digest") != digest:
+            raise UserError(
+                f"the corpus of run {run.name} has changed since it began; put the old text back, or start a new run"
+            )
+    else:
+        write_json(path, {"digest": digest})

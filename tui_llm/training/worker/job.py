@@ -1,0 +1,169 @@
+"""A training job: one worker's part of a run, from loading the inputs to the last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from tui_llm.common import storage
+from tui_llm.common.errors import UserError
+from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
+from tui_llm.training.plan import processes
+from tui_llm.training.run import changes, jsonl
+from tui_llm.training.run.metrics import Metric, metric_line
+from tui_llm.training.worker import (
+    checkpoints,
+    evaluations,
+    inputs,
+    measurements,
+    pin_readings,
+    tensorboard,
+    torch_compile,
+)
+from tui_llm.training.worker.inputs import Inputs
+from tui_llm.training.worker.loop import Trainer
+from tui_llm.training.worker.requests import Requests
+from tui_llm.training.worker.worker import Worker
+
+
+def train(worker: Worker) -> None:
+    """Trains the worker's run from its newest checkpoint until it is done or told to stop.
+
+    Raises `UserError`, `Diverged` or `Stopped`.
+    """
+    s, ranks = worker.settings, worker.ranks
+    processes.check(s, ranks.world, shard=ranks.shard)
+    ranks.connect(worker.config.device)
+    loaded = inputs.load(worker)
+    model = inputs.random_model(worker, loaded)
+    found = checkpoints.load_newest(worker.run, model) if ranks.first else None  # broadcast to the others below
+    if loaded.start and not found and ranks.first:
+        model.load_state_dict(checkpoint.load(loaded.start).state_dict())
+    step, state, message = found or (0, None, "")
+    job = Job(worker, loaded, model, ranks.broadcast_int(step), state)
+    message = job.prepare(message)
+    job.run_steps(message)
+    job.end()
+
+
+class Job:
+    """The trainer of a run with what is recorded beside it, after `done` steps."""
+
+    def __init__(self, worker: Worker, loaded: Inputs, model: GPT, done: int, state: dict[str, Tensor] | None) -> None:
+        self.worker, self.run, self.settings, self.ranks = worker, worker.run, worker.settings, worker.ranks
+        self.tokenizer = loaded.tokenizer
+        self.step = done
+        self.saved: int | None = done or None  # step of the newest checkpoint known to be intact
+        self.events: tensorboard.Events | None = None
+        model.used = loaded.tokenizer.size  # rows that pad the embedding of `from_model` are no tokens
+        self.trainer = Trainer(model, loaded.corpus, self.settings, loaded.device, self.ranks)
+        worker.facts["arithmetic"] = self.trainer.precision
+        if done:
+            checkpoints.restore(self.trainer, state)
+        self.trainer.changes = changes.read(self.run)
+        self.gauges = measurements.Gauges(self.trainer)
+        self.requests = Requests(worker, self.trainer, self.tokenizer, self.save)
+
+    def prepare(self, message: str) -> str:
+        """Brings the run's files to `step`, and measures and compiles what is needed before the next one.
+
+        Returns `message`, extended by what went wrong without being a reason to end the run.
+        """
+        worker, done = self.worker, self.step
+        if self.ranks.first:
+            if done and not message:  # a killed worker may have left more than `KEEP`
+                checkpoints.drop_old(self.run)
+            jsonl.cut_back(self.run.path, done)
+            if worker.config.tensorboard:
+                message += self._begin_events()
+            worker.facts |= self.gauges.facts
+            worker.facts |= measurements.shipped_loss(self.run, self.trainer, self.tokenizer, worker.report_progress)
+        if not done:
+            view = checkpoints.gathered(self.trainer)
+            if self.ranks.first:
+                pin_readings.begin(self.run, view, self.tokenizer)
+        alone = self.ranks.world == 1
+        if done < self.settings.steps and alone and torch_compile.wanted(self.settings.compile, self.trainer.device):
+            worker.report("starting", "compiling the training step; this takes a minute the first time")
+            message += torch_compile.compile_step(self.trainer, done + 1)
+        return message
+
+    def run_steps(self, message: str) -> None:
+        """Runs and records the steps until the run is done or told to stop. `message` is the status while running."""
+        self.worker.report("running", message)
+        with self._metrics() as metrics:
+            steps = self.trainer.steps(self.step)
+            while self.requests.serve(self.step):
+                metric = next(steps, None)
+                if metric is None:
+                    break
+                self.step = metric.step
+                self.worker.check_lock()
+                self._record(metrics, metric)
+                if self.ranks.first and not self.ranks.shard and self.gauges.due():
+                    self._measure_peak(message)
+
+    def _record(self, metrics: BinaryIO, metric: Metric) -> None:
+        """Writes what is due after a step: its metrics, an evaluation, a checkpoint."""
+        line = metric_line(self.gauges.complete(metric))
+        jsonl.append(metrics, line)
+        if self.events is not None:
+            self.events.add(line)
+        if metric.val_loss is not None:
+            view = checkpoints.gathered(self.trainer)
+            for record in evaluations.RECORDERS if self.ranks.first else ():
+                record(self.run, view, self.tokenizer, metric)
+        if metric.step % self.settings.checkpoint_every == 0 or metric.step == self.settings.steps:
+            if self.ranks.first:
+                storage.sync(metrics)  # metrics must reach the disk before their checkpoint
+            self.save(metric.step)
+
+    def _measure_peak(self, message: str) -> None:
+        self.worker.report("running", "measuring this machine's peak FLOP/s, once")
+        self.gauges.measure()
+        self.worker.facts |= self.gauges.facts
+        self.worker.report("running", message)
+
+    def save(self, step: int) -> None:
+        """Saves a checkpoint, unless `step` is 0, which the seed reproduces, or already saved."""
+        if step and step != self.saved:
+            if self.events is not None:
+                self.events.flush()
+            self.worker.check_lock()
+            checkpoints.save(self.run, self.trainer, self.tokenizer, step)
+            self.saved = step
+
+    def end(self) -> None:
+        """Saves the last step and reports how the run ended."""
+        worker, step, steps = self.worker, self.step, self.settings.steps
+        self.save(step)
+        if self.events is not None:
+            self.events.close()
+        self.ranks.disconnect()
+        if worker.lost and step < steps:
+            worker.report("failed", f"{worker.lost}; saved at step {step:,} of {steps:,}: resume it")
+        elif step >= steps:
+            worker.done = True
+            worker.report("finished", f"all {steps:,} steps are done")
+        else:
+            worker.report(
+                "stopped", f"saved at step {step:,} of {steps:,}" if step else "stopped before the first step"
+            )
+
+    def _metrics(self) -> BinaryIO:
+        """Opens the metrics file for appending; on processes other than rank 0, the null device."""
+        if self.ranks.first:
+            return storage.open_file(self.run.metrics_path, "ab", buffering=0)
+        return Path(os.devnull).open("ab", buffering=0)
+
+    def _begin_events(self) -> str:
+        """Opens the TensorBoard event files. Returns a message if that fails: it is no reason to end the run."""
+        try:
+            self.events = tensorboard.begin(self.run, self.step)
+            return ""
+        except (UserError, OSError) as error:
+            return f"no event files: {error}. "

@@ -1,0 +1,119 @@
+"""The worker process: `python -m tui_llm.training.worker RUN` trains one run from its last checkpoint until it ends.
+
+It holds the run's lock while it lives. On SIGTERM or SIGINT it saves and exits; it ignores SIGHUP, so that closing the
+terminal does not end it. Its state goes into the run directory; stdout and stderr are the run's log.
+
+Under torchrun it is one of several processes (see distributed.py): rank 0 holds the lock, decides and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from filelock import Timeout
+
+from tui_llm.common.errors import UserError
+from tui_llm.common.files import remedy, write_text
+from tui_llm.training.run.config import NewerRun
+from tui_llm.training.run.run import Run
+from tui_llm.training.run.run_lock import LockLost
+from tui_llm.training.worker import checkpoints, job
+from tui_llm.training.worker.distributed import Stopped
+from tui_llm.training.worker.loop import Diverged
+from tui_llm.training.worker.worker import Worker, log
+
+PATIENCE = 5.0  # seconds to wait for another worker to release the lock
+
+
+def main(arguments: list[str]) -> int:
+    """Trains the run named on the command line.
+
+    Returns the exit status: 2 for an invalid call or run, 3 if the run is locked.
+    """
+    if len(arguments) != 1:
+        print("usage: python -m tui_llm.training.worker RUN_DIRECTORY", file=sys.stderr)
+        return 2
+    run = Run(Path(arguments[0]))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker = Worker(run)
+    except UserError as error:
+        log(f"failed {error}")
+        if not isinstance(error, NewerRun):  # don't change the run of a later version
+            with suppress(UserError):
+                run.write_status("failed", str(error))
+        return 2
+    # before taking the lock: a process that sees it held may send a signal
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, worker.stop)
+    torch.set_flush_denormal(True)
+    if not worker.ranks.first:
+        return work(worker)
+    try:
+        with run.held(PATIENCE) as lock:
+            worker.lock = lock
+            return work(worker)
+    except Timeout:
+        log(f"run {run.name} is being trained by another process")
+        return 3
+    except OSError as error:  # the lock can't be created
+        log(f"failed {_cannot_write(error, run)}")
+        return 1
+
+
+def work(worker: Worker) -> int:
+    """Trains and records in the status how that ended. Returns the exit status. Rank 0 must hold the run's lock."""
+    run = worker.run
+    try:
+        if worker.ranks.first:
+            write_text(run.path / "pid", str(os.getpid()))
+            checkpoints.clean(run)
+        job.train(worker)
+        return 1 if worker.lost and not worker.done else 0
+    except Stopped:
+        if worker.lost:
+            worker.report("failed", f"{worker.lost}; resume it")
+            return 1
+        worker.report("stopped", "stopped before the first step")
+        return 0
+    except LockLost as error:  # another worker may own the files now
+        log(f"failed {error}")
+        worker.ranks.fail(str(error))
+        return 3
+    except UserError as error:
+        message = str(error)
+    except Diverged as error:
+        message = str(error)
+        if checkpoints.drop_bad(run, error.bad):  # saved before the divergence was noticed
+            message += f". Checkpoint {error.bad:,} contains those weights: it was deleted, the one before is kept"
+    except (torch.OutOfMemoryError, MemoryError):
+        message = worker.out_of_memory()
+    except OSError as error:
+        message = _cannot_write(error, run)
+    except Exception as error:  # any error: the status reports it; the traceback goes to the log
+        log(traceback.format_exc())
+        # torch's CPU allocator raises a plain RuntimeError.
+        message = worker.ranks.lost(error) or (
+            worker.out_of_memory()
+            if "can't allocate memory" in str(error)
+            else f"{type(error).__name__}: {error} (see {run.log_path})"
+        )
+    try:
+        if not worker.ranks.first:
+            log(f"process {worker.ranks.rank}: {message}")
+            worker.ranks.fail(message)
+        worker.report("failed", " ".join(message.split()))
+    except UserError as error:
+        log(f"and: {error}")
+    return 1
+
+
+def _cannot_write(error: OSError, run: Run) -> str:
+    return f"{error.strerror or error} ({error.filename or run.path}); {remedy(error)}, then resume"
