@@ -256,11 +256,11 @@ async def test_each_token_keeps_how_it_was_chosen() -> None:
 
 
 async def test_the_speed_is_measured() -> None:
-    from tui_llm.tui.state.engine_client import SPEED_TOKENS, Generation
+    from tui_llm.tui.state.generation import SPEED_TOKENS, Generation
 
     clock = iter([10.0, *(10.0 + 0.5 * (at + 1) for at in range(40))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tui_llm.tui.state.engine_client.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        patch.setattr("tui_llm.tui.state.generation.time", SimpleNamespace(perf_counter=lambda: next(clock)))
         generation = Generation(1, Request(), 1, 9)
         assert generation.speed is None
         generation.begin()

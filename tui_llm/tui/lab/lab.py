@@ -99,6 +99,7 @@ class LabScreen(BaseScreen, Screen[None]):
 
     def _set_actions(self) -> None:
         """The actions of the keys. Textual looks up an action as an attribute of the node that has the binding."""
+        self.action_type = self.prompt.focus
         self.action_ghost = self.ghost_text.toggle
         self.action_undo_text = self.undo.undo
         self.action_redo_text = self.undo.redo
@@ -175,9 +176,8 @@ class LabScreen(BaseScreen, Screen[None]):
 
     def _arrange(self) -> None:
         """Shows one pane, two columns or three, depending on the size."""
-        width, height = self.size
         taken = self.tour.room(self.size)
-        width, height = width - taken.width, height - taken.height
+        width, height = self.size.width - taken.width, self.size.height - taken.height
         single = width < NARROW or height < LOW
         panes = self.query_one("#panes")
         panes.set_class(single or self.zoomed, "-one")
@@ -247,9 +247,6 @@ class LabScreen(BaseScreen, Screen[None]):
     def action_zoom(self) -> None:
         self.zoomed = not self.zoomed
         self._arrange()
-
-    def action_type(self) -> None:
-        self.prompt.focus()
 
     def action_cancel(self) -> None:
         """Stops what is going on or, if nothing is, leaves the token cursor, then the zoomed pane."""

@@ -4,6 +4,7 @@ lab.py            prompt, continuation, sampler, target
 history.py        undo and redo
 messages.py       Textual messages between engine thread, panes and lab
 engine_client.py  the thread that calls the engine
+generation.py     a running generation, and its speed
 garbage.py        when Python collects garbage
 questions.py      questions to instruments, and the callbacks for their answers
 context.py        what the lab's controllers share

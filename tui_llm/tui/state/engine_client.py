@@ -8,7 +8,6 @@ import gc
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from textual.message import Message
@@ -16,10 +15,10 @@ from textual.message import Message
 from tui_llm.common import memory
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.engine import Engine
-from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Request
 from tui_llm.tui.state import garbage
+from tui_llm.tui.state.generation import Generation
 from tui_llm.tui.state.lab import END_OF_TEXT
 from tui_llm.tui.state.messages import (
     Answered,
@@ -36,7 +35,6 @@ log = logging.getLogger("tui_llm.tui")
 
 REPAINT_SECONDS = 0.25  # streaming repaints at most four times a second: repainting all panes sends about 12 KiB
 IDLE_SECONDS = 1.0  # collect garbage, and return freed memory to the system, after so long without a job
-SPEED_TOKENS = 32  # the shown speed is the mean over so many last tokens
 
 
 def one_line(error: BaseException) -> str:
@@ -45,40 +43,6 @@ def one_line(error: BaseException) -> str:
         return " ".join(str(error).split()) or "no reason given"
     first = " ".join(str(error).split())[:200]
     return f"internal error, {type(error).__name__}: {first}" if first else f"internal error, {type(error).__name__}"
-
-
-class Generation:
-    """A running generation. Only the engine thread changes it, except `stop`."""
-
-    def __init__(self, number: int, request: Request, seed: int, count: int) -> None:
-        self.number = number
-        self.request = request
-        self.seed = seed
-        self.left = count
-        self.stop = threading.Event()
-        self.pending: list[GeneratedToken] = []
-        self.shown_at = 0.0
-        self._times: deque[float] = deque(maxlen=SPEED_TOKENS + 1)  # when each of the last tokens was ready
-
-    def begin(self) -> None:
-        """Starts timing, before the first token."""
-        if not self._times:
-            self._times.append(time.perf_counter())
-
-    def took(self, tokens: list[GeneratedToken]) -> None:
-        self.pending += tokens
-        self._times += [time.perf_counter()] * len(tokens)
-
-    @property
-    def speed(self) -> float | None:
-        """Tokens per second over the last `SPEED_TOKENS`, including the readings shown in between; None before the
-        first token."""
-        seconds = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
-        return (len(self._times) - 1) / seconds if seconds > 0 else None
-
-    @property
-    def index(self) -> int:
-        return len(self.request.continuation)
 
 
 class EngineClient:
