@@ -151,6 +151,7 @@ def test_too_little_memory(limit: int) -> None:
 
 INTERRUPT = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with SIGINT ignored
 class Interrupts:
     def find_spec(self, name, path=None, target=None):
         if name == {name!r}:
