@@ -224,7 +224,7 @@ async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: 
         await until(pilot, lambda: "120,640" in cost(app) or "121 K" in cost(app))
         await pilot.press("ctrl+e")
         await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
-        assert "measuring" in estimate(app)
+        assert "running a few real steps" in estimate(app)
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
         set_field(app, "steps", "800")  # the measured time is no longer valid
