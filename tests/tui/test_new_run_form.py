@@ -171,7 +171,7 @@ async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch:
         for text, why in (
             ("x[/]", "not a number of processes"),
             ("0", "1 or more"),
-            ("3", "give a batch size of 18"),
+            ("3", "give a batch size such as 18"),
             ("", "whole"),
         ):
             set_field(app, "nproc", text)
