@@ -141,7 +141,7 @@ def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
             typed(wrong)
     for broken in ("[1]\n", "{", '{"question": 1, "answer": "x"}', "[" * 100_000):
         lines.write_text(broken, encoding="utf-8")
-        with pytest.raises(UserError, match="is no pair"):
+        with pytest.raises(UserError, match="is not a pair"):
             instruction_pairs.read(lines)
 
 
