@@ -114,7 +114,7 @@ def test_nano_answers_what_it_was_taught_and_the_folder_opens(engine: PipelineEn
     ids = again.tokenizer.encode(pairs[0].question)
     with torch.no_grad():
         for _ in range(20):
-            ids.append(int(again.model(torch.tensor([ids]))[0, -1, : again.tokenizer.size].argmax()))
+            ids.append(int(again.gpt(torch.tensor([ids]))[0, -1, : again.tokenizer.size].argmax()))
             if ids[-1] == again.tokenizer.end_of_text:
                 break
     assert again.tokenizer.decode(ids[:-1]) == f"{pairs[0].question}\n{pairs[0].answer}"
@@ -141,7 +141,7 @@ def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
             typed(wrong)
     for broken in ("[1]\n", "{", '{"question": 1, "answer": "x"}', "[" * 100_000):
         lines.write_text(broken, encoding="utf-8")
-        with pytest.raises(UserError, match="is no pair"):
+        with pytest.raises(UserError, match="is not a pair"):
             instruction_pairs.read(lines)
 
 

@@ -216,7 +216,7 @@ def test_a_download_with_different_content_is_refused(monkeypatch: pytest.Monkey
     catalog.load_named.cache_clear()
     with pytest.raises(UserError, match="SHA-256"):
         catalog.load_named("gpt2")
-    with pytest.raises(UserError, match="none of gpt2"):
+    with pytest.raises(UserError, match="not one of gpt2"):
         add_vocabulary.add(tmp_path / "gpt2.tiktoken")
     with pytest.raises(UserError, match="can't read"):
         add_vocabulary.add(tmp_path / "nothing")

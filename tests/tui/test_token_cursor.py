@@ -125,7 +125,7 @@ async def test_a_swap_names_the_removed_tokens_and_can_be_undone() -> None:
         step = GeneratedToken(0, 4, b" mat", " mat", None, math.nan, math.nan, 0, ())
         lab.take_swapped(Swapped("The cat", (step,), 2, 2))
         await until(pilot, lambda: len(lab.lab.steps) == 3 and lab._job is None)
-        assert "the 2 tokens that followed are drawn anew" in messages(app)
+        assert "the 2 tokens that followed are drawn again" in messages(app)
         await answered(pilot, lab)
         await pilot.pause()
         assert not any(pane.stale for pane in lab.reading_panes)

@@ -230,7 +230,7 @@ async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:
         editor.set_text("no arrow")
         await pilot.press("ctrl+s")  # refused with a message
         await pilot.pause()
-        assert isinstance(app.screen, TourPairsScreen) and "is no pair" in "\n".join(drawn(app))
+        assert isinstance(app.screen, TourPairsScreen) and "is not a pair" in "\n".join(drawn(app))
         editor.set_text("a => b")
         await pilot.press("end", "enter", *"c => d")
         assert editor.prompt_text == "a => b\nc => d"
