@@ -110,7 +110,7 @@ def test_tokenised_side_by_side_or_in_turn_it_is_the_same(
 def test_reading_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_CHUNK", 100)
     monkeypatch.setattr(corpus, "cores", lambda: 2)
-    made = corpus._Tokeniser(tmp_path, BYTE, 0.1, lambda _: None)
+    made = corpus._TokenWriter(tmp_path, BYTE, 0.1, lambda _: None)
     read = 0
 
     def chunks() -> Iterator[str | None]:
@@ -300,9 +300,9 @@ def test_a_cache_from_before_bigrams_were_counted_is_completed(tmp_path: Path, m
 def test_two_processes_at_once_tokenize_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.txt", "some text, " * 1000)
     begun, told, waiting = [], [], threading.Event()
-    real = corpus._Tokeniser.run
+    real = corpus._TokenWriter.run
 
-    def run(self: corpus._Tokeniser, *arguments: object) -> object:
+    def run(self: corpus._TokenWriter, *arguments: object) -> object:
         begun.append(1)
         assert waiting.wait(HANG)  # until the other process waits for the lock
         return real(self, *arguments)  # type: ignore[arg-type]
@@ -312,7 +312,7 @@ def test_two_processes_at_once_tokenize_once(tmp_path: Path, monkeypatch: pytest
         if message.startswith("waiting"):
             waiting.set()
 
-    monkeypatch.setattr(corpus._Tokeniser, "run", run)
+    monkeypatch.setattr(corpus._TokenWriter, "run", run)
     made: list[corpus.Corpus] = []
     threads = [
         threading.Thread(target=lambda: made.append(corpus.load([path], BYTE, 0.1, block_size=4, progress=progress)))

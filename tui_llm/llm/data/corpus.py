@@ -170,7 +170,7 @@ def _fill(
             for leftover in folder.glob(".tokens-*"):  # left by killed workers of an earlier version
                 storage.rmtree(leftover, ignore_errors=True)
             with whole.aside(folder / "train.bin") as part:
-                facts = _Tokeniser(part.parent, tokenizer, fraction, progress).run(names, hashes)
+                facts = _TokenWriter(part.parent, tokenizer, fraction, progress).run(names, hashes)
                 for name in ("train.bin", "validation.bin"):
                     storage.replace(part.with_name(name), folder / name)
             storage.sync_folder(folder)
@@ -193,7 +193,7 @@ def _acquired(lock: storage.Lock) -> bool:
 
 
 @dataclass
-class _Tokeniser:
+class _TokenWriter:
     """Writes `train.bin` and `validation.bin` into `folder`, one file of the corpus after the other."""
 
     folder: Path

@@ -41,7 +41,7 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
                 progress("waiting for another run, which is downloading the same text")
         try:
             if not whole(path, sha256):
-                _bring(address, part, progress)
+                _download(address, part, progress)
                 _settle(address, part, path, sha256)
         finally:
             lock.release()
@@ -79,7 +79,7 @@ def _mark(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _bring(address: str, part: Path, progress: Progress) -> None:
+def _download(address: str, part: Path, progress: Progress) -> None:
     """Download into `part`, with a few connections if they are interrupted. Raises OSError on failure."""
     for attempt in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0

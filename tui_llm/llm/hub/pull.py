@@ -178,7 +178,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
         storage.make_folders(part)
         with storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
             _space(repo, part, files)
-            bring = _Bringing(repo, commit, part, total, tell)
+            bring = _Downloader(repo, commit, part, total, tell)
             for file in files:
                 bring(file)
             _look(repo, part)
@@ -206,7 +206,7 @@ def _space(repo: str, part: Path, files: list[_HubFile]) -> None:
         )
 
 
-class _Bringing:
+class _Downloader:
     """Downloads files into `part`, one at a time, and reports the total progress."""
 
     def __init__(self, repo: str, commit: str, part: Path, total: int, tell: Tell) -> None:
