@@ -171,7 +171,7 @@ async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch:
         for text, why in (
             ("x[/]", "not a number of processes"),
             ("0", "1 or more"),
-            ("3", "give a batch size of 18"),
+            ("3", "give a batch size such as 18"),
             ("", "whole"),
         ):
             set_field(app, "nproc", text)
@@ -224,7 +224,7 @@ async def test_measured_steps_estimate_the_time_and_can_be_stopped(monkeypatch: 
         await until(pilot, lambda: "120,640" in cost(app) or "121 K" in cost(app))
         await pilot.press("ctrl+e")
         await until(pilot, lambda: app.shown._measurement is not None)  # type: ignore[union-attr]
-        assert "measuring" in estimate(app)
+        assert "running a few real steps" in estimate(app)
         Slow.made[-1].go.set()
         await until(pilot, lambda: "1 min 40 s for all 400 steps" in estimate(app))
         set_field(app, "steps", "800")  # the measured time is no longer valid
