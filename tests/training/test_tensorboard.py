@@ -102,7 +102,7 @@ def test_an_export_of_a_damaged_file(text: Path, tmp_path: Path, capsys: pytest.
     run.metrics_path.write_bytes(whole)
     check(out, run.metrics_path)
     assert main(["export", "run", str(out), "--tensorboard"]) == 2
-    assert "event files in" in capsys.readouterr().err
+    assert "already has event files" in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_what_to_install(

@@ -203,7 +203,7 @@ class Torchrun(Ranks):
     def _agree(self, trouble: str) -> None:
         """Raises the error of the first process that passed `trouble` in all processes without one."""
         if trouble:
-            torch_private.default_store().set(f"trouble/{self.rank}", trouble)
+            self._store().set(f"trouble/{self.rank}", trouble)
         if self.mean(bool(trouble)) == 0:
             return
         told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
@@ -216,7 +216,7 @@ class Torchrun(Ranks):
 
     def fail(self, why: str) -> None:
         with contextlib.suppress(Exception):  # the store may be gone
-            torch_private.default_store().set("failed", f"process {self.rank} of {self.world}: {why}")
+            self._store().set("failed", f"process {self.rank} of {self.world}: {why}")
 
     def lost(self, error: Exception) -> str | None:
         if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, dist.DistError | RuntimeError):
@@ -232,10 +232,13 @@ class Torchrun(Ranks):
     def _ended(self) -> str:
         return f"one of the {self.world} processes was ended from outside; resume from the last checkpoint"
 
+    def _store(self) -> Any:
+        return torch_private.default_store()
+
     def _left(self, key: str) -> str:
         with contextlib.suppress(Exception):
-            if torch_private.default_store().check([key]):
-                return str(torch_private.default_store().get(key).decode())
+            if self._store().check([key]):
+                return str(self._store().get(key).decode())
         return ""
 
 
