@@ -17,6 +17,7 @@ from tui_llm.training.run.changes import LearningRateChange, settings_at
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import from_fields, learning_rate
 from tui_llm.training.worker import job, process
+from tui_llm.training.worker.distributed import Stopped
 from tui_llm.training.worker.worker import Worker
 
 
@@ -147,3 +148,22 @@ def test_a_partial_change_list_is_removed(text: Path) -> None:
     (run.path / ".changes.json.abc.part").write_text("[")
     assert process.work(Worker(run)) == 0
     assert leftovers(run.path) == []
+
+
+def test_a_stop_before_the_first_step_names_the_checkpoint_that_is_there(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make("run", text, steps=2)
+
+    def stopped(worker: Worker) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train", stopped)
+        assert process.work(Worker(run)) == 0
+        assert run.status().message == "stopped before the first step"
+    assert process.work(Worker(run)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train", stopped)
+        assert process.work(Worker(run)) == 0  # resumed, then stopped while its inputs were loaded
+        assert run.status().message == "saved at step 2"

@@ -85,6 +85,21 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
         await pilot.press("ctrl+s")
         await pilot.pause()
         assert app.answer is UNSET and "validation" in app.text  # the first error is shown
+        trouble = app.screen.query_one("#trouble")
+        assert trouble.has_class("-some")
+        set_field(app, "seed", "1")
+        await until(pilot, lambda: not trouble.has_class("-some"))  # it was about the fields as they were
+
+
+async def test_no_label_touches_its_field() -> None:
+    app = ScreenApp(NewRunScreen("stories"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "grammar" in says(app, "corpus"))
+        labels = [*app.screen.query(".label")]
+        assert len(labels) > 20
+        for label in labels:
+            widest = label.styles.width.value - label.styles.padding.right  # type: ignore[union-attr]
+            assert label.styles.padding.right and all(len(word) <= widest for word in str(label.render()).split())
 
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - set(ON_DISK)))

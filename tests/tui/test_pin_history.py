@@ -104,6 +104,20 @@ async def test_P_pins_what_is_shown_for_the_user_and_the_watched_run_and_unpins_
         assert pins.of_user() == [] and pins.read(run.pins_path) == [CAT, DOG]
 
 
+async def test_a_pin_at_the_end_of_the_text_has_no_own_next_token_and_says_nothing_false() -> None:
+    app = make_app(prompt="The cat")
+    async with app.run_test(size=(100, 30)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        lab.lab.target = Target(own=True)
+        lab.readings.request()
+        await answered(pilot, lab)
+        await pilot.press("escape", "P")
+        await pilot.pause()
+        assert pins.of_user() == [Pin("The cat")]
+        assert not any("whole character" in note.message for note in app._notifications)
+
+
 @pytest.mark.parametrize("prompt", ["", "x" * 3000])
 async def test_P_reports_what_cannot_be_pinned(prompt: str) -> None:
     app = make_app(prompt=prompt)

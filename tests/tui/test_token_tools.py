@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from fake_engine import FakeEngine
@@ -209,6 +210,20 @@ async def test_merges_forwards_and_back() -> None:
         await pilot.press("y", "escape")
         assert app.clipboard.startswith("merge\tleft")
         await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_letters_of_a_vocabulary_that_is_not_here_are_not_counted() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot, app, "1")
+        lab = app.lab_screen
+        assert lab.reading is not None
+        tokens = replace(lab.reading.tokens, tokens=(), count=0, problem="gpt2 is not on this machine")
+        lab.context.reading = replace(lab.reading, tokens=tokens)
+        await pilot.press("L")
+        await pilot.pause()
+        assert app.screen is lab  # not: the letter r occurs 0 times
+        assert "no tokens to count letters in: gpt2 is not" in [note.message for note in app._notifications][-1]
 
 
 async def test_letters_pairs_and_vocabularies() -> None:

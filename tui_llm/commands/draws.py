@@ -193,5 +193,5 @@ def histogram_text(found: Histogram, top: int) -> str:
     text = f"{found.count:,} draws with seed {found.seed} from {visible(found.weights.name)}, {found.kept:,} tokens can be drawn\n"
     text += report.table(("token", "id", "probability", "drawn", "expected", "± error", "off"), rows, left=(0,))
     if found.chi_squared is not None:
-        text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degrees of freedom; fair draws differ as much or more in {found.chance:.1%} of cases"
+        text += f"\nχ² = {found.chi_squared:.1f} on {found.freedom} degree{'s' * (found.freedom != 1)} of freedom; fair draws differ as much or more in {found.chance:.1%} of cases"
     return text

@@ -91,4 +91,4 @@ def _compare(vocabulary: Tokenizer, ids: list[int], options: argparse.Namespace)
         return
     what = "the training text" if words.trained else "the vocabulary's training text is not available; those of"
     put(f"words: {what} {visible(words.source)}, {words.size:,} distinct; {words.missing_count:,} of {words.count:,} "
-        "in the text are not among them" + (": " + ", ".join(map(visible, words.missing)) if words.missing else ""))  # fmt: skip
+        f"in the text {'is' if words.missing_count == 1 else 'are'} not among them" + (": " + ", ".join(map(visible, words.missing)) if words.missing else ""))  # fmt: skip

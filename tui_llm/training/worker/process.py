@@ -81,7 +81,8 @@ def work(worker: Worker) -> int:
         if worker.lost:
             worker.report("failed", f"{worker.lost}; resume it")
             return 1
-        worker.report("stopped", "stopped before the first step")
+        saved = run.checkpoints()
+        worker.report("stopped", f"saved at step {saved[-1][0]:,}" if saved else "stopped before the first step")
         return 0
     except LockLost as error:  # another worker may own the files now
         log(f"failed {error}")

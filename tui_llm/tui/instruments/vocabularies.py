@@ -118,7 +118,9 @@ class VocabulariesScreen(FullScreen):
         lines += wrapped(Text(f"{what} ({words.size:,} different words)", style=muted), width)
         if not words.missing:
             return [*lines, *wrapped(Text(f"all {words.count:,} words of this text are among them"), width)]
-        line = Text(f"{words.missing_count:,} of {words.count:,} words are not among them: ")
+        line = Text(
+            f"{words.missing_count:,} of {words.count:,} word{'s' * (words.count != 1)} {'is' if words.missing_count == 1 else 'are'} not among them: "
+        )
         for at, word in enumerate(words.missing[:200]):
             line.append(", " if at else "").append(truncate(visible(word), 40), self.style("bad"))
         return [*lines, *wrapped(line.append(" …" if len(words.missing) > 200 else ""), width)]

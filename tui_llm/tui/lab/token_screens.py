@@ -30,7 +30,10 @@ class TokenScreensController:
 
         reading = self.context.reading
         if self.context.has_reading() and self.context.has_text() and reading is not None:
-            self.context.push_screen(LettersScreen(reading))
+            if reading.tokens.problem:
+                self.context.warn(f"no tokens to count letters in: {reading.tokens.problem}")
+            else:
+                self.context.push_screen(LettersScreen(reading))
 
     def open_pairs(self) -> None:
         from tui_llm.tui.instruments.pairs import PairsScreen

@@ -83,14 +83,14 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     NewRunScreen #rows { height: auto; max-height: 100%; }
     NewRunScreen .group { color: $text-accent; text-style: bold; }
     NewRunScreen .row { height: auto; min-height: 1; }
-    NewRunScreen .label { width: 17; }
+    NewRunScreen .label { width: 18; padding-right: 1; }
     NewRunScreen Field { width: 34; }
     NewRunScreen #corpus-line Field { width: 1fr; }
     NewRunScreen Select { width: 34; }
     NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 20; }
     NewRunScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
     NewRunScreen .says.-wrong { color: $text-error; }
-    NewRunScreen #corpus-row .says { width: 100%; padding-left: 17; }
+    NewRunScreen #corpus-row .says { width: 100%; padding-left: 18; }
     NewRunScreen #corpus-row { layout: vertical; }
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
@@ -221,6 +221,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self.focus_next()
 
     def _changed(self, settings: bool = True) -> None:
+        self._show_trouble("")  # it was about the fields as they were
         self._suggest_name()
         if settings:
             self._refill()
@@ -351,6 +352,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
 
     def trouble(self, line: str) -> None:
         self._starting = False
+        self._show_trouble(line)
+
+    def _show_trouble(self, line: str) -> None:
         trouble = self.query_one("#trouble", Static)
         trouble.update(Content(visible(line)))
         trouble.set_class(bool(line), "-some")

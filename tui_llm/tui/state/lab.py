@@ -98,10 +98,13 @@ def where(request: Request) -> tuple[object, ...]:
 
 
 def target_text(target: Target | None, reading: Reading | None) -> tuple[str | None, bool]:
-    """A target of `reading` as text, and whether there is a target that can't be written as text."""
+    """A target of `reading` as text, and whether there is a target that can't be written as text. At the end of the text
+    there is no own next token, so no target."""
     if target is None or (target.id is None and not target.own):
         return (target.text if target else None), False
     rows = [*(reading.loss.tokens if reading and reading.loss else ())]
+    if target.own and not rows:
+        return None, False
     data = next((row.token.bytes for row in rows if target.own or row.token.id == target.id), b"")
     try:
         return data.decode() or None, not data

@@ -45,7 +45,9 @@ class HistogramLines(AnswerLines):
         lines = wrapped(line, width)[:2]
         if found.chi_squared is not None and found.chance is not None and self.size.height > 8:
             fair = Text("χ² = ").append(fmt.number(found.chi_squared, 1), strong)
-            fair.append(f" on {found.freedom} degrees of freedom: fair draws differ as much or more in ")
+            fair.append(
+                f" on {found.freedom} degree{'s' * (found.freedom != 1)} of freedom: fair draws differ as much or more in "
+            )
             fair.append(numbers.percent_said(found.chance), strong).append(" of cases")
             lines += wrapped(fair, width)[:2]
         if self.size.height > 8:
