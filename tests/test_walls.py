@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.commands.parser import FILES, build_parser
+from tui_llm.commands.shared.parser import build_parser, names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -43,8 +43,8 @@ def test_a_command_imports_its_own_file_only() -> None:
         (choices,) = (action.choices for action in build_parser(words)._actions if action.dest == "command")
         return set(choices or ())
 
-    assert commands(None) == set(FILES) and commands([]) == set()
-    for name in FILES:
+    assert commands(None) == set(names()) and commands([]) == set()
+    for name in names():
         assert commands([name]) == {name}
         assert commands(["--model", "nano", name, "--help"]) == {name}
     assert commands(["--help", "tree"]) == commands(None)
@@ -53,12 +53,12 @@ def test_a_command_imports_its_own_file_only() -> None:
 def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
     told = capsys.readouterr().err
-    assert all(f"'{name}'" in told for name in FILES)
+    assert all(f"'{name}'" in told for name in names())
 
 
 def test_the_app_and_one_command_import_no_other_commands_files() -> None:
-    files = {f"tui_llm.commands.{file}" for file in FILES.values()}
-    seen = modules_after("from tui_llm.commands.parser import build_parser\nbuild_parser([]).parse_args([])")
+    files = {f"tui_llm.commands.{name}" for name in names()}
+    seen = modules_after("from tui_llm.commands.shared.parser import build_parser\nbuild_parser([]).parse_args([])")
     assert not seen & files
     seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])")
     assert seen & files == {"tui_llm.commands.tokens"}
@@ -184,9 +184,17 @@ def test_package_init_files_import_nothing() -> None:
     for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only, ast.Expr), path
+        if path.parent.name == "commands":
+            continue  # each file says what its command does: `test_every_file_of_a_command_begins_with_its_name`
         named = {line.split()[0] for line in ast.unparse(only.value).split("\\n") if re.match(r"\w+\.py ", line)}
         files = {file.name for file in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
         assert named == files, f"{path}: its docstring introduces each file of its folder"
+
+
+def test_every_file_of_a_command_begins_with_its_name() -> None:
+    for name in names():
+        tree = ast.parse((REPOSITORY / f"tui_llm/commands/{name}.py").read_text(encoding="utf-8"))
+        assert (ast.get_docstring(tree) or "").startswith(f"`tui-llm {name}"), name
 
 
 TORCH_PRIVATE = "llm/model/torch_private.py"

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands, Parser
-from tui_llm.commands.options import CORPUS, PIN, device_option, json_option, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands, Parser
+from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.training.run.settings import SETTINGS, from_fields
 
     if options.instruct:
-        from tui_llm.commands.instruct import instruct
+        from tui_llm.commands.shared.instruct import instruct
 
         return instruct(options)
     given = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
