@@ -176,6 +176,10 @@ def test_no_class_has_more_than_three_ancestors_of_our_own() -> None:
     assert not many
 
 
+SELF_EXPLAINING = {REPOSITORY / "tui_llm/commands", REPOSITORY / "tui_llm/tui/instruments"}
+"""Folders with a file per command or per instrument: each says in its docstring what it is, and a new one needs no line."""
+
+
 def test_package_init_files_import_nothing() -> None:
     """`__init__` files contain only a docstring, so that importing a module costs no more than it needs.
 
@@ -184,17 +188,19 @@ def test_package_init_files_import_nothing() -> None:
     for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only, ast.Expr), path
-        if path.parent.name == "commands":
-            continue  # each file says what its command does: `test_every_file_of_a_command_begins_with_its_name`
+        if path.parent in SELF_EXPLAINING:
+            continue
         named = {line.split()[0] for line in ast.unparse(only.value).split("\\n") if re.match(r"\w+\.py ", line)}
         files = {file.name for file in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
         assert named == files, f"{path}: its docstring introduces each file of its folder"
 
 
-def test_every_file_of_a_command_begins_with_its_name() -> None:
-    for name in names():
-        tree = ast.parse((REPOSITORY / f"tui_llm/commands/{name}.py").read_text(encoding="utf-8"))
-        assert (ast.get_docstring(tree) or "").startswith(f"`tui-llm {name}"), name
+def test_a_file_of_a_folder_without_a_list_says_what_it_is() -> None:
+    for path in (path for folder in SELF_EXPLAINING for path in folder.glob("*.py")):
+        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert about, path
+        if path.stem in names() and path.parent.name == "commands":
+            assert about.startswith(f"`tui-llm {path.stem}`: "), path
 
 
 TORCH_PRIVATE = "llm/model/torch_private.py"
