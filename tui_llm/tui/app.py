@@ -94,6 +94,7 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
+        self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
         self.lab_screen.tour_asked = tour
@@ -165,10 +166,12 @@ class LabApp(ResilientApp):
 
         return OPENING
 
-    @on(messages.ModelOpened)
+    @on(messages.ReadingReady)
     def _load_keymap(self) -> None:
-        """Imports every screen in a thread, for a tenth of a second: the first key that needs one finds it there."""
-        if "opening" not in vars(self):
+        """After the first reading, imports every screen in a thread, for a tenth of a second: the first key that needs
+        one finds it there."""
+        if not self._keymap_loads:
+            self._keymap_loads = True
             threading.Thread(target=lambda: self.opening, name="keymap", daemon=True).start()
 
     def post_display_hook(self) -> None:
