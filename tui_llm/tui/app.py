@@ -168,11 +168,12 @@ class LabApp(ResilientApp):
 
     @on(messages.ReadingReady)
     def _load_keymap(self) -> None:
-        """After the first reading, imports every screen in a thread, for a tenth of a second: the first key that needs
+        """Once the first reading is painted, imports every screen in a thread, for a tenth of a second: the first key that needs
         one finds it there."""
         if not self._keymap_loads:
             self._keymap_loads = True
-            threading.Thread(target=lambda: self.opening, name="keymap", daemon=True).start()
+            thread = threading.Thread(target=lambda: self.opening, name="keymap", daemon=True)
+            self.call_after_refresh(thread.start)
 
     def post_display_hook(self) -> None:
         if self.draws:
