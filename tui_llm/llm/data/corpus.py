@@ -102,7 +102,7 @@ def load(
     counted = dict(facts)
     if not isinstance(facts.get("bigram_entropy"), float):  # new, or written by an earlier version
         facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
-    if not isinstance(facts.get("bytes"), int):  # the same
+    if not isinstance(facts.get("bytes"), int):  # written by an earlier version
         facts["bytes"] = sum(
             _bytes_of(tokenizer, counts) for array in arrays for counts in _counts(array, tokenizer.size)
         )
@@ -209,6 +209,7 @@ class _TokenWriter:
     progress: Progress
     read: int = 0  # bytes of the files
     total: int = 0
+    text_bytes: int = 0  # of the tokens
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
     # A file's hash → its tokens[start:stop] in train.bin.
     seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -236,7 +237,7 @@ class _TokenWriter:
                 f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
             )
         share = self.counts[self.counts > 0] / self.sizes["train"]
-        return {"dtype": self.dtype.name, **self.sizes,
+        return {"dtype": self.dtype.name, **self.sizes, "bytes": self.text_bytes,
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
 
     def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
@@ -293,8 +294,10 @@ class _TokenWriter:
             target.seek(0, os.SEEK_END)
             target.write(data)
             ids = np.frombuffer(data, self.dtype)
+            counts = np.bincount(ids, minlength=len(self.counts))
+            self.text_bytes += _bytes_of(self.tokenizer, counts)
             if part == "train":
-                self.counts += np.bincount(ids, minlength=len(self.counts))
+                self.counts += counts
             self.sizes[part] += len(ids)
             start += len(ids)
 
