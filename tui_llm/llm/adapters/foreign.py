@@ -99,11 +99,21 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
             raise UserError(
                 f"{path}: its weights are of other sizes than config.json says; they are of different models"
             ) from error
+        if "Unrecognized configuration class" in str(error):  # its message lists every kind of model there is
+            raise UserError(
+                f"{path}: {_kind(path)} is not a causal language model, which predicts the next token from those before "
+                "it; open one such as GPT-2 or Llama"
+            ) from error
         raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise UserError(f"{path} lacks the weights {lacking[0]}{more}: the model is incomplete; get it again")
     return model
+
+
+def _kind(path: Path) -> str:
+    raw = read_json(path / "config.json")
+    return str(raw.get("model_type")) if isinstance(raw, dict) else "unknown"
 
 
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
