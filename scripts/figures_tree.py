@@ -81,7 +81,7 @@ async def walk(path: Path) -> None:
         while screen.frozen:
             await pilot.pause(0.05)
         for node in screen.shown_tree.nodes():
-            node.shut = False
+            node.collapsed = False
         screen.refill()
         lines, height = screen.lines, screen.lines.size.height
 

@@ -8,11 +8,11 @@ NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs
 
 
 def main() -> int:
-    """Runs the command line and ends the process; see `common.process_exit.leave` for when it returns."""
+    """Runs the command line and ends the process; see `common.process_exit.exit_with` for when it returns."""
     status = _status()
-    from tui_llm.common.process_exit import leave
+    from tui_llm.common.process_exit import exit_with
 
-    return leave(status)
+    return exit_with(status)
 
 
 def _status() -> int:

@@ -183,7 +183,7 @@ def test_obstacles_are_reported_first() -> None:
         assert keys in told(check(Facts(), Facts()), False)
     for check in (steps_text.counted, steps_text.compared, steps_text.merged, steps_numbers.own_logits):
         assert "Esc back to the panes, then" in told(check(Facts(screen="help"), Facts()), False)
-        assert "{leave}, then" in told(check(Facts(typing=True), Facts()), False)
+        assert "{done_typing}, then" in told(check(Facts(typing=True), Facts()), False)
         assert "window is open" in told(check(Facts(typing=True, asking=True), Facts()), False)
 
 
@@ -367,8 +367,8 @@ def test_every_part_can_fail_and_says_what_is_missing(step: Any) -> None:
 
 def test_the_tour_advances_by_itself_and_resumes(engine: PipelineEngine) -> None:
     tour, text = Tour(), facts(read(engine, "The cat sat on the mat"))
-    assert not tour.load() and tour.look(Facts()) and tour.lacks
-    assert tour.look(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
+    assert not tour.load() and tour.update(Facts()) and tour.lacks
+    assert tour.update(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
     tour.save()
     again = Tour()
     assert again.load() and (again.step, again.part, again.done) == (0, 1, {("labels", 0)})
@@ -382,7 +382,7 @@ def test_every_part_can_be_skipped_and_revisited() -> None:
     tour, parts = Tour(), sum(len(step.parts) for step in STEPS)
     for _ in range(parts):
         assert tour.move(1, Facts())
-    assert tour.finished and not tour.move(1, Facts()) and not tour.look(Facts()) and not tour.done
+    assert tour.finished and not tour.move(1, Facts()) and not tour.update(Facts()) and not tour.done
     tour.save()
     again = Tour()
     assert again.load() and again.finished

@@ -52,14 +52,14 @@ def percent(value: float, places: int = COLUMN) -> str:
     return f"<{10.0**-places:.{places}f} %"
 
 
-def percent_said(value: float) -> str:
+def precise_percent(value: float) -> str:
     """`percent` with more decimal places, for a sentence: 0.000008 %."""
     return percent(value, SENTENCE)
 
 
-def p_said(value: float) -> str:
+def p_equals(value: float) -> str:
     """Format a probability for a sentence: p = 86.6 %, p < 0.00000001 %."""
-    said = percent_said(value)
+    said = precise_percent(value)
     return f"p < {said[1:]}" if said.startswith("<") else f"p = {said}"
 
 

@@ -123,7 +123,7 @@ class HelpLines(Lines):
 
 _key = CommandFactory("help", "App")
 KEYS = (
-    _key("leave_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
+    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
 )  # fmt: skip
 
 

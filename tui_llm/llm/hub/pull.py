@@ -181,7 +181,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
             bring = _Downloader(repo, commit, part, total, tell)
             for file in files:
                 bring(file)
-            _look(repo, part)
+            _check_headers(repo, part)
             source = {
                 "repository": repo, "revision": revision or "main", "commit": commit, "from": _endpoint(),
                 "files": {file.name: file.sha256 or f"git:{file.git}" for file in files},
@@ -286,7 +286,7 @@ def _is(path: Path, file: _HubFile) -> bool:
         return made.hexdigest() == file.git
 
 
-def _look(repo: str, part: Path) -> None:
+def _check_headers(repo: str, part: Path) -> None:
     """Check that the config and the safetensors headers are valid. Whether the architecture is supported is checked
     when the model is opened."""
     try:

@@ -58,7 +58,7 @@ KEYS = (
     _key("merges_word_back", "comma", "previous word", "Go to the previous word", "word(-1)", together="word"),
     _key("merges_word_on", "full_stop", "next word", "Go to the next word", "word(1)", together="word"),
     _key("merges_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("merges_leave", "escape,q,M", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_merges", "escape,q,M", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 

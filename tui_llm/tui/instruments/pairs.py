@@ -26,7 +26,7 @@ NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 _key = CommandFactory("pairs", "Training pairs")
 KEYS = (
     _key("pairs_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("pairs_leave", "escape,q,E", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_pairs", "escape,q,E", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 

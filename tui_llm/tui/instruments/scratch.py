@@ -63,7 +63,7 @@ class ScratchTable(VocabTable):
         self.problem = ""
         self.show_distribution(found.distribution)
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         self.problem = line
         self.show_distribution(None)
 
@@ -77,7 +77,7 @@ KEYS = (
     _key("scratch_sampler", "K", "sampler", "Type all sampler settings", "sampler_form"),
     _key("scratch_temperatures", "T", "temperatures", "Show temperatures side by side", "temperatures"),
     _key("copy_scratch", "y", "copy", "Copy the table (tab-separated)", "copy"),
-    _key("leave_scratch", "escape,q,X", "back", "Back to the five panes", "leave"),
+    _key("close_scratch", "escape,q,X", "back", "Back to the five panes", "close"),
 )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ class ScratchScreen(OverLab):
         self.shown.take(found)
 
     def _say(self, line: str) -> None:
-        self.shown.say_problem(line)
+        self.shown.show_problem(line)
 
     # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +131,8 @@ class ScratchScreen(OverLab):
         self.lab.scratch = self.editor.prompt_text
         self._ask()
 
-    @on(PromptEditor.Left)
-    def _left(self, event: PromptEditor.Left) -> None:
+    @on(PromptEditor.TypingDone)
+    def _typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
         self.shown.focus()
 

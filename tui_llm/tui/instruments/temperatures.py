@@ -41,7 +41,7 @@ class TemperatureLines(Lines):
         self.found, self.problem = found, ""
         self.rebuild()
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         self.problem = line
         self.rebuild()
 
@@ -101,7 +101,7 @@ _key = CommandFactory("temperatures", "Temperatures")
 KEYS = (
     _key("type_temperatures", "e,enter", "other temperatures", "Type other temperatures, such as 0.5, 1, 2", "type_temperatures"),
     _key("copy_temperatures", "y", "copy", "Copy the columns as a table (tab-separated)", "copy"),
-    _key("leave_temperatures", "escape,q,T", "back", "Back to the table", "leave"),
+    _key("close_temperatures", "escape,q,T", "back", "Back to the table", "close"),
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ class TemperaturesScreen(OverLab):
         self.lines.show(found)
 
     def _say(self, line: str) -> None:
-        self.lines.say_problem(line)
+        self.lines.show_problem(line)
 
     def action_type_temperatures(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen

@@ -23,7 +23,7 @@ PIECES = 4  # lines of pieces below each vocabulary
 _key = CommandFactory("vocabularies", "Side by side")
 KEYS = (
     _key("vocabularies_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("vocabularies_leave", "escape,q,C", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_vocabularies", "escape,q,C", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ PICTURE = Command(
     "W",
     "picture",
     "Save a screenshot as an SVG file in the current folder",
-    "Keep",
+    "Copy and save",
     "app",
     "save_picture",
 )

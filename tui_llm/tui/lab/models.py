@@ -57,7 +57,7 @@ class ModelsController:
             lab.chat = False
             said.append(f"{weights.name} has no chat template: the prompt is plain text")
         if said:
-            self.context.say("; ".join(said))
+            self.context.notify("; ".join(said))
 
 
 def _other(before: Weights, weights: Weights) -> bool:

@@ -21,7 +21,7 @@ class TokenScreensController:
         if not self.context.has_reading():
             return
         if not self.context.lab.prompt and not self.context.lab.steps:
-            self.context.say("there is no text yet to compare: i types some")
+            self.context.notify("there is no text yet to compare: i types some")
         else:
             self.context.push_screen(VocabulariesScreen(self.context))
 

@@ -53,9 +53,9 @@ class UndoController:
         self.context.stop_generation()
         change = self.lab.undo() if back else self.lab.redo()
         if change is None:
-            self.context.say("there is nothing to undo" if back else "there is nothing to redo")
+            self.context.notify("there is nothing to undo" if back else "there is nothing to redo")
             return
-        did = change.undone() if back else change
+        did = change.inverse() if back else change
         if did.inserted or did.removed:
             self.prompt.set_text(self.lab.prompt, did.at + len(did.inserted))
         self._said = f"{'undone' if back else 'redone'}: {words(did)}"
@@ -73,5 +73,5 @@ class UndoController:
         if self._said and history.next_redo is not None:
             parts.append(f"{redo} {words(history.next_redo)}")
         if history.next_undo is not None:
-            parts.append(f"{undo} {words(history.next_undo.undone())}")
+            parts.append(f"{undo} {words(history.next_undo.inverse())}")
         self.prompt.hint(Text(" · ".join(parts)))

@@ -40,7 +40,7 @@ class WatchedRunController:
     def _run_or_say(self, what: str) -> Run | None:
         run = self.watched()
         if run is None:
-            self.files.say(f"{what}: there is no run yet; n starts one", "warning")
+            self.files.notify(f"{what}: there is no run yet; n starts one", "warning")
         return run
 
     def open_batch(self) -> None:
@@ -64,7 +64,7 @@ class WatchedRunController:
         """Opens the run's newest checkpoint as the model of all panes."""
         run, snapshot = self.watched(), self.snapshot()
         if run is None or snapshot is None or snapshot.checkpoint is None:
-            self.files.say("no checkpoint to open yet", "warning")
+            self.files.notify("no checkpoint to open yet", "warning")
         else:
             self.pane.post_message(ModelChosen(run_model(run.name)))
 
@@ -73,23 +73,23 @@ class WatchedRunController:
     def toggle_pause(self) -> None:
         snapshot, run = self.snapshot(), self.watched()
         if snapshot is None or run is None or not snapshot.status.alive:
-            self.files.say("nothing to pause: no run is being trained", "warning")
+            self.files.notify("nothing to pause: no run is being trained", "warning")
         else:
             self.files.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
 
     def stop(self) -> None:
         run = self.watched()
         if run is None:
-            self.files.say("nothing to stop: no run is being trained", "warning")
+            self.files.notify("nothing to stop: no run is being trained", "warning")
         else:
             self.files.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
 
     def resume(self) -> None:
         run, snapshot = self.watched(), self.snapshot()
         if run is None or snapshot is None:
-            self.files.say("no run to resume; n starts one", "warning")
+            self.files.notify("no run to resume; n starts one", "warning")
         elif snapshot.status.state == "finished":
-            self.files.say("this run is finished; n starts a new one", "warning")
+            self.files.notify("this run is finished; n starts a new one", "warning")
         else:
             self.files.act(lambda: launch.resume(run))
 
@@ -104,7 +104,7 @@ class WatchedRunController:
         try:
             peak = launch.peak_learning_rate(run)
         except UserError as error:
-            self.files.say(str(error), "error")
+            self.files.notify(str(error), "error")
             return
         self._ask_for_rate(run, peak, f"{peak:g}")
 

@@ -52,7 +52,7 @@ class LabContext:
 
     # ── notifications; foreign text reaches them only through these two ──────────────────────────────────────────
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         self._screen.notify(visible(line), markup=False, timeout=3)
 
     def warn(self, line: str) -> None:
@@ -61,26 +61,26 @@ class LabContext:
     def has_text(self) -> bool:
         """Whether there is any token for a screen to show; if not, notifies the user what to do."""
         if self.lab.empty:
-            self.say(NO_TEXT)
+            self.notify(NO_TEXT)
         return not self.lab.empty
 
     def is_open(self) -> bool:
         """Whether a model is open; if not, notifies the user."""
         if self.weights is None:
-            self.say("the model is not open yet")
+            self.notify("the model is not open yet")
         return self.weights is not None
 
     def has_reading(self) -> bool:
         """Whether there is any reading; if not, notifies the user."""
         if self.reading is None:
-            self.say("the model is not open yet")
+            self.notify("the model is not open yet")
         return self.reading is not None
 
-    def tell_dropped(self) -> None:
+    def notify_dropped(self) -> None:
         """Notifies the user if logits that were changed by hand have been dropped."""
         if count := self.lab.dropped:
             self.lab.dropped = 0
-            self.say(
+            self.notify(
                 f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, because the prediction changed"
             )
 

@@ -191,7 +191,7 @@ class Lab:
         """A request for the current state, with a new number. Records the text for undo, and drops changed logits of
         another prediction."""
         self.number += 1
-        self.history.note(self.prompt, self.steps)
+        self.history.record(self.prompt, self.steps)
         made = self.moment(top)
         if self.overrides and not made.overrides:
             self.drop_changes()
@@ -286,12 +286,12 @@ class Lab:
 
     def undo(self) -> TextChange | None:
         """Reverts the last change of the text and returns it; None if there is none."""
-        self.history.note(self.prompt, self.steps)
+        self.history.record(self.prompt, self.steps)
         return self._moved(self.history.undo())
 
     def redo(self) -> TextChange | None:
         """Repeats the change that was undone last and returns it; None if there is none."""
-        self.history.note(self.prompt, self.steps)
+        self.history.record(self.prompt, self.steps)
         return self._moved(self.history.redo())
 
     def _moved(self, change: TextChange | None) -> TextChange | None:

@@ -63,7 +63,7 @@ class TourPane(Static):
         self.styles.height = room.height or "100%"
         self._keep_clear(room)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         self._keep_clear(Size(0, 0))
         self.remove()
 

@@ -62,7 +62,7 @@ class StepScreen(OverLab):
 
     def failed(self, line: str) -> None:
         self.problem, self.waiting = line, False
-        self.query_one(AnswerLines).say_problem(line)
+        self.query_one(AnswerLines).show_problem(line)
         self.show_title()
 
     def show_title(self) -> None:
@@ -87,7 +87,7 @@ class StepScreen(OverLab):
 
 _key = CommandFactory("draw", "The draw")
 KEYS = (
-    _key("leave_draw", "escape,q,D", "back", "Back to the five panes", "leave"),
+    _key("close_draw", "escape,q,D", "back", "Back to the five panes", "close"),
     _key("draw_earlier", "left", "earlier", "Go to the previous drawn token", "step(-1)", together="token"),
     _key("draw_later", "right", "later", "Go to the next drawn token; after the last one, to the token to be drawn next", "step(1)", together="token"),
     _key("replay_cooler", "left_square_bracket", "cooler", "Replay the same u at a lower temperature", "temperature(-1)", together="replay's temperature"),

@@ -42,7 +42,7 @@ KEYS = (
     _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
     _key("learn_keep", "k", "keep", "Save the copy as a new model folder; asks for its name", "keep"),
     _key("copy_learn", "y", "copy", "Copy everything shown (tab-separated)", "copy"),
-    _key("leave_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "leave"),
+    _key("close_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "close"),
 )  # fmt: skip
 
 
@@ -213,7 +213,7 @@ class LearnScreen(OverLab):
         if is_live(self):
             self._end()
             self._show_top()
-        self.context.say(
+        self.context.notify(
             f"saved {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; in the five panes, m opens it"
         )
 

@@ -86,7 +86,7 @@ class TreeFiles:
             self.context.warn(str(error))
         else:
             self._note_file(path)
-            self.context.say(f"saved {path}")
+            self.context.notify(f"saved {path}")
 
     def _note_file(self, path: Path) -> None:
         self.file, self.as_left = path, _state(path)

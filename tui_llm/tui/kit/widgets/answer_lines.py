@@ -12,7 +12,7 @@ from tui_llm.tui.kit.widgets.lines import Lines
 class AnswerLines(Lines):
     problem = ""
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         """Shows why there is no answer."""
         self.problem = line
         self.rebuild()

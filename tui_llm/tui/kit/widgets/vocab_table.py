@@ -38,7 +38,7 @@ class VocabTable(Lines):
         self.stages = 0  # number of pages of stages at the current width
         self.missing = ""  # why missing rows do not arrive
         self._held: dict[int, Candidate] = {}  # by place in the order
-        self._asked = range(0)
+        self._requested = range(0)
         self._cut: int | None = None  # row of the cut line
         self._columns: list[TableColumn] = []
 
@@ -59,7 +59,7 @@ class VocabTable(Lines):
 
     def _reorder(self) -> None:
         distribution, likeliest_first = self.distribution, self.order == "probability"
-        self._held, self._asked, self._cut, self.missing = {}, range(0), None, ""
+        self._held, self._requested, self._cut, self.missing = {}, range(0), None, ""
         if distribution is not None and likeliest_first:
             self._held = dict(enumerate(distribution.candidates))
             if 0 < distribution.kept < distribution.vocabulary:
@@ -78,7 +78,7 @@ class VocabTable(Lines):
         self._held.update(enumerate(rows, start))
         self.refresh()
 
-    def say_missing(self, line: str) -> None:
+    def show_missing(self, line: str) -> None:
         self.missing = line
         self.refresh()
 
@@ -101,10 +101,10 @@ class VocabTable(Lines):
         first, last = max(0, min(sight.start - NEAR, count - 1)), min(count, sight.stop + NEAR) - 1
         if all(place in self._held for place in (first, self.place(sight.start), self.place(sight.stop - 1), last)):
             return
-        if first in self._asked and last in self._asked:
+        if first in self._requested and last in self._requested:
             return
-        self._asked = range(max(0, sight.start - AROUND), min(count, sight.stop + AROUND))
-        self.want_rows(self._asked.start, self._asked.stop)
+        self._requested = range(max(0, sight.start - AROUND), min(count, sight.stop + AROUND))
+        self.want_rows(self._requested.start, self._requested.stop)
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

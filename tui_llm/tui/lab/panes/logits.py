@@ -19,7 +19,7 @@ from tui_llm.tui.kit.widgets.vocab_columns import COLUMNS, cells
 from tui_llm.tui.kit.widgets.vocab_table import VocabTable
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
-from tui_llm.tui.state.messages import RowsWanted, TableAsked, TargetChosen
+from tui_llm.tui.state.messages import RowsWanted, TableCommand, TargetChosen
 
 
 def what_if_words(reading: Reading | None) -> str:
@@ -130,7 +130,7 @@ class LogitsPane(VocabTable, ReadingPane):
         self.next_stage()
 
     def action_table(self, what: str) -> None:
-        self.post_message(TableAsked(what))
+        self.post_message(TableCommand(what))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         """The overview's columns and all stages, for the rows that have arrived."""

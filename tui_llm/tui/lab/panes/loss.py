@@ -128,7 +128,7 @@ class LossPane(ReadingPane):
             lines += wrapped(line, width)
             lines += wrapped(
                 Text(
-                    f"= −ln p with {numbers.p_said(one.probability)}, rank {fmt.count(one.rank)}; "
+                    f"= −ln p with {numbers.p_equals(one.probability)}, rank {fmt.count(one.rank)}; "
                     f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
                     style=muted,
                 ),

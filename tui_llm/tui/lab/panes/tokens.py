@@ -184,7 +184,7 @@ class TokensPane(ReadingPane):
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
         said = Text(
-            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.percent_said(score.probability)}", strong
+            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
         )
         said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
         if width >= 71:
