@@ -38,7 +38,7 @@ def _status() -> int:
 
 
 def _tracebacks_into_the_log() -> None:
-    """Of threads and finalizers, which nobody catches: Python would print them on the screen."""
+    """Logs exceptions of threads and finalizers, which Python would print over the app's screen."""
     import threading
 
     def of_a_thread(what: threading.ExceptHookArgs) -> None:

@@ -217,15 +217,15 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert plain.distribution is not None
     best = read(engine, "The cat sat on the", Target(id=plain.distribution.candidates[0].id))
     bad = read(engine, "The cat sat on the", Target(text=" zebra"))
-    assert "no target" in told(steps_numbers.good(facts(plain), Facts()), False)
-    assert "rank" in told(steps_numbers.good(facts(bad), Facts()), False)
+    assert "no target" in told(steps_numbers.likely_target(facts(plain), Facts()), False)
+    assert "rank" in told(steps_numbers.likely_target(facts(bad), Facts()), False)
     assert best.loss is not None and bad.loss is not None
-    assert "{pane_loss}" in told(steps_numbers.good(facts(best), Facts()), False)
+    assert "{pane_loss}" in told(steps_numbers.likely_target(facts(best), Facts()), False)
     assert f"{best.loss.tokens[0].loss.nats:.2f} nats" in told(
-        steps_numbers.good(facts(best, place="loss"), Facts()), True
+        steps_numbers.likely_target(facts(best, place="loss"), Facts()), True
     )
-    assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
-    said = told(steps_numbers.terrible(facts(bad), Facts()), True)
+    assert "4.61" in told(steps_numbers.unlikely_target(facts(best), Facts()), False)
+    said = told(steps_numbers.unlikely_target(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
@@ -352,8 +352,8 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     answers = Facts(answers={InstructQuestion: made}, steps=steps)
     assert "not open" in told(steps_model.answers(answers, Facts()), False)
     told(steps_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
-    told(steps_model.honest(Facts(), Facts()), False)
-    told(steps_model.honest(Facts(typed={"end": ""}), Facts()), True)
+    told(steps_model.confirmed(Facts(), Facts()), False)
+    told(steps_model.confirmed(Facts(typed={"end": ""}), Facts()), True)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
@@ -373,8 +373,8 @@ def test_the_tour_advances_by_itself_and_resumes(engine: PipelineEngine) -> None
     again = Tour()
     assert again.load() and (again.step, again.part, again.done) == (0, 1, {("labels", 0)})
     # back: nothing is checked until the facts change
-    assert again.move(-1, text) and not again.look(text) and again.part == 0
-    assert again.look(dataclasses.replace(text, place="tokens")) and again.part == 1
+    assert again.move(-1, text) and not again.update(text) and again.part == 0
+    assert again.update(dataclasses.replace(text, place="tokens")) and again.part == 1
     assert not Tour().move(-1, text)
 
 

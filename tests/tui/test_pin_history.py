@@ -141,7 +141,7 @@ async def test_a_run_that_the_form_makes_gets_the_users_pins(home: Path, monkeyp
         made: list[Run | None] = []
         form = NewRunScreen(str(corpus))
         app.push_screen(form, made.append)
-        await until(pilot, lambda: form.is_mounted and "corpus" not in form._wrong)
+        await until(pilot, lambda: form.is_mounted and "corpus" not in form._field_problems)
         await pilot.press("ctrl+s")
         await until(pilot, lambda: made)
         assert made[0] is not None and pins.read(made[0].pins_path) == [CAT]

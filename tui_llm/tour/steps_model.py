@@ -329,7 +329,7 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     )
 
 
-def honest(now: Facts, began: Facts) -> CheckResult:
+def confirmed(now: Facts, began: Facts) -> CheckResult:
     """The learner has confirmed the last text."""
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
@@ -369,6 +369,6 @@ def steps() -> tuple[Step, ...]:
             Part("{type} types a question alone, such as What is your name?, {done_typing}. {cooler} down to T = 0; {stream} lets the model continue, and stops it.", continued),
             Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
             Part("The same question again: {clear} clears, {stream} lets it write.", answers),
-            Part(HONEST, honest, end),
+            Part(HONEST, confirmed, end),
         )),
     )  # fmt: skip

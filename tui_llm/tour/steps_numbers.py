@@ -97,7 +97,7 @@ def loss_of(now: Facts) -> LossReading | CheckResult:
     return found
 
 
-def good(now: Facts, began: Facts) -> CheckResult:
+def likely_target(now: Facts, began: Facts) -> CheckResult:
     """The target is the most probable token, and the Loss pane is open."""
     found = loss_of(now)
     if isinstance(found, CheckResult):
@@ -115,7 +115,7 @@ def good(now: Facts, began: Facts) -> CheckResult:
     )
 
 
-def terrible(now: Facts, began: Facts) -> CheckResult:
+def unlikely_target(now: Facts, began: Facts) -> CheckResult:
     """The target's loss is at least that of probability `TERRIBLE`."""
     found = loss_of(now)
     if isinstance(found, CheckResult):
@@ -214,8 +214,8 @@ def steps() -> tuple[Step, ...]:
             Part("{type_scratch} types there: give one of them another logit, then Esc. What happens to the others?", changed_logit),
         )),
         Step("surprise", "Surprise", (
-            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", good),
-            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", terrible),
+            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", likely_target),
+            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", unlikely_target),
             Part("Which way should each logit move? {pane_loss}, then {gradient}: p − y, where y is 1 for the target and 0 for all others.", gradient_seen),
         )),
         Step("learn", "One step of learning", (

@@ -74,7 +74,7 @@ def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[]
     check_recipe(question.recipe)
     session = _session(open_model, question.request)
     session.learner.move_to(question.at, question.recipe, overtaken)
-    return _told(open_model, question, session, overtaken)
+    return _compared(open_model, question, session, overtaken)
 
 
 def _session(open_model: OpenModel, request: Request) -> _LearningSession:
@@ -96,7 +96,7 @@ def _session(open_model: OpenModel, request: Request) -> _LearningSession:
     return made
 
 
-def _told(
+def _compared(
     open_model: OpenModel, question: LearnQuestion, session: _LearningSession, overtaken: Callable[[], bool]
 ) -> Learned:
     learner = session.learner

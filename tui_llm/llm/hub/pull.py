@@ -125,7 +125,7 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
     except Exception as error:  # of huggingface_hub, the HTTP client (which depends on the version) or the OS
-        raise UserError(_said(error, repo, revision)) from error
+        raise UserError(_message(error, repo, revision)) from error
     commit = str(info.sha or "")
     if not _COMMIT.fullmatch(commit):
         raise UserError(f"{constants.ENDPOINT} doesn't say which commit of {repo} it gives; pull from another address")
@@ -191,7 +191,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
     except Timeout as error:
         raise UserError(f"{repo} is being pulled already, by another process; wait for that one") from error
     except OSError as error:
-        raise UserError(_said(error, repo, revision)) from error
+        raise UserError(_message(error, repo, revision)) from error
     return Pulled(name, folder, repo, commit, total, True)
 
 
@@ -248,7 +248,7 @@ class _Downloader:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(_said(error, self.repo, self.commit)) from error
+            raise UserError(_message(error, self.repo, self.commit)) from error
         self.tell(PullProgress(f"checking {file.name}", self.before + file.size, self.total))
         if not _is(brought, file):
             storage.rmtree(self.part)
@@ -343,7 +343,7 @@ def _endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
-def _said(error: BaseException, repo: str, revision: str | None) -> str:
+def _message(error: BaseException, repo: str, revision: str | None) -> str:
     """A one-line message, with what to do, for an exception of huggingface_hub."""
     from huggingface_hub import errors
 

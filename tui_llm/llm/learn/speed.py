@@ -34,14 +34,14 @@ class Backend(Protocol):
         ...
 
     def read(self, ids: Sequence[int]) -> int:
-        """The most probable token after `ids`, whatever was read before."""
+        """The most probable token after `ids`. The result does not depend on earlier calls."""
         ...
 
     def forget(self) -> None: ...
 
 
 class Ours:
-    """Our own model, through `Window`."""
+    """This package's model, through `Window`."""
 
     def __init__(self, folder: Path, place: torch.device, weights: str) -> None:
         model = checkpoint.load(folder, place)

@@ -40,8 +40,8 @@ _TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.w
 
 
 def theirs(name: str) -> tuple[str, bool]:
-    """Map our parameter name to Hugging Face's (without `transformer.`), and whether that tensor is stored
-    transposed."""
+    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
+    stored transposed."""
     if name in _TOP:
         return _TOP[name], False
     _, layer, rest = name.split(".", 2)

@@ -81,7 +81,7 @@ class MergesScreen(FullScreen):
         self._ask(None)
 
     def _ask(self, first: int | None) -> None:
-        request = self.context.lab.moment()
+        request = self.context.lab.current_request()
         self.context.questions.ask(self, MergesQuestion(request, self.text, first), self._take, self._fail)
 
     def _take(self, merges: Merges) -> None:
@@ -164,8 +164,8 @@ class MergesScreen(FullScreen):
 
     def _end(self, word: Word, width: int) -> list[Text]:
         one = len(word.tokens) == 1
-        said = f"no pair is a token: {'this is the token, id' if one else 'these are the tokens, ids'} "
-        line = Text(said, style=self.style("strong"))
+        title = f"no pair is a token: {'this is the token, id' if one else 'these are the tokens, ids'} "
+        line = Text(title, style=self.style("strong"))
         line.append(", ".join(str(token.id) for token in word.tokens), self.style("accent"))
         if word.replay is not None and word.replay.whole:
             line = Text(

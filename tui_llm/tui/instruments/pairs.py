@@ -44,7 +44,7 @@ class PairsScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.context.questions.ask(self, PairsQuestion(self.context.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(self, PairsQuestion(self.context.lab.current_request()), self._take, self._fail)
 
     def _take(self, pairs: Pairs) -> None:
         self.pairs = pairs
@@ -64,8 +64,8 @@ class PairsScreen(FullScreen):
         if pairs is None:
             return [], [Text("computing …", style=muted)]
         if pairs.count < 2:
-            said = "one token makes no pair of input and target: Esc, then i types more"
-            return [], wrapped(Text(said, style=self.style("accent")), width)
+            note = "one token makes no pair of input and target: Esc, then i types more"
+            return [], wrapped(Text(note, style=self.style("accent")), width)
         line = Text(
             f"{fmt.count(pairs.count)} tokens make {fmt.count(pairs.count - 1)} pair{'s' * (pairs.count > 2)}", strong
         )

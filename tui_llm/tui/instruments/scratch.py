@@ -55,8 +55,8 @@ class ScratchTable(VocabTable):
         )
         lines = wrapped(Text(facts, style=self.style("muted")), width)[:2] if self.size.height > 6 else []
         if distribution.sampler.repetition_penalty != 1 and self.size.height > 8:
-            said = "there is no text before these tokens, so the repetition penalty has no effect"
-            lines += wrapped(Text(said, style=self.style("accent")), width)[:1]
+            note = "there is no text before these tokens, so the repetition penalty has no effect"
+            lines += wrapped(Text(note, style=self.style("accent")), width)[:1]
         return [*lines, *header]
 
     def take(self, found: Scratch) -> None:

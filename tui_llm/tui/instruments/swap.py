@@ -39,7 +39,7 @@ class SwapScreen(FullScreen):
         self.context, self.take = context, take
         self.keep = True
         self.problem = ""
-        self.request = context.lab.moment()  # the request that the screen and its candidates are for
+        self.request = context.lab.current_request()  # the request that the screen and its candidates are for
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:

@@ -48,8 +48,8 @@ class TemperatureLines(Lines):
     def head(self, width: int) -> list[Text]:
         lines = []
         if self.size.height > 8:
-            said = "softmax of logit ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
-            lines += wrapped(Text(said, style=self.style("muted")), width)[:2]
+            note = "softmax of logit ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
+            lines += wrapped(Text(note, style=self.style("muted")), width)[:2]
             if self.words:
                 lines += wrapped(Text(self.words, style=self.style("accent")), width)[:1]
         if self.problem:

@@ -41,7 +41,9 @@ class VocabulariesScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.context.questions.ask(self, VocabulariesQuestion(self.context.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(
+            self, VocabulariesQuestion(self.context.lab.current_request()), self._take, self._fail
+        )
 
     def _take(self, found: Vocabularies) -> None:
         self.found = found

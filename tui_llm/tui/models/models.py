@@ -49,8 +49,8 @@ class ModelLines(Lines):
     def head(self, width: int) -> list[Text]:
         if self.models:
             return []
-        said = "looking for models …" if self.models is None else "no models here: p pulls one"
-        return [Text(said, style=self.style("muted"), no_wrap=True)]
+        note = "looking for models …" if self.models is None else "no models here: p pulls one"
+        return [Text(note, style=self.style("muted"), no_wrap=True)]
 
     def row_count(self, width: int) -> int:
         return len(self.models or ())

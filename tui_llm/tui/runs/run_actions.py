@@ -36,8 +36,8 @@ def export(run: Run, folder: str) -> None:
         errors="replace",
     )
     if done.returncode:
-        said = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
-        raise UserError(said.removeprefix("tui-llm: ").removesuffix(FORCE))
+        line = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
+        raise UserError(line.removeprefix("tui-llm: ").removesuffix(FORCE))
 
 
 class RunActions:

@@ -61,8 +61,8 @@ class SampleLines(Lines):
         if self.problem:
             return wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if not self.samples and self.loaded:
-            said = "no samples yet: a run writes one at each evaluation"
-            return wrapped(Text(said, style=self.style("muted")), width)
+            note = "no samples yet: a run writes one at each evaluation"
+            return wrapped(Text(note, style=self.style("muted")), width)
         return []
 
     def _lay(self, sample: Sample, width: int) -> list[Text]:

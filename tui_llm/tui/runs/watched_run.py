@@ -1,4 +1,4 @@
-"""What the Training pane's keys do with the watched run: control it, and open screens on it."""
+"""The Training pane's actions on the watched run: control it, and open screens that show its files."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from tui_llm.tui.state.questions import Questions
 
 
 class LabContext:
-    """The lab's state, the engine thread, and the calls by which a controller affects what is not its own.
+    """The lab's state, the engine's client, and the functions with which a controller affects the rest of the lab.
 
-    The lab screen makes it and gives it to every controller. A controller knows neither the screen nor the other
-    controllers; the screen registers the functions of theirs that others may call.
+    The lab screen makes it and gives it to every controller. A controller has no reference to the screen or to other
+    controllers: the screen registers here those of their functions that all controllers may call.
     """
 
     # Registered by the lab screen:
@@ -77,7 +77,7 @@ class LabContext:
         return self.reading is not None
 
     def notify_dropped(self) -> None:
-        """Notifies the user if logits that were changed by hand have been dropped."""
+        """Notifies the user if logits that the user had changed were dropped."""
         if count := self.lab.dropped:
             self.lab.dropped = 0
             self.notify(
@@ -93,7 +93,7 @@ class LabContext:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the lab screen is there still: False once the app is closing."""
+        """Whether the lab screen still exists; False once the app is closing."""
         return self._screen.is_attached
 
     def push_screen(self, screen: Screen[Any], closed: Callable[[Any], None] | None = None) -> None:

@@ -192,13 +192,13 @@ class Lab:
         another prediction."""
         self.number += 1
         self.history.record(self.prompt, self.steps)
-        made = self.moment(top)
+        made = self.current_request(top)
         if self.overrides and not made.overrides:
             self.drop_changes()
         return made
 
-    def moment(self, top: int = 200) -> Request:
-        """The same for an instrument: without a new number, as no reading is awaited."""
+    def current_request(self, top: int = 200) -> Request:
+        """The request for the current state, for an instrument's question: without a new number, as no reading is made."""
         made = Request(
             number=self.number,
             prompt=self.prompt,
@@ -229,18 +229,18 @@ class Lab:
         """Drops the changed logits: they belong to another prediction or another model."""
         self.dropped, self.overrides = len(self.overrides), ()
 
-    def narrow(self, direction: int) -> None:
+    def change_top_k(self, direction: int) -> None:
         """Changes top-k: fewer tokens (−1) or more (+1), up to all."""
         self.sampler = dataclasses.replace(self.sampler, top_k=further(self.sampler.top_k, direction))
 
-    def raise_floor(self, direction: int) -> None:
+    def change_min_p(self, direction: int) -> None:
         self.sampler = dataclasses.replace(self.sampler, min_p=step(MIN_PS, self.sampler.min_p, direction))
 
-    def warm(self, direction: int) -> None:
+    def change_temperature(self, direction: int) -> None:
         temperature = step(TEMPERATURES, self.sampler.temperature, direction)
         self.sampler = dataclasses.replace(self.sampler, temperature=temperature)
 
-    def widen(self, direction: int) -> None:
+    def change_top_p(self, direction: int) -> None:
         self.sampler = dataclasses.replace(self.sampler, top_p=step(TOP_PS, self.sampler.top_p, direction))
 
     def next_vocabulary(self) -> None:

@@ -18,5 +18,5 @@ class AnswerLines(Lines):
         self.rebuild()
 
     def awaited(self, width: int) -> list[Text]:
-        said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
-        return wrapped(said, width)
+        line = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+        return wrapped(line, width)

@@ -178,8 +178,8 @@ class VocabTable(Lines):
             return self._cut_row(width)
         candidate = self.candidate_at(index)
         if candidate is None:
-            said = f" … {self.missing}" if self.missing else " …"
-            return Text(("▸" if selected else " ") + said, style=self.style("muted"), no_wrap=True)
+            note = f" … {self.missing}" if self.missing else " …"
+            return Text(("▸" if selected else " ") + note, style=self.style("muted"), no_wrap=True)
         return self._candidate_row(candidate, selected)
 
     @property
@@ -245,13 +245,13 @@ class VocabTable(Lines):
         settings = distribution.sampler
         many = "the 1 token above sums" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens above sum"
         if settings.greedy:
-            said = " greedy: the largest logit gets probability 1; cut below "
+            note = " greedy: the largest logit gets probability 1; cut below "
         else:
             mass = distribution.kept_mass
             reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
-            said = f" cut: {many} to {numbers.percent(mass)}{reach} "
-        said = said if len(said) + 4 <= width else " cut "
-        return Text(("──" + said).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
+            note = f" cut: {many} to {numbers.percent(mass)}{reach} "
+        note = note if len(note) + 4 <= width else " cut "
+        return Text(("──" + note).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
 
     # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -107,10 +107,10 @@ class LogitsPane(VocabTable, ReadingPane):
                 f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
             )
         lines += wrapped(Text(facts, style=self.style("muted")), width)[: 2 if self.size.height >= 12 else 1]
-        said = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
-        said += [self.search_words] if self.search_words else []
-        if said:
-            lines += wrapped(Text(" · ".join(said), style=self.style("accent")), width)[:1]
+        notes = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
+        notes += [self.search_words] if self.search_words else []
+        if notes:
+            lines += wrapped(Text(" · ".join(notes), style=self.style("accent")), width)[:1]
         return [*lines, *header]
 
     def want_rows(self, start: int, stop: int) -> None:
