@@ -85,7 +85,7 @@ def tree_json(tree: Tree) -> dict[str, Any]:
 
 
 def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Raises `UserError` if the file can't be written, `new_files.Taken` if it exists and `force` is not set; an
+    """Raises `UserError` if the file can't be written, `new_files.AlreadyExists` if it exists and `force` is not set; an
     existing file is then unchanged."""
     text = json_text(tree_json(tree))
     write_new(path, lambda part: storage.write_text(part, text), force=force, inputs=inputs)

@@ -32,7 +32,7 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
 from tui_llm.llm.data.bigrams import bigram_entropy
 from tui_llm.llm.data.corpora import files, floor
-from tui_llm.llm.data.texts import blocks, glance
+from tui_llm.llm.data.texts import blocks, first_block
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -114,7 +114,7 @@ def load(
 
 
 def _hash(path: Path, progress: Progress) -> bytes:
-    glance(path)  # reject binary files before reading them whole
+    first_block(path)  # reject binary files before reading them whole
     digest = hashlib.sha256()
     with open_foreign(path) as file:
         while data := file.read(1 << 24):

@@ -113,7 +113,7 @@ def measure(device: torch.device) -> Machine:
     return found
 
 
-def measure_apart(device: torch.device) -> Machine | None:
+def measure_in_subprocess(device: torch.device) -> Machine | None:
     """As `measure`, in a subprocess, so that its memory is freed and not attributed to this process. None on
     failure."""
     command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]

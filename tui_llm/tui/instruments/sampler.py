@@ -66,7 +66,7 @@ KEYS = (
 
 
 class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
-    """Dismissed with the settings, or with None. `set_aside` keeps the values of switched-off settings, by name, for
+    """Dismissed with the settings, or with None. `switched_off` keeps the values of switched-off settings, by name, for
     the next time."""
 
     BINDINGS = bindings(KEYS)
@@ -85,9 +85,9 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     SamplerScreen Button { margin-right: 2; }
     """
 
-    def __init__(self, settings: SamplerSettings, set_aside: dict[str, float]) -> None:
+    def __init__(self, settings: SamplerSettings, switched_off: dict[str, float]) -> None:
         super().__init__()
-        self._settings, self._set_aside = settings, set_aside
+        self._settings, self._switched_off = settings, switched_off
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -96,7 +96,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 for setting in SETTINGS:
                     now = getattr(self._settings, setting.name)
                     on = now != setting.off
-                    value = now if on else self._set_aside.get(setting.name, setting.usual)
+                    value = now if on else self._switched_off.get(setting.name, setting.usual)
                     with Horizontal(classes="row"):
                         yield Checkbox(setting.label, on, id=f"{setting.name}-on", compact=True)
                         yield NumberField(f"{value:g}", id=setting.name, compact=True)
@@ -169,9 +169,9 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 chosen[setting.name] = parsed(setting, self._text(setting))
             else:
                 try:
-                    self._set_aside[setting.name] = parsed(setting, self._text(setting))
+                    self._switched_off[setting.name] = parsed(setting, self._text(setting))
                 except UserError:
-                    self._set_aside.pop(setting.name, None)
+                    self._switched_off.pop(setting.name, None)
         self.dismiss(SamplerSettings(**chosen))
 
     def action_close(self) -> None:

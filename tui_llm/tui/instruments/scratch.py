@@ -91,7 +91,7 @@ class ScratchScreen(OverLab):
         super().__init__()
         self.lab, self._inquire, self._typing_keys = lab, inquire, typing_keys
         self.sampler = SamplerSettings()
-        self._set_aside: dict[str, float] = {}
+        self._switched_off: dict[str, float] = {}
 
     def compose(self) -> ComposeResult:
         yield PromptEditor(self.lab.scratch, id="prompt")
@@ -171,7 +171,7 @@ class ScratchScreen(OverLab):
                 self.sampler = settings
                 self._ask()
 
-        self.app.push_screen(SamplerScreen(self.sampler, self._set_aside), chosen)
+        self.app.push_screen(SamplerScreen(self.sampler, self._switched_off), chosen)
 
     def action_temperatures(self) -> None:
         def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:

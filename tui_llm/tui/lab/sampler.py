@@ -34,7 +34,7 @@ class SamplerController:
                 self.lab.sampler = settings
                 self._changed()
 
-        self.context.push_screen(SamplerScreen(self.lab.sampler, self.lab.set_aside), chosen)
+        self.context.push_screen(SamplerScreen(self.lab.sampler, self.lab.switched_off), chosen)
 
     def _changed(self) -> None:
         """Requests a reading. The panes show the new settings together with it, in one repaint, or before it if it is

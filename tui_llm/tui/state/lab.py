@@ -136,7 +136,7 @@ class Lab:
     overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, for the one prediction `changed_at`
     changed_at: tuple[object, ...] = ()
     dropped: int = 0  # changed logits that the last request dropped, because it is for another prediction
-    set_aside: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off
+    switched_off: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off
     scratch: str = EXAMPLE  # text of the scratch table: the user's own tokens and logits
     temperatures: tuple[float, ...] = USUAL  # compared side by side
     colour: str = PLAIN  # what colours the tokens (`token_shades.KINDS`)

@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-def cell(row: AttentionRow, place: Place, measure: str) -> tuple[str, str]:
+def measured_cell(row: AttentionRow, place: Place, measure: str) -> tuple[str, str]:
     """A cell's text, at most three characters, and its shade."""
     if measure == "effective_tokens":
         text = f"{row.effective_tokens:.1f}" if row.effective_tokens < 9.95 else f"{row.effective_tokens:.0f}"
@@ -151,7 +151,7 @@ class HeadGrid(Lines):
         for at in range(first, stop if index else 1):
             chosen = here and at == self.chosen_head
             after = here and at == self.chosen_head + 1 and at > first
-            text, sign = cell(found.row(index, at), found.place, self.measure)
+            text, sign = measured_cell(found.row(index, at), found.place, self.measure)
             line.append("[" if chosen else "]" if after else " ", self.style("accent"))
             number = text.rjust(cells - 2) if cells >= 5 else ""
             line.append(sign * (1 if number else cells - 1), self.style("bar"))

@@ -51,7 +51,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
         self._busy = False
         self._sampling = False
         self._shown_at = 0.0
-        files = TreeFiles(context, lambda: self.shown_tree, lambda: self.here, self.refill, self.meet)
+        files = TreeFiles(context, lambda: self.shown_tree, lambda: self.here, self.refill, self.show_tree)
         self.action_name = files.name
         self.action_save = files.save
         self.action_open_file = files.open
@@ -65,7 +65,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def on_mount(self) -> None:
         self.query_one(KeyBar).show_commands(in_footer(KEYS, "tree"))
         self.lines.focus()
-        self.meet(self.shown_tree)
+        self.show_tree(self.shown_tree)
 
     def on_unmount(self) -> None:
         self._forget()
@@ -109,7 +109,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
 
     # ── the tree's model ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def meet(self, tree: Tree) -> None:
+    def show_tree(self, tree: Tree) -> None:
         """Shows `tree`, and asks the open model whether the tree's tokens are the model's own."""
         self._forget()
         self.shown_tree = tree

@@ -87,7 +87,7 @@ class GeneratePane(ReadingPane):
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
         if lab.position is not None and not small:
-            lines += wrapped(Text(self._elsewhere(), style=self.style("accent")), width)[:2]
+            lines += wrapped(Text(self._position_note(), style=self.style("accent")), width)[:2]
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
             lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
@@ -97,7 +97,7 @@ class GeneratePane(ReadingPane):
             lines.append(self._columns_line(width))
         return lines
 
-    def _elsewhere(self) -> str:
+    def _position_note(self) -> str:
         """Says that the other panes show the token cursor's position, while tokens are drawn at the end."""
         position, reading = self.lab.position or 0, self.reading
         of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""

@@ -14,7 +14,7 @@ from tui_llm.instruments.vocabulary.question import ORDERS
 from tui_llm.tui.instruments.sampler_keys import cut_keys
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
-from tui_llm.tui.kit.text import how_on, wrapped
+from tui_llm.tui.kit.text import with_key, wrapped
 from tui_llm.tui.kit.widgets.vocab_columns import COLUMNS, cells
 from tui_llm.tui.kit.widgets.vocab_table import VocabTable
 from tui_llm.tui.lab.panes.base import ReadingPane
@@ -79,7 +79,7 @@ class LogitsPane(VocabTable, ReadingPane):
             return [Text("waiting for the model", style=self.style("muted"))]
         distribution = reading.distribution
         if distribution is None:
-            why = visible(how_on(reading.problem) or "there is nothing to predict from")
+            why = visible(with_key(reading.problem) or "there is nothing to predict from")
             return wrapped(Text(why, style=self.style("bad")), width)
         header = self.header(width)
         if self.size.height <= 6:
