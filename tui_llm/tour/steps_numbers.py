@@ -59,11 +59,11 @@ def own_logits(now: Facts, began: Facts) -> CheckResult:
     if len(found) < 2:
         return missing("type at least two tokens, each as TOKEN=LOGIT")
     raw = [row.raw_probability for row in found]
-    said = ", ".join(f"{words(row.text, 12)} {precise_percent(row.raw_probability)}" for row in found[:3])
+    listed = ", ".join(f"{words(row.text, 12)} {precise_percent(row.raw_probability)}" for row in found[:3])
     others = f" The tutorial's {typed_logits(LOGITS)}: {shares(softmax(list(LOGITS.values())))}."
     given = {row.text: row.logit for row in found}
     same = given.keys() == LOGITS.keys() and all(abs(given[name] - LOGITS[name]) < 1e-6 for name in LOGITS)
-    return done(f"{said}: together {precise_percent(sum(raw))}.{'' if same else others}")
+    return done(f"{listed}: together {precise_percent(sum(raw))}.{'' if same else others}")
 
 
 def changed_logit(now: Facts, began: Facts) -> CheckResult:

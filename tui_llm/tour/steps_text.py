@@ -44,14 +44,14 @@ def own_text(now: Facts, began: Facts) -> CheckResult:
 
 def predicted(now: Facts, began: Facts) -> CheckResult:
     """The learner has guessed the number of pairs."""
-    said = whole_number(now.typed.get("pairs"))
-    if said is None:
+    guess = whole_number(now.typed.get("pairs"))
+    if guess is None:
         return missing(
             "no guess yet: {tour_answer}"
             if "pairs" not in now.typed
             else "that was no whole number; {tour_answer} again"
         )
-    return done(f"You say {said:,}. Now count.")
+    return done(f"You say {guess:,}. Now count.")
 
 
 def counted(now: Facts, began: Facts) -> CheckResult:
@@ -63,8 +63,10 @@ def counted(now: Facts, began: Facts) -> CheckResult:
         return missing(WAIT)
     if pairs.count < 2:
         return missing("one token makes no pair; {close_pairs} and type more")
-    said, count = whole_number(now.typed.get("pairs")), pairs.count - 1
-    verdict = "you were right" if said == count else f"you said {said:,}" if said is not None else "no guess from you"
+    guess, count = whole_number(now.typed.get("pairs")), pairs.count - 1
+    verdict = (
+        "you were right" if guess == count else f"you said {guess:,}" if guess is not None else "no guess from you"
+    )
     mean = f" The model's mean loss on them: {nats(pairs.mean)} (step 5)." if pairs.mean is not None else ""
     return done(
         f"{pairs.count} tokens make {count} pairs ({verdict}): each token is the label of those before it.{mean}"

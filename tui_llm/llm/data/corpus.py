@@ -320,17 +320,17 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
     Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
     tokens rarely span.
     """
-    waiting, begun = "", False
+    waiting, mid_document = "", False
     for text in texts:
         *ended, waiting = (waiting + text).split(END_OF_TEXT)
         for rest in ended:
-            rest = rest.rstrip("\n") if begun else rest.strip("\n")
+            rest = rest.rstrip("\n") if mid_document else rest.strip("\n")
             if rest:
                 yield rest
-            if rest or begun:
+            if rest or mid_document:
                 yield None
-            begun = False
-        if not begun:
+            mid_document = False
+        if not mid_document:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
@@ -338,9 +338,9 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
             cut = cut or _CHUNK  # no line break: cut anywhere but inside a possible separator
             yield waiting[:cut]
-            waiting, begun = waiting[cut:], True
-    rest = waiting.rstrip("\n") if begun else waiting.strip("\n")
+            waiting, mid_document = waiting[cut:], True
+    rest = waiting.rstrip("\n") if mid_document else waiting.strip("\n")
     if rest:
         yield rest
-    if rest or begun:
+    if rest or mid_document:
         yield None

@@ -309,8 +309,8 @@ def _put(part: Path, folder: Path, waiting: Path) -> None:
     storage.replace(part, folder)
     storage.sync_folder(folder.parent)
     storage.rmtree(old, ignore_errors=True)
-    for begun in waiting.glob(f"{folder.name}@*"):
-        storage.rmtree(begun, ignore_errors=True)
+    for partial in waiting.glob(f"{folder.name}@*"):
+        storage.rmtree(partial, ignore_errors=True)
 
 
 def origin(folder: Path) -> dict[str, Any] | None:

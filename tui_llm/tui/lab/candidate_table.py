@@ -1,4 +1,4 @@
-"""Commands of the candidate table: loading rows, search, order, what-if, appending a token by hand."""
+"""Commands of the candidate table: loading rows, search, order, what-if, appending a token by the user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.messages import RowsWanted, TableCommand
 
-STEP_CANDIDATES = 12  # stored with a token that was appended by hand, as with one that was drawn
+STEP_CANDIDATES = 12  # stored with a token that was appended by the user, as with one that was drawn
 
 
 def new_logit(text: str, now: float) -> float:

@@ -111,13 +111,13 @@ class BatchLines(Lines):
         self._lines = self._layout(width) if found else []
         if found is None:
             if self.loaded and not self.problem:
-                said = "no batch yet: a run writes one at each evaluation, and when r asks for it"
-                lines += wrapped(Text(said, style=muted), width)
+                note = "no batch yet: a run writes one at each evaluation, and when r asks for it"
+                lines += wrapped(Text(note, style=muted), width)
             return lines
         step, updates = fmt.count(found.step), fmt.count(found.updates)
-        said = f"before that update: after {updates}, without dropout"
+        state = f"before that update: after {updates}, without dropout"
         lines += wrapped(
-            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {said}", muted)), width
+            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {state}", muted)), width
         )
         mean = Text.assemble(("mean loss ", muted), (fmt.number(found.shown_loss, 3), strong), (" of what is shown, ", muted),
                              (fmt.number(found.loss, 3), strong), (" of the whole batch", muted),

@@ -133,7 +133,9 @@ class Lab:
     streaming: bool = False
     note: str = ""  # why the last generation stopped, or what happened to its tokens
     number: int = 0  # of the newest request
-    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, for the one prediction `changed_at`
+    overrides: tuple[
+        tuple[int, float], ...
+    ] = ()  # what if: logits set by the user, for the one prediction `changed_at`
     changed_at: tuple[object, ...] = ()
     dropped: int = 0  # changed logits that the last request dropped, because it is for another prediction
     switched_off: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off

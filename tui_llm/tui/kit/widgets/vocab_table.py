@@ -32,7 +32,7 @@ class VocabTable(Lines):
         super().__init__(id=id, classes=classes)
         self.distribution: Distribution | None = None
         self.target_id: int | None = None
-        self.changed: frozenset[int] = frozenset()  # ids whose logit was set by hand
+        self.changed: frozenset[int] = frozenset()  # ids whose logit was set by the user
         self.order = "probability"
         self.stage = 0  # 0: the overview; from 1: pages of stages
         self.stages = 0  # number of pages of stages at the current width

@@ -157,7 +157,7 @@ class GeneratePane(ReadingPane):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        # A token that was in the text already, or was put there by hand, was not drawn.
+        # A token that was in the text already, or was put there by the user, was not drawn.
         u = (
             f"{step.u:.4f}"
             if step.u is not None

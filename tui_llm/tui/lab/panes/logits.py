@@ -23,7 +23,7 @@ from tui_llm.tui.state.messages import RowsWanted, TableCommand, TargetChosen
 
 
 def what_if_words(reading: Reading | None) -> str:
-    """How many logits of a reading were set by hand, in words; empty if none."""
+    """How many logits of a reading were set by the user, in words; empty if none."""
     count = len(reading.request.overrides) if reading is not None else 0
     return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
 
