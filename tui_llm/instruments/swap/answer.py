@@ -1,6 +1,7 @@
 """Replace one token of the text.
 
-The text before it stays typed text as far as its encoding gives the same ids; the other tokens are kept as ids.
+The text before it stays text up to the last place where it still encodes to the same ids. All tokens after that place
+are kept as ids.
 """
 
 from __future__ import annotations

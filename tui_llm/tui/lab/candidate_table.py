@@ -1,4 +1,4 @@
-"""Commands of the candidate table: loading rows, search, order, what-if, appending a token by the user."""
+"""Commands of the candidate table: loading rows, search, order, what-if, appending a token."""
 
 from __future__ import annotations
 

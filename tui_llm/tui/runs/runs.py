@@ -89,8 +89,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
         table = self.query_one(DataTable)
-        # The last column is left out where it would be cut to a letter: opening or comparing a run shows its preset
-        # too.
+        # A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there.
         self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
         for name in self._columns:
             table.add_column(Text(name), key=name)
