@@ -291,7 +291,7 @@ def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     told(steps_model.cold(at(0.5), Facts()), False)
     told(steps_model.cold(cold, Facts()), True)
     assert "{draw}" in told(steps_model.replayed(at(0.5), cold), False)
-    assert "{the_draw}" in told(steps_model.replayed(cold, cold), False)
+    assert "{show_draw}" in told(steps_model.replayed(cold, cold), False)
 
     def draw(u: float, *temperatures: float) -> str:
         samplers = tuple(SamplerSettings(temperature=t) for t in temperatures)

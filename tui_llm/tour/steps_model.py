@@ -120,7 +120,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     if now.screen != "draw":
         if not now.steps:
             return missing("draw a token first: {draw}")
-        return not_yet(now, "the draw is not open", "{pane_generate} {the_draw}")
+        return not_yet(now, "the draw is not open", "{pane_generate} {show_draw}")
     if DrawQuestion in now.problems:
         return missing(foreign(now.problems[DrawQuestion]))
     if found is None or len(found.landings) < 2:
@@ -355,7 +355,7 @@ def steps() -> tuple[Step, ...]:
         Step("writing", "Writing", (
             Part("Esc, {pane_generate}. The temperature T divides all logits before softmax. {cooler} down to T = 0, then {draw}: greedy.", greedy),
             Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the probabilities lie side by side between 0 and 1, and a random number u falls on one of them.", cold),
-            Part(f"{{the_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
+            Part(f"{{show_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
             Part("Esc. {draw_many} draws the next token a thousand times: is each drawn as often as its p says?", drawn_often),
             Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that add up to it can be drawn.", nucleus),
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),

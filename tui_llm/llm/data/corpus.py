@@ -240,7 +240,7 @@ class _TokenWriter:
         hashed = hashlib.sha256()
         with storage.temporary_file(self.folder) as aside:
             count = 0
-            for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
+            for ids in self._encoded(_chunks(blocks(path, lambda data: self._record_block(data, hashed)))):
                 aside.write(ids.astype(self.dtype).tobytes())
                 count += len(ids)
             if hashed.digest() != digest:
@@ -273,7 +273,7 @@ class _TokenWriter:
         separator = np.array([] if end is None else [end], np.uint32)
         return np.concatenate([separator if c is None else self.tokenizer.encode_array(c) for c in portion])
 
-    def _saw(self, data: bytes, hashed: Any) -> None:
+    def _record_block(self, data: bytes, hashed: Any) -> None:
         hashed.update(data)
         self.read += len(data)
         self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")

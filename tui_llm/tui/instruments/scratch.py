@@ -115,12 +115,12 @@ class ScratchScreen(OverLab):
         return ScratchQuestion(Request(), split(self.lab.scratch), self.sampler, temperatures)
 
     def _ask(self) -> None:
-        self._inquire(self, self._question(), self._take, self._say)
+        self._inquire(self, self._question(), self._take, self._show_problem)
 
     def _take(self, found: Scratch) -> None:
         self.shown.take(found)
 
-    def _say(self, line: str) -> None:
+    def _show_problem(self, line: str) -> None:
         self.shown.show_problem(line)
 
     # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ _key = CommandFactory("swap", "Swap")
 KEYS = (
     _key("swap_do", "enter", "swap", "Replace the token by the one under the cursor", "swap"),
     _key("swap_type", "t", "type", "Type the replacement", "type"),
-    _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "rest"),
+    _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "keep_rest"),
     _key("swap_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
     _key("close_swap", "escape,q,S", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
@@ -104,7 +104,7 @@ class SwapScreen(FullScreen):
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def action_rest(self) -> None:
+    def action_keep_rest(self) -> None:
         self.keep = not self.keep
         self.refill()
 

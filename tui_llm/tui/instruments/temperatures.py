@@ -128,12 +128,12 @@ class TemperaturesScreen(OverLab):
         return self.query_one(TemperatureLines)
 
     def _ask(self) -> None:
-        self._fetch(self, self._temperatures, self._take, self._say)
+        self._fetch(self, self._temperatures, self._take, self._show_problem)
 
     def _take(self, found: Temperatures) -> None:
         self.lines.show(found)
 
-    def _say(self, line: str) -> None:
+    def _show_problem(self, line: str) -> None:
         self.lines.show_problem(line)
 
     def action_type_temperatures(self) -> None:

@@ -21,7 +21,7 @@ class PinsController:
         text = self._text_shown()
         if text is None:
             return
-        target, foreign = target_text(self.context.lab.asked_target, self.context.reading)
+        target, foreign = target_text(self.context.lab.requested_target, self.context.reading)
         run = self.training.run_watched
         try:
             pin = Pin(text, target)

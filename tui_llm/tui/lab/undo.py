@@ -44,12 +44,12 @@ class UndoController:
         self._done = ""  # what the last undo or redo did; empty once the user has changed the text
 
     def undo(self) -> None:
-        self._travel(back=True)
+        self._apply(back=True)
 
     def redo(self) -> None:
-        self._travel(back=False)
+        self._apply(back=False)
 
-    def _travel(self, back: bool) -> None:
+    def _apply(self, back: bool) -> None:
         self.context.stop_generation()
         change = self.lab.undo() if back else self.lab.redo()
         if change is None:

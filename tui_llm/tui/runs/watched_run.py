@@ -37,7 +37,7 @@ class WatchedRunController:
     ) -> None:
         self.pane, self.files, self.watched, self.snapshot = pane, files, watched, snapshot
 
-    def _run_or_say(self, what: str) -> Run | None:
+    def _run_or_notify(self, what: str) -> Run | None:
         run = self.watched()
         if run is None:
             self.files.notify(f"{what}: there is no run yet; n starts one", "warning")
@@ -46,13 +46,13 @@ class WatchedRunController:
     def open_batch(self) -> None:
         from tui_llm.tui.runs.batch import BatchScreen
 
-        if (run := self._run_or_say("no batch to show")) is not None:
+        if (run := self._run_or_notify("no batch to show")) is not None:
             self.pane.app.push_screen(BatchScreen(run))
 
     def open_samples(self) -> None:
         from tui_llm.tui.runs.samples import SamplesScreen
 
-        if (run := self._run_or_say("no samples to show")) is not None:
+        if (run := self._run_or_notify("no samples to show")) is not None:
             self.pane.app.push_screen(SamplesScreen(run))
 
     def open_history(self) -> None:
@@ -94,11 +94,11 @@ class WatchedRunController:
             self.files.act(lambda: launch.resume(run))
 
     def save_checkpoint(self) -> None:
-        if (run := self._run_or_say("nothing to save")) is not None:
+        if (run := self._run_or_notify("nothing to save")) is not None:
             self.files.act(lambda: launch.save(run), f"{run.name} saves a checkpoint after this step")
 
     def change_learning_rate(self) -> None:
-        run = self._run_or_say("no learning rate to change")
+        run = self._run_or_notify("no learning rate to change")
         if run is None:
             return
         try:

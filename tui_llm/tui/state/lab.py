@@ -183,7 +183,7 @@ class Lab:
         self.cursor = Cursor(position, self._text, target)
 
     @property
-    def asked_target(self) -> Target | None:
+    def requested_target(self) -> Target | None:
         """The loss's target: inside the text its own next token, unless another was chosen there."""
         if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
             return Target(own=True)
@@ -208,7 +208,7 @@ class Lab:
             allow_special=self.allow_special,
             start_token=self.start_token,
             sampler=self.sampler,
-            target=self.asked_target,
+            target=self.requested_target,
             tokenizer=self.tokenizer,
             top=top,
             position=self.position,

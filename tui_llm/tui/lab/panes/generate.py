@@ -38,7 +38,7 @@ KEYS = (
     Command("stream", "space", "stream", "Stream: draw token after token, until Space again", "Generate", "lab", "stream", ("generate",), importance=1),
     _key("earlier_step", "left", "earlier", "Show how the previous token was chosen", "step(-1)", together="step"),
     _key("later_step", "right", "later", "Show how the next token was chosen", "step(1)", together="step"),
-    _key("the_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "the_draw", importance=1),
+    _key("show_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "show_draw", importance=1),
     _key("draw_many", "H", "draw many", "Draw the next token many times: counts beside expected counts", "draw_many"),
     Command("undo", "u", "undo", "Undo the last change of the text, typed or drawn; the line under the prompt names it (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
     Command("redo", "U", "redo", "Redo the change that was undone (ctrl+y while typing)", "Text", "lab", "redo_text"),
@@ -191,7 +191,7 @@ class GeneratePane(ReadingPane):
         step = self._selected_step()
         return 0 if step is None else self.lab.steps.index(step)
 
-    def action_the_draw(self) -> None:
+    def action_show_draw(self) -> None:
         self._show_step(StepShown(self._index()))
 
     def action_draw_many(self) -> None:

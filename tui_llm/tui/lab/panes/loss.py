@@ -83,7 +83,7 @@ class LossPane(ReadingPane):
         return [*work, *self._gradient_lines(width)]
 
     def _target_line(self, loss: LossReading) -> Text:
-        target, muted = self.lab.asked_target, self.style("muted")
+        target, muted = self.lab.requested_target, self.style("muted")
         own = target is not None and target.own
         chosen = self.lab.target is not None and self.lab.target.own  # otherwise it comes from the token cursor
         line = Text("target ")
