@@ -26,7 +26,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_stages_and_temperatures_of_typed_logits(capsys: pytest.CaptureFixture[str]) -> None:
     text = out(capsys, "softmax", *WORDS, "--stages", "--top-p", "0.8", "--temperatures", "0.5,2")
     assert all(p in text for p in ("53.3 %", "30.0 %", "13.3 %", "3.3 %", "32.5 %", "28.2 %", "23.0 %", "16.3 %"))
-    assert all(word in text for word in ("÷ T", "e^x", "÷ sum", "cut", "renormalised", "sum", "90.0 %", "logsumexp"))
+    assert all(word in text for word in ("÷ T", "e^x", "÷ sum", "cut", "renormalized", "sum", "90.0 %", "logsumexp"))
     found = run_json(capsys, "softmax", *WORDS, "--temperatures", "0.5")
     assert found["effective_choices"] == pytest.approx(math.exp(found["entropy"]))
     assert found["temperatures"]["columns"][0]["probabilities"] == pytest.approx([16 / 30, 9 / 30, 4 / 30, 1 / 30])

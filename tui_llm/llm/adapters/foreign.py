@@ -109,7 +109,7 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
     """The model, and the names of missing weights."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-    weights = checks.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
+    weights = checks.stored(path, quantized=getattr(config, "quantization_config", None) is not None)
     more = checks.check_config(library, config, weights, path / "config.json")
     model, info = library.AutoModelForCausalLM.from_pretrained(
         str(path),

@@ -163,7 +163,7 @@ def _fill(
         storage.make_folders(folder)
         lock = storage.Lock(folder / "lock")
         while not _acquired(lock):
-            progress("waiting for another run, which is tokenising the same text")
+            progress("waiting for another run, which is tokenizing the same text")
         try:
             if _whole(folder):
                 return
@@ -179,7 +179,7 @@ def _fill(
             lock.release()
     except OSError as error:
         raise UserError(
-            f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
+            f"can't write the tokenized corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
             "to another folder"
         ) from error
 
@@ -276,7 +276,7 @@ class _TokenWriter:
     def _record_block(self, data: bytes, hashed: Any) -> None:
         hashed.update(data)
         self.read += len(data)
-        self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+        self.progress(f"tokenizing: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
 
     def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
         """Append tokens[start:stop] of `source` to `target` and count them."""
