@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tui_llm.cli import main
-from tui_llm.commands import bench_reading
+from tui_llm.commands.shared import bench_reading
 from tui_llm.llm.learn import speed
 from tui_llm.llm.learn.speed import Amounts, OwnBackend, Transformers
 from tui_llm.llm.model import checkpoint, device, machine

@@ -117,7 +117,11 @@ async def test_more_steps_continue_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     app = ScreenApp(RunsScreen())
     async with app.run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 1))
-        for wrong, why in (("many", "not a number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is not")):
+        for wrong, why in (
+            ("many", "not a number of steps"),
+            ("100", "give more steps than that"),
+            ("[/]", "'[/]' is not"),
+        ):
             await answer(app, pilot, "plus", wrong)
             await until(pilot, lambda why=why: any(why in note.message for note in app._notifications))
         assert run.config().settings.steps == 100 and not started

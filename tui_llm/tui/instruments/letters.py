@@ -9,13 +9,14 @@ from rich.text import Text
 
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.errors import UserError
-from tui_llm.facts.reading import Reading
 from tui_llm.llm.tokens import letters
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 _key = CommandFactory("letters", "Letters")
 KEYS = (
@@ -26,15 +27,17 @@ KEYS = (
 )  # fmt: skip
 
 
+@opens("letters", LabContext.has_reading, LabContext.has_text)
 class LettersScreen(FullScreen):
     tour_name = "letters"
     TITLE_WORDS: ClassVar[str] = "Letters"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, context: LabContext) -> None:
         super().__init__()
-        self.tokens = reading.tokens
+        assert context.reading is not None
+        self.tokens = context.reading.tokens
         self.every = True
         self._set(self._likely())
 

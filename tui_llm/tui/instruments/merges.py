@@ -19,6 +19,7 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 
 def label(data: bytes) -> str:
@@ -62,6 +63,7 @@ KEYS = (
 )  # fmt: skip
 
 
+@opens("merges", LabContext.has_reading)
 class MergesScreen(FullScreen):
     tour_name = "merges"
     TITLE_WORDS: ClassVar[str] = "Merges"

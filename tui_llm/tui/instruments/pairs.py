@@ -19,6 +19,7 @@ from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 
@@ -30,6 +31,7 @@ KEYS = (
 )  # fmt: skip
 
 
+@opens("pairs", LabContext.has_reading, LabContext.has_text)
 class PairsScreen(FullScreen):
     tour_name = "pairs"
     TITLE_WORDS: ClassVar[str] = "Training pairs"

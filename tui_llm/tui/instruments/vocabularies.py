@@ -16,6 +16,7 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 PIECES = 4  # lines of pieces below each vocabulary
 
@@ -27,6 +28,14 @@ KEYS = (
 )  # fmt: skip
 
 
+def has_text_to_compare(context: LabContext) -> bool:
+    if not context.lab.prompt and not context.lab.steps:
+        context.notify("there is no text yet to compare: i types some")
+        return False
+    return True
+
+
+@opens("vocabularies", LabContext.has_reading, has_text_to_compare)
 class VocabulariesScreen(FullScreen):
     tour_name = "vocabularies"
     TITLE_WORDS: ClassVar[str] = "Side by side"

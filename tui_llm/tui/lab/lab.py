@@ -35,7 +35,6 @@ from tui_llm.tui.lab.sampler import SamplerController
 from tui_llm.tui.lab.swap import SwapController
 from tui_llm.tui.lab.target import TargetController
 from tui_llm.tui.lab.token_cursor import TokenCursorController
-from tui_llm.tui.lab.token_screens import TokenScreensController
 from tui_llm.tui.lab.token_settings import TokenSettingsController
 from tui_llm.tui.lab.top_line import TopLineController
 from tui_llm.tui.lab.tour import TourController
@@ -75,7 +74,6 @@ class LabScreen(BaseScreen, Screen[None]):
         self.loss = LossController(context, panes.loss)
         self.token_cursor = TokenCursorController(context)
         self.token_settings = TokenSettingsController(context)
-        self.token_screens = TokenScreensController(context)
         self.swap = SwapController(context, lambda: self.token_cursor.move(-1))
         self.inside = InsideController(context)
         self.token_tree = TreeController(context)
@@ -111,10 +109,6 @@ class LabScreen(BaseScreen, Screen[None]):
         self.action_colour_by = self.token_settings.next_colour
         self.action_token_cursor = self.token_cursor.move
         self.action_token_cursor_to = self.token_cursor.move_to
-        self.action_merges = self.token_screens.open_merges
-        self.action_vocabularies = self.token_screens.open_vocabularies
-        self.action_letters = self.token_screens.open_letters
-        self.action_pairs = self.token_screens.open_pairs
         self.action_swap = self.swap.open
         self.action_inside = self.inside.open
         self.action_target = self.target.type

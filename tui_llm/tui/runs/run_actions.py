@@ -158,5 +158,5 @@ class RunActions:
 
 
 def _continue(run: Run, steps: int) -> None:
-    launch.extend(run, steps)
+    launch.set_steps(run, steps)
     launch.start(run)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.output import put
+from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
