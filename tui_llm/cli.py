@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except MemoryError:
             message = address_space.SHORT
         streams.discard_if_broken(sys.stdout)
-        streams.complain(message)
+        streams.print_error(message)
         return 2
 
 
