@@ -129,7 +129,7 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             actions = [(choice.dest, choice.help) for choice in action._choices_actions]
-        elif not isinstance(action, argparse._HelpAction):
+        elif not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
             about = parser._get_formatter()._expand_help(action)
             about += " (required)" if action.required and action.option_strings else ""
             about += " (repeatable)" if isinstance(action, argparse._AppendAction) else ""

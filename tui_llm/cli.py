@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             from tui_llm.commands.shared.problems import line
 
-            said = line(error, options)
+            message = line(error, options)
         except MemoryError:
-            said = address_space.SHORT
+            message = address_space.SHORT
         streams.discard_if_broken(sys.stdout)
-        streams.complain(said)
+        streams.print_error(message)
         return 2
 
 

@@ -143,7 +143,7 @@ def test_an_interruption_stops_the_threads(tmp_path: Path) -> None:
     path = write(tmp_path / "text.txt", "word " * 100_000 + "\n")
 
     def stop(message: str) -> None:
-        if message.startswith("tokenising"):
+        if message.startswith("tokenizing"):
             raise LookupError
 
     before = threading.active_count()
@@ -346,7 +346,7 @@ def test_the_progress_callback_can_cancel_and_no_files_are_left(tmp_path: Path) 
     path = write(tmp_path / "a.txt", "some text, " * 1000)
 
     def stop(message: str) -> None:
-        if message.startswith("tokenising"):
+        if message.startswith("tokenizing"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

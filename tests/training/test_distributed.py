@@ -250,7 +250,7 @@ def test_no_process_exits_before_all_have_read_the_error(monkeypatch, trouble: E
         def _store(self) -> Any:
             return SimpleNamespace(set=store.__setitem__)
 
-        def _left(self, key: str) -> str:
+        def _stored(self, key: str) -> str:
             return "" if gone.wait(0.1) else store.get(key, "")
 
     def work(rank: int) -> None:

@@ -107,7 +107,7 @@ def logits(options: argparse.Namespace) -> None:
             f"{visible(engine.token(id).text)!r} (id {id}) = {value:g}" for id, value in request.overrides
         )
         many = "1 logit" if len(request.overrides) == 1 else f"{len(request.overrides)} logits"
-        put(f"what if: {many} changed by hand: {changed}")
+        put(f"what if: {many} changed: {changed}")
     if page is not None:
         put(f"{page.count:,} tokens match {visible(options.find)!r}, likeliest first:")
         show = report_stages.stages_rows_text if options.stages else report.rows_text

@@ -97,7 +97,7 @@ class LabApp(ResilientApp):
         self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
-        self.lab_screen.tour_asked = tour
+        self.lab_screen.open_tour_on_mount = tour
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
@@ -121,7 +121,7 @@ class LabApp(ResilientApp):
     def push_screen(self, screen: Any, *args: Any, **options: Any) -> Any:
         """Pushes a screen; an open tour is placed beside it."""
         pushed = super().push_screen(screen, *args, **options)
-        self.lab_screen.tour.stand_beside(self.screen)
+        self.lab_screen.tour.mount_beside(self.screen)
         return pushed
 
     def pop_screen(self) -> AwaitComplete:
@@ -195,10 +195,10 @@ class LabApp(ResilientApp):
     # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def report(self, error: BaseException, drawn: bool) -> None:
-        tell = self.last_resort.take(error, drawn=drawn)
-        if self.last_resort.hopeless:
+        show = self.last_resort.take(error, drawn=drawn)
+        if self.last_resort.cannot_draw:
             self.give_up()
-        elif tell:
+        elif show:
             line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
             self.call_later(self.notify, line, markup=False, severity="error", timeout=8)
 

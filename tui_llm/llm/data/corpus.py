@@ -32,7 +32,7 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
 from tui_llm.llm.data.bigrams import bigram_entropy
 from tui_llm.llm.data.corpora import files, floor
-from tui_llm.llm.data.texts import blocks, glance
+from tui_llm.llm.data.texts import blocks, first_block
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -121,7 +121,7 @@ def load(
 
 
 def _hash(path: Path, progress: Progress) -> bytes:
-    glance(path)  # reject binary files before reading them whole
+    first_block(path)  # reject binary files before reading them whole
     digest = hashlib.sha256()
     with open_foreign(path) as file:
         while data := file.read(1 << 24):
@@ -170,7 +170,7 @@ def _fill(
         storage.make_folders(folder)
         lock = storage.Lock(folder / "lock")
         while not _acquired(lock):
-            progress("waiting for another run, which is tokenising the same text")
+            progress("waiting for another run, which is tokenizing the same text")
         try:
             if _whole(folder):
                 return
@@ -186,7 +186,7 @@ def _fill(
             lock.release()
     except OSError as error:
         raise UserError(
-            f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
+            f"can't write the tokenized corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
             "to another folder"
         ) from error
 
@@ -246,7 +246,7 @@ class _TokenWriter:
         hashed = hashlib.sha256()
         with storage.temporary_file(self.folder) as aside:
             count = 0
-            for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
+            for ids in self._encoded(_chunks(blocks(path, lambda data: self._record_block(data, hashed)))):
                 aside.write(ids.astype(self.dtype).tobytes())
                 count += len(ids)
             if hashed.digest() != digest:
@@ -278,10 +278,10 @@ class _TokenWriter:
         separator = np.array([] if end is None else [end], np.uint32)
         return np.concatenate([separator if c is None else self.tokenizer.encode_array(c) for c in portion])
 
-    def _saw(self, data: bytes, hashed: Any) -> None:
+    def _record_block(self, data: bytes, hashed: Any) -> None:
         hashed.update(data)
         self.read += len(data)
-        self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+        self.progress(f"tokenizing: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
 
     def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
         """Append tokens[start:stop] of `source` to `target` and count them."""
@@ -339,17 +339,17 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
     Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
     tokens rarely span.
     """
-    waiting, begun = "", False
+    waiting, mid_document = "", False
     for text in texts:
         *ended, waiting = (waiting + text).split(END_OF_TEXT)
         for rest in ended:
-            rest = rest.rstrip("\n") if begun else rest.strip("\n")
+            rest = rest.rstrip("\n") if mid_document else rest.strip("\n")
             if rest:
                 yield rest
-            if rest or begun:
+            if rest or mid_document:
                 yield None
-            begun = False
-        if not begun:
+            mid_document = False
+        if not mid_document:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
@@ -357,9 +357,9 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
             cut = cut or _CHUNK  # no line break: cut anywhere but inside a possible separator
             yield waiting[:cut]
-            waiting, begun = waiting[cut:], True
-    rest = waiting.rstrip("\n") if begun else waiting.strip("\n")
+            waiting, mid_document = waiting[cut:], True
+    rest = waiting.rstrip("\n") if mid_document else waiting.strip("\n")
     if rest:
         yield rest
-    if rest or begun:
+    if rest or mid_document:
         yield None

@@ -39,9 +39,9 @@ _TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.w
         "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
 
 
-def theirs(name: str) -> tuple[str, bool]:
-    """Map our parameter name to Hugging Face's (without `transformer.`), and whether that tensor is stored
-    transposed."""
+def hugging_face_name(name: str) -> tuple[str, bool]:
+    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
+    stored transposed."""
     if name in _TOP:
         return _TOP[name], False
     _, layer, rest = name.split(".", 2)
@@ -142,7 +142,7 @@ def _prefix(names: Collection[str]) -> str:
 
 
 def _find(name: str, names: Collection[str], path: Path, prefix: str) -> tuple[str, bool]:
-    key, transposed = theirs(name)
+    key, transposed = hugging_face_name(name)
     for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
         if candidate in names:
             return candidate, transposed
@@ -165,7 +165,7 @@ def save(
     """Write `config.json` and `model.safetensors` into `folder`, each atomically."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.weights():
-        key, transposed = theirs(name)
+        key, transposed = hugging_face_name(name)
         tensor = parameter.detach().to("cpu", dtype)
         full = key if key.startswith("lm_head") else f"transformer.{key}"
         tensors[full] = (tensor.T if transposed else tensor).contiguous()

@@ -1,3 +1,4 @@
-"""Full screens over the lab: each file or folder is an instrument's, with its KEYS, and perhaps the key that opens it (`OPEN`).
-Only `sampler_keys.py` is none: the keys that step the sampler's settings, of the lab and of the scratch table.
+"""Full screens over the lab. Each file or folder is the screen of one instrument, with its keys (`KEYS`) and, in some files, the
+key that opens it (`OPEN`). `sampler_keys.py` is no screen: it has the keys that step the sampler's settings, which the lab
+and the scratch table share.
 """

@@ -23,7 +23,7 @@ KEYS = (
     _key("letters_type", "t", "letter", "Type the letter to count", "type"),
     _key("letters_all", "a", "all tokens", "Show all tokens, or only those that contain the letter", "all"),
     _key("letters_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("letters_leave", "escape,q,L", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_letters", "escape,q,L", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class LabScreen(BaseScreen, Screen[None]):
         """`key_of` returns the key of a command, given its id."""
         super().__init__()
         self.model = model
-        self.tour_asked = False  # open the tour once the screen is mounted
+        self.open_tour_on_mount = False  # open the tour once the screen is mounted
         self.zoomed = False
         self.lab = Lab(prompt=prompt)
         self.prompt = PromptEditor(prompt, id="prompt")
@@ -156,7 +156,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self._arrange()
         # After the first paint, as this imports torch.
         self.call_after_refresh(self.context.client.start, self.model)
-        if self.tour_asked:
+        if self.open_tour_on_mount:
             self.call_after_refresh(self.tour.toggle)
 
     def on_screen_resume(self) -> None:
@@ -182,7 +182,7 @@ class LabScreen(BaseScreen, Screen[None]):
         for name in PANES:
             self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
         self.query_one(TabBar).show(self.panes.current)
-        self.call_after_refresh(self.query_one(KeyBar).show_rest)
+        self.call_after_refresh(self.query_one(KeyBar).show_overflow)
 
     @property
     def one_at_a_time(self) -> bool:
@@ -249,7 +249,7 @@ class LabScreen(BaseScreen, Screen[None]):
         elif self.top_line.busy and self.weights is not None:
             self.follow_run.stop()
             self.context.client.abandon()
-            self.context.say("cancelled; the open model stays open")
+            self.context.notify("cancelled; the open model stays open")
         elif self.lab.position is not None:
             self.token_cursor.move_to(-1)
         elif self.zoomed:
@@ -357,8 +357,8 @@ class LabScreen(BaseScreen, Screen[None]):
     def _rows_wanted(self, message: messages.RowsWanted) -> None:
         self.candidate_table.load_rows(message)
 
-    @on(messages.TableAsked)
-    def _table_asked(self, message: messages.TableAsked) -> None:
+    @on(messages.TableCommand)
+    def _table_command(self, message: messages.TableCommand) -> None:
         self.candidate_table.do(message)
 
     @on(messages.GradientWanted)
@@ -381,14 +381,14 @@ class LabScreen(BaseScreen, Screen[None]):
     def _tree_wanted(self) -> None:
         self.token_tree.open()
 
-    @on(PromptEditor.Left)
+    @on(PromptEditor.TypingDone)
     def _done_typing(self) -> None:
         self.action_pane(self.panes.current)
 
-    @on(PromptEditor.UndoAsked)
-    def _undo_asked(self) -> None:
+    @on(PromptEditor.UndoRequested)
+    def _undo_requested(self) -> None:
         self.undo.undo()
 
-    @on(PromptEditor.RedoAsked)
-    def _redo_asked(self) -> None:
+    @on(PromptEditor.RedoRequested)
+    def _redo_requested(self) -> None:
         self.undo.redo()

@@ -1,8 +1,8 @@
-"""The table of screens that the action `app.open('ID')` opens over the lab.
+"""The table of the screens that the action `app.open('ID')` opens over the lab.
 
-The module of a screen enters it with `@opens(ID)`, so a screen is added without a change to this file. The module may
-also state the key, as a command `OPEN` of the scope `lab`; a key that a pane's footer shows is in the pane's `KEYS`.
-`keymap.py` imports all of these modules, and with them fills the table.
+The decorator `@opens(ID)` registers a screen, so a new screen needs no change in this file. The key that opens it is a
+command `OPEN` in the same module or, if a pane's footer shows it, in the pane's `KEYS`. Importing the screens' modules
+fills the table; `keymap.py` imports all of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from textual.screen import Screen
 
 from tui_llm.tui.state.context import LabContext
 
-Need = Callable[[LabContext], bool]  # whether a screen can open now; if not, notifies the user why
+Need = Callable[[LabContext], bool]  # returns whether the screen can open now; if not, notifies the user why
 S = TypeVar("S", bound=Screen[Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    screen: Callable[[LabContext], Screen[Any]]  # its class
+    screen: Callable[[LabContext], Screen[Any]]  # the screen's class
     needs: tuple[Need, ...]
 
     def open(self, context: LabContext) -> None:
@@ -33,10 +33,10 @@ OPENERS: dict[str, Opener] = {}
 
 
 def opens(id: str, *needs: Need) -> Callable[[type[S]], type[S]]:
-    """A decorator of a screen that is made from the context alone."""
+    """A decorator that registers a screen, whose only argument is the context."""
 
-    def enter(screen: type[S]) -> type[S]:
+    def register(screen: type[S]) -> type[S]:
         OPENERS[id] = Opener(screen, needs)
         return screen
 
-    return enter
+    return register

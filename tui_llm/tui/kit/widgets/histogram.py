@@ -46,7 +46,7 @@ class HistogramLines(AnswerLines):
         if found.chi_squared is not None and found.chance is not None and self.size.height > 8:
             fair = Text("χ² = ").append(fmt.number(found.chi_squared, 1), strong)
             fair.append(f" on {found.freedom} degrees of freedom: fair draws differ as much or more in ")
-            fair.append(numbers.percent_said(found.chance), strong).append(" of cases")
+            fair.append(numbers.precise_percent(found.chance), strong).append(" of cases")
             lines += wrapped(fair, width)[:2]
         if self.size.height > 8:
             explain = "expected n·p ± √(n·p·(1 − p)) · off: in standard errors, within ±2 in 95 % of cases · ┃ expected"

@@ -183,13 +183,13 @@ class TokensPane(ReadingPane):
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
-        said = Text(
-            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.percent_said(score.probability)}", strong
+        numbers_line = Text(
+            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
         )
-        said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
+        numbers_line.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
         if width >= 71:
-            said.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
-        return [*wrapped(line, width), *wrapped(said, width)]
+            numbers_line.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
+        return [*wrapped(line, width), *wrapped(numbers_line, width)]
 
     def _legend(self, width: int) -> list[Text]:
         kind = self.lab.colour
