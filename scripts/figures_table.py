@@ -186,7 +186,7 @@ async def measure_scrolling(model: str, row: Row) -> None:
 
 
 def main() -> None:
-    from tui_llm.commands.app import TEXTUAL
+    from tui_llm.commands.shared.app import TEXTUAL
 
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)

@@ -77,11 +77,11 @@ async def walk(path: Path) -> None:
         while not isinstance(app.screen, TreeScreen):
             await pilot.pause(0.05)
         screen = app.screen
-        screen.meet(load(path))
+        screen.show_tree(load(path))
         while screen.frozen:
             await pilot.pause(0.05)
         for node in screen.shown_tree.nodes():
-            node.shut = False
+            node.collapsed = False
         screen.refill()
         lines, height = screen.lines, screen.lines.size.height
 

@@ -1,4 +1,4 @@
-"""Generate the README's tree, docs/keys.md and docs/cli.md from the code; `--check` only compares them.
+"""Generate the README's tree and table of commands, docs/keys.md and docs/cli.md from the code; `--check` only compares them.
 
 python scripts/readme.py [--check]
 """
@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = {  # the package's folders and those next to it, in reading order; a test compares them with the disk
     "tui_llm": "the package: `cli.py`, `api.py` and `engine.py` are its entry points",
     "tui_llm/commands": "a command of the command line per file: options, help page, action",
+    "tui_llm/commands/shared": "what the commands use: options, output, the parser",
     "tui_llm/tui": "the app; imports no torch",
     "tui_llm/tui/lab": "the main screen and its controllers",
     "tui_llm/tui/lab/panes": "Tokens, Logits & softmax, Loss, Generate",
@@ -55,6 +56,17 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tests": "pytest; the folders follow the package's",
 }
 
+GROUPS = {  # of README's table of commands; those not named here are in its last row
+    "tokens": ("tokens", "examples", "merges", "letters"),
+    "the prediction": ("logits", "softmax", "loss", "surprisal"),
+    "sampling": ("generate", "draw", "tree"),
+    "inside the model": ("attention", "lens", "neighbours"),
+    "learning": ("learn", "train", "evaluate"),
+    "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
+    "models and vocabularies": ("models", "vocabulary"),
+    "the program": ("tour", "serve", "bench", "completion"),
+}
+
 
 def cell(text: str) -> str:
     """Escapes `text` for a cell of a Markdown table."""
@@ -88,6 +100,16 @@ def tree() -> str:
     return "```\n" + "\n".join(lines) + "\n```"
 
 
+def command_groups() -> str:
+    """Returns the table of all commands, by what they are about."""
+    from tui_llm.commands.shared.parser import names
+
+    named = {name for group in GROUPS.values() for name in group}
+    groups = {**GROUPS, "more": tuple(name for name in names() if name not in named)}
+    rows = [f"| {about} | {', '.join(f'`{name}`' for name in group)} |" for about, group in groups.items() if group]
+    return "\n".join(["| about | commands |", "|---|---|", *rows])
+
+
 def argument(action: argparse.Action) -> str:
     """Formats an argument as it is typed: `--top N`, `TOKEN=LOGIT …`."""
     value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
@@ -107,7 +129,7 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             actions = [(choice.dest, choice.help) for choice in action._choices_actions]
-        elif not isinstance(action, argparse._HelpAction):
+        elif not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
             about = parser._get_formatter()._expand_help(action)
             about += " (required)" if action.required and action.option_strings else ""
             about += " (repeatable)" if isinstance(action, argparse._AppendAction) else ""
@@ -125,8 +147,8 @@ def help_page(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def commands() -> str:
-    from tui_llm.commands.command import parsers
-    from tui_llm.commands.parser import build_parser
+    from tui_llm.commands.shared.command import parsers
+    from tui_llm.commands.shared.parser import build_parser
 
     return "\n".join(part for path, parser in parsers(build_parser()) for part in help_page(path, parser))
 
@@ -139,15 +161,20 @@ def written(text: str, name: str, made: str) -> str:
     return found[0]
 
 
-PAGES = {"README.md": ("tree", tree), "docs/keys.md": ("keys", keys), "docs/cli.md": ("commands", commands)}
+PAGES = {
+    "README.md": {"commands": command_groups, "tree": tree},
+    "docs/keys.md": {"keys": keys},
+    "docs/cli.md": {"commands": commands},
+}
 
 
 def main() -> int:
     stale = False
-    for name, (mark, make) in PAGES.items():
+    for name, parts in PAGES.items():
         path = REPOSITORY / name
-        text = path.read_text(encoding="utf-8")
-        new = written(text, mark, make())
+        new = text = path.read_text(encoding="utf-8")
+        for mark, make in parts.items():
+            new = written(new, mark, make())
         stale |= new != text
         if "--check" not in sys.argv and new != text:
             path.write_text(new, encoding="utf-8")

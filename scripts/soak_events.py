@@ -23,7 +23,7 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "learn": ("pane_loss", "learn"),
     **{name: ("pane_training", name) for name in ("batch", "samples", "new_run")},
     "learned": ("pane_training", "how_it_learned"),
-    "draw": ("pane_generate", "the_draw"),
+    "draw": ("pane_generate", "show_draw"),
     "draw_many": ("pane_generate", "draw_many"),
     "tree": ("pane_generate", "tree"),
     "models": ("models",),

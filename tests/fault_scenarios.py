@@ -169,7 +169,7 @@ def _guarded(act: Any) -> Any:
 def _extend(home: Path) -> int:
     run = find("run")
     if run.config().settings.steps < 9:
-        launch.extend(run, 9)
+        launch.set_steps(run, 9)
     return 0
 
 

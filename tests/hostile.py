@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tui_llm.cli import main
-from tui_llm.commands.command import parsers
-from tui_llm.commands.parser import build_parser
+from tui_llm.commands.shared.command import parsers
+from tui_llm.commands.shared.parser import build_parser
 
 NUMBERS = (
     "nan", "inf", "-inf", "1e999", "-1e999", "1e-999", "0", "-0", "-1", "1.5", "0x10", "1_000", "½", "١٢", "１", "true", "None",

@@ -26,8 +26,9 @@ ALWAYS = "tests/test_walls.py"
 """Runs whatever changed, so it is not chosen."""
 
 BY_NAME = {
-    "tui_llm/commands/parser.py": "tui_llm/commands/*.py",
+    "tui_llm/commands/shared/parser.py": "tui_llm/commands/*.py",
     "tui_llm/engine.py": "tui_llm/instruments/*/answer.py",
+    "tui_llm/tui/keymap.py": "tui_llm/tui/instruments/*.py",
 }
 """Modules that import others by a computed name, which the import graph does not show."""
 

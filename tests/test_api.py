@@ -57,6 +57,18 @@ def test_write_returns_generated_text(lab: LanguageModel) -> None:
     assert [t.bytes for t in lab.tokens("ab c").tokens] and lab.weights.name == "nano"
 
 
+@pytest.mark.parametrize("fed", [{}, {"start_token": True}, {"allow_special": True}])
+def test_what_is_generated_is_what_read_predicts(lab: LanguageModel, fed: dict[str, bool]) -> None:
+    """The first token is drawn from the distribution that `read` shows for the same arguments."""
+    prompt, greedy = "<|endoftext|>Once", SamplerSettings(temperature=0)
+    first = next(lab.generate(prompt, max_tokens=1, sampler=greedy, **fed))  # type: ignore[arg-type]
+    reading = lab.read(prompt, top=1, **fed)  # type: ignore[arg-type]
+    likeliest = reading.distribution.candidates[0]  # type: ignore[union-attr]
+    assert (first.id, first.raw_probability) == (likeliest.id, pytest.approx(likeliest.raw_probability, rel=1e-4))
+    assert lab.write(prompt, max_tokens=1, sampler=greedy, **fed) == first.text  # type: ignore[arg-type]
+    assert len(reading.prompt_ids) != len(lab.read(prompt, top=1, allow_special="allow_special" not in fed).prompt_ids)
+
+
 @given(st.text(max_size=30))
 @settings(deadline=None, max_examples=30)
 def test_any_text_is_read_or_refused_in_a_line(lab: LanguageModel, text: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tui_llm.cli import main
-from tui_llm.commands import bench_reading
+from tui_llm.commands.shared import bench_reading
 from tui_llm.llm.learn import speed
-from tui_llm.llm.learn.speed import Amounts, Ours, Transformers
+from tui_llm.llm.learn.speed import Amounts, OwnBackend, Transformers
 from tui_llm.llm.model import checkpoint, device, machine
 from tui_llm.llm.model.machine import Machine
 from tui_llm.llm.model.model import GPT
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_sides_write_and_read_the_same(folder: Path) -> None:
-    ours, theirs = Ours(folder, CPU, "fp32"), Transformers(folder, CPU, torch.float32)
+    ours, theirs = OwnBackend(folder, CPU, "fp32"), Transformers(folder, CPU, torch.float32)
     prompt = [5, 7, 11, 13]
     made = ours.write(prompt, 12)
     assert made == theirs.write(prompt, 12) and len(made) == 12
@@ -49,7 +49,7 @@ def test_both_sides_write_and_read_the_same(folder: Path) -> None:
 
 
 def test_the_benchmark_times_the_stated_work(folder: Path) -> None:
-    ours = Ours(folder, CPU, "fp32")
+    ours = OwnBackend(folder, CPU, "fp32")
     amounts, ids = Amounts.of(32, prompt=5, written=4, context=20), list(range(40))
     fed: list[int] = []
     feed = ours.window.feed

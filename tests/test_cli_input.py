@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_cli import refused, run_json
 from tui_llm.cli import main
-from tui_llm.commands.parser import build_parser
+from tui_llm.commands.shared.parser import build_parser
 
 NANO = Path(__file__).resolve().parents[1] / "models" / "nano"
 

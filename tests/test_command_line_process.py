@@ -70,7 +70,7 @@ def test_closed_errors() -> None:
 def test_every_encoding(encoding: str) -> None:
     """Uses commands that do not import torch."""
     code = (
-        "import contextlib\nfrom tui_llm.cli import main\nfrom tui_llm.commands.output import put, put_json\n"
+        "import contextlib\nfrom tui_llm.cli import main\nfrom tui_llm.commands.shared.output import put, put_json\n"
         "for words in (['--help'], ['tree', '--help'], ['runs'], ['models'], ['completion', 'bash']):\n"
         "    with contextlib.suppress(SystemExit):\n        assert main(words) == 0, words\n"
         "put('é · – → x\\udcff')\nput_json({'é': 'x\\udcff'})\n"
@@ -161,7 +161,7 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.parametrize(
-    "name", ["tui_llm.cli", "tui_llm.commands.parser", "tui_llm.commands.logits", "torch", "torch.nn", "tiktoken"]
+    "name", ["tui_llm.cli", "tui_llm.commands.shared.parser", "tui_llm.commands.logits", "torch", "torch.nn", "tiktoken"]
 )  # fmt: skip
 def test_ctrl_c_while_modules_are_imported(name: str) -> None:
     done = run("logits", "a", before=INTERRUPT.format(name=name))

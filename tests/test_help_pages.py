@@ -8,8 +8,8 @@ import shlex
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.commands.command import parsers
-from tui_llm.commands.parser import build_parser
+from tui_llm.commands.shared.command import parsers
+from tui_llm.commands.shared.parser import build_parser
 from tui_llm.training.run.settings import SETTINGS
 from tui_llm.tui.runs.new_run_fields import HINTS
 

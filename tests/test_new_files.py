@@ -14,7 +14,7 @@ import pytest
 from tests.faults import HOW, KILLED, Plan
 from tui_llm.common import new_files, storage
 from tui_llm.common.errors import UserError
-from tui_llm.common.new_files import Taken, check_file, check_folder, write_folder, write_new
+from tui_llm.common.new_files import AlreadyExists, check_file, check_folder, write_folder, write_new
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -38,7 +38,7 @@ def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_file_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     write_new(path, writer("one"))
-    with pytest.raises(Taken, match="nothing is overwritten"):
+    with pytest.raises(AlreadyExists, match="nothing is overwritten"):
         write_new(path, writer("two"))
     assert path.read_text() == "one"
     path.chmod(0o600)
@@ -56,7 +56,7 @@ def test_a_file_that_comes_while_ours_is_written_stays(tmp_path: Path) -> None:
         part.write_text("ours")
         path.write_text("theirs")
 
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyExists):
         write_new(path, write)
     assert path.read_text() == "theirs"
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
@@ -75,7 +75,7 @@ def test_exactly_one_of_many_writers_succeeds(tmp_path: Path) -> None:
         try:
             write_new(path, write)
             won.append(number)
-        except Taken:
+        except AlreadyExists:
             pass
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
@@ -100,7 +100,7 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
             write_new(tmp_path / name, writer("x"), force=True)
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyExists):
         write_new(tmp_path / "link", writer("new"))
     write_new(tmp_path / "link", writer("new"), force=True)
     assert (tmp_path / "link").is_symlink()
@@ -152,7 +152,7 @@ def test_a_new_folder_an_empty_one_and_a_full_one(tmp_path: Path) -> None:
     (tmp_path / "new" / "notes.txt").write_text("mine")
     (tmp_path / "new" / "vocab.json").write_text("older")
     before = contents(tmp_path)
-    with pytest.raises(Taken, match="nothing is overwritten"):
+    with pytest.raises(AlreadyExists, match="nothing is overwritten"):
         write_folder(tmp_path / "new", fill, last="config.json")
     assert contents(tmp_path) == before
     write_folder(tmp_path / "new", fill, last="config.json", force=True)
@@ -174,7 +174,7 @@ def test_files_that_appear_in_the_folder_meanwhile_are_kept(tmp_path: Path, ther
         folder.mkdir(exist_ok=True)
         (folder / "model.safetensors").write_text("theirs")
 
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyExists):
         write_folder(folder, and_another, last="config.json")
     assert contents(folder) == {"model.safetensors": "theirs"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -99,7 +99,7 @@ def test_a_pulled_model_predicts_as_transformers(
     repository: Repository, distil: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[pull.PullProgress] = []
-    made = pull.pull("distilgpt2", tell=seen.append)
+    made = pull.pull("distilgpt2", report=seen.append)
     assert made.fresh
     assert made.name == "distilgpt2"
     assert seen[-1].done == seen[-1].total == made.size

@@ -16,7 +16,7 @@ import pytest
 
 from tui_llm import facts, instruments
 from tui_llm.cli import main
-from tui_llm.commands.parser import build_parser
+from tui_llm.commands.shared.parser import build_parser
 from tui_llm.facts.request import Question
 
 REPOSITORY = Path(__file__).resolve().parents[1]

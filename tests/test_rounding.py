@@ -15,10 +15,10 @@ from tui_llm.common.numbers import (
     adding,
     at_most,
     counted,
-    p_said,
+    p_equals,
     percent,
-    percent_said,
     plain,
+    precise_percent,
 )
 
 finite = st.floats(-1e7, 1e7) | st.floats(allow_nan=False, allow_infinity=False)
@@ -80,7 +80,7 @@ def test_a_percentage_is_rounded_correctly_and_never_0_for_a_positive_share(shar
         assert number == Decimal(1).scaleb(-places) and 0 < 100 * Decimal(share) < number
     else:
         assert abs(number - 100 * Decimal(share)) <= unit * Decimal("0.5001")
-    assert p_said(share) == ("p < " + text[1:] if text.startswith("<") else f"p = {text}") or places != SENTENCE
+    assert p_equals(share) == ("p < " + text[1:] if text.startswith("<") else f"p = {text}") or places != SENTENCE
 
 
 @given(st.lists(shares, min_size=2, max_size=2).map(sorted))
@@ -111,8 +111,8 @@ def test_a_plain_decimal_has_its_digits_and_no_exponent(value: float, figures: i
 def test_percentages_by_example() -> None:
     shares = [1, 0.866, 0.0999, 0.0042, 0.00003, 8e-8, 0, math.nan]
     assert list(map(percent, shares)) == ["100.0 %", "86.6 %", "9.99 %", "0.42 %", "0.003 %", "<0.001 %", "0 %", "NaN"]
-    assert list(map(percent_said, shares[4:6])) == ["0.003 %", "0.000008 %"]
-    assert [p_said(0.0042), p_said(1e-12)] == ["p = 0.42 %", "p < 0.00000001 %"]
+    assert list(map(precise_percent, shares[4:6])) == ["0.003 %", "0.000008 %"]
+    assert [p_equals(0.0042), p_equals(1e-12)] == ["p = 0.42 %", "p < 0.00000001 %"]
     assert [at_most(p) for p in (1, 0.00424, 1e-9, 0)] == ["≤100.0 %", "≤0.43 %", "<0.001 %", "≤0 %"]
 
 

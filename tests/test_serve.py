@@ -136,7 +136,7 @@ NO_MESSAGES = [
 
 
 def test_messages_that_no_page_sends_are_dropped() -> None:
-    messages = pytest.importorskip("tui_llm.commands.browser_messages")
+    messages = pytest.importorskip("tui_llm.commands.shared.browser_messages")
     assert [text for text in NO_MESSAGES if messages.checked(text) is not None] == []
     assert messages.checked('["stdin", "a\\ud800"]').json() == ["stdin", "a?"]
     assert messages.checked('["resize", {"width": 1000000000, "height": -4}]').json() == [

@@ -52,10 +52,10 @@ ALLOWED = {
     ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",
     ("tui/terminal.py", "os.open"): "the same log",
     ("tui/terminal.py", "os.fdopen"): "the terminal",
-    ("commands/streams.py", "os.open"): "the null device",
-    ("commands/streams.py", "open"): "standard output under another encoding",
+    ("commands/shared/streams.py", "os.open"): "the null device",
+    ("commands/shared/streams.py", "open"): "standard output under another encoding",
     ("training/worker/job.py", "open"): "the null device, of processes that write no metrics",
-    ("commands/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
+    ("commands/shared/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
 }
 
 

@@ -50,16 +50,18 @@ def grown(
 
 
 def facts(tree: Tree) -> list[object]:
-    return [(n.path, n.log_path, n.log_drawn, n.size, n.depth, n.name, n.asked) for n in tree.nodes()]
+    return [(n.path, n.log_path, n.log_drawn, n.size, n.depth, n.name, n.expanded) for n in tree.nodes()]
 
 
 def check(tree: Tree) -> None:
     for node in tree.nodes():
         assert node.size == 1 + sum(child.size for child in node.children)
         assert node.covered <= 1 + 1e-9
-        assert node.log_path == pytest.approx(sum(n.log_probability for n in node.way))
-        assert node.path_probability == pytest.approx(math.prod(n.probability for n in node.way))
-        assert node.total == pytest.approx(sum(n.surprisal for n in node.way)) and node.depth == len(node.way)
+        assert node.log_path == pytest.approx(sum(n.log_probability for n in node.path_nodes))
+        assert node.path_probability == pytest.approx(math.prod(n.probability for n in node.path_nodes))
+        assert node.total == pytest.approx(sum(n.surprisal for n in node.path_nodes)) and node.depth == len(
+            node.path_nodes
+        )
         keys = [(-child.log_probability, child.id) for child in node.children]
         assert keys == sorted(keys) and len({child.id for child in node.children}) == len(keys)
         assert all(child.parent is node for child in node.children)
@@ -133,7 +135,7 @@ def test_growth_does_not_bring_back_what_was_pruned_and_survives_pruning() -> No
 def test_the_end_of_the_text_is_not_grown() -> None:
     tree = Tree(Request(prompt="a"), WEIGHTS)
     end = tree.add(tree.root, NextToken(Token(49, b"<|endoftext|>", "<|endoftext|>", True), -0.1, 0.9, 1))
-    tree.root.asked = 3
+    tree.root.expanded = 3
     assert Growth(tree, tree.root, 3, 5).done
     assert not Growth(tree, end, 3, 5).done  # unless requested
 
@@ -155,7 +157,7 @@ def test_a_sample_joins_existing_branches() -> None:
 def test_saved_and_opened_is_the_same(tmp_path: Path) -> None:
     tree, _ = grown(4, 3)
     tree.name(tree.root.children[0], "[/]\x1b[31m good \u202e" + "x" * 200)
-    tree.root.children[1].shut = True
+    tree.root.children[1].collapsed = True
     third = tree.root.children[2]
     assert third.found is not None
     third.found = dataclasses.replace(third.found, u=0.0)

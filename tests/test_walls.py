@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tui_llm.cli import main
-from tui_llm.commands.parser import FILES, build_parser
+from tui_llm.commands.shared.parser import build_parser, names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -43,8 +43,8 @@ def test_a_command_imports_its_own_file_only() -> None:
         (choices,) = (action.choices for action in build_parser(words)._actions if action.dest == "command")
         return set(choices or ())
 
-    assert commands(None) == set(FILES) and commands([]) == set()
-    for name in FILES:
+    assert commands(None) == set(names()) and commands([]) == set()
+    for name in names():
         assert commands([name]) == {name}
         assert commands(["--model", "nano", name, "--help"]) == {name}
     assert commands(["--help", "tree"]) == commands(None)
@@ -53,12 +53,12 @@ def test_a_command_imports_its_own_file_only() -> None:
 def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
     told = capsys.readouterr().err
-    assert all(f"'{name}'" in told for name in FILES)
+    assert all(f"'{name}'" in told for name in names())
 
 
 def test_the_app_and_one_command_import_no_other_commands_files() -> None:
-    files = {f"tui_llm.commands.{file}" for file in FILES.values()}
-    seen = modules_after("from tui_llm.commands.parser import build_parser\nbuild_parser([]).parse_args([])")
+    files = {f"tui_llm.commands.{name}" for name in names()}
+    seen = modules_after("from tui_llm.commands.shared.parser import build_parser\nbuild_parser([]).parse_args([])")
     assert not seen & files
     seen = modules_after("from tui_llm.cli import main\nmain(['tokens', 'hi'])")
     assert seen & files == {"tui_llm.commands.tokens"}
@@ -176,6 +176,10 @@ def test_no_class_has_more_than_three_ancestors_of_our_own() -> None:
     assert not many
 
 
+SELF_EXPLAINING = {REPOSITORY / "tui_llm/commands", REPOSITORY / "tui_llm/tui/instruments"}
+"""Folders with a file per command or per instrument: each says in its docstring what it is, and a new one needs no line."""
+
+
 def test_package_init_files_import_nothing() -> None:
     """`__init__` files contain only a docstring, so that importing a module costs no more than it needs.
 
@@ -184,9 +188,19 @@ def test_package_init_files_import_nothing() -> None:
     for path in sorted((REPOSITORY / "tui_llm").rglob("__init__.py"))[1:]:
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only, ast.Expr), path
+        if path.parent in SELF_EXPLAINING:
+            continue
         named = {line.split()[0] for line in ast.unparse(only.value).split("\\n") if re.match(r"\w+\.py ", line)}
         files = {file.name for file in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
         assert named == files, f"{path}: its docstring introduces each file of its folder"
+
+
+def test_a_file_of_a_folder_without_a_list_says_what_it_is() -> None:
+    for path in (path for folder in SELF_EXPLAINING for path in folder.glob("*.py")):
+        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert about, path
+        if path.stem in names() and path.parent.name == "commands":
+            assert about.startswith(f"`tui-llm {path.stem}`: "), path
 
 
 TORCH_PRIVATE = "llm/model/torch_private.py"
@@ -250,7 +264,6 @@ def test_one_file_uses_private_names_of_torch() -> None:
 
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
-LONG_FILES = {"scripts/soak.py"}  # until it is split
 
 
 def test_files_and_functions_are_short() -> None:
@@ -258,7 +271,7 @@ def test_files_and_functions_are_short() -> None:
     long = []
     for path in sorted([*(REPOSITORY / "tui_llm").rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")]):
         name, text = path.relative_to(REPOSITORY).as_posix(), path.read_text(encoding="utf-8")
-        if text.count("\n") > LONGEST_FILE and name not in LONG_FILES:
+        if text.count("\n") > LONGEST_FILE:
             long.append(f"{name}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -12,7 +12,7 @@ __all__ = ["LanguageModel", "__version__", "open_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """torch is imported when a model is asked for, not before."""
+    """Imports torch on the first access, not with the package."""
     if name in ("LanguageModel", "open_model"):
         from tui_llm import api
 

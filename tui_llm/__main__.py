@@ -8,11 +8,11 @@ NO_MEMORY = b"tui-llm: there is not enough memory to start; close other programs
 
 
 def main() -> int:
-    """Runs the command line and ends the process; see `common.process_exit.leave` for when it returns."""
+    """Runs the command line and ends the process; see `common.process_exit.exit_with` for when it returns."""
     status = _status()
-    from tui_llm.common.process_exit import leave
+    from tui_llm.common.process_exit import exit_with
 
-    return leave(status)
+    return exit_with(status)
 
 
 def _status() -> int:
@@ -38,7 +38,7 @@ def _status() -> int:
 
 
 def _tracebacks_into_the_log() -> None:
-    """Of threads and finalizers, which nobody catches: Python would print them on the screen."""
+    """Logs exceptions of threads and finalizers, which Python would print over the app's screen."""
     import threading
 
     def of_a_thread(what: threading.ExceptHookArgs) -> None:

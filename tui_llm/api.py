@@ -91,10 +91,19 @@ class LanguageModel:
         max_tokens: int = 100,
         seed: int = 1,
         sampler: SamplerSettings | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
         chat: bool = False,
     ) -> Iterator[GeneratedToken]:
-        """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens."""
-        request = Request(prompt=prompt, sampler=sampler or SamplerSettings(), chat=chat)
+        """Sample tokens after `prompt`, yielding each as soon as it is drawn. The same seed gives the same tokens.
+        `start_token`, `allow_special` and `chat` as in `read`."""
+        request = Request(
+            prompt=prompt,
+            sampler=sampler or SamplerSettings(),
+            start_token=start_token,
+            allow_special=allow_special,
+            chat=chat,
+        )
         return self.engine.generate(request, seed=seed, count=max_tokens)
 
     def write(
@@ -104,10 +113,20 @@ class LanguageModel:
         max_tokens: int = 100,
         seed: int = 1,
         sampler: SamplerSettings | None = None,
+        start_token: bool = False,
+        allow_special: bool = False,
         chat: bool = False,
     ) -> str:
         """The text of the tokens that `generate` yields, without the prompt."""
-        made = self.generate(prompt, max_tokens=max_tokens, seed=seed, sampler=sampler, chat=chat)
+        made = self.generate(
+            prompt,
+            max_tokens=max_tokens,
+            seed=seed,
+            sampler=sampler,
+            start_token=start_token,
+            allow_special=allow_special,
+            chat=chat,
+        )
         return self.engine.tokenizer.decode([token.id for token in made])
 
     def ask(self, question: Question[Answer]) -> Answer:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tui_llm.commands import streams
-from tui_llm.commands.command import Run
-from tui_llm.commands.parser import build_parser
+from tui_llm.commands.shared import streams
+from tui_llm.commands.shared.command import Run
+from tui_llm.commands.shared.parser import build_parser
 from tui_llm.common import address_space, paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.openmp import wait_briefly
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         try:
-            from tui_llm.commands.problems import line
+            from tui_llm.commands.shared.problems import line
 
-            said = line(error, options)
+            message = line(error, options)
         except MemoryError:
-            said = address_space.SHORT
+            message = address_space.SHORT
         streams.discard_if_broken(sys.stdout)
-        streams.complain(said)
+        streams.print_error(message)
         return 2
 
 

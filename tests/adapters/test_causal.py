@@ -9,6 +9,7 @@ from typing import Any
 import foreign
 import pytest
 import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
@@ -109,3 +110,12 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path: Path) -> None:
     foreign.make("bert", tmp_path / "bert")
     with pytest.raises(UserError, match="not a causal language model"):
         PipelineEngine("cpu").open(str(tmp_path / "bert"))
+
+
+def test_an_encoder_decoder_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    """transformers 5.24 answers with a list of every kind of model that it has."""
+    shape = T5Config(vocab_size=100, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(shape).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UserError, match="t5 is not a causal language model") as refused:
+        PipelineEngine("cpu").open(str(tmp_path / "t5"))
+    assert len(str(refused.value).replace(str(tmp_path), "")) < 160

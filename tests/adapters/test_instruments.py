@@ -112,7 +112,7 @@ def test_the_cursor_what_if_and_tree_files_keep_the_template(
     lab = Lab(TEXT)
     lab.place(2)
     lab.chat = True
-    assert lab.position is None and lab.moment().chat and lab.before_step(0).chat
+    assert lab.position is None and lab.current_request().chat and lab.before_step(0).chat
     tree = Tree(Request(prompt=TEXT, chat=True), opened[0].weights())
     save(tree, tmp_path / "tree.json")
     assert load(tmp_path / "tree.json").request.chat

@@ -219,7 +219,7 @@ def test_a_config_that_promises_more_than_the_weights_make(
     raw = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(raw | field))
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("built"))
-    assert "larger model than its weights make" in refused(folder)
+    assert "larger model than its weights can fill" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"])  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
@@ -107,6 +107,21 @@ def test_a_config_that_does_not_fit(folder: Path, fields: dict[str, object], mes
 def test_a_damaged_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("inner", ["transformer.", ""])
+def test_a_prefix_of_all_names_is_dropped(folder: Path, prefix: str, inner: str) -> None:
+    """torch.compile and DistributedDataParallel put one before each name of their state_dict."""
+    path = folder / "model.safetensors"
+    wanted = checkpoint.load(folder)
+    saved = {prefix + inner + name.removeprefix("transformer."): tensor for name, tensor in load_file(path).items()}
+    save_file(saved, path, metadata={"format": "pt"})
+    for (name, a), (_, b) in zip(checkpoint.load(folder).weights(), wanted.weights(), strict=True):
+        assert torch.equal(a, b), name
+    save_file({**saved, "other": torch.zeros(1)}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="has no tensor wte"):  # not constant: it may mean anything
         checkpoint.load(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -50,7 +51,22 @@ def test_documents_become_ids_with_a_separator_after_each(tmp_path: Path) -> Non
     assert made.train.dtype == np.uint16
     counts = np.unique(made.train, return_counts=True)[1] / len(made.train)
     assert made.unigram_entropy == pytest.approx(-(counts * np.log(counts)).sum())
-    assert made.bytes_per_token == pytest.approx((a.stat().st_size + b.stat().st_size) / 29)
+    assert made.bytes_per_token == pytest.approx(len("one\ntwo" + "three" + "four four four") / 29)
+
+
+def test_bytes_per_token_are_those_of_the_tokens(tmp_path: Path) -> None:
+    """The same for CRLF as for LF, whatever separators and blank lines the file has, and for a cache of an earlier version."""
+    text = "one two\nthree 日本\n" * 40
+    plain = load(write(tmp_path / "lf.txt", text))
+    assert plain.bytes_per_token == pytest.approx(len(text.strip("\n").encode()) / (len(ids(text.strip("\n"))) + 1))
+    assert load(write(tmp_path / "crlf.txt", text.replace("\n", "\r\n"))).bytes_per_token == plain.bytes_per_token
+    many = write(tmp_path / "many.txt", "<|endoftext|>\n\n".join(["one two three four"] * 50))
+    assert load(many).bytes_per_token == pytest.approx(18 / (len(ids("one two three four")) + 1))
+    for cached in paths.cache_dir().rglob("corpus.json"):
+        facts = json.loads(cached.read_text())
+        del facts["bytes"]
+        cached.write_text(json.dumps({**facts, "bytes_per_token": 99.0}))
+    assert load(many).bytes_per_token == pytest.approx(18 / (len(ids("one two three four")) + 1))
 
 
 @given(
@@ -127,7 +143,7 @@ def test_an_interruption_stops_the_threads(tmp_path: Path) -> None:
     path = write(tmp_path / "text.txt", "word " * 100_000 + "\n")
 
     def stop(message: str) -> None:
-        if message.startswith("tokenising"):
+        if message.startswith("tokenizing"):
             raise LookupError
 
     before = threading.active_count()
@@ -330,7 +346,7 @@ def test_the_progress_callback_can_cancel_and_no_files_are_left(tmp_path: Path) 
     path = write(tmp_path / "a.txt", "some text, " * 1000)
 
     def stop(message: str) -> None:
-        if message.startswith("tokenising"):
+        if message.startswith("tokenizing"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

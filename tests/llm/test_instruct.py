@@ -19,7 +19,7 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
 from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.llm.data import instruction_pairs
-from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, show, typed
+from tui_llm.llm.data.instruction_pairs import EXAMPLES, Pair, parse, show
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.learn.instruct import IGNORE, Example, Tuner, enough_memory, example, loss, padded
 from tui_llm.llm.model.model import GPT
@@ -130,7 +130,7 @@ def test_invalid_fine_tuning_requests_are_refused(engine: PipelineEngine, questi
 
 
 def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
-    assert typed(show(EXAMPLES)) == EXAMPLES
+    assert parse(show(EXAMPLES)) == EXAMPLES
     table, lines = tmp_path / "pairs.tsv", tmp_path / "pairs.jsonl"
     table.write_text("What?\tThat.\n\n[/]\t\x1b[31m\u202e\n", encoding="utf-8")
     assert instruction_pairs.read(table) == (Pair("What?", "That."), Pair("[/]", "\x1b[31m\u202e"))
@@ -138,7 +138,7 @@ def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
     assert instruction_pairs.read(lines) == (Pair("What?", "That."),)
     for wrong in ("", "no arrow", "=> only an answer", "only a question =>", "a => b\n" * 201):
         with pytest.raises(UserError):
-            typed(wrong)
+            parse(wrong)
     for broken in ("[1]\n", "{", '{"question": 1, "answer": "x"}', "[" * 100_000):
         lines.write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match="is not a pair"):
@@ -148,7 +148,7 @@ def test_pairs_as_typed_and_from_files(tmp_path: Path) -> None:
 @given(st.text())
 def test_any_text_is_pairs_or_one_clear_line(text: str) -> None:
     try:
-        assert all(pair.question and pair.answer for pair in typed(text))
+        assert all(pair.question and pair.answer for pair in parse(text))
     except UserError as error:
         assert "pair" in str(error)
 

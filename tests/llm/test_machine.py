@@ -120,9 +120,9 @@ def test_as_typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 def test_measuring_in_a_separate_process_takes_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resident_bytes()
-    found = machine.measure_apart(CPU)
+    found = machine.measure_in_subprocess(CPU)
     after = resident_bytes()
     assert found and found.fp32 and found.threads == torch.get_num_threads() and found == machine.known(CPU)
     assert before and after and after - before < 50e6
     monkeypatch.setattr("sys.executable", "/no/python")
-    assert machine.measure_apart(CPU) is None
+    assert machine.measure_in_subprocess(CPU) is None

@@ -60,7 +60,7 @@ def test_loss_equals_transformers() -> None:
     ours = GPT(SHAPES[1])
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            key, transposed = checkpoint.theirs(name)
+            key, transposed = checkpoint.hugging_face_name(name)
             value = reference.state_dict()[f"transformer.{key}"]
             parameter.copy_(value.T if transposed else value)
     ids = torch.randint(0, 300, (3, 17))

@@ -42,7 +42,7 @@ class Session:
         import torch
 
         torch.set_num_threads(1)
-        for name in ("tui_llm.engine", "tui_llm.llm.hub.open_model", "tui_llm.llm.adapters.foreign", "tui_llm.commands.parser", "tui_llm.training.worker.process"):  # fmt: skip
+        for name in ("tui_llm.engine", "tui_llm.llm.hub.open_model", "tui_llm.llm.adapters.foreign", "tui_llm.commands.shared.parser", "tui_llm.training.worker.process"):  # fmt: skip
             importlib.import_module(name)
         models.make_bases(self.bases)
         vocabularies.make_bases(self.bases)

@@ -183,7 +183,7 @@ def test_obstacles_are_reported_first() -> None:
         assert keys in told(check(Facts(), Facts()), False)
     for check in (steps_text.counted, steps_text.compared, steps_text.merged, steps_numbers.own_logits):
         assert "Esc back to the panes, then" in told(check(Facts(screen="help"), Facts()), False)
-        assert "{leave}, then" in told(check(Facts(typing=True), Facts()), False)
+        assert "{done_typing}, then" in told(check(Facts(typing=True), Facts()), False)
         assert "window is open" in told(check(Facts(typing=True, asking=True), Facts()), False)
 
 
@@ -217,15 +217,15 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert plain.distribution is not None
     best = read(engine, "The cat sat on the", Target(id=plain.distribution.candidates[0].id))
     bad = read(engine, "The cat sat on the", Target(text=" zebra"))
-    assert "no target" in told(steps_numbers.good(facts(plain), Facts()), False)
-    assert "rank" in told(steps_numbers.good(facts(bad), Facts()), False)
+    assert "no target" in told(steps_numbers.likely_target(facts(plain), Facts()), False)
+    assert "rank" in told(steps_numbers.likely_target(facts(bad), Facts()), False)
     assert best.loss is not None and bad.loss is not None
-    assert "{pane_loss}" in told(steps_numbers.good(facts(best), Facts()), False)
+    assert "{pane_loss}" in told(steps_numbers.likely_target(facts(best), Facts()), False)
     assert f"{best.loss.tokens[0].loss.nats:.2f} nats" in told(
-        steps_numbers.good(facts(best, place="loss"), Facts()), True
+        steps_numbers.likely_target(facts(best, place="loss"), Facts()), True
     )
-    assert "4.61" in told(steps_numbers.terrible(facts(best), Facts()), False)
-    said = told(steps_numbers.terrible(facts(bad), Facts()), True)
+    assert "4.61" in told(steps_numbers.unlikely_target(facts(best), Facts()), False)
+    said = told(steps_numbers.unlikely_target(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
@@ -291,7 +291,7 @@ def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     told(steps_model.cold(at(0.5), Facts()), False)
     told(steps_model.cold(cold, Facts()), True)
     assert "{draw}" in told(steps_model.replayed(at(0.5), cold), False)
-    assert "{the_draw}" in told(steps_model.replayed(cold, cold), False)
+    assert "{show_draw}" in told(steps_model.replayed(cold, cold), False)
 
     def draw(u: float, *temperatures: float) -> str:
         samplers = tuple(SamplerSettings(temperature=t) for t in temperatures)
@@ -352,8 +352,8 @@ def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     answers = Facts(answers={InstructQuestion: made}, steps=steps)
     assert "not open" in told(steps_model.answers(answers, Facts()), False)
     told(steps_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
-    told(steps_model.honest(Facts(), Facts()), False)
-    told(steps_model.honest(Facts(typed={"end": ""}), Facts()), True)
+    told(steps_model.confirmed(Facts(), Facts()), False)
+    told(steps_model.confirmed(Facts(typed={"end": ""}), Facts()), True)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
@@ -367,14 +367,14 @@ def test_every_part_can_fail_and_says_what_is_missing(step: Any) -> None:
 
 def test_the_tour_advances_by_itself_and_resumes(engine: PipelineEngine) -> None:
     tour, text = Tour(), facts(read(engine, "The cat sat on the mat"))
-    assert not tour.load() and tour.look(Facts()) and tour.lacks
-    assert tour.look(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
+    assert not tour.load() and tour.update(Facts()) and tour.lacks
+    assert tour.update(text) and (tour.step, tour.part) == (0, 1) and "tokens" in tour.seen
     tour.save()
     again = Tour()
     assert again.load() and (again.step, again.part, again.done) == (0, 1, {("labels", 0)})
     # back: nothing is checked until the facts change
-    assert again.move(-1, text) and not again.look(text) and again.part == 0
-    assert again.look(dataclasses.replace(text, place="tokens")) and again.part == 1
+    assert again.move(-1, text) and not again.update(text) and again.part == 0
+    assert again.update(dataclasses.replace(text, place="tokens")) and again.part == 1
     assert not Tour().move(-1, text)
 
 
@@ -382,7 +382,7 @@ def test_every_part_can_be_skipped_and_revisited() -> None:
     tour, parts = Tour(), sum(len(step.parts) for step in STEPS)
     for _ in range(parts):
         assert tour.move(1, Facts())
-    assert tour.finished and not tour.move(1, Facts()) and not tour.look(Facts()) and not tour.done
+    assert tour.finished and not tour.move(1, Facts()) and not tour.update(Facts()) and not tour.done
     tour.save()
     again = Tour()
     assert again.load() and again.finished

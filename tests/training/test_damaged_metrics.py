@@ -118,7 +118,7 @@ def test_all_readers_continue_and_the_run_resumes(
         assert cli.main(["runs"]) == 0, name
         shown = capsys.readouterr().out
         assert "died" in shown and "\x1b" not in shown, name
-        jsonl.cut_back(stopped.path, newest)
+        jsonl.drop_after(stopped.path, newest)
         kept = stopped.metrics_path.read_bytes()
         assert whole(kept) == [step for step in whole(damaged) if step <= newest], name
         assert kept.endswith(b"\n") or not kept, name
@@ -180,5 +180,5 @@ def test_any_damage(data: st.DataObject, home: Path) -> None:
         damaged[begin : begin + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=40))
     run.metrics_path.write_bytes(bytes(damaged))
     looked_at(run)
-    jsonl.cut_back(run.path, 20)
+    jsonl.drop_after(run.path, 20)
     assert all(step <= 20 for step in whole(run.metrics_path.read_bytes()))

@@ -105,7 +105,7 @@ def test_disk_full_while_the_corpus_is_tokenized(disk: Callable[[str], Path], tm
     run = make("run", large, steps=3)
     assert work(run) == 1
     status = run.status()
-    assert status.state == "failed" and "tokenised corpus" in status.message and "No space left" in status.message
+    assert status.state == "failed" and "tokenized corpus" in status.message and "No space left" in status.message
     assert leftovers(home) == [] and [p.name for p in (home / "cache").rglob("*") if p.is_file()] == ["lock"]
     disk("8m")
     assert work(run) == 0 and run.status().state == "finished"

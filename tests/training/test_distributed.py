@@ -145,7 +145,7 @@ def test_two_processes_train_as_one_and_a_resume_may_change_their_number(text: P
     alike(parts, one)
     launch.set_processes(two, shard=True)
     for run, world in ((one, 1), (two, 2), (parts, 1)):
-        launch.extend(run, 14)
+        launch.set_steps(run, 14)
         train(run, world)
     alike(two, one)
     alike(parts, one)
@@ -250,7 +250,7 @@ def test_no_process_exits_before_all_have_read_the_error(monkeypatch, trouble: E
         def _store(self) -> Any:
             return SimpleNamespace(set=store.__setitem__)
 
-        def _left(self, key: str) -> str:
+        def _stored(self, key: str) -> str:
             return "" if gone.wait(0.1) else store.get(key, "")
 
     def work(rank: int) -> None:

@@ -111,7 +111,7 @@ def test_an_unknown_peak_is_measured_once_the_run_is_under_way(text: Path, monke
         return machine.Machine("x", "y", 1, 1e11, 2e11, 1e9, 1e9, True)
 
     monkeypatch.setattr(Run, "write_status", written)
-    monkeypatch.setattr(machine, "measure_apart", measure)
+    monkeypatch.setattr(machine, "measure_in_subprocess", measure)
     # on a busy machine, three steps can take longer than the default
     monkeypatch.setattr(measurements, "PEAK_AFTER", HANG)
     assert here(make("short", text, steps=3)) == 0

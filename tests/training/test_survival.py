@@ -256,7 +256,7 @@ def test_a_run_on_a_read_only_disk_is_shown_and_each_action_refused_in_one_line(
         lambda: launch.start(run),
         lambda: launch.pause(run),
         lambda: launch.change_learning_rate(run, 1e-3),
-        lambda: launch.extend(run, 50),
+        lambda: launch.set_steps(run, 50),
         run.delete,
         lambda: make("new", text),
     ]
@@ -353,7 +353,7 @@ def test_a_run_of_a_newer_version_is_listed_and_left_alone(
         lambda: launch.pause(run),
         lambda: launch.unpause(run),
         lambda: launch.change_learning_rate(run, 1e-3),
-        lambda: launch.extend(run, 50),
+        lambda: launch.set_steps(run, 50),
     ]
     for wish in wishes:
         with pytest.raises(UserError, match="made by a newer tui-llm"):

@@ -82,7 +82,7 @@ def test_event_files_requested_during_a_run_contain_all_of_it(text: Path) -> Non
     assert work(run) == 0
     assert not (run.path / "tensorboard").exists()
     launch.enable_tensorboard(run)
-    launch.extend(run, 7)
+    launch.set_steps(run, 7)
     assert run.config().tensorboard and work(run) == 0
     assert len(lines(run.metrics_path)) == 7
     check(run.path / "tensorboard", run.metrics_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,10 +72,10 @@ def test_training_in_the_foreground(text: Path, home: Path, tmp_path: Path, caps
         code, out, err = said(capsys, *arguments)
         assert (code, out) == (2, "") and why in err and err.count("\n") == 1, arguments
 
-    # More steps: old metrics are kept, new steps follow the new schedule. Fewer steps are refused.
+    # More steps: old metrics are kept, new steps follow the new schedule. Fewer than were made are refused.
     before = losses(run)
     code, _, err = said(capsys, "train", "--run", "r", "--resume", "--steps", "19")
-    assert code == 2 and "another steps (fewer" in err
+    assert code == 2 and "continues from step 20; give more steps than that" in err
     out, _ = start("train", "--run", "r", "--resume", "--steps", "30").communicate()
     assert "30 steps instead of 20" in out and "finished" in out
     settings = run.config().settings
@@ -124,3 +125,22 @@ def test_a_corpus_that_is_too_small_is_one_line_and_exit_status_2(tmp_path: Path
     process = start("train", str(small), "--run", "r", *SMALL_SHAPE)
     _, err = process.communicate()
     assert process.returncode == 2 and "too small" in err and err.count("\n") == 1
+
+
+def test_a_run_that_died_can_be_shortened(text: Path, home: Path) -> None:
+    """It continues from its last checkpoint to the new number of steps, on the new schedule, and finishes."""
+    options = ["--steps", "1000", "--eval-every", "10", "--checkpoint-every", "5"]
+    process = start("train", str(text), "--run", "r", *SMALL_SHAPE, *options, "--json")
+    run = Run(home / "runs" / "r")
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["step"] < 12:
+        pass
+    os.kill(int((run.path / "pid").read_text()), signal.SIGKILL)
+    process.communicate()
+    kept = run.checkpoints()[-1][0]
+    out, err = start("train", "--run", "r", "--resume", "--steps", str(kept + 3)).communicate()
+    assert f"{kept + 3:,} steps instead of 1,000" in out and "finished" in out, err
+    settings = run.config().settings
+    assert settings.steps == kept + 3 and run.checkpoints()[-1][0] == kept + 3
+    rates = [row[2] for row in losses(run)[kept:]]
+    assert rates == [learning_rate(settings, step) for step in range(kept + 1, kept + 4)]

@@ -116,7 +116,7 @@ def test_a_side_apart_is_started_as_its_users_start_it(stand_in: Path, monkeypat
         file.write(
             'import os, pathlib\npathlib.Path(__file__).with_name("seen").write_text(str("THP_MEM_ALLOC_ENABLE" in os.environ))'
         )
-    side = versus.Apart("baby", "nanogpt", stand_in, compiled=False)
+    side = versus.SideProcess("baby", "nanogpt", stand_in, compiled=False)
     try:
         first = side()
         assert math.isfinite(first) and side() < first  # its loss decreases
@@ -126,7 +126,7 @@ def test_a_side_apart_is_started_as_its_users_start_it(stand_in: Path, monkeypat
 
 
 def test_a_side_apart_that_fails_is_named(tmp_path: Path) -> None:
-    side = versus.Apart("baby", "nanogpt-bf16", tmp_path / "nowhere", compiled=False)
+    side = versus.SideProcess("baby", "nanogpt-bf16", tmp_path / "nowhere", compiled=False)
     with pytest.raises(UserError, match="nanogpt-bf16 could not be measured"):
         side()
     side.close()

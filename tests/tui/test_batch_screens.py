@@ -135,7 +135,7 @@ async def test_hostile_tokens_are_safe_and_measured_at_any_size(size: tuple[int,
         app = ScreenApp(screen)
         async with app.run_test(size=size) as pilot:
             shown = screen._list
-            await until(pilot, lambda shown=shown: shown.looked)
+            await until(pilot, lambda shown=shown: shown.loaded)
             for key in ("right", "down", "end", "pageup", "home", "left", "up", "y"):
                 await pilot.press(key)
                 await pilot.pause()

@@ -28,15 +28,12 @@ from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.learn.learn import LearnScreen
-from tui_llm.tui.instruments.letters import LettersScreen
-from tui_llm.tui.instruments.merges import MergesScreen
-from tui_llm.tui.instruments.pairs import PairsScreen
 from tui_llm.tui.instruments.sampler import SamplerScreen
 from tui_llm.tui.instruments.scratch import ScratchScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
-from tui_llm.tui.instruments.vocabularies import VocabulariesScreen
+from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.confirm import ConfirmScreen
@@ -52,7 +49,8 @@ from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
 from tui_llm.tui.tour.pairs import TourPairsScreen
 
-# How to open each screen: with keys of the lab, or by constructing it (if it needs a run or several places open it).
+# How to open a screen: with keys of the lab, or by constructing it (if it needs a run or several places open it). A screen
+# that `opens` entered into the table of openers needs no line: its id opens it.
 OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     AskScreen: "3 t",
     BatchScreen: lambda app: BatchScreen(fake_run.make("batch", done=20)),
@@ -64,12 +62,9 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     InsideScreen: "A",
     LearnedScreen: lambda app: LearnedScreen(fake_run.make("learned", done=20)),
     LearnScreen: "3 L",
-    LettersScreen: "1 L",
-    MergesScreen: "1 M",
     ModelInfoScreen: lambda app: ModelInfoScreen(FakeEngine().models()[0]),
     ModelsScreen: "m",
     NewRunScreen: lambda app: NewRunScreen(),
-    PairsScreen: "1 E",
     Palette: "ctrl+p",
     RunsScreen: lambda app: RunsScreen([fake_run.make("one", done=20).name]),
     SamplerScreen: lambda app: SamplerScreen(SamplerSettings(), {}),
@@ -79,8 +74,9 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     TemperaturesScreen: "2 T",
     TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
     TreeScreen: "5 T",
-    VocabulariesScreen: "1 C",
 }
+
+BY_ID: dict[Any, str] = {opener.screen: id for id, opener in OPENERS.items()}
 
 
 def all_screens() -> set[type[Screen[Any]]]:
@@ -120,8 +116,10 @@ def send(app: LabApp, *keys: str) -> None:
 
 
 async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], results: list[Any]) -> Screen[Any]:
-    how = OPENED[kind]
-    if isinstance(how, str):
+    how = OPENED.get(kind)
+    if how is None:
+        await app.run_action(f"app.open('{BY_ID[kind]}')")
+    elif isinstance(how, str):
         await pilot.press("escape", *how.split())
     else:
         app.push_screen(how(app), results.append)
@@ -130,11 +128,11 @@ async def opened(app: LabApp, pilot: Pilot[None], kind: type[Screen[Any]], resul
 
 
 def test_every_screen_is_tested() -> None:
-    assert all_screens() == {*OPENED, LabScreen}
-    assert all(issubclass(one, BaseScreen) for one in OPENED)
+    assert all_screens() == {*OPENED, *BY_ID, LabScreen} and not OPENED.keys() & BY_ID.keys()
+    assert all(issubclass(one, BaseScreen) for one in (*OPENED, *BY_ID))
 
 
-@pytest.mark.parametrize("kind", OPENED, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", (*OPENED, *BY_ID), ids=lambda kind: kind.__name__)
 async def test_pressing_a_closing_key_twice_closes_one_screen(
     kind: type[Screen[Any]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

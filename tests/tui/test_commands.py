@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 import fake_run
 import pytest
-from helpers import answered, drawn, make_app
+from helpers import answered, drawn, make_app, until
 from textual.binding import Binding
 from textual.dom import DOMNode
 
@@ -20,6 +21,7 @@ from tui_llm.tui.help import HelpLines
 from tui_llm.tui.instruments import merges
 from tui_llm.tui.kit import command as kit_command
 from tui_llm.tui.runs import samples
+from tui_llm.tui.state.openers import Opener
 
 # What a terminal can't tell apart from Enter, Tab or Backspace, doesn't send, or takes itself; tmux's prefix; Textual's copy.
 OWNED = {"ctrl+m", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter", "ctrl+z", "ctrl+b", "ctrl+c"}
@@ -74,7 +76,49 @@ def test_every_binding_belongs_to_a_command() -> None:
         for kind in vars(importlib.import_module(found.name)).values():
             if isinstance(kind, type) and issubclass(kind, DOMNode) and kind.__module__.startswith(tui.__name__):
                 bound |= {one.id for one in vars(kind).get("BINDINGS", ()) if isinstance(one, Binding) and one.id}
-    assert bound == set(keymap.BY_ID)
+    assert bound == set(keymap.BY_ID) - {command.id for command in keymap.OPENING}  # `LabApp` resolves these itself
+
+
+def test_each_screen_in_the_table_of_openers_has_a_key() -> None:
+    asked = {match[1] for one in keymap.COMMANDS if (match := re.fullmatch(r"app\.open\('(\w+)'\)", one.action))}
+    assert asked == set(keymap.OPENERS)
+    assert {command.action for command in keymap.OPENING} <= {f"app.open('{id}')" for id in keymap.OPENERS}
+
+
+async def test_a_key_that_only_a_screen_states_opens_it_from_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = kit_command.Command("probe", "h", "probe", "Open a probe", "Probe", "lab", "app.open('probe')")
+    allowed = [False]
+    monkeypatch.setattr(keymap, "OPENING", (key,))
+    monkeypatch.setitem(keymap.OPENERS, "probe", Opener(merges.MergesScreen, (lambda _context: allowed[0],)))
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        allowed[0] = True
+        await pilot.press("h")  # typed
+        assert app.screen is lab and lab.lab.prompt.endswith("h")
+        await pilot.press("escape")
+        assert key.tooltip in {hit.help async for hit in CommandProvider(app.screen).discover()}
+        allowed[0] = False
+        await pilot.press("h")
+        assert app.screen is lab
+        allowed[0] = True
+        await pilot.press("h")
+        assert type(app.screen) is merges.MergesScreen
+        await pilot.press("h", "escape", "h")  # it is a key of the lab only
+        assert [type(screen) for screen in app.screen_stack[1:]] == [merges.MergesScreen]
+
+
+async def test_a_bound_key_does_not_wait_for_the_keymap() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await until(pilot, lambda: "opening" in vars(app))  # imported in a thread
+        del app.opening
+        await pilot.press("escape", "z", "1", "right_square_bracket")
+        assert "opening" not in vars(app)
+        await pilot.press("f7")  # bound by nothing
+        assert "opening" in vars(app)
 
 
 async def test_every_action_exists() -> None:
@@ -96,7 +140,7 @@ async def test_every_action_exists() -> None:
             if "." in name:
                 node, name = {"app": app, "screen": lab}[name.split(".")[0]], name.split(".")[1]
             assert hasattr(node, f"action_{name}"), command
-            assert command.id in {binding.id for _, binding in nodes[command.scope]._bindings}, command
+            assert command in keymap.OPENING or command.id in {b.id for _, b in nodes[command.scope]._bindings}, command
 
 
 async def test_help_and_palette_show_every_command() -> None:

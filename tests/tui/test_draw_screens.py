@@ -74,7 +74,7 @@ async def test_hostile_tokens_in_the_draw_and_the_histogram(size: tuple[int, int
         lab = app.lab_screen
         await answered(pilot, lab)
         pane = lab.query_one(GeneratePane)
-        pane.action_the_draw()
+        pane.action_show_draw()
         await until(pilot, lambda: isinstance(app.screen, DrawScreen) and app.screen.draw)
         await pilot.pause()
         assert not unsafe(drawn(app)) and all(cell_len(line) == size[0] for line in drawn(app))

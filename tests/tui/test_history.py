@@ -26,7 +26,7 @@ STEPS = st.lists(st.integers(0, 3).map(token), max_size=6).map(tuple)
 def test_a_change_can_be_undone_and_redone(a: str, before: history.Steps, b: str, after: history.Steps) -> None:
     change = difference(a, before, b, after)
     assert change.apply(a, before) == (b, after)
-    assert change.undone().apply(b, after) == (a, before)
+    assert change.inverse().apply(b, after) == (a, before)
     assert len(change.removed) <= len(a) and len(change.inserted) <= len(b)
     shown = words(change)
     assert shown.isprintable() or "\n" in shown
@@ -45,7 +45,7 @@ class Texts(RuleBasedStateMachine):
     @rule(text=TEXT, steps=STEPS)
     def change(self, text: str, steps: history.Steps) -> None:
         self.clock += 100
-        if self.history.note(text, steps, now=self.clock):
+        if self.history.record(text, steps, now=self.clock):
             assert (text, steps) != self.states[self.at]
             self.states = [*self.states[: self.at + 1], (text, steps)]
             self.at += 1
@@ -83,7 +83,7 @@ def test_bursts_of_changes_undo_to_the_start_and_redo(
     found, clock = History("start"), 0.0
     for text, steps, later, burst in changes:
         clock += later
-        found.note(text, steps, burst, now=clock)
+        found.record(text, steps, burst, now=clock)
     end = (found.prompt, found.steps)
     backs = 0
     while found.undo():
@@ -97,8 +97,8 @@ def test_bursts_of_changes_undo_to_the_start_and_redo(
 def test_a_word_is_one_change_and_a_pause_ends_it() -> None:
     found = History()
     for at in range(1, 9):
-        found.note("the cat "[:at], (), now=at / 10)
-    found.note("the cat s", (), now=50)
+        found.record("the cat "[:at], (), now=at / 10)
+    found.record("the cat s", (), now=50)
     undone = []
     while change := found.undo():
         undone.append(change.inserted)
@@ -108,7 +108,7 @@ def test_a_word_is_one_change_and_a_pause_ends_it() -> None:
 def test_letters_deleted_one_by_one_are_one_change() -> None:
     found = History("word")
     for at, text in enumerate(("wor", "wo", "w", "")):
-        found.note(text, (), now=at / 10)
+        found.record(text, (), now=at / 10)
     change = found.undo()
     assert change is not None and found.prompt == "word" and found.undo() is None
 
@@ -116,9 +116,9 @@ def test_letters_deleted_one_by_one_are_one_change() -> None:
 def test_a_stream_is_one_change_and_two_streams_are_two() -> None:
     found, steps = History("p"), tuple(token(id, id) for id in range(6))
     for end in (2, 4):
-        found.note("p", steps[:end], burst=1)
+        found.record("p", steps[:end], burst=1)
     for end in (5, 6):
-        found.note("p", steps[:end], burst=2)
+        found.record("p", steps[:end], burst=2)
     found.undo()
     assert found.steps == steps[:4]
     found.undo()
@@ -131,22 +131,22 @@ def test_a_stream_is_one_change_and_two_streams_are_two() -> None:
 def test_memory_is_bounded_and_the_last_change_can_always_be_undone() -> None:
     found = History()
     for number in range(50):
-        found.note(str(number) * 300_000, (), now=number * 100.0)
+        found.record(str(number) * 300_000, (), now=number * 100.0)
     assert found._size <= history.MOST_SIZE and found.next_undo is not None
     huge = "x" * (2 * history.MOST_SIZE)
-    found.note(huge, (), now=1e6)
+    found.record(huge, (), now=1e6)
     assert found.undo() is not None and found.prompt == "49" * 300_000
     for number in range(history.MOST_CHANGES + 50):
-        found.note(f"{number}", (), now=1e7 + number * 100)
+        found.record(f"{number}", (), now=1e7 + number * 100)
     assert len(found._undo) <= history.MOST_CHANGES
 
 
 def test_another_model_forgets_drawn_tokens_but_not_what_was_typed() -> None:
     found = History("a")
-    found.note("ab", (), now=0)
-    found.note("ab", (token(1),), now=100)
-    found.note("abc", (), now=200)
-    found.note("abc", (token(2),), now=300)
+    found.record("ab", (), now=0)
+    found.record("ab", (token(1),), now=100)
+    found.record("abc", (), now=200)
+    found.record("abc", (token(2),), now=300)
     found.forget_steps()
     assert found.steps == ()
     assert found.undo() is not None and (found.prompt, found.steps) == ("ab", ())

@@ -20,7 +20,7 @@ from tui_llm.instruments.attention.question import AttentionMap, AttentionQuesti
 from tui_llm.instruments.lens.question import Lens, LensGuess, LensQuestion, LensRow
 from tui_llm.instruments.neighbours.question import Neighbour, Neighbours, NeighboursQuestion
 from tui_llm.tui.app import CommandProvider, LabApp
-from tui_llm.tui.instruments.inside.heads import HeadGrid, measured
+from tui_llm.tui.instruments.inside.heads import HeadGrid, measured_cell
 from tui_llm.tui.instruments.inside.inside import InsideScreen
 from tui_llm.tui.instruments.inside.neighbours import NeighbourTable
 from tui_llm.tui.instruments.inside.text import TokenText
@@ -161,14 +161,14 @@ async def test_what_the_grid_measures() -> None:
             await shown(pilot, app, words)
     one = attention_row([6.0, 1.0, 1.0])
     place = Place((), 0, 3, 2)
-    assert [measured(one, place, name)[0] for name in ("strongest", "first", "before", "itself")] == [
+    assert [measured_cell(one, place, name)[0] for name in ("strongest", "first", "before", "itself")] == [
         "75",
         "75",
         "12",
         "12",
     ]
-    assert measured(one, place, "effective_tokens") == ("2.1", shade(1 / one.effective_tokens))
-    assert measured(attention_row([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
+    assert measured_cell(one, place, "effective_tokens") == ("2.1", shade(1 / one.effective_tokens))
+    assert measured_cell(attention_row([1.0]), Place((), 0, 1, 0), "before") == ("—", " ")
 
 
 async def test_its_memory_is_freed_once_it_has_closed() -> None:

@@ -57,7 +57,7 @@ class Fragile(Widget):
             boom()
 
     @on(Told)
-    def _told(self) -> None:
+    def _shown(self) -> None:
         self.told += 1
         if self.where == "message" and self.told == 1:
             boom()
@@ -324,7 +324,7 @@ def test_an_exception_is_shown_once_per_input_and_logged_less_and_less(caplog: p
     assert len(caplog.records) == 10 and sum(record.exc_info is not None for record in caplog.records) == 1
     assert last.take(raised(1))  # another exception
     last.input_came()
-    assert last.take(raised()) and not last.hopeless
+    assert last.take(raised()) and not last.cannot_draw
 
 
 def test_the_app_is_hopeless_if_it_neither_paints_nor_waits_for_a_key() -> None:
@@ -333,17 +333,17 @@ def test_the_app_is_hopeless_if_it_neither_paints_nor_waits_for_a_key() -> None:
         last.take(raised())
         last.painted()  # perhaps by showing the exception itself
         last.painted()
-    assert not last.hopeless
+    assert not last.cannot_draw
     for _ in range(WITHOUT_INPUT):
         last.take(raised())
         last.painted()
-    assert last.hopeless
+    assert last.cannot_draw
     last.input_came()
-    assert not last.hopeless
+    assert not last.cannot_draw
     for _ in range(WITHOUT_PAINT):
         last.take(raised())
         last.input_came()
-    assert last.hopeless
+    assert last.cannot_draw
 
 
 def test_many_different_exceptions_use_bounded_memory() -> None:

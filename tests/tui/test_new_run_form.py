@@ -321,7 +321,7 @@ async def test_a_form_closed_while_it_starts_a_run_still_tells_the_training_pane
         await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and app.screen.is_mounted)
         form = app.screen
         form.query_one("#corpus", Input).value = "tales.txt"
-        await until(pilot, lambda: "corpus" not in form._wrong)  # type: ignore[attr-defined]
+        await until(pilot, lambda: "corpus" not in form._field_problems)  # type: ignore[attr-defined]
         await pilot.press("ctrl+s")
         await until(pilot, starting.is_set)
         await pilot.press("escape")

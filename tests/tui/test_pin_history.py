@@ -155,7 +155,7 @@ async def test_a_run_that_the_form_makes_gets_the_users_pins(home: Path, monkeyp
         made: list[Run | None] = []
         form = NewRunScreen(str(corpus))
         app.push_screen(form, made.append)
-        await until(pilot, lambda: form.is_mounted and "corpus" not in form._wrong)
+        await until(pilot, lambda: form.is_mounted and "corpus" not in form._field_problems)
         await pilot.press("ctrl+s")
         await until(pilot, lambda: made)
         assert made[0] is not None and pins.read(made[0].pins_path) == [CAT]
@@ -260,7 +260,7 @@ async def test_pins_are_listed_removed_and_restored() -> None:
         listed = app.shown.query_one(PinList)
         assert listed.pins == (CAT, DOG, Pin("mine alone")) and "★ The cat" in app.text and "not read now" in app.text
         await pilot.press("delete")
-        await until(pilot, lambda: app.shown.snapshot and app.shown.snapshot.mine == (Pin("mine alone"),))
+        await until(pilot, lambda: app.shown.snapshot and app.shown.snapshot.of_user == (Pin("mine alone"),))
         assert pins.read(run.pins_path) == [DOG]
         assert CAT in app.shown.pins  # its recorded predictions are kept
         await pilot.press("P")
@@ -294,7 +294,7 @@ async def test_without_a_run_or_a_pin_it_says_what_to_press() -> None:
         await until(pilot, lambda: "no prompt is pinned" in app.text)
         await pilot.press("left", "space", "P", "y", "down", "home", "end", "delete")
         pins.write(paths.pins_path(), [CAT])
-        app.shown.query_one("PinsWatcher").look()  # type: ignore[attr-defined]
+        app.shown.query_one("PinsWatcher").read()  # type: ignore[attr-defined]
         await until(pilot, lambda: "no training run is watched" in app.text)
 
 

@@ -20,7 +20,7 @@ COMPUTING = """
     sys.path.insert(0, {tests!r})
     import torch
     from fake_engine import FakeEngine
-    from tui_llm.common.process_exit import leave
+    from tui_llm.common.process_exit import exit_with
     from tui_llm.tui.app import LabApp
     from tui_llm.tui.terminal import run_app
 
@@ -38,7 +38,7 @@ COMPUTING = """
             {ready}
             self.set_interval(0.01, lambda: begun.is_set() and self.exit())
 
-    raise SystemExit(leave(run_app(Ending(Computing))))
+    raise SystemExit(exit_with(run_app(Ending(Computing))))
 """
 
 

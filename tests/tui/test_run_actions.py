@@ -70,11 +70,11 @@ async def test_changes_made_while_the_runs_are_read_are_shown_afterwards(monkeyp
             return row
 
         monkeypatch.setattr(app.shown._reader, "read", slowly)  # type: ignore[union-attr]
-        app.shown.look()  # type: ignore[union-attr]
+        app.shown.reload()  # type: ignore[union-attr]
         try:
             await until(pilot, going.is_set)
             rename(run, "legends")
-            app.shown.look()  # type: ignore[union-attr]
+            app.shown.reload()  # type: ignore[union-attr]
         finally:
             go_on.set()
         await until(pilot, lambda: "legends" in app.text)
@@ -82,7 +82,7 @@ async def test_changes_made_while_the_runs_are_read_are_shown_afterwards(monkeyp
 
 async def test_an_invalid_run_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(FileActions, "say", lambda self, line, severity="": said.append(line))
+    monkeypatch.setattr(FileActions, "notify", lambda self, line, severity="": said.append(line))
     run, taken = fake_run.make("tales", done=3), fake_run.make("taken")
     fake_run.made_at(taken, 100)
     app = ScreenApp(RunsScreen())
@@ -117,7 +117,11 @@ async def test_more_steps_continue_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     app = ScreenApp(RunsScreen())
     async with app.run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, lambda: listed(app, 1))
-        for wrong, why in (("many", "not a number of steps"), ("100", "give more than that"), ("[/]", "'[/]' is not")):
+        for wrong, why in (
+            ("many", "not a number of steps"),
+            ("100", "give more steps than that"),
+            ("[/]", "'[/]' is not"),
+        ):
             await answer(app, pilot, "plus", wrong)
             await until(pilot, lambda why=why: any(why in note.message for note in app._notifications))
         assert run.config().settings.steps == 100 and not started

@@ -150,7 +150,7 @@ async def test_the_chart_draws_marked_runs_over_the_watched_one() -> None:
         with fake_run.alive(second):  # the compared run has a worker, the watched one has none
             fake_run.add(second, 4, 4, loss=1.25)
             second.write_status("running")
-            pane.look()
+            pane.reload()
             await until(pilot, lambda: "+ second 1.25" in screen())
             fake_run.add(second, 5, 5, loss=7.5)
             await until(pilot, lambda: "+ second 7.5" in screen())
@@ -234,7 +234,7 @@ def set_field(app: ScreenApp, name: str, value: str) -> None:
 
 
 def says(app: ScreenApp, name: str) -> str:
-    return str(app.shown.query_one(f"#{name}-says").render())  # type: ignore[attr-defined]
+    return str(app.shown.query_one(f"#{name}-note").render())  # type: ignore[attr-defined]
 
 
 async def test_each_wrong_field_says_why_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ async def test_sampler_keys_and_form() -> None:
         await pilot.press("ctrl+s")
         await pilot.pause()
         assert lab.lab.sampler == SamplerSettings(1.0, 0, 0.5, 0.0, 1.2)
-        assert lab.lab.set_aside["temperature"] == 0.8, "what is switched off is remembered"
+        assert lab.lab.switched_off["temperature"] == 0.8, "what is switched off is remembered"
         await answered(pilot, lab)
         assert "rep 1.2" in text(app)
         await pilot.press("C")

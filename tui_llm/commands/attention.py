@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.inside import TOKEN, model_json, model_text, place_json, token_number, window
-from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, place_json, token_number, window
+from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ BAR = 30  # cells of a bar of 100 %
 
 
 def attention(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.common.display import visible
     from tui_llm.instruments.attention.question import AttentionQuestion
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tui_llm.commands import bench_reading
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import device_option, json_option, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared import bench_reading
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import device_option, json_option, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 

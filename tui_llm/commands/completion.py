@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.output import put
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.llm.model.weight_names import WEIGHTS
@@ -109,7 +109,7 @@ def script(shell: str) -> str:
         import shtab
     except ImportError as error:
         raise UserError("completion needs the package shtab: pip install shtab") from error
-    from tui_llm.commands.parser import build_parser
+    from tui_llm.commands.shared.parser import build_parser
 
     parser = build_parser()
     for action in all_actions(parser):

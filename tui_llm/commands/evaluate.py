@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import CORPUS, MODEL, json_option, model_options
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import CORPUS, MODEL, json_option, model_options
+from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import allow_special_option, json_option, text_argument, tokenizer_option
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import allow_special_option, json_option, text_argument, tokenizer_option
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
 
@@ -31,7 +31,7 @@ def examples(options: argparse.Namespace) -> None:
     if options.loss:
         _examples_with_loss(options)
         return
-    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.commands.shared.engine import tokenizer_of
     from tui_llm.common.display import visible, visible_token
     from tui_llm.llm.data.examples import pairs
     from tui_llm.llm.tokens.token_bytes import token_text
@@ -60,7 +60,7 @@ def examples(options: argparse.Namespace) -> None:
 
 def _examples_with_loss(options: argparse.Namespace) -> None:
     """`--loss`: the vocabulary must be a model's, which gives the loss."""
-    from tui_llm.commands.engine import open_engine
+    from tui_llm.commands.shared.engine import open_engine
     from tui_llm.common.display import visible, visible_token
     from tui_llm.facts.request import Request
     from tui_llm.instruments.pairs.question import PairsQuestion

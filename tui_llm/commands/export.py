@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import force_option, json_option, run_argument
-from tui_llm.commands.output import out_path, put, put_json
-from tui_llm.commands.streams import complain
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import force_option, json_option, run_argument
+from tui_llm.commands.shared.output import out_path, put, put_json
+from tui_llm.commands.shared.streams import print_error
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def export(options: argparse.Namespace) -> None:
     if options.tensorboard:
         _export_events(run, folder, options)
         return
-    step = write(run, folder, options.dtype, damaged=lambda line: complain(visible(line)), force=options.force)
+    step = write(run, folder, options.dtype, damaged=lambda line: print_error(visible(line)), force=options.force)
     if options.json:
         put_json({"run": run.name, "path": str(folder), "step": step, "dtype": options.dtype})
         return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import MODEL, json_option, prompt_argument, prompt_options, sampler_options, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options, sampler_options, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def generate(options: argparse.Namespace) -> None:
     if options.max_tokens < 0:
         raise UserError(f"--max-tokens is {options.max_tokens}; give 0 or more")
-    from tui_llm.commands.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.llm.tokens.token_bytes import token_text

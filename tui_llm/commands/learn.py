@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import (
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
     json_option,
@@ -15,7 +15,7 @@ from tui_llm.commands.options import (
     prompt_options,
     whole,
 )
-from tui_llm.commands.output import out_path, put, put_json
+from tui_llm.commands.shared.output import out_path, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ NAMED = 40  # widest prompt in a table, in cells
 
 
 def learn(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.common.display import visible
     from tui_llm.facts.recipe import USUAL, Recipe, check
     from tui_llm.facts.request import Target

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import json_option, text_argument, tokenizer_option
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import json_option, text_argument, tokenizer_option
+from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def letters(options: argparse.Namespace) -> None:
     from rich.cells import cell_len
 
-    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.commands.shared.engine import tokenizer_of
     from tui_llm.common.display import fit, visible, visible_token
     from tui_llm.facts.report import token_json
     from tui_llm.llm.tokens.letters import count, one_letter

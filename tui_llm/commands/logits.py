@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import (
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import (
     MODEL,
     json_option,
     prompt_argument,
@@ -15,7 +15,7 @@ from tui_llm.commands.options import (
     table_options,
     whole,
 )
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
@@ -67,8 +67,8 @@ def overrides(words: list[str]) -> tuple[tuple[int, float], ...]:
 
 
 def logits(options: argparse.Namespace) -> None:
-    from tui_llm.commands import report_stages
-    from tui_llm.commands.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared import report_stages
+    from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.instruments.temperatures.question import TemperaturesQuestion, parse
@@ -107,7 +107,7 @@ def logits(options: argparse.Namespace) -> None:
             f"{visible(engine.token(id).text)!r} (id {id}) = {value:g}" for id, value in request.overrides
         )
         many = "1 logit" if len(request.overrides) == 1 else f"{len(request.overrides)} logits"
-        put(f"what if: {many} changed by hand: {changed}")
+        put(f"what if: {many} changed: {changed}")
     if page is not None:
         put(f"{page.count:,} tokens match {visible(options.find)!r}, likeliest first:")
         show = report_stages.stages_rows_text if options.stages else report.rows_text

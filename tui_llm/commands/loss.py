@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import MODEL, json_option, prompt_argument, prompt_options
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 
 
 def loss(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts import report
     from tui_llm.facts.request import Target
 

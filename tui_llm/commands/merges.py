@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import json_option, text_argument, tokenizer_option
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import json_option, text_argument, tokenizer_option
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
 
 
 def merges(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.commands.shared.engine import tokenizer_of
     from tui_llm.common.display import visible, visible_token
     from tui_llm.facts.report import token_json
     from tui_llm.instruments.merges.answer import NONE

@@ -9,9 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.command import Commands, actions_of
-from tui_llm.commands.options import action_json_option, json_option
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.options import action_json_option, json_option
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:

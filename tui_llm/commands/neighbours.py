@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.inside import model_json, model_text
-from tui_llm.commands.options import MODEL, json_option, model_options, weights_option, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.inside import model_json, model_text
+from tui_llm.commands.shared.options import MODEL, json_option, model_options, weights_option, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def neighbours(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of
+    from tui_llm.commands.shared.engine import engine_of
     from tui_llm.facts.request import Request
     from tui_llm.instruments.neighbours.question import NeighboursQuestion
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import json_option, run_argument, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import json_option, run_argument, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tui_llm.commands.pin_tables import Saved
+    from tui_llm.commands.shared.pin_tables import Saved
     from tui_llm.facts.pin import Pin
     from tui_llm.training.run.pin_readings import PinReading
 
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 
 def probes(options: argparse.Namespace) -> None:
-    from tui_llm.commands import pin_tables
+    from tui_llm.commands.shared import pin_tables
     from tui_llm.training.run import pin_readings, pins
     from tui_llm.training.run.run import find
 

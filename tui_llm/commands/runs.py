@@ -7,9 +7,9 @@ import dataclasses
 import sys
 from typing import Any
 
-from tui_llm.commands.command import Commands, actions_of
-from tui_llm.commands.options import action_json_option, json_option, run_argument
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.options import action_json_option, json_option, run_argument
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 

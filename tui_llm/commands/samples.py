@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import json_option, run_argument
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import json_option, run_argument
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 

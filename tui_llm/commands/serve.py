@@ -6,9 +6,9 @@ import argparse
 import errno
 import sys
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import model_options, weights_option, whole
-from tui_llm.commands.output import put
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import model_options, weights_option, whole
+from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
 
@@ -48,7 +48,7 @@ def serve(options: argparse.Namespace) -> int:
         )
     _check_free(options.host, options.port)
     try:
-        from tui_llm.commands import server as serving
+        from tui_llm.commands.shared import server as serving
     except ImportError as error:
         raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
     command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]

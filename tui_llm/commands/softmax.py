@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import json_option, sampler_options, table_options
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import json_option, sampler_options, table_options
+from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
@@ -35,8 +35,8 @@ def add(commands: Commands) -> None:
 
 def softmax(options: argparse.Namespace) -> None:
     """Each token's id is its position on the command line."""
-    from tui_llm.commands import report_stages
-    from tui_llm.commands.engine import sampler_of
+    from tui_llm.commands.shared import report_stages
+    from tui_llm.commands.shared.engine import sampler_of
     from tui_llm.facts import report
     from tui_llm.facts.request import Request
     from tui_llm.instruments.scratch.answer import scratch

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import MODEL, json_option, prompt_options, text_argument
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 
 
 def surprisal(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of
+    from tui_llm.commands.shared.engine import engine_of, request_of
 
     reading = engine_of(options).read(request_of(options, scores=True, top=1, token_window=1 << 30))
     if not reading.prompt_ids:

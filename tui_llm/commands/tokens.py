@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import allow_special_option, json_option, text_argument, tokenizer_option
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import allow_special_option, json_option, text_argument, tokenizer_option
+from tui_llm.commands.shared.output import put, put_json
 
 if TYPE_CHECKING:
     from tui_llm.llm.tokens.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 
 
 def tokens(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import tokenizer_of
+    from tui_llm.commands.shared.engine import tokenizer_of
     from tui_llm.facts import report
     from tui_llm.session.tokenization import tokenization
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands import app
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import model_options
-from tui_llm.commands.output import put_json
+from tui_llm.commands.shared import app
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import model_options
+from tui_llm.commands.shared.output import put_json
 from tui_llm.common.errors import UserError
 
 

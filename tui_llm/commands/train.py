@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands, Parser
-from tui_llm.commands.options import CORPUS, PIN, device_option, json_option, whole
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.command import Commands, Parser
+from tui_llm.commands.shared.options import CORPUS, PIN, device_option, json_option, whole
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train(options: argparse.Namespace) -> int:
     from tui_llm.training.run.settings import SETTINGS, from_fields
 
     if options.instruct:
-        from tui_llm.commands.instruct import instruct
+        from tui_llm.commands.shared.instruct import instruct
 
         return instruct(options)
     given = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
@@ -239,7 +239,7 @@ def _bytes(count: int) -> str:
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """Applies the options to a run that is resumed. Only more steps, a split of the same step into smaller batches, and
+    """Applies the options to a run that is resumed. Only the number of steps, a split of the same step into smaller batches, and
     compilation can change; any other setting must be as before. Raises `UserError`."""
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
@@ -255,8 +255,6 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
         asked = dataclasses.replace(asked, grad_accumulation_steps=rows // asked.batch_size)
     free = ("steps", "batch_size", "grad_accumulation_steps", "compile")
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
-    if asked.steps < config.settings.steps:
-        changed.append("steps (fewer; `tui-llm stop` ends a run early)")
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
         raise UserError(f"run {run.name} was started with another {names}; resume it without, or start a new run")
@@ -268,8 +266,8 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if asked.compile != config.settings.compile:
         launch.change_compile(run, asked.compile)
     launch.set_processes(run, nproc=options.nproc, shard=options.shard)
-    if asked.steps > config.settings.steps:
-        launch.extend(run, asked.steps)
+    if asked.steps != config.settings.steps:
+        launch.set_steps(run, asked.steps)
         if not options.json:
             put(f"{asked.steps:,} steps instead of {config.settings.steps:,}: the learning rate of the remaining steps follows the "
                 "schedule for the new number")  # fmt: skip

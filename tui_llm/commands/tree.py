@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import (
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
     json_option,
@@ -16,7 +16,7 @@ from tui_llm.commands.options import (
     sampler_options,
     whole,
 )
-from tui_llm.commands.output import out_path, put, put_json
+from tui_llm.commands.shared.output import out_path, put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
 
 
 def tree(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
     from tui_llm.common.display import visible
     from tui_llm.common.new_files import check_file
     from tui_llm.instruments.tree.question import BranchQuestion, KnownQuestion

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from tui_llm.commands.command import Commands, actions_of
-from tui_llm.commands.options import CORPUS, force_option, json_option, whole
-from tui_llm.commands.output import out_path, put, put_json
+from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.options import CORPUS, force_option, json_option, whole
+from tui_llm.commands.shared.output import out_path, put, put_json
 
 
 def add(commands: Commands) -> None:

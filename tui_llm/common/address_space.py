@@ -39,7 +39,7 @@ class _Gate(MetaPathFinder):
             return None
         sys.meta_path.remove(self)  # so that find_spec below does not call this finder again
         found = importlib.util.find_spec("torch")
-        if found is not None and found.origin and _left() < _needed(Path(found.origin).parent):
+        if found is not None and found.origin and _free() < _needed(Path(found.origin).parent):
             sys.meta_path.insert(0, self)
             raise MemoryError(SHORT)
         return None
@@ -52,7 +52,7 @@ def _needed(torch: Path) -> int:
     return BESIDE + min(more, 64) * A_THREAD + sum(path.stat().st_size for path in libraries if path.is_file())
 
 
-def _left() -> float:
+def _free() -> float:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return float("inf") if limit == resource.RLIM_INFINITY else limit - _used()
 

@@ -1,4 +1,4 @@
-"""The exceptions of this package: every error that users see is a `UserError`; other libraries' errors as one line."""
+"""`UserError`, the error that users see; `Overtaken`, which stops a computation; other libraries' errors as one line."""
 
 from __future__ import annotations
 

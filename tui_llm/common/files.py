@@ -67,7 +67,7 @@ def cannot_write(path: Path, error: BaseException) -> str:
     """The message why `path` can't be written and what to change: an environment variable if tui-llm chose the folder,
     else the path that the user gave."""
     why = getattr(error, "strerror", None) or error
-    ours = paths.chosen_by_us(path)
+    ours = paths.in_own_folders(path)
     other = "set TUI_LLM_HOME to another folder" if ours else "give another path"
     if isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _OTHER_NAME):
         return f"can't write {path}: {why}; {other}"

@@ -96,13 +96,13 @@ def read_regular(path: Path, most: int) -> bytes:
 @contextmanager
 def open_foreign(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
     """As `open_regular`, but raises `UserError`, also for an OSError while the file is read."""
-    with _said(path), open_regular(path, most) as file:
+    with _as_user_error(path), open_regular(path, most) as file:
         yield file
 
 
 def check_foreign(path: Path, most: int | None = None) -> int:
     """The file's size in bytes, without opening it. Raises as `open_foreign`."""
-    with _said(path):
+    with _as_user_error(path):
         found = _stat(path)
         _check(path, found, most)
     return found.st_size
@@ -110,12 +110,12 @@ def check_foreign(path: Path, most: int | None = None) -> int:
 
 def read_foreign(path: Path, most: int) -> bytes:
     """As `read_regular`, but raises `UserError`."""
-    with _said(path):
+    with _as_user_error(path):
         return read_regular(path, most)
 
 
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
+def _as_user_error(path: Path) -> Iterator[None]:
     try:
         yield
     except NotRegular as error:

@@ -28,15 +28,15 @@ from tui_llm.common.files import cannot_write, write_aside
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EINVAL)
 OLD = ".tui-llm-replaced-"  # prefix of the folder that holds replaced files
-FORCE = ", or add --force"  # the command line appends this to the message of `Taken`
+FORCE = ", or add --force"  # the command line appends this to the message of `AlreadyExists`
 
 
-class Taken(UserError):
+class AlreadyExists(UserError):
     """The name is taken; nothing was written."""
 
 
-def taken(path: Path) -> Taken:
-    return Taken(f"{path} already exists, and nothing is overwritten; give another name")
+def already_exists(path: Path) -> AlreadyExists:
+    return AlreadyExists(f"{path} already exists, and nothing is overwritten; give another name")
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -45,7 +45,7 @@ def taken(path: Path) -> Taken:
 def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """The path to write to: `path`, or with `force` the target if it is a link. Call it before starting long work, too.
 
-    Raises `Taken` if it exists and `force` is not set; `UserError` if it is not a regular file, is one of `inputs`, or
+    Raises `AlreadyExists` if it exists and `force` is not set; `UserError` if it is not a regular file, is one of `inputs`, or
     is inside a model's or run's folder among `inputs`.
     """
     _not_an_input(path, inputs)
@@ -55,7 +55,7 @@ def check_file(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) 
     if stat.S_ISDIR(mode):
         raise UserError(f"{path} is a folder; give the name of a file")
     if not force:
-        raise taken(path)
+        raise already_exists(path)
     real = Path(os.path.realpath(path))
     mode = _mode(real)
     if mode is None or not stat.S_ISREG(mode):
@@ -77,14 +77,14 @@ def _place(part: Path, path: Path) -> None:
         storage.link(part, path)
         return
     except FileExistsError:
-        raise taken(path) from None
+        raise already_exists(path) from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
     try:
         storage.create_empty(path)
     except FileExistsError:
-        raise taken(path) from None
+        raise already_exists(path) from None
     try:
         storage.replace(part, path)
     except OSError:
@@ -103,13 +103,13 @@ def _replace(part: Path, path: Path) -> None:
 
 
 def check_folder(folder: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Call it before starting long work, too. Raises `Taken` if the folder exists, is not empty and `force` is not set;
+    """Call it before starting long work, too. Raises `AlreadyExists` if the folder exists, is not empty and `force` is not set;
     `UserError` if the path is no folder, or conflicts with `inputs` (see `check_file`)."""
     _not_an_input(folder, inputs)
     try:
         if folder.is_dir():
             if not force and any(folder.iterdir()):
-                raise taken(folder)
+                raise already_exists(folder)
             return
     except OSError as error:
         raise UserError(cannot_write(folder, error)) from error
@@ -143,7 +143,7 @@ def write_folder(
             _move_in(part, folder, last, force)
         storage.sync_folder(folder)
     except FileExistsError as error:
-        raise taken(folder) from error
+        raise already_exists(folder) from error
     except OSError as error:
         raise UserError(cannot_write(folder, error)) from error
 

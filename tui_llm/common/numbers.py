@@ -52,15 +52,15 @@ def percent(value: float, places: int = COLUMN) -> str:
     return f"<{10.0**-places:.{places}f} %"
 
 
-def percent_said(value: float) -> str:
+def precise_percent(value: float) -> str:
     """`percent` with more decimal places, for a sentence: 0.000008 %."""
     return percent(value, SENTENCE)
 
 
-def p_said(value: float) -> str:
+def p_equals(value: float) -> str:
     """Format a probability for a sentence: p = 86.6 %, p < 0.00000001 %."""
-    said = percent_said(value)
-    return f"p < {said[1:]}" if said.startswith("<") else f"p = {said}"
+    text = precise_percent(value)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def plain(value: float, figures: int) -> str:
@@ -70,10 +70,10 @@ def plain(value: float, figures: int) -> str:
 
 def at_most(bound: float) -> str:
     """An upper bound of a probability: ≤0.43 %. Rounded up, so that it remains a bound."""
-    said = percent(bound)
-    if said.startswith("<") or not math.isfinite(bound):
-        return said
-    digits = len(said.partition(" ")[0].partition(".")[2])
+    text = percent(bound)
+    if text.startswith("<") or not math.isfinite(bound):
+        return text
+    digits = len(text.partition(" ")[0].partition(".")[2])
     up = math.ceil(100 * bound * 10**digits - 1e-9) / 10**digits
     return f"≤{up:.{digits}f} %"
 

@@ -17,12 +17,12 @@ from tui_llm.common.errors import UserError
 HOME = "TUI_LLM_HOME"
 
 
-def expand(text: str | Path, said: str = "") -> Path:
-    """`text` as a path, with `~` and `~user` expanded. `said` is the environment variable or option that it comes from.
+def expand(text: str | Path, source: str = "") -> Path:
+    """`text` as a path, with `~` and `~user` expanded. `source` is the environment variable or option that it comes from.
 
     Raises `UserError` if no file can have that name: unknown user, zero byte, name too long, circular links.
     """
-    front = f"{said} is {_short(text)}: " if said else f"{_short(text)} can't be a path: "
+    front = f"{source} is {_short(text)}: " if source else f"{_short(text)} can't be a path: "
     try:
         path = Path(text).expanduser()
         os.lstat(path)
@@ -37,13 +37,13 @@ def expand(text: str | Path, said: str = "") -> Path:
 
 
 def _short(text: str | Path) -> str:
-    said = str(text)
-    return said if len(said) <= 200 else f"{said[:200]}…"
+    whole = str(text)
+    return whole if len(whole) <= 200 else f"{whole[:200]}…"
 
 
-def absolute(text: str | Path, said: str = "") -> Path:
+def absolute(text: str | Path, source: str = "") -> Path:
     """As `expand`, made absolute. Raises `UserError` also if the current folder was deleted."""
-    path = expand(text, said)
+    path = expand(text, source)
     try:
         return path.absolute()
     except OSError as error:
@@ -81,8 +81,8 @@ def home() -> Path | None:
         raise UserError(f"{HOME} is {value}: {why}; set it to another folder") from error
 
 
-def chosen_by_us(path: Path) -> bool:
-    """Whether `path` is inside tui-llm's own folders, not one that the user gave."""
+def in_own_folders(path: Path) -> bool:
+    """Whether `path` is in a folder that tui-llm chose, not one that the user gave."""
     try:
         return any(path.is_relative_to(top) for top in (data_dir(), cache_dir(), log_dir()))
     except UserError:

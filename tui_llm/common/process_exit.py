@@ -9,7 +9,7 @@ import sys
 import threading
 
 
-def leave(status: int) -> int:
+def exit_with(status: int) -> int:
     """Return `status`; or, if a daemon thread is still running (in torch's import, or in a forward pass whose result is
     not needed), end the process with it at once.
 

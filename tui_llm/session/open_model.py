@@ -198,7 +198,7 @@ class OpenModel:
     # ── the model's internals ──
 
     @property
-    def ours(self) -> bool:
+    def is_gpt(self) -> bool:
         """Whether the model is our own GPT, so that `gpt` is available."""
         return self._current().model.gpt is not None
 

@@ -25,11 +25,11 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
     tokens = _tokens(model, request, ids)
     fed = min(len(ids), model.window.context)
     position = place_of(request, ids)
-    run, shown, target_loss, problem, followed = 0, None, None, None, None
+    forward_tokens, shown, target_loss, problem, followed = 0, None, None, None, None
     scores: tuple[TokenScore | None, ...] = ()
     try:
         if ids:
-            run = model.feed(ids, overtaken)
+            forward_tokens = model.feed(ids, overtaken)
             if request.scores:
                 scores = _scores(model, ids, request.token_window, overtaken)
             with device.threads(model.tokenizer.size):
@@ -38,7 +38,7 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
             target_loss = _loss(model, request, ids[position:], before, overtaken)
             if position < len(ids):
                 (one,) = model.target_losses([ids[position]], before, overtaken)
-                entropy = model.window.sorted(before).entropy  # of the model's own logits, without overrides
+                entropy = model.window.sorted(before).entropy  # without the user's overrides of logits
                 followed = TokenScore(one, entropy)
         else:
             problem = NOTHING
@@ -46,8 +46,8 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
         problem = str(error)
     typed = None
     if not request.chat:
-        front, made = int(request.start_token), len(request.continuation)
-        typed = span(model.tokenizer, ids, position, front, made, request.prompt)
+        generated = len(request.continuation)
+        typed = span(model.tokenizer, ids, position, int(request.start_token), generated, request.prompt)
     return Reading(
         request=request,
         weights=model.weights(),
@@ -61,13 +61,14 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
         following=model.token(ids[position]) if position < len(ids) else None,
         scores=scores,
         milliseconds=(time.perf_counter() - began) * 1000,
-        forward_tokens=run,
+        forward_tokens=forward_tokens,
         following_score=followed,
         span=typed,
     )
 
 
 def _tokens(model: OpenModel, request: Request, ids: list[int]) -> Tokenization:
+    """The tokens in the request's vocabulary, which is the model's if the request names none."""
     own = model.tokenizer
     if request.tokenizer is None:
         key = tuple(ids), request.token_window, len(request.continuation)
@@ -80,13 +81,14 @@ def _tokens(model: OpenModel, request: Request, ids: list[int]) -> Tokenization:
     except UserError as error:
         return Tokenization(request.tokenizer, 0, 0, 0, (), (), 0, str(error))
     typed = other.encode(model.fed_text(request), allow_special=request.allow_special)
-    made = other.encode(own.decode(request.continuation)) if request.continuation else []
-    return tokenization(other, typed + made, request.token_window, len(made))
+    generated = other.encode(own.decode(request.continuation)) if request.continuation else []
+    return tokenization(other, typed + generated, request.token_window, len(generated))
 
 
 def _scores(
     model: OpenModel, ids: list[int], count: int, overtaken: Callable[[], bool]
 ) -> tuple[TokenScore | None, ...]:
+    """The scores of the last `count` ids; None for ids that no prediction in the window precedes."""
     scores = model.window.scores(overtaken)
     unpredicted: list[TokenScore | None] = [None] * (len(ids) - len(scores))
     return tuple((unpredicted + scores)[-count:])
@@ -95,6 +97,7 @@ def _scores(
 def _loss(
     model: OpenModel, request: Request, following: list[int], position: int, overtaken: Callable[[], bool]
 ) -> LossReading | None:
+    """The loss of the request's target after `position`. `following` are the text's ids from there on."""
     target = request.target
     if target is None:
         return None

@@ -36,13 +36,13 @@ def span(
     if not front <= index < typed_end:
         return None
     own = bytes_of(vocabulary, ids[index])
-    # Counted from the end, near which the cursor usually is. Each character has exactly one byte that is no
-    # continuation byte.
-    end = len(prompt) - sum(_beginnings(bytes_of(vocabulary, id)) for id in ids[index + 1 : typed_end])
-    return max(0, end - _beginnings(own) - (own[:1] > b"\x7f" and own[0] & 0xC0 == 0x80)), end
+    # Count from the end of the prompt, as the cursor is usually near it.
+    end = len(prompt) - sum(_characters(bytes_of(vocabulary, id)) for id in ids[index + 1 : typed_end])
+    return max(0, end - _characters(own) - (own[:1] > b"\x7f" and own[0] & 0xC0 == 0x80)), end
 
 
-def _beginnings(data: bytes) -> int:
+def _characters(data: bytes) -> int:
+    """The number of characters that begin in `data`: bytes of UTF-8 that are not continuation bytes."""
     return sum(byte & 0xC0 != 0x80 for byte in data)
 
 

@@ -97,7 +97,7 @@ def not_yet(now: Facts, what: str, keys: str) -> CheckResult:
     if now.screen != "lab":
         return missing(f"{what}: Esc back to the panes, then {keys}")
     if now.typing:
-        return missing(f"{what}: you are typing; {{leave}}, then {keys}")
+        return missing(f"{what}: you are typing; {{done_typing}}, then {keys}")
     return missing(f"{what}: {keys}")
 
 

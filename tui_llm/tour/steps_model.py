@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tui_llm.common.numbers import percent_said
+from tui_llm.common.numbers import precise_percent
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.attention.question import AttentionMap, AttentionQuestion
 from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, HistogramQuestion
@@ -79,7 +79,7 @@ def last(now: Facts, began: Facts, temperature: float) -> GeneratedToken | Check
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
-        return missing("you are typing; {leave} first")
+        return missing("you are typing; {done_typing} first")
     if now.place != "generate":
         return missing("{pane_generate} goes to the Generate pane")
     if now.sampler.temperature != temperature:
@@ -98,7 +98,7 @@ def greedy(now: Facts, began: Facts) -> CheckResult:
     if token.by_hand or token.u is not None:
         return missing("draw once more with {draw}")
     return done(
-        f"{words(token.text)}: not drawn at random, always the likeliest ({percent_said(token.raw_probability)}). Drawing again gives the same."
+        f"{words(token.text)}: not drawn at random, always the likeliest ({precise_percent(token.raw_probability)}). Drawing again gives the same."
     )
 
 
@@ -110,7 +110,7 @@ def cold(now: Facts, began: Facts) -> CheckResult:
     if token.u is None:
         return missing("the last token was not drawn at this temperature: {draw}")
     return done(
-        f"u = {token.u:.3f} fell on {words(token.text)}: {percent_said(token.raw_probability)} at T 1, {percent_said(token.probability)} here."
+        f"u = {token.u:.3f} fell on {words(token.text)}: {precise_percent(token.raw_probability)} at T 1, {precise_percent(token.probability)} here."
     )
 
 
@@ -120,7 +120,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     if now.screen != "draw":
         if not now.steps:
             return missing("draw a token first: {draw}")
-        return not_yet(now, "the draw is not open", "{pane_generate} {the_draw}")
+        return not_yet(now, "the draw is not open", "{pane_generate} {show_draw}")
     if DrawQuestion in now.problems:
         return missing(foreign(now.problems[DrawQuestion]))
     if found is None or len(found.landings) < 2:
@@ -136,7 +136,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     one, other = first.hit.candidate, again.hit.candidate
     hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {found.u:.3f}, other probabilities: {hit} ({percent_said(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
+        f"The same u = {found.u:.3f}, other probabilities: {hit} ({precise_percent(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
     )
 
 
@@ -168,7 +168,7 @@ def nucleus(now: Facts, began: Facts) -> CheckResult:
     if distribution is None:
         return missing(WAIT)
     return done(
-        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {percent_said(distribution.kept_mass)} together; "
+        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {precise_percent(distribution.kept_mass)} together; "
         "renormalizing shares out the rest among them."
     )
 
@@ -221,7 +221,7 @@ def attended(now: Facts, began: Facts) -> CheckResult:
     seen = place.tokens[at]
     return done(
         f"From {words(place.token.text)}, the mean of all {len(found.heads)} × {len(found.heads[0])} heads attends most to "
-        f"{words(seen.text)} ({percent_said(row.weights[at])}). Attention is a hint, not a proof."
+        f"{words(seen.text)} ({precise_percent(row.weights[at])}). Attention is a hint, not a proof."
     )
 
 
@@ -241,7 +241,7 @@ def lensed(now: Facts, began: Facts) -> CheckResult:
     guesses = [row.guesses[0] for row in found.rows if row.guesses]
     path = " → ".join(words(guess.token.text, 12) for guess in guesses)
     sure = (
-        f", with {percent_said(guesses[0].probability)} at first and {percent_said(guesses[-1].probability)} at the end"
+        f", with {precise_percent(guesses[0].probability)} at first and {precise_percent(guesses[-1].probability)} at the end"
         if guesses
         else ""
     )
@@ -260,7 +260,7 @@ def decided(now: Facts, began: Facts) -> CheckResult:
     if (gap := reading_of_text(now)) is not None:
         return gap
     if now.prompt == began.prompt and now.steps == began.steps:
-        return missing("the text is the same as before: {type}, change one earlier word, {leave}")
+        return missing("the text is the same as before: {type}, change one earlier word, {done_typing}")
     if not one_word_changed(began.prompt, now.prompt):
         return missing("change one word and nothing else, so that nothing else can be the cause ({undo} undoes)")
     old = began.reading.distribution if began.reading is not None else None
@@ -269,10 +269,10 @@ def decided(now: Facts, began: Facts) -> CheckResult:
         return missing("nothing is predicted; type some text")
     top = old.candidates[0]
     after = next((row for row in new.candidates if row.id == top.id), None)
-    now_is = percent_said(after.raw_probability) if after is not None else "no longer among the first"
+    now_is = precise_percent(after.raw_probability) if after is not None else "no longer among the first"
     return done(
-        f"{words(top.text)} was likeliest with {percent_said(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
-        f"({percent_said(new.candidates[0].raw_probability)}). Changing a word proves what attention only hints at."
+        f"{words(top.text)} was likeliest with {precise_percent(top.raw_probability)}, now {now_is}; likeliest now: {words(new.candidates[0].text)} "
+        f"({precise_percent(new.candidates[0].raw_probability)}). Changing a word proves what attention only hints at."
     )
 
 
@@ -284,7 +284,7 @@ def continued(now: Facts, began: Facts) -> CheckResult:
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
-        return missing("you are typing; {leave} when the question is there")
+        return missing("you are typing; {done_typing} when the question is there")
     if "?" not in now.prompt:
         return missing("the text has no question mark: {type} a question")
     if not now.sampler.greedy:
@@ -320,7 +320,7 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     if now.screen != "lab":
         return missing(NOT_LAB)
     if now.typing:
-        return missing("you are typing; {leave} first")
+        return missing("you are typing; {done_typing} first")
     if len(now.steps) < ANSWERED or now.streaming:
         return missing("let it write: {clear} removes the old tokens, {stream} writes")
     text = "".join(token.text for token in now.steps).strip()
@@ -329,7 +329,7 @@ def answers(now: Facts, began: Facts) -> CheckResult:
     )
 
 
-def honest(now: Facts, began: Facts) -> CheckResult:
+def confirmed(now: Facts, began: Facts) -> CheckResult:
     """The learner has confirmed the last text."""
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
@@ -355,7 +355,7 @@ def steps() -> tuple[Step, ...]:
         Step("writing", "Writing", (
             Part("Esc, {pane_generate}. The temperature T divides all logits before softmax. {cooler} down to T = 0, then {draw}: greedy.", greedy),
             Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the probabilities lie side by side between 0 and 1, and a random number u falls on one of them.", cold),
-            Part(f"{{the_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
+            Part(f"{{show_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
             Part("Esc. {draw_many} draws the next token a thousand times: is each drawn as often as its p says?", drawn_often),
             Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that add up to it can be drawn.", nucleus),
             Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
@@ -363,12 +363,12 @@ def steps() -> tuple[Step, ...]:
         Step("inside", "Inside", (
             Part("Esc until the panes are back; {clear} removes the drawn tokens. {inside}: attention, how much each position takes from each earlier one. What does it attend to?", attended),
             Part("{inside_lens}: the logit lens reads the prediction off after each layer, as if the model ended there.", lensed),
-            Part("Which earlier word decided it? Esc, {type}, change that one word, {leave}, and see the prediction move.", decided),
+            Part("Which earlier word decided it? Esc, {type}, change that one word, {done_typing}, and see the prediction move.", decided),
         )),
         Step("assistant", "From predictor to assistant", (
-            Part("{type} types a question alone, such as What is your name?, {leave}. {cooler} down to T = 0; {stream} lets the model continue, and stops it.", continued),
+            Part("{type} types a question alone, such as What is your name?, {done_typing}. {cooler} down to T = 0; {stream} lets the model continue, and stops it.", continued),
             Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
             Part("The same question again: {clear} clears, {stream} lets it write.", answers),
-            Part(HONEST, honest, end),
+            Part(HONEST, confirmed, end),
         )),
     )  # fmt: skip

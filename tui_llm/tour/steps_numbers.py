@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tui_llm.common.numbers import p_said, percent_said
+from tui_llm.common.numbers import p_equals, precise_percent
 from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.instruments.learn.question import CandidateChange, Learned, LearnQuestion
@@ -39,7 +39,7 @@ def staged(now: Facts, began: Facts) -> CheckResult:
     first = distribution.candidates[0]
     return done(
         f"{words(first.text)}: logit {first.logit:.2f}, e^logit {first.exp_logit:.4g}, ÷ the sum over all {distribution.vocabulary:,} tokens "
-        f"= {percent_said(first.raw_probability)}. A logit is a score; softmax turns scores into probabilities."
+        f"= {precise_percent(first.raw_probability)}. A logit is a score; softmax turns scores into probabilities."
     )
 
 
@@ -59,11 +59,11 @@ def own_logits(now: Facts, began: Facts) -> CheckResult:
     if len(found) < 2:
         return missing("type at least two tokens, each as TOKEN=LOGIT")
     raw = [row.raw_probability for row in found]
-    said = ", ".join(f"{words(row.text, 12)} {percent_said(row.raw_probability)}" for row in found[:3])
+    listed = ", ".join(f"{words(row.text, 12)} {precise_percent(row.raw_probability)}" for row in found[:3])
     others = f" The tutorial's {typed_logits(LOGITS)}: {shares(softmax(list(LOGITS.values())))}."
     given = {row.text: row.logit for row in found}
     same = given.keys() == LOGITS.keys() and all(abs(given[name] - LOGITS[name]) < 1e-6 for name in LOGITS)
-    return done(f"{said}: together {percent_said(sum(raw))}.{'' if same else others}")
+    return done(f"{listed}: together {precise_percent(sum(raw))}.{'' if same else others}")
 
 
 def changed_logit(now: Facts, began: Facts) -> CheckResult:
@@ -80,8 +80,8 @@ def changed_logit(now: Facts, began: Facts) -> CheckResult:
         return missing("no logit has changed yet: {type_scratch} types one")
     row = changed[0]
     return done(
-        f"{words(row.text, 12)} went from {percent_said(before[row.text].raw_probability)} to {percent_said(row.raw_probability)}, and all others "
-        f"moved with it: they still sum to {percent_said(sum(row.raw_probability for row in found))}."
+        f"{words(row.text, 12)} went from {precise_percent(before[row.text].raw_probability)} to {precise_percent(row.raw_probability)}, and all others "
+        f"moved with it: they still sum to {precise_percent(sum(row.raw_probability for row in found))}."
     )
 
 
@@ -97,7 +97,7 @@ def loss_of(now: Facts) -> LossReading | CheckResult:
     return found
 
 
-def good(now: Facts, began: Facts) -> CheckResult:
+def likely_target(now: Facts, began: Facts) -> CheckResult:
     """The target is the most probable token, and the Loss pane is open."""
     found = loss_of(now)
     if isinstance(found, CheckResult):
@@ -110,12 +110,12 @@ def good(now: Facts, began: Facts) -> CheckResult:
     if now.place != "loss":
         return missing("that is the target now; {pane_loss} shows what it costs")
     return done(
-        f"{p_said(first.probability)}, loss −ln p = {nats(first.nats)} nats. With more confidence: {percent_said(GOOD)} would cost "
-        f"{nats(loss(GOOD))}, {percent_said(1.0)} would cost {nats(abs(loss(1.0)))}."
+        f"{p_equals(first.probability)}, loss −ln p = {nats(first.nats)} nats. With more confidence: {precise_percent(GOOD)} would cost "
+        f"{nats(loss(GOOD))}, {precise_percent(1.0)} would cost {nats(abs(loss(1.0)))}."
     )
 
 
-def terrible(now: Facts, began: Facts) -> CheckResult:
+def unlikely_target(now: Facts, began: Facts) -> CheckResult:
     """The target's loss is at least that of probability `TERRIBLE`."""
     found = loss_of(now)
     if isinstance(found, CheckResult):
@@ -124,11 +124,11 @@ def terrible(now: Facts, began: Facts) -> CheckResult:
     worst = target.loss
     if worst.nats < loss(TERRIBLE):
         return missing(
-            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {percent_said(TERRIBLE)}): {{target}} types a less fitting word"
+            f"the loss is {nats(worst.nats)}; it is terrible from {nats(loss(TERRIBLE))} on (p at most {precise_percent(TERRIBLE)}): {{target}} types a less fitting word"
         )
     than = "more" if worst.nats > found.uniform_loss else "less"
     return done(
-        f"{words(target.token.text, 14)}, {p_said(worst.probability)}, costs {nats(worst.nats)} nats; {percent_said(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"{words(target.token.text, 14)}, {p_equals(worst.probability)}, costs {nats(worst.nats)} nats; {precise_percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
         f"That is {than} than ln V = {nats(found.uniform_loss)}, the loss of a uniform guess over the V tokens."
     )
 
@@ -180,11 +180,13 @@ def learned_words(found: Learned) -> str:
     parts = [
         f"One step: loss {nats(before.loss)} → {nats(after.loss)}" if len(found.steps) == 1 else
         f"{len(found.steps)} steps: loss {nats(before.loss)} → {nats(after.loss)}",
-        f"p {percent_said(before.probability)} → {percent_said(after.probability)}",
+        f"p {precise_percent(before.probability)} → {precise_percent(after.probability)}",
     ]  # fmt: skip
     fell = most_changed([row for row in found.candidates if not row.target and row.after < row.before])
     if fell is not None:
-        parts.append(f"{words(fell.token.text, 12)} fell {percent_said(fell.before)} → {percent_said(fell.after)}")
+        parts.append(
+            f"{words(fell.token.text, 12)} fell {precise_percent(fell.before)} → {precise_percent(fell.after)}"
+        )
     lost = next((one for one in found.pins if one.loss_before is not None and one.loss_after is not None), None)
     if lost is not None and lost.loss_before is not None and lost.loss_after is not None:
         way = "forgotten a little" if lost.loss_after > lost.loss_before else "not forgotten"
@@ -212,13 +214,13 @@ def steps() -> tuple[Step, ...]:
             Part("{type_scratch} types there: give one of them another logit, then Esc. What happens to the others?", changed_logit),
         )),
         Step("surprise", "Surprise", (
-            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", good),
-            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", terrible),
+            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", likely_target),
+            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", unlikely_target),
             Part("Which way should each logit move? {pane_loss}, then {gradient}: p − y, where y is 1 for the target and 0 for all others.", gradient_seen),
         )),
         Step("learn", "One step of learning", (
             Part("{pin} pins this text and target: later you see how they changed.", pinned),
-            Part("{type} types another sentence, for it to learn, {leave}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
+            Part("{type} types another sentence, for it to learn, {done_typing}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
             Part("{learn_undo} undoes the step.", undone),
         )),
     )  # fmt: skip

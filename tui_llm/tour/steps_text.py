@@ -25,7 +25,7 @@ def reading_of_text(now: Facts) -> CheckResult | None:
     if now.asking:
         return missing("a window is open: Enter accepts the text, Esc cancels")
     if now.typing:
-        return missing("you are typing; {leave} when the text is as you want it")
+        return missing("you are typing; {done_typing} when the text is as you want it")
     if now.reading is None:
         return missing(WAIT)
     return None
@@ -44,14 +44,14 @@ def own_text(now: Facts, began: Facts) -> CheckResult:
 
 def predicted(now: Facts, began: Facts) -> CheckResult:
     """The learner has guessed the number of pairs."""
-    said = whole_number(now.typed.get("pairs"))
-    if said is None:
+    guess = whole_number(now.typed.get("pairs"))
+    if guess is None:
         return missing(
             "no guess yet: {tour_answer}"
             if "pairs" not in now.typed
             else "that was no whole number; {tour_answer} again"
         )
-    return done(f"You say {said:,}. Now count.")
+    return done(f"You say {guess:,}. Now count.")
 
 
 def counted(now: Facts, began: Facts) -> CheckResult:
@@ -62,9 +62,11 @@ def counted(now: Facts, began: Facts) -> CheckResult:
     if pairs is None:
         return missing(WAIT)
     if pairs.count < 2:
-        return missing("one token makes no pair; {pairs_leave} and type more")
-    said, count = whole_number(now.typed.get("pairs")), pairs.count - 1
-    verdict = "you were right" if said == count else f"you said {said:,}" if said is not None else "no guess from you"
+        return missing("one token makes no pair; {close_pairs} and type more")
+    guess, count = whole_number(now.typed.get("pairs")), pairs.count - 1
+    verdict = (
+        "you were right" if guess == count else f"you said {guess:,}" if guess is not None else "no guess from you"
+    )
     mean = f" The model's mean loss on them: {nats(pairs.mean)} (step 5)." if pairs.mean is not None else ""
     return done(
         f"{pairs.count} tokens make {count} pairs ({verdict}): each token is the label of those before it.{mean}"
@@ -231,16 +233,16 @@ def steps() -> tuple[Step, ...]:
     file = Ask("file", "A text file of yours", "Enter counts its examples · Esc cancels", file_to_begin_with(), "file")
     return (
         Step("labels", "Labels for free", (
-            Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {leave} ends typing ({type} begins it again).", own_text),
+            Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {done_typing} ends typing ({type} begins it again).", own_text),
             Part("Each token is predicted from all those before it: that makes (input, target) pairs, and nobody labels them. How many does your text make? {tour_answer} types your guess.", predicted, guess),
             Part("Count them: {pane_tokens} for the Tokens pane, then {pairs}.", counted),
             Part("And a whole file? {tour_answer} takes the path of a text file of yours.", file_counted, file),
         )),
         Step("pieces", "Words, letters, pieces", (
             Part("A vocabulary is the list of all tokens. Esc goes back to the panes; {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
-            Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {leave}.", rare_word),
+            Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {done_typing}.", rare_word),
             Part("How does a word become pieces? By BPE, byte-pair encoding: it starts as bytes, frequent neighbours merge. {pane_tokens}, {merges}; {merges_first} for the bytes, {merges_on} for each merge.", merged),
-            Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{leave}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
+            Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{done_typing}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
         )),
         Step("vectors", "Ids and vectors", (
             Part("Esc. {pane_tokens}: under each token is its id ({token_view} changes what is shown). {cursor_left} goes to a token: what does its number say of it?", ids_seen),

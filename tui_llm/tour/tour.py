@@ -21,7 +21,7 @@ def path() -> Path:
 class Tour:
     """The learner's position in the tour.
 
-    `look` is called with the facts repeatedly and advances when the current part is done. The position is part number
+    `update` is called with the facts repeatedly and advances when the current part is done. The position is part number
     `part` of step number `step`, both from 0; at the end, `step` is the number of steps.
     """
 
@@ -47,7 +47,7 @@ class Tour:
     def title(self) -> str:
         return "The end" if self.finished else self.steps[self.step].title
 
-    def look(self, facts: Facts) -> bool:
+    def update(self, facts: Facts) -> bool:
         """Checks the current part. Returns whether the text to show has changed."""
         part = self.here
         if part is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
+from textual import events, on
 from textual.actions import ActionParseResult
 from textual.await_complete import AwaitComplete
 from textual.command import DiscoveryHit, Hit, Hits, Provider
@@ -25,6 +27,7 @@ from tui_llm.tui.kit.textual_private import ResilientApp
 from tui_llm.tui.kit.themes import DARK, LIGHT, readable
 from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.lab import LabScreen
+from tui_llm.tui.state import messages
 from tui_llm.tui.state.engine_client import one_line
 
 if TYPE_CHECKING:
@@ -44,10 +47,12 @@ class CommandProvider(Provider):
     """Command palette provider: the same commands as the key bindings."""
 
     def _commands(self) -> Iterable[tuple[Command, Callable[[], object]]]:
-        lab = self.app.lab_screen if isinstance(self.app, LabApp) else None
-        everywhere = (command for command in ALL if command.scope == "app")
-        own: Iterable[Command] = getattr(self.screen, "own_keys", ())
-        for command in ALL if self.screen is lab else (*everywhere, *own):
+        if isinstance(self.app, LabApp) and self.screen is self.app.lab_screen:
+            commands = [*ALL, *self.app.opening]
+        else:
+            commands = [command for command in ALL if command.scope == "app"]
+            commands += getattr(self.screen, "own_keys", ())
+        for command in commands:
             if command.scope != "prompt":  # there is no text to edit from here
                 yield command, self._runner(command)
 
@@ -89,9 +94,10 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
+        self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
-        self.lab_screen.tour_asked = tour
+        self.lab_screen.open_tour_on_mount = tour
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK
@@ -115,7 +121,7 @@ class LabApp(ResilientApp):
     def push_screen(self, screen: Any, *args: Any, **options: Any) -> Any:
         """Pushes a screen; an open tour is placed beside it."""
         pushed = super().push_screen(screen, *args, **options)
-        self.lab_screen.tour.stand_beside(self.screen)
+        self.lab_screen.tour.mount_beside(self.screen)
         return pushed
 
     def pop_screen(self) -> AwaitComplete:
@@ -130,7 +136,7 @@ class LabApp(ResilientApp):
             if not self.lab_screen.is_mounted:  # no widget is mounted yet that could handle it
                 self.lab_screen.call_later(self.post_message, event)
                 return
-        if not self._too_late(event):
+        if not self._too_late(event) and not await self._opened(event):
             await super().on_event(event)
 
     def _too_late(self, event: events.Event) -> bool:
@@ -141,6 +147,33 @@ class LabApp(ResilientApp):
             event._aimed_at = self.screen if self.screen_stack else None  # type: ignore[attr-defined]
             return not self.closing_keys.press(event.key, event.time)
         return isinstance(event, events.MouseDown) and not event.is_forwarded and self.closing_keys.unseen(event.time)
+
+    async def _opened(self, event: events.Event) -> bool:
+        """Whether the event was a key of the lab that only an instrument's screen states: it opens that screen."""
+        if not isinstance(event, events.Key) or not event.is_forwarded or self.screen is not self.lab_screen:
+            return False
+        if "opening" not in vars(self) and event.key in self.screen.active_bindings:
+            return False  # no reason to import every screen
+        for command in self.opening:
+            if event.key in command.keys.split(","):
+                return await self.run_action(command.action, self.lab_screen)
+        return False
+
+    @cached_property
+    def opening(self) -> tuple[Command, ...]:
+        """The keys of the lab that open a screen, and that only the screen's module states."""
+        from tui_llm.tui.keymap import OPENING
+
+        return OPENING
+
+    @on(messages.ReadingReady)
+    def _load_keymap(self) -> None:
+        """Once the first reading is painted, imports every screen in a thread, for a tenth of a second: the first key that needs
+        one finds it there."""
+        if not self._keymap_loads:
+            self._keymap_loads = True
+            thread = threading.Thread(target=lambda: self.opening, name="keymap", daemon=True)
+            self.call_after_refresh(thread.start)
 
     def post_display_hook(self) -> None:
         if self.draws:
@@ -162,10 +195,10 @@ class LabApp(ResilientApp):
     # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def report(self, error: BaseException, drawn: bool) -> None:
-        tell = self.last_resort.take(error, drawn=drawn)
-        if self.last_resort.hopeless:
+        show = self.last_resort.take(error, drawn=drawn)
+        if self.last_resort.cannot_draw:
             self.give_up()
-        elif tell:
+        elif show:
             line = f"{truncate(visible(one_line(error)), WHAT_CELLS)}; {visible(self.last_resort.details)}"
             self.call_later(self.notify, line, markup=False, severity="error", timeout=8)
 
@@ -182,6 +215,11 @@ class LabApp(ResilientApp):
 
         if not isinstance(self.screen, Palette):
             self.push_screen(Palette(id="--command-palette"))
+
+    def action_open(self, id: str) -> None:
+        from tui_llm.tui.keymap import OPENERS
+
+        OPENERS[id].open(self.lab_screen.context)
 
     def action_show_help(self) -> None:
         from tui_llm.tui.help import HelpScreen

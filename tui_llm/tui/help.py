@@ -37,7 +37,7 @@ WORDS = (
         "renorm.",
         "the probabilities that the cuts keep, divided by their sum: the distribution that tokens are sampled from",
     ),
-    ("◆  *", "in the table: the target of the loss; a logit changed by hand (what if)"),
+    ("◆  *", "in the table: the target of the loss; a logit that you changed (what if)"),
     ("loss", "−ln p of the target, in nats: 0 at p = 1; lower is better"),
     ("bits", "the loss divided by ln 2"),
     ("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens"),
@@ -123,7 +123,7 @@ class HelpLines(Lines):
 
 _key = CommandFactory("help", "App")
 KEYS = (
-    _key("leave_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
+    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
     new_folder(name)  # check the name before training
     session = _session(open_model, question)
     after = session.tuner.go(question.steps, overtaken)
-    told = Instructed(
+    result = Instructed(
         question,
         open_model.weights(),
         name,
@@ -53,9 +53,9 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
         after,
         tuple(session.tuner.losses),
     )
-    write_model(writable(open_model), session.tuner.model, name, _card(told))
+    write_model(writable(open_model), session.tuner.model, name, _card(result))
     open_model.remembered.pop("instruct", None)
-    return told
+    return result
 
 
 def _session(open_model: OpenModel, question: InstructQuestion) -> _TuningSession:
@@ -79,17 +79,17 @@ def _free_name() -> str:
     return found
 
 
-def _card(told: Instructed) -> str:
-    question, weights = told.question, told.weights
+def _card(result: Instructed) -> str:
+    question, weights = result.question, result.weights
     rows = "\n".join(f"| {_cell(pair.question)} | {_cell(pair.answer)} |" for pair in question.pairs)
-    return f"""# {visible(told.name)}
+    return f"""# {visible(result.name)}
 
 {visible(weights.name)} after {question.steps} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
 experiment of tui-llm, not an assistant to rely on. It knows these by heart, and little else has changed for the better.
 Its licence and its training text are those of {visible(weights.name)}.
 
-The loss is on the answers alone ({told.answer_tokens} of {told.tokens} tokens, each answer's end included): {told.before:.4f} nats a token before,
-{told.after:.4f} after. AdamW, learning rate {question.learning_rate:g}, all pairs in every batch. A question is followed by a line break, then the answer.
+The loss is on the answers alone ({result.answer_tokens} of {result.tokens} tokens, each answer's end included): {result.before:.4f} nats a token before,
+{result.after:.4f} after. AdamW, learning rate {question.learning_rate:g}, all pairs in every batch. A question is followed by a line break, then the answer.
 
 | question | answer |
 |---|---|

@@ -73,8 +73,8 @@ def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[]
         raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
     check_recipe(question.recipe)
     session = _session(open_model, question.request)
-    session.learner.go(question.at, question.recipe, overtaken)
-    return _told(open_model, question, session, overtaken)
+    session.learner.move_to(question.at, question.recipe, overtaken)
+    return _compared(open_model, question, session, overtaken)
 
 
 def _session(open_model: OpenModel, request: Request) -> _LearningSession:
@@ -96,7 +96,7 @@ def _session(open_model: OpenModel, request: Request) -> _LearningSession:
     return made
 
 
-def _told(
+def _compared(
     open_model: OpenModel, question: LearnQuestion, session: _LearningSession, overtaken: Callable[[], bool]
 ) -> Learned:
     learner = session.learner
@@ -120,7 +120,7 @@ def _told(
         tuple(changes),
         tuple(learner.steps),
         learner.bytes(question.recipe.optimizer),
-        *learner.kept,
+        *learner.stored,
     )
 
 

@@ -1,4 +1,8 @@
-"""Replace a token. Finds how much of the text before it can remain typed text; the rest is kept as ids."""
+"""Replace one token of the text.
+
+The text before it stays text up to the last place where it still encodes to the same ids. All tokens after that place
+are kept as ids.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +33,17 @@ def place(open_model: OpenModel, question: PlaceQuestion, overtaken: Callable[[]
 def swap(open_model: OpenModel, question: SwapQuestion, overtaken: Callable[[], bool]) -> Swapped:
     """Raises `UserError` if the position is at no token of the text, or the replacement is invalid."""
     request, ids = question.request, open_model.ids(question.request)
-    front, at = int(request.start_token), request.position
-    if at is None or not front <= at < len(ids):
+    first, at = int(request.start_token), request.position
+    if at is None or not first <= at < len(ids):
         raise UserError("no token is selected: put the token cursor on one, with , and .")
     new = _replacement(open_model, question)
-    made = len(ids) - len(request.continuation)  # index of the first generated token
+    generated = len(ids) - len(request.continuation)  # index of the first generated token
     if not request.chat:
-        prompt, typed = _typed(open_model, request, ids, front, min(at, made))
-    elif at >= made:
-        prompt, typed = request.prompt, made
+        prompt, typed = _typed(open_model, request, ids, first, min(at, generated))
+    elif at >= generated:
+        prompt, typed = request.prompt, generated
     else:
-        raise UserError("this token is of the chat template's text: feed the plain text (J), then swap it")
+        raise UserError("this token belongs to the chat template: switch to plain text (J), then swap it")
     after = ids[at + 1 :]
     given = [*ids[typed:at], *new, *(after if question.keep else [])]
     steps = _steps(open_model, request, prompt, given, overtaken)
@@ -57,19 +61,19 @@ def _replacement(open_model: OpenModel, question: SwapQuestion) -> list[int]:
     return new
 
 
-def _typed(open_model: OpenModel, request: Request, ids: list[int], front: int, end: int) -> tuple[str, int]:
-    """The longest text that encodes to the ids before `end`, and the index where it ends. Text that is cut inside a
-    word often encodes differently than as a part of the whole; the ids in between are kept as ids."""
-    for stop in range(end, max(front, end - _TRIES), -1):
-        own = ids[front:stop]
+def _typed(open_model: OpenModel, request: Request, ids: list[int], first: int, end: int) -> tuple[str, int]:
+    """The longest text that encodes to the ids from `first` to at most `end`, and the index where it ends. A text that
+    is cut inside a word often encodes to other ids there, so its end may be before `end`."""
+    for stop in range(end, max(first, end - _TRIES), -1):
+        before = ids[first:stop]
         try:
-            text = open_model.tokenizer.decode_bytes(own).decode()
+            text = open_model.tokenizer.decode_bytes(before).decode()
         except (UnicodeDecodeError, KeyError):
             continue
         for typed in (text, text.removeprefix(" ")):  # some vocabularies prepend a space to a text's first word
-            if open_model.tokenizer.encode(typed, allow_special=request.allow_special) == own:
+            if open_model.tokenizer.encode(typed, allow_special=request.allow_special) == before:
                 return typed, stop
-    return "", front
+    return "", first
 
 
 def _steps(

@@ -105,7 +105,7 @@ class _Asked:
     def after(self, paths: Sequence[Path]) -> list[Processed]:
         """The prediction after each path."""
         room = self.open_model.weights().context - len(self.text)
-        together = [path for path in paths if len(path) <= room] if self.open_model.ours else []
+        together = [path for path in paths if len(path) <= room] if self.open_model.is_gpt else []
         logits = dict(zip(together, self._together(together), strict=True)) if together else {}
         return [self._processed(path, logits.get(path)) for path in paths]
 

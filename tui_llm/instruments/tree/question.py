@@ -33,7 +33,7 @@ class SampleQuestion(Question["Branches"]):
 
 @dataclass(frozen=True, slots=True)
 class KnownQuestion(Question["Known"]):
-    """The open model's tokens with the ids `ids`, to verify those in a file."""
+    """The open model's tokens with the ids `ids`: a tree from a file must have the same."""
 
     ids: tuple[int, ...] = ()
 
@@ -65,7 +65,7 @@ class BranchPoint:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """`run` is the number of tokens run through the model for this answer."""
+    """The answer: a `BranchPoint` for each path or drawn token. `run` is the number of tokens run through the model."""
 
     weights: Weights
     branchings: tuple[BranchPoint, ...]
@@ -75,7 +75,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """`text` is the ids of the request's text in the open model."""
+    """The answer: the `tokens` with the question's ids. `text` has the ids of the request's text in the open model."""
 
     weights: Weights
     text: tuple[int, ...]

@@ -30,17 +30,17 @@ class Node:
     """A token at the end of a path; the root has none.
 
     log_path, log_drawn: ln of the products of `probability` and `drawn` from the root.
-    asked, least: of the `asked` most probable continuations, all with a path probability of at least `least` are
-        children, or were pruned.
+    expanded, least: the children were chosen from the `expanded` most probable continuations (0: not expanded yet),
+        those with a path probability of at least `least`. Children may be missing because they were pruned.
     size: number of nodes in the branch, this node included.
     """
 
     parent: Node | None
     found: NextToken | None
     name: str = ""
-    shut: bool = False  # collapsed: its children are hidden
+    collapsed: bool = False  # its children are hidden
     children: list[Node] = field(default_factory=list)  # in descending order of probability, ties by lower id
-    asked: int = 0
+    expanded: int = 0
     least: float = 0.0
     size: int = 1
     depth: int = 0
@@ -101,8 +101,8 @@ class Node:
         return self.token is not None and self.token.special
 
     @property
-    def way(self) -> list[Node]:
-        """The nodes from the root's child down to this one."""
+    def path_nodes(self) -> list[Node]:
+        """The nodes of the path: from a child of the root to this node."""
         found, node = [], self
         while node.parent is not None:
             found.append(node)
@@ -111,12 +111,12 @@ class Node:
 
     @property
     def path(self) -> Path:
-        return tuple(node.id for node in self.way)
+        return tuple(node.id for node in self.path_nodes)
 
     @property
     def text(self) -> str:
         """The path's text; bytes that complete no character are shown as `<0xE2>`."""
-        return token_text(b"".join(node.token.bytes for node in self.way if node.token is not None))
+        return token_text(b"".join(node.token.bytes for node in self.path_nodes if node.token is not None))
 
     def _order(self) -> tuple[float, int]:
         return -self.log_probability, self.id
@@ -126,7 +126,8 @@ class Node:
 class Tree:
     """A text and its continuations.
 
-    request: the text at the root, and the sampler that `drawn` refers to; weights: the model of all numbers.
+    request: the text at the root, and the sampler that `drawn` refers to.
+    weights: the model that the probabilities come from.
     draws: number of branches sampled so far; branch i used the seed `seed + i`.
     """
 
@@ -150,7 +151,7 @@ class Tree:
         while waiting:
             node = waiting.pop()
             yield node
-            if not (shown and node.shut):
+            if not (shown and node.collapsed):
                 waiting.extend(reversed(node.children))
 
     def find(self, path: Iterable[int]) -> Node | None:
@@ -174,22 +175,22 @@ class Tree:
         return node
 
     def take(self, branching: BranchPoint, least: float = 0.0) -> list[Node] | None:
-        """Add the candidates of one node as its children, if their path probability is at least `least`. Returns all of
-        them, including existing ones; None if the node itself is gone."""
+        """Add a node's candidates as its children, if their path probability is at least `least`. Returns these
+        children, those that existed before included; None if the node was pruned."""
         parent = self.find(branching.path)
         if parent is None:
             return None
-        made = [self.add(parent, found) for found in wanted(parent, branching, least)]
-        parent.asked, parent.least = len(branching.nexts), least
-        parent.shut = parent.shut and not made
-        return made
+        children = [self.add(parent, found) for found in wanted(parent, branching, least)]
+        parent.expanded, parent.least = len(branching.nexts), least
+        parent.collapsed = parent.collapsed and not children
+        return children
 
     def take_sample(self, branches: Branches) -> Node | None:
-        """Add a sampled branch and return its last node; None if the node that it starts from is gone."""
+        """Add a sampled branch and return its last node; None if the node that it starts from was pruned."""
         node = self.find(branches.branchings[0].path) if branches.branchings else None
         for branching in branches.branchings if node is not None else ():
             assert node is not None
-            node.shut = False
+            node.collapsed = False
             node = self.add(node, branching.nexts[0])
         return node
 
@@ -220,8 +221,8 @@ class Tree:
         while waiting:
             old, new = waiting.pop()
             new.name = new.name or old.name
-            if old.asked > new.asked:
-                new.asked, new.least = old.asked, old.least
+            if old.expanded > new.expanded:
+                new.expanded, new.least = old.expanded, old.least
             there = {child.id: child for child in new.children}
             for child in old.children:
                 if child.id in there:
@@ -230,12 +231,12 @@ class Tree:
                     child.parent = new
                     self._attach(child)
         for pruned in self._pruned:  # branches pruned earlier from the old nodes now belong to their replacements
-            if pruned.parent is not None and (heir := self._heir(pruned.parent)) is not None:
-                pruned.parent = heir
+            if pruned.parent is not None and (replacement := self._replacement(pruned.parent)) is not None:
+                pruned.parent = replacement
         return newer
 
-    def _heir(self, node: Node) -> Node | None:
-        """The node with the same path that is in the tree now."""
+    def _replacement(self, node: Node) -> Node | None:
+        """The node that has the path of `node` in the tree now; None if a branch above it is still pruned."""
         top = node
         while top.parent is not None:
             top = top.parent
@@ -273,10 +274,11 @@ def wanted(parent: Node, branching: BranchPoint, least: float) -> list[NextToken
 
 
 class Growth:
-    """Best-first growth of a branch: the `count` most probable continuations of every node, `depth` levels deep, the
-    most probable paths first, no path below the probability `least`, and at most `budget` new tokens.
+    """Best-first growth of a branch, most probable paths first.
 
-    Repeat until `done`: ask for the paths of `batch`, pass the answer to `take`. Pruned branches are not regrown.
+    Adds the `count` most probable continuations of every node, `depth` levels deep, without paths less probable than
+    `least`, until `budget` tokens are added. Usage: until `done`, ask for the continuations of the paths in `batch()`
+    and pass the answer to `take`. Pruned branches are not regrown.
     """
 
     def __init__(self, tree: Tree, top: Node, count: int, depth: int, least: float = 0.0, budget: int = 1000) -> None:
@@ -313,13 +315,13 @@ class Growth:
                 self._visit(child)
 
     def _visit(self, node: Node) -> None:
-        """Add the node to the frontier; if its children are known, add those of its descendants that aren't."""
+        """Add the node to the frontier, to be expanded. If it is expanded already, do so with its children instead."""
         waiting = [node]
         while waiting:
             node = waiting.pop()
             if node.depth >= self.deepest or (node.ends and node is not self.top) or node.log_path < floor(self.least):
                 continue
-            if node.asked >= self.count and node.least <= self.least:
+            if node.expanded >= self.count and node.least <= self.least:
                 waiting.extend(node.children[: self.count])
             else:
                 heapq.heappush(self._frontier, (-node.log_path, next(self._number), node))

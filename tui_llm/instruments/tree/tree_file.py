@@ -61,7 +61,7 @@ def tree_json(tree: Tree) -> dict[str, Any]:
             "drawn": node.drawn,
             "rank": node.rank,
         }
-        line |= {key: value for key, value in (("u", node.u), ("name", node.name), ("shut", node.shut), ("asked", node.asked), ("least", node.least)) if value or (value == 0 and key == "u")}  # fmt: skip
+        line |= {key: value for key, value in (("u", node.u), ("name", node.name), ("shut", node.collapsed), ("asked", node.expanded), ("least", node.least)) if value or (value == 0 and key == "u")}  # fmt: skip
         nodes.append(line)
     request = tree.request
     return {
@@ -79,13 +79,13 @@ def tree_json(tree: Tree) -> dict[str, Any]:
         "sampler": dataclasses.asdict(request.sampler),
         "seed": tree.seed,
         "draws": tree.draws,
-        "root": {"name": tree.root.name, "asked": tree.root.asked, "least": tree.root.least},
+        "root": {"name": tree.root.name, "asked": tree.root.expanded, "least": tree.root.least},
         "nodes": nodes,
     }
 
 
 def save(tree: Tree, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Raises `UserError` if the file can't be written, `new_files.Taken` if it exists and `force` is not set; an
+    """Raises `UserError` if the file can't be written, `new_files.AlreadyExists` if it exists and `force` is not set; an
     existing file is then unchanged."""
     text = json_text(tree_json(tree))
     write_new(path, lambda part: storage.write_text(part, text), force=force, inputs=inputs)
@@ -156,8 +156,8 @@ def _fill(tree: Tree, rows: list[Any], vocabulary: int) -> None:
 
 def _own(node: Any, line: dict[str, Any]) -> None:
     node.name = _string(line.get("name", ""), "a name")[:LONGEST_NAME]
-    node.shut = _flag(line.get("shut", False))
-    node.asked = _whole(line.get("asked", 0), "asked")
+    node.collapsed = _flag(line.get("shut", False))
+    node.expanded = _whole(line.get("asked", 0), "asked")
     node.least = _number(line.get("least", 0.0), "least", 0.0, 1.0)
 
 

@@ -47,7 +47,7 @@ def compare(
             raise Overtaken
         if name == own.name:
             continue
-        if catalog.at_hand(name):
+        if catalog.is_local(name):
             sides.append(_vocabulary_tokens(catalog.load_named(name), text))
         else:
             why = (
@@ -86,7 +86,7 @@ def _coverage(text: str, model: str, remembered: dict[str, Any], overtaken: Call
 def _training_words(model: str, overtaken: Callable[[], bool]) -> tuple[str, bool, frozenset[str], str]:
     """(name of the text, whether the model was trained on it, its words, why there are none)."""
     places, trained = _corpus(model), True
-    if places is None or not all(map(corpora.at_hand, places)):
+    if places is None or not all(map(corpora.is_local, places)):
         places, trained = [FALLBACK], False
     try:
         words, whole = _words(places, overtaken)

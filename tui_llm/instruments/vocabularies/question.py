@@ -15,13 +15,13 @@ class VocabulariesQuestion(Question["Vocabularies"]):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyTokens:
-    """One vocabulary. `tokens` holds the first ones if there are very many. If there are none, `problem` is the
-    reason."""
+    """The text in one vocabulary. `tokens` has only the first ones of a long text; it is None if the vocabulary is not
+    available, and `problem` is the reason."""
 
     name: str
-    own: bool  # the open model's
-    size: int | None  # number of tokens; None if unbounded
-    count: int
+    own: bool  # it is the open model's vocabulary
+    size: int | None  # number of tokens in the vocabulary; None if unbounded
+    count: int  # number of tokens in the text
     characters_per_token: float
     bytes_per_token: float
     tokens: Tokenization | None
@@ -30,11 +30,12 @@ class VocabularyTokens:
 
 @dataclass(frozen=True, slots=True)
 class WordCoverage:
-    """What a vocabulary of whole words could not represent: the text's words that do not occur in `source`, which has
-    `size` distinct words.
+    """Which words of the text a word-level vocabulary would lack. Its words are those of the text `source`.
 
-    trained: the open model was trained on `source`.
-    missing: the missing words in order of appearance, each once; missing_count: with repetitions, of `count` words.
+    trained: the open model was trained on `source`. size: number of distinct words in `source`.
+    count: number of words in the text; missing_count: how many of them do not occur in `source`.
+    missing: those words in order of appearance, without repetitions.
+    problem: why `source` can't be read; empty if it can.
     """
 
     source: str

@@ -58,7 +58,7 @@ class CausalPredictor:
         self.vocabulary = int(wanted.shape[1])
         self.kept = self.vocabulary
         half = max(1, len(ids) // 2)
-        if not _same(self._logits(ids[:half]), wanted[:half], self._loose):
+        if not _same(self._logits(ids[:half]), wanted[:half], self._tolerance):
             raise UserError(
                 f"{self.name} is not a causal language model: what it predicts depends on the tokens after it"
             )
@@ -68,7 +68,7 @@ class CausalPredictor:
             if hidden is None or head is None:
                 break
             made = _or_none(lambda cap=cap: cap(head(hidden.to(head.weight.dtype))))  # type: ignore[misc]
-            if made is not None and _same(made.float(), wanted, self._loose):
+            if made is not None and _same(made.float(), wanted, self._tolerance):
                 self._head, self._cap, self.kept = head, cap, int(hidden.shape[1])
                 break
         self._cached = bool(_or_none(lambda: self._may_cut(ids, wanted, half)))
@@ -84,12 +84,12 @@ class CausalPredictor:
         self.crop(rows - 1)
         last = self.head(self.run(ids[rows - 1 :]), whole)
         return all(
-            _same(one, rest, self._loose)
+            _same(one, rest, self._tolerance)
             for one, rest in ((first, wanted), (again, wanted[half:]), (last, wanted[-1:]))
         )
 
     @property
-    def _loose(self) -> float:
+    def _tolerance(self) -> float:
         return 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 5e-2
 
     def _tensor(self, ids: Sequence[int]) -> Tensor:

@@ -1,9 +1,8 @@
-"""Validate a model folder before transformers reads it: are the files valid, and does the config match the size of the
-weights?
+"""Validate a model folder before transformers reads it: the files, and whether the config matches the weights' size.
 
 transformers trusts a config: one that claims a million layers, or a width of a million, would exhaust the memory before
-the weights are read. So the model is first built on torch's meta device, without data, and its size is counted
-meanwhile.
+the weights are read. Therefore the model is first built on torch's meta device, without data, while hooks count its
+modules, parameters and buffers.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ _OTHERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What the headers of the weight files say: the number of tensors, of elements and of bytes. `most` is the maximum
+class StoredWeights:
+    """The sizes in the headers of the weight files: number of tensors, of elements, of bytes. `most` is the maximum
     number of weights: quantized formats pack several into one element."""
 
     tensors: int
@@ -67,7 +66,7 @@ def check_vocabulary(folder: Path) -> None:
             continue
         raw = read_json(folder / name)
         if not isinstance(raw, dict):
-            raise UserError(f"{folder / name} is not a JSON object; get it again")
+            raise UserError(f"{folder / name} is not a JSON object; download it again")
         more = raw.get("added_tokens_decoder", {}) if name == "tokenizer_config.json" else raw
         ids = (
             (map(_number, more) if name == "tokenizer_config.json" else more.values())
@@ -82,12 +81,12 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def stored(folder: Path, quantised: bool) -> Stored:
+def stored(folder: Path, quantized: bool) -> StoredWeights:
     """The sizes of the folder's weights. Raises `UserError` if they are not safetensors, or are damaged."""
     headers = [tensor for file in _weight_files(folder) for tensor in read_header(file).values()]
     numbers = sum(tensor.numbers for tensor in headers)
     bits = sum(tensor.numbers * BITS[tensor.dtype] for tensor in headers)
-    return Stored(len(headers), numbers, bits // 8, bits // 2 if quantised else numbers)
+    return StoredWeights(len(headers), numbers, bits // 8, bits // 2 if quantized else numbers)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -99,7 +98,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raw = read_json(folder / _INDEX)
     places = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(places, dict) or not places:
-        raise UserError(f"{folder / _INDEX} does not say where the weights are; get it again")
+        raise UserError(f"{folder / _INDEX} does not list the weight files; download it again")
     names = set(map(str, places.values()))
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
@@ -113,7 +112,7 @@ class _TooLarge(Exception):
     """The config describes a larger model than the weights can fill."""
 
 
-def check_config(library: Any, config: Any, weights: Stored, where: Path) -> int:
+def check_config(library: Any, config: Any, weights: StoredWeights, where: Path) -> int:
     """Raises `UserError` if `config` describes a larger model than the weights can fill. Returns the bytes of the
     model's buffers: masks, position tables."""
     try:
@@ -122,7 +121,7 @@ def check_config(library: Any, config: Any, weights: Stored, where: Path) -> int
         return count.buffers
     except _TooLarge as error:
         raise UserError(
-            f"{where} describes a larger model than its weights make ({error}); they are of different models"
+            f"{where} describes a larger model than its weights can fill ({error}): config and weights don't belong together"
         ) from error
     except (NotImplementedError, RuntimeError) as error:
         if "meta" not in str(error):
@@ -133,14 +132,14 @@ def check_config(library: Any, config: Any, weights: Stored, where: Path) -> int
 class _Count:
     """Counts the parts of a model while it is built."""
 
-    def __init__(self, weights: Stored) -> None:
+    def __init__(self, weights: StoredWeights) -> None:
         self.weights = weights
         self.modules = self.parameters = self.numbers = self.buffers = 0
 
     def module(self, *_: Any) -> None:
         self.modules += 1
         if self.modules > 40 * self.weights.tensors + 2000:
-            raise _TooLarge(f"over {self.modules:,} layers and parts, for {self.weights.tensors:,} tensors")
+            raise _TooLarge(f"over {self.modules:,} modules, for {self.weights.tensors:,} tensors")
 
     def parameter(self, _: Any, __: str, made: Any) -> None:
         if made is None:
@@ -161,7 +160,7 @@ class _Count:
 
 
 @contextmanager
-def _counted(weights: Stored) -> Iterator[_Count]:
+def _counted(weights: StoredWeights) -> Iterator[_Count]:
     count = _Count(weights)
     hooks = [
         registry.register_module_module_registration_hook(count.module),

@@ -99,6 +99,11 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
             raise UserError(
                 f"{path}: its weights are of other sizes than config.json says; they are of different models"
             ) from error
+        if "Unrecognized configuration class" in str(error):  # its message lists every kind of model there is
+            raise UserError(
+                f"{path}: {_kind(path)} is not a causal language model, which predicts the next token from those before "
+                "it; open one such as GPT-2 or Llama"
+            ) from error
         raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -106,10 +111,15 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
     return model
 
 
+def _kind(path: Path) -> str:
+    raw = read_json(path / "config.json")
+    return str(raw.get("model_type")) if isinstance(raw, dict) else "unknown"
+
+
 def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
     """The model, and the names of missing weights."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-    weights = checks.stored(path, quantised=getattr(config, "quantization_config", None) is not None)
+    weights = checks.stored(path, quantized=getattr(config, "quantization_config", None) is not None)
     more = checks.check_config(library, config, weights, path / "config.json")
     model, info = library.AutoModelForCausalLM.from_pretrained(
         str(path),
@@ -135,7 +145,7 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
     config = library.AutoConfig.from_pretrained(
         str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
     )
-    stored = checks.Stored(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
+    stored = checks.StoredWeights(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
     more = checks.check_config(library, config, stored, path)
     # 4 bytes for each element, in the file's tensors and in the model's.
     memory.check(8 * header.numbers + more, memory.free_bytes(), f"opening {path}")
@@ -160,7 +170,7 @@ def _placed(model: Any, path: Path, place: torch.device) -> Any:
         raise UserError(f"{path} can't be put on {place}: {message_line(error)}") from error
 
 
-def _precision(path: Path, weights: checks.Stored, more: int, place: torch.device) -> torch.dtype | str:
+def _precision(path: Path, weights: checks.StoredWeights, more: int, place: torch.device) -> torch.dtype | str:
     """float32 for exact results, or the stored dtype if float32 would fill the memory. Raises `UserError` if both are
     too large."""
     free = device.free_bytes(place)

@@ -107,7 +107,7 @@ def named(name: str, progress: Progress = lambda _: None) -> Path:
     return _cached(name, hashlib.sha256(data).hexdigest(), lambda: data)
 
 
-def at_hand(place: str) -> bool:
+def is_local(place: str) -> bool:
     """Whether `place` is available offline."""
     return not (place in _DOWNLOADS or is_address(place)) or _download(place)[0].is_file()
 

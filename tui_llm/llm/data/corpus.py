@@ -32,7 +32,7 @@ from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
 from tui_llm.llm.data.bigrams import bigram_entropy
 from tui_llm.llm.data.corpora import files, floor
-from tui_llm.llm.data.texts import blocks, glance
+from tui_llm.llm.data.texts import blocks, first_block
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -46,7 +46,8 @@ class Corpus:
     """A corpus as token ids.
 
     train, validation: the ids to train on, and those held out.
-    bytes_per_token: over both.
+    bytes_per_token: over both; the bytes of the tokens, not those of the files: separators have none, a line end is one
+        byte, and a text that is given twice is counted as often as it is in the tokens.
     unigram_entropy: of the token frequencies in `train`, in nats per token: the best loss of a unigram model.
     bigram_entropy: the best loss of a bigram model (see `bigrams.py`); None if it wasn't counted.
     floor: the entropy rate of the process that generated the text, a lower bound for any model; None if unknown.
@@ -98,14 +99,20 @@ def load(
             f"more than {block_size} in each: give more text or a smaller block size"
         )
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
+    counted = dict(facts)
     if not isinstance(facts.get("bigram_entropy"), float):  # new, or written by an earlier version
         facts["bigram_entropy"] = bigram_entropy(arrays[0], tokenizer.size, progress)
+    if not isinstance(facts.get("bytes"), int):  # written by an earlier version
+        facts["bytes"] = sum(
+            _bytes_of(tokenizer, counts) for array in arrays for counts in _counts(array, tokenizer.size)
+        )
+    if facts != counted:
         with suppress(UserError):  # read-only cache: it is counted again next time
             write_json(folder / "corpus.json", facts)
     return Corpus(
         arrays[0],
         arrays[1],
-        facts["bytes_per_token"],
+        facts["bytes"] / (facts["train"] + facts["validation"]),
         facts["unigram_entropy"],
         digest,
         facts["bigram_entropy"],
@@ -114,7 +121,7 @@ def load(
 
 
 def _hash(path: Path, progress: Progress) -> bytes:
-    glance(path)  # reject binary files before reading them whole
+    first_block(path)  # reject binary files before reading them whole
     digest = hashlib.sha256()
     with open_foreign(path) as file:
         while data := file.read(1 << 24):
@@ -163,7 +170,7 @@ def _fill(
         storage.make_folders(folder)
         lock = storage.Lock(folder / "lock")
         while not _acquired(lock):
-            progress("waiting for another run, which is tokenising the same text")
+            progress("waiting for another run, which is tokenizing the same text")
         try:
             if _whole(folder):
                 return
@@ -179,7 +186,7 @@ def _fill(
             lock.release()
     except OSError as error:
         raise UserError(
-            f"can't write the tokenised corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
+            f"can't write the tokenized corpus to {folder}: {error.strerror or error}; free some space there or set TUI_LLM_HOME "
             "to another folder"
         ) from error
 
@@ -200,9 +207,9 @@ class _TokenWriter:
     tokenizer: Tokenizer
     fraction: float
     progress: Progress
-    read: int = 0  # bytes
+    read: int = 0  # bytes of the files
     total: int = 0
-    tokens: int = 0
+    text_bytes: int = 0  # of the tokens
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
     # A file's hash → its tokens[start:stop] in train.bin.
     seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -220,7 +227,6 @@ class _TokenWriter:
                 if digest in self.seen:
                     start, stop = self.seen[digest]
                     self._copy(train, train, start, stop, "train")
-                    self.tokens += stop - start
                     self.read += size
                 else:
                     self._file(path, digest, train, validation)
@@ -231,7 +237,7 @@ class _TokenWriter:
                 f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
             )
         share = self.counts[self.counts > 0] / self.sizes["train"]
-        return {"dtype": self.dtype.name, **self.sizes, "bytes_per_token": self.total / self.tokens,
+        return {"dtype": self.dtype.name, **self.sizes, "bytes": self.text_bytes,
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
 
     def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
@@ -240,7 +246,7 @@ class _TokenWriter:
         hashed = hashlib.sha256()
         with storage.temporary_file(self.folder) as aside:
             count = 0
-            for ids in self._encoded(_chunks(blocks(path, lambda data: self._saw(data, hashed)))):
+            for ids in self._encoded(_chunks(blocks(path, lambda data: self._record_block(data, hashed)))):
                 aside.write(ids.astype(self.dtype).tobytes())
                 count += len(ids)
             if hashed.digest() != digest:
@@ -250,7 +256,6 @@ class _TokenWriter:
             self._copy(aside, train, 0, cut, "train")
             self._copy(aside, validation, cut, count, "validation")
             self.seen[digest] = begin, begin + cut
-            self.tokens += count
 
     def _encoded(self, chunks: Iterator[str | None]) -> Iterator[npt.NDArray[np.uint32]]:
         """The ids of all chunks, in order. Tokenizes in one thread per core if the tokenizer supports it; reads ahead
@@ -273,10 +278,10 @@ class _TokenWriter:
         separator = np.array([] if end is None else [end], np.uint32)
         return np.concatenate([separator if c is None else self.tokenizer.encode_array(c) for c in portion])
 
-    def _saw(self, data: bytes, hashed: Any) -> None:
+    def _record_block(self, data: bytes, hashed: Any) -> None:
         hashed.update(data)
         self.read += len(data)
-        self.progress(f"tokenising: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+        self.progress(f"tokenizing: {self.read / 1e6:.1f} of {self.total / 1e6:.1f} MB")
 
     def _copy(self, source: BinaryIO, target: BinaryIO, start: int, stop: int, part: str) -> None:
         """Append tokens[start:stop] of `source` to `target` and count them."""
@@ -289,10 +294,24 @@ class _TokenWriter:
             target.seek(0, os.SEEK_END)
             target.write(data)
             ids = np.frombuffer(data, self.dtype)
+            counts = np.bincount(ids, minlength=len(self.counts))
+            self.text_bytes += _bytes_of(self.tokenizer, counts)
             if part == "train":
-                self.counts += np.bincount(ids, minlength=len(self.counts))
+                self.counts += counts
             self.sizes[part] += len(ids)
             start += len(ids)
+
+
+def _counts(ids: Ids, size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """How often each of `size` ids occurs, part by part."""
+    for start in range(0, len(ids), _CHUNK):
+        yield np.bincount(ids[start : start + _CHUNK], minlength=size)
+
+
+def _bytes_of(tokenizer: Tokenizer, counts: npt.NDArray[np.int64]) -> int:
+    """The bytes of so many tokens of each id; special tokens have none."""
+    ids = np.flatnonzero(counts).tolist()
+    return sum(int(counts[id]) * len(tokenizer.token_bytes(id)) for id in ids if not tokenizer.is_special(id))
 
 
 def _portions(chunks: Iterator[str | None]) -> Iterator[list[str | None]]:
@@ -320,17 +339,17 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
     Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
     tokens rarely span.
     """
-    waiting, begun = "", False
+    waiting, mid_document = "", False
     for text in texts:
         *ended, waiting = (waiting + text).split(END_OF_TEXT)
         for rest in ended:
-            rest = rest.rstrip("\n") if begun else rest.strip("\n")
+            rest = rest.rstrip("\n") if mid_document else rest.strip("\n")
             if rest:
                 yield rest
-            if rest or begun:
+            if rest or mid_document:
                 yield None
-            begun = False
-        if not begun:
+            mid_document = False
+        if not mid_document:
             waiting = waiting.lstrip("\n")
         while len(waiting) > _CHUNK + len(END_OF_TEXT):
             cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
@@ -338,9 +357,9 @@ def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
             cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
             cut = cut or _CHUNK  # no line break: cut anywhere but inside a possible separator
             yield waiting[:cut]
-            waiting, begun = waiting[cut:], True
-    rest = waiting.rstrip("\n") if begun else waiting.strip("\n")
+            waiting, mid_document = waiting[cut:], True
+    rest = waiting.rstrip("\n") if mid_document else waiting.strip("\n")
     if rest:
         yield rest
-    if rest or begun:
+    if rest or mid_document:
         yield None

@@ -33,7 +33,7 @@ EXAMPLES = (
 )
 
 
-def typed(text: str) -> tuple[Pair, ...]:
+def parse(text: str) -> tuple[Pair, ...]:
     """Parse lines of `question => answer`; empty lines are skipped. Raises `UserError` at the first invalid line."""
     return _pairs(
         [(f"line {number}", line.partition(ARROW)) for number, line in _lines(text)], f"QUESTION {ARROW} ANSWER"
@@ -41,8 +41,9 @@ def typed(text: str) -> tuple[Pair, ...]:
 
 
 def read(path: Path) -> tuple[Pair, ...]:
-    """Read a .tsv or .txt file (question, tab, answer), or a .jsonl file (an object per line, such as {"question": …,
-    "answer": …}). Raises `UserError` if it can't be read or a line is no pair."""
+    """Read the pairs of a file. .jsonl, .json, .ndjson: one object per line, such as {"question": …, "answer": …}.
+    Others, such as .tsv: one line of question, tab, answer. Raises `UserError` if the file can't be read or a line is
+    not a pair."""
     text = read_text(path, SETTINGS)
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         found = [(f"{path} line {number}", line.partition("\t")) for number, line in _lines(text)]
@@ -51,7 +52,7 @@ def read(path: Path) -> tuple[Pair, ...]:
 
 
 def show(pairs: Sequence[Pair]) -> str:
-    """Format pairs so that `typed` can parse them."""
+    """Format pairs so that `parse` can parse them."""
     return "\n".join(f"{pair.question} {ARROW} {pair.answer}" for pair in pairs)
 
 
@@ -74,6 +75,7 @@ def _object(line: str) -> tuple[str, str, str]:
 
 
 def _pairs(found: list[tuple[str, tuple[str, str, str]]], form: str) -> tuple[Pair, ...]:
+    """Validate `found`: (place for the error message, (question, separator, answer)). `form` shows what is expected."""
     if not found:
         raise UserError(f"there are no pairs; give some lines, each as {form}")
     if len(found) > MOST:

@@ -131,10 +131,10 @@ _SLOT = re.compile(r"\{(\w+)\}")
 def story(rng: random.Random) -> str:
     """One story, on one line."""
     hero = HEROES.draw(rng)
-    said = {"hero": hero, "he": "she" if hero in SHE else "he", "thing": THINGS.draw(rng)}
+    bound = {"hero": hero, "he": "she" if hero in SHE else "he", "thing": THINGS.draw(rng)}
     templates = [FIRST.draw(rng), *(MIDDLE.draw(rng) for _ in range(int(MIDDLES.draw(rng)))), LAST.draw(rng)]
     return " ".join(
-        _SLOT.sub(lambda m: said[m[1]] if m[1] in said else SLOTS[m[1]].draw(rng), template) for template in templates
+        _SLOT.sub(lambda m: bound[m[1]] if m[1] in bound else SLOTS[m[1]].draw(rng), template) for template in templates
     )
 
 
@@ -169,8 +169,8 @@ _PATTERNS = {
 }
 
 
-def readings(sentence: str, templates: Choice, said: dict[str, str]) -> list[float]:
-    """ln p of each parse of `sentence` by one of `templates`: one or none. `said` maps bound slots to their words;
+def readings(sentence: str, templates: Choice, bound: dict[str, str]) -> list[float]:
+    """ln p of each parse of `sentence` by one of `templates`: one or none. `bound` maps bound slots to their words;
     those that the sentence binds are added."""
     found = []
     for template in templates.options:
@@ -180,7 +180,7 @@ def readings(sentence: str, templates: Choice, said: dict[str, str]) -> list[flo
         total = templates.log_probability(template)
         for slot, word in zip(slots, match.groups(), strict=True):
             if slot in _BOUND:
-                total += 0.0 if said.setdefault(slot, word) == word else -math.inf
+                total += 0.0 if bound.setdefault(slot, word) == word else -math.inf
             else:
                 total += SLOTS[slot].log_probability(word)
         if total > -math.inf:
@@ -193,17 +193,17 @@ def log_probability(one: str) -> float:
     sentences = re.findall(r"[^.]+\.(?: |$)", one)
     if "".join(sentences) != one or one.endswith(" ") or not 4 <= len(sentences) <= 7:
         return -math.inf
-    said: dict[str, str] = {}
+    bound: dict[str, str] = {}
     total = MIDDLES.log_probability(str(len(sentences) - 2))
     kinds = [FIRST, *[MIDDLE] * (len(sentences) - 2), LAST]
     for number, (sentence, templates) in enumerate(zip(sentences, kinds, strict=True)):
-        ways = readings(sentence.removesuffix(" "), templates, said)
+        ways = readings(sentence.removesuffix(" "), templates, bound)
         if not ways:
             return -math.inf
         total += math.log(math.fsum(map(math.exp, ways)))
         if number == 0:  # every first sentence names the hero and the thing
-            total += HEROES.log_probability(said["hero"]) + THINGS.log_probability(said["thing"])
-            said["he"] = "she" if said["hero"] in SHE else "he"
+            total += HEROES.log_probability(bound["hero"]) + THINGS.log_probability(bound["thing"])
+            bound["he"] = "she" if bound["hero"] in SHE else "he"
     return total
 
 

@@ -89,7 +89,7 @@ def read_text(path: Path, most: int | None = None) -> str:
     return "".join(blocks(path))
 
 
-def glance(path: Path) -> str:
+def first_block(path: Path) -> str:
     """The file's first block. Raises `UserError` as `blocks` does."""
     return next(blocks(path), "")
 
@@ -97,7 +97,7 @@ def glance(path: Path) -> str:
 def check(places: list[Path]) -> None:
     """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty."""
     names = files(places)
-    if not sum([len(glance(path)) > 0 for path in names]):
+    if not sum([len(first_block(path)) > 0 for path in names]):
         raise UserError(
             f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
         )

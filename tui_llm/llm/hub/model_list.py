@@ -18,22 +18,23 @@ _LONGEST_CARD = 200_000  # bytes
 
 
 def describe(found: LocalModel) -> ModelInfo:
-    """The facts about a model, read from its config and file headers. If that fails, `problem` is the reason."""
+    """A model's parameters, context and vocabulary, from its config and file headers. If they can't be read, `problem`
+    is the reason."""
     info = ModelInfo(
-        found.name,
-        found.kind,
-        str(found.folder),
-        None,
-        None,
-        None,
-        found.step,
-        None,
-        _size(found.folder),
-        _origin(found),
+        name=found.name,
+        kind=found.kind,
+        path=str(found.folder),
+        parameters=None,
+        context=None,
+        vocabulary=None,
+        step=found.step,
+        problem=None,
+        size=_size(found.folder),
+        origin=_origin(found),
+        pulled=found.kind == "model" and pull.origin(found.folder) is not None,
     )
-    info = dataclasses.replace(info, pulled=found.kind == "model" and pull.origin(found.folder) is not None)
     try:
-        parameters, context, vocabulary = _figures(found.folder)
+        parameters, context, vocabulary = _sizes(found.folder)
     except UserError as error:
         return dataclasses.replace(info, problem=str(error))
     return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary)
@@ -68,7 +69,7 @@ def cached() -> list[ModelInfo]:
 
 
 def card(folder: Path) -> str:
-    """The model card as in its file, untrusted text; empty if there is none."""
+    """The text of the model card, which is untrusted; empty if there is none."""
     try:
         with open_foreign(folder / CARD) as file:
             return file.read(_LONGEST_CARD).decode("utf-8", "replace")
@@ -76,7 +77,7 @@ def card(folder: Path) -> str:
         return ""
 
 
-def _figures(path: Path) -> tuple[int | None, int | None, int | None]:
+def _sizes(path: Path) -> tuple[int | None, int | None, int | None]:
     """(parameters, context, vocabulary), each None if unknown. Raises `UserError` if the model can't be opened."""
     if not is_gpt2(path):
         return description.described(path)

@@ -80,7 +80,7 @@ class _HubFile:
     git: str | None  # git's blob SHA-1, for files that are not in LFS
 
 
-Tell = Callable[[PullProgress], None]
+Report = Callable[[PullProgress], None]
 
 
 def repository(name: str) -> str:
@@ -100,8 +100,8 @@ def local_name(repo: str) -> str:
     return {full: short for short, full in SHORT.items()}.get(repo, repo)
 
 
-def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) -> Pulled:
-    """Pull a model, resuming an interrupted download. `tell` is called a few times a second; an exception that it
+def pull(name: str, revision: str | None = None, report: Report = lambda _: None) -> Pulled:
+    """Pull a model, resuming an interrupted download. `report` is called a few times a second; an exception that it
     raises ends the download, and the partial files stay for the next call.
 
     Raises `UserError`, with what to do, on failure.
@@ -121,16 +121,16 @@ def pull(name: str, revision: str | None = None, tell: Tell = lambda _: None) ->
         raise UserError(
             f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
         )
-    tell(PullProgress(f"asking {constants.ENDPOINT}", 0, 0))
+    report(PullProgress(f"asking {constants.ENDPOINT}", 0, 0))
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
     except Exception as error:  # of huggingface_hub, the HTTP client (which depends on the version) or the OS
-        raise UserError(_said(error, repo, revision)) from error
+        raise UserError(_message(error, repo, revision)) from error
     commit = str(info.sha or "")
     if not _COMMIT.fullmatch(commit):
         raise UserError(f"{constants.ENDPOINT} doesn't say which commit of {repo} it gives; pull from another address")
     files = _wanted(repo, info.siblings or ())
-    return _pull(repo, commit, revision, files, tell)
+    return _pull(repo, commit, revision, files, report)
 
 
 def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
@@ -162,7 +162,7 @@ def _wanted(repo: str, siblings: Any) -> list[_HubFile]:
     return sorted(wanted, key=lambda file: (file.size, file.name))
 
 
-def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], tell: Tell) -> Pulled:
+def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], report: Report) -> Pulled:
     name = local_name(repo)
     folder = paths.pulled_model(name)
     total = sum(file.size for file in files)
@@ -178,10 +178,10 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
         storage.make_folders(part)
         with storage.Lock(waiting / f"{folder.name}.lock", timeout=0):
             _space(repo, part, files)
-            bring = _Downloader(repo, commit, part, total, tell)
+            bring = _Downloader(repo, commit, part, total, report)
             for file in files:
                 bring(file)
-            _look(repo, part)
+            _check_headers(repo, part)
             source = {
                 "repository": repo, "revision": revision or "main", "commit": commit, "from": _endpoint(),
                 "files": {file.name: file.sha256 or f"git:{file.git}" for file in files},
@@ -191,7 +191,7 @@ def _pull(repo: str, commit: str, revision: str | None, files: list[_HubFile], t
     except Timeout as error:
         raise UserError(f"{repo} is being pulled already, by another process; wait for that one") from error
     except OSError as error:
-        raise UserError(_said(error, repo, revision)) from error
+        raise UserError(_message(error, repo, revision)) from error
     return Pulled(name, folder, repo, commit, total, True)
 
 
@@ -209,8 +209,8 @@ def _space(repo: str, part: Path, files: list[_HubFile]) -> None:
 class _Downloader:
     """Downloads files into `part`, one at a time, and reports the total progress."""
 
-    def __init__(self, repo: str, commit: str, part: Path, total: int, tell: Tell) -> None:
-        self.repo, self.commit, self.part, self.total, self.tell = repo, commit, part, total, tell
+    def __init__(self, repo: str, commit: str, part: Path, total: int, report: Report) -> None:
+        self.repo, self.commit, self.part, self.total, self.report = repo, commit, part, total, report
         self.before = 0  # bytes of completed files
 
     def __call__(self, file: _HubFile) -> None:
@@ -218,7 +218,7 @@ class _Downloader:
         if not (path.is_file() and path.stat().st_size == file.size):  # only verified files have their final name
             self._fetch(file, path)
         self.before += file.size
-        self.tell(PullProgress(file.name, self.before, self.total))
+        self.report(PullProgress(file.name, self.before, self.total))
 
     def _fetch(self, file: _HubFile, path: Path) -> None:
         import huggingface_hub
@@ -237,9 +237,9 @@ class _Downloader:
                 if have > file.size:  # belongs to another file: start over
                     have = raw.seek(0)
                     raw.truncate()
-                self.tell(PullProgress(file.name, self.before + have, self.total))
+                self.report(PullProgress(file.name, self.before + have, self.total))
                 counted: Any = _Counted(
-                    raw, lambda at: self.tell(PullProgress(file.name, self.before + at, self.total))
+                    raw, lambda at: self.report(PullProgress(file.name, self.before + at, self.total))
                 )
                 if have < file.size or not file.size:
                     file_download.http_get(
@@ -248,9 +248,9 @@ class _Downloader:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(_said(error, self.repo, self.commit)) from error
-        self.tell(PullProgress(f"checking {file.name}", self.before + file.size, self.total))
-        if not _is(brought, file):
+            raise UserError(_message(error, self.repo, self.commit)) from error
+        self.report(PullProgress(f"checking {file.name}", self.before + file.size, self.total))
+        if not _matches(brought, file):
             storage.rmtree(self.part)
             raise UserError(
                 f"{file.name} of {self.repo} is not the file whose hash the hub gives; it was deleted: pull again, or from another "
@@ -263,19 +263,19 @@ class _Downloader:
 class _Counted:
     """A file wrapper that reports its length after each write."""
 
-    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
-        self._file, self._tell = file, tell
+    def __init__(self, file: BinaryIO, report: Callable[[int], None]) -> None:
+        self._file, self._report = file, report
 
     def write(self, data: bytes) -> int:
         count = self._file.write(data)
-        self._tell(self._file.tell())
+        self._report(self._file.tell())
         return count
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
-def _is(path: Path, file: _HubFile) -> bool:
+def _matches(path: Path, file: _HubFile) -> bool:
     """Whether the file has the Hub's hash: SHA-256 for files in LFS, else git's blob SHA-1."""
     with path.open("rb") as data:
         if file.sha256:
@@ -286,7 +286,7 @@ def _is(path: Path, file: _HubFile) -> bool:
         return made.hexdigest() == file.git
 
 
-def _look(repo: str, part: Path) -> None:
+def _check_headers(repo: str, part: Path) -> None:
     """Check that the config and the safetensors headers are valid. Whether the architecture is supported is checked
     when the model is opened."""
     try:
@@ -309,8 +309,8 @@ def _put(part: Path, folder: Path, waiting: Path) -> None:
     storage.replace(part, folder)
     storage.sync_folder(folder.parent)
     storage.rmtree(old, ignore_errors=True)
-    for begun in waiting.glob(f"{folder.name}@*"):
-        storage.rmtree(begun, ignore_errors=True)
+    for partial in waiting.glob(f"{folder.name}@*"):
+        storage.rmtree(partial, ignore_errors=True)
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
@@ -343,7 +343,7 @@ def _endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
-def _said(error: BaseException, repo: str, revision: str | None) -> str:
+def _message(error: BaseException, repo: str, revision: str | None) -> str:
     """A one-line message, with what to do, for an exception of huggingface_hub."""
     from huggingface_hub import errors
 

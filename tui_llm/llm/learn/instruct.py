@@ -73,8 +73,8 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        told = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
-        if isinstance(error, RuntimeError) and not told and "memory" not in str(error).lower():
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)  # a subclass of RuntimeError
+        if isinstance(error, RuntimeError) and not out_of_memory and "memory" not in str(error).lower():
             raise
         raise UserError(
             "there is not enough memory to fine-tune this model; take a smaller one, or fewer pairs"

@@ -1,8 +1,8 @@
 """Optimizer steps on one prompt and target, on a copy of the weights; every step can be undone exactly.
 
 One step: the mean cross-entropy of the target's tokens after the prompt (teacher forcing, no dropout), its gradient for
-all weights, and an update by SGD or AdamW. The states after the last steps are stored up to `BUDGET`. Other states are
-recomputed from the original weights, which never change: steps are deterministic.
+all weights, and an update by SGD or AdamW. The states after the last steps are stored, up to `BUDGET` bytes. An older
+state is recomputed from the original weights: steps are deterministic.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ BUDGET = 256 << 20  # bytes for stored states, AdamW's moments included: for nan
 class _State:
     weights: list[Tensor]
     optimizer: str
-    memory: dict[str, Any]  # the optimizer's state_dict
+    optimizer_state: dict[str, Any]  # its state_dict
 
     @property
     def bytes(self) -> int:
-        tensors = [*self.weights, *(t for s in self.memory["state"].values() for t in s.values() if torch.is_tensor(t))]
+        states = self.optimizer_state["state"].values()
+        tensors = [*self.weights, *(t for state in states for t in state.values() if torch.is_tensor(t))]
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
@@ -45,7 +46,7 @@ class Learner:
     def __init__(self, origin: GPT, ids: Sequence[int], wanted: Sequence[int], size: int) -> None:
         self.origin, self.ids, self.wanted, self.size = origin, list(ids), list(wanted), size
         self.plan: list[Recipe] = []  # the recipes of the steps requested
-        self.steps: list[LearnStep] = []  # the steps taken so far, at most the plan's
+        self.steps: list[LearnStep] = []  # the steps taken so far: all of the plan, or its beginning
         self._copy: GPT | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._kind = ""
@@ -57,19 +58,20 @@ class Learner:
         return self._copy if self._copy is not None and self.steps else self.origin
 
     @property
-    def kept(self) -> tuple[int, int]:
+    def stored(self) -> tuple[int, int]:
         """(number of stored states, their size in bytes)"""
         return len(self._states), sum(state.bytes for state in self._states.values())
 
-    def go(self, at: int, recipe: Recipe, overtaken: Callable[[], bool] = lambda: False) -> None:
+    def move_to(self, at: int, recipe: Recipe, overtaken: Callable[[], bool] = lambda: False) -> None:
         """Move to the weights after `at` steps: later steps are undone, missing ones are taken with `recipe`.
 
-        Raises `Overtaken` between two steps; the next call continues from there. Raises `UserError` if a step gives
-        non-finite values (the copy is then as before that step) or memory runs out (the copy is then discarded).
+        Raises `Overtaken` between two steps if `overtaken()` is true; the next call continues there. Raises `UserError`
+        if a step gives non-finite values (the copy is then as before that step) or memory runs out (the copy is then
+        discarded).
         """
         self.plan = self.plan[:at] + [recipe] * (at - len(self.plan))
         if at < len(self.steps):
-            self._back(at)
+            self._restore(at)
         while len(self.steps) < at:
             if overtaken():
                 raise Overtaken
@@ -78,7 +80,7 @@ class Learner:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
                     raise
-                self._forget()
+                self._discard()
                 raise UserError(
                     f"there is not enough memory: a step needs {self.bytes(recipe.optimizer) / 1e9:.1f} GB beside the model"
                     "; SGD needs less than AdamW, a smaller model less than both"
@@ -107,16 +109,16 @@ class Learner:
                 with torch.no_grad():
                     losses = token_losses(forced_logits(model, self.ids, self.wanted, self.size).cpu(), self.wanted)
             except UserError:  # non-finite logits
-                raise self._lost(done, recipe) from None
-        total = math.fsum(one.nats for one in losses)
+                raise self._not_finite(done, recipe) from None
+        total = math.fsum(loss.nats for loss in losses)
         self.steps.append(LearnStep(done + 1, recipe, norm, total / len(losses), math.exp(-total)))
-        self._keep(model)
+        self._store(model)
 
-    def _lost(self, done: int, recipe: Recipe) -> UserError:
+    def _not_finite(self, done: int, recipe: Recipe) -> UserError:
         """Undo the step that gave non-finite logits, and return the error to raise."""
         del self.plan[done:]
         self.steps.append(LearnStep(done + 1, recipe, math.nan, math.nan, 0.0))
-        self._back(done)
+        self._restore(done)
         return UserError(
             f"with a step size of {recipe.learning_rate:g} the logits are not finite: that step was undone, choose a smaller one"
         )
@@ -136,19 +138,19 @@ class Learner:
             return torch.optim.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
         return torch.optim.SGD(self._copy.parameters())
 
-    def _keep(self, model: GPT) -> None:
+    def _store(self, model: GPT) -> None:
         """Store the state after this step; drop the oldest ones beyond the budget."""
         assert self._optimizer is not None
         if self.bytes(self._kind) - 4 * self.origin.config.parameters() > BUDGET:  # states don't include gradients
             return
         weights = [p.detach().clone() for p in model.parameters()]
         self._states[len(self.steps)] = _State(weights, self._kind, copy.deepcopy(self._optimizer.state_dict()))
-        while self.kept[1] > BUDGET:
+        while self.stored[1] > BUDGET:
             del self._states[min(self._states)]
 
-    def _back(self, at: int) -> None:
-        """Restore the stored state nearest to `at` steps, at most that many (else the original weights). `go` then
-        takes the remaining steps."""
+    def _restore(self, at: int) -> None:
+        """Restore the newest stored state of at most `at` steps, or else the original weights. `move_to` then repeats
+        the steps from there."""
         self._states = {done: state for done, state in self._states.items() if done <= at}
         start = max(self._states, default=0)
         del self.steps[start:]
@@ -162,8 +164,8 @@ class Learner:
                 mine.copy_(old)
         if state is not None:
             self._optimizer, self._kind = self._new(state.optimizer), state.optimizer
-            self._optimizer.load_state_dict(copy.deepcopy(state.memory))
+            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer_state))
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self.plan, self.steps, self._states = [], [], {}
         self._copy, self._optimizer, self._kind = None, None, ""

@@ -1,7 +1,7 @@
 """Benchmarks of reading and generating: compared with the machine's roofline and with transformers.
 
 Both sides run the same model folder in one process, in alternation (A B A B, starting with a different one each round),
-so that load from other processes affects both alike. Ours runs as in the app, through `Window`. Letters: T tokens, P
+so that load from other processes affects both alike. OwnBackend runs as in the app, through `Window`. Letters: T tokens, P
 tokens before.
 """
 
@@ -34,14 +34,14 @@ class Backend(Protocol):
         ...
 
     def read(self, ids: Sequence[int]) -> int:
-        """The most probable token after `ids`, whatever was read before."""
+        """The most probable token after `ids`. The result does not depend on earlier calls."""
         ...
 
     def forget(self) -> None: ...
 
 
-class Ours:
-    """Our own model, through `Window`."""
+class OwnBackend:
+    """This package's model, through `Window`."""
 
     def __init__(self, folder: Path, place: torch.device, weights: str) -> None:
         model = checkpoint.load(folder, place)
@@ -143,7 +143,7 @@ def works(reader: Backend, ids: Sequence[int], amounts: Amounts, kind: str, cloc
         work()
         return clock() - began, times
 
-    def standing() -> None:
+    def fill_cache() -> None:
         """Fill the cache with all but the last token of the context, as if that had been typed before and deleted."""
         if isinstance(reader, Transformers):
             if reader.ids != context:
@@ -158,7 +158,7 @@ def works(reader: Backend, ids: Sequence[int], amounts: Amounts, kind: str, cloc
             "first token": lambda: timed(reader.forget, lambda: reader.read(prompt)),
         }
     return {
-        "typed token": lambda: timed(standing, lambda: reader.read(context)),
+        "typed token": lambda: timed(fill_cache, lambda: reader.read(context)),
         "changed token": lambda: timed(lambda: reader.read(context), lambda: reader.read(other)),
     }
 

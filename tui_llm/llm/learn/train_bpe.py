@@ -62,12 +62,12 @@ def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Ite
     """The lines of every document, in large lists: handing them over one by one would take longer than counting them.
     Holds one block of a file at a time."""
     names = corpora.files(places)
-    total, read, said = sum(path.stat().st_size for path in names), 0, 0.0
+    total, read, reported = sum(path.stat().st_size for path in names), 0, 0.0
     for path in names:
         for lines in _lines(path):
             read += sum(map(len, lines))
-            if time.monotonic() - said > 0.2:
-                said = time.monotonic()
+            if time.monotonic() - reported > 0.2:
+                reported = time.monotonic()
                 progress(f"counting words: {read / 1e6:,.0f} of about {total / 1e6:,.0f} MB")
             yield lines
     progress("merging")

@@ -39,9 +39,9 @@ _TOP = {"tokens.weight": "wte.weight", "positions.weight": "wpe.weight", "norm.w
         "norm.bias": "ln_f.bias", "head.weight": "lm_head.weight"}  # fmt: skip
 
 
-def theirs(name: str) -> tuple[str, bool]:
-    """Map our parameter name to Hugging Face's (without `transformer.`), and whether that tensor is stored
-    transposed."""
+def hugging_face_name(name: str) -> tuple[str, bool]:
+    """The name of a parameter of `GPT` in Hugging Face's GPT-2 (without `transformer.`), and whether that tensor is
+    stored transposed."""
     if name in _TOP:
         return _TOP[name], False
     _, layer, rest = name.split(".", 2)
@@ -119,9 +119,10 @@ def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]
     with the config's before any memory is allocated, so that a config with wrong sizes can't exhaust the memory. Raises
     `UserError`."""
     header = read_header(path)
+    prefix = _prefix(header)
     found: dict[str, tuple[str, bool]] = {}
     for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
-        key, transposed = found[name] = _find(name, header, path)
+        key, transposed = found[name] = _find(name, header, path, prefix)
         tensor, wanted = header[key], shape[::-1] if transposed else shape
         if tensor.shape != wanted:
             raise UserError(
@@ -132,9 +133,17 @@ def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]
     return found
 
 
-def _find(name: str, names: Collection[str], path: Path) -> tuple[str, bool]:
-    key, transposed = theirs(name)
-    for candidate in (f"transformer.{key}", key):  # the original GPT-2 folders have no prefix
+def _prefix(names: Collection[str]) -> str:
+    """What stands before every name: `_orig_mod.` if a compiled model was saved, `module.` if one under
+    DistributedDataParallel was; empty if they have none in common."""
+    embedding = next((name for name in names if name.endswith("wte.weight")), "")
+    prefix = embedding.removesuffix("wte.weight").removesuffix("transformer.")
+    return prefix if all(name.startswith(prefix) for name in names) else ""
+
+
+def _find(name: str, names: Collection[str], path: Path, prefix: str) -> tuple[str, bool]:
+    key, transposed = hugging_face_name(name)
+    for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
         if candidate in names:
             return candidate, transposed
     raise UserError(f"{path} has no tensor {key}; it is not a whole GPT-2")
@@ -156,7 +165,7 @@ def save(
     """Write `config.json` and `model.safetensors` into `folder`, each atomically."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.weights():
-        key, transposed = theirs(name)
+        key, transposed = hugging_face_name(name)
         tensor = parameter.detach().to("cpu", dtype)
         full = key if key.startswith("lm_head") else f"transformer.{key}"
         tensors[full] = (tensor.T if transposed else tensor).contiguous()

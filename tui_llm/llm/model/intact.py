@@ -78,15 +78,15 @@ def _check_model(folder: Path, _marks: tuple[tuple[int, int, int], ...]) -> None
 
 def newest(
     checkpoints: Sequence[tuple[int, Path]],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     check: Callable[[Path], object] = check,
 ) -> tuple[int, Path] | None:
-    """The newest of `checkpoints` (oldest first) that passes `check`; `tell` gets a line for each that was skipped."""
+    """The newest of `checkpoints` (oldest first) that passes `check`; `report` gets a line for each that was skipped."""
     for step, folder in reversed(checkpoints):
         try:
             check(folder)
         except UserError as error:
-            tell(f"checkpoint-{step} is damaged and was skipped ({error})")
+            report(f"checkpoint-{step} is damaged and was skipped ({error})")
         else:
             return step, folder
     return None

@@ -62,9 +62,9 @@ def device_name(device: torch.device) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     with suppress(OSError, subprocess.SubprocessError):  # macOS; a GPU there is the same chip
-        said = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5)
-        if said.stdout.strip():
-            return said.stdout.strip()
+        output = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=5)
+        if output.stdout.strip():
+            return output.stdout.strip()
     return platform.processor() or platform.machine()
 
 
@@ -113,7 +113,7 @@ def measure(device: torch.device) -> Machine:
     return found
 
 
-def measure_apart(device: torch.device) -> Machine | None:
+def measure_in_subprocess(device: torch.device) -> Machine | None:
     """As `measure`, in a subprocess, so that its memory is freed and not attributed to this process. None on
     failure."""
     command = [sys.executable, "-m", "tui_llm", "bench", "--machine", "--again", "--json", "--device", str(device)]

@@ -51,7 +51,7 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
         raise UserError(made)
     for text in SAMPLES:
         if made.decode_bytes(made.encode(text)) != text.encode():
-            raise UserError(f"{path} doesn't give back the text that it is given ({text[:20]!r}…); it is damaged")
+            raise UserError(f"{path} is damaged: {text[:20]!r}…, encoded and decoded, is not the same text")
     folder = paths.vocabularies_dir() / name
     write_folder(folder, lambda part: save_folder(made, part), last="vocab.json", force=force, inputs=(path,))
     return name, folder

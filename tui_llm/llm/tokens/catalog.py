@@ -56,9 +56,9 @@ def vocabulary_file(name: str) -> Path:
     return paths.cache_dir() / "vocabularies" / hashlib.sha1(_SOURCES[name][0].encode()).hexdigest()
 
 
-def at_hand(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Whether a named vocabulary is available offline."""
-    return name not in _SOURCES or _at_hand(name) is not None
+    return name not in _SOURCES or _local_copy(name) is not None
 
 
 @lru_cache(8)
@@ -80,14 +80,14 @@ def load_named(name: str) -> Tokenizer:
         raise UserError(
             f"there is no vocabulary {name!r}; choose one of: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
         )
-    data = _at_hand(name)
+    data = _local_copy(name)
     if data is None:
         data = _download(name)
         add_file(name, data)
     return _named(name, data)
 
 
-def _at_hand(name: str) -> bytes | None:
+def _local_copy(name: str) -> bytes | None:
     """A named vocabulary's file with the expected hash, from our cache, tiktoken's cache or an installed package, or
     None. From the latter two it is copied into our cache."""
     path, wanted = vocabulary_file(name), _SOURCES[name][1]

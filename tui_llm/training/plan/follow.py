@@ -37,12 +37,12 @@ def follow(run: Run, *, as_json: bool = False) -> int:
         if presses > 1:
             raise KeyboardInterrupt
 
-    follower, told = _Follower(run, as_json), False
+    follower, hinted = _Follower(run, as_json), False
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         while not follower.poll():
-            if presses and not told:
-                told = True
+            if presses and not hinted:
+                hinted = True
                 print("saving, then stopping … (Ctrl+C again: leave it running)", file=sys.stderr)
                 with suppress(UserError):  # it has ended: the next `poll` reports how
                     launch.stop(run)
@@ -59,7 +59,7 @@ class _Follower:
         self.tail = MetricsTail(run.metrics_path)
         self.tail.skip()
         # A resumed worker truncates the file to its checkpoint: lines up to that step are not new.
-        self.begun = max((step for step, _ in run.checkpoints()), default=0)
+        self.resumed_from = max((step for step, _ in run.checkpoints()), default=0)
         self.shown = ""
         self.last_line = 0.0
 
@@ -68,7 +68,7 @@ class _Follower:
         launch.reap()
         alive = self.run.alive()  # checked before reading the file, so that the last lines are not missed
         for metric in self.tail.new():
-            if metric.step > self.begun:
+            if metric.step > self.resumed_from:
                 self._print(metric)
         status = self.run.status()
         if not alive and status.state not in ("starting", "running", "paused"):

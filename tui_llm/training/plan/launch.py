@@ -93,17 +93,19 @@ def _failed_at_once(run: Run) -> bool:
     return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
 
 
-def extend(run: Run, steps: int) -> None:
-    """Increases the number of steps of a run without a live worker.
+def set_steps(run: Run, steps: int) -> None:
+    """Changes the total number of steps of a run without a live worker: more, or fewer.
 
-    The remaining steps follow the schedule for `steps`.
+    It continues from its last checkpoint; the remaining steps follow the schedule for `steps`.
 
-    Raises `UserError` if a worker is training the run, or unless `steps` is more than it has.
+    Raises `UserError` if a worker is training the run, or if no step is left after the last checkpoint.
     """
     settings = run.config().settings
     _check_not_training(run)
-    if steps <= settings.steps:
-        raise UserError(f"run {run.name} has {settings.steps:,} steps; give more than that")
+    status = run.status()
+    done = max([step for step, _ in run.checkpoints()] + [status.step if status.state == "finished" else 0])
+    if steps <= done:
+        raise UserError(f"run {run.name} continues from step {done:,}; give more steps than that")
     _rewrite(run, dataclasses.replace(settings, steps=steps))
 
 

@@ -1,23 +1,23 @@
 """The run directory: its files and how to read them. Does not import torch.
 
-Words: a *pin* (`Pin`) is a prompt with an optional target. A *pin reading* (`PinReading`) is what a checkpoint predicts
+Terms: a *pin* (`Pin`) is a prompt with an optional target. A *pin reading* (`PinReading`) is what a checkpoint predicts
 for one pin: the most likely next tokens, and the target's loss. A *pin evaluation* (`PinEvaluation`) has the readings of
 all pins at one step. Two older names are kept for compatibility: the file `probes.jsonl`, the command `tui-llm probes`.
 
-run.py        the directory: its files, lock, checkpoints, samples; find runs by name
-config.py     config.json: corpus, device, settings
-status.py     status.json: state, message
-run_lock.py   at most one worker per run
-settings.py   training settings and presets
-jsonl.py      append-only JSON Lines files
-metrics.py    metrics.jsonl
-pin_readings.py  what the model predicted for the pins: probes.jsonl
-batch.py      batch.json: the next batch with its losses
-changes.py    settings changed during training
-pins.py       pinned prompts
-gauges.py     FLOP/s, MFU and memory from the run's files
-curve.py      loss curves in bounded memory
-snapshot.py   incremental readers that return snapshots
-compare.py    settings and results of several runs
-rename.py     rename a run
+run.py           the directory: its files, lock, checkpoints, samples; find runs by name
+config.py        config.json: corpus, device, settings
+status.py        status.json: state, message
+run_lock.py      at most one worker per run
+settings.py      training settings and presets
+jsonl.py         append-only JSON Lines files
+metrics.py       metrics.jsonl: loss, gradient norm, tokens per second of each step
+pins.py          pins.json: the pinned prompts
+pin_readings.py  probes.jsonl: what the model predicted for the pins
+batch.py         batch.json: the next batch with its losses
+changes.py       settings changed during training
+gauges.py        FLOP/s, MFU and memory from the run's files
+curve.py         loss curves in bounded memory
+snapshot.py      incremental readers of a run that return snapshots
+compare.py       settings and results of several runs
+rename.py        rename a run
 """

@@ -1,4 +1,4 @@
-"""Append-only JSON Lines files: append whole lines, read past damaged lines, truncate after a crash.
+"""Append-only JSON Lines files: append whole lines, skip damaged lines when reading, truncate after a crash.
 
 Reading never blocks, even if the path is a FIFO or a device, and needs memory for one block or line plus the results.
 """
@@ -48,16 +48,16 @@ def append_to(path: Path, value: dict[str, Any]) -> None:
 def lines(path: Path) -> Iterator[bytes]:
     """Yields each complete line, including its newline; lines longer than `LONGEST` are skipped. Raises OSError."""
     with open_regular(path, MOST) as file:
-        begun, passing = b"", False
+        start, skipping = b"", False  # of the line that continues in the next block
         while block := file.read(_BLOCK):
             *ended, rest = block.split(b"\n")
             for line in ended:
-                if not passing:
-                    yield begun + line + b"\n"
-                begun, passing = b"", False
-            begun += rest
-            if len(begun) > LONGEST:
-                begun, passing = b"", True
+                if not skipping:
+                    yield start + line + b"\n"
+                start, skipping = b"", False
+            start += rest
+            if len(start) > LONGEST:
+                start, skipping = b"", True
 
 
 def read(path: Path, parse: Callable[[Any], T]) -> list[T]:
@@ -89,11 +89,11 @@ def problem(path: Path) -> str:
         return f"{path.name} can't be read: {error.strerror or error}"
 
 
-def cut_back(folder: Path, step: int) -> None:
+def drop_after(folder: Path, step: int) -> None:
     """Drops the lines after `step` and incomplete lines from each of the `GROWING` files in `folder`.
 
-    Lines after `step` come from a killed worker that had not saved a checkpoint of them. Raises OSError if a file can't
-    be read, `UserError` if it can't be written.
+    A resumed worker repeats the steps since the last checkpoint, whose lines a killed worker had written already.
+    Raises OSError if a file can't be read, `UserError` if it can't be written.
     """
     for path in (folder / name for name in GROWING):
         if not os.path.lexists(path):
@@ -121,9 +121,8 @@ def _copy(kept: Iterator[bytes], to: Path) -> None:
 class Tail(Generic[T]):
     """Reads a JSON Lines file as it grows: each `new()` returns the lines added since, parsed by `parse`.
 
-    Lines for which `parse` returns None are skipped. If a resumed run has truncated or replaced the file, reading
-    starts again from the beginning; `restarted` is then True for that call. If the file can't be read, `problem` says
-    why.
+    Lines for which `parse` returns None are skipped. If a resumed run has truncated or replaced the file, `new` starts
+    again from the beginning and sets `restarted`. If the file can't be read, `problem` is the reason.
     """
 
     def __init__(self, path: Path, parse: Callable[[bytes], T | None]) -> None:
@@ -131,12 +130,12 @@ class Tail(Generic[T]):
         self.parse = parse
         self.offset = 0
         self.restarted = False
-        self.more = False  # whether more can be read at once, beyond `limit`
+        self.more = False  # whether the last call reached its `limit`: there may be more to read
         self.problem = ""
         self._identity: tuple[int, int] | None = None
 
     def skip(self) -> None:
-        """Skips the lines that the file already has."""
+        """Skips the lines that are already in the file."""
         self.new(_BLOCK)
         while self.more:
             self.new(_BLOCK)
@@ -144,7 +143,7 @@ class Tail(Generic[T]):
     def new(self, limit: int | None = None) -> list[T]:
         """Returns the lines added since the last call.
 
-        With `limit`, returns those in the next `limit` bytes; `more` then says whether there are more to read.
+        With `limit`, returns only those in the next `limit` bytes; see `more`.
         """
         found, restarted = self._new(limit or _BLOCK), self.restarted
         while limit is None and self.more:

@@ -193,15 +193,15 @@ class Run:
             return Status("failed", str(error), step, problem=problem or str(error))
         return parse_status(raw, config, step, problem=problem, alive=alive, log_path=self.log_path)
 
-    def _problem(self, said: str, last: Metric | None) -> str:
+    def _problem(self, recorded: str, last: Metric | None) -> str:
         """Returns one line about what is wrong with the run's files; empty if nothing is.
 
-        `said` is the problem of status.json.
+        `recorded` is the problem of status.json.
         """
         for path in (self.metrics_path, self.samples_path, self.pin_readings_path):
             if found := jsonl.problem(path):
                 return found
-        if found := said or self._object("control.json")[1]:
+        if found := recorded or self._object("control.json")[1]:
             return found
         if os.path.lexists(self.lock_path) and not self.lock_path.is_file():
             return f"{self.lock_path} is not a regular file; delete it, then resume"

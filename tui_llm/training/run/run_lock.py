@@ -1,4 +1,4 @@
-"""The lock of a run: at most one worker trains it, whatever files are deleted by hand. Does not import torch.
+"""The lock of a run: at most one worker trains it, even if the user deletes its files. Does not import torch.
 
 A worker holds two locks while it lives: `lock`, a file in the run's directory (filelock), and the directory itself
 (flock). A lock file can be deleted and created again, and a process that locks the new file does not notice the holder

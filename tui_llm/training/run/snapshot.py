@@ -76,8 +76,8 @@ class RunSnapshot:
     `floor_loss` is its known minimum, and `shipped` is a shipped model's name and its loss on the run's held-out rows.
     `mfu` is the model FLOPs utilization (None until the machine's peak is measured), `memory_bytes` the memory last
     reported by the worker, `gpu_use` the GPU's utilization, 0 to 1. `epoch` is tokens trained on ÷ training tokens of
-    the corpus, `perplexity` is e^(last validation loss). While `reading` is true, older metrics are still being read:
-    the curves of a very long run are then drawn from a few steps at each of `PLACES` places.
+    the corpus, `perplexity` is e^(last validation loss). While `reading` is true, the metrics file is not yet read to
+    its end; the curves of a very long run then show a few steps at each of `PLACES` places in the file.
     """
 
     name: str
@@ -136,10 +136,10 @@ class RunReader:
         self._sampled = _sampled(self.run.metrics_path)
 
     def read(self) -> RunSnapshot:
-        """Reads up to `CHUNK` more bytes of metrics and returns a snapshot; its `reading` says if there is more."""
+        """Reads up to `CHUNK` more bytes of metrics and returns a snapshot, `reading` if there are more."""
         try:
             return self._read()
-        except Exception as error:  # any error: this run's row shows it, and the other runs are still shown
+        except Exception as error:  # of any kind: the error is shown for this run, the other runs still work
             return RunSnapshot(self.run.name, unreadable(self.run, error))
 
     def _read(self) -> RunSnapshot:
@@ -161,9 +161,9 @@ class RunReader:
         except UserError:
             config = None
         recent = list(self.recent)
-        said = self.run.facts()
-        vocabulary, facts, rate = status.vocabulary, _numbers(said), speed(recent)
-        shipped = (str(said.get("shipped_model")), facts["shipped_loss"]) if "shipped_loss" in facts else None
+        facts = self.run.facts()
+        vocabulary, numbers, rate = status.vocabulary, _numbers(facts), speed(recent)
+        shipped = (str(facts.get("shipped_model")), numbers["shipped_loss"]) if "shipped_loss" in numbers else None
         if metrics and not self.tail.more:
             self._averages = self._averaged(status.steps)
         if not self.tail.more:
@@ -187,14 +187,14 @@ class RunReader:
             tokens_per_second=rate,
             seconds_left=seconds_left(recent, status.steps) if status.state == "running" else None,
             uniform_loss=uniform_loss(vocabulary) if vocabulary and vocabulary > 0 else None,
-            unigram_loss=facts.get("unigram_entropy"),
-            bigram_loss=facts.get("bigram_entropy"),
-            floor_loss=facts.get("floor"),
+            unigram_loss=numbers.get("unigram_entropy"),
+            bigram_loss=numbers.get("bigram_entropy"),
+            floor_loss=numbers.get("floor"),
             shipped=shipped,
-            mfu=gauges.mfu(said, rate),
+            mfu=gauges.mfu(facts, rate),
             memory_bytes=self.memory[0],
             gpu_use=self.memory[1],
-            epoch=epoch(config, status.step, facts.get("train_tokens")),
+            epoch=epoch(config, status.step, numbers.get("train_tokens")),
             perplexity=perplexity(self.last_validation[1]) if self.last_validation else None,
             checkpoint=checkpoints[-1][0] if checkpoints else None,
             pause_requested=bool(self.run.control().get("paused")),
@@ -225,9 +225,9 @@ def unreadable(run: Run, error: Exception) -> Status:
     return Status("failed", problem=f"its files can't be read ({type(error).__name__}: {error})"[:300])
 
 
-def _numbers(said: dict[str, Any]) -> dict[str, float]:
+def _numbers(facts: dict[str, Any]) -> dict[str, float]:
     """Returns the finite numbers among the worker's facts in status.json."""
-    return {key: found for key, value in said.items() if (found := number(value)) is not None}
+    return {key: found for key, value in facts.items() if (found := number(value)) is not None}
 
 
 def _sampled(path: Path) -> tuple[tuple[Point, ...], tuple[Point, ...]] | None:
@@ -267,7 +267,7 @@ def most_recent() -> Run | None:
     """Returns the run to show by default: one that is being trained, or else the one written to last."""
     try:
         return max(runs(), key=lambda run: (run.alive(), last_written(run)), default=None)
-    except UserError:  # the runs folder is not a folder any more; the next write reports it
+    except UserError:  # the runs folder was replaced by a file: the next write reports it
         return None
 
 
@@ -300,22 +300,22 @@ def last_validation(path: Path) -> float | None:
 class PinsSnapshot:
     """The recorded predictions of a run at one time.
 
-    `evaluations` are in the order of steps, `running` are the pins that the run's worker reads, `mine` the user's.
-    Without a run there is only `mine`. `problem` says which file can't be read.
+    `evaluations` are in the order of steps, `of_run` are the pins that the run's worker evaluates, `of_user` those of
+    pins.json. Without a run there are only the latter. `problem` names the file that can't be read.
     """
 
     name: str = ""
     status: Status | None = None
     evaluations: tuple[PinEvaluation, ...] = ()
-    running: tuple[Pin, ...] = ()
-    mine: tuple[Pin, ...] = ()
+    of_run: tuple[Pin, ...] = ()
+    of_user: tuple[Pin, ...] = ()
     problem: str = ""
 
     @property
     def pins(self) -> tuple[Pin, ...]:
         """Every pin once: those of the last evaluation, of earlier evaluations, of the run, then of the user."""
         newest_first = (*self.evaluations[-1:], *self.evaluations)
-        return tuple(dict.fromkeys((*pin_readings.pins_of(newest_first), *self.running, *self.mine)))
+        return tuple(dict.fromkeys((*pin_readings.pins_of(newest_first), *self.of_run, *self.of_user)))
 
 
 class PinsReader:
@@ -340,16 +340,16 @@ class PinsReader:
 
     def _read(self) -> PinsSnapshot:
         problem = ""
-        mine: list[Pin] = []
-        running: list[Pin] = []
+        of_user: list[Pin] = []
+        of_run: list[Pin] = []
         try:
-            mine = pins.of_user()
-            running = pins.of_run(self.run) if self.run else []
+            of_user = pins.of_user()
+            of_run = pins.of_run(self.run) if self.run else []
         except UserError as error:
             problem = str(error)
         if self.run is None or self.tail is None:
-            return PinsSnapshot(mine=tuple(mine), problem=problem)
-        status = self.run.status()  # before reading the file, so that the last line of a run that ends is not missed
+            return PinsSnapshot(of_user=tuple(of_user), problem=problem)
+        status = self.run.status()  # before the file: if the run ends in between, it seems alive and is read again
         more = True
         while more:
             new = self.tail.new(CHUNK)
@@ -359,4 +359,4 @@ class PinsReader:
                 self.evaluations = tuple(pin_readings.in_order((*self.evaluations, *new)))
             more = self.tail.more
         problem = problem or self.tail.problem
-        return PinsSnapshot(self.run.name, status, self.evaluations, tuple(running), tuple(mine), problem)
+        return PinsSnapshot(self.run.name, status, self.evaluations, tuple(of_run), tuple(of_user), problem)

@@ -119,7 +119,7 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
 
     Damaged checkpoints are skipped; the message names them. Raises `UserError` if all of them are damaged.
     """
-    told = ""
+    skipped = ""
     for step, folder in reversed(run.saved()):
         try:
             record = intact.check(folder)
@@ -131,11 +131,11 @@ def load_newest(run: Run, model: GPT) -> tuple[int, dict[str, torch.Tensor], str
             # Copy the values: the loaded tensors are views of the mapped file with arbitrary alignment, and dropout
             # must be the run's, not that of the folder.
             model.load_state_dict(saved.state_dict())
-            return step, {name: tensor.clone() for name, tensor in state.items()}, told
+            return step, {name: tensor.clone() for name, tensor in state.items()}, skipped
         except (UserError, SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            told += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
-    if told:
-        raise UserError(f"{told}No older one is left; start a new run")
+            skipped += f"checkpoint-{step} is damaged and was skipped ({' '.join(str(error).split())[:300]}). "
+    if skipped:
+        raise UserError(f"{skipped}No older one is left; start a new run")
     return None
 
 

@@ -177,8 +177,8 @@ class Torchrun(Ranks):
         return int(self.broadcast_tensor(torch.tensor(value)))
 
     def broadcast_order(self, order: int, step: int = 0, value: float = 0.0) -> tuple[int, int, float]:
-        told = self.broadcast_tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
-        return int(told[0]), int(told[1]), told[2]
+        received = self.broadcast_tensor(torch.tensor([order, step, value], dtype=torch.float64)).tolist()
+        return int(received[0]), int(received[1]), received[2]
 
     def broadcast_tensor(self, value: Tensor) -> Tensor:
         dist.broadcast(value, 0, group=self._control)
@@ -206,12 +206,12 @@ class Torchrun(Ranks):
             self._store().set(f"trouble/{self.rank}", trouble)
         if self.mean(bool(trouble)) == 0:
             return
-        told = [] if trouble else [self._left(f"trouble/{rank}") for rank in range(self.world)]
+        troubles = [] if trouble else [self._stored(f"trouble/{rank}") for rank in range(self.world)]
         with contextlib.suppress(RuntimeError):  # a process may still be gone
             self.mean(0.0)  # a barrier: a process that exits earlier may end the store
         if trouble:
             return
-        rank, why = next(((rank, why) for rank, why in enumerate(told) if why), (0, self._ended))
+        rank, why = next(((rank, why) for rank, why in enumerate(troubles) if why), (0, self._ended))
         raise Stopped if why == "stop" else UserError(f"process {rank}: {why}" if rank else why)
 
     def fail(self, why: str) -> None:
@@ -226,7 +226,7 @@ class Torchrun(Ranks):
             isinstance(error, dist.DistError) or any(word in message for word in ("gloo", "nccl", "connection", "peer"))
         ):
             return None
-        return self._left("failed") or self._ended
+        return self._stored("failed") or self._ended
 
     @property
     def _ended(self) -> str:
@@ -235,7 +235,7 @@ class Torchrun(Ranks):
     def _store(self) -> Any:
         return torch_private.default_store()
 
-    def _left(self, key: str) -> str:
+    def _stored(self, key: str) -> str:
         with contextlib.suppress(Exception):
             if self._store().check([key]):
                 return str(self._store().get(key).decode())

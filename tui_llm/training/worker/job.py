@@ -77,7 +77,7 @@ class Job:
         if self.ranks.first:
             if done and not message:  # a killed worker may have left more than `KEEP`
                 checkpoints.drop_old(self.run)
-            jsonl.cut_back(self.run.path, done)
+            jsonl.drop_after(self.run.path, done)
             if worker.config.tensorboard:
                 message += self._begin_events()
             worker.facts |= self.gauges.facts

@@ -34,10 +34,6 @@ class Diverged(Exception):
         super().__init__(message)
 
 
-def _advice(lr: float) -> str:
-    return f"start a new run with a lower learning rate than {lr:g}"
-
-
 def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> list[torch.optim.Optimizer]:
     """Returns AdamW for all parameters; or Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for the rest.
 
@@ -120,8 +116,13 @@ class Trainer:
             evaluate = number == 1 or number % s.eval_every == 0 or number == s.steps
             val_loss = self.validate() if evaluate else None
             if val_loss is not None and not val_loss < self.limit:
-                raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {_advice(lr)}", number)
+                raise Diverged(f"the validation loss became {val_loss:.4g} after step {number}; {self._advice}", number)
             yield Metric(number, loss, lr, norm, tokens / seconds, val_loss)
+
+    @property
+    def _advice(self) -> str:
+        """Names the peak, which is what was typed: the rate at this step may still be warming up."""
+        return f"start a new run with a lower learning rate than {self.settings.learning_rate:g}"
 
     def _update(self, number: int, lr: float) -> tuple[float, float]:
         s, total = self.settings, 0.0
@@ -143,7 +144,7 @@ class Trainer:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, most, foreach=at_once)))
         if not (total < self.limit and math.isfinite(norm)):
             raise Diverged(
-                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {_advice(lr)}", number - 1
+                f"the loss became {total:.4g} at step {number} (gradient norm {norm:.4g}); {self._advice}", number - 1
             )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -157,7 +158,7 @@ class Trainer:
         for name, parameter in self.model.weights():
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"the weights {name} are not finite after step {step}; {_advice(self.settings.learning_rate)}",
+                    f"the weights {name} are not finite after step {step}; {self._advice}",
                     step,
                 )
 

@@ -74,7 +74,7 @@ class Gauges:
     def measure(self) -> None:
         """Measures the machine's peak, which takes some seconds. If that fails, there is no MFU."""
         self._settled = True
-        self._take(machine.measure_apart(self.device))
+        self._take(machine.measure_in_subprocess(self.device))
 
 
 def memory_bytes(device: torch.device) -> int | None:

@@ -47,7 +47,7 @@ class Requests:
     def _decide(self, step: int) -> bool:
         """The part of `serve` on rank 0: reads control.json and tells the other ranks what to do."""
         control = self.run.control()
-        if control.get("paused") and not self.worker.told_to_stop:
+        if control.get("paused") and not self.worker.stop_requested:
             control = self._pause(step, control)
         if self.worker.must_stop(control):
             return False

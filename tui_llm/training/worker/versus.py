@@ -154,10 +154,10 @@ def make(side: str, shape: Shape, path: Path, *, compiled: bool = False) -> Step
     return nanogpt(shape, path, bfloat16=side == "nanogpt-bf16", compiled=compiled and side == "nanogpt-bf16")
 
 
-class Apart:
+class SideProcess:
     """One side in its own process, with the environment that its users have. Each call runs one step there.
 
-    Ours gets the allocator settings that `tui-llm train` gives its worker, nanoGPT none.
+    OwnBackend gets the allocator settings that `tui-llm train` gives its worker, nanoGPT none.
     """
 
     CODE = (
@@ -212,10 +212,10 @@ def compare(name: str, path: Path, *, count: int = 9, each: int = 3, cpu: bool =
     """Returns tokens/s of each side (median), and ours ÷ theirs (median over rounds of the ratio within a round).
 
     `cpu` uses this process's CPU time instead of wall-clock time, which on one thread hardly depends on other load.
-    With `apart`, see `Apart`; otherwise both sides use this process's allocator settings.
+    With `apart`, see `SideProcess`; otherwise both sides use this process's allocator settings.
     """
     shape = SHAPES[name]
-    processes = {side: Apart(name, side, path, compiled) for side in SIDES} if apart else {}
+    processes = {side: SideProcess(name, side, path, compiled) for side in SIDES} if apart else {}
     try:
         steps: dict[str, Step] = {
             side: processes.get(side) or make(side, shape, path, compiled=compiled) for side in SIDES

@@ -28,7 +28,7 @@ class Worker:
         self.config = run.config()
         self.settings = self.config.settings
         self.ranks = distributed.of_this_process(self.config.shard)
-        self.told_to_stop = False
+        self.stop_requested = False
         self.lock: RunLock | None = None  # held by rank 0 only
         self.done = False
         self.lost = ""  # how the lock was lost; empty while it is held
@@ -38,7 +38,7 @@ class Worker:
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         """Signal handler: asks the worker to save and exit at the next step."""
-        self.told_to_stop = True
+        self.stop_requested = True
 
     def check_lock(self) -> None:
         """Ensures that no two workers train the run.
@@ -51,7 +51,7 @@ class Worker:
         self.lost = (
             f"the lock of run {self.run.name}, {self.lock.path}, was deleted or replaced while it was being trained"
         )
-        self.told_to_stop = True
+        self.stop_requested = True
         if not self.lock.alone:
             raise LockLost(f"{self.lost}; nothing more is written, since another worker may be training it")
         log(f"{self.lost}; saving, then exiting")
@@ -77,7 +77,7 @@ class Worker:
 
     def must_stop(self, control: dict[str, Any]) -> bool:
         """Whether a signal, or `control`, the content of control.json, asks the worker to stop."""
-        return self.told_to_stop or bool(control.get("stop"))
+        return self.stop_requested or bool(control.get("stop"))
 
     def out_of_memory(self) -> str:
         """Returns the message for a run that ran out of memory.

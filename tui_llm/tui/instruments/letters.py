@@ -9,32 +9,43 @@ from rich.text import Text
 
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.errors import UserError
-from tui_llm.facts.reading import Reading
 from tui_llm.llm.tokens import letters
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 _key = CommandFactory("letters", "Letters")
 KEYS = (
     _key("letters_type", "t", "letter", "Type the letter to count", "type"),
     _key("letters_all", "a", "all tokens", "Show all tokens, or only those that contain the letter", "all"),
     _key("letters_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("letters_leave", "escape,q,L", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_letters", "escape,q,L", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 
+def has_tokens(context: LabContext) -> bool:
+    """Whether the text could be encoded; if not, notifies the user: a count of no tokens would be false."""
+    problem = context.reading.tokens.problem if context.reading is not None else None
+    if problem:
+        context.warn(f"no tokens to count letters in: {problem}")
+    return not problem
+
+
+@opens("letters", LabContext.has_reading, LabContext.has_text, has_tokens)
 class LettersScreen(FullScreen):
     tour_name = "letters"
     TITLE_WORDS: ClassVar[str] = "Letters"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, context: LabContext) -> None:
         super().__init__()
-        self.tokens = reading.tokens
+        assert context.reading is not None
+        self.tokens = context.reading.tokens
         self.every = True
         self._set(self._likely())
 

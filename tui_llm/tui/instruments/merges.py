@@ -19,6 +19,7 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 
 def label(data: bytes) -> str:
@@ -58,10 +59,11 @@ KEYS = (
     _key("merges_word_back", "comma", "previous word", "Go to the previous word", "word(-1)", together="word"),
     _key("merges_word_on", "full_stop", "next word", "Go to the next word", "word(1)", together="word"),
     _key("merges_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("merges_leave", "escape,q,M", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_merges", "escape,q,M", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 
+@opens("merges", LabContext.has_reading)
 class MergesScreen(FullScreen):
     tour_name = "merges"
     TITLE_WORDS: ClassVar[str] = "Merges"
@@ -81,7 +83,7 @@ class MergesScreen(FullScreen):
         self._ask(None)
 
     def _ask(self, first: int | None) -> None:
-        request = self.context.lab.moment()
+        request = self.context.lab.current_request()
         self.context.questions.ask(self, MergesQuestion(request, self.text, first), self._take, self._fail)
 
     def _take(self, merges: Merges) -> None:
@@ -164,8 +166,8 @@ class MergesScreen(FullScreen):
 
     def _end(self, word: Word, width: int) -> list[Text]:
         one = len(word.tokens) == 1
-        said = f"no pair is a token: {'this is the token, id' if one else 'these are the tokens, ids'} "
-        line = Text(said, style=self.style("strong"))
+        title = f"no pair is a token: {'this is the token, id' if one else 'these are the tokens, ids'} "
+        line = Text(title, style=self.style("strong"))
         line.append(", ".join(str(token.id) for token in word.tokens), self.style("accent"))
         if word.replay is not None and word.replay.whole:
             line = Text(

@@ -19,6 +19,7 @@ from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 
@@ -26,10 +27,11 @@ NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 _key = CommandFactory("pairs", "Training pairs")
 KEYS = (
     _key("pairs_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("pairs_leave", "escape,q,E", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_pairs", "escape,q,E", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 
+@opens("pairs", LabContext.has_reading, LabContext.has_text)
 class PairsScreen(FullScreen):
     tour_name = "pairs"
     TITLE_WORDS: ClassVar[str] = "Training pairs"
@@ -44,7 +46,7 @@ class PairsScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.context.questions.ask(self, PairsQuestion(self.context.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(self, PairsQuestion(self.context.lab.current_request()), self._take, self._fail)
 
     def _take(self, pairs: Pairs) -> None:
         self.pairs = pairs
@@ -64,8 +66,8 @@ class PairsScreen(FullScreen):
         if pairs is None:
             return [], [Text("computing …", style=muted)]
         if pairs.count < 2:
-            said = "one token makes no pair of input and target: Esc, then i types more"
-            return [], wrapped(Text(said, style=self.style("accent")), width)
+            note = "one token makes no pair of input and target: Esc, then i types more"
+            return [], wrapped(Text(note, style=self.style("accent")), width)
         line = Text(
             f"{fmt.count(pairs.count)} tokens make {fmt.count(pairs.count - 1)} pair{'s' * (pairs.count > 2)}", strong
         )

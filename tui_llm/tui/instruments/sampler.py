@@ -27,7 +27,7 @@ class SamplerField:
     label: str
     off: float  # the value that has no effect
     usual: float  # the initial value
-    says: str
+    help: str
 
 
 SETTINGS = (
@@ -61,12 +61,12 @@ class NumberField(Field):
 _key = CommandFactory("sampler", "Sampler form")
 KEYS = (
     _key("use_sampler", "ctrl+s", "use", "Use these settings", "use"),
-    _key("leave_sampler", "escape", "cancel", "Cancel: keep the current settings", "leave"),
+    _key("close_sampler", "escape", "cancel", "Cancel: keep the current settings", "close"),
 )  # fmt: skip
 
 
 class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
-    """Dismissed with the settings, or with None. `set_aside` keeps the values of switched-off settings, by name, for
+    """Dismissed with the settings, or with None. `switched_off` keeps the values of switched-off settings, by name, for
     the next time."""
 
     BINDINGS = bindings(KEYS)
@@ -78,16 +78,16 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     SamplerScreen .row { height: auto; min-height: 1; }
     SamplerScreen Checkbox { width: 25; }
     SamplerScreen NumberField { width: 12; }
-    SamplerScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
-    SamplerScreen .says.-wrong { color: $text-error; }
+    SamplerScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
+    SamplerScreen .note.-wrong { color: $text-error; }
     SamplerScreen #order { color: $text-muted; height: auto; }
     SamplerScreen #buttons { height: 1; margin-top: 1; }
     SamplerScreen Button { margin-right: 2; }
     """
 
-    def __init__(self, settings: SamplerSettings, set_aside: dict[str, float]) -> None:
+    def __init__(self, settings: SamplerSettings, switched_off: dict[str, float]) -> None:
         super().__init__()
-        self._settings, self._set_aside = settings, set_aside
+        self._settings, self._switched_off = settings, switched_off
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -96,11 +96,11 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 for setting in SETTINGS:
                     now = getattr(self._settings, setting.name)
                     on = now != setting.off
-                    value = now if on else self._set_aside.get(setting.name, setting.usual)
+                    value = now if on else self._switched_off.get(setting.name, setting.usual)
                     with Horizontal(classes="row"):
                         yield Checkbox(setting.label, on, id=f"{setting.name}-on", compact=True)
                         yield NumberField(f"{value:g}", id=setting.name, compact=True)
-                        yield Static(id=f"{setting.name}-says", classes="says")
+                        yield Static(id=f"{setting.name}-note", classes="note")
             with Horizontal(id="buttons"):
                 yield Button("Use (ctrl+s)", id="use", variant="primary", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
@@ -129,10 +129,10 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 except UserError as error:
                     problem = str(error)
                     first = first or setting.name
-            said = problem or (setting.says if self._on(setting) else "off")
-            says = self.query_one(f"#{setting.name}-says", Static)
-            says.update(Content(("✗ " if problem else "") + visible(said)))
-            says.set_class(bool(problem), "-wrong")
+            line = problem or (setting.help if self._on(setting) else "off")
+            note = self.query_one(f"#{setting.name}-note", Static)
+            note.update(Content(("✗ " if problem else "") + visible(line)))
+            note.set_class(bool(problem), "-wrong")
         return first
 
     def _on(self, setting: SamplerField) -> bool:
@@ -157,7 +157,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        self.action_use() if event.button.id == "use" else self.action_leave()
+        self.action_use() if event.button.id == "use" else self.action_close()
 
     def action_use(self) -> None:
         if wrong := self._check():
@@ -169,10 +169,10 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 chosen[setting.name] = parsed(setting, self._text(setting))
             else:
                 try:
-                    self._set_aside[setting.name] = parsed(setting, self._text(setting))
+                    self._switched_off[setting.name] = parsed(setting, self._text(setting))
                 except UserError:
-                    self._set_aside.pop(setting.name, None)
+                    self._switched_off.pop(setting.name, None)
         self.dismiss(SamplerSettings(**chosen))
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

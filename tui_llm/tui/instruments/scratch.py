@@ -55,15 +55,15 @@ class ScratchTable(VocabTable):
         )
         lines = wrapped(Text(facts, style=self.style("muted")), width)[:2] if self.size.height > 6 else []
         if distribution.sampler.repetition_penalty != 1 and self.size.height > 8:
-            said = "there is no text before these tokens, so the repetition penalty has no effect"
-            lines += wrapped(Text(said, style=self.style("accent")), width)[:1]
+            note = "there is no text before these tokens, so the repetition penalty has no effect"
+            lines += wrapped(Text(note, style=self.style("accent")), width)[:1]
         return [*lines, *header]
 
     def take(self, found: Scratch) -> None:
         self.problem = ""
         self.show_distribution(found.distribution)
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         self.problem = line
         self.show_distribution(None)
 
@@ -77,7 +77,7 @@ KEYS = (
     _key("scratch_sampler", "K", "sampler", "Type all sampler settings", "sampler_form"),
     _key("scratch_temperatures", "T", "temperatures", "Show temperatures side by side", "temperatures"),
     _key("copy_scratch", "y", "copy", "Copy the table (tab-separated)", "copy"),
-    _key("leave_scratch", "escape,q,X", "back", "Back to the five panes", "leave"),
+    _key("close_scratch", "escape,q,X", "back", "Back to the five panes", "close"),
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class ScratchScreen(OverLab):
         super().__init__()
         self.lab, self._inquire, self._typing_keys = lab, inquire, typing_keys
         self.sampler = SamplerSettings()
-        self._set_aside: dict[str, float] = {}
+        self._switched_off: dict[str, float] = {}
 
     def compose(self) -> ComposeResult:
         yield PromptEditor(self.lab.scratch, id="prompt")
@@ -115,13 +115,13 @@ class ScratchScreen(OverLab):
         return ScratchQuestion(Request(), split(self.lab.scratch), self.sampler, temperatures)
 
     def _ask(self) -> None:
-        self._inquire(self, self._question(), self._take, self._say)
+        self._inquire(self, self._question(), self._take, self._show_problem)
 
     def _take(self, found: Scratch) -> None:
         self.shown.take(found)
 
-    def _say(self, line: str) -> None:
-        self.shown.say_problem(line)
+    def _show_problem(self, line: str) -> None:
+        self.shown.show_problem(line)
 
     # ── typing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +131,8 @@ class ScratchScreen(OverLab):
         self.lab.scratch = self.editor.prompt_text
         self._ask()
 
-    @on(PromptEditor.Left)
-    def _left(self, event: PromptEditor.Left) -> None:
+    @on(PromptEditor.TypingDone)
+    def _typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
         self.shown.focus()
 
@@ -171,7 +171,7 @@ class ScratchScreen(OverLab):
                 self.sampler = settings
                 self._ask()
 
-        self.app.push_screen(SamplerScreen(self.sampler, self._set_aside), chosen)
+        self.app.push_screen(SamplerScreen(self.sampler, self._switched_off), chosen)
 
     def action_temperatures(self) -> None:
         def fetch(owner: Widget, temperatures: tuple[float, ...], take: Any, problem: Any) -> None:

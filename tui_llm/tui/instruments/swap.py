@@ -23,9 +23,9 @@ _key = CommandFactory("swap", "Swap")
 KEYS = (
     _key("swap_do", "enter", "swap", "Replace the token by the one under the cursor", "swap"),
     _key("swap_type", "t", "type", "Type the replacement", "type"),
-    _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "rest"),
+    _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "keep_rest"),
     _key("swap_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("swap_leave", "escape,q,S", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_swap", "escape,q,S", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ class SwapScreen(FullScreen):
         self.context, self.take = context, take
         self.keep = True
         self.problem = ""
-        self.request = context.lab.moment()  # the request that the screen and its candidates are for
+        self.request = context.lab.current_request()  # the request that the screen and its candidates are for
         self.reading: Reading | None = None
 
     def on_mount(self) -> None:
@@ -71,7 +71,7 @@ class SwapScreen(FullScreen):
             return [], wrapped(Text("no token is selected: Esc, then , and . select one", style=muted), width)
         line = Text("replace ").append(visible_token(reading.following.text) or "∅", self.style("accent"))
         if reading.following_score is not None:
-            line.append(f" ({numbers.percent_said(reading.following_score.probability)})", muted)
+            line.append(f" ({numbers.precise_percent(reading.following_score.probability)})", muted)
         line.append(" by the token under the cursor; t types another" if self.candidates else " by what you type: t")
         after = len(reading.prompt_ids) - reading.position - 1
         rest = Text("the tokens after it ", style=self.style("strong"))
@@ -104,7 +104,7 @@ class SwapScreen(FullScreen):
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def action_rest(self) -> None:
+    def action_keep_rest(self) -> None:
         self.keep = not self.keep
         self.refill()
 

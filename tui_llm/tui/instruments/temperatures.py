@@ -41,15 +41,15 @@ class TemperatureLines(Lines):
         self.found, self.problem = found, ""
         self.rebuild()
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         self.problem = line
         self.rebuild()
 
     def head(self, width: int) -> list[Text]:
         lines = []
         if self.size.height > 8:
-            said = "softmax of logit ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
-            lines += wrapped(Text(said, style=self.style("muted")), width)[:2]
+            note = "softmax of logit ÷ T, before any cut: low T sharpens, high T flattens, 0 is greedy"
+            lines += wrapped(Text(note, style=self.style("muted")), width)[:2]
             if self.words:
                 lines += wrapped(Text(self.words, style=self.style("accent")), width)[:1]
         if self.problem:
@@ -101,7 +101,7 @@ _key = CommandFactory("temperatures", "Temperatures")
 KEYS = (
     _key("type_temperatures", "e,enter", "other temperatures", "Type other temperatures, such as 0.5, 1, 2", "type_temperatures"),
     _key("copy_temperatures", "y", "copy", "Copy the columns as a table (tab-separated)", "copy"),
-    _key("leave_temperatures", "escape,q,T", "back", "Back to the table", "leave"),
+    _key("close_temperatures", "escape,q,T", "back", "Back to the table", "close"),
 )  # fmt: skip
 
 
@@ -128,13 +128,13 @@ class TemperaturesScreen(OverLab):
         return self.query_one(TemperatureLines)
 
     def _ask(self) -> None:
-        self._fetch(self, self._temperatures, self._take, self._say)
+        self._fetch(self, self._temperatures, self._take, self._show_problem)
 
     def _take(self, found: Temperatures) -> None:
         self.lines.show(found)
 
-    def _say(self, line: str) -> None:
-        self.lines.say_problem(line)
+    def _show_problem(self, line: str) -> None:
+        self.lines.show_problem(line)
 
     def action_type_temperatures(self) -> None:
         from tui_llm.tui.kit.ask import AskScreen

@@ -16,6 +16,7 @@ from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.state.context import LabContext
+from tui_llm.tui.state.openers import opens
 
 PIECES = 4  # lines of pieces below each vocabulary
 
@@ -23,10 +24,18 @@ PIECES = 4  # lines of pieces below each vocabulary
 _key = CommandFactory("vocabularies", "Side by side")
 KEYS = (
     _key("vocabularies_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("vocabularies_leave", "escape,q,C", "back", "Back to the five panes", "leave", importance=9),
+    _key("close_vocabularies", "escape,q,C", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 
+def has_text_to_compare(context: LabContext) -> bool:
+    if not context.lab.prompt and not context.lab.steps:
+        context.notify("there is no text yet to compare: i types some")
+        return False
+    return True
+
+
+@opens("vocabularies", LabContext.has_reading, has_text_to_compare)
 class VocabulariesScreen(FullScreen):
     tour_name = "vocabularies"
     TITLE_WORDS: ClassVar[str] = "Side by side"
@@ -41,7 +50,9 @@ class VocabulariesScreen(FullScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.context.questions.ask(self, VocabulariesQuestion(self.context.lab.moment()), self._take, self._fail)
+        self.context.questions.ask(
+            self, VocabulariesQuestion(self.context.lab.current_request()), self._take, self._fail
+        )
 
     def _take(self, found: Vocabularies) -> None:
         self.found = found

@@ -7,11 +7,11 @@ live.py             drops results for a widget that is gone
 last_resort.py      logs uncaught exceptions and keeps the app running
 textual_private.py  Textual's private names, in one place
 palette.py          the command palette
-full.py             FullScreen: title, lines, keys
-over.py             OverLab: base class of the screens over the lab
+full.py             FullScreen: a screen of a title, lines and keys
+over.py             OverLab: base class of the screens that cover the lab
 ask.py              a modal screen for one line of text
 confirm.py          a modal screen that asks for confirmation
-actions.py          FileActions: on a worker thread, each reports its result
+actions.py          FileActions: run an action on a worker thread, notify its result
 save.py             writes to a new file, never over an existing one
 text.py             wraps styled text
 format.py           numbers as text

@@ -14,16 +14,16 @@ from tui_llm.tui.kit.live import deliver
 
 
 class FileActions:
-    """`owner` is the pane or screen that has the keys; `look` reads the files again."""
+    """`owner` is the pane or screen that has the keys; `reload` reads the files again."""
 
-    def __init__(self, owner: Widget, look: Callable[[], object]) -> None:
-        self.owner, self.look = owner, look
+    def __init__(self, owner: Widget, reload: Callable[[], object]) -> None:
+        self.owner, self.reload = owner, reload
 
-    def say(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
+    def notify(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
         self.owner.notify(visible(line), severity=severity, markup=False)
 
     def act(self, action: Callable[[], object], done: str = "") -> None:
-        """Runs `action` on a worker thread, says `done` if it succeeded, then calls `look`."""
+        """Runs `action` on a worker thread, says `done` if it succeeded, then calls `reload`."""
         # The app's: a thread of a closed screen can't find it any more.
         work = functools.partial(self._act, action, done, self.owner.app.call_later)
         self.owner.run_worker(work, name="act", group="file-actions", thread=True)
@@ -32,8 +32,8 @@ class FileActions:
         try:
             action()
         except (UserError, OSError) as error:
-            call_later(self.say, " ".join(str(error).split()), "error")
+            call_later(self.notify, " ".join(str(error).split()), "error")
         else:
             if done:
-                call_later(self.say, done)
-        deliver(self.owner, self.look)
+                call_later(self.notify, done)
+        deliver(self.owner, self.reload)

@@ -33,7 +33,7 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
             editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
         editor.focus()
 
-    def on_prompt_editor_left(self, event: PromptEditor.Left) -> None:
+    def on_prompt_editor_typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
         self.dismiss(self.query_one(PromptEditor).prompt_text if event.confirmed else None)
 

@@ -36,8 +36,8 @@ class Command:
         str, ...
     ] = ()  # where the footer shows it: `prompt`, a pane's or screen's name, or `*` for every pane
     priority: bool = False  # before the focused widget sees the key
-    together: str = ""  # neighbours in the footer with the same word here share it as their label
-    importance: int = 0  # in the footer: where there is no room for all, the least important stay away
+    together: str = ""  # the label of several keys: neighbours in the footer with the same value show it once
+    importance: int = 0  # the footer drops the least important commands if there is no room for all
 
     @property
     def key_text(self) -> str:
@@ -77,7 +77,7 @@ PICTURE = Command(
     "W",
     "picture",
     "Save a screenshot as an SVG file in the current folder",
-    "Keep",
+    "Copy and save",
     "app",
     "save_picture",
 )
@@ -153,7 +153,7 @@ NAMES = {
 
 
 def key_text(keys: str) -> str:
-    """How a person reads the first of `keys`: `[`, `Esc`, `ctrl+p`."""
+    """The first of `keys` as it is written for users: `[`, `Esc`, `ctrl+p`."""
     first = keys.split(",")[0]
     if first in NAMES:
         return NAMES[first]

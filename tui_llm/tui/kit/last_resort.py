@@ -28,7 +28,7 @@ class LastResort:
     def __init__(self) -> None:
         self.log_path: Path | None = None
         self._times: dict[Place, int] = {}
-        self._told: set[Place] = set()  # shown since the last input
+        self._shown: set[Place] = set()  # shown since the last input
         self._since_input = self._since_paint = 0
         self._before_paint = 0
 
@@ -47,13 +47,13 @@ class LastResort:
         if not drawn:
             self._since_input += 1
             self._since_paint += 1
-        tell = where not in self._told
-        self._told.add(where)
-        return tell
+        show = where not in self._shown
+        self._shown.add(where)
+        return show
 
     def input_came(self) -> None:
         self._since_input = 0
-        self._told.clear()
+        self._shown.clear()
 
     def painted(self) -> None:
         """Resets the counters. The first paint after an exception does not, as it may be the paint that raised it."""
@@ -62,7 +62,7 @@ class LastResort:
         self._before_paint = self._since_paint
 
     @property
-    def hopeless(self) -> bool:
+    def cannot_draw(self) -> bool:
         """Whether the app can't draw any more."""
         return self._since_input >= WITHOUT_INPUT or self._since_paint >= WITHOUT_PAINT
 

@@ -51,5 +51,5 @@ class OverLab(BaseScreen, Screen[None]):
     def action_copy(self) -> None:
         self.notify(copy_rows(self.app, list(self.table())), markup=False, timeout=3)
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

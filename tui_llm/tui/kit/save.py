@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tui_llm.common import paths, storage
-from tui_llm.common.new_files import Taken, write_new
+from tui_llm.common.new_files import AlreadyExists, write_new
 
 
 def save_new(stem: str, suffix: str, aside: str, text: str) -> Path:
@@ -16,7 +16,7 @@ def save_new(stem: str, suffix: str, aside: str, text: str) -> Path:
         path = free_path(stem, suffix, aside)
         try:
             write_new(path, lambda part: storage.write_text(part, text))
-        except Taken:  # another process created it in the meantime
+        except AlreadyExists:  # another process created it in the meantime
             continue
         return path
 

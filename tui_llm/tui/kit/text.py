@@ -11,7 +11,7 @@ from rich.text import Text
 NO_TEXT = "there is no text yet: i types some, o puts <|endoftext|> in front"  # for screens that need a text
 
 
-def how_on(problem: str | None) -> str:
+def with_key(problem: str | None) -> str:
     """The problem of a reading, with the key that solves it; on the command line it names an option instead."""
     problem = problem or ""
     return f"{problem} (o)" if problem.endswith("in front") else problem

@@ -14,7 +14,6 @@ target.py           the loss's target
 loss.py             gradient and Learn this of the Loss pane
 token_cursor.py     the token cursor
 token_settings.py   vocabulary, special tokens, chat template, colours
-token_screens.py    open the screens about tokens
 swap.py             open the Swap screen, take its text
 inside.py           open the Inside screen
 tree.py             open the tree, accept one of its paths

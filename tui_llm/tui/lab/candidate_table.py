@@ -1,4 +1,4 @@
-"""Commands of the candidate table: loading rows, search, order, what-if, appending a token by hand."""
+"""Commands of the candidate table: loading rows, search, order, what-if, appending a token."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.lab.keys import footer
 from tui_llm.tui.lab.panes.logits import LogitsPane, what_if_words
 from tui_llm.tui.state.context import LabContext
-from tui_llm.tui.state.messages import RowsWanted, TableAsked
+from tui_llm.tui.state.messages import RowsWanted, TableCommand
 
-STEP_CANDIDATES = 12  # stored with a token that was appended by hand, as with one that was drawn
+STEP_CANDIDATES = 12  # stored with a token that was appended by the user, as with one that was drawn
 
 
 def new_logit(text: str, now: float) -> float:
@@ -57,12 +57,12 @@ class CandidateTableController:
             "append": self._append,
         }
 
-    def do(self, message: TableAsked) -> None:
+    def do(self, message: TableCommand) -> None:
         """Carries out a command of the pane's keys, on the row under the cursor."""
         reading = self.pane.reading
         if reading is None or reading.distribution is None:
             if self.context.has_text():
-                self.context.say("there is no prediction yet")
+                self.context.notify("there is no prediction yet")
             return
         self.commands[message.what]()
 
@@ -81,11 +81,11 @@ class CandidateTableController:
                 pane.take_rows(page.start, page.rows)
 
         question = VocabularyQuestion(reading.request, message.order, message.places.start, message.places.stop)
-        self.context.questions.ask(pane, question, take, pane.say_missing)
+        self.context.questions.ask(pane, question, take, pane.show_missing)
 
     def _row(self) -> Candidate | None:
         if (row := self.pane.selected) is None:
-            self.context.say("no row is selected; select one with ↑ and ↓")
+            self.context.notify("no row is selected; select one with ↑ and ↓")
         return row
 
     def _next_order(self) -> None:
@@ -165,10 +165,10 @@ class CandidateTableController:
 
     def _undo_changes(self) -> None:
         if self.lab.undo_changes():
-            self.context.say("the model's own logits again")
+            self.context.notify("the model's own logits again")
             self.context.request_reading()
         else:
-            self.context.say("no logit was changed; e changes the one under the cursor")
+            self.context.notify("no logit was changed; e changes the one under the cursor")
 
     # ── temperatures, appending a token, the scratch table ───────────────────────────────────────────────────────
 
@@ -191,10 +191,10 @@ class CandidateTableController:
         if row is None or reading is None or reading.distribution is None:
             return
         if reading.request.number != self.lab.number:
-            self.context.say("the table is still updating; try again")
+            self.context.notify("the table is still updating; try again")
             return
         if reading.position < len(reading.prompt_ids):
-            self.context.say("the table shows a position inside the text: move the token cursor to the end first")
+            self.context.notify("the table shows a position inside the text: move the token cursor to the end first")
             return
         self.context.stop_generation()
         stream = TextStream()

@@ -45,12 +45,12 @@ class CopySaveController:
         self.context, self.table = context, table
 
     def copy_pane(self) -> None:
-        self.context.say(copy_rows(self.context, list(self.table())))
+        self.context.notify(copy_rows(self.context, list(self.table())))
 
     def copy_json(self) -> None:
         if (reading := self._reading()) is not None:
             self.context.copy_to_clipboard(json.dumps(plain(reading), ensure_ascii=False))
-            self.context.say("copied the reading as JSON")
+            self.context.notify("copied the reading as JSON")
 
     def save(self) -> None:
         reading = self._reading()
@@ -61,9 +61,9 @@ class CopySaveController:
         except UserError as error:
             self.context.warn(str(error))
         else:
-            self.context.say(f"saved {path}")
+            self.context.notify(f"saved {path}")
 
     def _reading(self) -> Reading | None:
         if self.context.reading is None:
-            self.context.say("there is no reading yet")
+            self.context.notify("there is no reading yet")
         return self.context.reading

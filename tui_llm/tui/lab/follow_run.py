@@ -15,7 +15,7 @@ class FollowRunController:
 
     def toggle(self) -> None:
         if not self.following and self.pane.run_watched is None:
-            self.context.say("no run to follow; 4 n starts one")
+            self.context.notify("no run to follow; 4 n starts one")
             return
         self.following, self._opened = not self.following, ""
         self.open_newest()

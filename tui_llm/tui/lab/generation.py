@@ -49,9 +49,9 @@ class GenerationController:
         if message.job != self.job:
             return
         self.lab.steps, self.lab.speed = (*self.lab.steps, *message.tokens), message.speed
-        self.lab.history.note(self.lab.prompt, self.lab.steps, burst=message.job)
+        self.lab.history.record(self.lab.prompt, self.lab.steps, burst=message.job)
         self.lab.drop_changes()
-        self.context.tell_dropped()
+        self.context.notify_dropped()
         self.context.show_history(True)
         if message.reading is not None:
             self.context.show_reading(message.reading)

@@ -24,7 +24,7 @@ class GhostTextController:
 
     def toggle(self) -> None:
         self.on = not self.on
-        self.context.say("ghost text is on: it shows while you type" if self.on else "ghost text is off")
+        self.context.notify("ghost text is on: it shows while you type" if self.on else "ghost text is off")
         self.drop()
         self.wait()
 

@@ -34,9 +34,9 @@ KEYS = (
     *generate.KEYS,
     *TRAINING_KEYS,
     # Copies and files
-    Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Keep", "lab", "copy_pane"),
-    Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Keep", "lab", "copy_json"),
-    Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Keep", "lab", "save"),
+    Command("copy", "y", "copy", "Copy the pane as a table (tab-separated)", "Copy and save", "lab", "copy_pane"),
+    Command("copy_json", "Y", "copy JSON", "Copy the whole reading as JSON", "Copy and save", "lab", "copy_json"),
+    Command("save", "w", "save", "Write the reading to a JSON file in the current folder", "Copy and save", "lab", "save"),
     PICTURE,
     # The app
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
@@ -49,21 +49,21 @@ KEYS = (
     Command("quit", "q", "quit", "Quit (training continues)", "App", "lab", "app.quit", ("*",), importance=4),
     Command("quit_anywhere", "ctrl+q", "quit", "Quit, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
-# All that can be done in the lab: `keymap.py` lists those after `KEYS` with the screens they belong to.
+# Every command of the lab screen. The help lists those after `KEYS` with other screens (see `keymap.py`).
 ALL = (*KEYS, INSIDE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)
 HELP = next(command for command in KEYS if command.id == "help_key")
-CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which need no mention
+CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which a pane's border does not list
 
 
 def footer(place: str) -> list[Command]:
-    """What the footer may show where `place` (`prompt` or a pane's name) has the focus: help, the place's own, then those
-    of every pane."""
-    own = in_footer(ALL, place)
-    return own if place == "prompt" else [HELP, *own, *(c for c in in_footer(ALL, "*") if c is not HELP)]
+    """The commands for the footer while `place`, the prompt or a pane, has the focus: for a pane, help, the pane's
+    commands, then those of every pane ("*")."""
+    commands = in_footer(ALL, place)
+    return commands if place == "prompt" else [HELP, *commands, *(c for c in in_footer(ALL, "*") if c is not HELP)]
 
 
 def further(pane: str) -> list[Command]:
-    """The commands of a pane that have no place in the footer."""
+    """The commands of a pane that are not meant for the footer."""
     return [
         command
         for command in ALL

@@ -35,7 +35,6 @@ from tui_llm.tui.lab.sampler import SamplerController
 from tui_llm.tui.lab.swap import SwapController
 from tui_llm.tui.lab.target import TargetController
 from tui_llm.tui.lab.token_cursor import TokenCursorController
-from tui_llm.tui.lab.token_screens import TokenScreensController
 from tui_llm.tui.lab.token_settings import TokenSettingsController
 from tui_llm.tui.lab.top_line import TopLineController
 from tui_llm.tui.lab.tour import TourController
@@ -58,7 +57,7 @@ class LabScreen(BaseScreen, Screen[None]):
         """`key_of` returns the key of a command, given its id."""
         super().__init__()
         self.model = model
-        self.tour_asked = False  # open the tour once the screen is mounted
+        self.open_tour_on_mount = False  # open the tour once the screen is mounted
         self.zoomed = False
         self.lab = Lab(prompt=prompt)
         self.prompt = PromptEditor(prompt, id="prompt")
@@ -75,7 +74,6 @@ class LabScreen(BaseScreen, Screen[None]):
         self.loss = LossController(context, panes.loss)
         self.token_cursor = TokenCursorController(context)
         self.token_settings = TokenSettingsController(context)
-        self.token_screens = TokenScreensController(context)
         self.swap = SwapController(context, lambda: self.token_cursor.move(-1))
         self.inside = InsideController(context)
         self.token_tree = TreeController(context)
@@ -111,10 +109,6 @@ class LabScreen(BaseScreen, Screen[None]):
         self.action_colour_by = self.token_settings.next_colour
         self.action_token_cursor = self.token_cursor.move
         self.action_token_cursor_to = self.token_cursor.move_to
-        self.action_merges = self.token_screens.open_merges
-        self.action_vocabularies = self.token_screens.open_vocabularies
-        self.action_letters = self.token_screens.open_letters
-        self.action_pairs = self.token_screens.open_pairs
         self.action_swap = self.swap.open
         self.action_inside = self.inside.open
         self.action_target = self.target.type
@@ -162,7 +156,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self._arrange()
         # After the first paint, as this imports torch.
         self.call_after_refresh(self.context.client.start, self.model)
-        if self.tour_asked:
+        if self.open_tour_on_mount:
             self.call_after_refresh(self.tour.toggle)
 
     def on_screen_resume(self) -> None:
@@ -188,7 +182,7 @@ class LabScreen(BaseScreen, Screen[None]):
         for name in PANES:
             self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
         self.query_one(TabBar).show(self.panes.current)
-        self.call_after_refresh(self.query_one(KeyBar).show_rest)
+        self.call_after_refresh(self.query_one(KeyBar).show_overflow)
 
     @property
     def one_at_a_time(self) -> bool:
@@ -255,7 +249,7 @@ class LabScreen(BaseScreen, Screen[None]):
         elif self.top_line.busy and self.weights is not None:
             self.follow_run.stop()
             self.context.client.abandon()
-            self.context.say("cancelled; the open model stays open")
+            self.context.notify("cancelled; the open model stays open")
         elif self.lab.position is not None:
             self.token_cursor.move_to(-1)
         elif self.zoomed:
@@ -363,8 +357,8 @@ class LabScreen(BaseScreen, Screen[None]):
     def _rows_wanted(self, message: messages.RowsWanted) -> None:
         self.candidate_table.load_rows(message)
 
-    @on(messages.TableAsked)
-    def _table_asked(self, message: messages.TableAsked) -> None:
+    @on(messages.TableCommand)
+    def _table_command(self, message: messages.TableCommand) -> None:
         self.candidate_table.do(message)
 
     @on(messages.GradientWanted)
@@ -387,14 +381,14 @@ class LabScreen(BaseScreen, Screen[None]):
     def _tree_wanted(self) -> None:
         self.token_tree.open()
 
-    @on(PromptEditor.Left)
+    @on(PromptEditor.TypingDone)
     def _done_typing(self) -> None:
         self.action_pane(self.panes.current)
 
-    @on(PromptEditor.UndoAsked)
-    def _undo_asked(self) -> None:
+    @on(PromptEditor.UndoRequested)
+    def _undo_requested(self) -> None:
         self.undo.undo()
 
-    @on(PromptEditor.RedoAsked)
-    def _redo_asked(self) -> None:
+    @on(PromptEditor.RedoRequested)
+    def _redo_requested(self) -> None:
         self.undo.redo()

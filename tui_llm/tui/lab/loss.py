@@ -25,10 +25,10 @@ class LossController:
 
         reading = self.context.reading
         if reading is None or reading.loss is None or reading.loss.problem or not reading.loss.tokens:
-            self.context.say("there is nothing to learn yet: type a prompt, and choose a target (t)")
+            self.context.notify("there is nothing to learn yet: type a prompt, and choose a target (t)")
             return
         if not self.context.reading_is_current:
-            self.context.say("the panes are still updating; press L again")
+            self.context.notify("the panes are still updating; press L again")
             return
         try:
             pinned = tuple(pins.of_user())

@@ -1,4 +1,4 @@
-"""The open model: opens another one, from the list of models or on request, and keeps what means the same with it."""
+"""Opens another model, from the list of models or on request, and adapts the lab's state to it."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ class ModelsController:
         self.context.client.open(model)
 
     def opened(self, before: Weights | None, weights: Weights) -> None:
-        """Keeps what means the same with `weights`: an id is another token in another vocabulary, so a target that was
-        chosen by id becomes its text."""
-        said = []
+        """Adapts the lab's state to the newly opened model. A target that was chosen by id becomes its text, as an id
+        is another token in another vocabulary."""
+        notes = []
         lab, target = self.lab, self.lab.target
         if before is not None and _other(before, weights) and target is not None and target.id is not None:
             text, foreign = target_text(target, self.context.reading)
             lab.target = None if text is None else Target(text=text)
             if foreign:
-                said.append("the target was not a whole character, so it was dropped")
+                notes.append("the target was not a whole character, so it was dropped")
         if lab.steps:
             lab.clear("the model changed: the continuation was dropped")
         if lab.chat and not weights.chat:
             lab.chat = False
-            said.append(f"{weights.name} has no chat template: the prompt is plain text")
-        if said:
-            self.context.say("; ".join(said))
+            notes.append(f"{weights.name} has no chat template: the prompt is plain text")
+        if notes:
+            self.context.notify("; ".join(notes))
 
 
 def _other(before: Weights, weights: Weights) -> bool:

@@ -21,7 +21,7 @@ class PinsController:
         text = self._text_shown()
         if text is None:
             return
-        target, foreign = target_text(self.context.lab.asked_target, self.context.reading)
+        target, foreign = target_text(self.context.lab.requested_target, self.context.reading)
         run = self.training.run_watched
         try:
             pin = Pin(text, target)
@@ -29,9 +29,9 @@ class PinsController:
         except UserError as error:
             self.context.warn(str(error))
             return
-        self.context.say(pinned_words(pin, pinned, run.name if run else ""))
+        self.context.notify(pinned_words(pin, pinned, run.name if run else ""))
         if foreign and pinned:
-            self.context.say("pinned without its target, which is not a whole character")
+            self.context.notify("pinned without its target, which is not a whole character")
 
     def _text_shown(self) -> str | None:
         """The text before the prediction. If there is none, notifies the user why and returns None."""
@@ -39,14 +39,14 @@ class PinsController:
         if lab.position is None:
             return lab.prompt + lab.generated_text
         if reading is None or reading.request.number != lab.number:
-            self.context.say("the panes are still updating; press P again")
+            self.context.notify("the panes are still updating; press P again")
             return None
         if lab.position == 0:
-            self.context.say("there is no text before the first token: move the token cursor on, then pin")
+            self.context.notify("there is no text before the first token: move the token cursor on, then pin")
             return None
         text = text_before(reading, lab.prompt, [step.bytes for step in lab.steps])
         if text is None:
-            self.context.say("the token cursor is inside a character, and a pin is text: move it on, then pin")
+            self.context.notify("the token cursor is inside a character, and a pin is text: move it on, then pin")
         return text
 
 

@@ -25,7 +25,7 @@ class ReadingsController:
             return
         seen = self.lab.history.next_undo
         self.context.client.read(self.lab.request())
-        self.context.tell_dropped()
+        self.context.notify_dropped()
         self.context.show_history(self.lab.history.next_undo is not seen)
         if self._stale_timer is None:
             self._stale_timer = self.context.set_timer(LATE_AFTER, self._show_state)

@@ -11,19 +11,19 @@ class SamplerController:
         self.context, self.lab = context, context.lab
 
     def temperature(self, direction: int) -> None:
-        self.lab.warm(direction)
+        self.lab.change_temperature(direction)
         self._changed()
 
     def top_p(self, direction: int) -> None:
-        self.lab.widen(direction)
+        self.lab.change_top_p(direction)
         self._changed()
 
     def top_k(self, direction: int) -> None:
-        self.lab.narrow(direction)
+        self.lab.change_top_k(direction)
         self._changed()
 
     def min_p(self, direction: int) -> None:
-        self.lab.raise_floor(direction)
+        self.lab.change_min_p(direction)
         self._changed()
 
     def open_form(self) -> None:
@@ -34,7 +34,7 @@ class SamplerController:
                 self.lab.sampler = settings
                 self._changed()
 
-        self.context.push_screen(SamplerScreen(self.lab.sampler, self.lab.set_aside), chosen)
+        self.context.push_screen(SamplerScreen(self.lab.sampler, self.lab.switched_off), chosen)
 
     def _changed(self) -> None:
         """Requests a reading. The panes show the new settings together with it, in one repaint, or before it if it is

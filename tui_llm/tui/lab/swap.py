@@ -40,9 +40,9 @@ class SwapController:
         self.context.request_reading()
         if swapped.dropped:
             gone = f"the {swapped.dropped:,} tokens" if swapped.dropped > 1 else "the token"
-            self.context.say(
+            self.context.notify(
                 f"{gone} that followed {'are' if swapped.dropped > 1 else 'is'} drawn again; press u twice to undo"
             )
             self.context.generate(swapped.dropped)
         else:
-            self.context.say("swapped; the tokens after it are read again; u undoes")
+            self.context.notify("swapped; the tokens after it are read again; u undoes")

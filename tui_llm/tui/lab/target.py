@@ -36,4 +36,4 @@ class TargetController:
         if self.lab.toggle_leading_space():
             self.context.request_reading()
         else:
-            self.context.say("the target was chosen from the table; press t to type one")
+            self.context.notify("the target was chosen from the table; press t to type one")

@@ -16,7 +16,7 @@ class TokenSettingsController:
 
     def toggle_special(self) -> None:
         self.lab.allow_special = not self.lab.allow_special
-        self.context.say(
+        self.context.notify(
             "special tokens in the text are read as " + ("special tokens" if self.lab.allow_special else "plain text")
         )
         self.context.request_reading()
@@ -35,7 +35,7 @@ class TokenSettingsController:
         lab.chat = not lab.chat
         self.context.stop_generation()
         lab.clear("the prompt's format changed: its continuation was dropped" if lab.steps else "")
-        self.context.say(
+        self.context.notify(
             "the prompt is now a message in the chat template" if lab.chat else "the prompt is now plain text"
         )
         self.context.request_reading()
@@ -44,5 +44,7 @@ class TokenSettingsController:
         kinds = shades.KINDS
         self.lab.colour = kinds[(kinds.index(self.lab.colour) + 1) % len(kinds)]
         if self.lab.colour != shades.PLAIN and self.lab.tokenizer is not None:
-            self.context.say(f"{self.lab.colour} is computed for the model's own tokens: v returns to its vocabulary")
+            self.context.notify(
+                f"{self.lab.colour} is computed for the model's own tokens: v returns to its vocabulary"
+            )
         self.context.request_reading()

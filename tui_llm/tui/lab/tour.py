@@ -14,7 +14,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
 from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFileQuestion
-from tui_llm.llm.data.instruction_pairs import typed as typed_pairs
+from tui_llm.llm.data.instruction_pairs import parse as parse_pairs
 from tui_llm.tour.facts import Facts, RunFacts
 from tui_llm.tour.step import Ask
 from tui_llm.tour.tour import Tour
@@ -62,9 +62,9 @@ class TourController:
         self.tour = Tour()
         self._typed, self._answers, self._problems = {}, {}, {}
         if self.tour.load():
-            self.context.say("the tour continues where you stopped")
+            self.context.notify("the tour continues where you stopped")
         for screen in self.context.screens:
-            self.stand_beside(screen)
+            self.mount_beside(screen)
         self._timer = self.context.set_interval(INTERVAL, self.check)
         self.fit_panes()
         self.check()
@@ -77,10 +77,10 @@ class TourController:
         self.context.questions.forget(TextFileQuestion)
         for screen in self.context.screens:
             for pane in screen.query(TourPane):
-                pane.leave()
+                pane.close()
         self.fit_panes()
 
-    def stand_beside(self, screen: Screen[Any]) -> None:
+    def mount_beside(self, screen: Screen[Any]) -> None:
         """Mounts the tour beside a screen, if the tour is open."""
         if self.tour is None or not screen.is_attached or any(isinstance(c, TourPane) for c in screen.children):
             return
@@ -95,7 +95,7 @@ class TourController:
         if self.tour is None or not self.context.is_attached:
             return
         before = self.tour.step, self.tour.part
-        self.tour.look(self.facts())
+        self.tour.update(self.facts())
         if before != (self.tour.step, self.tour.part):
             self._save()
         self._show()
@@ -170,16 +170,16 @@ class TourController:
             self._save()
             self._show()
         else:
-            self.context.say("this is the start of the tour" if direction < 0 else "the tour is over")
+            self.context.notify("this is the start of the tour" if direction < 0 else "the tour is over")
 
     def answer(self) -> None:
         """Asks the learner for the answer that the current part wants."""
         if self.tour is None:
-            self.context.say("the tour is not open; F2 opens it")
+            self.context.notify("the tour is not open; F2 opens it")
             return
         ask = self.tour.here.ask if self.tour.here is not None else None
         if ask is None:
-            self.context.say("this step needs no answer: the tour checks what you do")
+            self.context.notify("this step needs no answer: the tour checks what you do")
         elif ask.form == "pairs":
             self._ask_pairs(ask)
         elif not isinstance(self.context.screens[-1], AskScreen):
@@ -203,7 +203,7 @@ class TourController:
             self._typed[ask.key] = text
             self._answers.pop(InstructQuestion, None)
             self._problems.pop(InstructQuestion, None)
-            question = InstructQuestion(Request(), typed_pairs(text))
+            question = InstructQuestion(Request(), parse_pairs(text))
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 

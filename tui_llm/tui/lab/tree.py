@@ -78,7 +78,7 @@ class TreeController:
             self.lab.allow_special, self.lab.start_token = request.allow_special, request.start_token
             self.lab.chat = request.chat
             self.lab.steps = steps(tree.continued, ())
-        self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.way)[len(tree.continued) :])
+        self.lab.steps = (*self.lab.steps, *steps(tree.continued, node.path_nodes)[len(tree.continued) :])
         self.lab.note = f"{node.depth} token{'' if node.depth == 1 else 's'} from the tree"
         self.context.refresh_generation()
         self.context.request_reading()

@@ -41,37 +41,37 @@ class UndoController:
 
     def __init__(self, context: LabContext, prompt: PromptEditor, hint: Callable[[], str]) -> None:
         self.context, self.lab, self.prompt, self.hint = context, context.lab, prompt, hint
-        self._said = ""  # what the last undo or redo did, until the text changes in another way
+        self._done = ""  # what the last undo or redo did; empty once the user has changed the text
 
     def undo(self) -> None:
-        self._travel(back=True)
+        self._apply(back=True)
 
     def redo(self) -> None:
-        self._travel(back=False)
+        self._apply(back=False)
 
-    def _travel(self, back: bool) -> None:
+    def _apply(self, back: bool) -> None:
         self.context.stop_generation()
         change = self.lab.undo() if back else self.lab.redo()
         if change is None:
-            self.context.say("there is nothing to undo" if back else "there is nothing to redo")
+            self.context.notify("there is nothing to undo" if back else "there is nothing to redo")
             return
-        did = change.undone() if back else change
+        did = change.inverse() if back else change
         if did.inserted or did.removed:
             self.prompt.set_text(self.lab.prompt, did.at + len(did.inserted))
-        self._said = f"{'undone' if back else 'redone'}: {words(did)}"
+        self._done = f"{'undone' if back else 'redone'}: {words(did)}"
         self.context.refresh_generation()
         self.context.request_reading()
 
     def show(self, changed: bool = False) -> None:
         """Updates the line under the prompt. `changed`: the text changed in another way than by undo and redo."""
         if changed:
-            self._said = ""
+            self._done = ""
         history, typing = self.lab.history, self.prompt.has_focus
         undo, redo = ("ctrl+z", "ctrl+y") if typing else ("u", "U")
-        parts = [self._said] if self._said else []
+        parts = [self._done] if self._done else []
         parts += [self.hint()] if typing and self.hint() else []
-        if self._said and history.next_redo is not None:
+        if self._done and history.next_redo is not None:
             parts.append(f"{redo} {words(history.next_redo)}")
         if history.next_undo is not None:
-            parts.append(f"{undo} {words(history.next_undo.undone())}")
+            parts.append(f"{undo} {words(history.next_undo.inverse())}")
         self.prompt.hint(Text(" · ".join(parts)))

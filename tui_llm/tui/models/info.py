@@ -61,7 +61,7 @@ class InfoLines(Lines):
 _key = CommandFactory("model_info", "Models")
 KEYS = (
     _key("copy_model_info", "y", "copy", "Copy the model's details (tab-separated)", "copy"),
-    _key("leave_model_info", "escape,q,i", "back", "Back to the models", "close"),
+    _key("close_model_info", "escape,q,i", "back", "Back to the models", "close"),
 )  # fmt: skip
 
 

@@ -49,8 +49,8 @@ class ModelLines(Lines):
     def head(self, width: int) -> list[Text]:
         if self.models:
             return []
-        said = "looking for models …" if self.models is None else "no models here: p pulls one"
-        return [Text(said, style=self.style("muted"), no_wrap=True)]
+        note = "looking for models …" if self.models is None else "no models here: p pulls one"
+        return [Text(note, style=self.style("muted"), no_wrap=True)]
 
     def row_count(self, width: int) -> int:
         return len(self.models or ())
@@ -90,7 +90,7 @@ KEYS = (
     _key("cancel_pull", "c", "cancel", "Cancel the download; pulling again resumes it", "cancel_pull"),
     _key("model_info", "i", "info", "Show the model's details and its card", "info"),
     _key("delete_model", "D,delete", "delete", "Delete a pulled model; asks first", "delete"),
-    _key("leave_models", "escape,q,m", "back", "Back to the open model; cancels a download", "close"),
+    _key("close_models", "escape,q,m", "back", "Back to the open model; cancels a download", "close"),
 )  # fmt: skip
 
 
@@ -100,13 +100,13 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
 
     BINDINGS = bindings(KEYS, modal=True)
 
-    def __init__(self, current: Weights | None, look: Callable[[], None] = lambda: None) -> None:
-        """`look` requests the list again; `show` is called with it."""
+    def __init__(self, current: Weights | None, reload: Callable[[], None] = lambda: None) -> None:
+        """`reload` requests the list again; `show` is called with it."""
         super().__init__()
         self._current = current
         self._own: tuple[ModelInfo, ...] | None = None
         self._cached: tuple[ModelInfo, ...] = ()
-        self.files = FileActions(self, look)
+        self.files = FileActions(self, reload)
         self.pull = ModelPull(self, self.files, Static(id="models-pull", classes="-hidden"))
         self.action_pull = self.pull.ask
         self.action_cancel_pull = self.pull.cancel
@@ -123,7 +123,7 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
         self._scan()
 
     def on_unmount(self) -> None:
-        self.pull.leave()
+        self.pull.close()
 
     @work(thread=True, group="models-cache")
     def _scan(self) -> None:
@@ -170,7 +170,7 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
         if model is None:
             return
         if not model.pulled:
-            self.files.say("only a pulled model is deleted here", "warning")
+            self.files.notify("only a pulled model is deleted here", "warning")
             return
 
         def answered(yes: bool | None) -> None:

@@ -26,9 +26,9 @@ from tui_llm.tui.kit.live import deliver
 _BAR = 20  # cells
 
 
-def progress_line(now: dict[str, Any]) -> str:
-    """The progress of a pull, as one line. Foreign text, not made visible yet."""
-    doing, done, total = str(now.get("doing", "")), now.get("done", 0), now.get("total", 0)
+def progress_line(progress: dict[str, Any]) -> str:
+    """The progress of a pull, as one line. Contains foreign text: pass it through `visible` before showing it."""
+    doing, done, total = str(progress.get("doing", "")), progress.get("done", 0), progress.get("total", 0)
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
         return doing
     full = min(_BAR, _BAR * done // total)
@@ -36,17 +36,17 @@ def progress_line(now: dict[str, Any]) -> str:
 
 
 class ModelPull:
-    """`owner` is the screen, `line` the part of it that shows the progress."""
+    """Pulls one model at a time. `owner` is the screen, `line` the part of it that shows the progress."""
 
     def __init__(self, owner: Widget, files: FileActions, line: Static) -> None:
         self.owner, self.files, self.line = owner, files, line
         self.child: subprocess.Popen[str] | None = None
-        self._left = False
+        self._closed = False
 
     def ask(self) -> None:
         """Asks for the name of a model, and pulls it."""
         if self.child is not None:
-            self.files.say("a model is being pulled already; c cancels it", "warning")
+            self.files.notify("a model is being pulled already; c cancels it", "warning")
             return
 
         def answered(name: str | None) -> None:
@@ -65,45 +65,45 @@ class ModelPull:
             self.command(name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env=launch.environment(), text=True, errors="replace",
         )  # fmt: skip
-        deliver(self.owner, self._tell, f"starting to pull {name}")
-        said = ""
+        deliver(self.owner, self._show, f"starting to pull {name}")
+        problem = ""
         assert child.stderr is not None
         for line in child.stderr:
             try:
-                now = json.loads(line)
+                progress = json.loads(line)
             except ValueError:
-                now = None
-            if isinstance(now, dict):
-                deliver(self.owner, self._tell, f"{name}: {progress_line(now)}")
-            elif line.strip():
-                said = line.strip().removeprefix("tui-llm: ")
+                progress = None
+            if isinstance(progress, dict):
+                deliver(self.owner, self._show, f"{name}: {progress_line(progress)}")
+            elif line.strip():  # an error, as the command line prints it
+                problem = line.strip().removeprefix("tui-llm: ")
         code = child.wait()
         self.child = None
-        if not self._left:
-            deliver(self.owner, self._ended, name, code, said)
+        if not self._closed:
+            deliver(self.owner, self._ended, name, code, problem)
 
-    def _tell(self, line: str) -> None:
+    def _show(self, line: str) -> None:
         self.line.set_class(not line, "-hidden")
         self.line.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
 
-    def _ended(self, name: str, code: int, said: str) -> None:
-        self._tell("")
+    def _ended(self, name: str, code: int, problem: str) -> None:
+        self._show("")
         if code == 0:
-            self.files.say(f"{name} is pulled; Enter opens it")
-            self.files.look()
-        elif code < 0:
-            self.files.say(f"{name} is cancelled; pulling it again resumes")
+            self.files.notify(f"{name} is pulled; Enter opens it")
+            self.files.reload()
+        elif code < 0:  # ended by a signal: `cancel`
+            self.files.notify(f"{name} is cancelled; pulling it again resumes")
         else:
-            self.files.say(said or f"pulling {name} ended with exit status {code}", "error")
+            self.files.notify(problem or f"pulling {name} ended with exit status {code}", "error")
 
     def cancel(self) -> None:
         if self.child is not None:
             self.child.terminate()
         else:
-            self.files.say("nothing is being pulled")
+            self.files.notify("nothing is being pulled")
 
-    def leave(self) -> None:
-        """Ends the pull, as the screen has closed."""
-        self._left = True
+    def close(self) -> None:
+        """Ends the pull and reports nothing: the screen is closing."""
+        self._closed = True
         if self.child is not None:
             self.child.terminate()

@@ -1,10 +1,10 @@
 """Training runs: the Training pane, the table of runs, the form for a new run, and screens on a run's files.
 
 words.py           state and pins as text
-run_watcher.py     posts a run's snapshots
+run_watcher.py     posts snapshots of a run
 pane.py            the Training pane
 keys.py            its keys
-watched_run.py     what its keys do with the run
+watched_run.py     the actions of its keys on the watched run
 loss_chart.py      the chart of losses
 runs.py            the table of runs
 run_rows.py        its rows
@@ -16,7 +16,7 @@ run_view.py        base class of the screens on a run's file
 batch.py           the next batch
 samples.py         the samples
 compare.py         runs side by side
-pins_watcher.py    posts a run's snapshots of its pin readings
+pins_watcher.py    posts snapshots of a run's pin readings
 pin_history.py     pin readings over the evaluations
 pin_list.py        the list of pins
 pin_table.py       candidates of a pin reading

@@ -84,7 +84,7 @@ class BatchLines(Lines):
         self.run = run
         self.found: Batch | None = None
         self.problem = ""
-        self.looked = False
+        self.loaded = False
         self.at = 0  # index of the position under the cursor, among all that are shown
         self._lines: list[tuple[Stretch | None, str]] = []
 
@@ -92,7 +92,7 @@ class BatchLines(Lines):
         self.border_title = Text.assemble("Batch of ", visible(self.run))
 
     def show(self, found: Batch | None, problem: str) -> None:
-        self.looked, self.problem = True, problem
+        self.loaded, self.problem = True, problem
         if found is not None or not problem:
             self.found = found
         self.at = max(0, min(self.at, len(self._positions) - 1))
@@ -110,14 +110,14 @@ class BatchLines(Lines):
         found = self.found
         self._lines = self._layout(width) if found else []
         if found is None:
-            if self.looked and not self.problem:
-                said = "no batch yet: a run writes one at each evaluation, and when r asks for it"
-                lines += wrapped(Text(said, style=muted), width)
+            if self.loaded and not self.problem:
+                note = "no batch yet: a run writes one at each evaluation, and when r asks for it"
+                lines += wrapped(Text(note, style=muted), width)
             return lines
         step, updates = fmt.count(found.step), fmt.count(found.updates)
-        said = f"before that update: after {updates}, without dropout"
+        state = f"before that update: after {updates}, without dropout"
         lines += wrapped(
-            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {said}", muted)), width
+            Text.assemble((f"the batch of step {step}", strong), (f", seen by the model {state}", muted)), width
         )
         mean = Text.assemble(("mean loss ", muted), (fmt.number(found.shown_loss, 3), strong), (" of what is shown, ", muted),
                              (fmt.number(found.loss, 3), strong), (" of the whole batch", muted),
@@ -152,7 +152,7 @@ class BatchLines(Lines):
             line.append(visible_token(token.text[:40]) or "∅", self.style("strong"))
             line.append(f" {token.id}{' special' if token.special else ''}{end}", self.style("muted"))
         line.append(f"loss {fmt.number(at.loss, 3)}", self.style(shade(at.loss).style))
-        line.append(f" nats, {numbers.p_said(at.probability)}", self.style("muted"))
+        line.append(f" nats, {numbers.p_equals(at.probability)}", self.style("muted"))
         line.truncate(width, overflow="ellipsis")
         return line
 
@@ -277,7 +277,7 @@ _key = CommandFactory("batch", "Batch")
 KEYS = (
     _key("ask_batch", "r", "show now", "Show the batch of the run's next step", "ask"),
     _key("copy_batch", "y", "copy", "Copy the batch's tokens and losses (tab-separated)", "copy"),
-    _key("leave_batch", "escape,q", "back", "Back to the five panes", "leave", importance=3),
+    _key("close_batch", "escape,q", "back", "Back to the five panes", "close", importance=3),
     _key("batch_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from tui_llm.tui.kit.widgets.grid import Grid
 _key = CommandFactory("comparison", "Runs")
 KEYS = (
     _key("copy_comparison", "y", "copy", "Copy the comparison of runs, tab-separated", "copy"),
-    _key("leave_comparison", "escape,q", "back", "Back to the runs", "leave"),
+    _key("close_comparison", "escape,q", "back", "Back to the runs", "close"),
 )  # fmt: skip
 
 
@@ -80,5 +80,5 @@ class CompareScreen(BaseScreen, ModalScreen[None]):
     def action_copy(self) -> None:
         self.notify(copy_rows(self.app, self._rows), markup=False)
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

@@ -52,7 +52,7 @@ class RunEstimate:
         self.form, self.ready, self.fields = form, ready, fields
         self.cost, self.time = Static(id="cost"), Static(id="estimate")
         self.measurement: Measurement | None = None
-        self._asked = 0  # number of measurements started; the result of any but the newest is dropped
+        self._measurements_started = 0  # number of measurements started; the result of any but the newest is dropped
 
     def show_cost(self, settled: tuple[TrainingSettings, GPTConfig] | None) -> None:
         self.cost.update(Content(cost_line(*settled) if settled else "the cost is shown once all fields are valid"))
@@ -60,10 +60,10 @@ class RunEstimate:
     def forget(self) -> None:
         """Cancels a running measurement, as its settings have changed."""
         self.stop()
-        self._tell("ctrl+e runs a few real steps to estimate the time")
+        self._show("ctrl+e runs a few real steps to estimate the time")
 
     def stop(self) -> None:
-        self._asked += 1
+        self._measurements_started += 1
         measurement, self.measurement = self.measurement, None
         if measurement is not None:
             measurement.cancel()
@@ -75,10 +75,10 @@ class RunEstimate:
             return
         if not self.ready():
             return
-        self._asked += 1
-        self._tell("running a few real steps, about 20 s (ctrl+e stops) …")
+        self._measurements_started += 1
+        self._show("running a few real steps, about 20 s (ctrl+e stops) …")
         # The app's: a thread of a closed form can't find it any more.
-        work = functools.partial(self._measure, self._asked, *self.fields(), self.form.app.call_later)
+        work = functools.partial(self._measure, self._measurements_started, *self.fields(), self.form.app.call_later)
         self.form.run_worker(work, name="measure", group="estimate", thread=True)
 
     def _measure(
@@ -94,15 +94,15 @@ class RunEstimate:
         deliver(self.form, self._measured, number, line)
 
     def _measuring(self, number: int, measurement: Measurement) -> None:
-        if number == self._asked and is_live(self.form):
+        if number == self._measurements_started and is_live(self.form):
             self.measurement = measurement
         else:
             measurement.cancel()
 
     def _measured(self, number: int, line: str) -> None:
-        if number == self._asked:
+        if number == self._measurements_started:
             self.measurement = None
-            self._tell(line)
+            self._show(line)
 
-    def _tell(self, line: str) -> None:
+    def _show(self, line: str) -> None:
         self.time.update(Content(visible(line)))

@@ -67,7 +67,7 @@ def shape(settings: TrainingSettings) -> str:
 _key = CommandFactory("new_run", "New run")
 KEYS = (
     _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
-    _key("leave_form", "escape", "cancel", "Cancel: no run is created", "leave"),
+    _key("close_form", "escape", "cancel", "Cancel: no run is created", "close"),
     _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
 )  # fmt: skip
 
@@ -88,9 +88,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     NewRunScreen #corpus-line Field { width: 1fr; }
     NewRunScreen Select { width: 34; }
     NewRunScreen.-narrow Field, NewRunScreen.-narrow Select { width: 20; }
-    NewRunScreen .says { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
-    NewRunScreen .says.-wrong { color: $text-error; }
-    NewRunScreen #corpus-row .says { width: 100%; padding-left: 18; }
+    NewRunScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
+    NewRunScreen .note.-wrong { color: $text-error; }
+    NewRunScreen #corpus-row .note { width: 100%; padding-left: 18; }
     NewRunScreen #corpus-row { layout: vertical; }
     NewRunScreen #corpus-line { height: 1; }
     NewRunScreen #cost { height: auto; margin-top: 1; }
@@ -109,11 +109,11 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._suggested = ""  # the name that the form suggested last
         self._filled: dict[str, str] = {}  # each field's text according to the preset or the model to start from
         self._model: GPTConfig | None = None  # the shape of the model to start from
-        self._wrong: dict[str, str] = {"corpus": "?"}
-        self._unfit: dict[str, str] = {}  # problems that only reading files has shown
-        self._said: dict[str, tuple[str, bool]] = {}  # the text beside each field, and whether it is a problem
-        self._settle: Timer | None = None
-        self._look: Timer | None = None
+        self._field_problems: dict[str, str] = {"corpus": "?"}
+        self._examined_problems: dict[str, str] = {}  # problems that only reading files has shown
+        self._notes: dict[str, tuple[str, bool]] = {}  # the text beside each field, and whether it is a problem
+        self._corpus_timer: Timer | None = None
+        self._examine_timer: Timer | None = None
         self._starting = False
         self.estimate = RunEstimate(
             self,
@@ -129,7 +129,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                     with Horizontal(id="corpus-line"):
                         yield Static(Content(LABELS["corpus"]), classes="label")
                         yield CorpusField(self._corpus)
-                    yield Static(id="corpus-says", classes="says")
+                    yield Static(id="corpus-note", classes="note")
                 for at, (title, names) in enumerate(GROUPS.items()):
                     if at:
                         yield Static(Content(title), classes="group")
@@ -225,7 +225,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._suggest_name()
         if settings:
             self._refill()
-            self._unfit.clear()
+            self._examined_problems.clear()
             self._examine_soon()
         self._check_all()
 
@@ -238,39 +238,39 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_all(self) -> None:
-        self._says("preset", shape(PRESETS[self.preset]))
-        self._judge("name", name_problem(self.text("name")))
+        self._show_note("preset", shape(PRESETS[self.preset]))
+        self._set_problem("name", name_problem(self.text("name")))
         texts = {name: self.text(name).strip() for name in NAMES}
         wrong = field_problems(texts, PRESETS[self.preset])
         settings = None if wrong else from_fields(texts, PRESETS[self.preset])
-        wrong = {**self._unfit, **wrong}
+        wrong = {**self._examined_problems, **wrong}
         wrong |= launch_problems(
             self.text("nproc").strip(), shard=self.on("shard"), events=self.on("tensorboard"), settings=settings
         )
         for name in (*NAMES, *BESIDE):
             own = self._model is not None and name in MODELS_OWN
-            self._judge(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
+            self._set_problem(name, wrong.get(name, ""), "the model's own" if own else HINTS.get(name, ""))
 
-    def _judge(self, name: str, problem: str, otherwise: str = "") -> None:
+    def _set_problem(self, name: str, problem: str, otherwise: str = "") -> None:
         if problem:
-            self._wrong[name] = problem
+            self._field_problems[name] = problem
         else:
-            self._wrong.pop(name, None)
-        self._says(name, problem or otherwise, wrong=bool(problem))
+            self._field_problems.pop(name, None)
+        self._show_note(name, problem or otherwise, wrong=bool(problem))
 
-    def _says(self, name: str, line: str, wrong: bool = False) -> None:
-        if self._said.get(name) == (line, wrong):
+    def _show_note(self, name: str, line: str, wrong: bool = False) -> None:
+        if self._notes.get(name) == (line, wrong):
             return  # nothing has changed: avoids a layout of the whole form
-        self._said[name] = (line, wrong)
-        says = self.query_one(f"#{name}-says", Static)
-        says.update(Content(("✗ " if wrong else "") + visible(line)))
-        says.set_class(wrong, "-wrong")
+        self._notes[name] = (line, wrong)
+        note = self.query_one(f"#{name}-note", Static)
+        note.update(Content(("✗ " if wrong else "") + visible(line)))
+        note.set_class(wrong, "-wrong")
 
     def _check_corpus_soon(self) -> None:
-        self._wrong["corpus"] = "it is still being checked; try again"
-        if self._settle is not None:
-            self._settle.stop()
-        self._settle = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
+        self._field_problems["corpus"] = "it is still being checked; try again"
+        if self._corpus_timer is not None:
+            self._corpus_timer.stop()
+        self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
 
     @work(thread=True, exclusive=True, group="corpus")
     def _check_corpus(self, text: str) -> None:
@@ -282,14 +282,14 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
 
     def _corpus_checked(self, text: str, problem: str, fact: str) -> None:
         if text == self.text("corpus"):
-            self._judge("corpus", problem or "", f"{fact} ({SEVERAL})")
+            self._set_problem("corpus", problem or "", f"{fact} ({SEVERAL})")
 
     def _examine_soon(self) -> None:
         """Checks the model, the vocabulary and the cost, on a worker thread."""
         self.estimate.forget()
-        if self._look is not None:
-            self._look.stop()
-        self._look = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
+        if self._examine_timer is not None:
+            self._examine_timer.stop()
+        self._examine_timer = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
 
     @work(thread=True, exclusive=True, group="examine")
     def _examine(self, given: dict[str, str], preset: str) -> None:
@@ -319,7 +319,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             self._model = model
             self._refill()
         wrong = field_problems({name: self.text(name).strip() for name in NAMES}, PRESETS[self.preset])
-        self._unfit = {} if wrong else unfit
+        self._examined_problems = {} if wrong else unfit
         self._check_all()
         self.estimate.show_cost(settled)
 
@@ -327,15 +327,15 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_leave)()
+        {"start": self.action_start, "measure": self.action_estimate}.get(event.button.id or "", self.action_close)()
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)
 
     def _first_wrong(self, without: tuple[str, ...] = ()) -> bool:
         """Focuses the first wrong field and shows its problem; returns False if there is none."""
-        for name in (name for name in ("corpus", *LABELS) if name in self._wrong and name not in without):
-            self.trouble(f"{LABELS[name]}: {self._wrong[name]}")
+        for name in (name for name in ("corpus", *LABELS) if name in self._field_problems and name not in without):
+            self.trouble(f"{LABELS[name]}: {self._field_problems[name]}")
             self.query_one(f"#{name}").focus()
             return True
         return False

@@ -116,7 +116,7 @@ def row(name: str) -> Horizontal:
     return Horizontal(
         Static(Content(LABELS[name]), classes="label"),
         entry(name),
-        Static(Content(HINTS.get(name, "")), id=f"{name}-says", classes="says"),
+        Static(Content(HINTS.get(name, "")), id=f"{name}-note", classes="note"),
         classes="row",
     )
 

@@ -187,7 +187,7 @@ class TrainingPane(Widget, can_focus=True):
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
         self._shown: dict[str, object] = {}
-        self.files = FileActions(self, self.look)
+        self.files = FileActions(self, self.reload)
         run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
         self.action_batch = run.open_batch
         self.action_samples = run.open_samples
@@ -209,7 +209,7 @@ class TrainingPane(Widget, can_focus=True):
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def on_run_watcher_seen(self, message: RunWatcher.Seen) -> None:
+    def on_run_watcher_updated(self, message: RunWatcher.Updated) -> None:
         message.stop()
         before, now = self.snapshot, message.snapshot
         self.snapshot, self.others = now, message.others
@@ -294,14 +294,14 @@ class TrainingPane(Widget, can_focus=True):
     def _start_ended(self, run: Run | None, problem: str) -> None:
         """The form was closed while it started a run."""
         if problem:
-            self.files.say(problem, "error")
+            self.files.notify(problem, "error")
         self._made(run)
 
     def _made(self, run: Run | None) -> None:
         if run is not None:
-            self._come_forward(run)
+            self._watch_here(run)
 
-    def _come_forward(self, run: Run) -> None:
+    def _watch_here(self, run: Run) -> None:
         """Watches a run that was chosen on another screen, and shows this pane, which may be hidden."""
         self.follow(run)
         self.call_later(self.run_action, "screen.pane('training')")
@@ -328,7 +328,7 @@ class TrainingPane(Widget, can_focus=True):
         else:
             if what == "open":
                 self.post_message(ModelChosen(run_model(run.name)))
-            self._come_forward(run)
+            self._watch_here(run)
 
     def action_log_axis(self) -> None:
         self.query_one(LossChart).toggle_log()
@@ -342,5 +342,5 @@ class TrainingPane(Widget, can_focus=True):
     def action_pan_steps(self, direction: int) -> None:
         self.query_one(LossChart).pan(direction)
 
-    def look(self) -> None:
-        self.watcher.look()
+    def reload(self) -> None:
+        self.watcher.read()

@@ -35,14 +35,14 @@ NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the pro
 
 _key = CommandFactory("learned", "How it learned")
 KEYS = (
-    _key("leave_learned", "escape,q,h", "back", "Back to the five panes", "leave"),
-    _key("earlier_moment", "left", "earlier", "Go to the previous evaluation", "scrub(-1)", together="evaluation"),
-    _key("later_moment", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="evaluation"),
-    _key("much_earlier_moment", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),
-    _key("much_later_moment", "shift+right", "much later", "Go ten evaluations forward", "scrub(10)", footer=()),
-    _key("first_moment", "home", "first", "Go to step 0, the model before any training", "scrub_to(0)", footer=()),
-    _key("last_moment", "end", "newest", "Go to the newest evaluation and stay with it", "scrub_to(-1)", footer=()),
-    _key("mark_moment", "space", "mark", "Mark this evaluation: the table shows the changes since it; again: unmark", "mark"),
+    _key("close_learned", "escape,q,h", "back", "Back to the five panes", "close"),
+    _key("earlier_evaluation", "left", "earlier", "Go to the previous evaluation", "scrub(-1)", together="evaluation"),
+    _key("later_evaluation", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="evaluation"),
+    _key("much_earlier_evaluation", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),
+    _key("much_later_evaluation", "shift+right", "much later", "Go ten evaluations forward", "scrub(10)", footer=()),
+    _key("first_evaluation", "home", "first", "Go to step 0, the model before any training", "scrub_to(0)", footer=()),
+    _key("last_evaluation", "end", "newest", "Go to the newest evaluation and stay with it", "scrub_to(-1)", footer=()),
+    _key("mark_evaluation", "space", "mark", "Mark this evaluation: the table shows the changes since it; again: unmark", "mark"),
     _key("previous_pin", "up,shift+tab", "previous pin", "Select the pin above", "choose(-1)", together="pin"),
     _key("next_pin", "down,tab", "next pin", "Select the pin below", "choose(1)", together="pin"),
     _key("pin_listed", "P,delete", "pin/unpin", "Unpin the selected prompt (its readings are kept), or pin it again", "pin"),
@@ -92,8 +92,8 @@ class LearnedScreen(OverLab):
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
-    @on(PinsWatcher.Seen)
-    def _seen(self, message: PinsWatcher.Seen) -> None:
+    @on(PinsWatcher.Updated)
+    def _updated(self, message: PinsWatcher.Updated) -> None:
         message.stop()
         self.snapshot = message.snapshot
         self.pins = message.snapshot.pins
@@ -156,7 +156,7 @@ class LearnedScreen(OverLab):
             return "no training run is watched: n in the Training pane starts one, and it reads the pinned prompts"
         if self.saved:
             return "nothing could be read"
-        if self.chosen in snapshot.running:
+        if self.chosen in snapshot.of_run:
             return "not read yet: a run reads its pins at its next evaluation"
         return f"{snapshot.name} does not read this one: P pins it there too"
 
@@ -172,19 +172,19 @@ class LearnedScreen(OverLab):
 
     def _show_pins(self, snapshot: PinsSnapshot) -> None:
         newest = snapshot.evaluations[-1] if snapshot.evaluations else None
-        says = {}
+        notes = {}
         for pin in self.pins:
             reading = newest.of(pin) if newest else None
             if reading is None:
-                says[pin] = "not read yet" if pin in snapshot.running else "not read now"
+                notes[pin] = "not read yet" if pin in snapshot.of_run else "not read now"
             elif reading.probability is not None:
-                says[pin] = f"{numbers.percent(reading.probability)}  loss {fmt.number(reading.loss or 0.0, 2)}"
+                notes[pin] = f"{numbers.percent(reading.probability)}  loss {fmt.number(reading.loss or 0.0, 2)}"
             else:
-                says[pin] = "" if reading.candidates else "can't be read"
+                notes[pin] = "" if reading.candidates else "can't be read"
         found = self.query_one(PinList)
         found.styles.height = max(1, min(len(self.pins), PINS, (left_of(self).height - 4) // 5))
         found.display = bool(self.pins)
-        found.show(self.pins, self.chosen, snapshot.mine, says)
+        found.show(self.pins, self.chosen, snapshot.of_user, notes)
 
     def _show_evaluation(self, here: tuple[int, PinReading] | None, marked: tuple[int, PinReading] | None) -> None:
         line = self.query_one("#learned-evaluation", Static)
@@ -204,7 +204,7 @@ class LearnedScreen(OverLab):
                 )
         elif reading.loss is not None and reading.probability is not None:
             parts.append(
-                f"  target {numbers.percent_said(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
+                f"  target {numbers.precise_percent(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
             )
         if marked is None and reading.entropy is not None:
             parts.append(("  entropy " + fmt.number(reading.entropy, 2), "$text-muted"))
@@ -255,7 +255,7 @@ class LearnedScreen(OverLab):
             self.notify(visible(str(error)), severity="error", markup=False)
             return
         self.notify(pinned_words(pin, pinned, self.run_shown.name if self.run_shown else ""), markup=False, timeout=3)
-        self.query_one(PinsWatcher).look()
+        self.query_one(PinsWatcher).read()
 
     def action_log_axis(self) -> None:
         self.query_one(ProbabilityChart).toggle_log()

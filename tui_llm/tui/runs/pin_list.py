@@ -38,14 +38,14 @@ class PinList(Lines, can_focus=False):
         self.pins: tuple[Pin, ...] = ()
         self.chosen: Pin | None = None
         self.mine: frozenset[Pin] = frozenset()
-        self.says: dict[Pin, str] = {}
+        self.notes: dict[Pin, str] = {}
 
-    def show(self, pins: tuple[Pin, ...], chosen: Pin | None, mine: Iterable[Pin], says: dict[Pin, str]) -> None:
-        """Shows `pins`. `says` gives the text at the end of a pin's line."""
-        new = (pins, chosen, frozenset(mine), says)
-        if new == (self.pins, self.chosen, self.mine, self.says):
+    def show(self, pins: tuple[Pin, ...], chosen: Pin | None, mine: Iterable[Pin], notes: dict[Pin, str]) -> None:
+        """Shows `pins`. `notes` gives the text at the end of a pin's line."""
+        new = (pins, chosen, frozenset(mine), notes)
+        if new == (self.pins, self.chosen, self.mine, self.notes):
             return
-        self.pins, self.chosen, self.mine, self.says = new
+        self.pins, self.chosen, self.mine, self.notes = new
         self.rebuild()
         if chosen in pins:
             self._place_cursor(pins.index(chosen), quiet=True)
@@ -57,7 +57,7 @@ class PinList(Lines, can_focus=False):
     def row(self, index: int, width: int, selected: bool) -> Text:
         pin = self.pins[index]
         here = pin == self.chosen
-        tail = self.says.get(pin, "")
+        tail = self.notes.get(pin, "")
         line = Text(no_wrap=True).append("▸" if here else " ", self.style("accent"))
         line.append("★ " if pin in self.mine else "  ", self.style("accent"))
         room = max(1, width - 3 - len(tail) - 2)

@@ -14,20 +14,20 @@ from tui_llm.tui.runs.run_watcher import INTERVAL
 
 
 class PinsWatcher(Widget):
-    """Posts `Seen` at once, then after each `INTERVAL` in which something changed, while the run is alive. `look` reads
+    """Posts `Updated` at once, then after each `INTERVAL` in which something changed, while the run is alive. `read` reads
     the run now."""
 
     DEFAULT_CSS = "PinsWatcher { display: none; }"
 
-    class Seen(Message):
+    class Updated(Message):
         def __init__(self, snapshot: PinsSnapshot) -> None:
             self.snapshot = snapshot
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
-            return isinstance(message, PinsWatcher.Seen)
+            return isinstance(message, PinsWatcher.Updated)
 
-    class Looked(Message):
+    class ReadDone(Message):
         def __init__(self, snapshot: PinsSnapshot) -> None:
             self.snapshot = snapshot
             super().__init__()
@@ -40,26 +40,26 @@ class PinsWatcher(Widget):
         self._snapshot: PinsSnapshot | None = None
 
     def on_mount(self) -> None:
-        self._timer = self.set_interval(INTERVAL, self.look, pause=True)
-        self.look()
+        self._timer = self.set_interval(INTERVAL, self.read, pause=True)
+        self.read()
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Reads the run now or, if a read is in progress, again after it."""
         self._again = self._busy
         if not self._busy:
             self._busy = True
-            self._look()
+            self._read()
 
     @work(thread=True, group="pins")
-    def _look(self) -> None:
+    def _read(self) -> None:
         try:
             launch.reap()
             snapshot = self._reader.read()
         finally:
             self._busy = False
-        self.post_message(self.Looked(snapshot))
+        self.post_message(self.ReadDone(snapshot))
 
-    def on_pins_watcher_looked(self, message: Looked) -> None:
+    def on_pins_watcher_read_done(self, message: ReadDone) -> None:
         message.stop()
         snapshot = message.snapshot
         if self._timer and snapshot.status is not None and snapshot.status.alive:
@@ -68,6 +68,6 @@ class PinsWatcher(Widget):
             self._timer.pause()
         if snapshot != self._snapshot:
             self._snapshot = snapshot
-            self.post_message(self.Seen(snapshot))
+            self.post_message(self.Updated(snapshot))
         if self._again:
-            self.look()
+            self.read()

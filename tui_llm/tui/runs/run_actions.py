@@ -36,8 +36,8 @@ def export(run: Run, folder: str) -> None:
         errors="replace",
     )
     if done.returncode:
-        said = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
-        raise UserError(said.removeprefix("tui-llm: ").removesuffix(FORCE))
+        line = (done.stderr.strip() or f"it ended with exit status {done.returncode}").splitlines()[-1]
+        raise UserError(line.removeprefix("tui-llm: ").removesuffix(FORCE))
 
 
 class RunActions:
@@ -66,7 +66,7 @@ class RunActions:
         run = self.selected()
         if run is not None:
             if run.status().state == "finished":
-                self.files.say(f"{run.name} is finished", "warning")
+                self.files.notify(f"{run.name} is finished", "warning")
             else:
                 self.files.act(lambda: launch.resume(run))
 
@@ -80,7 +80,7 @@ class RunActions:
         if run is None:
             return
         if run.alive():
-            self.files.say(f"{run.name} is being trained; stop it first", "warning")
+            self.files.notify(f"{run.name} is being trained; stop it first", "warning")
             return
 
         def answered(yes: bool | None) -> None:
@@ -94,7 +94,7 @@ class RunActions:
         if run is None:
             return
         if run.status().alive:
-            self.files.say(f"{run.name} is being trained; stop it first", "warning")
+            self.files.notify(f"{run.name} is being trained; stop it first", "warning")
             return
         status = run.status()
 
@@ -102,7 +102,7 @@ class RunActions:
             try:
                 steps = int(answer.replace(",", "").replace("_", ""))
             except ValueError:
-                self.files.say(
+                self.files.notify(
                     f"{answer!r} is not a number of steps; give a whole number above {status.steps:,}", "error"
                 )
                 return
@@ -116,7 +116,7 @@ class RunActions:
         if run is None:
             return
         if run.status().alive:
-            self.files.say(f"{run.name} is being trained; stop it first, then rename it", "warning")
+            self.files.notify(f"{run.name} is being trained; stop it first, then rename it", "warning")
             return
 
         def named(name: str) -> None:
@@ -133,11 +133,11 @@ class RunActions:
         if run is None:
             return
         if not run.checkpoints():
-            self.files.say(f"{run.name} has no checkpoint yet", "warning")
+            self.files.notify(f"{run.name} has no checkpoint yet", "warning")
             return
 
         def write(folder: str) -> None:
-            self.files.say(f"writing {folder} …")
+            self.files.notify(f"writing {folder} …")
             self.files.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
 
         free = free_name(Path(run.name), folder=True)
@@ -149,7 +149,7 @@ class RunActions:
             return
         chosen = {one.name: one for one in (*self.marked(), run)}
         if len(chosen) < 2:
-            self.files.say(
+            self.files.notify(
                 "only one run: mark others with Space first, then compare them with the one under the cursor",
                 "warning",
             )
@@ -158,5 +158,5 @@ class RunActions:
 
 
 def _continue(run: Run, steps: int) -> None:
-    launch.extend(run, steps)
+    launch.set_steps(run, steps)
     launch.start(run)

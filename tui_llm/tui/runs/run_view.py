@@ -25,7 +25,7 @@ INTERVAL = 0.5  # seconds between two checks of the file
 
 
 class RunView(BaseScreen, Screen[None]):
-    """A list and its key bar. Subclasses define which file it is and how it is read, and show what was read."""
+    """A list and its key bar. A subclass names the file, reads it, and shows what was read."""
 
     own_keys: ClassVar[tuple[Command, ...]] = ()
     DEFAULT_CSS = """
@@ -37,7 +37,7 @@ class RunView(BaseScreen, Screen[None]):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run_shown = run
-        self.files = FileActions(self, self.look)
+        self.files = FileActions(self, self.reload)
         self._mark: tuple[int, int] | None = (-1, -1)  # matches no file, so that the first check reads it
         self._busy = False
 
@@ -55,11 +55,11 @@ class RunView(BaseScreen, Screen[None]):
 
     @abstractmethod
     def show(self, found: Any, problem: str) -> None:
-        """Shows what was read, or why it couldn't be (one line of foreign text)."""
+        """Shows what was read, or the reason why it can't be read (one line of foreign text)."""
 
     @abstractmethod
     def table(self) -> Iterable[tuple[str, ...]]:
-        """What is shown as rows of cells for copying, the header first."""
+        """The shown data as rows of cells for copying, the header first."""
 
     def compose(self) -> ComposeResult:
         yield self.lines()
@@ -68,16 +68,16 @@ class RunView(BaseScreen, Screen[None]):
     def on_mount(self) -> None:
         self.query_one(Lines).focus()
         self.query_one(KeyBar).show_commands(self.own_keys)
-        self.set_interval(INTERVAL, self.look)
-        self.look()
+        self.set_interval(INTERVAL, self.reload)
+        self.reload()
 
-    def look(self) -> None:
+    def reload(self) -> None:
         if not self._busy:
             self._busy = True
-            self._look()
+            self._reload()
 
-    @work(thread=True, group="look")
-    def _look(self) -> None:
+    @work(thread=True, group="reload")
+    def _reload(self) -> None:
         try:
             mark = self._stat()
             if mark == self._mark:
@@ -100,7 +100,7 @@ class RunView(BaseScreen, Screen[None]):
         return stat.st_mtime_ns, stat.st_size
 
     def action_copy(self) -> None:
-        self.files.say(copy_rows(self.app, list(self.table())))
+        self.files.notify(copy_rows(self.app, list(self.table())))
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

@@ -1,7 +1,6 @@
-"""Watches a run during training. A reader turns its directory into frozen snapshots; a watcher posts them.
+"""`RunWatcher` reads a run's directory during training and posts what it contains as frozen snapshots.
 
-Nothing here draws, and all that is known about a run comes from its directory: after a restart of the app the snapshot
-is the same.
+It keeps no state of the run: after a restart of the app the snapshot is the same.
 """
 
 from __future__ import annotations
@@ -23,27 +22,34 @@ INTERVAL = 1.0  # seconds between two reads; each read costs the run some time
 
 
 class RunWatcher(Widget):
-    """Posts `Seen` for the watched run and those compared with it: at once, then after each `INTERVAL` in which
-    something changed, while one of them is alive. Idle while none is alive; `look` reads the runs now."""
+    """Posts `Updated` with snapshots of the watched run and of those compared with it.
+
+    The first follows at once. While one of the runs is alive, they are read after each `INTERVAL`, and `Updated` is
+    posted if something changed. Otherwise nothing happens until `read` is called.
+    """
 
     DEFAULT_CSS = "RunWatcher { display: none; }"
 
-    class Seen(Message):
-        """`snapshot` is None if there is no run at all; `others` are the runs compared with it."""
+    class Updated(Message):
+        """`snapshot` is None if there is no run; `others` are the runs compared with it."""
 
         def __init__(self, snapshot: RunSnapshot | None, others: tuple[RunSnapshot, ...] = ()) -> None:
             self.snapshot, self.others = snapshot, others
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
-            return isinstance(message, RunWatcher.Seen)
+            return isinstance(message, RunWatcher.Updated)
 
-    class Found(Message):
-        def __init__(self, instead_of: Run | None, run: Run | None) -> None:
-            self.instead_of, self.run = instead_of, run
+    class MostRecentFound(Message):
+        """`find` has chosen `run`; `watched` is the run that was watched when the search began."""
+
+        def __init__(self, watched: Run | None, run: Run | None) -> None:
+            self.watched, self.run = watched, run
             super().__init__()
 
-    class Looked(Message):
+    class ReadDone(Message):
+        """The thread has read the runs."""
+
         def __init__(self, reader: RunReader, snapshot: RunSnapshot, compared: tuple[RunReader, ...]) -> None:
             self.reader, self.snapshot, self.compared = reader, snapshot, compared
             super().__init__()
@@ -57,7 +63,7 @@ class RunWatcher(Widget):
         self._others: tuple[RunSnapshot, ...] = ()
 
     def on_mount(self) -> None:
-        self._timer = self.set_interval(INTERVAL, self.look, pause=True)
+        self._timer = self.set_interval(INTERVAL, self.read, pause=True)
         self.find()
 
     @property
@@ -68,10 +74,10 @@ class RunWatcher(Widget):
         """Watches `run` from now on."""
         self._reader, self._snapshot = RunReader(run) if run else None, None
         if run:
-            self.look()
+            self.read()
         else:
-            self._rest()
-            self.post_message(self.Seen(None))
+            self._pause_timer()
+            self.post_message(self.Updated(None))
 
     @property
     def compared(self) -> list[str]:
@@ -82,36 +88,36 @@ class RunWatcher(Widget):
         before = {reader.run.name: reader for reader in self._compared}
         if [run.name for run in others] != list(before):
             self._compared = tuple(before.get(run.name) or RunReader(run) for run in others)
-            self.look()
+            self.read()
 
     @work(thread=True, exclusive=True, group="find")
     def find(self) -> None:
-        """Watches the most recent run. Keeps the watched run if it still exists and either it is alive or the most
-        recent run is not."""
+        """Watches the most recent run. If the watched run still exists, changes to another one only if that is alive
+        and the watched run is not."""
         watched, found = self.run_watched, most_recent()
         stays = watched is not None and watched.exists()
         if found and stays and (not found.alive() or (watched and watched.alive())):
             found = watched
-        self.post_message(self.Found(watched, found))
+        self.post_message(self.MostRecentFound(watched, found))
 
-    def on_run_watcher_found(self, message: Found) -> None:
+    def on_run_watcher_most_recent_found(self, message: MostRecentFound) -> None:
         message.stop()
-        if message.instead_of is not self.run_watched:
+        if message.watched is not self.run_watched:
             return  # the user chose a run meanwhile
         if message.run is None or message.run is not self.run_watched:
             self.follow(message.run)
         else:
-            self.look()
+            self.read()
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Reads the runs now, unless a read is in progress."""
         reader = self._reader
         if reader and not reader.busy:
             reader.busy = True
-            self._look(reader, self._compared)
+            self._read(reader, self._compared)
 
-    @work(thread=True, group="look")
-    def _look(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
+    @work(thread=True, group="read")
+    def _read(self, reader: RunReader, compared: tuple[RunReader, ...]) -> None:
         try:
             launch.reap()
             shown = -math.inf  # the first snapshot is posted at once: for a long run it is a partial one
@@ -119,7 +125,7 @@ class RunWatcher(Widget):
             while snapshot.reading and reader is self._reader and self.is_running:
                 if time.monotonic() - shown >= INTERVAL:
                     shown = time.monotonic()
-                    self.post_message(self.Looked(reader, snapshot, compared))
+                    self.post_message(self.ReadDone(reader, snapshot, compared))
                 snapshot = reader.read()
             for other in compared:
                 other.snapshot = other.read()
@@ -127,9 +133,9 @@ class RunWatcher(Widget):
                     other.snapshot = other.read()
         finally:
             reader.busy = False
-        self.post_message(self.Looked(reader, snapshot, compared))
+        self.post_message(self.ReadDone(reader, snapshot, compared))
 
-    def on_run_watcher_looked(self, message: Looked) -> None:
+    def on_run_watcher_read_done(self, message: ReadDone) -> None:
         message.stop()
         snapshot = message.snapshot
         if message.reader is not self._reader:
@@ -137,17 +143,17 @@ class RunWatcher(Widget):
         compared = [other for other in message.compared if other in self._compared]
         others = tuple(other.snapshot for other in compared if other.snapshot and other.snapshot.name != snapshot.name)
         if message.compared is not self._compared:
-            self.look()  # other runs were chosen during this read
+            self.read()  # other runs were chosen during this read
         if self._timer and any(seen.status.alive for seen in (snapshot, *others)):
             self._timer.resume()
         else:
-            self._rest()
+            self._pause_timer()
             if self._snapshot and self._snapshot.status.alive:
-                self.set_timer(2 * INTERVAL, self.look)  # its process is only ending now: reads once more, to reap it
+                self.set_timer(2 * INTERVAL, self.read)  # once more, to reap its process, which may still be exiting
         if (snapshot, others) != (self._snapshot, self._others):
             self._snapshot, self._others = snapshot, others
-            self.post_message(self.Seen(snapshot, others))
+            self.post_message(self.Updated(snapshot, others))
 
-    def _rest(self) -> None:
+    def _pause_timer(self) -> None:
         if self._timer:
             self._timer.pause()

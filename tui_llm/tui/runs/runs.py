@@ -37,7 +37,7 @@ KEYS = (
     _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then ends", "stop_run"),
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
     _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),
-    _key("leave_runs", "escape,q", "back", "Back to the five panes", "leave"),
+    _key("close_runs", "escape,q", "back", "Back to the five panes", "close"),
     _key("continue_run", "plus", "more steps", "Continue the run with more steps; asks for the new total", "continue_run"),
     _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
@@ -69,7 +69,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         self._reader = RowReader()
         self._timer: Timer | None = None
         self._busy = self._again = False
-        self.files = FileActions(self, self.look)
+        self.files = FileActions(self, self.reload)
         actions = RunActions(self, self.files, lambda: self.selected, lambda: self.marked_runs, self._renamed)
         self.action_resume_run = actions.resume
         self.action_stop_run = actions.stop
@@ -89,27 +89,26 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
         table = self.query_one(DataTable)
-        # The last column is left out where it would be cut to a letter: opening or comparing a run shows its preset
-        # too.
+        # A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there.
         self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
         for name in self._columns:
             table.add_column(Text(name), key=name)
         table.set_class(True, "-hidden")
-        self._timer = self.set_interval(REFRESH, self.look, pause=True)
-        self.look()
+        self._timer = self.set_interval(REFRESH, self.reload, pause=True)
+        self.reload()
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Reads all runs again, on a worker thread. If a read is in progress, they are read once more after it, as it
         may have missed the newest change."""
         self._again = self._busy
         if not self._busy:
             self._busy = True
-            self._look()
+            self._reload()
 
     @work(thread=True, group="runs")
-    def _look(self) -> None:
+    def _reload(self) -> None:
         try:
             launch.reap()
             found = {run.name: run for run in runs()}
@@ -122,7 +121,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         if self._timer is None:
             return
         if self._again:
-            self.look()
+            self.reload()
         if any(row.alive for row in rows):
             self._timer.resume()
         else:
@@ -182,7 +181,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         if run.name in self.marked:
             self.marked.remove(run.name)
         elif len(self.marked) == len(OTHERS):
-            self.files.say(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
+            self.files.notify(f"{len(OTHERS)} runs are marked already; unmark one first", "warning")
             return
         else:
             self.marked.append(run.name)
@@ -196,10 +195,10 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         if run is not None and run.checkpoints():
             self.dismiss(("open", run))
         elif run is not None:
-            self.files.say(f"{run.name} has no checkpoint yet", "warning")
+            self.files.notify(f"{run.name} has no checkpoint yet", "warning")
 
     def action_new_run(self) -> None:
         self.dismiss(("new", None))
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

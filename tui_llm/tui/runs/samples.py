@@ -26,7 +26,7 @@ class SampleLines(Lines):
         self.run = run
         self.samples: tuple[Sample, ...] = ()
         self.problem = ""
-        self.looked = False
+        self.loaded = False
         self._laid: list[list[Text]] = []  # the wrapped lines of each sample, for the current width and colours
         self._width = 0
         self._lines: list[Text] = []
@@ -36,7 +36,7 @@ class SampleLines(Lines):
 
     def show(self, found: Iterable[Sample] | None, problem: str) -> None:
         at_end = self.scroll_offset.y >= self.max_scroll_y
-        self.problem, self.looked = problem, True
+        self.problem, self.loaded = problem, True
         if found is not None:
             samples = tuple(found)
             # Samples that were there before are wrapped already, unless a resumed run has truncated its file.
@@ -60,9 +60,9 @@ class SampleLines(Lines):
         self._lines = [line for lines in self._laid for line in lines][:-1]
         if self.problem:
             return wrapped(Text(visible(self.problem), style=self.style("bad")), width)
-        if not self.samples and self.looked:
-            said = "no samples yet: a run writes one at each evaluation"
-            return wrapped(Text(said, style=self.style("muted")), width)
+        if not self.samples and self.loaded:
+            note = "no samples yet: a run writes one at each evaluation"
+            return wrapped(Text(note, style=self.style("muted")), width)
         return []
 
     def _lay(self, sample: Sample, width: int) -> list[Text]:
@@ -82,7 +82,7 @@ class SampleLines(Lines):
 _key = CommandFactory("samples", "Samples")
 KEYS = (
     _key("copy_samples", "y", "copy", "Copy all samples (tab-separated)", "copy"),
-    _key("leave_samples", "escape,q", "back", "Back to the five panes", "leave", importance=3),
+    _key("close_samples", "escape,q", "back", "Back to the five panes", "close", importance=3),
     _key("samples_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the Training pane's keys do with the watched run: control it, and open screens on it."""
+"""The Training pane's actions on the watched run: control it, and open screens that show its files."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class WatchedRunController:
     ) -> None:
         self.pane, self.files, self.watched, self.snapshot = pane, files, watched, snapshot
 
-    def _run_or_say(self, what: str) -> Run | None:
+    def _run_or_notify(self, what: str) -> Run | None:
         run = self.watched()
         if run is None:
-            self.files.say(f"{what}: there is no run yet; n starts one", "warning")
+            self.files.notify(f"{what}: there is no run yet; n starts one", "warning")
         return run
 
     def open_batch(self) -> None:
         from tui_llm.tui.runs.batch import BatchScreen
 
-        if (run := self._run_or_say("no batch to show")) is not None:
+        if (run := self._run_or_notify("no batch to show")) is not None:
             self.pane.app.push_screen(BatchScreen(run))
 
     def open_samples(self) -> None:
         from tui_llm.tui.runs.samples import SamplesScreen
 
-        if (run := self._run_or_say("no samples to show")) is not None:
+        if (run := self._run_or_notify("no samples to show")) is not None:
             self.pane.app.push_screen(SamplesScreen(run))
 
     def open_history(self) -> None:
@@ -64,7 +64,7 @@ class WatchedRunController:
         """Opens the run's newest checkpoint as the model of all panes."""
         run, snapshot = self.watched(), self.snapshot()
         if run is None or snapshot is None or snapshot.checkpoint is None:
-            self.files.say("no checkpoint to open yet", "warning")
+            self.files.notify("no checkpoint to open yet", "warning")
         else:
             self.pane.post_message(ModelChosen(run_model(run.name)))
 
@@ -73,38 +73,38 @@ class WatchedRunController:
     def toggle_pause(self) -> None:
         snapshot, run = self.snapshot(), self.watched()
         if snapshot is None or run is None or not snapshot.status.alive:
-            self.files.say("nothing to pause: no run is being trained", "warning")
+            self.files.notify("nothing to pause: no run is being trained", "warning")
         else:
             self.files.act(lambda: (launch.unpause if run.control().get("paused") else launch.pause)(run))
 
     def stop(self) -> None:
         run = self.watched()
         if run is None:
-            self.files.say("nothing to stop: no run is being trained", "warning")
+            self.files.notify("nothing to stop: no run is being trained", "warning")
         else:
             self.files.act(lambda: launch.stop(run), f"{run.name} saves, then stops")
 
     def resume(self) -> None:
         run, snapshot = self.watched(), self.snapshot()
         if run is None or snapshot is None:
-            self.files.say("no run to resume; n starts one", "warning")
+            self.files.notify("no run to resume; n starts one", "warning")
         elif snapshot.status.state == "finished":
-            self.files.say("this run is finished; n starts a new one", "warning")
+            self.files.notify("this run is finished; n starts a new one", "warning")
         else:
             self.files.act(lambda: launch.resume(run))
 
     def save_checkpoint(self) -> None:
-        if (run := self._run_or_say("nothing to save")) is not None:
+        if (run := self._run_or_notify("nothing to save")) is not None:
             self.files.act(lambda: launch.save(run), f"{run.name} saves a checkpoint after this step")
 
     def change_learning_rate(self) -> None:
-        run = self._run_or_say("no learning rate to change")
+        run = self._run_or_notify("no learning rate to change")
         if run is None:
             return
         try:
             peak = launch.peak_learning_rate(run)
         except UserError as error:
-            self.files.say(str(error), "error")
+            self.files.notify(str(error), "error")
             return
         self._ask_for_rate(run, peak, f"{peak:g}")
 

@@ -1,4 +1,4 @@
-"""How every screen writes a run's state and a pin."""
+"""A run's state and a pin as text, the same on every screen."""
 
 from __future__ import annotations
 

@@ -8,4 +8,5 @@ generation.py     a running generation, and its speed
 garbage.py        when Python collects garbage
 questions.py      questions to instruments, and the callbacks for their answers
 context.py        what the lab's controllers share
+openers.py        screens that open over the lab by their id
 """

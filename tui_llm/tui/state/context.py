@@ -18,10 +18,10 @@ from tui_llm.tui.state.questions import Questions
 
 
 class LabContext:
-    """The lab's state, the engine thread, and the calls by which a controller affects what is not its own.
+    """The lab's state, the engine's client, and the functions with which a controller affects the rest of the lab.
 
-    The lab screen makes it and gives it to every controller. A controller knows neither the screen nor the other
-    controllers; the screen registers the functions of theirs that others may call.
+    The lab screen makes it and gives it to every controller. A controller has no reference to the screen or to other
+    controllers: the screen registers here those of their functions that all controllers may call.
     """
 
     # Registered by the lab screen:
@@ -52,7 +52,7 @@ class LabContext:
 
     # ── notifications; foreign text reaches them only through these two ──────────────────────────────────────────
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         self._screen.notify(visible(line), markup=False, timeout=3)
 
     def warn(self, line: str) -> None:
@@ -61,26 +61,26 @@ class LabContext:
     def has_text(self) -> bool:
         """Whether there is any token for a screen to show; if not, notifies the user what to do."""
         if self.lab.empty:
-            self.say(NO_TEXT)
+            self.notify(NO_TEXT)
         return not self.lab.empty
 
     def is_open(self) -> bool:
         """Whether a model is open; if not, notifies the user."""
         if self.weights is None:
-            self.say("the model is not open yet")
+            self.notify("the model is not open yet")
         return self.weights is not None
 
     def has_reading(self) -> bool:
         """Whether there is any reading; if not, notifies the user."""
         if self.reading is None:
-            self.say("the model is not open yet")
+            self.notify("the model is not open yet")
         return self.reading is not None
 
-    def tell_dropped(self) -> None:
-        """Notifies the user if logits that were changed by hand have been dropped."""
+    def notify_dropped(self) -> None:
+        """Notifies the user if logits that the user had changed were dropped."""
         if count := self.lab.dropped:
             self.lab.dropped = 0
-            self.say(
+            self.notify(
                 f"what if: {count} changed logit{'s' if count > 1 else ''} dropped, because the prediction changed"
             )
 
@@ -93,7 +93,7 @@ class LabContext:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the lab screen is there still: False once the app is closing."""
+        """Whether the lab screen still exists; False once the app is closing."""
         return self._screen.is_attached
 
     def push_screen(self, screen: Screen[Any], closed: Callable[[Any], None] | None = None) -> None:

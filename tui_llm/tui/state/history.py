@@ -1,7 +1,7 @@
 """Undo and redo for every change of the text: typed, pasted and generated, token ids included.
 
-Each change holds only what differs, so a small change to a long text is small. Code that changes the text need not
-record it at once: `note` compares with the text it last saw, so no kind of change is missed. Imports no Textual.
+A change stores only the difference, so a small change to a long text needs little memory. Code that changes the text
+need not report each change: `record` compares the text with the one it saw last. Imports no Textual.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ BURST_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class TextChange:
-    """One change of the text. The prompt's `removed` at character `at` became `inserted`; the generated tokens after
-    the first `kept`, which were `lost`, became `gained`."""
+    """One change of the text.
+
+    In the prompt, `inserted` replaced `removed` at character `at`. The first `kept` generated tokens are unchanged;
+    after them, the tokens `gained` replaced the tokens `lost`.
+    """
 
     at: int
     removed: str
@@ -47,7 +50,7 @@ class TextChange:
         """The text that undo restores."""
         return self.removed + "".join(step.text for step in self.lost)
 
-    def undone(self) -> TextChange:
+    def inverse(self) -> TextChange:
         return TextChange(self.at, self.inserted, self.removed, self.kept, self.gained, self.lost)
 
     def apply(self, prompt: str, steps: Steps) -> tuple[str, Steps]:
@@ -72,6 +75,7 @@ def common_start(a: str, b: str) -> int:
 
 
 def common_end(a: str, b: str, most: int) -> int:
+    """The number of trailing characters that two texts share, at most `most`."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -87,7 +91,7 @@ def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, bur
     end = common_end(prompt, new_prompt, min(len(prompt), len(new_prompt)) - at)
     removed, inserted = prompt[at : len(prompt) - end], new_prompt[at : len(new_prompt) - end]
     if end and not (removed and inserted):
-        back = _to_a_space(prompt[:at], inserted or removed)
+        back = _shift_to_space(prompt[:at], inserted or removed)
         at -= back
         removed, inserted = prompt[at : len(prompt) - end - back], new_prompt[at : len(new_prompt) - end - back]
     shared = zip(steps, new_steps, strict=False)
@@ -95,7 +99,7 @@ def difference(prompt: str, steps: Steps, new_prompt: str, new_steps: Steps, bur
     return TextChange(at, removed, inserted, kept, steps[kept:], new_steps[kept:], burst)
 
 
-def _to_a_space(before: str, text: str) -> int:
+def _shift_to_space(before: str, text: str) -> int:
     """How far back the insertion of `text` after `before` can be moved so that it starts with a space: inserting "wo t"
     into "one t|hree" is the same as inserting " two" before the space."""
     for back in range(min(len(before), len(text), BURST_LENGTH)):
@@ -107,20 +111,25 @@ def _to_a_space(before: str, text: str) -> int:
 
 
 class History:
+    """The current text, and the changes that can be undone and redone."""
+
     def __init__(self, prompt: str = "", steps: Steps = ()) -> None:
         self.prompt = prompt
         self.steps = steps
         self._undo: list[TextChange] = []
         self._redo: list[TextChange] = []
         self._size = 0
-        self._noted_at = 0.0
-        self._before: tuple[str, Steps] | None = None  # the text before the last change; None: merge no more
+        self._recorded_at = 0.0
+        self._before: tuple[str, Steps] | None = None  # the text before the last change; None: start a new change
 
     # ── recording changes ────────────────────────────────────────────────────────────────────────────────────────
 
-    def note(self, prompt: str, steps: Steps, burst: object = None, now: float | None = None) -> bool:
-        """Records the current text. Returns False if it has not changed. Changes of one `burst` (a stream's number,
-        say) are merged into one change, and so are letters typed, or deleted, without a pause."""
+    def record(self, prompt: str, steps: Steps, burst: object = None, now: float | None = None) -> bool:
+        """Records the current text. Returns False if it has not changed.
+
+        Changes with the same `burst` (such as the number of a stream) are merged into one change, and so are letters
+        typed, or deleted, without a pause.
+        """
         if prompt == self.prompt and (steps is self.steps or steps == self.steps):
             return False
         now = time.monotonic() if now is None else now
@@ -132,11 +141,11 @@ class History:
         start, self._before = self._before, (self.prompt, self.steps)
         if before is not None and start is not None:
             whole = difference(*start, prompt, steps)
-            together = _together(before, change, whole, now - self._noted_at < BURST_SECONDS)
-            if together is not None:
+            merged = _merged(before, change, whole, now - self._recorded_at < BURST_SECONDS)
+            if merged is not None:
                 self._size -= self._undo.pop().size
-                change, self._before = together, start
-        self.prompt, self.steps, self._noted_at = prompt, steps, now
+                change, self._before = merged, start
+        self.prompt, self.steps, self._recorded_at = prompt, steps, now
         self._undo.append(change)
         self._size += change.size
         while len(self._undo) > 1 and (len(self._undo) > MOST_CHANGES or self._size > MOST_SIZE):
@@ -144,8 +153,8 @@ class History:
         return True
 
     def forget_steps(self) -> None:
-        """Drops the generated tokens of a model that was replaced: their ids mean nothing now. Typed text can still be
-        undone."""
+        """Drops the generated tokens when another model is opened: their ids belong to the old vocabulary. Typed text
+        can still be undone."""
         self.steps, self._before = (), None
         for kept in (self._undo, self._redo):
             kept[:] = [
@@ -173,7 +182,7 @@ class History:
             return None
         change = self._undo.pop()
         self._redo.append(change)
-        self.prompt, self.steps = change.undone().apply(self.prompt, self.steps)
+        self.prompt, self.steps = change.inverse().apply(self.prompt, self.steps)
         self._before = None  # typing after an undo starts a new change
         return change
 
@@ -188,20 +197,20 @@ class History:
         return change
 
 
-def _together(before: TextChange, change: TextChange, whole: TextChange, soon: bool) -> TextChange | None:
-    """Both changes merged into one, or None if they stay separate. `whole` is the change from before the first to after
-    the second."""
+def _merged(before: TextChange, change: TextChange, whole: TextChange, no_pause: bool) -> TextChange | None:
+    """`before` and `change` merged into one, or None if they stay separate. `whole` is the difference that both make."""
     if before.burst is not None or change.burst is not None:
-        drawn = not (change.removed or change.inserted or change.lost or before.lost)
-        return dataclasses.replace(whole, burst=before.burst) if drawn and before.burst == change.burst else None
-    if not soon or change.lost or change.gained or before.gained:
+        only_generated = not (change.removed or change.inserted or change.lost or before.lost)
+        same = before.burst == change.burst
+        return dataclasses.replace(whole, burst=before.burst) if only_generated and same else None
+    if not no_pause or change.lost or change.gained or before.gained:
         return None
     grown, shrunk = len(whole.inserted) - len(before.inserted), len(whole.removed) - len(before.removed)
     if len(change.inserted) == 1 and not change.removed:
-        # A letter next to the last one. A burst is at most a word with the space before it, like a token.
-        ended = change.inserted.isspace() and not before.inserted[-1:].isspace()
-        beside = (grown, shrunk) == (1, 0) and 0 < len(before.inserted) < BURST_LENGTH
-        return whole if beside and not ended else None
+        # Merge a letter typed next to the last one, up to the next space: undo then removes a word with its space.
+        new_word = change.inserted.isspace() and not before.inserted[-1:].isspace()
+        adjacent = (grown, shrunk) == (1, 0) and 0 < len(before.inserted) < BURST_LENGTH
+        return whole if adjacent and not new_word else None
     if len(change.removed) == 1 and not change.inserted and not before.inserted:
         return whole if shrunk == 1 and not whole.inserted and 0 < len(before.removed) < BURST_LENGTH else None
     return None

@@ -136,10 +136,12 @@ class Lab:
     streaming: bool = False
     note: str = ""  # why the last generation stopped, or what happened to its tokens
     number: int = 0  # of the newest request
-    overrides: tuple[tuple[int, float], ...] = ()  # what if: logits set by hand, for the one prediction `changed_at`
+    overrides: tuple[
+        tuple[int, float], ...
+    ] = ()  # what if: logits set by the user, for the one prediction `changed_at`
     changed_at: tuple[object, ...] = ()
     dropped: int = 0  # changed logits that the last request dropped, because it is for another prediction
-    set_aside: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off
+    switched_off: dict[str, float] = field(default_factory=dict)  # values of the sampler settings that are switched off
     scratch: str = EXAMPLE  # text of the scratch table: the user's own tokens and logits
     temperatures: tuple[float, ...] = USUAL  # compared side by side
     colour: str = PLAIN  # what colours the tokens (`token_shades.KINDS`)
@@ -184,7 +186,7 @@ class Lab:
         self.cursor = Cursor(position, self._text, target)
 
     @property
-    def asked_target(self) -> Target | None:
+    def requested_target(self) -> Target | None:
         """The loss's target: inside the text its own next token, unless another was chosen there."""
         if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
             return Target(own=True)
@@ -194,14 +196,14 @@ class Lab:
         """A request for the current state, with a new number. Records the text for undo, and drops changed logits of
         another prediction."""
         self.number += 1
-        self.history.note(self.prompt, self.steps)
-        made = self.moment(top)
+        self.history.record(self.prompt, self.steps)
+        made = self.current_request(top)
         if self.overrides and not made.overrides:
             self.drop_changes()
         return made
 
-    def moment(self, top: int = 200) -> Request:
-        """The same for an instrument: without a new number, as no reading is awaited."""
+    def current_request(self, top: int = 200) -> Request:
+        """The request for the current state, for an instrument's question: without a new number, as no reading is made."""
         made = Request(
             number=self.number,
             prompt=self.prompt,
@@ -209,7 +211,7 @@ class Lab:
             allow_special=self.allow_special,
             start_token=self.start_token,
             sampler=self.sampler,
-            target=self.asked_target,
+            target=self.requested_target,
             tokenizer=self.tokenizer,
             top=top,
             position=self.position,
@@ -232,18 +234,18 @@ class Lab:
         """Drops the changed logits: they belong to another prediction or another model."""
         self.dropped, self.overrides = len(self.overrides), ()
 
-    def narrow(self, direction: int) -> None:
+    def change_top_k(self, direction: int) -> None:
         """Changes top-k: fewer tokens (−1) or more (+1), up to all."""
         self.sampler = dataclasses.replace(self.sampler, top_k=further(self.sampler.top_k, direction))
 
-    def raise_floor(self, direction: int) -> None:
+    def change_min_p(self, direction: int) -> None:
         self.sampler = dataclasses.replace(self.sampler, min_p=step(MIN_PS, self.sampler.min_p, direction))
 
-    def warm(self, direction: int) -> None:
+    def change_temperature(self, direction: int) -> None:
         temperature = step(TEMPERATURES, self.sampler.temperature, direction)
         self.sampler = dataclasses.replace(self.sampler, temperature=temperature)
 
-    def widen(self, direction: int) -> None:
+    def change_top_p(self, direction: int) -> None:
         self.sampler = dataclasses.replace(self.sampler, top_p=step(TOP_PS, self.sampler.top_p, direction))
 
     def next_vocabulary(self) -> None:
@@ -289,12 +291,12 @@ class Lab:
 
     def undo(self) -> TextChange | None:
         """Reverts the last change of the text and returns it; None if there is none."""
-        self.history.note(self.prompt, self.steps)
+        self.history.record(self.prompt, self.steps)
         return self._moved(self.history.undo())
 
     def redo(self) -> TextChange | None:
         """Repeats the change that was undone last and returns it; None if there is none."""
-        self.history.note(self.prompt, self.steps)
+        self.history.record(self.prompt, self.steps)
         return self._moved(self.history.redo())
 
     def _moved(self, change: TextChange | None) -> TextChange | None:

@@ -112,7 +112,7 @@ class RowsWanted(Message):
         super().__init__()
 
 
-class TableAsked(Message):
+class TableCommand(Message):
     """Do something with the table or the row under its cursor; `what` is a key of
     `CandidateTableController.commands`."""
 

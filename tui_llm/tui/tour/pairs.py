@@ -11,7 +11,7 @@ from textual.widgets import Static
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
-from tui_llm.llm.data.instruction_pairs import Pair, typed
+from tui_llm.llm.data.instruction_pairs import Pair, parse
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
@@ -20,21 +20,21 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 class PairsEditor(PromptEditor):
     """An editor of several lines: Enter inserts a newline."""
 
-    def action_leave(self, confirmed: bool) -> None:
+    def action_done_typing(self, confirmed: bool) -> None:
         if confirmed:
             self.action_newline()
         else:
-            super().action_leave(False)
+            super().action_done_typing(False)
 
 
 _key = CommandFactory("tour_pairs", "Pairs", ())
 START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
-LEAVE = _key("leave_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "leave")
-KEYS = START, LEAVE
+CLOSE = _key("close_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "close")
+KEYS = START, CLOSE
 
 
 class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
-    """Dismissed with the text, which `instruction_pairs.typed` parses, or with None."""
+    """Dismissed with the text, which `instruction_pairs.parse` parses, or with None."""
 
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
@@ -42,7 +42,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
     TourPairsScreen PairsEditor { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
     TourPairsScreen Static { height: auto; color: $text-muted; }
-    TourPairsScreen #pairs-says.-wrong { color: $text-error; }
+    TourPairsScreen #pairs-note.-wrong { color: $text-error; }
     """
 
     def __init__(self, text: str) -> None:
@@ -52,35 +52,35 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield PairsEditor(self._text, id="pairs-text")
-            yield Static(id="pairs-says")
+            yield Static(id="pairs-note")
 
     def on_mount(self) -> None:
         editor = self.query_one(PairsEditor)
         editor.border_title = Content("Pairs of your own: QUESTION => ANSWER, one per line")
         editor.focus()
-        self._say()
+        self._show_check()
 
     def _pairs(self) -> tuple[Pair, ...]:
-        return typed(self.query_one(PairsEditor).prompt_text)
+        return parse(self.query_one(PairsEditor).prompt_text)
 
-    def _say(self) -> None:
+    def _show_check(self) -> None:
         """Shows what is wrong with the lines, or how many pairs there are, and the keys."""
         try:
             line, wrong = counted(len(self._pairs()), "pair"), False
         except UserError as error:
             line, wrong = str(error), True
-        says = self.query_one("#pairs-says", Static)
-        keys = f" · {START.key_text} learns them · {LEAVE.key_text} cancels"
-        says.set_class(wrong, "-wrong")
-        says.update(Content(visible(line) + keys))
+        note = self.query_one("#pairs-note", Static)
+        keys = f" · {START.key_text} learns them · {CLOSE.key_text} cancels"
+        note.set_class(wrong, "-wrong")
+        note.update(Content(visible(line) + keys))
 
     def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
         event.stop()
-        self._say()
+        self._show_check()
 
-    def on_prompt_editor_left(self, event: PromptEditor.Left) -> None:
+    def on_prompt_editor_typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
-        self.action_leave()
+        self.action_close()
 
     def action_start(self) -> None:
         try:
@@ -89,5 +89,5 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
             return  # the problem is shown below the lines
         self.dismiss(self.query_one(PairsEditor).prompt_text)
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         self.dismiss(None)

@@ -61,13 +61,13 @@ class TourPane(Static):
         self.set_class(room.height > 0, "-strip")
         self.styles.width = room.width or "100%"
         self.styles.height = room.height or "100%"
-        self._keep_clear(room)
+        self._place_notifications(room)
 
-    def leave(self) -> None:
-        self._keep_clear(Size(0, 0))
+    def close(self) -> None:
+        self._place_notifications(Size(0, 0))
         self.remove()
 
-    def _keep_clear(self, room: Size) -> None:
+    def _place_notifications(self, room: Size) -> None:
         """Places notifications beside the tour, never over its text."""
         if self.is_attached:
             for rack in self.screen.query(ToastRack):

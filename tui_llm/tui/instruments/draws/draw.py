@@ -27,7 +27,7 @@ WARM = 1.2  # a draw below this temperature is first replayed hotter, any other 
 
 
 def was_drawn(step: GeneratedToken) -> bool:
-    """Whether the token was sampled (or, if greedy, had the largest logit), not set by hand or given in the text."""
+    """Whether the token was sampled (or, if greedy, had the largest logit), not set by the user or given in the text."""
     return step.u is not None or (step.sampler.greedy and not step.by_hand and bool(step.candidates))
 
 
@@ -62,7 +62,7 @@ class StepScreen(OverLab):
 
     def failed(self, line: str) -> None:
         self.problem, self.waiting = line, False
-        self.query_one(AnswerLines).say_problem(line)
+        self.query_one(AnswerLines).show_problem(line)
         self.show_title()
 
     def show_title(self) -> None:
@@ -70,7 +70,12 @@ class StepScreen(OverLab):
         which = f"token {self.index + 1} of {len(steps)}" if self.index < len(steps) else "the next token"
         parts: list[str | tuple[str, str]] = [(self.TITLE_WORDS, "bold"), f"  {which}"]
         if self.index < len(steps) and not was_drawn(steps[self.index]):
-            parts.append(("  not drawn: chosen by hand, or given; these tokens could have been drawn", "$text-accent"))
+            parts.append(
+                (
+                    "  not drawn: chosen by the user, or part of the text; these tokens could have been drawn",
+                    "$text-accent",
+                )
+            )
         if changed := len(self.lab.before_step(self.index).overrides):
             parts.append((f"  what if: {changed} logit{'' if changed == 1 else 's'} changed", "$text-accent"))
         if self.problem:
@@ -87,7 +92,7 @@ class StepScreen(OverLab):
 
 _key = CommandFactory("draw", "The draw")
 KEYS = (
-    _key("leave_draw", "escape,q,D", "back", "Back to the five panes", "leave"),
+    _key("close_draw", "escape,q,D", "back", "Back to the five panes", "close"),
     _key("draw_earlier", "left", "earlier", "Go to the previous drawn token", "step(-1)", together="token"),
     _key("draw_later", "right", "later", "Go to the next drawn token; after the last one, to the token to be drawn next", "step(1)", together="token"),
     _key("replay_cooler", "left_square_bracket", "cooler", "Replay the same u at a lower temperature", "temperature(-1)", together="replay's temperature"),
@@ -109,7 +114,7 @@ class DrawScreen(StepScreen):
 
     def __init__(self, lab: Lab, inquire: Inquire, index: int) -> None:
         super().__init__(lab, inquire, index)
-        self.u: float | None = None  # set by hand
+        self.u: float | None = None  # set by the user
         self.replay = self._first_replay()
         self.draw: Draw | None = None
 

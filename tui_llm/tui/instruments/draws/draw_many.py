@@ -20,7 +20,7 @@ COUNTS = (10, 100, 1_000, 10_000, 100_000)
 
 _key = CommandFactory("draw_many", "Draw many")
 KEYS = (
-    _key("leave_many", "escape,q,H", "back", "Back to the five panes", "leave"),
+    _key("close_many", "escape,q,H", "back", "Back to the five panes", "close"),
     _key("many_earlier", "left", "earlier", "Draw the previous token many times", "step(-1)", together="token"),
     _key("many_later", "right", "later", "Draw the next token many times; after the last one, the token to be drawn next", "step(1)", together="token"),
     _key("fewer_draws", "minus", "fewer", "Divide the number of draws by ten", "more(-1)", together="draws"),

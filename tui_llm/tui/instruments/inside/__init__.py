@@ -1,9 +1,9 @@
 """Inside the model: attention, logit lens, embedding neighbours.
 
-keys.py        its keys
-inside.py      the screen with its three views
-text.py        the text with one token selected
-heads.py       the grid of attention heads
-lens.py        the prediction after each layer
-neighbours.py  nearest embeddings
+keys.py        the keys
+inside.py      the screen, which has three views
+text.py        the text with one token selected, above every view
+heads.py       the attention view: a grid of heads
+lens.py        the logit lens view: the prediction after each layer
+neighbours.py  the neighbours view: nearest embeddings
 """

@@ -1,5 +1,5 @@
-"""The grid of attention heads: layers down, heads across, and their means; the cursor selects whose attention the text
-shows."""
+"""The grid of attention heads: a row per layer, a column per head, and their means. The cursor selects the head whose
+weights are shown on the text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-def measured(row: AttentionRow, place: Place, measure: str) -> tuple[str, str]:
+def measured_cell(row: AttentionRow, place: Place, measure: str) -> tuple[str, str]:
     """A cell's text, at most three characters, and its shade."""
     if measure == "effective_tokens":
         text = f"{row.effective_tokens:.1f}" if row.effective_tokens < 9.95 else f"{row.effective_tokens:.0f}"
@@ -44,6 +44,8 @@ class Columns(NamedTuple):
 
 
 class HeadGrid(Lines):
+    """`measure` selects which number of each head's weights the grid shows."""
+
     class Moved(Message):
         """Another layer or head was selected."""
 
@@ -77,7 +79,7 @@ class HeadGrid(Lines):
         return self.attention.row(self.layer_number, self.chosen_head) if self.attention is not None else None
 
     @property
-    def words(self) -> str:
+    def selection_name(self) -> str:
         if not self.layer_number:
             return "the mean over all heads"
         return f"layer {self.layer_number}, " + (
@@ -87,7 +89,7 @@ class HeadGrid(Lines):
     def move_head(self, by: int) -> None:
         if self.attention is None:
             return
-        if not self.layer_number:  # the mean over all has no heads: go to the first layer
+        if not self.layer_number:  # the row "all" has only the mean: go to the first layer
             self._place_cursor(1, quiet=True)
         self.head_number = max(0, min(self.head_number + by, len(self.attention.heads[0])))
         self.rebuild()
@@ -113,15 +115,15 @@ class HeadGrid(Lines):
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def columns(self, width: int) -> Columns:
-        """Columns with numbers if they fit, else with shades only; if those do not fit either, the columns around the
-        cursor."""
+        """Columns with numbers if all fit, else with shades only. If those don't fit either, only the columns around
+        the cursor."""
         assert self.attention is not None
         count = len(self.attention.heads[0]) + 1
         room = max(0, width - LABEL - 1)
         cells = next((cells for cells in (6, 5, 3) if cells * count <= room), 2)
-        seen = max(1, min(count, room // cells))
-        first = max(0, min(self.chosen_head - seen // 2, count - seen))
-        return Columns(cells, first, first + seen)
+        shown = max(1, min(count, room // cells))
+        first = max(0, min(self.chosen_head - shown // 2, count - shown))
+        return Columns(cells, first, first + shown)
 
     def head(self, width: int) -> list[Text]:
         if self.attention is None:
@@ -149,7 +151,7 @@ class HeadGrid(Lines):
         for at in range(first, stop if index else 1):
             chosen = here and at == self.chosen_head
             after = here and at == self.chosen_head + 1 and at > first
-            text, sign = measured(found.row(index, at), found.place, self.measure)
+            text, sign = measured_cell(found.row(index, at), found.place, self.measure)
             line.append("[" if chosen else "]" if after else " ", self.style("accent"))
             number = text.rjust(cells - 2) if cells >= 5 else ""
             line.append(sign * (1 if number else cells - 1), self.style("bar"))

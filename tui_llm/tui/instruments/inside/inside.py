@@ -126,7 +126,7 @@ class InsideScreen(OverLab):
                 f"Token {fmt.count(place.number + 1)} of {fmt.count(place.count)}: {token_label(place.token.text)}"
             )
             if known:
-                title += Content(f" attends ({heads.words}) to")
+                title += Content(f" attends ({heads.selection_name}) to")
         text.border_title = title
         self._arrange()
 

@@ -25,7 +25,7 @@ OPEN = Command(
     ("tokens",),
 )
 KEYS = (
-    _own("leave_inside", "escape,q", "back", "Back to the five panes", "leave"),
+    _own("close_inside", "escape,q", "back", "Back to the five panes", "close"),
     # Before the lists see them, which would scroll sideways.
     _own("inside_left", "left", "token", "Select the previous token", "token(-1)", priority=True, together="token"),
     _own("inside_right", "right", "token", "Select the next token", "token(1)", priority=True, together="token"),

@@ -42,7 +42,7 @@ KEYS = (
     _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
     _key("learn_keep", "k", "keep", "Save the copy as a new model folder; asks for its name", "keep"),
     _key("copy_learn", "y", "copy", "Copy everything shown (tab-separated)", "copy"),
-    _key("leave_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "leave"),
+    _key("close_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "close"),
 )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ class LearnScreen(OverLab):
 
     def action_step(self) -> None:
         if self.at >= MOST_STEPS:
-            self._say(f"at most {MOST_STEPS} steps here; tui-llm train --from trains further")
+            self._notify(f"at most {MOST_STEPS} steps here; tui-llm train --from trains further")
             return
         self.at = min(MOST_STEPS, self.at + self.many)
         self._ask("taking the step" if self.many == 1 else f"taking {self.many} steps")
@@ -159,7 +159,7 @@ class LearnScreen(OverLab):
             self.at -= 1
             self._ask("undoing")
         else:
-            self._say("there is no step to undo")
+            self._notify("there is no step to undo")
 
     def action_reset(self) -> None:
         self.at = 0
@@ -185,9 +185,9 @@ class LearnScreen(OverLab):
             try:
                 self._resize(check(Recipe(self.recipe.optimizer, float(text))).learning_rate)
             except ValueError:
-                self._say(f"{text[:40]!r} is not a number; give one such as 0.001", bad=True)
+                self._notify(f"{text[:40]!r} is not a number; give one such as 0.001", bad=True)
             except UserError as error:
-                self._say(str(error), bad=True)
+                self._notify(str(error), bad=True)
 
         title, hint = "Step size (learning rate)", "Enter sets it · Esc cancels"
         self.app.push_screen(AskScreen(title, hint, f"{self.recipe.learning_rate:g}"), answered)
@@ -198,7 +198,7 @@ class LearnScreen(OverLab):
 
     def action_keep(self) -> None:
         if self.learned is None or not self.learned.steps:
-            self._say("there is nothing to save yet: take a step first (Space)")
+            self._notify("there is nothing to save yet: take a step first (Space)")
             return
 
         def answered(name: str | None) -> None:
@@ -213,7 +213,7 @@ class LearnScreen(OverLab):
         if is_live(self):
             self._end()
             self._show_top()
-        self.context.say(
+        self.context.notify(
             f"saved {kept.steps} step{'' if kept.steps == 1 else 's'} as {kept.folder}; in the five panes, m opens it"
         )
 
@@ -227,5 +227,5 @@ class LearnScreen(OverLab):
     def table(self) -> Iterable[Row]:
         return self.query_one(LearnedLines).table()
 
-    def _say(self, line: str, *, bad: bool = False) -> None:
+    def _notify(self, line: str, *, bad: bool = False) -> None:
         self.notify(truncate(visible(line), 200), markup=False, timeout=4, severity="error" if bad else "information")

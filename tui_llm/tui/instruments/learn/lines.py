@@ -69,7 +69,7 @@ class LearnedLines(Lines):
         if learned.steps:
             text.append(f"({'+' if change > 0 else ''}{moved})", self.style("bad" if change > 0 else "good"))
         text.append(
-            f"   p {common_numbers.percent_said(before.probability)} → {common_numbers.percent_said(after.probability)}"
+            f"   p {common_numbers.precise_percent(before.probability)} → {common_numbers.precise_percent(after.probability)}"
             f"   rank {fmt.count(before.rank)} → {fmt.count(after.rank)}"
         )
         return rows + wrapped(text, width)

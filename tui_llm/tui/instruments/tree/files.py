@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
-from tui_llm.common.new_files import Taken
+from tui_llm.common.new_files import AlreadyExists
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.instruments.tree.tree_file import load, save
 from tui_llm.tui.kit.save import free_path
@@ -28,7 +28,7 @@ class TreeFiles:
     ) -> None:
         self.context, self.tree, self.here, self.changed, self.opened = context, tree, here, changed, opened
         self.file: Path | None = None  # where the tree was saved, or opened from
-        self.as_left: tuple[int, ...] | None = None  # the `_state` of that file at that time
+        self.file_state: tuple[int, ...] | None = None  # the `_state` of that file at that time
 
     def _line(self, title: str, hint: str, text: str, take: Callable[[str], object]) -> None:
         """Asks for a line of text; calls `take` with it, unless the user cancels."""
@@ -66,7 +66,7 @@ class TreeFiles:
                 self.context.warn(str(error))
                 return
             if line:
-                self._save(path, over=path == self.file and self.as_left == _state(path))
+                self._save(path, over=path == self.file and self.file_state == _state(path))
 
         try:
             path = self.file or free_path("tree", "json", "trees")
@@ -79,17 +79,17 @@ class TreeFiles:
         """Saves the tree; asks before it overwrites a file. `over`: overwrites it without asking."""
         try:
             save(self.tree(), path, force=over)
-        except Taken:
+        except AlreadyExists:
             question = f"{path} already exists. Overwrite it?"
             self._confirm(question, "Overwrite", lambda: self._save(path, over=True))
         except UserError as error:
             self.context.warn(str(error))
         else:
             self._note_file(path)
-            self.context.say(f"saved {path}")
+            self.context.notify(f"saved {path}")
 
     def _note_file(self, path: Path) -> None:
-        self.file, self.as_left = path, _state(path)
+        self.file, self.file_state = path, _state(path)
 
     def open(self) -> None:
         def take(line: str) -> None:

@@ -6,12 +6,12 @@ from tui_llm.tui.kit.command import CommandFactory
 
 _tree = CommandFactory("tree", "Tree")
 KEYS = (
-    _tree("leave_tree", "escape,q", "back", "Stop growing; otherwise back to the five panes, the tree is kept", "leave", importance=7),
+    _tree("close_tree", "escape,q", "back", "Stop growing; otherwise back to the five panes, the tree is kept", "close", importance=7),
     # Before the list sees them, which would scroll.
-    _tree("tree_in", "right,enter", "in", "Go to the likeliest child; if there is none, add the k likeliest", "enter", together="way", priority=True, importance=6),
-    _tree("tree_out", "left", "out", "Go to the parent", "out", together="way", priority=True, importance=6),
-    _tree("tree_above", "up", "sibling above", "Go to the likelier sibling (from the first: the line above)", "sibling(-1)", together="way", priority=True, importance=6),
-    _tree("tree_below", "down", "sibling below", "Go to the less likely sibling (from the last: the line below)", "sibling(1)", together="way", priority=True, importance=6),
+    _tree("tree_in", "right,enter", "in", "Go to the likeliest child; if there is none, add the k likeliest", "enter", together="move", priority=True, importance=6),
+    _tree("tree_out", "left", "out", "Go to the parent", "out", together="move", priority=True, importance=6),
+    _tree("tree_above", "up", "sibling above", "Go to the likelier sibling (from the first: the line above)", "sibling(-1)", together="move", priority=True, importance=6),
+    _tree("tree_below", "down", "sibling below", "Go to the less likely sibling (from the last: the line below)", "sibling(1)", together="move", priority=True, importance=6),
     _tree("tree_line_above", "k", "line above", "Go to the line above, at any depth", "line(-1)", footer=()),
     _tree("tree_line_below", "j", "line below", "Go to the line below, at any depth", "line(1)", footer=()),
     _tree("tree_expand", "e", "expand", "Add the k likeliest tokens after the one under the cursor; 1 to 9 set k", "expand", importance=5),

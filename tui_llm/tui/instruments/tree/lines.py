@@ -41,7 +41,7 @@ class TreeLines(Lines):
         self.count = 3  # how many tokens `e` would add
         self.nodes: list[Node] = []
         self._at: dict[Node, int] = {}
-        self._way: set[Node] = set()
+        self._path_nodes: set[Node] = set()
 
     def show(self, tree: Tree, node: Node | None = None) -> None:
         """Shows the tree as it is now. The cursor moves to `node`, or stays on its node or, if that is gone, moves to
@@ -70,7 +70,7 @@ class TreeLines(Lines):
 
     def cursor_moved(self) -> None:
         here = self.here
-        self._way = {*here.way} if here is not None else set()
+        self._path_nodes = {*here.path_nodes} if here is not None else set()
         self.rebuild()
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +167,7 @@ class TreeLines(Lines):
         hidden = max(0, (here.depth if here else 0) - steps // 2) if steps else node.depth
         indent = min(max(0, node.depth - hidden), steps)
         line.append("  " * indent + ("‹" if 0 < node.depth <= hidden else ""))
-        line.append("▹ " if node.shut and node.children else "▾ " if node.children else "· ", self.style("muted"))
+        line.append("▹ " if node.collapsed and node.children else "▾ " if node.children else "· ", self.style("muted"))
         if node.token is None:
             tree = self.shown_tree
             words = (
@@ -177,7 +177,7 @@ class TreeLines(Lines):
             )
             line.append(words, self.style("strong"))
         else:
-            style = self.style("generated" if node in self._way else "strong")
+            style = self.style("generated" if node in self._path_nodes else "strong")
             line.append(visible_token(node.token.text), style if node.drawn > 0 else style + CUT)
         if node.name:
             line.append(" ").append(visible(node.name), self.style("accent"))
@@ -194,7 +194,7 @@ class TreeLines(Lines):
     def table(self) -> Iterable[tuple[str, ...]]:
         """The lines as rows of cells, the header first."""
         yield ("depth", "id", "bytes", "text", "raw_probability", "drawn_probability", "surprisal", "path_probability",
-               "total_surprisal", "rank", "u", "name", "way")  # fmt: skip
+               "total_surprisal", "rank", "u", "name", "path")  # fmt: skip
         for node in self.nodes:
             if node.token is None:
                 continue

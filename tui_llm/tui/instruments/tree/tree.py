@@ -51,7 +51,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
         self._busy = False
         self._sampling = False
         self._shown_at = 0.0
-        files = TreeFiles(context, lambda: self.shown_tree, lambda: self.here, self.refill, self.meet)
+        files = TreeFiles(context, lambda: self.shown_tree, lambda: self.here, self.refill, self.show_tree)
         self.action_name = files.name
         self.action_save = files.save
         self.action_open_file = files.open
@@ -65,7 +65,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def on_mount(self) -> None:
         self.query_one(KeyBar).show_commands(in_footer(KEYS, "tree"))
         self.lines.focus()
-        self.meet(self.shown_tree)
+        self.show_tree(self.shown_tree)
 
     def on_unmount(self) -> None:
         self._forget()
@@ -98,7 +98,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             parts.append((f"  ! {visible(self.frozen)}", "$text-error"))
         self.query_one("#tree-top", Bar).put(Content.assemble(*parts))
         words = (
-            f"k {rules.count} · depth {rules.depth} · path p ≥ {numbers.percent_said(rules.least)} · "
+            f"k {rules.count} · depth {rules.depth} · path p ≥ {numbers.precise_percent(rules.least)} · "
             f"at most {fmt.count(rules.budget)} new · next seed {tree.seed + tree.draws}"
         )
         if self.growth is not None:
@@ -109,7 +109,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
 
     # ── the tree's model ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def meet(self, tree: Tree) -> None:
+    def show_tree(self, tree: Tree) -> None:
         """Shows `tree`, and asks the open model whether the tree's tokens are the model's own."""
         self._forget()
         self.shown_tree = tree
@@ -146,12 +146,12 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def _can(self) -> bool:
         """Whether the model can be asked now; if not, notifies the user why."""
         if self.shown_tree.request.empty:
-            self.context.say(NO_TREE)
+            self.context.notify(NO_TREE)
             return False
         if self.frozen:
-            self.context.say(f"this tree is read-only: {self.frozen}")
+            self.context.notify(f"this tree is read-only: {self.frozen}")
         elif self.growth is not None or self._sampling:
-            self.context.say("busy; Esc stops it")
+            self.context.notify("busy; Esc stops it")
         return not self.frozen and self.growth is None and not self._sampling
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +183,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             else:
                 full, added = self.growth.full, fmt.count(self.growth.added)
                 self.growth = None
-                self.context.say(
+                self.context.notify(
                     f"{added} new: the budget is spent (b raises it)"
                     if full
                     else f"{added} new: everything within the bounds"
@@ -223,12 +223,12 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
         here = self.here
         if not here.children:
             if here.ends:
-                self.context.say("the text ends here")
+                self.context.notify("the text ends here")
             else:
                 self.action_expand()
             return
-        if here.shut:
-            here.shut = False
+        if here.collapsed:
+            here.collapsed = False
             self.refill()
         self.lines.go(here.children[0])
 
@@ -253,14 +253,14 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def action_fold(self) -> None:
         here = self.here
         if here.children:
-            here.shut = not here.shut
+            here.collapsed = not here.collapsed
             self.refill()
 
     # ── growing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_expand(self) -> None:
         if self._can():
-            self.here.shut = False
+            self.here.collapsed = False
             self._expand(self.here)
 
     def action_grow(self) -> None:
@@ -268,10 +268,10 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
             return
         self._stop()
         rules = self.rules
-        self.here.shut = False
+        self.here.collapsed = False
         growth = Growth(self.shown_tree, self.here, rules.count, rules.depth, rules.least, rules.budget)
         if growth.done:
-            self.context.say("nothing more within the bounds: + goes deeper, < adds less likely paths")
+            self.context.notify("nothing more within the bounds: + goes deeper, < adds less likely paths")
             return
         self.growth = growth
         self._ask()
@@ -281,7 +281,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
         if not self._can():
             return
         if self.here.ends:
-            self.context.say("the text ends here")
+            self.context.notify("the text ends here")
             return
         tree = self.shown_tree
         question = SampleQuestion(tree.request, self.here.path, count or self.rules.depth, tree.seed + tree.draws)
@@ -311,7 +311,7 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def action_prune(self) -> None:
         here = self.here
         if here.parent is None:
-            self.context.say("the root is the text itself")
+            self.context.notify("the root is the text itself")
             return
         siblings = here.parent.children
         at = siblings.index(here)
@@ -321,32 +321,32 @@ class TreeScreen(BaseScreen, Screen[tuple[Tree, Node] | None]):
     def action_undo(self) -> None:
         node = self.shown_tree.undo()
         if node is None:
-            self.context.say("nothing was pruned")
+            self.context.notify("nothing was pruned")
             return
-        for above in node.way[:-1]:
-            above.shut = False
-        self.shown_tree.root.shut = False
+        for above in node.path_nodes[:-1]:
+            above.collapsed = False
+        self.shown_tree.root.collapsed = False
         self.refill(node)
 
     def action_put(self) -> None:
         if self.here.parent is None:
-            self.context.say("the root is the text itself: go into a continuation first")
+            self.context.notify("the root is the text itself: go into a continuation first")
         elif self.frozen:
             self._can()
         else:
             self.dismiss((self.shown_tree, self.here))
 
     def action_copy(self) -> None:
-        self.context.say(copy_rows(self.app, list(self.table())))
+        self.context.notify(copy_rows(self.app, list(self.table())))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         return self.lines.table()
 
-    def action_leave(self) -> None:
+    def action_close(self) -> None:
         if self.growth is None and not self._sampling:
             self.dismiss(None)
             return
         added = self.growth.added if self.growth is not None else 0
         self._stop()
-        self.context.say(f"stopped: {fmt.count(added)} new")
+        self.context.notify(f"stopped: {fmt.count(added)} new")
         self.refill()

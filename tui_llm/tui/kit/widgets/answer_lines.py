@@ -12,11 +12,11 @@ from tui_llm.tui.kit.widgets.lines import Lines
 class AnswerLines(Lines):
     problem = ""
 
-    def say_problem(self, line: str) -> None:
+    def show_problem(self, line: str) -> None:
         """Shows why there is no answer."""
         self.problem = line
         self.rebuild()
 
     def awaited(self, width: int) -> list[Text]:
-        said = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
-        return wrapped(said, width)
+        line = Text(visible(self.problem), self.style("bad")) if self.problem else Text("…", self.style("muted"))
+        return wrapped(line, width)

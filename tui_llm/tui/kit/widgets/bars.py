@@ -1,4 +1,4 @@
-"""The bars around the panes: the open model, the panes, the keys."""
+"""The one-line bars around the panes: `TopBar` (the open model), `TabBar` (the panes), `KeyBar` (the keys)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
 
 GAP = "  "  # between two keys
-KEPT = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: results differ]"}
+DTYPE_NOTES = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: results differ]"}
 
 
 def press(action: str) -> Style:
-    """A style that runs `action` on a click. `action` must be our own text, never foreign."""
+    """A style that runs `action` on a click. `action` must not contain foreign text: it would run as a command."""
     return Style.from_meta({"@click": action})
 
 
@@ -34,15 +34,15 @@ class Bar(Static):
 
 
 class TopBar(Bar):
-    """The open model and the cost of the reading; or what the engine is busy with; or an error."""
+    """The open model and the cost of the reading; or the engine's current work; or an error."""
 
     _model: tuple[Content, list[tuple[Content, int]]] | None = None
 
     def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
-        kept = KEPT.get(weights.dtype, f" [{weights.dtype} weights]")
-        name = visible(weights.name) + step + visible(following) + visible(kept)
-        facts = [
+        note = DTYPE_NOTES.get(weights.dtype, f" [{weights.dtype} weights]")
+        name = visible(weights.name) + step + visible(following) + visible(note)
+        facts = [  # with their importance
             (
                 f"{fmt.parameters(weights.parameters)} parameters: {weights.layers} layers × {weights.heads} heads,"
                 f" width {weights.width}",
@@ -54,16 +54,16 @@ class TopBar(Bar):
         ]
         if reading is not None:
             fed, took = reading.forward_tokens, reading.milliseconds
-            said = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
-            facts.append((said, 2))
+            cost = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
+            facts.append((cost, 2))
         self._model = (
             Content(name).stylize("bold"),
-            [(Content(fact).stylize("$text-muted"), much) for fact, much in facts],
+            [(Content(fact).stylize("$text-muted"), importance) for fact, importance in facts],
         )
         self._put_model()
 
     def _put_model(self) -> None:
-        """Shows as many of the facts as fit, and always the name."""
+        """Shows the name, and as many of the facts as fit beside it."""
         if self._model is not None:
             name, facts = self._model
             room = self.content_size.width - name.cell_length - 2 if self.content_size.width else 10_000
@@ -106,25 +106,27 @@ class KeyBar(Bar):
     _further: tuple[Command, ...] = ()
 
     def show(self, shown: Iterable[Command], pane: Widget | None = None, further: Iterable[Command] = ()) -> None:
-        """Shows keys. The bottom border of `pane` shows those of its own that do not fit here, then `further` ones."""
+        """Shows the keys of the commands `shown`. The bottom border of `pane` shows those that don't fit here, then
+        `further`."""
         if self._pane is not None and self._pane is not pane:
             self._pane.border_subtitle = None
         self._pane, self._further = pane, tuple(further)
         self.show_commands(shown)
-        self.show_rest()
+        self.show_overflow()
 
-    def show_rest(self) -> None:
+    def show_overflow(self) -> None:
+        """Shows in the pane's border what has no room in the bar. Commands of every pane ("*") are not repeated."""
         pane, width = self._pane, self.content_size.width
         if pane is None or width <= 0:
             return
         entries = _entries(self._commands)
         here = {id(content) for content in fitting(entries, width)}
         groups = zip(entries, _groups(self._commands), strict=True)
-        left = [
+        overflow = [
             (entry[0], 1) for entry, commands in groups if id(entry[0]) not in here and "*" not in commands[0].footer
         ]
-        left += _entries(self._further)
-        pane.border_subtitle = Content(GAP).join(fitting(left, pane.outer_size.width - 6))
+        overflow += _entries(self._further)
+        pane.border_subtitle = Content(GAP).join(fitting(overflow, pane.outer_size.width - 6))
 
     def show_commands(self, shown: Iterable[Command]) -> None:
         self._commands = tuple(shown)
@@ -136,7 +138,7 @@ class KeyBar(Bar):
 
     def on_resize(self, _event: events.Resize) -> None:
         self.show_commands(self._commands)
-        self.show_rest()
+        self.show_overflow()
 
 
 def _groups(commands: Iterable[Command]) -> list[list[Command]]:
@@ -160,8 +162,8 @@ def _entries(commands: Iterable[Command]) -> list[tuple[Content, int]]:
 
 
 def fitting(entries: Sequence[tuple[Content, int]], width: int, gap: str = GAP) -> list[Content]:
-    """The `entries` (content, importance) that fit side by side into `width` cells, in their order: the least important
-    are dropped first, of equally important ones the last. None is cut."""
+    """The `entries` (content, importance) that fit side by side into `width` cells, in their order. The least important
+    are dropped first; among equals, the last. An entry is never truncated."""
     kept = list(range(len(entries)))
 
     def room() -> int:

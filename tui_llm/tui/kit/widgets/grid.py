@@ -1,4 +1,4 @@
-"""Textual's `DataTable`, drawn as wide as its columns have become."""
+"""Textual's `DataTable`, redrawn when its column widths have changed."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class HistogramLines(AnswerLines):
             fair.append(
                 f" on {found.freedom} degree{'s' * (found.freedom != 1)} of freedom: fair draws differ as much or more in "
             )
-            fair.append(numbers.percent_said(found.chance), strong).append(" of cases")
+            fair.append(numbers.precise_percent(found.chance), strong).append(" of cases")
             lines += wrapped(fair, width)[:2]
         if self.size.height > 8:
             explain = "expected n·p ± √(n·p·(1 − p)) · off: in standard errors, within ±2 in 95 % of cases · ┃ expected"

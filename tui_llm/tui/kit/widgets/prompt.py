@@ -37,7 +37,7 @@ _MARK = Style(reverse=True, underline=True, bold=True)
 _WORD = re.compile(r"\s*\S+|\s+")
 
 
-class StandIns(dict[int, int]):
+class VisibleTable(dict[int, int]):
     """A `str.translate` table that gives each hidden character the next free code point of planes 15 and 16."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class StandIns(dict[int, int]):
         return stand_in
 
 
-_TABLE = StandIns()
+_TABLE = VisibleTable()
 
 
 def to_document(text: str) -> str:
@@ -83,8 +83,8 @@ def sign(code: int) -> str:
 
 _key = CommandFactory("prompt", "Prompt")
 KEYS = (
-    _key("leave", "escape", "done typing", "Stop typing: single letters are then commands", "leave(False)", importance=8),
-    _key("leave_enter", "enter", "done typing", "Stop typing, as Esc does", "leave(True)", footer=()),
+    _key("done_typing", "escape", "done typing", "Stop typing: single letters are then commands", "done_typing(False)", importance=8),
+    _key("done_typing_enter", "enter", "done typing", "Stop typing, as Esc does", "done_typing(True)", footer=()),
     _key("newline", "alt+enter,ctrl+o", "new line", "Insert a line break (ctrl+o does too)", "newline"),
     _key("drop_folded", "ctrl+l", "delete hidden text", "Delete the hidden start of a very long prompt", "drop_folded", footer=()),
     _key("ghost_token", "right", "accept a token", "At the end of the text: accept a token of the ghost text, the likeliest continuation", "ghost_token", footer=()),
@@ -99,17 +99,17 @@ class PromptEditor(TextArea):
     class Edited(Message):
         """The text has changed."""
 
-    class Left(Message):
+    class TypingDone(Message):
         """The user has finished typing; `confirmed` by Enter rather than Esc."""
 
         def __init__(self, confirmed: bool) -> None:
             self.confirmed = confirmed
             super().__init__()
 
-    class UndoAsked(Message):
+    class UndoRequested(Message):
         """Revert the last change of the text."""
 
-    class RedoAsked(Message):
+    class RedoRequested(Message):
         """Repeat the change that was undone last."""
 
     def __init__(self, text: str = "", *, id: str | None = None) -> None:
@@ -147,15 +147,15 @@ class PromptEditor(TextArea):
         self.folded = folded
         self.load_text(to_document(text))
         self.move_cursor(self.document.end)
-        self._say_folded()
+        self._show_folded()
 
     def hint(self, text: Text) -> None:
         """Shows a hint below the text."""
         if text != self._hint:
             self._hint = text
-            self._say_folded()
+            self._show_folded()
 
-    def _say_folded(self) -> None:
+    def _show_folded(self) -> None:
         hidden = len(self.folded)
         parts = [Text(f"⋯ {hidden:,} earlier characters are not shown (ctrl+l deletes them)")] if hidden else []
         parts += [self._hint] if self._hint else []
@@ -164,7 +164,7 @@ class PromptEditor(TextArea):
     def action_drop_folded(self) -> None:
         if self.folded:
             self.folded = ""
-            self._say_folded()
+            self._show_folded()
             self.post_message(self.Edited())
 
     # ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,8 +196,8 @@ class PromptEditor(TextArea):
     def action_newline(self) -> None:
         self._replace_via_keyboard("\n", *self.selection)
 
-    def action_leave(self, confirmed: bool) -> None:
-        self.post_message(self.Left(confirmed))
+    def action_done_typing(self, confirmed: bool) -> None:
+        self.post_message(self.TypingDone(confirmed))
 
     def action_delete_left(self) -> None:
         if self.folded and self.selection.is_empty and self.cursor_location == (0, 0):
@@ -208,10 +208,10 @@ class PromptEditor(TextArea):
         super().action_delete_left()
 
     def undo(self) -> None:
-        self.post_message(self.UndoAsked())
+        self.post_message(self.UndoRequested())
 
     def redo(self) -> None:
-        self.post_message(self.RedoAsked())
+        self.post_message(self.RedoRequested())
 
     # ── ghost text ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -32,13 +32,13 @@ class VocabTable(Lines):
         super().__init__(id=id, classes=classes)
         self.distribution: Distribution | None = None
         self.target_id: int | None = None
-        self.changed: frozenset[int] = frozenset()  # ids whose logit was set by hand
+        self.changed: frozenset[int] = frozenset()  # ids whose logit was set by the user
         self.order = "probability"
         self.stage = 0  # 0: the overview; from 1: pages of stages
         self.stages = 0  # number of pages of stages at the current width
         self.missing = ""  # why missing rows do not arrive
         self._held: dict[int, Candidate] = {}  # by place in the order
-        self._asked = range(0)
+        self._requested = range(0)
         self._cut: int | None = None  # row of the cut line
         self._columns: list[TableColumn] = []
 
@@ -59,7 +59,7 @@ class VocabTable(Lines):
 
     def _reorder(self) -> None:
         distribution, likeliest_first = self.distribution, self.order == "probability"
-        self._held, self._asked, self._cut, self.missing = {}, range(0), None, ""
+        self._held, self._requested, self._cut, self.missing = {}, range(0), None, ""
         if distribution is not None and likeliest_first:
             self._held = dict(enumerate(distribution.candidates))
             if 0 < distribution.kept < distribution.vocabulary:
@@ -78,7 +78,7 @@ class VocabTable(Lines):
         self._held.update(enumerate(rows, start))
         self.refresh()
 
-    def say_missing(self, line: str) -> None:
+    def show_missing(self, line: str) -> None:
         self.missing = line
         self.refresh()
 
@@ -101,10 +101,10 @@ class VocabTable(Lines):
         first, last = max(0, min(sight.start - NEAR, count - 1)), min(count, sight.stop + NEAR) - 1
         if all(place in self._held for place in (first, self.place(sight.start), self.place(sight.stop - 1), last)):
             return
-        if first in self._asked and last in self._asked:
+        if first in self._requested and last in self._requested:
             return
-        self._asked = range(max(0, sight.start - AROUND), min(count, sight.stop + AROUND))
-        self.want_rows(self._asked.start, self._asked.stop)
+        self._requested = range(max(0, sight.start - AROUND), min(count, sight.stop + AROUND))
+        self.want_rows(self._requested.start, self._requested.stop)
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,8 +178,8 @@ class VocabTable(Lines):
             return self._cut_row(width)
         candidate = self.candidate_at(index)
         if candidate is None:
-            said = f" … {self.missing}" if self.missing else " …"
-            return Text(("▸" if selected else " ") + said, style=self.style("muted"), no_wrap=True)
+            note = f" … {self.missing}" if self.missing else " …"
+            return Text(("▸" if selected else " ") + note, style=self.style("muted"), no_wrap=True)
         return self._candidate_row(candidate, selected)
 
     @property
@@ -245,13 +245,13 @@ class VocabTable(Lines):
         settings = distribution.sampler
         many = "the 1 token above sums" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens above sum"
         if settings.greedy:
-            said = " greedy: the largest logit gets probability 1; cut below "
+            note = " greedy: the largest logit gets probability 1; cut below "
         else:
             mass = distribution.kept_mass
             reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
-            said = f" cut: {many} to {numbers.percent(mass)}{reach} "
-        said = said if len(said) + 4 <= width else " cut "
-        return Text(("──" + said).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
+            note = f" cut: {many} to {numbers.percent(mass)}{reach} "
+        note = note if len(note) + 4 <= width else " cut "
+        return Text(("──" + note).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
 
     # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from tui_llm.tui.state.lab import Lab
 class ReadingPane(Lines):
     """Holds the reading that is shown, and marks it when it is out of date.
 
-    `lab` is read, never changed; what the user wants is posted as a message.
+    `lab` is read, never changed; the user's commands are posted as a message.
     """
 
     NAME = ""

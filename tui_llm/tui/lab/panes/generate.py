@@ -38,7 +38,7 @@ KEYS = (
     Command("stream", "space", "stream", "Stream: draw token after token, until Space again", "Generate", "lab", "stream", ("generate",), importance=1),
     _key("earlier_step", "left", "earlier", "Show how the previous token was chosen", "step(-1)", together="step"),
     _key("later_step", "right", "later", "Show how the next token was chosen", "step(1)", together="step"),
-    _key("the_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "the_draw", importance=1),
+    _key("show_draw", "D", "the draw", "Show where u falls on the cumulative distribution, and what it selects under other settings", "show_draw", importance=1),
     _key("draw_many", "H", "draw many", "Draw the next token many times: counts beside expected counts", "draw_many"),
     Command("undo", "u", "undo", "Undo the last change of the text, typed or drawn; the line under the prompt names it (ctrl+z while typing)", "Text", "lab", "undo_text", ("generate",)),
     Command("redo", "U", "redo", "Redo the change that was undone (ctrl+y while typing)", "Text", "lab", "redo_text"),
@@ -87,7 +87,7 @@ class GeneratePane(ReadingPane):
         lines = wrapped(line, width)[:2]
         small = self.size.height < 7
         if lab.position is not None and not small:
-            lines += wrapped(Text(self._elsewhere(), style=self.style("accent")), width)[:2]
+            lines += wrapped(Text(self._position_note(), style=self.style("accent")), width)[:2]
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
             lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
@@ -97,7 +97,7 @@ class GeneratePane(ReadingPane):
             lines.append(self._columns_line(width))
         return lines
 
-    def _elsewhere(self) -> str:
+    def _position_note(self) -> str:
         """Says that the other panes show the token cursor's position, while tokens are drawn at the end."""
         position, reading = self.lab.position or 0, self.reading
         of = f" of {fmt.count(len(reading.prompt_ids))}" if reading is not None else ""
@@ -157,7 +157,7 @@ class GeneratePane(ReadingPane):
         if index >= len(self.lab.steps):
             return Text()
         step = self.lab.steps[index]
-        # A token that was in the text already, or was put there by hand, was not drawn.
+        # A token that was in the text already, or was put there by the user, was not drawn.
         u = (
             f"{step.u:.4f}"
             if step.u is not None
@@ -191,7 +191,7 @@ class GeneratePane(ReadingPane):
         step = self._selected_step()
         return 0 if step is None else self.lab.steps.index(step)
 
-    def action_the_draw(self) -> None:
+    def action_show_draw(self) -> None:
         self._show_step(StepShown(self._index()))
 
     def action_draw_many(self) -> None:

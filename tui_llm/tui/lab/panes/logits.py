@@ -14,16 +14,16 @@ from tui_llm.instruments.vocabulary.question import ORDERS
 from tui_llm.tui.instruments.sampler_keys import cut_keys
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
-from tui_llm.tui.kit.text import how_on, wrapped
+from tui_llm.tui.kit.text import with_key, wrapped
 from tui_llm.tui.kit.widgets.vocab_columns import COLUMNS, cells
 from tui_llm.tui.kit.widgets.vocab_table import VocabTable
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
-from tui_llm.tui.state.messages import RowsWanted, TableAsked, TargetChosen
+from tui_llm.tui.state.messages import RowsWanted, TableCommand, TargetChosen
 
 
 def what_if_words(reading: Reading | None) -> str:
-    """How many logits of a reading were set by hand, in words; empty if none."""
+    """How many logits of a reading were set by the user, in words; empty if none."""
     count = len(reading.request.overrides) if reading is not None else 0
     return "" if not count else f"what if: {count} logit{'s' if count > 1 else ''} changed"
 
@@ -79,7 +79,7 @@ class LogitsPane(VocabTable, ReadingPane):
             return [Text("waiting for the model", style=self.style("muted"))]
         distribution = reading.distribution
         if distribution is None:
-            why = visible(how_on(reading.problem) or "there is nothing to predict from")
+            why = visible(with_key(reading.problem) or "there is nothing to predict from")
             return wrapped(Text(why, style=self.style("bad")), width)
         header = self.header(width)
         if self.size.height <= 6:
@@ -107,10 +107,10 @@ class LogitsPane(VocabTable, ReadingPane):
                 f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
             )
         lines += wrapped(Text(facts, style=self.style("muted")), width)[: 2 if self.size.height >= 12 else 1]
-        said = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
-        said += [self.search_words] if self.search_words else []
-        if said:
-            lines += wrapped(Text(" · ".join(said), style=self.style("accent")), width)[:1]
+        notes = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
+        notes += [self.search_words] if self.search_words else []
+        if notes:
+            lines += wrapped(Text(" · ".join(notes), style=self.style("accent")), width)[:1]
         return [*lines, *header]
 
     def want_rows(self, start: int, stop: int) -> None:
@@ -130,7 +130,7 @@ class LogitsPane(VocabTable, ReadingPane):
         self.next_stage()
 
     def action_table(self, what: str) -> None:
-        self.post_message(TableAsked(what))
+        self.post_message(TableCommand(what))
 
     def table(self) -> Iterable[tuple[str, ...]]:
         """The overview's columns and all stages, for the rows that have arrived."""

@@ -15,7 +15,7 @@ from tui_llm.facts.request import Target
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
-from tui_llm.tui.kit.text import how_on, wrapped
+from tui_llm.tui.kit.text import with_key, wrapped
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
@@ -70,7 +70,7 @@ class LossPane(ReadingPane):
         loss = reading.loss
         if loss is None:
             if reading.problem:
-                return wrapped(Text(visible(how_on(reading.problem)), style=self.style("bad")), width)
+                return wrapped(Text(visible(with_key(reading.problem)), style=self.style("bad")), width)
             return wrapped(Text("no target yet: press t to type one, or Enter on a row of Logits"), width)
         if loss.problem or not loss.tokens:
             why = visible(loss.problem or "the target is empty: press t to type one")
@@ -83,7 +83,7 @@ class LossPane(ReadingPane):
         return [*work, *self._gradient_lines(width)]
 
     def _target_line(self, loss: LossReading) -> Text:
-        target, muted = self.lab.asked_target, self.style("muted")
+        target, muted = self.lab.requested_target, self.style("muted")
         own = target is not None and target.own
         chosen = self.lab.target is not None and self.lab.target.own  # otherwise it comes from the token cursor
         line = Text("target ")
@@ -128,7 +128,7 @@ class LossPane(ReadingPane):
             lines += wrapped(line, width)
             lines += wrapped(
                 Text(
-                    f"= −ln p with {numbers.p_said(one.probability)}, rank {fmt.count(one.rank)}; "
+                    f"= −ln p with {numbers.p_equals(one.probability)}, rank {fmt.count(one.rank)}; "
                     f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
                     style=muted,
                 ),

@@ -1,4 +1,4 @@
-"""The five panes together."""
+"""All five panes, and which of them is current."""
 
 from __future__ import annotations
 

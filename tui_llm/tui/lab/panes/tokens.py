@@ -68,10 +68,10 @@ KEYS = (
     _key("cursor_end", "end", "end", "Put the token cursor at the end again (Esc does too)", "screen.token_cursor_to(-1)", footer=()),
     _key("colour_by", "k", "colour", "Colour the tokens by surprisal, rank, probability or entropy, or only to tell them apart", "screen.colour_by"),
     _key("swap", "S", "swap", "Replace the token at the cursor by another one", "screen.swap", importance=-1),
-    _key("merges", "M", "merges", "Show how the word at the cursor becomes tokens, merge by merge", "screen.merges"),
-    _key("vocabularies", "C", "compare", "Show the text in several vocabularies side by side", "screen.vocabularies", importance=-1),
-    _key("letters", "L", "letters", "Count a letter in the text, token by token", "screen.letters", importance=-1),
-    _key("pairs", "E", "examples", "Show the training pairs of the text, each with the model's loss", "screen.pairs", importance=-1),
+    _key("merges", "M", "merges", "Show how the word at the cursor becomes tokens, merge by merge", "app.open('merges')"),
+    _key("vocabularies", "C", "compare", "Show the text in several vocabularies side by side", "app.open('vocabularies')", importance=-1),
+    _key("letters", "L", "letters", "Count a letter in the text, token by token", "app.open('letters')", importance=-1),
+    _key("pairs", "E", "examples", "Show the training pairs of the text, each with the model's loss", "app.open('pairs')", importance=-1),
     # In every pane
     Command("chat", "J", "chat template", "Feed the prompt as a message in the model's chat template, or as plain text", "Tokens", "lab", "chat"),
 )  # fmt: skip
@@ -183,13 +183,13 @@ class TokensPane(ReadingPane):
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
             return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
-        said = Text(
-            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.percent_said(score.probability)}", strong
+        numbers_line = Text(
+            f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
         )
-        said.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
+        numbers_line.append(f" · rank {fmt.count(score.rank)} of {fmt.count(reading.weights.vocabulary)}", "not bold")
         if width >= 71:
-            said.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
-        return [*wrapped(line, width), *wrapped(said, width)]
+            numbers_line.append(f" · entropy {fmt.number(score.entropy)} nats", "not bold")
+        return [*wrapped(line, width), *wrapped(numbers_line, width)]
 
     def _legend(self, width: int) -> list[Text]:
         kind = self.lab.colour

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.engine import open_engine
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.engine import open_engine
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.paths import expand

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.output import put
+from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str,
 
     import torch
 
-    from tui_llm.llm.learn.speed import Ours, Transformers
+    from tui_llm.llm.learn.speed import OwnBackend, Transformers
     from tui_llm.llm.model import checkpoint, device
     from tui_llm.llm.model.model import GPT
 
@@ -106,7 +106,7 @@ def _opened(name: str, config: GPTConfig, folder: Path | None, device_name: str,
         if folder is None:
             torch.manual_seed(0)
             checkpoint.save(GPT(config), folder := Path(scratch))
-        readers: dict[str, Backend] = {kind: Ours(folder, place, kind) for kind in weights}
+        readers: dict[str, Backend] = {kind: OwnBackend(folder, place, kind) for kind in weights}
         if against == "transformers":
             for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
                 readers[f"transformers {label}"] = Transformers(folder, place, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.command import Parser
+from tui_llm.commands.shared.command import Parser
 
 DEFAULT_MODEL = "nano"
 

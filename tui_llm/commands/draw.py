@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.command import Commands
-from tui_llm.commands.options import (
+from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.options import (
     MODEL,
     cut_options,
     json_option,
@@ -16,7 +16,7 @@ from tui_llm.commands.options import (
     prompt_options,
     whole,
 )
-from tui_llm.commands.output import put, put_json
+from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def temperatures(words: str) -> list[float]:
 
 
 def draw(options: argparse.Namespace) -> None:
-    from tui_llm.commands.engine import engine_of, request_of, sampler_of
+    from tui_llm.commands.shared.engine import engine_of, request_of, sampler_of
     from tui_llm.instruments.draws.question import DrawQuestion, HistogramQuestion
 
     samplers = tuple(sampler_of(options, temperature) for temperature in temperatures(options.temperature))

@@ -13,7 +13,7 @@ from tui_llm.instruments.temperatures.question import Temperatures
 
 
 def stages_rows_text(distribution: Distribution, rows: Sequence[Candidate]) -> str:
-    """logit → after the penalty → ÷ T → e^x → ÷ sum → cut → renormalised, for some rows."""
+    """logit → after the penalty → ÷ T → e^x → ÷ sum → cut → renormalized, for some rows."""
     return _stages(distribution, rows, sums=False)
 
 
@@ -44,7 +44,7 @@ def _stages(distribution: Distribution, candidates: Sequence[Candidate], sums: b
         "e^x",
         "÷ sum",
         "cut",
-        "renormalised",
+        "renormalized",
     )
 
     def line(name: str, id: str, *numbers: str) -> tuple[str, ...]:

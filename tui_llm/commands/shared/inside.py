@@ -17,7 +17,7 @@ TOKEN = "token number N of the text, from 0; below 0 counts from its end (defaul
 
 def token_number(options: argparse.Namespace, engine: PipelineEngine) -> int | None:
     """`--token`, counted from the text's beginning."""
-    from tui_llm.commands.engine import request_of
+    from tui_llm.commands.shared.engine import request_of
 
     token: int | None = options.token
     if token is None or token >= 0:

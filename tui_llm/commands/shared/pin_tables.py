@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.common.display import truncate, visible, visible_token
-from tui_llm.common.numbers import at_most, percent, percent_said
+from tui_llm.common.numbers import at_most, percent, precise_percent
 from tui_llm.facts import report
 from tui_llm.training.run.pin_readings import difference
 
@@ -107,7 +107,7 @@ def at_text(step: int, reading: PinReading) -> str:
         ]
         lines.append(report.table(("target", "id", "rank", "raw p", "loss"), tokens, left=(0,)))
         if len(tokens) > 1:
-            lines.append(f"the whole target: {percent_said(reading.probability)}, {reading.loss:.4f} nats")
+            lines.append(f"the whole target: {precise_percent(reading.probability)}, {reading.loss:.4f} nats")
     return "\n".join(lines + ([f"! {visible(reading.problem)}"] if reading.problem else []))
 
 

@@ -43,7 +43,7 @@ def prepare() -> None:
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """One line on standard error, if that can be written."""
     with suppress(OSError, ValueError):
         print(f"tui-llm: {line}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from textual_serve.app_service import AppService
 from textual_serve.server import Server as TextualServer
 
-from tui_llm.commands.browser_messages import DEFAULT, CheckedSocket, size
+from tui_llm.commands.shared.browser_messages import DEFAULT, CheckedSocket, size
 from tui_llm.common.display import visible
 
 FONT = "<style>@font-face { font-family: 'Roboto Mono'; src: url('/static/fonts/RobotoMono-VariableFont_wght.ttf'); }</style>"

@@ -10,7 +10,7 @@ from tui_llm.common.address_space import SHORT
 from tui_llm.common.crash_log import record
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.new_files import FORCE, Taken
+from tui_llm.common.new_files import FORCE, AlreadyExists
 
 LONGEST = 300  # cells of another library's message
 # Words of torch's, numpy's and the dynamic linker's messages without memory; they raise RuntimeError and ImportError.
@@ -21,7 +21,7 @@ _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 def line(error: Exception, options: argparse.Namespace) -> str:
     """A `UserError`'s own message; for anything else a message that names the log, into which the traceback goes."""
     if isinstance(error, UserError):
-        force = FORCE if isinstance(error, Taken) and hasattr(options, "force") else ""
+        force = FORCE if isinstance(error, AlreadyExists) and hasattr(options, "force") else ""
         return visible(f"{error}{force}")
     if (broken := _output_error()) is not None:
         return f"can't write the output: {broken.strerror or broken}"

@@ -7,8 +7,8 @@ import gc
 import os
 
 from tui_llm import __version__
-from tui_llm.commands.command import Formatter, Parser, examples_text
-from tui_llm.commands.options import model_options, weights_option
+from tui_llm.commands.shared.command import Formatter, Parser, examples_text
+from tui_llm.commands.shared.options import model_options, weights_option
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 

@@ -1,0 +1,18 @@
+"""What the commands use, and the parser that finds them.
+
+command.py           how a command is added to the parser; the layout of help pages
+options.py           options and arguments that several commands have
+parser.py            the names of the commands, and the parser made from their files
+app.py               `tui-llm` itself: its options, its help page, opening the app
+engine.py            the engine, tokenizer and request that a command's options name
+output.py            print text or JSON
+streams.py           standard input, output and error
+problems.py          an exception as one line
+report_stages.py     the stages and temperatures of logits and softmax, as text and JSON
+inside.py            what attention, lens and neighbours share
+instruct.py          train --instruct
+pin_tables.py        pin readings as text and JSON
+bench_reading.py     the parts of bench for decoding, typing and training
+server.py            the web server behind serve
+browser_messages.py  messages of the browser, checked
+"""
