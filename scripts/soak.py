@@ -50,7 +50,7 @@ from soak_events import Event, Events
 from soak_home import Home
 from soak_terminal import SoakDriver
 
-from tui_llm.common import memory
+from tui_llm.common import memory, onednn
 
 BOUND = 30.0  # CPU seconds that an event may take
 HANG = 600.0  # real seconds
@@ -380,6 +380,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="go on after what broke, each kind of it told once")
     parser.add_argument("--verbose", action="store_true", help="print each event")
     options = parser.parse_args()
+    onednn.limit_caches()  # as the command line does
     with tempfile.TemporaryDirectory(prefix="tui-llm-soak-") as folder:
         home = Home(Path(folder).resolve())
         try:

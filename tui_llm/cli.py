@@ -11,6 +11,7 @@ from tui_llm.commands.shared.command import Run
 from tui_llm.commands.shared.parser import build_parser
 from tui_llm.common import address_space, paths
 from tui_llm.common.errors import UserError
+from tui_llm.common.onednn import limit_caches
 from tui_llm.common.openmp import wait_briefly
 
 
@@ -49,6 +50,7 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
         build_parser().parse_args(words, options)  # raises the same error, with the names of all commands
     paths.check_current_folder()
     wait_briefly()
+    limit_caches()
     address_space.check_before_torch()
     run: Run = options.run_command
     return run(options) or 0

@@ -13,4 +13,5 @@ process_exit.py   end the process while daemon threads are running
 new_files.py      create files without overwriting existing ones
 paths.py          the user's data and cache folders
 openmp.py         how long idle OpenMP threads spin
+onednn.py         how many shapes' kernels torch keeps in memory
 """
