@@ -17,3 +17,9 @@ def message_line(error: BaseException) -> str:
 
 class Overtaken(Exception):
     """A newer request supersedes this one; its result is no longer needed."""
+
+
+def network_reason(error: BaseException) -> str:
+    """Why a download failed, in words: "Name or service not known", without urllib's and the system's wrapping."""
+    reason = getattr(error, "reason", None) or error
+    return str(getattr(reason, "strerror", None) or reason)

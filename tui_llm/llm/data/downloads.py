@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from tui_llm.common import storage
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, network_reason
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
 
@@ -46,9 +46,8 @@ def fetch(address: str, path: Path, sha256: str | None, progress: Progress = lam
         finally:
             lock.release()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise UserError(
-            f"can't download {address} ({reason}); try again (it resumes where it was cut off), or get the file elsewhere and name it"
+            f"can't download {address} ({network_reason(error)}); try again (it resumes where it was cut off), or get the file elsewhere and name it"
         ) from error
 
 

