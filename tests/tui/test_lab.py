@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from fake_engine import CONTEXT, FakeEngine
 from helpers import answered, drawn, make_app, unsafe, until
+from textual import events
 
 from tui_llm.facts.request import Target
 from tui_llm.tui.lab.panes.generate import GeneratePane
 from tui_llm.tui.lab.panes.logits import LogitsPane
+from tui_llm.tui.models.models import ModelsScreen
+from tui_llm.tui.runs.new_run import NewRunScreen
 
 SIZES = [(1, 1), (2, 2), (30, 8), (80, 24), (120, 40), (200, 60)]
 ALL_KEYS = [
@@ -347,3 +350,20 @@ async def test_themes_and_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
         dark = app.current_theme.dark
         await pilot.press("escape", "d")
         assert app.current_theme.dark is not dark
+
+
+async def test_a_key_pressed_right_after_a_pane_s_number_belongs_to_that_pane() -> None:
+    """Both come in one read of the terminal: a fast typist, or a slow machine."""
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape")
+        for key in ("1", "3", "m"):  # Tokens, Loss; m opens the models from every pane
+            app.post_message(events.Key(key, key))
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen))
+        assert app.lab_screen.panes.current == "loss"
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+        for key in ("4", "n"):  # n is the Training pane's own key
+            app.post_message(events.Key(key, key))
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))

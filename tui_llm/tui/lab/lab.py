@@ -97,7 +97,7 @@ class LabScreen(BaseScreen, Screen[None]):
 
     def _set_actions(self) -> None:
         """The actions of the keys. Textual looks up an action as an attribute of the node that has the binding."""
-        self.action_type = self.prompt.focus
+        self.action_type = lambda: self.set_focus(self.prompt)
         self.action_ghost = self.ghost_text.toggle
         self.action_undo_text = self.undo.undo
         self.action_redo_text = self.undo.redo
@@ -214,12 +214,8 @@ class LabScreen(BaseScreen, Screen[None]):
         self.panes.current = name
         self._arrange()
         pane = self.panes[name]
-        if pane.can_focus:
-            pane.focus()
-        else:
-            first = next((widget for widget in pane.query("*") if widget.focusable), None)
-            if first is not None:
-                first.focus()
+        # At once: `Widget.focus` queues it behind keys that were pressed meanwhile, which would go to the pane before.
+        self.set_focus(pane if pane.can_focus else next((w for w in pane.query("*") if w.focusable), None))
 
     def action_cycle(self, direction: int) -> None:
         """Moves the focus to the next widget: within the pane first, then in the next pane."""
@@ -229,12 +225,12 @@ class LabScreen(BaseScreen, Screen[None]):
             return
         at = chain.index(focused) + direction if focused in chain else 0
         if 0 <= at < len(chain) and self._place(chain[at]) == self._place(focused):
-            chain[at].focus()
+            self.set_focus(chain[at])
             return
         places = ("prompt", *PANES)
         place = places[(places.index(self._place(focused)) + direction) % len(places)]
         if place == "prompt":
-            self.prompt.focus()
+            self.set_focus(self.prompt)
         else:
             self.action_pane(place)
 
