@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from tui_llm.commands.shared import streams
 from tui_llm.commands.shared.command import Run
 from tui_llm.commands.shared.parser import build_parser
-from tui_llm.common import address_space, paths
 from tui_llm.common.errors import UserError
-from tui_llm.common.onednn import limit_caches
-from tui_llm.common.openmp import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             message = line(error, options)
         except MemoryError:
+            from tui_llm.common import address_space
+
             message = address_space.SHORT
         streams.discard_if_broken(sys.stdout)
         streams.print_error(message)
@@ -48,6 +47,11 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
         vars(options).update(vars(build_parser(words).parse_args(words)))
     except UserError:
         build_parser().parse_args(words, options)  # raises the same error, with the names of all commands
+    # Imported once the words are parsed: `--help` needs none of them.
+    from tui_llm.common import address_space, paths
+    from tui_llm.common.onednn import limit_caches
+    from tui_llm.common.openmp import wait_briefly
+
     paths.check_current_folder()
     wait_briefly()
     limit_caches()

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,7 @@ def check_before_torch() -> None:
         sys.meta_path.insert(0, _Gate())
 
 
-class _Gate(MetaPathFinder):
+class _Gate:
     """A meta path finder that finds nothing, but checks the limit when torch is imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 
 COLUMN, SENTENCE = 3, 8  # decimal places of the smallest percentage that is written out, in a column and in a sentence
 MOST_DIGITS = 4  # decimal places: beyond that float32's rounding shows
@@ -65,6 +64,8 @@ def p_equals(value: float) -> str:
 
 def plain(value: float, figures: int) -> str:
     """`figures` significant digits in decimal notation, however small: 0.00001234."""
+    from decimal import Decimal  # only long sentences need it
+
     return f"{Decimal(f'{value:.{figures}g}'):f}"
 
 

@@ -10,8 +10,6 @@ import os
 import stat
 from pathlib import Path
 
-import platformdirs
-
 from tui_llm.common.errors import UserError
 
 HOME = "TUI_LLM_HOME"
@@ -91,16 +89,22 @@ def in_own_folders(path: Path) -> bool:
 
 def data_dir() -> Path:
     """Data that must not be lost: runs, models."""
+    import platformdirs
+
     return home() or Path(platformdirs.user_data_dir("tui-llm", appauthor=False))
 
 
 def cache_dir() -> Path:
     """Data that can be recreated: downloaded vocabularies, tokenized corpora."""
+    import platformdirs
+
     top = home()
     return top / "cache" if top else Path(platformdirs.user_cache_dir("tui-llm", appauthor=False))
 
 
 def log_dir() -> Path:
+    import platformdirs
+
     top = home()
     return top / "log" if top else Path(platformdirs.user_log_dir("tui-llm", appauthor=False))
 
