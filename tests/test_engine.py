@@ -351,3 +351,13 @@ def test_scores_are_kept_as_the_text_grows(engine: PipelineEngine) -> None:
     assert engine.read(Request(prompt="abcdXY", scores=True, token_window=2)).scores == after[-2:]
     assert engine.read(Request(prompt="a", scores=True)).scores == (None,)
     assert engine.read(Request(prompt="", scores=True)).scores == ()
+
+
+def test_a_continuation_of_another_vocabulary_is_refused(engine: PipelineEngine) -> None:
+    size = engine.tokenizer.size
+    assert engine.read(Request(prompt="a", continuation=(size - 1,))).prompt_ids[-1] == size - 1
+    for request in (Request(prompt="a", continuation=(size,)), Request(continuation=(1, 98_000), tokenizer="byte")):
+        with pytest.raises(UserError, match="does not know"):
+            engine.read(request)
+        with pytest.raises(UserError, match="does not know"):
+            next(engine.generate(request, seed=1))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_engine import FakeEngine
 from test_terminal import run_in_terminal
 
 from tui_llm.facts.request import Request
@@ -96,3 +97,16 @@ def test_the_app_quits_properly_at_random_moments() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_reading_requested_while_a_model_opens_is_dropped() -> None:
+    """It is of the previous model's tokens; the lab requests another once it knows the new model."""
+    engine, posted = FakeEngine(), []
+    client = EngineClient(lambda: engine, posted.append)  # type: ignore[arg-type, return-value]
+    client._engine = engine  # type: ignore[assignment]
+    engine.open("nano")
+    client.open("other")
+    client.read(Request(prompt="a", continuation=(980,)))
+    client._open()
+    assert client._next() is None and engine.opened[-1] == "other"
+    assert [type(message).__name__ for message in posted] == ["EngineProgress", "ModelOpened", "EngineProgress"]
