@@ -51,7 +51,7 @@ def test_texts_of_many_lengths_do_not_fill_the_memory() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="putenv")
 @pytest.mark.parametrize(("given", "wanted"), [({}, "64 64"), ({NAMES[0]: "7"}, "7 64")])
-def test_the_limits_are_local_to_this_process(given: dict[str, str], wanted: str) -> None:
+def test_the_limits_leave_os_environ_and_the_user_s_own_values(given: dict[str, str], wanted: str) -> None:
     code = f"""
 import ctypes, os
 from tui_llm.common.onednn import limit_caches

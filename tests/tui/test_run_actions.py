@@ -129,6 +129,17 @@ async def test_more_steps_continue_the_run(monkeypatch: pytest.MonkeyPatch) -> N
         await until(pilot, lambda: started == [("tales", 1250)])
 
 
+async def test_a_stopped_run_continues_to_fewer_steps_than_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    monkeypatch.setattr(launch, "start", lambda run: started.append(run.config().settings.steps))
+    fake_run.make("tales", done=40, state="stopped")
+    app = ScreenApp(RunsScreen())
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, lambda: listed(app, 1))
+        await answer(app, pilot, "plus", "50")
+        await until(pilot, lambda: started == [50])
+
+
 async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 

@@ -184,15 +184,18 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         shard=bool(options.shard),
     )
     if not options.json and not options.no_start:
+        from tui_llm.common.numbers import file_size
+
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
-            f"{_bytes(found.memory_bytes)} of memory"
+            f"{file_size(found.memory_bytes)} of memory"
         )
     return run
 
 
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
+    from tui_llm.common.numbers import file_size
     from tui_llm.facts import report
     from tui_llm.training.plan.cost import cost
 
@@ -205,8 +208,8 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         return
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
-        ("memory", _bytes(found.memory_bytes), f"{_bytes(found.state_bytes)} weights, gradients and optimizer state, about "
-         f"{_bytes(found.activation_bytes)} activations, in float32"),
+        ("memory", file_size(found.memory_bytes), f"{file_size(found.state_bytes)} weights, gradients and optimizer state, about "
+         f"{file_size(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
     ]  # fmt: skip
@@ -232,10 +235,6 @@ def _measure(settings: TrainingSettings, shape: GPTConfig, options: argparse.Nam
 
 def _rows(count: int) -> str:
     return f"{count} row{'' if count == 1 else 's'}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ def wait_briefly() -> None:
     """Let idle threads of GNU OpenMP, torch's on Linux, sleep soon. By default they spin for some milliseconds, on
     cores that the threads they wait for may need: beside a training run, every product took a whole time slice.
 
-    Affects this process only: `os.environ` is unchanged, so that a training worker uses the default. If the user has
-    set GOMP_SPINCOUNT or OMP_WAIT_POLICY, nothing is changed.
+    Leaves `os.environ` as it is, from which the environment of a training worker is made: that one uses the default. If
+    the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY, nothing is changed.
     """
     if os.name == "posix" and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.putenv("GOMP_SPINCOUNT", _ROUNDS)

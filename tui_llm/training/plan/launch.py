@@ -93,18 +93,22 @@ def _failed_at_once(run: Run) -> bool:
     return run.status().state == "failed" and not run.alive() and run.last_metric() is None and not run.checkpoints()
 
 
+def resume_step(run: Run) -> int:
+    """Returns the step after which a run without a live worker continues: that of its last checkpoint."""
+    status = run.status()
+    return max([step for step, _ in run.checkpoints()] + [status.step if status.state == "finished" else 0])
+
+
 def set_steps(run: Run, steps: int) -> None:
     """Changes the total number of steps of a run without a live worker: more, or fewer.
 
     It continues from its last checkpoint; the remaining steps follow the schedule for `steps`.
 
-    Raises `UserError` if a worker is training the run, or if no step is left after the last checkpoint.
+    Raises `UserError` if a worker is training the run, or unless `steps` is more than `resume_step`.
     """
     settings = run.config().settings
     _check_not_training(run)
-    status = run.status()
-    done = max([step for step, _ in run.checkpoints()] + [status.step if status.state == "finished" else 0])
-    if steps <= done:
+    if steps <= (done := resume_step(run)):
         raise UserError(f"run {run.name} continues from step {done:,}; give more steps than that")
     _rewrite(run, dataclasses.replace(settings, steps=steps))
 

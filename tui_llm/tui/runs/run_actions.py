@@ -96,20 +96,18 @@ class RunActions:
         if run.status().alive:
             self.files.notify(f"{run.name} is being trained; stop it first", "warning")
             return
-        status = run.status()
+        done = launch.resume_step(run)
 
         def more(answer: str) -> None:
             try:
                 steps = int(answer.replace(",", "").replace("_", ""))
             except ValueError:
-                self.files.notify(
-                    f"{answer!r} is not a number of steps; give a whole number above {status.steps:,}", "error"
-                )
+                self.files.notify(f"{answer!r} is not a number of steps; give a whole number above {done:,}", "error")
                 return
             self.files.act(lambda: _continue(run, steps), f"{run.name} continues to step {steps:,}")
 
-        hint = f"the new total, more than {status.steps:,}: the learning rate of the remaining steps follows the new schedule"
-        self._ask(f"Continue {run.name}", hint, str(2 * status.steps), more)
+        hint = f"the new total, more than {done:,}: the learning rate of the remaining steps follows the new schedule"
+        self._ask(f"Continue {run.name}", hint, str(2 * run.status().steps), more)
 
     def rename(self) -> None:
         run = self.selected()

@@ -38,7 +38,7 @@ KEYS = (
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
     _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),
     _key("close_runs", "escape,q", "back", "Back to the five panes", "close"),
-    _key("continue_run", "plus", "more steps", "Continue the run with more steps; asks for the new total", "continue_run"),
+    _key("continue_run", "plus", "more steps", "Continue the run with more steps, or with fewer than planned; asks for the new total", "continue_run"),
     _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
     _key("export_run", "x", "export", "Write the run's newest checkpoint as a model folder", "export_run"),

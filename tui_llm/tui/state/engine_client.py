@@ -224,10 +224,8 @@ class EngineClient:
                 weights = self._engine.open(self._opened)
             else:
                 self._opened = model
-            with self._wake:
-                self._slot = (
-                    None  # requested for the previous model; the lab requests another once it knows the new one
-                )
+            with self._wake:  # a request for the previous model; the lab makes another once it knows the new one
+                self._slot = None
         except BaseException as error:
             garbage.freeze()
             self._fail("open", error)
