@@ -49,6 +49,7 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
     "min_learning_rate": "lowest rate",
     "warmup_steps": "warm-up steps",
     "tokenizer": "vocabulary",
+    "grad_accumulation_steps": "grad accumulation",  # one line of the form
     "nproc": "processes",
     "tensorboard": "TensorBoard",
 }
