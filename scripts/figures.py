@@ -33,9 +33,9 @@ ESCAPES = re.compile(rb"\x1b\[[0-9;?>]*[A-Za-z]")
 def prompt_of(tokens: int) -> str:
     """Returns text of just over `tokens` tokens of the shipped model."""
     from tui_llm.llm.hub import lookup
-    from tui_llm.llm.tokens import tokenizer
+    from tui_llm.llm.tokens import vocabulary_folder
 
-    vocabulary = tokenizer.load_folder(lookup.find("nano").folder)
+    vocabulary = vocabulary_folder.load_folder(lookup.find("nano").folder)
     text = WORDS
     while len(vocabulary.encode(text)) < tokens:
         text += WORDS

@@ -219,10 +219,10 @@ def _tree_made(home: Path) -> int:
 def _keep(home: Path) -> int:
     from tui_llm.instruments.learn.model_folder import write_model
     from tui_llm.llm.model import checkpoint
-    from tui_llm.llm.tokens import tokenizer
+    from tui_llm.llm.tokens import vocabulary_folder
 
     folder = find("run").checkpoints()[-1][1]
-    write_model(tokenizer.load_folder(folder), checkpoint.load(folder), "kept", "# A card\n")
+    write_model(vocabulary_folder.load_folder(folder), checkpoint.load(folder), "kept", "# A card\n")
     return 0
 
 

@@ -149,7 +149,7 @@ def furnish(folder: Path) -> None:
     from tui_llm.llm.model import checkpoint
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.shape import GPTConfig
-    from tui_llm.llm.tokens import tokenizer
+    from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 
     there = folder / "there"
     (there / "empty").mkdir(parents=True)
@@ -162,7 +162,7 @@ def furnish(folder: Path) -> None:
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocabulary=vocabulary.size, context=32, layers=1, heads=2, width=16))
     checkpoint.save(model, folder / "model", end_of_text=vocabulary.end_of_text)
-    tokenizer.save_folder(vocabulary, folder / "model")
+    vocabulary_folder.save_folder(vocabulary, folder / "model")
     assert run_helpers.work(run_helpers.make("r", folder / "text.txt", steps=8)) == 0
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tui_llm.cli import main
-from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens import vocabulary_folder
 
 NANO = Path(__file__).resolve().parents[1] / "models" / "nano"
 
@@ -63,7 +63,7 @@ def test_logits_equal_transformers(
     """The logits of a folder made by save_pretrained equal those of transformers within 1e-4."""
     layers, heads, width = shape
     torch.manual_seed(layers)
-    vocabulary = tokenizer.load_folder(NANO)
+    vocabulary = vocabulary_folder.load_folder(NANO)
     reference = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=vocabulary.size,
@@ -75,7 +75,7 @@ def test_logits_equal_transformers(
         )
     ).eval()
     reference.save_pretrained(tmp_path)
-    tokenizer.save_folder(vocabulary, tmp_path)
+    vocabulary_folder.save_folder(vocabulary, tmp_path)
     made = run_json(capsys, "logits", "The cat sat on the", "--model", str(tmp_path), "--top", "5000")
     ids = AutoTokenizer.from_pretrained(tmp_path).encode("The cat sat on the")
     assert made["prompt_ids"] == ids

@@ -20,7 +20,7 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import catalog, tokenizer
+from tui_llm.llm.tokens import catalog, tokenizer, vocabulary_folder
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.tokens.weight[257:] = 30.0  # padding rows, which would have the largest logits if they were not excluded
     vocabulary = tokenizer.byte_level()
     checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    tokenizer.save_folder(vocabulary, path)
+    vocabulary_folder.save_folder(vocabulary, path)
     return path
 
 
@@ -253,7 +253,7 @@ def test_a_broken_model_is_reported(tmp_path: Path, folder: Path) -> None:
     with torch.no_grad():
         model.norm.weight.fill_(math.nan)
     checkpoint.save(model, tmp_path, end_of_text=256)
-    tokenizer.save_folder(tokenizer.byte_level(), tmp_path)
+    vocabulary_folder.save_folder(tokenizer.byte_level(), tmp_path)
     engine = PipelineEngine("cpu")
     engine.open(str(tmp_path))
     reading = engine.read(Request(prompt="abc", target=Target(text="d")))
@@ -274,7 +274,7 @@ def test_the_old_model_stays_when_another_cannot_be_opened(engine: PipelineEngin
 
 def test_a_vocabulary_larger_than_its_model(tmp_path: Path) -> None:
     checkpoint.save(GPT(GPTConfig(vocabulary=100, context=8, layers=1, heads=1, width=8)), tmp_path)
-    tokenizer.save_folder(tokenizer.byte_level(), tmp_path)
+    vocabulary_folder.save_folder(tokenizer.byte_level(), tmp_path)
     with pytest.raises(UserError, match="different models"):
         PipelineEngine("cpu").open(str(tmp_path))
 

@@ -24,7 +24,7 @@ from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.hub import lookup, model_list, pull
-from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens import vocabulary_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NANO = paths.shipped_models_dir() / "nano"
@@ -37,12 +37,12 @@ def distil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as transformers writes it, with distilgpt2's architecture, smaller and with random weights."""
     folder = tmp_path_factory.mktemp("distil")
     torch.manual_seed(1)
-    vocabulary = tokenizer.load_folder(NANO)
+    vocabulary = vocabulary_folder.load_folder(NANO)
     config = GPT2Config(
         vocab_size=vocabulary.size, n_positions=64, n_layer=6, n_head=4, n_embd=64, initializer_range=0.3
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_folder(vocabulary, folder)
+    vocabulary_folder.save_folder(vocabulary, folder)
     (folder / "README.md").write_text("# distil\n[/] \x1b[31mred")
     return folder
 

@@ -8,7 +8,7 @@ import pytest
 
 from tui_llm.cli import main
 from tui_llm.llm.hub import lookup
-from tui_llm.llm.tokens.tokenizer import load_folder
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 HOSTILE = "[red]x \x1b]0;x\x07 \u202eabc é"
 

@@ -22,7 +22,7 @@ from tui_llm.llm.learn import learner
 from tui_llm.llm.model import checkpoint, device
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens import tokenizer, vocabulary_folder
 
 SGD, ADAMW = Recipe("sgd", 0.05), Recipe("adamw", 1e-3)
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.tokens.weight[257:] = 10.0
     vocabulary = tokenizer.byte_level()
     checkpoint.save(model, path, end_of_text=vocabulary.end_of_text)
-    tokenizer.save_folder(vocabulary, path)
+    vocabulary_folder.save_folder(vocabulary, path)
     return path
 
 

@@ -16,7 +16,8 @@ from tui_llm.instruments.merges.answer import merges
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.learn.train_bpe import train
 from tui_llm.llm.tokens import bpe
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 # cl100k_base's pattern (tiktoken_ext/openai_public.py): possessive quantifiers, case-insensitive contractions.
 CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""

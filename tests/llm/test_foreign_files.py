@@ -20,7 +20,7 @@ from tui_llm.llm.data.texts import read_text
 from tui_llm.llm.hub import lookup, model_list
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.tensor_shapes import read_header
-from tui_llm.llm.tokens import tokenizer, vocabulary_files
+from tui_llm.llm.tokens import vocabulary_files, vocabulary_folder
 
 KINDS = ["fifo", "socket", "device", "folder", "sparse"]
 
@@ -128,7 +128,7 @@ def readers(folder: Path) -> dict[str, object]:
             (folder / "vocab.json").write_text('{"a": 0}'),
             (folder / "merges.txt").unlink(missing_ok=True),
             (folder / "merges.txt").symlink_to(folder / "x"),
-            tokenizer.load_folder(folder),
+            vocabulary_folder.load_folder(folder),
         ),
         "checkpoint": lambda: (
             (folder / intact.RECORD).write_text(json.dumps({"sha256": {"x": "0"}})),

@@ -16,7 +16,8 @@ from tui_llm.common.paths import shipped_models_dir
 from tui_llm.llm.data import corpora, corpus, stories
 from tui_llm.llm.data.stories import FIRST, LAST, MIDDLE, SLOTS, Choice
 from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import byte_level, load_folder
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 BYTE = byte_level()
 NANO = load_folder(shipped_models_dir() / "nano")

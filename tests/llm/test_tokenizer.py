@@ -18,7 +18,7 @@ from transformers import GPT2Tokenizer
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.learn import train_bpe
-from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files
+from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files, vocabulary_folder
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer as tk
 
@@ -46,7 +46,7 @@ def mixed_text(size: int = 200_000) -> str:
 
 @pytest.fixture(scope="module")
 def nano() -> tk.BPETokenizer:
-    return tk.load_folder(NANO)
+    return vocabulary_folder.load_folder(NANO)
 
 
 def test_ids_equal_transformers_on_a_large_mixed_text(nano: tk.BPETokenizer) -> None:
@@ -69,8 +69,8 @@ def test_gpt2_from_merges_equals_tiktokens_own(tmp_path: Path) -> None:
         add_vocabulary.add(source)
     gpt2 = catalog.load_named("gpt2")
     assert isinstance(gpt2, tk.BPETokenizer)
-    tk.save_folder(gpt2, tmp_path)
-    ours = tk.load_folder(tmp_path, "gpt2")
+    vocabulary_folder.save_folder(gpt2, tmp_path)
+    ours = vocabulary_folder.load_folder(tmp_path, "gpt2")
 
     ranks = {
         base64.b64decode(a): int(b)
@@ -118,7 +118,7 @@ def test_every_long_run_of_white_space_is_found(before: int, run: int, after: in
 @settings(deadline=None)
 @pytest.mark.parametrize("name", ["nano", "byte", "char", "word", "byte level"])
 def test_any_text_survives_a_round_trip(name: str, text: str) -> None:
-    made = {"nano": lambda: tk.load_folder(NANO), "byte level": tk.byte_level}.get(
+    made = {"nano": lambda: vocabulary_folder.load_folder(NANO), "byte level": tk.byte_level}.get(
         name, lambda: catalog.load_named(name)
     )()
     ids = made.encode(text)
@@ -152,7 +152,7 @@ def test_ids_that_differ_from_ranks(tmp_path: Path, nano: tk.BPETokenizer) -> No
     shifted = {token: (id + 1) % len(vocab) for token, id in vocab.items()}
     (tmp_path / "vocab.json").write_text(json.dumps(shifted))
     (tmp_path / "merges.txt").write_bytes((NANO / "merges.txt").read_bytes())
-    other = tk.load_folder(tmp_path)
+    other = vocabulary_folder.load_folder(tmp_path)
     text = "Once upon a time, 🙂 there was"
     assert other.encode(text) == [(id + 1) % len(vocab) for id in nano.encode(text)]
     assert other.encode_array(text).tolist() == other.encode(text)
@@ -185,12 +185,12 @@ def test_damaged_vocabularies(tmp_path: Path, vocab: str | None, merges: str, me
     (tmp_path / "vocab.json").write_text(vocab if vocab is not None else (NANO / "vocab.json").read_text())
     (tmp_path / "merges.txt").write_text(merges)
     with pytest.raises(UserError, match=message):
-        tk.load_folder(tmp_path)
+        vocabulary_folder.load_folder(tmp_path)
 
 
 def test_a_folder_without_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no vocabulary"):
-        tk.load_folder(tmp_path)
+        vocabulary_folder.load_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base"])
@@ -263,8 +263,8 @@ def test_a_learned_vocabulary_equals_one_by_the_tokenizers_library(tmp_path: Pat
     made = train_bpe.train([text], 500, "small")
     assert made.size == 500
     assert made.end_of_text == 499
-    tk.save_folder(made, tmp_path / "out")
-    assert tk.load_folder(tmp_path / "out").encode("hello world") == made.encode("hello world")
+    vocabulary_folder.save_folder(made, tmp_path / "out")
+    assert vocabulary_folder.load_folder(tmp_path / "out").encode("hello world") == made.encode("hello world")
     library = ByteLevelBPETokenizer(str(tmp_path / "out/vocab.json"), str(tmp_path / "out/merges.txt"))
     sample = text.read_text()[:5000]
     assert library.encode(sample).ids == made.encode(sample)

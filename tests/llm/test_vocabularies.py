@@ -23,7 +23,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpus
 from tui_llm.llm.hub import hub
 from tui_llm.llm.learn import train_bpe
-from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files
+from tui_llm.llm.tokens import add_vocabulary, catalog, vocabulary_files, vocabulary_folder
 from tui_llm.llm.tokens import tokenizer as tk
 from tui_llm.llm.tokens.text import END_OF_TEXT
 
@@ -56,7 +56,7 @@ def test_a_tokenizer_json_under_a_name(tmp_path: Path) -> None:
     assert "give it a name with --name" in refused(library_file(tmp_path), None)
     name, folder = add_vocabulary.add(tmp_path, "mine")
     assert (name, folder) == ("mine", paths.vocabularies_dir() / "mine")
-    nano, mine = tk.load_folder(NANO), catalog.load_named("mine")
+    nano, mine = vocabulary_folder.load_folder(NANO), catalog.load_named("mine")
     assert mine.encode(TEXT) == nano.encode(TEXT)
     assert mine.encode(END_OF_TEXT, allow_special=True) == nano.encode(END_OF_TEXT, allow_special=True)
     assert hub.training_tokenizer("mine").size == nano.size
@@ -68,11 +68,11 @@ def test_a_tokenizer_json_under_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["vocab.json", "merges.txt", ""])
 def test_vocab_json_and_merges(file: str, tmp_path: Path) -> None:
     add_vocabulary.add(NANO / file, "other")
-    assert catalog.load_named("other").encode(TEXT) == tk.load_folder(NANO).encode(TEXT)
+    assert catalog.load_named("other").encode(TEXT) == vocabulary_folder.load_folder(NANO).encode(TEXT)
 
 
 def test_a_users_own_tiktoken_file(tmp_path: Path) -> None:
-    nano = tk.load_folder(NANO)
+    nano = vocabulary_folder.load_folder(NANO)
     assert nano.merges is not None
     lines = vocabulary_files.tiktoken_lines(vocabulary_files.tokens_of(nano.merges))
     (tmp_path / "own.tiktoken").write_bytes(lines)

@@ -116,7 +116,7 @@ def _told(work: Callable[[], dict[str, Any]]) -> Callable[[], int]:
 def _load(path: Path, bases: Path) -> Callable[[], int]:
     def work() -> dict[str, Any]:
         from tui_llm.llm.data import corpora, corpus
-        from tui_llm.llm.tokens.tokenizer import load_folder
+        from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
         made = corpus.load([corpora.place(str(path))], load_folder(bases / "gpt2"), 0.1, block_size=8)
         return {

@@ -30,7 +30,7 @@ def make_bases(top: Path) -> None:
     from tui_llm.llm.model import checkpoint
     from tui_llm.llm.model.model import GPT
     from tui_llm.llm.model.shape import GPTConfig
-    from tui_llm.llm.tokens import tokenizer
+    from tui_llm.llm.tokens import vocabulary_folder
 
     spec = importlib.util.spec_from_file_location(
         "foreign_models", Path(__file__).parents[1] / "adapters" / "foreign.py"
@@ -49,7 +49,7 @@ def make_bases(top: Path) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     checkpoint.save(model, top / "gpt2", end_of_text=made.end_of_text)
-    tokenizer.save_folder(made, top / "gpt2")
+    vocabulary_folder.save_folder(made, top / "gpt2")
     (top / "llama").mkdir(exist_ok=True)
     llama = foreign.make("llama", top / "llama", foreign.byte_level())
     foreign.chatty(top / "llama")

@@ -34,11 +34,12 @@ TOKENIZERS = (
 
 def make_bases(top: Path) -> None:
     """Creates `vocabulary/` (vocab.json, merges.txt), `library/` (tokenizer.json) and `ranks/` (a .tiktoken file)."""
-    from tui_llm.llm.tokens import tokenizer, vocabulary_files
-    from tui_llm.llm.tokens.tokenizer import as_written, load_folder
+    from tui_llm.llm.tokens import vocabulary_files, vocabulary_folder
+    from tui_llm.llm.tokens.tokenizer import as_written
+    from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
     plain = load_folder(top / "gpt2")
-    tokenizer.save_folder(plain, top / "vocabulary")
+    vocabulary_folder.save_folder(plain, top / "vocabulary")
     (top / "vocabulary" / "tokenizer_config.json").unlink()
     assert plain.merges is not None
     tokens = vocabulary_files.tokens_of(plain.merges)

@@ -16,7 +16,8 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint, model_config
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.tokens.tokenizer import byte_level, save_folder
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.llm.tokens.vocabulary_folder import save_folder
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.start import fit
 from tui_llm.training.run.run import Run

@@ -14,7 +14,8 @@ from tests.training.run_helpers import TINY, leftovers, losses, make, words, wor
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.data import stories
 from tui_llm.llm.model import checkpoint
-from tui_llm.llm.tokens.tokenizer import byte_level, load_folder
+from tui_llm.llm.tokens.tokenizer import byte_level
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 from tui_llm.training.plan import launch
 
 

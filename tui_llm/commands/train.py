@@ -142,9 +142,9 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
     name = options.preset or "small"
     settings, shape, found = resolve_settings(given, preset(name))
     if found:
-        from tui_llm.llm.tokens.tokenizer import load_folder
+        from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
-        load_folder(found.folder)  # so that an error shows here, not in the worker's log
+        load_folder(found.folder, rows=shape.vocabulary)  # so that an error shows here, not in the worker's log
     return name, settings, shape
 
 

@@ -70,14 +70,18 @@ def train_vocabulary(options: argparse.Namespace) -> None:
     from tui_llm.common.new_files import check_folder, write_folder
     from tui_llm.llm.data import corpora
     from tui_llm.llm.learn import train_bpe
-    from tui_llm.llm.tokens import tokenizer
+    from tui_llm.llm.tokens.vocabulary_folder import save_folder
 
     folder, places = out_path(options.out, "--out"), list(map(corpora.place, options.corpus))
     reads = [*map(Path, places), *corpora.files(places)]
     check_folder(folder, force=options.force, inputs=reads)  # before the work, which takes time
     made = train_bpe.train(places, options.size, folder.name, _show_progress)
     write_folder(
-        folder, lambda part: tokenizer.save_folder(made, part), last="vocab.json", force=options.force, inputs=reads
+        folder,
+        lambda part: save_folder(made, part),
+        last="vocab.json",
+        force=options.force,
+        inputs=reads,
     )
     if options.json:
         put_json({"size": made.size, "path": str(folder)})

@@ -14,8 +14,8 @@ from tui_llm.facts.recipe import OPTIMIZERS
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens import tokenizer
 from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.vocabulary_folder import save_folder
 from tui_llm.session.open_model import OpenModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -44,7 +44,7 @@ def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, f
 
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
-        tokenizer.save_folder(vocabulary, aside)
+        save_folder(vocabulary, aside)
         storage.write_text(aside / "README.md", text, "backslashreplace")
 
     new_files.write_folder(folder, fill, last="config.json", force=force)

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.foreign_files import SETTINGS, read_foreign_text, read_json
+from tui_llm.common.foreign_files import SETTINGS, read_foreign_text
+from tui_llm.llm.tokens.folder_files import settings_of, written_token
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -122,20 +123,3 @@ def made(text: Any, config: dict[str, Any], name: str) -> ChatTemplate | None:
         if (written := written_token(config.get(key))) is not None:
             special[key] = written
     return ChatTemplate(text, special, name)
-
-
-def written_token(value: Any) -> str | None:
-    """A special token's text, from a string or an object with `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) and value else None
-
-
-def settings_of(path: Path) -> dict[str, Any]:
-    """A JSON object of settings; empty if there is no such file. Raises `UserError` if it is damaged."""
-    if not path.exists():
-        return {}
-    raw = read_json(path)
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is not a JSON object of settings; get it again")
-    return raw

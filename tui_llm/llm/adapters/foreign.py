@@ -14,8 +14,9 @@ from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.adapters import chat, checks
 from tui_llm.llm.adapters.causal import CausalPredictor
-from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, is_failure, load_json
+from tui_llm.llm.adapters.vocabulary import JsonTokenizer, is_failure, load_json
 from tui_llm.llm.model import device
+from tui_llm.llm.tokens.folder_files import FILE
 
 EXTRA = "pip install 'tui-llm[transformers]'"
 
@@ -185,12 +186,8 @@ def _vocabulary(
 ) -> tuple[JsonTokenizer, chat.ChatTemplate | None]:
     ends = _ends(model)
     if not how and (where / FILE).is_file():
-        config = chat.settings_of(where / "tokenizer_config.json")
-        end = chat.written_token(config.get("eos_token"))
-        begin = chat.written_token(config.get("bos_token"))
-        if begin is None:
-            begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
-        return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
+        begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
+        return load_json(where, name, rows, begin, ends), chat.template_of(where, name)
     checks.check_vocabulary(where)
     try:
         # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers converts it to

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.common.foreign_files import TOKENIZER, parse_json, read_foreign_text, whole_number
-from tui_llm.llm.tokens.text import clean
+from tui_llm.common.foreign_files import TOKENIZER, read_foreign_text, whole_number
+from tui_llm.llm.tokens.folder_files import FILE, parse_tokenizer, read_files
+from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.tokenizer import Tokenizer, byte_characters
-from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
+from tui_llm.llm.tokens.vocab_json import MOST_IDS
 
-FILE = "tokenizer.json"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -42,7 +42,7 @@ class JsonTokenizer(Tokenizer):
         begin: str | int | None = None,
         ends: Collection[str | int] = (),
     ) -> None:
-        library, raw = _library(), _parsed(text, where)
+        library, raw = _library(), parse_tokenizer(text.encode("utf-8", "surrogatepass"), where)
         _check_ids(raw, where, rows)  # before anything is allocated per id
         try:
             self._whole = library.Tokenizer.from_str(text)
@@ -116,12 +116,17 @@ class JsonTokenizer(Tokenizer):
         return id in self._ends
 
 
-def load_json(folder: Path, name: str, rows: int | None = None, begin: str | int | None = None,
-              ends: Collection[str | int] = ()) -> JsonTokenizer:  # fmt: skip
-    """The vocabulary in a folder's `tokenizer.json`. Raises `UserError` if it is damaged or the library is missing."""
-    path = folder / FILE
-    text = read_foreign_text(path, TOKENIZER)
-    return JsonTokenizer(name, text, path, rows, begin, ends)
+def load_json(folder: Path, name: str, rows: int | None = None, begin: int | None = None,
+              ends: Collection[int] = (), *, gpt2: bool = False) -> JsonTokenizer:  # fmt: skip
+    """The vocabulary of a folder with a `tokenizer.json`, and what the files beside it add. `begin` and `ends`: the
+    start token and the end tokens of the model's config; those of the tokenizer's files take precedence. `gpt2`: as in
+    `read_files`. Raises `UserError` if it is damaged or the library is missing."""
+    files = read_files(folder, gpt2=gpt2)
+    files.check_numbers()
+    text = json.dumps(files.raw) if files.changed else read_foreign_text(files.where, TOKENIZER)
+    end = files.special.get("eos_token", END_OF_TEXT if gpt2 else None)
+    every: list[str | int] = [*ends, *([end] if end else [])]
+    return JsonTokenizer(name, text, files.where, rows, files.special.get("bos_token", begin), every)
 
 
 def _library() -> Any:
@@ -137,25 +142,15 @@ def is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def _parsed(text: str, where: Path) -> dict[str, Any]:
-    raw = parse_json(text.encode("utf-8", "surrogatepass"), where)
-    if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
-        raise UserError(f"{where} is not a vocabulary: a tokenizer.json of the tokenizers library is needed")
-    return raw
-
-
 def _check_ids(raw: dict[str, Any], where: Path, rows: int | None) -> None:
     """Raises `UserError` if an id is no integer, is used twice, or is beyond the model's `rows`."""
     vocab, added = raw["model"].get("vocab"), raw.get("added_tokens") or []
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise UserError(f"{where} is not a vocabulary: its added_tokens are not a list of tokens")
     for token in added:
         if whole_number(token.get("id"), 0, MOST_IDS - 1) is None:
             raise UserError(
                 f"{where}: an added token has the id {str(token.get('id'))[:40]}; ids go from 0 to {MOST_IDS - 1:,}"
             )
     if isinstance(vocab, dict):
-        check_ids(vocab, where)
         known = {token["id"] for token in added}
         size = 1 + max((id for id in vocab.values() if id not in known), default=-1)
     else:

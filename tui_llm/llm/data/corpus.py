@@ -132,7 +132,7 @@ def _hash(path: Path, progress: Progress) -> bytes:
 
 def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
     """A key that depends on the text, its order, the vocabulary and the split, but not on the files' paths."""
-    digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_CHUNK}".encode())
+    digest = hashlib.sha256(f"1 {fraction} {tokenizer.name} {tokenizer.size} {_CHUNK}{tokenizer.fingerprint}".encode())
     for probe in range(0, tokenizer.size, max(1, tokenizer.size // 512)):
         try:
             digest.update(tokenizer.token_bytes(probe) + b"\xff")

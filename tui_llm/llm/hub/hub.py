@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
+from tui_llm.common.errors import UserError
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.tokens.catalog import load_named
-from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder
+from tui_llm.llm.tokens.folder_files import FILE
+from tui_llm.llm.tokens.pre_tokenizer import UnknownRule
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 
 def training_tokenizer(name: str) -> BPETokenizer:
@@ -27,15 +31,24 @@ def training_tokenizer(name: str) -> BPETokenizer:
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
-    """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
+    """The vocabulary of a model folder (`folder_files`), by tiktoken where it can, else by the `tokenizers` library. `rows`: number of rows of
     the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
-    if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        return load_folder(path, name)
-    if (path / "tokenizer.json").is_file():
-        from tui_llm.llm.adapters.chat import settings_of, written_token
-        from tui_llm.llm.adapters.vocabulary import load_json
+    if not is_gpt2(path):
+        return _by_library(path, name, rows, gpt2=False)
+    try:
+        return load_folder(path, name, rows)
+    except UnknownRule as error:
+        if importlib.util.find_spec("tokenizers") is None or not (path / FILE).is_file():
+            raise UserError(f"{error}; {_EXTRA if (path / FILE).is_file() else _NO_JSON}") from error
+    return _by_library(path, name, rows, gpt2=True)
 
-        config = settings_of(path / "tokenizer_config.json")
-        begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
-        return load_json(path, name, rows, begin, [end] if end else [END_OF_TEXT])
-    return load_folder(path, name)
+
+def _by_library(path: Path, name: str, rows: int | None, *, gpt2: bool) -> Tokenizer:
+    """The vocabulary through the `tokenizers` library."""
+    from tui_llm.llm.adapters.vocabulary import load_json
+
+    return load_json(path, name, rows, gpt2=gpt2)
+
+
+_EXTRA = "that needs the tokenizers library: pip install 'tui-llm[transformers]'"
+_NO_JSON = "open the folder with transformers and save its tokenizer, which writes a tokenizer.json with its rules"

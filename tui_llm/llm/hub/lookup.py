@@ -18,7 +18,6 @@ from tui_llm.common.foreign_files import read_foreign_text
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.model_config import GGUF
 from tui_llm.llm.tokens.added import added_folder
-from tui_llm.llm.tokens.vocab_json import read_vocab
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -195,9 +194,9 @@ def vocabulary_size(name: str) -> int:
         raise UserError(f"there is no vocabulary {name!r} ({error}); give byte, gpt2 or a model's name") from error
 
 
-def size_of_vocabulary(folder: Path) -> int:
-    """Number of ids in the vocab.json in `folder`. Raises `UserError` if there is none."""
-    path = folder / "vocab.json"
-    if not path.is_file():
-        raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
-    return max(read_vocab(path).values()) + 1
+def size_of_vocabulary(folder: Path, rows: int | None = None) -> int:
+    """Number of ids in the vocabulary in `folder`; of those that a model with `rows` rows knows. Raises `UserError` if
+    there is none."""
+    from tui_llm.llm.tokens.folder_files import read_files
+
+    return read_files(folder, gpt2=True).size(rows)

@@ -16,6 +16,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.model.predictor import Predictor
 from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 if TYPE_CHECKING:
     from tui_llm.llm.adapters.chat import ChatTemplate
@@ -61,7 +62,8 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedM
 
 def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
     """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
-    gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+    gpt = checkpoint.load(path, place)
+    own = load_folder(path, name, gpt.config.vocabulary)
     _check_rows(path, own, gpt)
     return gpt, own
 

@@ -6,6 +6,11 @@ token_bytes.py       token bytes to text, with characters split across tokens
 bpe.py               BPE one merge at a time, for display
 letters.py           which tokens contain a letter
 catalog.py           vocabularies by name, and their files
+added_tokens.py      texts that are one token, found before words are split
+pre_tokenizer.py     how tokenizer.json says that text is split into words
+rules.py             both, and the special tokens, for a tokenizer
+folder_files.py      the tokenizer files of a Hugging Face folder, as one tokenizer.json
+vocabulary_folder.py read and write the vocabulary of a model folder
 vocabulary_files.py  readers for tiktoken's and Hugging Face's vocabulary files
 vocab_json.py        validated vocab.json
 added.py             vocabularies that the user added: names and folders

@@ -12,7 +12,8 @@ from tui_llm.common.new_files import write_folder
 from tui_llm.llm.tokens import catalog, vocabulary_files
 from tui_llm.llm.tokens.added import _ADDED
 from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges, load_folder, save_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges
+from tui_llm.llm.tokens.vocabulary_folder import load_folder, save_folder
 
 # Texts that encoding and decoding must reproduce: words, numbers, signs, white space, many scripts.
 SAMPLES = (

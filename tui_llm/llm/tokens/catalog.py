@@ -21,16 +21,16 @@ from tui_llm.common.files import write_bytes
 from tui_llm.common.foreign_files import VOCABULARY, read_foreign
 from tui_llm.llm.tokens import vocabulary_files
 from tui_llm.llm.tokens.added import added_folder, added_names
+from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import (
-    GPT2_PATTERN,
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
     Tokenizer,
     WordTokenizer,
-    load_folder,
 )
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 
 NAMED = ("gpt2", "cl100k_base", "o200k_base")
 COMPARED = ("word", "char", "byte")

@@ -10,7 +10,6 @@ from text.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,13 +22,10 @@ import regex
 import tiktoken
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.files import write_json, write_text
-from tui_llm.common.foreign_files import VOCABULARY, read_foreign_text
+from tui_llm.llm.tokens.added_tokens import AddedToken
+from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
+from tui_llm.llm.tokens.rules import Rules
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
-from tui_llm.llm.tokens.vocab_json import read_vocab
-
-# GPT-2's pre-tokenization pattern (openai/gpt-2, src/encoder.py).
-GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
 class Tokenizer(ABC):
@@ -39,6 +35,7 @@ class Tokenizer(ABC):
     size: int
     end_of_text: int | None = None  # the token that separates documents
     parallel = False  # whether encoding in several threads is safe and faster
+    fingerprint = ""  # differs between vocabularies of the same tokens that cut text by other rules
 
     @abstractmethod
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
@@ -88,19 +85,26 @@ _LONGEST_RUN = 4096
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ."""
+    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ. `rules`:
+    added tokens and a pre-tokenizer, if they are not GPT-2's."""
 
     parallel = True  # tiktoken releases the GIL
 
     def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
-                 ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None) -> None:  # fmt: skip
+                 ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None,
+                 rules: Rules | None = None) -> None:  # fmt: skip
         self.name = name
         self.encoding = encoding
         self.size = size
         self.end_of_text = end_of_text
         self.merges = merges
+        self.rules = rules
+        if rules is not None:
+            self.fingerprint = rules.fingerprint
+        self._special = frozenset({end_of_text} - {None}) if rules is None else rules.special_ids
         self._ids = ids
-        self._bytes: dict[int, bytes] = {}  # cache: a table looks the same tokens up again and again
+        # Cache: a table looks the same tokens up again and again.
+        self._bytes: dict[int, bytes] = {} if rules is None else {i: t for i, t in rules.texts.items() if i < size}
         self._ranks = {id: rank for rank, id in ids.items()} if ids is not None else None
         self._table: npt.NDArray[np.uint32] | None = None  # `_ids` as an array
         if ids is not None:
@@ -108,6 +112,14 @@ class BPETokenizer(Tokenizer):
             self._table[list(ids)] = list(ids.values())
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return self._encode(text, allow_special, prefix=True)
+
+    def encode_after(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return self._encode(text, allow_special, prefix=False)
+
+    def _encode(self, text: str, allow_special: bool, prefix: bool) -> list[int]:
+        if self.rules is not None:
+            return self._array(text, allow_special, prefix).tolist()
         text = clean(text)
         allowed: Any = "all" if allow_special else set()
         ids: list[int] = []
@@ -116,19 +128,57 @@ class BPETokenizer(Tokenizer):
         return ids if self._ids is None else [self._ids[rank] for rank in ids]
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
-        parts = _without_long_runs(clean(text))
-        ids = np.concatenate([self.encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
-        return ids if self._table is None else self._table[ids]
+        return self._array(text, False, True)
+
+    def _array(self, text: str, allow_special: bool, prefix: bool) -> npt.NDArray[np.uint32]:
+        found: list[npt.NDArray[np.uint32]] = []
+        for part in self._parts(text, allow_special, prefix):
+            if isinstance(part, AddedToken):
+                if part.id >= self.size:
+                    raise UserError(f"the token {part.text[:40]!r} is none that the model knows; leave it out")
+                found.append(np.array([part.id], np.uint32))
+                continue
+            for short in _without_long_runs(part):
+                ranks = self.encoding.encode_to_numpy(short, disallowed_special=())
+                found.append(ranks if self._table is None else self._table[ranks])
+        return np.concatenate(found) if found else np.zeros(0, np.uint32)
+
+    def _parts(self, text: str, allow_special: bool, prefix: bool) -> Sequence[str | AddedToken]:
+        text = clean(text)
+        return [text] if self.rules is None else self.rules.parts(text, allow_special, prefix)
 
     def token_bytes(self, id: int) -> bytes:
         if (known := self._bytes.get(id)) is not None:
             return known
+        if self.rules is not None and id >= self.size:  # left out: the model has no row for it
+            raise KeyError(id)
         rank = id if self._ranks is None else self._ranks[id]
         try:
             known = self._bytes[id] = self.encoding.decode_single_token_bytes(rank)
         except OverflowError:
             raise KeyError(id) from None
         return known
+
+    def is_special(self, id: int) -> bool:
+        return id in self._special
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """The special tokens as they can be typed."""
+        if self.rules is None:
+            return (END_OF_TEXT,)
+        return tuple(token.text for token in self.rules.added.tokens if token.special)
+
+    @property
+    def start(self) -> int | None:
+        return self.end_of_text if self.rules is None else self.rules.begin
+
+    @property
+    def starts(self) -> bool:
+        return self.rules is not None and self.rules.begins
+
+    def ends(self, id: int) -> bool:
+        return id == self.end_of_text if self.rules is None else id in self.rules.ends
 
     # ── single steps of the encoding, for `bpe` ──
 
@@ -144,8 +194,12 @@ class BPETokenizer(Tokenizer):
     def words(self, text: str) -> list[str]:
         """`text` split by the pattern; each word is encoded on its own, so no token spans two words."""
         words: list[str] = []
-        for part in _without_long_runs(clean(text)):
-            words += _compiled(self.pattern).findall(part)
+        for part in self._parts(text, False, True):
+            if isinstance(part, AddedToken):
+                words.append(part.text)
+                continue
+            for short in _without_long_runs(part):
+                words += (match[0] for match in _compiled(self.pattern).finditer(short))
         return words
 
     def rank(self, token: bytes) -> int | None:
@@ -249,7 +303,7 @@ def words(text: str) -> list[str]:
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
 
 
-# ── vocabularies in folders: vocab.json + merges.txt ─────────────────────────────────────────────────────────────
+# ── vocabularies from merges ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @lru_cache(1)
@@ -261,52 +315,19 @@ def byte_characters() -> dict[int, str]:
     return {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
 
 
-@lru_cache(1)
-def _character_bytes() -> dict[str, int]:
-    return {character: byte for byte, character in byte_characters().items()}
-
-
-def _as_bytes(written: str, where: Path) -> bytes:
-    try:
-        table = _character_bytes()
-        return bytes(table[c] for c in written)
-    except KeyError as error:
-        raise UserError(
-            f"{where}: {written[:40]!r} is not written in GPT-2's byte alphabet; it is another kind of vocabulary"
-        ) from error
-
-
 def as_written(token: bytes) -> str:
     """A token's bytes as `vocab.json` writes them, see `byte_characters`."""
     table = byte_characters()
     return "".join(table[b] for b in token)
 
 
-def load_folder(folder: Path, name: str | None = None) -> BPETokenizer:
-    """The vocabulary of a model folder (`vocab.json` + `merges.txt`). Raises `UserError` if it has none, or a broken
-    one."""
-    vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
-    if not vocab_path.is_file() or not merges_path.is_file():
-        raise UserError(f"{folder} has no vocabulary: vocab.json and merges.txt are needed")
-    vocab = read_vocab(vocab_path)
-    lines = read_foreign_text(merges_path, VOCABULARY).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    merges: list[tuple[bytes, bytes]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == 1 and line.startswith("#version")):
-            continue
-        left, _, right = line.rstrip("\r").partition(" ")
-        if not left or not right or " " in right:
-            raise UserError(f"{merges_path}, line {number}: two pieces with a space between are needed")
-        merges.append((_as_bytes(left, merges_path), _as_bytes(right, merges_path)))
-    special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
-    return from_merges(name or folder.name, merges, vocab, special, vocab_path)
-
-
 def from_merges(
-    name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path
-) -> BPETokenizer:
-    """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id).
-    `where` is named in errors. Raises `UserError` if `vocab` lacks a token that the merges make."""
+    name: str, merges: list[tuple[bytes, bytes]], vocab: dict[str, int], special: dict[str, int], where: Path,
+    merges_where: Path | None = None, rules: Rules | None = None, size: int | None = None,
+) -> BPETokenizer:  # fmt: skip
+    """A BPE tokenizer from merges in learned order, `vocab` (token as written → id) and special tokens (text → id), or
+    `rules` that have them. `where` has the vocabulary, `merges_where` the merges: they are named in errors. `size`:
+    the number of ids, if it is not that of `vocab`. Raises `UserError` if `vocab` lacks a token that the merges make."""
     # tiktoken merges the pair whose concatenation has the lowest rank: first the bytes, then the merges in order.
     ranks: dict[bytes, int] = {bytes([b]): i for i, b in enumerate(byte_characters())}
     for left, right in merges:
@@ -315,39 +336,19 @@ def from_merges(
     for token, rank in ranks.items():
         written = as_written(token)
         if written not in vocab:
-            raise UserError(
-                f"{where} has no id for {written[:40]!r}, which merges.txt makes; the two files don't belong together"
-            )
+            reason = "which is a byte or what one of its merges makes; the file is damaged"
+            if merges_where != where:
+                reason = "which merges.txt makes; the two files don't belong together"
+            raise UserError(f"{where} has no id for {written[:40]!r}, {reason}")
         ids[rank] = vocab[written]
     special_ranks = {text: len(ranks) + i for i, text in enumerate(special)}
     ids |= {rank: special[text] for text, rank in special_ranks.items()}
-    encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special_ranks)
+    pattern = GPT2_PATTERN if rules is None else rules.pre_tokenizer.pattern
+    encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_ranks)
     same = all(rank == id for rank, id in ids.items())
-    size = max(vocab.values()) + 1
-    return BPETokenizer(name, encoding, size, special.get(END_OF_TEXT), None if same else ids, merges)
-
-
-def save_folder(tokenizer: BPETokenizer, folder: Path) -> None:
-    """Write `vocab.json`, `merges.txt` and the `tokenizer_config.json` that transformers reads. Raises `UserError` if
-    the tokenizer has no list of merges."""
-    if tokenizer.merges is None:
-        raise UserError(f"the vocabulary {tokenizer.name} has no list of merges to write")
-    vocab: dict[str, int] = {}
-    for id in range(tokenizer.size):
-        try:
-            token = tokenizer.token_bytes(id)
-        except KeyError:
-            continue
-        vocab[token.decode() if tokenizer.is_special(id) else as_written(token)] = id
-    merges = "#version: 0.2\n" + "".join(f"{as_written(a)} {as_written(b)}\n" for a, b in tokenizer.merges)
-    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
-    write_text(folder / "merges.txt", merges)
-    special = END_OF_TEXT if tokenizer.end_of_text is not None else None
-    write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "add_bos_token": False,
-         "bos_token": special, "eos_token": special, "unk_token": special, "clean_up_tokenization_spaces": False},
-    )  # fmt: skip
+    size = max(vocab.values()) + 1 if size is None else size
+    end = special.get(END_OF_TEXT) if rules is None else min(rules.ends, default=None)
+    return BPETokenizer(name, encoding, size, end, None if same else ids, merges, rules)
 
 
 def byte_level() -> BPETokenizer:

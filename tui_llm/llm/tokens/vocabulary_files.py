@@ -18,6 +18,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json, whole_number
+from tui_llm.llm.tokens.folder_files import merge_lines
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import as_written, byte_characters
 from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
@@ -82,24 +83,12 @@ def tokens_of(merges: list[Merge]) -> list[bytes]:
 
 def read_merges(data: bytes, path: Path) -> list[Merge]:
     """Parse merges.txt: the pairs of byte strings in order. Raises `UserError` if it is not a list of merges."""
-    try:
-        lines = data.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; it is not a list of merges") from error
-    return list(_merges(_pairs(lines, path), path))
+    return list(merges_of(merge_lines(data, path), path))
 
 
-def _pairs(lines: list[str], path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == 1 and line.startswith("#version")):
-            continue
-        left, _, right = line.rstrip("\r").partition(" ")
-        if not left or not right or " " in right:
-            raise UserError(f"{path}, line {number}: two pieces with a space between are needed")
-        yield left, right
-
-
-def _merges(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
+def merges_of(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
+    """Pairs in GPT-2's byte alphabet, as lists or as one string, as pairs of byte strings. Raises `UserError` if one
+    is not."""
     table = {character: byte for byte, character in byte_characters().items()}
     for pair in pairs:
         try:
@@ -141,7 +130,7 @@ def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str,
     ids = {written: id for id, written in inside}
     if END_OF_TEXT in added:
         ids[END_OF_TEXT] = added[END_OF_TEXT]
-    return tokens, list(_merges(merges, path)), ids, _cuts_as_gpt2(raw.get("pre_tokenizer"))
+    return tokens, list(merges_of(merges, path)), ids, _cuts_as_gpt2(raw.get("pre_tokenizer"))
 
 
 def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:

@@ -112,6 +112,5 @@ def starting_model(name: str) -> tuple[LocalModel, GPTConfig]:
     """Returns a model to start from and its shape. Raises `UserError` if it does not exist or can't be used."""
     found = find(name)
     config = read_config(found.folder)
-    if size_of_vocabulary(found.folder) > config.vocabulary:
-        raise UserError(f"the vocabulary of {found.folder} has more tokens than its model; they don't belong together")
+    size_of_vocabulary(found.folder, config.vocabulary)  # checks that they belong together
     return found, config

@@ -15,7 +15,9 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
-_NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+_NEEDED = ("config.json", "model.safetensors")
+_VOCABULARY = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either of these
+_RULES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # those that there are
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
@@ -47,9 +49,15 @@ def copy(model: Path, run: Run) -> None:
     folder = run.path / FOLDER
     try:
         storage.make_folders(folder)
-        for name in _NEEDED:
+        for name in (*_NEEDED, *_vocabulary(model)):
             if not (model / name).is_file():
                 raise UserError(f"can't start from the model folder {model}: it has no {name}")
             storage.copy_file(model / name, folder / name)
     except OSError as error:
         raise UserError(f"can't copy the model {model} to {folder}: {error.strerror or error}") from error
+
+
+def _vocabulary(model: Path) -> list[str]:
+    """The names of the files that have the vocabulary and its rules."""
+    whole = next((names for names in _VOCABULARY if all((model / name).is_file() for name in names)), _VOCABULARY[1])
+    return [*whole, *(name for name in _RULES if (model / name).is_file())]

@@ -16,7 +16,8 @@ from tui_llm.common.files import remedy, sweep, write_json
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model import device as devices
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, save_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.vocabulary_folder import save_folder
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer

@@ -16,7 +16,8 @@ from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import model_config
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 from tui_llm.training.plan import cost
 from tui_llm.training.plan.start import FOLDER
 from tui_llm.training.run.run import Run
@@ -44,7 +45,8 @@ def load(worker: Worker) -> Inputs:
         worker.facts |= {"device": str(device), "processes": ranks.world}
         worker.report("starting", "opening the vocabulary")
         start = run.path / FOLDER if s.from_model else None
-        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
+        rows = model_config.read_config(start).vocabulary if start else None
+        tokenizer = load_folder(start, s.from_model, rows) if start else hub.training_tokenizer(s.tokenizer)
         text = corpus.load(
             worker.config.corpus,
             tokenizer,

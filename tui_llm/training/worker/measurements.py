@@ -21,7 +21,8 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.hub.lookup import size_of_vocabulary
 from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.vocabulary_folder import load_folder
 from tui_llm.training.plan import cost
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
@@ -139,7 +140,8 @@ def _fits(folder: Path, trainer: Trainer, tokenizer: BPETokenizer) -> bool:
     if size_of_vocabulary(folder) != tokenizer.size:  # a cheap check first: loading the vocabulary takes longer
         return False
     theirs = load_folder(folder)
-    return (theirs.size, theirs.merges) == (tokenizer.size, tokenizer.merges) and all(
+    ours = tokenizer.size, tokenizer.merges, tokenizer.fingerprint
+    return (theirs.size, theirs.merges, theirs.fingerprint) == ours and all(
         theirs.token_bytes(id) == tokenizer.token_bytes(id) for id in range(tokenizer.size)
     )
 
