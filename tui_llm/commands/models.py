@@ -68,7 +68,20 @@ def add(commands: Commands) -> None:
 NAME = "its name, as `tui-llm models` lists it"
 
 
-_FIELDS = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem", "size", "origin", "pulled")
+_FIELDS = (
+    "name",
+    "kind",
+    "path",
+    "parameters",
+    "context",
+    "vocabulary",
+    "rows",
+    "step",
+    "problem",
+    "size",
+    "origin",
+    "pulled",
+)
 
 
 def _fields(row: ModelInfo) -> dict[str, object]:
@@ -111,13 +124,13 @@ def info(options: argparse.Namespace) -> None:
     from tui_llm.llm.hub import lookup, model_list
 
     found = lookup.find(options.name)
-    row, card = model_list.describe(found), model_list.card(found.folder)
+    row, card = model_list.with_ids(model_list.describe(found)), model_list.card(found.folder)
     if options.json:
         put_json({**_fields(row), "card": card})
         return
     lines = [
         ("model", row.name), ("kind", row.kind), ("from", row.origin), ("folder", row.path), ("parameters", _number(row.parameters)),
-        ("size", _size(row.size)), ("context", _number(row.context)), ("vocabulary", _number(row.vocabulary)),
+        ("size", _size(row.size)), ("context", _number(row.context)), ("vocabulary", row.vocabulary_text),
     ]  # fmt: skip
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []

@@ -35,6 +35,7 @@ class ModelInfo:
     size: bytes on disk.
     origin: where the model comes from; pulled: whether it can be pulled again.
     problem: why it can't be opened, or None.
+    rows: rows of the model's embedding, if they are more than the vocabulary's ids.
     """
 
     name: str
@@ -48,3 +49,12 @@ class ModelInfo:
     size: int | None = None
     origin: str = ""
     pulled: bool = False
+    rows: int | None = None
+
+    @property
+    def vocabulary_text(self) -> str:
+        """The vocabulary's size, and why the model has more rows than that."""
+        size = "–" if self.vocabulary is None else f"{self.vocabulary:,}"
+        if self.rows is None:
+            return size
+        return f"{size} ids; the model has {self.rows:,} rows, those without an id are left out of every softmax"

@@ -12,6 +12,7 @@ from tui_llm.llm.adapters import description
 from tui_llm.llm.hub import lookup, pull
 from tui_llm.llm.hub.lookup import LocalModel
 from tui_llm.llm.model.model_config import is_gpt2, read_config
+from tui_llm.llm.tokens.folder_files import read_files
 
 CARD = "README.md"
 _LONGEST_CARD = 200_000  # bytes
@@ -38,6 +39,20 @@ def describe(found: LocalModel) -> ModelInfo:
     except UserError as error:
         return dataclasses.replace(info, problem=str(error))
     return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary)
+
+
+def with_ids(info: ModelInfo) -> ModelInfo:
+    """`info` with the number of ids of the folder's tokenizer, which every softmax is over, in place of the number of
+    the model's rows. Reads the whole vocabulary, which may take a second."""
+    path = Path(info.path)
+    if info.problem or info.vocabulary is None or not path.is_dir():
+        return info
+    gpt2 = is_gpt2(path)
+    try:
+        ids = read_files(path, gpt2=gpt2).size(info.vocabulary)
+    except UserError as error:  # transformers knows more vocabularies than these
+        return dataclasses.replace(info, problem=str(error)) if gpt2 else info
+    return dataclasses.replace(info, vocabulary=ids, rows=info.vocabulary if ids < info.vocabulary else None)
 
 
 def every() -> list[ModelInfo]:

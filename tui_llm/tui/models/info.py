@@ -21,13 +21,10 @@ from tui_llm.tui.kit.widgets.lines import Lines
 def facts(model: ModelInfo) -> list[tuple[str, str]]:
     """(name, value) pairs; foreign text, not made visible yet."""
     rows = [("model", model.name), ("kind", model.kind), ("from", model.origin), ("folder", model.path)]
-    numbers = {
-        "parameters": model.parameters,
-        "context": model.context,
-        "vocabulary": model.vocabulary,
-        "step": model.step,
-    }
+    numbers = {"parameters": model.parameters, "context": model.context}
     rows += [(name, f"{value:,}") for name, value in numbers.items() if value is not None]
+    rows += [("vocabulary", model.vocabulary_text)] if model.vocabulary is not None else []
+    rows += [("step", f"{model.step:,}")] if model.step is not None else []
     rows += [("size", file_size(model.size))] if model.size is not None else []
     rows += [("problem", model.problem)] if model.problem else []
     return rows
@@ -86,10 +83,11 @@ class ModelInfoScreen(BaseScreen, ModalScreen[None]):
         from tui_llm.llm.hub import model_list
 
         card = model_list.card(Path(self._model.path))
-        deliver(self, self._show, card)
+        deliver(self, self._show, model_list.with_ids(self._model), card)
 
-    def _show(self, card: str) -> None:
+    def _show(self, model: ModelInfo, card: str) -> None:
         lines = self.query_one(InfoLines)
+        self._model = lines.model = model
         lines.card = card
         lines.rebuild()
 
