@@ -127,7 +127,7 @@ class LanguageModel:
             allow_special=allow_special,
             chat=chat,
         )
-        return self.engine.tokenizer.decode([token.id for token in made])
+        return b"".join(token.bytes for token in made).decode("utf-8", "replace")
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Answer an instrument's question, one of `tui_llm.instruments.NAME.question`."""

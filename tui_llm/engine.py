@@ -80,6 +80,7 @@ class PipelineEngine(OpenModel):
             count=count,
             stop=stop,
             bytes_of=self.bytes_of,
+            bytes_after=self.bytes_after,
             before=b"".join(map(self.bytes_of, request.continuation)),
             candidates=_STEP_CANDIDATES,
             ends=self.tokenizer.ends,

@@ -61,7 +61,7 @@ def generate(options: argparse.Namespace) -> None:
             "weights": engine.weights().dtype,
             "prompt_ids": engine.ids(request),
             "ids": ids,
-            "text": engine.tokenizer.decode(ids),
+            "text": b"".join(step.bytes for step in made).decode("utf-8", "replace"),
             "seed": options.seed,
             "steps": [report.step_json(step) for step in made],
         }

@@ -16,7 +16,8 @@ from tui_llm.facts.tokens import Token, Tokenization
 
 
 def token_json(token: Token) -> dict[str, Any]:
-    return {"id": token.id, "bytes": token.bytes.hex(), "text": token.text}
+    known = {"id": token.id, "bytes": token.bytes.hex(), "text": token.text}
+    return known if token.piece is None else known | {"piece": token.piece}
 
 
 def tokens_json(tokens: Tokenization) -> dict[str, Any]:
@@ -147,7 +148,8 @@ def settings_text(settings: SamplerSettings) -> str:
 def tokens_text(tokens: Tokenization) -> str:
     head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
     rows = [
-        (str(tokens.first + i), visible_token(t.text), str(t.id), t.bytes.hex(" ")) for i, t in enumerate(tokens.tokens)
+        (str(tokens.first + i), visible_token(t.piece or t.text), str(t.id), t.bytes.hex(" "))
+        for i, t in enumerate(tokens.tokens)
     ]
     return head + "\n" + table(("#", "token", "id", "bytes"), rows, left=(1, 3))
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token: its id and its bytes. `text` is the bytes decoded as UTF-8, with `<0xE2>` for each byte that does not
-    decode. It is raw text: pass it through `display.visible` before showing it."""
+    """A token: its id and its bytes, which it adds to a text. `text` is the bytes decoded as UTF-8, with `<0xE2>` for
+    each byte that does not decode. `piece`: as the vocabulary writes it (`##ing`), if `text` shows it differently. Both
+    are raw text: pass them through `display.visible` before showing them."""
 
     id: int
     bytes: bytes
     text: str
     special: bool = False
+    piece: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,11 +134,16 @@ class OpenModel:
 
     # ── text → ids ──
 
-    def token(self, id: int) -> Token:
-        return token_of(self.tokenizer, id)
+    def token(self, id: int, previous: int | None = None) -> Token:
+        return token_of(self.tokenizer, id, previous)
 
-    def bytes_of(self, id: int) -> bytes:
-        return bytes_of(self.tokenizer, id)
+    def bytes_of(self, id: int, previous: int | None = None) -> bytes:
+        return bytes_of(self.tokenizer, id, previous)
+
+    def bytes_after(self, ids: Sequence[int]) -> Callable[[int], bytes]:
+        """The bytes that a token adds to the text of `ids`."""
+        previous = ids[-1] if ids else None
+        return lambda id: self.bytes_of(id, previous)
 
     def ids(self, request: Request) -> list[int]:
         """All ids before the prediction: start token, prompt, continuation.

@@ -33,7 +33,9 @@ def read(model: OpenModel, request: Request, overtaken: Callable[[], bool] = nev
             if request.scores:
                 scores = _scores(model, ids, request.token_window, overtaken)
             with device.threads(model.tokenizer.size):
-                shown = model.prediction_at(request, ids, position).distribution(request.top, model.bytes_of)
+                shown = model.prediction_at(request, ids, position).distribution(
+                    request.top, model.bytes_after(ids[:position])
+                )
             before = position - (len(ids) - fed)  # number of tokens in the window before the prediction
             target_loss = _loss(model, request, ids[position:], before, overtaken)
             if position < len(ids):
@@ -81,7 +83,9 @@ def _tokens(model: OpenModel, request: Request, ids: list[int]) -> Tokenization:
     except UserError as error:
         return Tokenization(request.tokenizer, 0, 0, 0, (), (), 0, str(error))
     typed = other.encode(model.fed_text(request), allow_special=request.allow_special)
-    generated = other.encode(own.decode(request.continuation)) if request.continuation else []
+    count = len(request.continuation)
+    previous = ids[-count - 1] if len(ids) > count else None
+    generated = other.encode(own.decode(request.continuation, previous)) if count else []
     return tokenization(other, typed + generated, request.token_window, len(generated))
 
 

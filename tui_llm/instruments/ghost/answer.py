@@ -34,7 +34,8 @@ def answer(open_model: OpenModel, question: GhostQuestion, overtaken: Callable[[
             made.append(id)
     except UserError:  # an empty text or a diverged model: the reading reports it
         made = []
-    tokens = list(map(open_model.bytes_of, made))
+    before = open_model.ids(request)[-1:] if made else []
+    tokens = [open_model.bytes_of(id, previous) for previous, id in zip([*before, *made], made, strict=False)]
     whole: list[str] = []
     for start, stop, text in pieces(tokens):
         try:

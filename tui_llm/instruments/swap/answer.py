@@ -87,8 +87,9 @@ def _steps(
         overtaken,
     )  # fmt: skip
     stream, steps = TextStream(), []
-    for index, (id, score) in enumerate(zip(given, read.scores, strict=True)):
-        token = open_model.token(id)
+    ids, first = read.prompt_ids, len(read.prompt_ids) - len(given)
+    for index, (id, score) in enumerate(zip(given, read.scores, strict=True), first):
+        token = open_model.token(id, ids[index - 1] if index else None)
         p, rank = (score.probability, score.rank) if score is not None else (math.nan, 0)
-        steps.append(GeneratedToken(index, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, ()))
+        steps.append(GeneratedToken(index - first, id, token.bytes, stream.feed(token.bytes), None, p, p, rank, ()))
     return tuple(steps)

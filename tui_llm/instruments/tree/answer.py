@@ -45,7 +45,8 @@ def known(open_model: OpenModel, question: KnownQuestion, overtaken: Callable[[]
     """Raises `UserError` if an id is not in the vocabulary."""
     _check(open_model, question.ids)
     text = tuple(open_model.ids(question.request))
-    return Known(open_model.weights(), text, tuple(map(open_model.token, question.ids)))
+    before = (*(text[-1:] or (None,)), *question.ids)  # the ids that each follows
+    return Known(open_model.weights(), text, tuple(map(open_model.token, question.ids, before)))
 
 
 @answers(BranchQuestion)
@@ -56,9 +57,11 @@ def branches(open_model: OpenModel, question: BranchQuestion, overtaken: Callabl
     for path in question.paths:
         _check(open_model, path)
     found = []
+    text = open_model.ids(question.request)
     for path, processed in zip(question.paths, asked.after(question.paths), strict=True):
         rows = processed.rows(question.count, open_model.bytes_of)
-        nexts = (_next(open_model, processed, row) for row in rows if row.logit > -math.inf)
+        before = (*text, *path)
+        nexts = (_next(open_model, processed, row, before) for row in rows if row.logit > -math.inf)
         found.append(BranchPoint(path, tuple(nexts)))
     return Branches(open_model.weights(), tuple(found), asked.run, (time.perf_counter() - began) * 1000)
 
@@ -69,13 +72,13 @@ def sample(open_model: OpenModel, question: SampleQuestion, overtaken: Callable[
     began = time.perf_counter()
     asked = _Asked(open_model, question.request, overtaken)
     settings = question.request.sampler
-    path, found = question.path, []
+    path, found, text = question.path, [], open_model.ids(question.request)
     _check(open_model, path)
     for _ in range(question.count):
         processed = asked.after([path])[0]
         u = None if settings.greedy else uniform(question.seed, len(question.request.continuation) + len(path))
         row = processed.row(0 if u is None else processed.place(u), open_model.bytes_of)
-        found.append(BranchPoint(path, (_next(open_model, processed, row, u),)))
+        found.append(BranchPoint(path, (_next(open_model, processed, row, (*text, *path), u),)))
         path = (*path, row.id)
         if open_model.tokenizer.ends(row.id):
             break
@@ -88,9 +91,12 @@ def _check(open_model: OpenModel, ids: Sequence[int]) -> None:
             raise UserError(f"there is no token {id}; ids go from 0 to {open_model.tokenizer.size - 1}")
 
 
-def _next(open_model: OpenModel, processed: Processed, row: Candidate, u: float | None = None) -> NextToken:
+def _next(
+    open_model: OpenModel, processed: Processed, row: Candidate, before: Sequence[int], u: float | None = None
+) -> NextToken:
+    """`before`: the ids that the token follows."""
     log_p = min(0.0, row.logit - processed.sorted.logsumexp)  # stays finite where p underflows
-    return NextToken(open_model.token(row.id), log_p, row.probability, row.rank, u)
+    return NextToken(open_model.token(row.id, before[-1]), log_p, row.probability, row.rank, u)
 
 
 class _Asked:

@@ -28,7 +28,8 @@ def answer(open_model: OpenModel, question: VocabulariesQuestion, overtaken: Cal
     """Raises `UserError` if a vocabulary can't be loaded, and `Overtaken`."""
     request, own = question.request, open_model.tokenizer
     ids = open_model.ids(dataclasses.replace(request, start_token=False, chat=False))
-    text = request.prompt + own.decode(request.continuation)
+    before = ids[: len(ids) - len(request.continuation)]
+    text = request.prompt + own.decode(request.continuation, before[-1] if before else None)
     return compare(text, own, ids, open_model.weights().name, open_model.remembered, overtaken)
 
 

@@ -1,7 +1,8 @@
 """`tokenizer.json` as a Tokenizer: the `tokenizers` library encodes; this module adds the bytes of each token.
 
-Two notations for bytes are supported: GPT-2's byte alphabet (a space is `Ġ`) and SentencePiece's (a space is `▁`, a
-byte outside of any piece is `<0xE2>`). The file's decoder says which one it is.
+A token's bytes are what the file's decoder adds for it to a text. Two notations are read here: GPT-2's byte alphabet (a
+space is `Ġ`) and SentencePiece's (a space is `▁`, a byte outside of any piece is `<0xE2>`). For any other, such as
+WordPiece's `##ing`, the library decodes each token after another one.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class JsonTokenizer(Tokenizer):
                 cutter.no_padding()
             ids = self._whole.get_vocab(with_added_tokens=True)
             added = {int(token["id"]): token for token in raw.get("added_tokens") or ()}
-            self._bytes = _token_bytes(raw, ids, added)
+            self._bytes = _token_bytes(self._whole, raw, ids, added)
+            self._pieces = _pieces(raw, ids, self._bytes)
+            self._suffix = _suffix(raw)
             probe = self._whole.encode("a", add_special_tokens=True).ids
             bare = self._whole.encode("a", add_special_tokens=False).ids
         except UserError:
@@ -100,6 +103,15 @@ class JsonTokenizer(Tokenizer):
         if data is None:
             raise KeyError(id)
         return data
+
+    def bytes_after(self, previous: int | None, id: int) -> bytes:
+        data = self.token_bytes(id)
+        if self._suffix and previous is not None and str(self._whole.id_to_token(previous)).endswith(self._suffix):
+            return b" " + data
+        return data
+
+    def piece(self, id: int) -> str | None:
+        return self._pieces.get(id)
 
     def is_special(self, id: int) -> bool:
         return id in self.special
@@ -190,13 +202,35 @@ def _without_front(raw: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _token_bytes(raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict[str, Any]]) -> list[bytes | None]:
-    """Each id's bytes; None for a gap. The bytes of added tokens are their text."""
+def _suffix(raw: dict[str, Any]) -> str:
+    """What ends a word's last token (`</w>` in GPT-1), so that a space follows it; empty: the decoder knows none."""
+    suffixes = [str(part.get("suffix", "")) for part in _parts(raw.get("decoder")) if part.get("type") == "BPEDecoder"]
+    return suffixes[0] if suffixes else ""
+
+
+def _pieces(raw: dict[str, Any], ids: dict[str, int], table: list[bytes | None]) -> dict[int, str]:
+    """The tokens as the vocabulary writes them, where that is not their text; bytes and spaces have signs anyway."""
+    if _is_byte_level(raw):
+        return {}
+    shown = {id: token.replace("▁", " ") for token, id in ids.items() if not _BYTE.fullmatch(token)}
+    return {id: token for id, token in shown.items() if token.encode("utf-8", "replace") != table[id]}
+
+
+def _is_byte_level(raw: dict[str, Any]) -> bool:
+    kinds = {part.get("type") for part in _parts(raw.get("decoder"))}
+    return "ByteLevel" in kinds or (
+        not kinds and "ByteLevel" in {p.get("type") for p in _parts(raw.get("pre_tokenizer"))}
+    )
+
+
+def _token_bytes(
+    library: Any, raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict[str, Any]]
+) -> list[bytes | None]:
+    """Each id's bytes inside a text; None for a gap. The bytes of added tokens are their text."""
     decoders = _parts(raw.get("decoder"))
     kinds = {part.get("type") for part in decoders}
-    before = {part.get("type") for part in _parts(raw.get("pre_tokenizer"))}
     table: list[bytes | None] = [None] * (max(ids.values(), default=-1) + 1)
-    if "ByteLevel" in kinds or (not kinds and "ByteLevel" in before):
+    if _is_byte_level(raw):
         alphabet = {character: byte for byte, character in byte_characters().items()}
         for token, id in ids.items():
             if id in added or any(character not in alphabet for character in token):
@@ -209,14 +243,35 @@ def _token_bytes(raw: dict[str, Any], ids: dict[str, int], added: dict[int, dict
         for part in decoders
         if part.get("type") == "Replace" and isinstance(part.get("pattern"), dict) and "String" in part["pattern"]
     ]
+    known = (
+        bool(kinds) and kinds <= _SENTENCE_PIECE and len(replaced) == sum(p.get("type") == "Replace" for p in decoders)
+    )
+    if not known:
+        _decode_each(library, ids, table)
     replaced += [(str(part.get("replacement", "▁")), " ") for part in decoders if part.get("type") == "Metaspace"]
     for token, id in ids.items():
         byte = _BYTE.fullmatch(token) if "ByteFallback" in kinds and id not in added else None
         if byte is not None:
             table[id] = bytes([int(byte[1], 16)])
-            continue
-        if not added.get(id, {}).get("special"):
-            for old, new in replaced:
-                token = token.replace(old, new)
-        table[id] = token.encode("utf-8", "replace")
+        elif known:
+            if not added.get(id, {}).get("special"):
+                for old, new in replaced:
+                    token = token.replace(old, new)
+            table[id] = token.encode("utf-8", "replace")
     return table
+
+
+_SENTENCE_PIECE = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
+
+
+def _decode_each(library: Any, ids: dict[str, int], table: list[bytes | None]) -> None:
+    """Fill `table` with what the library's decoder adds for each token after another one."""
+    decode = library.decode_batch
+    anchor, front = next(
+        ((id, text) for token, id in ids.items() if token.isalpha() and (text := library.decode([id]))), (None, "")
+    )
+    listed = list(ids.items())
+    pairs = [[id] if anchor is None else [anchor, id] for _, id in listed]
+    for (token, id), text in zip(listed, decode(pairs, skip_special_tokens=False), strict=True):
+        whole = text[len(front) :] if text.startswith(front) else token
+        table[id] = whole.encode("utf-8", "replace")

@@ -36,6 +36,7 @@ def generate(
     count: int,
     stop: Callable[[], bool] = lambda: False,
     bytes_of: BytesOf,
+    bytes_after: Callable[[Sequence[int]], BytesOf] | None = None,
     before: bytes = b"",
     candidates: int = 0,
     ends: Callable[[int], bool] = lambda id: False,
@@ -44,7 +45,7 @@ def generate(
 
     next_logits: maps all ids so far to the next token's logits (V,); it may cache between calls.
     stop: checked before each token.
-    bytes_of: a token's bytes; before: the bytes of tokens generated earlier, the last of which may be an incomplete
+    bytes_of: a token's bytes; bytes_after: that function for the ids so far, if it depends on them; before: the bytes of tokens generated earlier, the last of which may be an incomplete
         character.
     candidates: number of the most probable tokens to record with each step.
     ends: whether an id is an end-of-text token. Generation does not stop there; the caller decides.
@@ -58,7 +59,9 @@ def generate(
             return
         processed = process(next_logits(list(so_far)), settings, so_far)
         u = None if settings.greedy else uniform(seed, index)
-        row = processed.row(0 if u is None else processed.place(u), bytes_of)
+        row = processed.row(
+            0 if u is None else processed.place(u), bytes_of if bytes_after is None else bytes_after(so_far)
+        )
         so_far.append(row.id)
         yield GeneratedToken(
             index=index,

@@ -55,6 +55,14 @@ class Tokenizer(ABC):
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token. Raises KeyError if the id is not in the vocabulary."""
 
+    def bytes_after(self, previous: int | None, id: int) -> bytes:
+        """The bytes that a token adds to a text whose last token is `previous`. Raises KeyError."""
+        return self.token_bytes(id)
+
+    def piece(self, id: int) -> str | None:
+        """The token as the vocabulary writes it, such as `##ing`, if its text shows it differently."""
+        return None
+
     def is_special(self, id: int) -> bool:
         return id == self.end_of_text
 
@@ -72,12 +80,13 @@ class Tokenizer(ABC):
         """Whether the token ends the text."""
         return id == self.end_of_text
 
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return b"".join(map(self.token_bytes, ids))
+    def decode_bytes(self, ids: Sequence[int], previous: int | None = None) -> bytes:
+        return b"".join(map(self.bytes_after, (previous, *ids), ids))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; invalid UTF-8 becomes U+FFFD. Raises KeyError if an id is not in the vocabulary."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+    def decode(self, ids: Sequence[int], previous: int | None = None) -> str:
+        """The text that `ids` add to one whose last token is `previous`; invalid UTF-8 becomes U+FFFD. Raises KeyError
+        if an id is not in the vocabulary."""
+        return self.decode_bytes(ids, previous).decode("utf-8", errors="replace")
 
 
 # Longer runs of white space are split before the pattern is applied: its look-ahead overflows the regex engine's stack.
