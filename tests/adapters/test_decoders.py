@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer
 
 from tui_llm.cli import main
+from tui_llm.common.display import visible
 from tui_llm.llm.adapters.vocabulary import JsonTokenizer
 from tui_llm.session.tokenization import span, tokenization
 
@@ -100,4 +101,4 @@ def test_generated_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert prompt + made["text"] == whole
     assert "".join(step["text"] for step in made["steps"]) == made["text"]
     assert main(command) == 0
-    assert capsys.readouterr().out.rstrip("\n") == whole.rstrip("\n")
+    assert capsys.readouterr().out.removesuffix("\n") == visible(whole, newlines=True)

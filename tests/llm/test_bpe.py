@@ -105,3 +105,38 @@ def test_a_learned_vocabulary(tmp_path: Path) -> None:
     found = merges(own, "the cat")
     assert found.merges == len(own.merges)
     assert [token.id for word in found.words for token in word.tokens] == own.encode("the cat")
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12), st.text("abc", max_size=14))
+@settings(max_examples=400, deadline=None)
+def test_merges_in_order_are_those_of_the_tokenizers_library(parts: list[tuple[int, int]], text: str) -> None:
+    """tiktoken knows only ranks; where `out_of_order` finds nothing, its ids are those of the merges."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from tui_llm.llm.tokens import bpe
+    from tui_llm.llm.tokens.tokenizer import as_written, byte_characters, from_merges
+
+    known, merges = [b"a", b"b", b"c"], []
+    for first, second in parts:
+        pair = known[first % len(known)], known[second % len(known)]
+        if pair not in merges:
+            merges.append(pair)
+            known.append(pair[0] + pair[1])
+    alphabet = [bytes([byte]) for byte in byte_characters()]
+    vocab = {as_written(token): id for id, token in enumerate(dict.fromkeys([*alphabet, *known]))}
+    pairs = [(as_written(a), as_written(b)) for a, b in merges]
+    theirs = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if bpe.out_of_order(merges, alphabet) is None:
+        assert from_merges("x", merges, vocab, {}, Path("x")).encode(text) == theirs.encode(text).ids
+
+
+def test_merges_out_of_order_are_found() -> None:
+    from tui_llm.llm.tokens import bpe
+
+    alphabet = [bytes([byte]) for byte in range(256)]
+    assert bpe.out_of_order([(b"a", b"b"), (b"b", b"c"), (b"ab", b"c")], alphabet) is None
+    # "abc" is [ab, c]: the merge of a with bc never happens in it, but tiktoken makes one token of it.
+    assert bpe.out_of_order([(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")], alphabet) == (b"a", b"bc")
+    assert bpe.out_of_order([(b"a", b"b"), (b"a", b"b")], alphabet) == (b"a", b"b")
+    assert bpe.out_of_order([(b"ab", b"c"), (b"a", b"b")], alphabet) == (b"ab", b"c")

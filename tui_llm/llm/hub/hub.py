@@ -9,7 +9,6 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.tokens.catalog import load_named
-from tui_llm.llm.tokens.folder_files import FILE
 from tui_llm.llm.tokens.pre_tokenizer import UnknownRule
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
@@ -38,9 +37,12 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer
     try:
         return load_folder(path, name, rows)
     except UnknownRule as error:
-        if importlib.util.find_spec("tokenizers") is None or not (path / FILE).is_file():
-            raise UserError(f"{error}; {_EXTRA if (path / FILE).is_file() else _NO_JSON}") from error
-    return _by_library(path, name, rows, gpt2=True)
+        if importlib.util.find_spec("tokenizers") is None:
+            raise UserError(f"{error}; {_EXTRA}") from error
+    try:
+        return _by_library(path, name, rows, gpt2=True)
+    except UnknownRule as error:
+        raise UserError(f"{error}; {_NO_JSON}") from error
 
 
 def _by_library(path: Path, name: str, rows: int | None, *, gpt2: bool) -> Tokenizer:

@@ -7,7 +7,7 @@ Rare Words with Subword Units"; GPT-2: openai/gpt-2, src/encoder.py.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,3 +62,40 @@ def _state(parts: tuple[bytes, ...], rank: Rank) -> State:
     ranks = tuple(rank(left + right) for left, right in pairwise(parts))
     known = [(value, at) for at, value in enumerate(ranks) if value is not None]
     return State(parts, ranks, min(known)[1] if known else None)
+
+
+def out_of_order(merges: Sequence[tuple[bytes, bytes]], alphabet: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """The first of `merges` that tiktoken would not do as they say, or None.
+
+    tiktoken knows a merge by its result and its rank alone. That is the same if each token's own bytes end in its merge:
+    no merge of a lower rank joins bytes across the boundary between its two parts. Merges that were learned from text
+    are so. `alphabet`: the single bytes, in the order of their ranks.
+    """
+    names = list(alphabet)
+    ranks = {name: rank for rank, name in enumerate(names)}
+    first = len(names)
+    left, right = list(range(first)), list(range(first))  # the parts of each token; a byte is its own
+    for pair in merges:
+        token = pair[0] + pair[1]
+        if token in ranks or pair[0] not in ranks or pair[1] not in ranks:
+            return pair
+        ranks[token] = len(names)
+        names.append(token)
+        left.append(ranks[pair[0]])
+        right.append(ranks[pair[1]])
+    known = ranks.get
+    for made in range(first, len(names)):
+        # Undo the later merge of the two that meet at the boundary, again and again: these pairs were adjacent once,
+        # before the merge of rank `limit`.
+        a, b, limit = left[made], right[made], made
+        while True:
+            rank = known(names[a] + names[b])
+            if rank is not None and rank < limit:
+                return merges[made - first]
+            if a > b and a >= first:
+                limit, a = a, right[a]
+            elif b >= first:
+                limit, b = b + 1, left[b]
+            else:
+                break
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json, write_text
 from tui_llm.llm.tokens.added_tokens import AddedTokens
+from tui_llm.llm.tokens.bpe import out_of_order
 from tui_llm.llm.tokens.folder_files import FILE, TokenizerFiles, read_files
 from tui_llm.llm.tokens.pre_tokenizer import PLAIN, UnknownRule, read_pre_tokenizer
 from tui_llm.llm.tokens.rules import Rules
@@ -41,11 +43,26 @@ def from_files(files: TokenizerFiles, name: str, rows: int | None = None) -> BPE
     names = [files.special.get(key) for key in ("bos_token", "eos_token")]
     plain = len(files.added) == len(special) and not others and not fronts and not files.add_bos
     if plain and pre_tokenizer == PLAIN and names == [next(iter(special), None)] * 2:
-        return from_merges(name, merges, vocab, special, where, files.merges, size=size)
-    rules = _rules(files, pre_tokenizer, fronts, others, rows)
-    made_of = from_merges(name, merges, vocab, {}, where, files.merges, rules, size)
-    files.check_numbers()
-    return made_of
+        tokenizer = from_merges(name, merges, vocab, special, where, files.merges, size=size)
+    else:
+        rules = _rules(files, pre_tokenizer, fronts, others, rows)
+        tokenizer = from_merges(name, merges, vocab, {}, where, files.merges, rules, size)
+        files.check_numbers()
+    if not _is_gpt2(merges) and (pair := out_of_order(merges, [bytes([byte]) for byte in byte_characters()])):
+        written = " ".join(map(as_written, pair))
+        raise UnknownRule(f"{files.merges} has the merge {written[:60]!r} out of order, which tiktoken can't do")
+    return tokenizer
+
+
+def _is_gpt2(merges: list[tuple[bytes, bytes]]) -> bool:
+    """Whether they are GPT-2's own, which are in order: to check that takes a third of a second."""
+    tokens = (
+        hashlib.sha256(b"\0".join(left + b" " + right for left, right in merges)) if len(merges) == 50_000 else None
+    )
+    return tokens is not None and tokens.hexdigest() == _GPT2_MERGES
+
+
+_GPT2_MERGES = "4c8f25088f6d1cf87acd7708acf67c83df46eb0a0c34aba0af6868c4497bb7dd"
 
 
 def _rules(
