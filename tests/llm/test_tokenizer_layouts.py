@@ -380,3 +380,16 @@ def test_no_library_is_needed_for_a_folder_of_transformers_5(tmp_path: Path, mon
 def test_steps_before_the_last() -> None:
     made = read_pre_tokenizer(json.loads(DIGITS.__getstate__()), "x")
     assert made == PreTokenizer((r"\p{N}",)) and made.parts("a12 b") == ["a", "1", "2", " b"]
+
+
+def test_a_vocabulary_added_under_a_name_keeps_its_rules(tmp_path: Path) -> None:
+    from tui_llm.llm.tokens import add_vocabulary, catalog
+
+    library_tokenizer(DIGITS, THREE).save(str(tmp_path / "their.json"))
+    catalog.load_named.cache_clear()
+    add_vocabulary.add(tmp_path / "their.json", "theirs")
+    made = catalog.load_named("theirs")
+    assert made.encode(" 123<|user|>", allow_special=True) == [220, 16, 17, 18, 4096]
+    save_4(tmp_path / "prefix", library_tokenizer(), slow=True, add_prefix_space=True)
+    add_vocabulary.add(tmp_path / "prefix", "prefix")
+    assert catalog.load_named("prefix").encode("5") == [220, 20]

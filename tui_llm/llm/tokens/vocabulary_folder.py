@@ -40,7 +40,7 @@ def from_files(files: TokenizerFiles, name: str, rows: int | None = None) -> BPE
     others = {text: id for text, id in vocab.items() if text not in made and text not in special}
     if model.get("ignore_merges") and (never := set(others) - {token.text for token in files.added}):
         raise UnknownRule(f"{where} sets ignore_merges, and no merge makes its token {min(never)[:40]!r}")
-    names = [files.special.get(key) for key in ("bos_token", "eos_token")]
+    names = [files.special.get(key, END_OF_TEXT if special else None) for key in ("bos_token", "eos_token")]
     plain = len(files.added) == len(special) and not others and not fronts and not files.add_bos
     if plain and pre_tokenizer == PLAIN and names == [next(iter(special), None)] * 2:
         tokenizer = from_merges(name, merges, vocab, special, where, files.merges, size=size)
