@@ -393,3 +393,35 @@ def test_a_vocabulary_added_under_a_name_keeps_its_rules(tmp_path: Path) -> None
     save_4(tmp_path / "prefix", library_tokenizer(), slow=True, add_prefix_space=True)
     add_vocabulary.add(tmp_path / "prefix", "prefix")
     assert catalog.load_named("prefix").encode("5") == [220, 20]
+
+
+def test_every_place_says_one_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 15, fault 1: the softmax, the head of the pane and `models info` say one number, or why not."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tui_llm import open_model
+    from tui_llm.cli import main
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=4099, n_positions=32, n_embd=16, n_layer=1, n_head=2)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    vocab = {token: id for token, id in VOCAB.items() if token != END}
+    cases = {"added": (library_tokenizer(added=THREE), 4099), "padded": (library_tokenizer(vocab=vocab), 4096)}
+    for name, (made, ids) in cases.items():
+        folder = save_4(tmp_path / name, made, slow=name == "padded")
+        model.save_pretrained(folder)
+        lab = open_model(str(folder))
+        reading = lab.read("Hi 2024")
+        with torch.no_grad():
+            logits = model(torch.tensor([list(reading.prompt_ids)])).logits[0, -1, :ids]
+        assert reading.distribution is not None
+        assert reading.distribution.logsumexp == pytest.approx(logits.logsumexp(0).item(), abs=1e-5)
+        assert reading.distribution.vocabulary == lab.weights.vocabulary == reading.tokens.vocabulary == ids
+        assert main(["models", "info", str(folder), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["vocabulary"], said["rows"]) == (ids, None if name == "added" else 4099)
+        assert main(["models", "info", str(folder)]) == 0
+        assert ("4,096 ids; the model has 4,099 rows" in capsys.readouterr().out) is (name == "padded")
