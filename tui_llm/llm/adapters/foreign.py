@@ -187,7 +187,8 @@ def _vocabulary(
     ends = _ends(model)
     if not how and (where / FILE).is_file():
         begin = raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None
-        return load_json(where, name, rows, begin, ends), chat.template_of(where, name)
+        gpt2 = raw.get("model_type") == "gpt2"
+        return load_json(where, name, rows, begin, ends, gpt2=gpt2), chat.template_of(where, name)
     checks.check_vocabulary(where)
     try:
         # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers converts it to
