@@ -23,7 +23,7 @@ class Weights:
     start: str = "<|endoftext|>"  # the token that can precede a text, as text; empty: there is none
     starts: bool = False  # whether training texts mostly began with that token
     chat: bool = False  # whether it has a chat template
-    note: str = ""  # newer checkpoints of the run that were skipped, and why
+    note: str = ""  # newer checkpoints of the run that were skipped, and why; what was assumed to open the file
     dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
 
 

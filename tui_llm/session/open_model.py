@@ -119,7 +119,7 @@ class OpenModel:
             "" if start is None else token_text(bytes_of(vocabulary, start)),
             vocabulary.starts,
             open.model.chat is not None,
-            open.found.note,
+            "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
         )
 

@@ -55,7 +55,7 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "activation_function": "gelu_new",
+        "activation_function": "gelu" if config.exact_gelu else "gelu_new",
         "vocab_size": config.vocabulary,
         "n_positions": config.context,
         "n_ctx": config.context,

@@ -24,6 +24,8 @@ GENERAL_NAMES = {
     "n_embd": "hidden_size",
 }
 
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu")  # the first two are the same approximation with tanh
+
 # Upper bounds for a config: far beyond any GPT-2, and small enough that products of them are harmless.
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
 
@@ -35,7 +37,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
         raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
     raw = _with_own_names(raw, where)
     activation = raw.get("activation_function", "gelu_new")
-    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+    if activation not in ACTIVATIONS:
         raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
     try:
         if (
@@ -55,6 +57,7 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
             inner=_size(raw, "n_inner", MOST_ROWS) if raw.get("n_inner") is not None else 0,
             epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
             tied=_flag(raw, "tie_word_embeddings", True),
+            exact_gelu=activation == "gelu",
         )
     except ValueError as error:
         raise UserError(f"{where} does not describe a GPT-2: {error}") from error
@@ -177,6 +180,6 @@ def is_gpt2(path: Path) -> bool:
 
 def _other_gpt2(raw: dict[str, Any]) -> bool:
     """Whether it is a GPT-2 variant that only transformers supports."""
-    return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
+    return raw.get("activation_function", "gelu_new") not in ACTIVATIONS or bool(
         raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
     )
