@@ -176,18 +176,22 @@ def nanochat(folder: Path, kv_heads: int = 4, *, prefix: str = "", settings: dic
     torch.save(
         {prefix + name: tensor for name, tensor in {**state, **(more or {})}.items()}, folder / "model_000100.pt"
     )
+    nanochat_meta(folder, kv_heads, settings)
+    return folder / "model_000100.pt"
+
+
+def nanochat_meta(folder: Path, kv_heads: int = 4, settings: dict[str, Any] | None = None) -> None:
     config = {
         "sequence_len": 8,
         "vocab_size": 60,
         "n_layer": 2,
-        "n_head": heads,
+        "n_head": 4,
         "n_kv_head": kv_heads,
-        "n_embd": width,
+        "n_embd": 16,
     }
     (folder / "meta_000100.json").write_text(
         json.dumps({"step": 100, "val_bpb": 1.0, "model_config": {**config, **(settings or {})}})
     )
-    return folder / "model_000100.pt"
 
 
 # ── llama2.c's tokenizer.bin ──

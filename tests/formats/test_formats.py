@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Request
-from tui_llm.llm.formats import llm_c, nanogpt, scored_bpe
+from tui_llm.llm.formats import archive, llm_c, nanogpt, scored_bpe
 from tui_llm.llm.hub.lookup import find
 from tui_llm.llm.hub.model_list import describe
 from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.tensor_shapes import TensorInfo
 
 CPU = torch.device("cpu")
 
@@ -45,8 +48,7 @@ def sha256(path: Path) -> str:
 # ── nanoGPT ──
 
 
-@pytest.mark.parametrize("biases", [True, False])
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module."])
+@pytest.mark.parametrize(("biases", "prefix"), [(True, ""), (False, "_orig_mod."), (True, "module.")])
 def test_nanogpt(biases: bool, prefix: str, tmp_path: Path) -> None:
     model, note = nanogpt.load(published.nanogpt(tmp_path / "ckpt.pt", biases=biases, prefix=prefix))
     assert model.config.tied and model.config.exact_gelu and "exact GELU" in note and "step 2,000" in note
@@ -77,10 +79,10 @@ def test_nanogpt_in_the_engine(tmp_path: Path) -> None:
     published.nanogpt(tmp_path / "ckpt.pt")
     characters(tmp_path)
     engine = PipelineEngine("cpu")
-    for name in (str(tmp_path), str(tmp_path / "ckpt.pt")):
-        weights = engine.open(name)
-        assert weights.vocabulary == 12 and weights.kind == "gpt2"
-        assert "nanoGPT" in weights.note and "vocab.json" in weights.note
+    assert find(str(tmp_path / "ckpt.pt")).folder == find(str(tmp_path)).folder == (tmp_path / "ckpt.pt").resolve()
+    weights = engine.open(str(tmp_path))
+    assert weights.vocabulary == 12 and weights.kind == "gpt2"
+    assert "nanoGPT" in weights.note and "vocab.json" in weights.note
     prompt = "".join(chr(97 + id) for id in published.IDS)
     reading = engine.read(Request(prompt=prompt))
     best = reading.distribution.candidates[0]
@@ -103,12 +105,7 @@ def test_one_token_at_a_time_and_training_use_the_exact_gelu_too(tmp_path: Path)
     torch.testing.assert_close(model.features(ids, products=torch.float32), exact)
     checkpoint.save(model, tmp_path / "saved")
     close(gpt_logits(checkpoint.load(tmp_path / "saved")), published.NANOGPT[True])
-
-
-def test_a_saved_nanogpt_is_the_same_in_transformers(tmp_path: Path) -> None:
     library = pytest.importorskip("transformers")
-    model, _ = nanogpt.load(published.nanogpt(tmp_path / "ckpt.pt"))
-    checkpoint.save(model, tmp_path / "saved")
     theirs = library.GPT2LMHeadModel.from_pretrained(tmp_path / "saved").eval()
     with torch.no_grad():
         close(theirs(torch.tensor([published.IDS])).logits[0], published.NANOGPT[True])
@@ -205,8 +202,7 @@ def test_a_tokenizer_bin_of_another_size_is_refused(tmp_path: Path) -> None:
 # ── nanochat ──
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2])
-@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+@pytest.mark.parametrize(("kv_heads", "prefix"), [(4, ""), (2, "_orig_mod.")])
 def test_nanochat(kv_heads: int, prefix: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from tui_llm.llm.formats import nanochat
@@ -220,33 +216,47 @@ def test_nanochat(kv_heads: int, prefix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "settings", "message"),
     [
-        ({"smear_gate.weight": torch.zeros(1, 24)}, {}, "smear and backout"),
-        ({"resid_lambdas": torch.ones(2)}, {}, "scaled residuals"),
-        ({"value_embeds.1.weight": torch.ones(64, 16)}, {}, "value embeddings"),
-        ({"other.weight": torch.ones(2)}, {}, "other.weight, which this nanochat has not"),
+        ({"smear_gate.weight": (1, 24)}, {}, "smear and backout"),
+        ({"resid_lambdas": (2,)}, {}, "scaled residuals"),
+        ({"value_embeds.1.weight": (64, 16)}, {}, "value embeddings"),
+        ({"other.weight": (2,)}, {}, "other.weight, which this nanochat has not"),
         ({}, {"window_pattern": "SSSL"}, "window_pattern 'SSSL'"),
         ({}, {"n_layer": 3}, r"no tensor transformer\.h\.2"),
         ({}, {"n_embd": 32}, r"is \[64, 16\]"),
         ({}, {"vocab_size": 65}, "no embedding of 65 tokens"),
         ({}, {"n_head": 1 << 40}, "no usable n_head"),
+        ({}, {"n_head": 3}, "heads don't divide"),
         ({}, {"n_layer": 10_000}, "no tensor"),
     ],
 )
-def test_other_nanochats_are_refused_by_name(more: Any, settings: Any, message: str, tmp_path: Path) -> None:
+def test_other_nanochats_are_refused_by_name(
+    more: Any, settings: Any, message: str, tmp_path: Path, nanochat_archive: archive.Archive
+) -> None:
     pytest.importorskip("transformers")
-    from tui_llm.llm.formats import nanochat
+    from tui_llm.llm.formats import nanochat, nanochat_meta
 
-    path = published.nanochat(tmp_path, more=more, settings=settings)
+    path = tmp_path / "model_000100.pt"
+    published.nanochat_meta(tmp_path, settings=settings)
+    tensors = {name: TensorInfo("F32", shape, 0, 0) for name, shape in more.items()}
+    found = dataclasses.replace(nanochat_archive, tensors={**nanochat_archive.tensors, **tensors})
     with pytest.raises(UserError, match=message) as caught:
-        nanochat.load(path, "d2", CPU)
+        nanochat._checked(found, nanochat_meta.read_sizes(path), path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def nanochat_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[archive.Archive]:
+    with archive.opened(published.nanochat(tmp_path_factory.mktemp("nanochat"))) as found:
+        yield found
 
 
 def test_nanochat_needs_its_meta_and_its_tokenizer(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
+    from tui_llm.llm.formats import vocabulary
+
     path = published.nanochat(tmp_path)
     with pytest.raises(UserError, match=r"tokenizer\.json beside it"):
-        PipelineEngine("cpu").open(str(tmp_path))
+        vocabulary.load(path, "nanochat", "d2", 60)
     (tmp_path / "meta_000100.json").unlink()
     with pytest.raises(UserError, match=r"needs meta_000100\.json"):
         PipelineEngine("cpu").open(str(path))
