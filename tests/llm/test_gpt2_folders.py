@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model import checkpoint
+from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import GENERAL_NAMES, is_gpt2, read_config, untied_note
 from tui_llm.llm.model.shape import GPTConfig
 
@@ -202,3 +203,36 @@ def test_a_head_that_equals_the_embedding_stays_tied(library: Any, tmp_path: Pat
     loaded = checkpoint.load(tmp_path)
     assert loaded.config.tied and loaded.head.weight is loaded.tokens.weight and untied_note(tmp_path) == ""
     same_logits(library, tmp_path)
+
+
+# ── where it is said, and training from such a folder ──
+
+
+def test_what_was_assumed_is_said(library: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tui_llm.commands.shared.engine import open_engine
+    from tui_llm.llm.hub.lookup import find
+    from tui_llm.llm.hub.model_list import describe
+    from tui_llm.llm.tokens.tokenizer import byte_level, save_folder
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocabulary=257, context=8, layers=1, heads=2, width=8, tied=False))
+    checkpoint.save(model, tmp_path, extra={"tie_word_embeddings": True})
+    save_folder(byte_level(), tmp_path)
+    weights = open_engine(str(tmp_path), "cpu").weights()
+    assert "lm_head.weight differs" in weights.note and weights.parameters == model.config.parameters()
+    assert "tui-llm: lm_head.weight differs" in capsys.readouterr().err
+    info = describe(find(str(tmp_path)))
+    assert info.note == untied_note(tmp_path) and info.parameters == model.config.parameters()
+
+
+def test_a_run_can_start_from_shards(library: Any, tmp_path: Path) -> None:
+    from tui_llm.training.plan import start
+    from tui_llm.training.run.run import Run
+
+    folder = tmp_path / "model"
+    made(library, folder, "4KB")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_text("{}")
+    run = Run(tmp_path / "run")
+    start.copy(folder, run)
+    assert torch.equal(checkpoint.load(run.path / start.FOLDER).tokens.weight, checkpoint.load(folder).tokens.weight)

@@ -34,7 +34,7 @@ class ModelInfo:
     kind: shipped, run, model (the user's own, or pulled), cache (in the Hugging Face Hub cache) or folder.
     size: bytes on disk.
     origin: where the model comes from; pulled: whether it can be pulled again.
-    problem: why it can't be opened, or None.
+    problem: why it can't be opened, or None; note: what is assumed to open it, or empty.
     """
 
     name: str
@@ -48,3 +48,4 @@ class ModelInfo:
     size: int | None = None
     origin: str = ""
     pulled: bool = False
+    note: str = ""

@@ -21,11 +21,11 @@ def has_folder_layout(folder: Path) -> bool:
     return merges or (folder / "tokenizer.json").is_file()
 
 
-def load(path: Path, kind: str, name: str, rows: int) -> tuple[Tokenizer, str]:
-    """The vocabulary of the checkpoint `path` by program `kind` with `rows` ids, and where it is from. Raises
-    `UserError` if there is none."""
+def load(path: Path, kind: str, name: str, rows: int | None) -> tuple[Tokenizer, str]:
+    """The vocabulary of the checkpoint `path` by program `kind` with `rows` ids (None: unknown), and where it is from.
+    Raises `UserError` if there is none."""
     folder = path.parent
-    if kind == LLAMA2_C:
+    if kind == LLAMA2_C and rows is not None:
         return _scored(path, name, rows)
     if kind == NANOCHAT:
         raise UserError(
@@ -34,7 +34,7 @@ def load(path: Path, kind: str, name: str, rows: int) -> tuple[Tokenizer, str]:
         )
     if (folder / characters.FILE).is_file():
         vocabulary = characters.load(folder, name)
-        if vocabulary.size != rows:
+        if rows is not None and vocabulary.size != rows:
             raise UserError(
                 f"{folder / characters.FILE} has {vocabulary.size:,} characters, the model {rows:,}; they are of different models"
             )
@@ -42,8 +42,9 @@ def load(path: Path, kind: str, name: str, rows: int) -> tuple[Tokenizer, str]:
     if rows in (GPT2, GPT2_PADDED):
         padding = f", the {rows - GPT2} rows after its {GPT2:,} tokens left out" if rows > GPT2 else ""
         return load_named("gpt2"), f"the vocabulary gpt2{padding}"
+    tokens = "an unknown number of" if rows is None else f"{rows:,}"
     raise UserError(
-        f"{path} has {rows:,} tokens and no vocabulary beside it; put its tokenizer.json, or vocab.json and merges.txt, into "
+        f"{path} has {tokens} tokens and no vocabulary beside it; put its tokenizer.json, or vocab.json and merges.txt, into "
         f"{folder}; for nanoGPT's characters, write its meta.pkl there as vocab.json: {_CONVERT}"
     )
 

@@ -12,7 +12,7 @@ import torch
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.llm.formats import detect
-from tui_llm.llm.hub.hub import load_vocabulary
+from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import is_gpt2, untied_note
@@ -80,7 +80,7 @@ def _from_file(path: Path, name: str, place: torch.device, weights: str) -> Load
         _check_exact(name, weights)
         predictor, note = (llama2_c if kind == detect.LLAMA2_C else nanochat).load(path, name, place)
         rows = predictor.vocabulary
-    own, whence = _vocabulary_of_file(path, kind, name, rows)
+    own, whence = vocabulary_of_file(path, name, rows)
     if gpt is not None:
         _check_rows(path, own, gpt)
     architecture = "gpt2" if gpt is not None else str(getattr(predictor.model.config, "model_type", "other"))
@@ -93,14 +93,6 @@ def _gpt_from_file(path: Path, kind: str, place: torch.device) -> tuple[GPT, str
     return (nanogpt if kind == detect.NANOGPT else llm_c).load(path, place)
 
 
-def _vocabulary_of_file(path: Path, kind: str, name: str, rows: int) -> tuple[tokenizer.Tokenizer, str]:
-    from tui_llm.llm.formats import vocabulary
-
-    if vocabulary.has_folder_layout(path.parent):
-        return load_vocabulary(path.parent, name, rows), "the vocabulary beside it"
-    return vocabulary.load(path, kind, name, rows)
-
-
 def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
     """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
     if detect.is_file(path):
@@ -108,7 +100,7 @@ def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer
         if kind not in (detect.NANOGPT, detect.LLM_C):
             raise UserError(f"{path} is a checkpoint of {kind}, not a GPT-2; open one of GPT-2's layout, such as nano")
         gpt, _ = _gpt_from_file(path, kind, place)
-        read, _ = _vocabulary_of_file(path, kind, name, gpt.config.vocabulary)
+        read, _ = vocabulary_of_file(path, name, gpt.config.vocabulary)
         if not isinstance(read, tokenizer.BPETokenizer):
             raise UserError(
                 f"{path} has no vocabulary of vocab.json and merges.txt, which this needs; open another model"
