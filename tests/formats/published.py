@@ -7,6 +7,7 @@ output of the published sources, run once on these weights with torch 2.13 (CPU,
     llm.c      karpathy/llm.c@f1e2ace (10 May 2025)           train_gpt2.py: GPT, write_model (without its assertion of 50,257 rows)
     llama2.c   karpathy/llama2.c@350e04f (29 May 2024)        model.py, export.py; ids: run.c's encode, gcc
     nanochat   karpathy/nanochat@2c4473d (11 January 2026)    nanochat/gpt.py, its rotary tables and embedding in float32
+               karpathy/nanochat@92d63d4 (3 July 2026)        nanochat/gpt.py in float32; the same since a825e63 (14 March 2026)
 """
 
 from __future__ import annotations
@@ -64,6 +65,19 @@ NANOCHAT = {
         [0.787212, -0.100615, -0.662315, 0.624577, 0.446586, 0.045778, -0.365434, 0.01901, 0.592861, 0.232721, 0.493817, 0.438272],
     ),
 }  # by number of key/value heads; the first 12 of 60 logits  # fmt: skip
+# Of 2026, by number of key/value heads: layers, window pattern, and the first 12 of 60 logits after 200 and after 4 of
+# the tokens `LONG`; short windows have 128 tokens.
+NANOCHAT_2026 = {
+    4: (3, "SL", (
+        [-0.17005, -0.231961, 1.392677, 0.488817, 1.366002, 0.349237, -0.295584, -0.334837, 0.203571, -1.171369, 1.450684, 0.84093],
+        [-1.571978, -0.302615, -0.685856, -0.315468, 0.592171, 0.306927, -1.093399, -0.283642, -0.875187, 0.588352, 0.438622, 1.185837],
+    )),
+    2: (5, "SSSL", (
+        [-0.733865, 0.005378, 1.006465, 0.663906, 1.778172, 0.954708, 0.50602, -0.676381, 0.093387, -1.163604, 1.184847, 0.467217],
+        [-0.72248, -0.11984, 0.384875, 0.639612, -0.441785, 0.55979, -0.637581, -0.312752, -0.48253, 0.30322, 0.835446, 0.234423],
+    )),
+}  # fmt: skip
+LONG = [(7 * at + at * at) % 60 for at in range(200)]
 # SHA-256 of the files that the programs' own writers make of these weights.
 HASHES = {
     ("llm.c", 3): "ec919957469e5ebeac4ae965215536a7ae1da2a3b197b893c064f71e0bad593d",
@@ -177,6 +191,41 @@ def nanochat(folder: Path, kv_heads: int = 4, *, prefix: str = "", settings: dic
         {prefix + name: tensor for name, tensor in {**state, **(more or {})}.items()}, folder / "model_000100.pt"
     )
     nanochat_meta(folder, kv_heads, settings)
+    return folder / "model_000100.pt"
+
+
+def nanochat_2026(folder: Path, kv_heads: int = 4, *, layers: int | None = None) -> Path:
+    count, pattern, _ = NANOCHAT_2026[kv_heads]
+    count = layers or count
+    width, rows = 32, 64
+    kv = width // 4 * kv_heads
+    shapes: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (rows, width),
+        "lm_head.weight": (rows, width),
+        "smear_gate.weight": (1, 24),
+        "smear_lambda": (1,),
+        "backout_lambda": (1,),
+        "resid_lambdas": (count,),
+        "x0_lambdas": (count,),
+    }
+    for layer in range(count):
+        kinds = {
+            "attn.c_q": (width, width),
+            "attn.c_k": (kv, width),
+            "attn.c_v": (kv, width),
+            "attn.c_proj": (width, width),
+            "mlp.c_fc": (4 * width, width),
+            "mlp.c_proj": (width, 4 * width),
+        }
+        shapes |= {f"transformer.h.{layer}.{kind}.weight": shape for kind, shape in kinds.items()}
+        if layer % 2 == (count - 1) % 2:
+            shapes |= {
+                f"transformer.h.{layer}.attn.ve_gate.weight": (kv_heads, 12),
+                f"value_embeds.{layer}.weight": (rows, kv),
+            }
+    state = {name: values(name, shape) + (0.9 if name == "resid_lambdas" else 0.0) for name, shape in shapes.items()}
+    torch.save(state, folder / "model_000100.pt")
+    nanochat_meta(folder, kv_heads, {"sequence_len": 256, "n_layer": count, "n_embd": width, "window_pattern": pattern})
     return folder / "model_000100.pt"
 
 

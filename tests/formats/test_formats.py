@@ -213,14 +213,57 @@ def test_nanochat(kv_heads: int, prefix: str, tmp_path: Path) -> None:
     close(predictor.head(predictor.run(published.IDS), 60), published.NANOCHAT[kv_heads])
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_nanochat_of_2026(kv_heads: int, tmp_path: Path) -> None:
+    from tui_llm.llm.formats import nanochat
+
+    predictor, note = nanochat.load(published.nanochat_2026(tmp_path, kv_heads), "d3", CPU)
+    assert "March 2026" in note and predictor.vocabulary == 60
+    listed = published.NANOCHAT_2026[kv_heads][2]
+
+    def check(features: torch.Tensor) -> None:
+        logits = predictor.head(features, 60)
+        for row, wanted in zip((199, 3), listed, strict=True):
+            torch.testing.assert_close(logits[row, :12], torch.tensor(wanted), atol=3e-6, rtol=0)
+
+    whole = predictor.run(published.LONG)
+    check(whole)
+    predictor.crop(150)
+    check(torch.cat((whole[:150], predictor.run(published.LONG[150:]))))
+    predictor.crop(0)
+    parts = [published.LONG[:1], published.LONG[1:2], published.LONG[2:190], *([id] for id in published.LONG[190:])]
+    check(torch.cat([predictor.run(part) for part in parts]))
+    with pytest.raises(ValueError, match="context of 256"):
+        predictor.run(published.LONG[:57])
+
+
+def test_nanochat_of_2026_in_the_engine(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    path = published.nanochat_2026(tmp_path)
+    vocabulary = {"<|bos|>": 59, **{chr(65 + id): id for id in range(59)}}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    made.add_special_tokens(["<|bos|>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    engine = PipelineEngine("cpu")
+    weights = engine.open(str(tmp_path))
+    assert (weights.kind, weights.vocabulary, weights.layers, weights.context) == ("nanochat", 60, 3, 256)
+    assert "March 2026" in weights.note and "the vocabulary beside it" in weights.note
+    reading = engine.read(Request(prompt="".join(chr(65 + id) for id in published.LONG[:4])))
+    assert [token.id for token in reading.tokens.tokens] == published.LONG[:4]
+    info = describe(find(str(path)))
+    assert (info.context, info.vocabulary, info.problem) == (256, 60, None)
+
+
 @pytest.mark.parametrize(
     ("more", "settings", "message"),
     [
-        ({"smear_gate.weight": (1, 24)}, {}, "smear and backout"),
-        ({"resid_lambdas": (2,)}, {}, "scaled residuals"),
-        ({"value_embeds.1.weight": (64, 16)}, {}, "value embeddings"),
-        ({"other.weight": (2,)}, {}, "other.weight, which this nanochat has not"),
-        ({}, {"window_pattern": "SSSL"}, "window_pattern 'SSSL'"),
+        ({"smear_gate.weight": (1, 24)}, {}, r"no tensor transformer\.h\.1\.attn\.ve_gate"),
+        ({"resid_lambdas": (2,)}, {}, "between 11 January and 14 March 2026"),
+        ({"value_embeds.1.weight": (64, 16)}, {}, "between 11 January and 14 March 2026"),
+        ({"other.weight": (2,)}, {}, r"other\.weight, which this nanochat has not"),
+        ({}, {"window_pattern": "SSSL"}, "windows"),
+        ({}, {"window_pattern": "SXL"}, "window_pattern 'SXL'; only S and L"),
+        ({}, {"window_pattern": ""}, "window_pattern ''"),
         ({}, {"n_layer": 3}, r"no tensor transformer\.h\.2"),
         ({}, {"n_embd": 32}, r"is \[64, 16\]"),
         ({}, {"vocab_size": 65}, "no embedding of 65 tokens"),
@@ -232,7 +275,6 @@ def test_nanochat(kv_heads: int, prefix: str, tmp_path: Path) -> None:
 def test_other_nanochats_are_refused_by_name(
     more: Any, settings: Any, message: str, tmp_path: Path, nanochat_archive: archive.Archive
 ) -> None:
-    pytest.importorskip("transformers")
     from tui_llm.llm.formats import nanochat, nanochat_meta
 
     path = tmp_path / "model_000100.pt"
@@ -240,7 +282,7 @@ def test_other_nanochats_are_refused_by_name(
     tensors = {name: TensorInfo("F32", shape, 0, 0) for name, shape in more.items()}
     found = dataclasses.replace(nanochat_archive, tensors={**nanochat_archive.tensors, **tensors})
     with pytest.raises(UserError, match=message) as caught:
-        nanochat._checked(found, nanochat_meta.read_sizes(path), path)
+        nanochat.checked(found, nanochat_meta.read_meta(path), path)
     assert "\n" not in str(caught.value)
 
 

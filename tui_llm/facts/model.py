@@ -19,7 +19,7 @@ class Weights:
     context: int  # context length in tokens
     vocabulary: int  # number of token ids it can predict (padding rows not counted)
     device: str
-    kind: str = "gpt2"  # the architecture; any other than gpt2 runs through transformers
+    kind: str = "gpt2"  # the architecture; any other than gpt2 does not run in our own GPT-2
     start: str = "<|endoftext|>"  # the token that can precede a text, as text; empty: there is none
     starts: bool = False  # whether training texts mostly began with that token
     chat: bool = False  # whether it has a chat template

@@ -11,7 +11,8 @@ nanochat_meta.py   nanochat's meta_*.json
 nanogpt.py         nanoGPT's ckpt.pt as our own GPT
 llm_c.py           llm.c's .bin as our own GPT
 llama2_c.py        llama2.c's .bin as transformers' Llama
-nanochat.py        nanochat's model_*.pt as transformers' NanoChat
+nanochat.py        nanochat's model_*.pt as transformers' NanoChat, or in nanochat_model.py
+nanochat_model.py  nanochat's architecture of March 2026
 vocabulary.py      the vocabulary of such a file: beside it, or gpt2
 characters.py      a vocabulary of characters, as nanoGPT's
 scored_bpe.py      llama2.c's tokenizer.bin

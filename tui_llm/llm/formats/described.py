@@ -18,6 +18,6 @@ def described(path: Path) -> tuple[int | None, int | None, int | None]:
         header = llama2_c_header.read_header(path)
         return header.parameters(), header.context, header.vocabulary
     if kind == detect.NANOCHAT:
-        sizes = nanochat_meta.read_sizes(path)
-        return None, sizes["sequence_len"], sizes["vocab_size"]
+        meta = nanochat_meta.read_meta(path)
+        return None, meta.context, meta.vocabulary
     return None, None, None
