@@ -42,8 +42,7 @@ class NanoChatModel(nn.Module):
         self.windows = meta.windows()
         self._weights = {name: tensor for name, tensor in tensors.items() if name not in ("transformer.wte.weight", "lm_head.weight")}  # fmt: skip
         steps = torch.arange(0, meta.head_width, 2, dtype=torch.float32) / meta.head_width
-        angles = torch.outer(torch.arange(meta.context, dtype=torch.float32), 1.0 / _BASE**steps)
-        self.cos, self.sin = (table.to(self.wte.weight.device) for table in (angles.cos(), angles.sin()))
+        self.frequencies = (1.0 / _BASE**steps).to(self.wte.weight.device)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.wte
@@ -95,7 +94,10 @@ class NanoChatModel(nn.Module):
 
     def _rotated(self, x: Tensor, past: int) -> Tensor:
         """x (heads, T, D), its halves rotated by the negative angle of each position."""
-        cos, sin = (table[past : past + x.size(1)] for table in (self.cos, self.sin))
+        # Not a table of the whole context: nothing in the file bounds the context that it states.
+        positions = torch.arange(past, past + x.size(1), dtype=torch.float32, device=x.device)
+        angles = torch.outer(positions, self.frequencies)
+        cos, sin = angles.cos(), angles.sin()
         left, right = x.chunk(2, -1)
         return torch.cat((left * cos + right * sin, right * cos - left * sin), -1)
 

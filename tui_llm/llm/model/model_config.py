@@ -133,6 +133,8 @@ def untied_note(folder: Path) -> str:
 
 def _config(folder: Path) -> GPTConfig:
     path = folder / "config.json"
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; this needs a model folder with config.json and model.safetensors")
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; `tui-llm models` lists what can be opened")
     if not path.is_file():
