@@ -84,6 +84,7 @@ _FIELDS = (
     "size",
     "origin",
     "pulled",
+    "note",
 )
 
 
@@ -137,6 +138,7 @@ def info(options: argparse.Namespace) -> None:
     ]  # fmt: skip
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []
+    lines += [("note", row.note)] if row.note else []
     for name, value in lines:
         put(f"{name:11} {visible(value)}")
     if card:

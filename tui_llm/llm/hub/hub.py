@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
+from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.tokens.catalog import load_named
@@ -30,8 +31,10 @@ def training_tokenizer(name: str) -> BPETokenizer:
 
 
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
-    """The vocabulary of a model folder (`folder_files`), by tiktoken where it can, else by the `tokenizers` library. `rows`: number of rows of
-    the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
+    """The vocabulary of a model folder (`folder_files`), by tiktoken where it can, else by the `tokenizers` library.
+    `rows`: number of rows of the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
+    if detect.is_file(path):
+        return vocabulary_of_file(path, name, rows)[0]
     if not is_gpt2(path):
         return _by_library(path, name, rows, gpt2=False)
     try:
@@ -50,6 +53,16 @@ def _by_library(path: Path, name: str, rows: int | None, *, gpt2: bool) -> Token
     from tui_llm.llm.adapters.vocabulary import load_json
 
     return load_json(path, name, rows, gpt2=gpt2)
+
+
+def vocabulary_of_file(path: Path, name: str, rows: int | None = None) -> tuple[Tokenizer, str]:
+    """The vocabulary of a checkpoint file of another training program, and where it is from. Raises `UserError`."""
+    from tui_llm.llm.formats import described, vocabulary
+
+    if vocabulary.has_folder_layout(path.parent):
+        return load_vocabulary(path.parent, name, rows), "the vocabulary beside it"
+    rows = described.described(path)[2] if rows is None else rows
+    return vocabulary.load(path, detect.format_of(path), name, rows)
 
 
 _EXTRA = "that needs the tokenizers library: pip install 'tui-llm[transformers]'"

@@ -88,6 +88,8 @@ def read_files(folder: Path, *, gpt2: bool) -> TokenizerFiles:
     they name a rule that is not supported."""
     config = settings_of(folder / "tokenizer_config.json")
     named = config.get("tokenizer_class")
+    # A tokenizer.json without a config beside it, as nanochat's, is no GPT-2's.
+    gpt2 = gpt2 and ((folder / "config.json").exists() or not (folder / FILE).is_file())
     as_gpt2 = named in _GPT2_CLASSES or (named is None and gpt2)
     if (folder / FILE).is_file():
         where = merges = folder / FILE

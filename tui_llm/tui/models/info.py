@@ -27,6 +27,7 @@ def facts(model: ModelInfo) -> list[tuple[str, str]]:
     rows += [("step", f"{model.step:,}")] if model.step is not None else []
     rows += [("size", file_size(model.size))] if model.size is not None else []
     rows += [("problem", model.problem)] if model.problem else []
+    rows += [("note", model.note)] if model.note else []
     return rows
 
 
