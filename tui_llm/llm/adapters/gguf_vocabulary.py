@@ -149,7 +149,9 @@ class _Source:
             if at < 0:
                 raise UserError(f"{self.where}: the merge {merge[:40]!r} is not two tokens with a space between")
             pairs.append([merge[:at], merge[at + 1 :]])
-        return pairs
+        made = {left + right for left, right in pairs}
+        # A part that no merge makes never occurs: such merges are left out, since their parts need be no tokens.
+        return [pair for pair in pairs if all(len(part) == 1 or part in made for part in pair)]
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that are cut out of a text before anything else."""
