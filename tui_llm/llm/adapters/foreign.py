@@ -11,14 +11,14 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.common.foreign_files import read_json, whole_number
-from tui_llm.llm.adapters import chat, checks
+from tui_llm.common.foreign_files import read_json
+from tui_llm.llm.adapters import chat, checks, gguf_weights
 from tui_llm.llm.adapters.causal import CausalPredictor
 from tui_llm.llm.adapters.gguf_header import GgufInfo, read_gguf
 from tui_llm.llm.adapters.gguf_vocabulary import ARRAYS, read_vocabulary
 from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, is_failure, load_json
 from tui_llm.llm.model import device
-from tui_llm.llm.model.model_config import GGUF, MOST_ROWS
+from tui_llm.llm.model.model_config import GGUF
 
 EXTRA = "pip install 'tui-llm[transformers]'"
 
@@ -104,7 +104,9 @@ def _opened(library: Any, path: Path, header: GgufInfo | None, place: torch.devi
     file."""
     try:
         try:
-            model, lacking = _from_gguf(library, path, header) if header else _from_folder(library, path, place, "sdpa")
+            model, lacking = (
+                gguf_weights.load(library, path, header) if header else _from_folder(library, path, place, "sdpa")
+            )
         except ValueError as error:
             if header or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise
@@ -151,44 +153,6 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
         output_loading_info=True,
     )
     return model, [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
-
-
-def _from_gguf(library: Any, path: Path, header: GgufInfo) -> tuple[Any, list[str]]:
-    """As `_from_folder`, with quantized weights dequantized to float32. Does not call `from_pretrained`, which would
-    need another package."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    reader.tqdm = lambda tensors, **words: tensors  # suppress its progress bar, which would garble the screen
-    config = library.AutoConfig.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
-    )
-    if config.model_type == "gpt2":
-        _set_gpt2(config, header, path)
-    stored = checks.StoredWeights(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
-    more = checks.check_config(library, config, stored, path)
-    # 4 bytes for each element, in the file's tensors and in the model's.
-    memory.check(8 * header.numbers + more, memory.free_bytes(), f"opening {path}")
-    model = library.AutoModelForCausalLM.from_config(
-        config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
-    )
-    tensors = reader.load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    found = model.load_state_dict(tensors, strict=False, assign=True)
-    model.tie_weights()
-    names = {name: parameter.data_ptr() for name, parameter in model.named_parameters(remove_duplicate=False)}
-    there = {names[name] for name in tensors if name in names}
-    return model, [name for name in found.missing_keys if name in names and names[name] not in there]
-
-
-def _set_gpt2(config: Any, header: GgufInfo, path: Path) -> None:
-    """transformers (5.24) reads neither GPT-2's context nor the width of its MLP, and leaves both at GPT-2 124M's."""
-    for name, key in (("n_positions", "gpt2.context_length"), ("n_inner", "gpt2.feed_forward_length")):
-        size = whole_number(header.settings.get(key), 1, MOST_ROWS)
-        if size is None:
-            raise UserError(
-                f"{path}: its {key} is {str(header.settings.get(key))[:40]}, not a whole number; get it again"
-            )
-        setattr(config, name, size)
 
 
 def _placed(model: Any, path: Path, place: torch.device) -> Any:

@@ -31,11 +31,11 @@ class GgufInfo:
     """What the header of a GGUF file says.
 
     settings: the key-value pairs, without arrays but those that were asked for.
-    tensors: number of tensors; numbers: number of weights in all of them.
+    tensors: names of the tensors; numbers: number of weights in all of them.
     """
 
     settings: dict[str, Any]
-    tensors: int
+    tensors: frozenset[str]
     numbers: int
 
 
@@ -79,7 +79,7 @@ class _Reader:
             raise ValueError(f"its alignment is {alignment}, not a power of two")
         start = -(-self.file.tell() // alignment) * alignment
         self._placed(infos, start)
-        return GgufInfo(settings, tensors, sum(numbers for numbers, _, _ in infos.values()))
+        return GgufInfo(settings, frozenset(infos), sum(numbers for numbers, _, _ in infos.values()))
 
     def _placed(self, infos: dict[str, tuple[int, int, int]], start: int) -> None:
         """Check that all tensors (numbers, offset, bytes) are inside the file and don't overlap."""
