@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,35 @@ def test_what_gguf_can_not_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="weight has a weight beyond f16"):
         write_gguf(made, tokenizer, path, "tiny", "f16")
     write_gguf(made, tokenizer, path, "tiny")
+
+
+class Prefixed(BPETokenizer):
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        return super().encode(" " + text, allow_special=allow_special)
+
+
+class Digits(BPETokenizer):
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        parts = re.split("([0-9])", text)
+        return [id for part in parts for id in super(Digits, self).encode(part, allow_special=allow_special)]
+
+
+def other(kind: type[BPETokenizer]) -> BPETokenizer:
+    plain = vocabulary()
+    return kind("other", plain.encoding, plain.size, plain.end_of_text, plain._ids, plain.merges)
+
+
+def test_a_space_in_front_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="such as a space in front"):
+        write_gguf(model(), other(Prefixed), tmp_path / "tiny.gguf", "tiny")
+
+
+def test_single_digits_are_a_rule_with_a_name(tmp_path: Path) -> None:
+    write_gguf(model(context=600), other(Digits), tmp_path / "tiny.gguf", "tiny")
+    assert read_gguf(tmp_path / "tiny.gguf").settings["tokenizer.ggml.pre"] == "smollm"
+    table = json.loads((Path(__file__).parent / "gguf_ids.json").read_text())
+    (wanted,) = (group["ids"] for group in table["groups"] if "smollm" in group["pre"])
+    assert read(tmp_path / "tiny.gguf", gguf_tiny.TEXT)[0] == wanted
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import regex
 
 from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import GPT2_PATTERN, BPETokenizer, as_written
+from tui_llm.llm.tokens.tokenizer import GPT2_PATTERN, BPETokenizer, as_written, from_merges
 
 DTYPES = ("f32", "f16", "q8_0")
 EXTRA = "pip install 'tui-llm[gguf]'"
@@ -26,6 +27,13 @@ _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types
 _MOST_HALF = 65504.0  # the largest float16
 # llama.cpp needs a list of merges, and the library writes no empty one; the right part of this merge never occurs.
 _NO_MERGE = f"{END_OF_TEXT[0]} {END_OF_TEXT[1:]}"
+_PROBES = (
+    "Hello world",
+    " x  1234 12,5\n\n  it's IT'S",
+    "\r\nÉcole中文 👍\t(a)  ",
+)  # texts that other rules cut otherwise
+# Names of `tokenizer.ggml.pre` → what cuts a text before GPT-2's pattern: nothing, or every digit.
+_PRES = {"gpt-2": regex.compile(r"(?!)"), "smollm": regex.compile(r"(\p{N})")}
 
 # Our name of a module → GGUF's.
 _TOP = {"tokens": "token_embd", "positions": "position_embd", "norm": "output_norm", "head": "output"}
@@ -46,7 +54,7 @@ def write_gguf(model: GPT, tokenizer: BPETokenizer, path: Path, name: str, dtype
         import gguf
     except ImportError as error:
         raise UserError(f"writing GGUF needs an extra: {EXTRA}") from error
-    tokens, types = _vocabulary(tokenizer)
+    tokens, types, pre = _vocabulary(tokenizer)
     if tokenizer.size > model.config.vocabulary:
         raise UserError(f"the vocabulary of {name} has more tokens than its model; they are of different models")
 
@@ -54,7 +62,7 @@ def write_gguf(model: GPT, tokenizer: BPETokenizer, path: Path, name: str, dtype
         writer = gguf.GGUFWriter(part, "gpt2")
         try:
             _describe(writer, model, name, dtype)
-            _add_vocabulary(writer, tokenizer, tokens, types)
+            _add_vocabulary(writer, tokenizer, tokens, types, pre)
             for tensor, data in _tensors(model, tokenizer.size):
                 kind = gguf.GGMLQuantizationType[_dtype_of(tensor, data, dtype).upper()]
                 writer.add_tensor(tensor, gguf.quants.quantize(data, kind), raw_dtype=kind)
@@ -82,20 +90,20 @@ def _describe(writer: Any, model: GPT, name: str, dtype: str) -> None:
         writer.add_quantization_version(2)
 
 
-def _add_vocabulary(writer: Any, tokenizer: BPETokenizer, tokens: list[str], types: list[int]) -> None:
+def _add_vocabulary(writer: Any, tokenizer: BPETokenizer, tokens: list[str], types: list[int], pre: str) -> None:
     merges = [f"{as_written(left)} {as_written(right)}" for left, right in tokenizer.merges or ()]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges or [_NO_MERGE])
-    writer.add_bos_token_id(tokenizer.end_of_text)
+    writer.add_bos_token_id(tokenizer.end_of_text if tokenizer.start is None else tokenizer.start)
     writer.add_eos_token_id(tokenizer.end_of_text)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(tokenizer.starts)
 
 
-def _vocabulary(tokenizer: BPETokenizer) -> tuple[list[str], list[int]]:
-    """The tokens and their types, in order of their ids. Raises `UserError` if GGUF's gpt2 vocabulary can't hold them."""
+def _vocabulary(tokenizer: BPETokenizer) -> tuple[list[str], list[int], str]:
+    """The tokens and their types, in order of their ids, and the name of the rule that cuts text. Raises `UserError` if GGUF's gpt2 vocabulary can't hold them."""
     name = tokenizer.name
     if tokenizer.merges is None or tokenizer.pattern != GPT2_PATTERN:
         raise UserError(
@@ -111,12 +119,42 @@ def _vocabulary(tokenizer: BPETokenizer) -> tuple[list[str], list[int]]:
             tokens.append(f"[PAD{id}]")
             types.append(_UNUSED)
             continue
-        kind = _CONTROL if tokenizer.is_special(id) else _NORMAL if tokenizer.rank(data) is not None else _USER_DEFINED
+        kind = _kind(tokenizer, id, data)
         tokens.append(as_written(data) if kind == _NORMAL else data.decode())
         types.append(kind)
     if len(set(tokens)) != len(tokens):
         raise UserError(f"the vocabulary {name} has a token twice, which GGUF can't hold")
-    return tokens, types
+    return tokens, types, _pre(tokenizer, tokens, types)
+
+
+def _kind(tokenizer: BPETokenizer, id: int, data: bytes) -> int:
+    """The type of a token: those that no merge makes are matched in a text as a whole, or never occur."""
+    if tokenizer.is_special(id):
+        return _CONTROL
+    if tokenizer.rank(data) is not None:
+        return _NORMAL
+    return _USER_DEFINED if id in tokenizer.encode(data.decode("utf-8", "replace")) else _NORMAL
+
+
+def _pre(tokenizer: BPETokenizer, tokens: list[str], types: list[int]) -> str:
+    """The name for `tokenizer.ggml.pre`. Raises `UserError` if text is cut by other rules than those of `_PRES`, such as a
+    space in front."""
+    ids = {token: id for id, token in enumerate(tokens)}
+    plain = from_merges(tokenizer.name, tokenizer.merges or [], ids, {}, Path(tokenizer.name))
+    added = [id for id, kind in enumerate(types) if kind in (_CONTROL, _USER_DEFINED)]
+    whole = all(
+        tokenizer.encode(f"a {tokens[id]} b", allow_special=True) == [*plain.encode("a "), id, *plain.encode(" b")]
+        for id in added
+    )
+    for name, parts in _PRES.items() if whole else ():
+        if all(
+            tokenizer.encode(text) == [id for part in parts.split(text) for id in plain.encode(part)]
+            for text in _PROBES
+        ):
+            return name
+    raise UserError(
+        f"the vocabulary {tokenizer.name} cuts text by rules that GGUF has no name for, such as a space in front; it can't be written"
+    )
 
 
 def _tensors(model: GPT, rows: int) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
