@@ -27,16 +27,32 @@ _MOST_TEXT = 1 << 26  # characters of all strings in the lists that are kept
 
 
 @dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """A tensor's type (F32, Q8_0 …), its number of weights, and where its data is: `offset` bytes after the header,
+    `length` bytes."""
+
+    dtype: str
+    numbers: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufInfo:
     """What the header of a GGUF file says.
 
     settings: the key-value pairs, without arrays but those that were asked for.
-    tensors: names of the tensors; numbers: number of weights in all of them.
+    start: where the tensors' data begins; tensors: by name.
     """
 
     settings: dict[str, Any]
-    tensors: frozenset[str]
-    numbers: int
+    start: int
+    tensors: dict[str, GgufTensor]
+
+    @property
+    def numbers(self) -> int:
+        """The number of weights in all tensors."""
+        return sum(tensor.numbers for tensor in self.tensors.values())
 
 
 def read_gguf(path: Path, arrays: Collection[str] = ()) -> GgufInfo:
@@ -56,7 +72,7 @@ class _Reader:
 
     def __init__(self, file: BufferedReader, size: int, arrays: Collection[str]) -> None:
         self.file, self.size, self.arrays = file, size, arrays
-        self.elements = self.text = 0
+        self.at = self.elements = self.text = 0  # at: the position in the file; its tell() is slow
 
     def read(self) -> GgufInfo:
         if self._bytes(4) != b"GGUF":
@@ -77,21 +93,21 @@ class _Reader:
         alignment = settings.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise ValueError(f"its alignment is {alignment}, not a power of two")
-        start = -(-self.file.tell() // alignment) * alignment
+        start = -(-self.at // alignment) * alignment
         self._placed(infos, start)
-        return GgufInfo(settings, frozenset(infos), sum(numbers for numbers, _, _ in infos.values()))
+        return GgufInfo(settings, start, infos)
 
-    def _placed(self, infos: dict[str, tuple[int, int, int]], start: int) -> None:
-        """Check that all tensors (numbers, offset, bytes) are inside the file and don't overlap."""
+    def _placed(self, infos: dict[str, GgufTensor], start: int) -> None:
+        """Check that all tensors are inside the file and don't overlap."""
         at = 0
-        for offset, length in sorted((offset, length) for _, offset, length in infos.values()):
+        for offset, length in sorted((tensor.offset, tensor.length) for tensor in infos.values()):
             if offset < at:
                 raise ValueError("two tensors lie over each other")
             at = offset + length
-        if start + at > self.size:
+        if infos and start + at > self.size:  # a file of a vocabulary alone has no padding
             raise ValueError(f"it is cut short: {start + at:,} bytes are expected, {self.size:,} are there")
 
-    def _tensor(self) -> tuple[str, tuple[int, int, int]]:
+    def _tensor(self) -> tuple[str, GgufTensor]:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         name, dimensions = self._string(), self._number("<I")
@@ -103,7 +119,7 @@ class _Reader:
         block, width = GGML_QUANT_SIZES[kind]
         if numbers > _MOST_NUMBERS or (shape and shape[0] % block):
             raise ValueError(f"{name[:60]!r} has the shape {str(shape)[:60]}")
-        return name, (numbers, offset, numbers // block * width)
+        return name, GgufTensor(kind.name, numbers, offset, numbers // block * width)
 
     def _value(self, kind: int, keep: bool) -> Any:
         if kind in _SCALARS:
@@ -145,12 +161,14 @@ class _Reader:
 
     def _bytes(self, count: int) -> bytes:
         self._there(count, "bytes")
+        self.at += count
         return self.file.read(count)
 
     def _skip(self, count: int) -> None:
         self._there(count, "bytes")
+        self.at += count
         self.file.seek(count, 1)
 
     def _there(self, count: int, what: str) -> None:
-        if count > self.size - self.file.tell():
+        if count > self.size - self.at:
             raise ValueError(f"it is cut short: {count:,} more {what} are expected")

@@ -151,7 +151,9 @@ class _Source:
             pairs.append([merge[:at], merge[at + 1 :]])
         made = {left + right for left, right in pairs}
         # A part that no merge makes never occurs: such merges are left out, since their parts need be no tokens.
-        return [pair for pair in pairs if all(len(part) == 1 or part in made for part in pair)]
+        return [
+            pair for pair in pairs if (len(pair[0]) == 1 or pair[0] in made) and (len(pair[1]) == 1 or pair[1] in made)
+        ]
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that are cut out of a text before anything else."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.common.foreign_files import whole_number
+from tui_llm.common.foreign_files import open_foreign, whole_number
 from tui_llm.llm.adapters import checks
 from tui_llm.llm.adapters.gguf_header import GgufInfo
 from tui_llm.llm.model.model_config import MOST_ROWS
@@ -43,7 +42,7 @@ def load(library: Any, path: Path, header: GgufInfo) -> tuple[Any, list[str]]:
     found = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     if _FACTORS in header.tensors:
-        _scale_rotary(model, path)
+        _scale_rotary(model, header, path)
     names = {name: parameter.data_ptr() for name, parameter in model.named_parameters(remove_duplicate=False)}
     there = {names[name] for name in tensors if name in names}
     return model, [name for name in found.missing_keys if name in names and names[name] not in there]
@@ -56,7 +55,7 @@ def _check_read(reader: Any, model: Any, header: GgufInfo, path: Path) -> None:
     known = reader.get_gguf_hf_weights_map(model, reader.TENSOR_PROCESSORS.get(kind, reader.TensorProcessor)(config={}))
     ignored = sorted(
         name
-        for name in header.tensors - known.keys() - {_FACTORS, "output.weight"}
+        for name in header.tensors.keys() - known.keys() - {_FACTORS, "output.weight"}
         if "_exps" not in name and "shexp" not in name
     )
     if ignored:
@@ -73,17 +72,18 @@ def _check_read(reader: Any, model: Any, header: GgufInfo, path: Path) -> None:
         )
 
 
-def _scale_rotary(model: Any, path: Path) -> None:
+def _scale_rotary(model: Any, header: GgufInfo, path: Path) -> None:
     """Divide the rotary frequencies by the file's factors, as llama.cpp does. (transformers 5.24 leaves them out; Llama
     3.1 and later have them.)"""
-    import gguf
-
-    (stored,) = (tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == _FACTORS)
-    factors = torch.from_numpy(np.array(gguf.dequantize(stored.data, stored.tensor_type), dtype=np.float32))
-    rotary = getattr(model.base_model, "rotary_emb", None)
+    stored, rotary = header.tensors[_FACTORS], getattr(model.base_model, "rotary_emb", None)
     frequencies = getattr(rotary, "inv_freq", None)
-    if frequencies is None or frequencies.shape != factors.shape or not bool((factors > 0).all()):
+    if frequencies is None or stored.dtype != "F32" or stored.numbers != frequencies.numel():
         raise UserError(f"{path} has {_FACTORS}, which does not fit its model; get it again")
+    with open_foreign(path) as file:
+        file.seek(header.start + stored.offset)
+        factors = torch.frombuffer(bytearray(file.read(stored.length)), dtype=torch.float32)
+    if not bool((factors > 0).all()):
+        raise UserError(f"{path} has a factor in {_FACTORS} that is not positive; get it again")
     for name in ("inv_freq", "original_inv_freq"):
         if getattr(rotary, name, None) is not None:
             setattr(rotary, name, frequencies / factors)
