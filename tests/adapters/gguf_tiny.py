@@ -109,3 +109,23 @@ def write_sentence_piece(path: Path, **more: Any) -> None:
     writer.add_token_scores(scores)
     writer.add_token_types(types)
     finish(writer, more)
+
+
+def write_gemma4(path: Path, **more: Any) -> None:
+    """`sentence_piece`'s tokens with merges: for each token the first cut into two others."""
+    import gguf
+
+    tokens, _, types = sentence_piece()
+    known, merges = set(tokens), []
+    for token, kind in zip(tokens, types, strict=True):
+        cuts = [at for at in range(1, len(token)) if token[:at] in known and token[at:] in known]
+        if kind == 1 and cuts:
+            merges.append(f"{token[: cuts[0]]} {token[cuts[0] :]}")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gemma4")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    finish(writer, more)

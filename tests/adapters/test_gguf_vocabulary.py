@@ -40,8 +40,9 @@ def test_text_is_cut_as_llama_cpp_cuts_it(group: dict[str, Any], tmp_path: Path)
 @pytest.mark.parametrize("row", TABLE["special"], ids=lambda row: f"{row['pre']}-{row['more']}-{row['text'][:9]}")
 def test_special_tokens_are_read_as_llama_cpp_reads_them(row: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
-    if row["pre"] == "llama":
-        gguf_tiny.write_sentence_piece(path, **row["more"])
+    writers = {"llama": gguf_tiny.write_sentence_piece, "gemma4": gguf_tiny.write_gemma4}
+    if row["pre"] in writers:
+        writers[row["pre"]](path, **row["more"])
     else:
         gguf_tiny.write_vocabulary(path, row["pre"], **row["more"])
     tokenizer = opened(path)
@@ -62,7 +63,7 @@ def test_an_unknown_rule_is_refused_by_name(tmp_path: Path) -> None:
 def test_other_kinds_of_vocabulary_are_refused_by_name(tmp_path: Path) -> None:
     import gguf
 
-    for kind in ("bert", "t5", "rwkv", "gemma4"):
+    for kind in ("bert", "t5", "rwkv", "plamo2"):
         writer = gguf.GGUFWriter(tmp_path / f"{kind}.gguf", "llama")
         writer.add_tokenizer_model(kind)
         writer.add_token_list(["a", "b"])

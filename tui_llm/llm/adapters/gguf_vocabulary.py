@@ -1,7 +1,8 @@
 """A GGUF file's vocabulary as the text of a `tokenizer.json`, with the ids that llama.cpp gives.
 
 `tokenizer.ggml.model` names the kind: `gpt2` is byte-level BPE, whose words `tokenizer.ggml.pre` cuts (`gguf_splits`);
-`llama` is SentencePiece, which merges the pair whose token has the highest score. Other kinds are refused by name.
+`llama` is SentencePiece, which merges the pair whose token has the highest score; `gemma4` is SentencePiece with merges.
+Other kinds are refused by name.
 """
 
 from __future__ import annotations
@@ -73,15 +74,13 @@ def read_vocabulary(info: GgufInfo, where: Path) -> GgufVocabulary:
     damaged."""
     source = _Source(info.settings, where)
     kind = source.text("model")
-    if kind == "gpt2":
-        parts = _byte_level(source)
-    elif kind == "llama":
-        parts = _sentence_piece(source)
-    else:
+    kinds = {"gpt2": _byte_level, "llama": _sentence_piece, "gemma4": _gemma4}
+    if kind not in kinds:
         raise UserError(
-            f"{where}: its vocabulary is of the kind {str(kind)[:60]!r} (tokenizer.ggml.model); gpt2 (byte-level BPE) and "
-            "llama (SentencePiece) can be read: open the model's Hugging Face folder instead"
+            f"{where}: its vocabulary is of the kind {str(kind)[:60]!r} (tokenizer.ggml.model); gpt2 (byte-level BPE), llama "
+            "(SentencePiece) and gemma4 can be read: open the model's Hugging Face folder instead"
         )
+    parts = kinds[kind](source)
     begin = source.id("bos", 1 if kind == "llama" else None)
     if parts.pop("starts"):
         if begin is None:
@@ -159,10 +158,13 @@ class _Source:
         """The tokens that are cut out of a text before anything else."""
         name = str(self.settings.get("general.name", "")).lower()
         phi3 = "phi-3" in name or "phi3" in name  # llama.cpp strips what follows their special tokens
+        gemma4 = "<|tool_response>" in self.tokens  # there </s> is a token like any
         found = []
         for id, token in enumerate(self.tokens):
             kind = self.types[id] if self.types else 1
-            if token in _ENDS:
+            if token == "</s>" and gemma4:
+                kind = 1
+            elif token in _ENDS:
                 kind = _CONTROL
             elif token in _SHOWN:
                 kind = _USER_DEFINED
@@ -214,20 +216,34 @@ def _sentence_piece(source: _Source) -> dict[str, Any]:
             f"{source.where} has no scores (tokenizer.ggml.scores), which its vocabulary needs; get it again"
         )
     ids = _ids(source)
-    spaced = source.flag("add_space_prefix", True)
+    return _spaced(
+        source, ids, list(_scored_merges(source, ids)), source.flag("add_space_prefix", True), source.id("unknown", 0)
+    ) | {"starts": source.flag("add_bos_token", True)}
+
+
+def _gemma4(source: _Source) -> dict[str, Any]:
+    """Lines and runs of line ends are merged apart. llama.cpp lets each text begin with the start token, whatever the
+    file says."""
+    split = {"type": "Split", "pattern": {"Regex": r"\n+"}, "behavior": "Isolated", "invert": False}
+    parts = _spaced(source, _ids(source), source.merges(), False, source.id("unknown"))
+    return parts | {"pre_tokenizer": split, "starts": True}
+
+
+def _spaced(
+    source: _Source, ids: dict[str, int], merges: list[list[str]], prefix: bool, unknown: int | None
+) -> dict[str, Any]:
+    """BPE on characters, with `▁` for a space, a `prefix` of it, and bytes for what has no token."""
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
-    prefix = [{"type": "Prepend", "prepend": _SPACE}] if spaced else []
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spaced else []
-    unknown = source.id("unknown", 0)
+    first = [{"type": "Prepend", "prepend": _SPACE}] if prefix else []
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
     return {
-        "normalizer": {"type": "Sequence", "normalizers": [*prefix, replace]},
+        "normalizer": {"type": "Sequence", "normalizers": [*first, replace]},
         "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]},
         "model": {
             "type": "BPE", "unk_token": None if unknown is None else source.tokens[unknown], "fuse_unk": True,
-            "byte_fallback": True, "vocab": ids, "merges": list(_scored_merges(source, ids)),
+            "byte_fallback": True, "vocab": ids, "merges": merges,
         },
-        "starts": source.flag("add_bos_token", True),
     }  # fmt: skip
 
 
