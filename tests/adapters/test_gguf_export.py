@@ -146,6 +146,8 @@ def test_what_gguf_can_not_hold_is_refused(tmp_path: Path) -> None:
             "x", pat_str=".", mergeable_ranks={bytes([b]): b for b in range(256)}, special_tokens={}
         )
         write_gguf(made, BPETokenizer("other", encoding, 256, None, None, []), path, "tiny")
+    with pytest.raises(UserError, match="exact GELU"):
+        write_gguf(model(exact_gelu=True), tokenizer, path, "tiny")
     with pytest.raises(UserError, match="different models"):
         write_gguf(model(vocabulary=300), tokenizer, path, "tiny")
     made.blocks[0].mlp.up.weight[0, 0] = 1e5

@@ -28,7 +28,7 @@ def open_foreign(
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     """The model, its vocabulary and its chat template. Raises `UserError` if the extra is missing or the model can't be
     opened."""
-    library = _transformers(name)
+    library = transformers_library(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns about unusual files
         return _open(library, path, name, place)
@@ -62,7 +62,7 @@ def _open_gguf(
     return predictor, tokenizer, chat.made(template, vocabulary.special, name) if isinstance(template, str) else None
 
 
-def _transformers(name: str) -> Any:
+def transformers_library(name: str) -> Any:
     # Has to be set before transformers is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:

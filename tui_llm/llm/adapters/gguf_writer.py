@@ -54,6 +54,10 @@ def write_gguf(model: GPT, tokenizer: BPETokenizer, path: Path, name: str, dtype
         import gguf
     except ImportError as error:
         raise UserError(f"writing GGUF needs an extra: {EXTRA}") from error
+    if model.config.exact_gelu:
+        raise UserError(
+            f"{name} has an exact GELU, and llama.cpp's GPT-2 the approximation with tanh; it can't be written as GGUF"
+        )
     tokens, types, pre = _vocabulary(tokenizer)
     if tokenizer.size > model.config.vocabulary:
         raise UserError(f"the vocabulary of {name} has more tokens than its model; they are of different models")

@@ -11,6 +11,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import check_file, check_folder, write_folder, write_new
 from tui_llm.llm.hub import lookup
+from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model.model_config import GGUF, is_gpt2
 from tui_llm.llm.tokens import tokenizer
@@ -72,7 +73,7 @@ def export_gguf(
         raise UserError(
             f"{name} is not in GPT-2's layout, and only that is written as GGUF; llama.cpp has converters for others"
         )
-    vocabulary, model = tokenizer.load_folder(found.folder, found.name), checkpoint.load(found.folder)
+    model, vocabulary = open_gpt(found.folder, found.name, torch.device("cpu"))
     write_new(
         path, lambda part: write_gguf(model, vocabulary, part, found.name, dtype), force=force, inputs=(found.folder,)
     )
