@@ -15,12 +15,11 @@ import pytest
 from tui_llm.common import foreign_files
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign, parse_json, read_foreign, read_json
-from tui_llm.llm.adapters import chat
 from tui_llm.llm.data.texts import read_text
 from tui_llm.llm.hub import lookup, model_list
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.tensor_shapes import read_header
-from tui_llm.llm.tokens import vocabulary_files, vocabulary_folder
+from tui_llm.llm.tokens import folder_files, vocabulary_files, vocabulary_folder
 
 KINDS = ["fifo", "socket", "device", "folder", "sparse"]
 
@@ -121,7 +120,7 @@ def readers(folder: Path) -> dict[str, object]:
     return {
         "text": lambda: read_text(folder / "x"),
         "weights": lambda: read_header(folder / "x"),
-        "settings": lambda: chat.settings_of(folder / "x"),
+        "settings": lambda: folder_files.settings_of(folder / "x"),
         "vocabulary": lambda: vocabulary_files.read_bytes(folder / "x"),
         "library": lambda: vocabulary_files.read_tokenizer_json(folder / "x"),
         "merges": lambda: (
