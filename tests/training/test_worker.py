@@ -81,8 +81,8 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path
     ids=["short", "blank", "not-utf-8"],
 )
 def test_an_unusable_corpus_fails_with_one_line(text: Path, content: str, why: str) -> None:
-    text.write_bytes(content.encode(errors="surrogateescape"))
     run = make("run", text)
+    text.write_bytes(content.encode(errors="surrogateescape"))
     assert work(run) == 1
     assert run.status().state == "failed" and why in run.status().message and "\n" not in run.status().message
     assert run.checkpoints() == [] and leftovers(run.path) == []

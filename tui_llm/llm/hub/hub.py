@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tui_llm.common.errors import UserError
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
+from tui_llm.llm.tokens import closed
 from tui_llm.llm.tokens.catalog import load_named
+from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder, save_folder
 
 
 def training_tokenizer(name: str) -> BPETokenizer:
@@ -29,6 +32,8 @@ def training_tokenizer(name: str) -> BPETokenizer:
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
     """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
     the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
+    if (own := closed.load(path, name)) is not None:
+        return own
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return load_folder(path, name)
     if (path / "tokenizer.json").is_file():
@@ -39,3 +44,19 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer
         begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
         return load_json(path, name, rows, begin, [end] if end else [END_OF_TEXT])
     return load_folder(path, name)
+
+
+def load_trained(folder: Path, name: str | None = None) -> BPETokenizer | ClosedTokenizer:
+    """The vocabulary of a run's model: byte-level BPE, or characters or words. Raises `UserError`."""
+    return closed.load(folder, name) or load_folder(folder, name)
+
+
+def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a vocabulary's files into a model folder. Raises `UserError` if it is of another kind than `load_trained`
+    reads."""
+    if isinstance(tokenizer, ClosedTokenizer):
+        tokenizer.save(folder)
+    elif isinstance(tokenizer, BPETokenizer):
+        save_folder(tokenizer, folder)
+    else:
+        raise UserError(f"the vocabulary {tokenizer.name} can't be written as the files of a model folder")

@@ -10,7 +10,7 @@ import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
-from tui_llm.llm.hub.hub import load_vocabulary
+from tui_llm.llm.hub.hub import load_trained, load_vocabulary
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import is_gpt2
@@ -59,9 +59,9 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedM
     return LoadedModel(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
 
 
-def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
+def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.Tokenizer]:
     """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
-    gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+    gpt, own = checkpoint.load(path, place), load_trained(path, name)
     _check_rows(path, own, gpt)
     return gpt, own
 

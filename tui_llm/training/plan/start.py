@@ -11,11 +11,12 @@ from typing import Any
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens import closed_files
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
-_NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+_NEEDED = ("config.json", "model.safetensors", "vocab.json")
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
@@ -47,7 +48,8 @@ def copy(model: Path, run: Run) -> None:
     folder = run.path / FOLDER
     try:
         storage.make_folders(folder)
-        for name in _NEEDED:
+        closed = closed_files.kind_of(model) is not None
+        for name in (*_NEEDED, *(("tokenizer.json",) if closed else ("merges.txt",))):
             if not (model / name).is_file():
                 raise UserError(f"can't start from the model folder {model}: it has no {name}")
             storage.copy_file(model / name, folder / name)

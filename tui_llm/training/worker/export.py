@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from tui_llm.common.new_files import check_folder, write_folder
+from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint, intact
-from tui_llm.llm.tokens import tokenizer
 from tui_llm.training.run.run import Run
 
 
@@ -32,11 +32,11 @@ def export(
         damaged(line)
     inputs = (run.path,)
     check_folder(folder, force=force, inputs=inputs)
-    vocabulary, model = tokenizer.load_folder(source, run.name), checkpoint.load(source)
+    vocabulary, model = hub.load_trained(source, run.name), checkpoint.load(source)
 
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, dtype))
-        tokenizer.save_folder(vocabulary, aside)
+        hub.save_vocabulary(vocabulary, aside)
 
     write_folder(folder, fill, last="config.json", force=force, inputs=inputs)
     return step
