@@ -111,6 +111,11 @@ def resolve_settings(
     return start.fit({**given, "from_model": name}, base, config), config, found
 
 
+def needs_download(settings: TrainingSettings, corpus: Sequence[str]) -> bool:
+    """Whether the size of the vocabulary is known only once a corpus is downloaded."""
+    return settings.tokenizer in closed_files.KINDS and not all(map(corpora.is_local, map(corpora.place, corpus)))
+
+
 def _vocabulary_size(settings: TrainingSettings, corpus: Sequence[str]) -> int:
     if settings.tokenizer not in closed_files.KINDS:
         return vocabulary_size(settings.tokenizer)

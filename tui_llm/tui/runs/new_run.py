@@ -26,6 +26,7 @@ from tui_llm.training.plan.fields import (
     field_problems,
     for_steps,
     launch_problems,
+    needs_download,
     resolve_settings,
     starting_model,
     text_of,
@@ -38,16 +39,21 @@ from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.runs.estimate import RunEstimate
 from tui_llm.tui.runs.new_run_fields import (
-    BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, free_name, name_problem, row,
+    BESIDE,
+    GROUPS,
+    HINTS,
+    LABELS,
+    MODELS_OWN,
+    CorpusField,
+    free_name,
+    name_problem,
+    row,
+    shape,
 )  # fmt: skip
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
-
-
-def shape(settings: TrainingSettings) -> str:
-    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
 _key = CommandFactory("new_run", "New run")
@@ -153,10 +159,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     @property
     def corpora(self) -> list[str]:
         """The corpora as typed; none while a quotation mark is not closed."""
-        try:
+        with suppress(UserError):
             return several(self.text("corpus"))
-        except UserError:
-            return []
+        return []
 
     def on(self, name: str) -> bool:
         return self.text(name) == "on"
@@ -300,7 +305,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                 model, field = starting_model(given["from_model"])[1], "block_size"
             else:
                 field = "tokenizer"
-            settled = resolve_settings(given, PRESETS[preset], corpora)[:2]
+            if not needs_download(from_fields(given, PRESETS[preset]), corpora):
+                settled = resolve_settings(given, PRESETS[preset], corpora)[:2]
         except UserError as error:
             unfit[field] = str(error)
         deliver(self, self._examined, given, preset, model, settled, unfit)

@@ -20,7 +20,7 @@ from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES
 from tui_llm.training.run.run import check_name
-from tui_llm.training.run.settings import PRESETS, SETTINGS
+from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.widgets.field import Field
 
 OFF_ON = ("off", "on")
@@ -78,6 +78,10 @@ def free_name(corpus: str, preset: str) -> str:
         at += 1
         name = f"{base}-{at}"
     return name
+
+
+def shape(settings: TrainingSettings) -> str:
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
 class CorpusField(Field):
