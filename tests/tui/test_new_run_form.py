@@ -17,7 +17,7 @@ from textual import events
 from textual.widgets import Input, Select
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import extras, launch
+from tui_llm.training.plan import extras, launch, processes
 from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
 from tui_llm.training.plan.fields import NAMES, field_problems, text_of
 from tui_llm.training.plan.step_time import Rate
@@ -58,7 +58,7 @@ def estimate(app: ScreenApp) -> str:
 def test_every_setting_is_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
     assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
-    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
+    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt", "field"}
 
 
 async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +195,7 @@ async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch:
         choose("shard", "on")
         await said("shard", "2 or more")
         set_field(app, "nproc", "2")
+        monkeypatch.setattr(processes, "_torch_version", lambda: (2, 9))
         choose("optimizer", "muon")
         await said("shard", "muon can't step on shards in torch 2.9")
         choose("optimizer", "adamw")
@@ -311,7 +312,7 @@ async def test_a_form_closed_while_it_starts_a_run_still_tells_the_training_pane
             raise UserError(problem)
 
     monkeypatch.setattr(launch, "start", start)
-    (tmp_path / "tales.txt").write_text("Once upon a time")
+    (tmp_path / "tales.txt").write_text("Once upon a time " * 200)
     monkeypatch.chdir(tmp_path)
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
