@@ -17,6 +17,7 @@ from textual import events
 from textual.widgets import Input, Select
 
 from tui_llm.common.errors import UserError
+from tui_llm.training.plan import cost as costs
 from tui_llm.training.plan import extras, launch, processes
 from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
 from tui_llm.training.plan.fields import NAMES, field_problems, text_of
@@ -154,6 +155,34 @@ async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch
     s = run["settings"]
     assert (s.from_model, s.tokenizer, s.width, s.block_size) == ("nano", "nano", 256, 32)
     assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
+
+
+async def test_format_and_field_are_checked_with_the_corpus_and_char_counts_its_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        launch, "create", lambda name, corpora, settings, **_: made.append(settings) or fake_run.make(name)
+    )
+    monkeypatch.setattr(launch, "start", lambda run: None)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"id": 1, "body": "abcab"}\n' * 9)
+    app = ScreenApp(NewRunScreen(str(data)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "it has: id, body; choose one with --field NAME" in says(app, "corpus"))
+        set_field(app, "field", "body")
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
+        app.shown.query_one("#format", Select).value = "csv"
+        await until(pilot, lambda: says(app, "corpus").startswith("✗"))
+        app.shown.query_one("#format", Select).value = "auto"
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
+        set_field(app, "tokenizer", "char")
+        settings = from_fields({"tokenizer": "char", "field": "body"}, PRESETS[value(app, "preset")])
+        line = estimating.cost_line(settings, costs.shape(settings, 4))  # a, b, c and <|endoftext|>
+        await until(pilot, lambda: cost(app) == line)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.answer is not UNSET)
+    assert [(s.tokenizer, s.format, s.field) for s in made] == [("char", "auto", "body")]
 
 
 async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
