@@ -41,9 +41,9 @@ def open_packed(path: Path, saw: Saw = lambda _: None) -> Iterator[BinaryIO]:
     with open_foreign(path) as file:
         kind = _kind(path, file.peek(16))
         if not kind:
-            yield _Seen(file, saw)
+            yield _Tee(file, saw)
             return
-        seen = _Seen(file, saw)
+        seen = _Tee(file, saw)
         opened = gzip.GzipFile(fileobj=seen, mode="rb") if kind == "gzip" else _zstd(path).ZstdFile(seen, "rb")
         with opened as inside:
             yield io.BufferedReader(_Unpacked(inside, path, kind), _BLOCK)
@@ -70,7 +70,7 @@ def _zstd(path: Path) -> Any:
     raise UserError(f"{path}: reading .zst needs Python 3.14 or an extra: pip install 'tui-llm[corpora]'")
 
 
-class _Seen(io.RawIOBase, BinaryIO):
+class _Tee(io.RawIOBase, BinaryIO):
     """The bytes of `file`, which `saw` gets too."""
 
     def __init__(self, file: BinaryIO, saw: Saw) -> None:
