@@ -25,7 +25,7 @@ def open_foreign(
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     """The model, its vocabulary and its chat template. Raises `UserError` if the extra is missing or the model can't be
     opened."""
-    library = _transformers(name)
+    library = transformers_library(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns about unusual files
         return _open(library, path, name, place)
@@ -43,7 +43,7 @@ def _open(
     return predictor, tokenizer, template
 
 
-def _transformers(name: str) -> Any:
+def transformers_library(name: str) -> Any:
     # Has to be set before transformers is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:

@@ -30,6 +30,7 @@ def facts(model: ModelInfo) -> list[tuple[str, str]]:
     rows += [(name, f"{value:,}") for name, value in numbers.items() if value is not None]
     rows += [("size", file_size(model.size))] if model.size is not None else []
     rows += [("problem", model.problem)] if model.problem else []
+    rows += [("note", model.note)] if model.note else []
     return rows
 
 
