@@ -22,7 +22,7 @@ from tui_llm.llm.tokens.tokenizer import byte_level, load_folder
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.fields import starting_model
 from tui_llm.training.run.settings import from_fields
-from tui_llm.training.worker.export import export
+from tui_llm.training.worker.export import export, export_gguf
 
 
 @pytest.fixture
@@ -113,6 +113,8 @@ def test_a_vocabulary_of_the_texts_characters_or_words_is_trained_and_resumed(
     export(run, tmp_path / "model")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert theirs(whole[:200].rpartition(" ")[0]).input_ids == vocabulary.encode(whole[:200].rpartition(" ")[0])
+    with pytest.raises(UserError, match="no byte-level BPE, and only that is written into a GGUF file"):
+        export_gguf("run", tmp_path / "model.gguf", "f32")
     found, _ = starting_model(str(tmp_path / "model"))
     fields = from_fields({"from_model": str(found.folder), "steps": 1, "sample_prompt": "the"}, TINY)
     tuned = launch.create("tuned", [str(text)], fields, preset="toy", device="cpu", model=found.folder)

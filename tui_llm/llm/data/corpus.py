@@ -96,7 +96,7 @@ def load(
     if not _whole(folder):
         _fill(
             folder,
-            [_Source(path, how, one) for path, one in zip(names, hashes, strict=True)],
+            [_CorpusFile(path, how, one) for path, one in zip(names, hashes, strict=True)],
             tokenizer,
             validation_fraction,
             digest,
@@ -182,7 +182,7 @@ def _whole(folder: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _CorpusFile:
     """A file of the corpus, with the key of its text."""
 
     path: Path
@@ -192,7 +192,7 @@ class _Source:
 
 def _fill(
     folder: Path,
-    sources: list[_Source],
+    sources: list[_CorpusFile],
     tokenizer: Tokenizer,
     fraction: float,
     digest: str,
@@ -247,7 +247,7 @@ class _TokenWriter:
     # A file's key → its tokens[start:stop] in train.bin.
     seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
-    def run(self, sources: list[_Source]) -> dict[str, Any]:
+    def run(self, sources: list[_CorpusFile]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
         self.counts = np.zeros(self.tokenizer.size, np.int64)
         sizes = [source.path.stat().st_size for source in sources]
@@ -273,7 +273,7 @@ class _TokenWriter:
         return {"dtype": self.dtype.name, **self.sizes, "bytes": self.text_bytes,
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
 
-    def _file(self, source: _Source, train: BinaryIO, validation: BinaryIO) -> None:
+    def _file(self, source: _CorpusFile, train: BinaryIO, validation: BinaryIO) -> None:
         """Tokenize one file into a temporary file first: the held-out part is at its end, so its start is known only
         afterwards."""
         hashed = hashlib.sha256()
