@@ -26,6 +26,7 @@ from tui_llm.llm.tokens.added_tokens import AddedToken
 from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.rules import Rules
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
+from tui_llm.llm.tokens.words import split
 
 
 class Tokenizer(ABC):
@@ -291,7 +292,7 @@ class WordTokenizer(Tokenizer):
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         ids = []
-        for word in _WORD.findall(clean(text)):
+        for word in split(text):
             if word not in self._ids:
                 self._ids[word] = len(self._words)
                 self._words.append(word)
@@ -302,14 +303,6 @@ class WordTokenizer(Tokenizer):
         if not 0 <= id < len(self._words):
             raise KeyError(id)
         return self._words[id].encode()
-
-
-def words(text: str) -> list[str]:
-    """The words and numbers of `text`, as `WordTokenizer` splits it, without white space and signs."""
-    return [word for word in _WORD.findall(clean(text)) if word[0].isalnum()]
-
-
-_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
 
 
 # ── vocabularies from merges ─────────────────────────────────────────────────────────────────────────────────────
