@@ -44,8 +44,17 @@ def _parameters(folder: Path) -> int | None:
 
 def context_of(config: Any) -> int:
     """The context length in the config, or a default."""
+    return _stated(config) or CONTEXT_UNKNOWN
+
+
+def stated_context(raw: dict[str, Any]) -> int | None:
+    """The context length in a config.json; None if it has no limit."""
+    return _stated(_Settings(raw))
+
+
+def _stated(config: Any) -> int | None:
     for name in _CONTEXT_NAMES:
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
             return value
-    return CONTEXT_UNKNOWN
+    return None

@@ -37,10 +37,36 @@ def _open(
     where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     checks.check_files(where)
     raw = {} if how else _checked_config(path, library)
-    model = _placed(_opened(library, where, how, path, place), path, place)
-    predictor = CausalPredictor(model, name)
+    model, unexpected = _opened(library, where, how, path, place)
+    model = _placed(model, path, place)
+    predictor = CausalPredictor(model, name, unexpected)
     tokenizer, template = _vocabulary(library, where, how, path, name, predictor.vocabulary, model, raw)
     return predictor, tokenizer, template
+
+
+def reference_model(path: Path, name: str, place: torch.device) -> Any:
+    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`."""
+    library = _transformers(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checks.check_files(path)
+        _checked_config(path, library)
+        return _placed(_opened(library, path, {}, path, place)[0], path, place)
+
+
+def reference_tokenizer(path: Path, name: str) -> Any:
+    """A folder's tokenizer as transformers opens it. Raises `UserError`."""
+    library = _transformers(name)
+    checks.check_files(path)
+    checks.check_vocabulary(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return library.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error
 
 
 def _transformers(name: str) -> Any:
@@ -80,15 +106,16 @@ def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
     raise UserError(f"{folder} has no model.safetensors")
 
 
-def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: torch.device) -> Any:
-    """The model with its weights. Raises `UserError`, whatever is wrong with the file."""
+def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: torch.device) -> tuple[Any, list[str]]:
+    """The model with its weights, and the names of stored tensors that it doesn't use. Raises `UserError`, whatever is
+    wrong with the file."""
     try:
         try:
-            model, lacking = _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
+            model, lacking, unexpected = _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
         except ValueError as error:
             if how or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise
-            model, lacking = _from_folder(library, path, place, "eager")
+            model, lacking, unexpected = _from_folder(library, path, place, "eager")
     except (UserError, MemoryError):
         raise
     except ImportError as error:
@@ -108,7 +135,7 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise UserError(f"{path} lacks the weights {lacking[0]}{more}: the model is incomplete; get it again")
-    return model
+    return model, unexpected
 
 
 def _kind(path: Path) -> str:
@@ -116,8 +143,8 @@ def _kind(path: Path) -> str:
     return str(raw.get("model_type")) if isinstance(raw, dict) else "unknown"
 
 
-def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
-    """The model, and the names of missing weights."""
+def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str], list[str]]:
+    """The model, the names of missing weights, and those of unused ones."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
     weights = checks.stored(path, quantized=getattr(config, "quantization_config", None) is not None)
     more = checks.check_config(library, config, weights, path / "config.json")
@@ -130,10 +157,11 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
         dtype=_precision(path, weights, more, place),
         output_loading_info=True,
     )
-    return model, [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+    lacking = [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+    return model, lacking, sorted(info.get("unexpected_keys") or ())
 
 
-def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
+def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str], list[str]]:
     """As `_from_folder`, with quantized weights dequantized to float32. Does not call `from_pretrained`, which would
     need another package."""
     from transformers import modeling_gguf_pytorch_utils as reader
@@ -158,7 +186,8 @@ def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str]]:
     model.tie_weights()
     names = {name: parameter.data_ptr() for name, parameter in model.named_parameters(remove_duplicate=False)}
     there = {names[name] for name in tensors if name in names}
-    return model, [name for name in found.missing_keys if name in names and names[name] not in there]
+    lacking = [name for name in found.missing_keys if name in names and names[name] not in there]
+    return model, lacking, list(found.unexpected_keys)
 
 
 def _placed(model: Any, path: Path, place: torch.device) -> Any:
