@@ -64,7 +64,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "inside the model": ("attention", "lens", "neighbours"),
     "learning": ("learn", "train", "evaluate"),
     "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
-    "models and vocabularies": ("models", "vocabulary"),
+    "models and vocabularies": ("models", "check", "vocabulary"),
     "the program": ("tour", "serve", "bench", "completion"),
 }
 

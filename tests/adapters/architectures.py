@@ -9,6 +9,7 @@ from typing import Any
 import foreign
 import torch
 import transformers as t
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 ROWS = 331  # ids of the vocabulary: `foreign.byte_level` has 330 and one added token
 CONTEXT = 64
@@ -79,16 +80,27 @@ CONFIGS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+# AutoTokenizer takes a class with these rules for a Qwen2, whatever tokenizer.json says (transformers 5).
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
 def make(kind: str, folder: Path) -> Any:
     """Writes a random model of `kind` and its vocabulary into `folder`; returns transformers' model."""
-    words = dict(COMMON)
-    config = CONFIGS[kind](**words)
     torch.manual_seed(4)
-    model = t.AutoModelForCausalLM.from_config(config)
+    model = t.AutoModelForCausalLM.from_config(CONFIGS[kind](**COMMON))
     model.eval().save_pretrained(folder)
-    tokenizer = t.PreTrainedTokenizerFast(
-        tokenizer_object=foreign.byte_level(), bos_token="<|begin|>", eos_token="<|endoftext|>"
-    )
-    assert len(tokenizer) == ROWS, len(tokenizer)
+    vocabulary = foreign.byte_level()
+    if kind == "qwen2":
+        vocabulary.normalizer = normalizers.NFC()
+        vocabulary.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_QWEN2), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=vocabulary, bos_token="<|begin|>", eos_token="<|endoftext|>")
+    assert len(tokenizer) == ROWS
     tokenizer.save_pretrained(folder)
     return model

@@ -31,7 +31,7 @@ def check(options: argparse.Namespace) -> int:
     from tui_llm.common.display import visible
     from tui_llm.common.numbers import counted
     from tui_llm.facts import report
-    from tui_llm.facts.check import Finding, Status
+    from tui_llm.facts.check import CheckStatus, Finding
 
     made = check_model(options.model)
     if options.json:
@@ -40,7 +40,7 @@ def check(options: argparse.Namespace) -> int:
                 "model": made.model,
                 "path": made.path,
                 "broken": made.broken,
-                "counts": {status.value: made.count(status) for status in Status},
+                "counts": {status.value: made.count(status) for status in CheckStatus},
                 "findings": [_fields(finding) for finding in made.findings],
             }
         )
@@ -52,7 +52,7 @@ def check(options: argparse.Namespace) -> int:
 
     put(f"{visible(made.model)}: {visible(made.path)}")
     put(report.table(("", "check", "found"), [row(finding) for finding in made.findings], left=(0, 1, 2)))
-    counts = ", ".join(f"{count} {status.value}" for status in Status if (count := made.count(status)))
+    counts = ", ".join(f"{count} {status.value}" for status in CheckStatus if (count := made.count(status)))
     put(f"{counted(len(made.findings), 'check')}: {counts}")
     return BROKEN if made.broken else 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     OK = "OK"
     WARNING = "warning"
     BROKEN = "broken"
@@ -23,7 +23,7 @@ class Finding:
     """
 
     name: str
-    status: Status
+    status: CheckStatus
     found: str
     advice: str = ""
 
@@ -38,7 +38,7 @@ class CheckReport:
 
     @property
     def broken(self) -> bool:
-        return any(finding.status is Status.BROKEN for finding in self.findings)
+        return any(finding.status is CheckStatus.BROKEN for finding in self.findings)
 
-    def count(self, status: Status) -> int:
+    def count(self, status: CheckStatus) -> int:
         return sum(finding.status is status for finding in self.findings)

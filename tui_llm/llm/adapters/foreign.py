@@ -54,15 +54,17 @@ def reference_model(path: Path, name: str, place: torch.device) -> Any:
         return _placed(_opened(library, path, {}, path, place)[0], path, place)
 
 
-def reference_tokenizer(path: Path, name: str) -> Any:
-    """A folder's tokenizer as transformers opens it. Raises `UserError`."""
+def reference_tokenizer(path: Path, name: str, *, generic: bool = False) -> Any:
+    """A folder's tokenizer as transformers opens it; `generic`: tokenizer.json in the class without rules of its own.
+    Raises `UserError`."""
     library = _transformers(name)
     checks.check_files(path)
     checks.check_vocabulary(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return library.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+            kind = library.PreTrainedTokenizerFast if generic else library.AutoTokenizer
+            return kind.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
         except BaseException as error:
             if not is_failure(error):
                 raise
@@ -111,7 +113,9 @@ def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: t
     wrong with the file."""
     try:
         try:
-            model, lacking, unexpected = _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
+            model, lacking, unexpected = (
+                _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
+            )
         except ValueError as error:
             if how or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise

@@ -11,7 +11,7 @@ import torch
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import read_json
-from tui_llm.facts.check import Finding, Status
+from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.adapters import checks, foreign
 from tui_llm.llm.adapters.gguf_header import read_gguf
 from tui_llm.llm.hub.hub import load_vocabulary
@@ -30,6 +30,7 @@ class CheckedModel:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._parts: dict[str, Any] = {}
+        self._said: dict[str, str] = {}  # an error's line → the check that names it
 
     def _part(self, key: str, make: Callable[[], Part]) -> Part:
         """The result of `make`, or the error that it raised, from its first call on."""
@@ -65,6 +66,8 @@ class CheckedModel:
         """The vocabulary of the open model; if the model doesn't open, the vocabulary on its own."""
         if self.refusal is None:
             return self.loaded.tokenizer
+        if not self.path.is_dir():
+            raise self.refusal
         return self._part("vocabulary", lambda: load_vocabulary(self.path, self.name))
 
     @property
@@ -135,17 +138,23 @@ class CheckedModel:
     def reference_tokenizer(self) -> Any:
         return self._part("reference tokenizer", lambda: foreign.reference_tokenizer(self.path, self.name))
 
+    @property
+    def file_tokenizer(self) -> Any:
+        """tokenizer.json in transformers' generic class."""
+        return self._part("file tokenizer", lambda: foreign.reference_tokenizer(self.path, self.name, generic=True))
+
     # ── findings ──
 
     def fault(self, check: str, error: UserError) -> Finding:
-        """What a check finds if a part that it needs can't be opened: that, unless `opens` has said it."""
-        if self.refusal is not None and str(error) == str(self.refusal):
-            return unchecked(check, "the model doesn't open: see `opens`")
-        return Finding(check, Status.BROKEN, str(error))
+        """What a check finds if a part that it needs can't be opened: that, unless another check has said it."""
+        first = self._said.setdefault(str(error), check)
+        if first != check:
+            return unchecked(check, f"see `{first}`")
+        return Finding(check, CheckStatus.BROKEN, str(error))
 
 
 def unchecked(check: str, why: str) -> Finding:
-    return Finding(check, Status.UNCHECKED, why)
+    return Finding(check, CheckStatus.UNCHECKED, why)
 
 
 def listed(names: list[str], most: int = 4) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError, message_line
-from tui_llm.facts.check import CheckReport, Finding, Status
+from tui_llm.facts.check import CheckReport, CheckStatus, Finding
 from tui_llm.llm.check import prediction, vocabulary, weights
 from tui_llm.llm.check.checked_model import CheckedModel, unchecked
 from tui_llm.llm.hub import lookup
@@ -37,7 +37,7 @@ def check_model(name: str) -> CheckReport:
         path = paths.expand(name)
         if not _exists(path):
             raise
-        return CheckReport(name, str(path), (Finding("opens", Status.BROKEN, str(error)),))
+        return CheckReport(name, str(path), (Finding("opens", CheckStatus.BROKEN, str(error)),))
     model = CheckedModel(found.folder, found.name)
     findings = tuple(_result(check, run, model) for check, run in CHECKS.items())
     return CheckReport(found.name, str(found.folder), findings)

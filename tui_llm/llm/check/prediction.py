@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import whole_number
-from tui_llm.facts.check import Finding, Status
+from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.adapters import chat
 from tui_llm.llm.adapters.description import CONTEXT_UNKNOWN, stated_context
 from tui_llm.llm.check.checked_model import CheckedModel, unchecked
@@ -35,7 +35,7 @@ def logits(model: CheckedModel) -> Finding:
         return model.fault(name, error)
     if not bool(ours.isfinite().all()):
         advice = "the weights are damaged, or training diverged: take an earlier checkpoint"
-        return Finding(name, Status.BROKEN, "the model predicts NaN or infinite logits", advice)
+        return Finding(name, CheckStatus.BROKEN, "the model predicts NaN or infinite logits", advice)
     if find_spec("transformers") is None:
         return unchecked(name, NO_TRANSFORMERS)
     if opened.gpt is not None and not model.config:
@@ -43,15 +43,15 @@ def logits(model: CheckedModel) -> Finding:
     try:
         theirs = _theirs(model.reference, ids)
     except UserError as error:
-        return Finding(name, Status.WARNING, f"transformers doesn't open what opens here: {error}")
+        return Finding(name, CheckStatus.WARNING, f"transformers doesn't open what opens here: {error}")
     width = min(ours.shape[1], theirs.shape[1])
     difference = float((ours[:, :width] - theirs[:, :width]).abs().max())
     scale = max(float(theirs.abs().max()), 1e-6)
     half = next(model.reference.parameters()).dtype != torch.float32
     found = f"{len(ids)} × {width:,} logits, largest difference from transformers {difference:.1e}"
     if difference > (_CLOSE_HALF if half else _CLOSE) * scale:
-        return Finding(name, Status.BROKEN, f"{found}, of {scale:.3g}", "report it, with the model's name")
-    return Finding(name, Status.OK, found)
+        return Finding(name, CheckStatus.BROKEN, f"{found}, of {scale:.3g}", "report it, with the model's name")
+    return Finding(name, CheckStatus.OK, found)
 
 
 @torch.inference_mode()
@@ -82,15 +82,15 @@ def chat_template(model: CheckedModel) -> Finding:
         else:
             return unchecked(name, "the model doesn't open: see `opens`")
         if template is None:
-            return Finding(name, Status.OK, "none: a base model")
+            return Finding(name, CheckStatus.OK, "none: a base model")
         if find_spec("transformers") is None:
             return unchecked(name, NO_TRANSFORMERS)
         before, message, after = template.parts("Hello")
     except UserError as error:
         return model.fault(name, error)
     if "Hello" not in message:
-        return Finding(name, Status.BROKEN, "it leaves out the message", "get the template again")
-    return Finding(name, Status.OK, f"a message is formatted with {len(before) + len(after)} characters around it")
+        return Finding(name, CheckStatus.BROKEN, "it leaves out the message", "get the template again")
+    return Finding(name, CheckStatus.OK, f"a message is formatted with {len(before) + len(after)} characters around it")
 
 
 def context(model: CheckedModel) -> Finding:
@@ -105,20 +105,20 @@ def context(model: CheckedModel) -> Finding:
     for key, count in table.items():
         if stated is not None and stated > count:
             found = f"config.json says {stated:,} positions, but {key} has {count:,} rows"
-            return Finding(name, Status.BROKEN, found, "correct config.json, or get the weights that belong to it")
+            return Finding(name, CheckStatus.BROKEN, found, "correct config.json, or get the weights that belong to it")
     if stated is None and opened is None:
         return unchecked(name, "no file says it, and the model doesn't open")
     if stated is None:
-        return Finding(name, Status.OK, f"no limit is given; {opened or CONTEXT_UNKNOWN:,} tokens are fed at most")
+        return Finding(name, CheckStatus.OK, f"no limit is given; {opened or CONTEXT_UNKNOWN:,} tokens are fed at most")
     most = whole_number(model.settings("tokenizer_config.json").get("model_max_length"), 1, 1 << 40)
     if opened is not None and opened != stated:
         found = f"the config says {stated:,} tokens, {opened:,} are fed at most"
-        return Finding(name, Status.WARNING, found)
+        return Finding(name, CheckStatus.WARNING, found)
     if most is not None and most > stated:
         found = f"{stated:,} tokens, but tokenizer_config.json says {most:,} (model_max_length)"
-        return Finding(name, Status.WARNING, found, "longer texts are cut to the context here")
+        return Finding(name, CheckStatus.WARNING, found, "longer texts are cut to the context here")
     rows = "".join(f", and the position table has {count:,} rows" for count in list(table.values())[:1])
-    return Finding(name, Status.OK, f"{stated:,} tokens{rows}")
+    return Finding(name, CheckStatus.OK, f"{stated:,} tokens{rows}")
 
 
 def _gguf_context(model: CheckedModel) -> int | None:

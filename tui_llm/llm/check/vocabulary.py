@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import whole_number
-from tui_llm.facts.check import Finding, Status
+from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.adapters.chat import written_token
 from tui_llm.llm.adapters.foreign import EXTRA
 from tui_llm.llm.check.checked_model import CheckedModel, listed, unchecked
@@ -35,12 +36,16 @@ def round_trip(model: CheckedModel) -> Finding:
     except UserError as error:
         return model.fault(name, error)
     if back == TEXT:
-        return Finding(name, Status.OK, f"{len(TEXT)} characters → {len(ids)} tokens → the same text")
+        return Finding(name, CheckStatus.OK, f"{len(TEXT)} characters → {len(ids)} tokens → the same text")
     if back.lstrip(" ") == TEXT:
-        return Finding(name, Status.OK, "the same text, with a space in front that the vocabulary adds")
+        return Finding(name, CheckStatus.OK, "the same text, with a space in front that the vocabulary adds")
+    if back == unicodedata.normalize("NFC", TEXT):
+        return Finding(
+            name, CheckStatus.OK, "the same text with composed accents (NFC), as the vocabulary normalizes it"
+        )
     at = next((at for at, (a, b) in enumerate(zip(TEXT, back, strict=False)) if a != b), min(len(TEXT), len(back)))
     found = f"the text changes: {TEXT[at : at + 12]!r} comes back as {back[at : at + 12]!r}"
-    return Finding(name, Status.WARNING, found, "the vocabulary normalizes text or lacks characters; ids show it")
+    return Finding(name, CheckStatus.WARNING, found, "the vocabulary normalizes text or lacks characters; ids show it")
 
 
 def ids(model: CheckedModel) -> Finding:
@@ -67,10 +72,25 @@ def ids(model: CheckedModel) -> Finding:
         try:
             got = vocabulary.encode(text, allow_special=allow)
         except UserError as error:
-            return Finding(name, Status.BROKEN, str(error))
+            return Finding(name, CheckStatus.BROKEN, str(error))
         if got != wanted:
-            return Finding(name, Status.BROKEN, _difference(got, wanted), "a rule of the tokenizer is read differently")
-    return Finding(name, Status.OK, f"as transformers' {type(theirs).__name__}, also for special tokens")
+            return _other_ids(model, text, allow, got, wanted)
+    return Finding(name, CheckStatus.OK, f"as transformers' {type(theirs).__name__}, also for special tokens")
+
+
+def _other_ids(model: CheckedModel, text: str, allow: bool, got: list[int], wanted: list[int]) -> Finding:
+    """Since version 5, AutoTokenizer takes a class of the model's type for some types, with rules of its own, whatever
+    tokenizer.json says: then the ids here are right by the file."""
+    line = _difference(got, wanted)
+    try:
+        by_file = list(_encoded(model.file_tokenizer, text, allow))
+    except Exception:  # no tokenizer.json, or another library's failure
+        by_file = None
+    if by_file == got:
+        kind = type(model.reference_tokenizer).__name__
+        found = f"as tokenizer.json says, but transformers takes its {kind} for this type of model: {line}"
+        return Finding("ids", CheckStatus.WARNING, found, "compare with the ids that the model was trained on")
+    return Finding("ids", CheckStatus.BROKEN, line, "a rule of the tokenizer is read differently; report it")
 
 
 def _names(theirs: Any) -> list[str]:
@@ -101,18 +121,20 @@ def rows(model: CheckedModel) -> Finding:
     count = _rows(model)
     if count is not None and vocabulary.size > count:
         found = f"ids go up to {vocabulary.size - 1:,}, but the embedding has only {count:,} rows"
-        status = Status.BROKEN if model.refusal is not None else Status.WARNING
+        status = CheckStatus.BROKEN if model.refusal is not None else CheckStatus.WARNING
         return Finding(name, status, found, "resize the embedding, or take the vocabulary that belongs to the model")
     holes = _holes(vocabulary)
     if holes:
         advice = "the model can predict these ids, which have no text; get the vocabulary again"
-        return Finding(name, Status.BROKEN, f"ids without a token: {listed([str(id) for id in holes])}", advice)
+        return Finding(name, CheckStatus.BROKEN, f"ids without a token: {listed([str(id) for id in holes])}", advice)
     if count is None:
-        return Finding(name, Status.OK, f"{vocabulary.size:,} tokens")
+        return Finding(name, CheckStatus.OK, f"{vocabulary.size:,} tokens")
     if (padding := count - vocabulary.size) > 0:
-        found = f"{vocabulary.size:,} tokens, and {padding:,} padding rows of the embedding, which the softmax leaves out"
-        return Finding(name, Status.OK, f"{found} (transformers' keeps them in)")
-    return Finding(name, Status.OK, f"{vocabulary.size:,} tokens, each with its row of the embedding")
+        found = (
+            f"{vocabulary.size:,} tokens, and {padding:,} padding rows of the embedding, which the softmax leaves out"
+        )
+        return Finding(name, CheckStatus.OK, f"{found} (transformers' keeps them in)")
+    return Finding(name, CheckStatus.OK, f"{vocabulary.size:,} tokens, each with its row of the embedding")
 
 
 def _rows(model: CheckedModel) -> int | None:
@@ -149,15 +171,14 @@ def special_tokens(model: CheckedModel) -> Finding:
             if outside:
                 line = f"{source} gives {kind} the id {listed(outside)}, but ids go from 0 to {count - 1:,}"
                 (odd if kind == "pad" else wrong).append(line)
-        if (line := _disagreement(kind, sources)) is not None:
-            (wrong if kind == "eos" else odd).append(line)
+        (wrong if kind == "eos" else odd).extend(_disagreements(kind, sources))
         said.append(f"{kind} {_named(vocabulary, sources)}")
     if wrong:
         advice = "generation ends at another token than it should; correct the settings"
-        return Finding(name, Status.BROKEN, "; ".join(wrong + odd), advice)
+        return Finding(name, CheckStatus.BROKEN, "; ".join(wrong + odd), advice)
     if odd:
-        return Finding(name, Status.WARNING, "; ".join(odd))
-    return Finding(name, Status.OK, ", ".join(said))
+        return Finding(name, CheckStatus.WARNING, "; ".join(odd))
+    return Finding(name, CheckStatus.OK, ", ".join(said))
 
 
 def _sources(model: CheckedModel, vocabulary: Tokenizer, kind: str, wrong: list[str]) -> dict[str, set[int]]:
@@ -185,14 +206,14 @@ def _sources(model: CheckedModel, vocabulary: Tokenizer, kind: str, wrong: list[
     return sources
 
 
-def _disagreement(kind: str, sources: dict[str, set[int]]) -> str | None:
-    """None if the sources agree: each shares an id with generation_config.json, which generation follows; without it,
+def _disagreements(kind: str, sources: dict[str, set[int]]) -> list[str]:
+    """Empty if the sources agree: each shares an id with generation_config.json, which generation follows; without it,
     each with each."""
     leader = sources.get("generation_config.json") or next(iter(sources.values()), set())
     if all(found & leader for found in sources.values()):
-        return None
+        return []
     given = ", ".join(f"{' and '.join(map(str, sorted(found)))} in {source}" for source, found in sources.items())
-    return f"{kind} is {given}"
+    return [f"{kind} is {given}"]
 
 
 def _named(vocabulary: Tokenizer, sources: dict[str, set[int]]) -> str:

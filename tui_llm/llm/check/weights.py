@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.check import Finding, Status
+from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.check.checked_model import CheckedModel, listed, unchecked
 from tui_llm.llm.model.checkpoint import hugging_face_name
 from tui_llm.llm.model.model_config import is_gpt2, read_config
@@ -26,12 +26,12 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 def opens(model: CheckedModel) -> Finding:
     """Whether the app can open it."""
     if (error := model.refusal) is not None:
-        return Finding("opens", Status.BROKEN, str(error))
+        return model.fault("opens", error)
     opened = model.loaded
     how = "tui-llm's own GPT-2" if opened.gpt is not None else f"{opened.kind} of transformers"
     predictor = opened.predictor
     shape = f"{predictor.parameters:,} parameters, {predictor.layers} layers, width {predictor.width}"
-    return Finding("opens", Status.OK, f"as {how}: {shape}")
+    return Finding("opens", CheckStatus.OK, f"as {how}: {shape}")
 
 
 def tensors(model: CheckedModel) -> Finding:
@@ -48,10 +48,12 @@ def tensors(model: CheckedModel) -> Finding:
         missing, extra = [], list(getattr(model.loaded.predictor, "unexpected", ()))
     if missing:
         found = f"missing: {listed(missing)}"
-        return Finding("tensors", Status.BROKEN, found, "get all of the model's weights again")
+        return Finding("tensors", CheckStatus.BROKEN, found, "get all of the model's weights again")
     if extra:
-        return Finding("tensors", Status.WARNING, f"not used: {listed(extra)}; the model has no such part")
-    return Finding("tensors", Status.OK, f"{len(names):,} tensors, none missing, none extra" if names else "none missing")
+        return Finding("tensors", CheckStatus.WARNING, f"not used: {listed(extra)}; the model has no such part")
+    return Finding(
+        "tensors", CheckStatus.OK, f"{len(names):,} tensors, none missing, none extra" if names else "none missing"
+    )
 
 
 def _gpt2_names(model: CheckedModel, names: list[str]) -> tuple[list[str], list[str]]:
@@ -97,8 +99,8 @@ def finite(model: CheckedModel) -> Finding:
         return model.fault("finite weights", error)
     if bad:
         advice = "training diverged, or the file is damaged: take an earlier checkpoint, or get it again"
-        return Finding("finite weights", Status.BROKEN, f"NaN or infinite: {listed(bad)}", advice)
-    return Finding("finite weights", Status.OK, f"no NaN and no infinity in {count:,} tensors")
+        return Finding("finite weights", CheckStatus.BROKEN, f"NaN or infinite: {listed(bad)}", advice)
+    return Finding("finite weights", CheckStatus.OK, f"no NaN and no infinity in {count:,} tensors")
 
 
 def _every_tensor(model: CheckedModel) -> Iterator[tuple[str, Tensor]]:
@@ -129,8 +131,8 @@ def dtype(model: CheckedModel) -> Finding:
         found += f", computed in {computed}"
     said = model.config.get("dtype", model.config.get("torch_dtype"))
     if isinstance(said, str) and said in _DTYPES.values() and said not in kinds and model.headers:
-        return Finding("dtype", Status.WARNING, f"{found}; config.json says {said}")
-    return Finding("dtype", Status.OK, found)
+        return Finding("dtype", CheckStatus.WARNING, f"{found}; config.json says {said}")
+    return Finding("dtype", CheckStatus.OK, found)
 
 
 def _parameters(model: CheckedModel) -> Iterator[Tensor]:
@@ -161,15 +163,15 @@ def tying(model: CheckedModel) -> Finding:
             name, same = stored
             if not same:
                 found = f"the file has {name}, which differs from the token embedding, but the open model ties them"
-                return Finding("tying", Status.WARNING, found, "set tie_word_embeddings to false in config.json")
+                return Finding("tying", CheckStatus.WARNING, found, "set tie_word_embeddings to false in config.json")
             found += f" (the file has it twice, {name} is equal)"
-        return Finding("tying", Status.OK, found)
+        return Finding("tying", CheckStatus.OK, found)
     same = head.shape == embedding.shape and torch.equal(head, embedding)
     found = "untied: the output head has weights of its own, " + ("equal to" if same else "different from")
     found += " the token embedding's"
     if said is True:
-        return Finding("tying", Status.WARNING, f"{found}, although config.json ties them (tie_word_embeddings)")
-    return Finding("tying", Status.OK, found)
+        return Finding("tying", CheckStatus.WARNING, f"{found}, although config.json ties them (tie_word_embeddings)")
+    return Finding("tying", CheckStatus.OK, found)
 
 
 def _embedding_and_head(model: CheckedModel) -> tuple[Tensor, Tensor | None]:
