@@ -3,7 +3,7 @@
 request.py     Request, Target and Question: what is asked of the engine
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
-model.py       Weights and ModelInfo: the open model, the models that can be opened
+model.py       Weights, ModelInfo, ModelChoices: the open model, those that can be opened, what numbers depend on
 prediction.py  Candidate, Distribution, TokenLoss, LossReading, TokenScore, GeneratedToken
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface

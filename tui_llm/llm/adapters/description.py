@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import GGUF
-from tui_llm.llm.model.tensor_shapes import read_shapes
+from tui_llm.llm.model.tensor_shapes import DTYPES, read_header, read_shapes
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 CONTEXT_UNKNOWN = 2048  # tokens: if the config has no limit
+HEADS = ("lm_head.weight", "embed_out.weight")  # how the names of output heads end
 
 
 class _Settings:
@@ -40,6 +42,34 @@ def _parameters(folder: Path) -> int | None:
     if not files:
         raise UserError(f"{folder} has no model.safetensors")
     return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())
+
+
+def stored_dtype(path: Path) -> str:
+    """The dtype of most of the stored weights; empty if they are not in safetensors, or can't be read."""
+    numbers: Counter[str] = Counter()
+    try:
+        for file in path.glob("*.safetensors"):
+            for tensor in read_header(file).values():
+                numbers[tensor.dtype] += tensor.numbers
+    except UserError:
+        return ""
+    most = next(iter(numbers.most_common(1)), None)
+    return "" if most is None else DTYPES.get(most[0], most[0])
+
+
+def stated_tying(path: Path) -> bool | None:
+    """Whether the output head is the token embedding, as far as names tell: a head that is not in the file is. None if
+    the file has one under a config that ties: what opens the model compares them."""
+    try:
+        names = [name for file in path.glob("*.safetensors") for name in read_header(file)]
+        raw = read_json(path / "config.json") if path.is_dir() else None
+    except UserError:
+        return None
+    if not names or not isinstance(raw, dict):
+        return None
+    if not any(name.endswith(HEADS) for name in names):
+        return True
+    return False if raw.get("tie_word_embeddings") is False else None
 
 
 def context_of(config: Any) -> int:

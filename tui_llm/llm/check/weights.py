@@ -13,14 +13,15 @@ from torch import Tensor
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.check import CheckStatus, Finding
+from tui_llm.llm.adapters.description import HEADS
 from tui_llm.llm.check.checked_model import CheckedModel, listed, unchecked
+from tui_llm.llm.hub.open_model import choices_of, embedding_and_head
 from tui_llm.llm.model.checkpoint import hugging_face_name
 from tui_llm.llm.model.model_config import is_gpt2, read_config
+from tui_llm.llm.model.tensor_shapes import DTYPES
 
 # Tensors that older versions of transformers saved with GPT-2: the causal mask.
 _MASKS = re.compile(r"(^|\.)attn\.(masked_)?bias$")
-_HEADS = ("lm_head.weight", "embed_out.weight")
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def opens(model: CheckedModel) -> Finding:
@@ -65,7 +66,7 @@ def _gpt2_names(model: CheckedModel, names: list[str]) -> tuple[list[str], list[
     if model.refusal is None:  # what opens is whole: a head that is stored only in the embedding, for one
         missing = []
     extra = [
-        name for name, key in found.items() if key is None and not _MASKS.search(name) and not name.endswith(_HEADS)
+        name for name, key in found.items() if key is None and not _MASKS.search(name) and not name.endswith(HEADS)
     ]
     return missing, extra
 
@@ -117,7 +118,7 @@ def _every_tensor(model: CheckedModel) -> Iterator[tuple[str, Tensor]]:
 def dtype(model: CheckedModel) -> Finding:
     """The dtype of the stored weights, and of the computation."""
     try:
-        kinds = Counter(_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in model.tensors.values())
+        kinds = Counter(DTYPES.get(tensor.dtype, tensor.dtype) for tensor in model.tensors.values())
     except UserError as error:
         return model.fault("dtype", error)
     if not kinds and model.is_gguf and model.refusal is None:
@@ -130,7 +131,7 @@ def dtype(model: CheckedModel) -> Finding:
         computed = str(next(_parameters(model)).dtype).removeprefix("torch.")
         found += f", computed in {computed}"
     said = model.config.get("dtype", model.config.get("torch_dtype"))
-    if isinstance(said, str) and said in _DTYPES.values() and said not in kinds and model.headers:
+    if isinstance(said, str) and said in DTYPES.values() and said not in kinds and model.headers:
         return Finding("dtype", CheckStatus.WARNING, f"{found}; config.json says {said}")
     return Finding("dtype", CheckStatus.OK, found)
 
@@ -152,10 +153,10 @@ def tying(model: CheckedModel) -> Finding:
     """Whether the output head is the token embedding, in the model and in the file."""
     if model.refusal is not None:
         return unchecked("tying", "the model doesn't open: see `opens`")
-    embedding, head = _embedding_and_head(model)
+    embedding, head = embedding_and_head(model.loaded)
     if head is None:
         return unchecked("tying", "the model has no output head of its own")
-    tied = head is embedding or head.data_ptr() == embedding.data_ptr()
+    tied = choices_of(model.loaded, model.path).tied
     said = model.config.get("tie_word_embeddings")
     if tied:
         found = "tied: the output head is the token embedding"
@@ -174,19 +175,10 @@ def tying(model: CheckedModel) -> Finding:
     return Finding("tying", CheckStatus.OK, found)
 
 
-def _embedding_and_head(model: CheckedModel) -> tuple[Tensor, Tensor | None]:
-    opened = model.loaded
-    if opened.gpt is not None:
-        return opened.gpt.tokens.weight, opened.gpt.head.weight
-    library: Any = opened.predictor.model  # type: ignore[attr-defined]
-    head = library.get_output_embeddings()
-    return library.get_input_embeddings().weight, None if head is None else head.weight
-
-
 def _stored_head(model: CheckedModel, embedding: Tensor) -> tuple[str, bool] | None:
     """The name of an output head in the file, and whether it equals the token embedding."""
     for file, header in model.headers.items():
-        name = next((name for name in header if name.endswith(_HEADS)), None)
+        name = next((name for name in header if name.endswith(HEADS)), None)
         if name is not None:
             with safe_open(file, framework="pt") as data:
                 stored = data.get_tensor(name).to(embedding.dtype)
