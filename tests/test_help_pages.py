@@ -88,3 +88,13 @@ def test_every_training_setting_is_an_option_and_a_field_with_the_same_help() ->
         assert setting.help in (options[option].help or ""), name
         assert HINTS[name] == setting.help and len(setting.help) <= 36  # a line of the form at 80 columns
         assert options[option].dest == name
+
+
+def test_an_unknown_option_names_the_help_page_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, page in (
+        (["generate", "x", "--foo"], "tui-llm generate"),
+        (["runs", "rename", "a", "b", "--foo"], "tui-llm runs rename"),
+        (["--foo"], "tui-llm"),
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"tui-llm: unrecognized arguments: --foo; `{page} --help` lists the options\n"

@@ -33,9 +33,15 @@ def test_the_package_imports_neither_torch_nor_textual() -> None:
     assert not modules_after("import tui_llm") & HEAVY
 
 
-def test_help_imports_neither() -> None:
+def test_help_imports_neither_nor_what_is_slow_beside_argparse() -> None:
     code = "from tui_llm.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
-    assert not modules_after(code) & HEAVY
+    slow = {
+        "inspect",
+        "dataclasses",
+        "pathlib",
+        "tui_llm.training.run.settings",
+    }  # together as long as all else that --help does
+    assert not modules_after(code) & (HEAVY | slow)
 
 
 def test_a_command_imports_its_own_file_only() -> None:
@@ -48,6 +54,16 @@ def test_a_command_imports_its_own_file_only() -> None:
         assert commands([name]) == {name}
         assert commands(["--model", "nano", name, "--help"]) == {name}
     assert commands(["--help", "tree"]) == commands(None)
+
+
+def test_options_are_made_for_the_page_of_their_command_but_not_for_the_list_of_commands() -> None:
+    def options(words: list[str]) -> set[str]:
+        (choices,) = (action.choices for action in build_parser(words)._actions if action.dest == "command")
+        assert isinstance(choices, dict)
+        return {word for action in choices["tree"]._actions for word in action.option_strings}
+
+    assert options(["--help"]) == {"-h", "--help"}
+    assert options(["tree", "--help"]) > {"-h", "--help", "--json"}
 
 
 def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, place_json, token_number, window
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
 from tui_llm.commands.shared.output import put, put_json
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "attention",
         "text → the attention weights of one token in each head",
         attention,
+        _add_options,
         more=f"Prints softmax(q · k ÷ √D) from one token to each earlier one: of one head, or the mean of several. {MODEL}",
         examples=(
             'tui-llm attention "The cat sat on the"',
             'tui-llm attention "The cat sat on the" --layer 2 --head 3',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser, "prompt")
     prompt_options(parser)
     parser.add_argument("--token", type=whole, metavar="N", help="the query: " + TOKEN)

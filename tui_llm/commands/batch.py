@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -20,13 +19,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "batch",
         "show a run's training batch with the loss on each token",
         batch,
+        _add_options,
         more="Prints x, y and the loss on each token: of the batch saved at the last evaluation, or with --now of the worker's next step.",
         examples=("tui-llm batch first", "tui-llm batch first --now"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     parser.add_argument("--now", action="store_true", help="ask the worker for the batch of its next step, and wait for it")  # fmt: skip
     json_option(parser)
@@ -85,7 +88,9 @@ def _asked(run: Run) -> batches.Batch:
 
 
 def _plain(found: batches.Batch) -> dict[str, Any]:
-    values = dataclasses.asdict(found)
+    from dataclasses import asdict
+
+    values = asdict(found)
     del values["shown"], values["asked"]
     rows = [
         {"row": row.number, "loss": _number(row.loss),

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tui_llm.commands.shared import bench_reading
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import device_option, json_option, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "bench",
         "measure the speed of this machine, and of a model on it",
         bench,
+        _add_options,
         more="Prints medians: tokens per second of decoding, milliseconds per typed token, training steps, and the machine's best rates.",
         examples=("tui-llm bench", "tui-llm bench decode --weights int8"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("part", nargs="*", metavar="PART", help="decode, typing, training or machine (default all)")
     parser.add_argument("--model", metavar="M", help="a shipped model, a run, or a model folder (default nano)")
     parser.add_argument("--preset", metavar="P", help="instead of a model: a preset's shape with random weights, such as gpt2")  # fmt: skip
@@ -40,8 +42,7 @@ def add(commands: Commands) -> None:
     json_option(parser)
 
 
-@dataclass(frozen=True, slots=True)
-class Benchmark:
+class Benchmark(NamedTuple):
     """`name` is its name on the command line and its key in the JSON; `show` prints what `measure` returns."""
 
     name: str
@@ -71,10 +72,12 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def measure_machine(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from tui_llm.llm.model import device, machine
 
     place = device.choose(options.device)
-    return dataclasses.asdict(machine.measure(place) if options.again else machine.machine(place))
+    return asdict(machine.measure(place) if options.again else machine.machine(place))
 
 
 def show_machine(found: dict[str, Any]) -> None:

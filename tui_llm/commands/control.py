@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import PIN, json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "control",
         "change a run while it trains: save, pause, learning rate, pins",
         control,
+        _add_options,
         more="The run's worker acts at its next step. Several options can be given at once.",
         examples=(
             "tui-llm control first --save",
@@ -22,6 +23,9 @@ def add(commands: Commands) -> None:
             "tui-llm control first --pause",
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     parser.add_argument("--save", action="store_true", help="write a checkpoint now")
     parser.add_argument("--learning-rate", metavar="R", help="scale the schedule so that it peaks at R, from the next step on")  # fmt: skip

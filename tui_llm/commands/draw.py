@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import (
     MODEL,
     cut_options,
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "draw",
         "the next token that a random number u selects, at one or several temperatures",
         draw,
+        _add_options,
         more="Prints where u falls on the cumulative distribution, at each temperature; with --count a histogram of many draws beside "
         f"the expected counts. {MODEL}",
         examples=(
@@ -35,6 +35,9 @@ def add(commands: Commands) -> None:
             'tui-llm draw "The cat sat on the" --count 1000',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     prompt_options(parser)
     parser.add_argument("--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the first of the seed)")  # fmt: skip
@@ -89,6 +92,8 @@ def _segment_json(segment: TokenInterval) -> dict[str, Any]:
 
 
 def draw_json(draw: Draw, top: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
     return {
         "model": draw.weights.name,
         "weights": draw.weights.dtype,
@@ -97,7 +102,7 @@ def draw_json(draw: Draw, top: int) -> dict[str, Any]:
         "vocabulary": draw.vocabulary,
         "draws": [
             {
-                **dataclasses.asdict(landing.sampler),
+                **asdict(landing.sampler),
                 "kept": landing.kept,
                 "hit": _segment_json(landing.hit),
                 "tokens": [_segment_json(segment) for segment in landing.segments[:top]],
@@ -150,13 +155,15 @@ def _bin_json(one: Bin) -> dict[str, Any]:
 
 
 def histogram_json(found: Histogram) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from tui_llm.facts import report
 
     return {
         "model": found.weights.name,
         "weights": found.weights.dtype,
         "step": found.weights.step,
-        **dataclasses.asdict(found.sampler),
+        **asdict(found.sampler),
         "seed": found.seed,
         "count": found.count,
         "kept": found.kept,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import CORPUS, MODEL, json_option, model_options
 from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "evaluate",
         "text that a model has not seen → its loss and bits per byte",
         evaluate,
+        _add_options,
         more="Prints the mean loss per token in nats, its perplexity, and bits per byte, by which models with different vocabularies "
         f"can be compared. {MODEL}",
         examples=("tui-llm evaluate book.txt --model nano",),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
     model_options(parser)
     json_option(parser)

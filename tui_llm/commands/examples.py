@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import allow_special_option, json_option, text_argument, tokenizer_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -12,14 +12,18 @@ from tui_llm.common.numbers import counted
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "examples",
         "text → its n − 1 training pairs of input and target",
         examples,
+        _add_options,
         more="A text is its own labels: the target after each token is the next token. Prints one row per pair; with --loss also the "
         "model's loss on it, in nats.",
         examples=('tui-llm examples "The cat sat on the mat"', 'tui-llm examples "The cat sat on the mat" --loss'),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser)
     tokenizer_option(parser)
     allow_special_option(parser)

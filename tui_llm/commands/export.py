@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import force_option, json_option, run_argument
 from tui_llm.commands.shared.output import out_path, put, put_json
 from tui_llm.commands.shared.streams import print_error
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "export",
         "copy a run's newest checkpoint as a model folder",
         export,
+        _add_options,
         more="Writes config.json, model.safetensors, the vocabulary and a card: Hugging Face's layout for GPT-2, which `transformers` "
         "opens. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.",
         examples=("tui-llm export first my-model", "tui-llm export first logs --tensorboard"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     parser.add_argument("folder", metavar="FOLDER", help="where to write: a folder that does not exist or is empty")
     force_option(parser)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options, sampler_options, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "generate",
         "prompt → sampled text",
         generate,
+        _add_options,
         more=f"Streams the text to stdout as it is sampled; the same seed, model and settings always give the same text. {MODEL}",
         examples=(
             'tui-llm generate "Once upon a time" --max-tokens 40 --seed 1',
             'tui-llm generate "Once upon a time" --temperature 0',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     prompt_options(parser)
     parser.add_argument("--max-tokens", type=whole, default=100, metavar="N", help="stop after N tokens (default 100)")

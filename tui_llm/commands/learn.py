@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from tui_llm.facts.recipe import OPTIMIZERS, USUAL
-
-    parser = commands.add(
+    commands.add(
         "learn",
         "optimizer steps on one prompt and target, on a copy of the weights: before and after",
         learn,
+        _add_options,
         more="Prints loss and p before and after, the tokens whose probability changed, and the effect on other prompts. The model "
         f"itself does not change. {MODEL}",
         examples=(
@@ -37,6 +36,11 @@ def add(commands: Commands) -> None:
             'tui-llm learn "The cat sat on the" --target " mat" --also "Once upon a=> time"',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
+    from tui_llm.facts.recipe import OPTIMIZERS, USUAL
+
     prompt_argument(parser)
     parser.add_argument("--target", required=True, metavar="TEXT", help="the text that should come next; mind the leading space, as in ' mat'")  # fmt: skip
     parser.add_argument("--steps", type=whole, default=1, metavar="N", help="how many steps (default 1)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.inside import TOKEN, model_json, model_text, place_json, token_number, window
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument, whole
 from tui_llm.commands.shared.output import put, put_json
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "lens",
         "logit lens: the prediction after each layer",
         lens,
+        _add_options,
         more="Prints one row per layer: the final LayerNorm and output head applied to that layer's output, as if the model ended "
         f"there. {MODEL}",
         examples=('tui-llm lens "The cat sat on the"', 'tui-llm lens "The cat sat on the" --target " mat"'),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser, "prompt")
     prompt_options(parser)
     parser.add_argument("--token", type=whole, metavar="N", help="the prediction after " + TOKEN)

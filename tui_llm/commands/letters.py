@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, text_argument, tokenizer_option
 from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "letters",
         "text and letter → how often the letter occurs in each token",
         letters,
+        _add_options,
         more="Prints each token and how often the letter occurs in it. A model sees the ids only.",
         examples=("tui-llm letters strawberry --letter r",),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser)
     parser.add_argument("--letter", required=True, metavar="L", help="one letter; upper and lower case are counted alike")  # fmt: skip
     tokenizer_option(parser, known="gpt2, cl100k_base, o200k_base")

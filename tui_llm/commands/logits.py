@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import (
     MODEL,
     json_option,
@@ -20,10 +20,11 @@ from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "logits",
         "prompt → logits and probabilities of the next token",
         logits,
+        _add_options,
         more="Prints the most likely next tokens: logit, raw p (softmax of the logits alone) and p (after temperature, cuts and "
         f"renormalizing: the distribution that is sampled). {MODEL}",
         examples=(
@@ -32,6 +33,9 @@ def add(commands: Commands) -> None:
             'tui-llm logits "The cat" --stages --json',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     prompt_options(parser)
     parser.add_argument("--top", type=whole, default=20, metavar="N", help="how many candidates to list (default 20)")

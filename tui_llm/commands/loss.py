@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_argument, prompt_options
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "loss",
         "prompt and target → cross-entropy loss, token by token",
         loss,
+        _add_options,
         more="Prints loss = logsumexp − logit = −ln p for each token of the target, given the prompt and the target's tokens before "
         f"it; sum and mean in nats, bits and perplexity. {MODEL}",
         examples=(
@@ -22,6 +23,9 @@ def add(commands: Commands) -> None:
             'tui-llm loss "The cat sat on the" --target " mat" --json',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     parser.add_argument(
         "--target",

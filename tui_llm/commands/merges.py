@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, text_argument, tokenizer_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "merges",
         "text → how each word becomes tokens, merge by merge",
         merges,
+        _add_options,
         more="Byte-pair encoding step by step: each step merges the pair with the lowest rank. Needs a BPE vocabulary.",
         examples=('tui-llm merges " strawberry"',),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser, help="mind the leading space, as in ' strawberry'")
     tokenizer_option(parser, known="gpt2, cl100k_base, o200k_base")
     json_option(parser)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.command import Commands, Parser, actions_of
 from tui_llm.commands.shared.options import action_json_option, json_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -19,14 +18,18 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "models",
         "list the models that can be opened; pull, show or delete one",
         list_models,
+        _add_options,
         more="Without an action prints one row per model: shipped models, runs, pulled ones, folders in the models folder. "
         "`tui-llm models ACTION --help` describes each action.",
         examples=("tui-llm models", "tui-llm models pull gpt2", "tui-llm models info nano"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     json_option(parser)
     actions = actions_of(parser)
     action = actions.add(
@@ -135,6 +138,8 @@ def info(options: argparse.Namespace) -> None:
 
 
 def pull(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from tui_llm.common.display import visible
 
     if options.offline:
@@ -147,7 +152,7 @@ def pull(options: argparse.Namespace) -> None:
     finally:
         shown.end()
     if options.json:
-        put_json({**dataclasses.asdict(made), "folder": str(made.folder)})
+        put_json({**asdict(made), "folder": str(made.folder)})
         return
     state = "is pulled, and every file matches its hash" if made.fresh else "is already pulled at that revision"
     put(f"{visible(made.repository)} {state}: {_size(made.size)}, commit {made.commit[:12]}")
@@ -194,7 +199,9 @@ class _Progress:
             return
         self._at, self._doing = time_now, now.doing
         if self._lines:
-            text = json.dumps(dataclasses.asdict(now)) + "\n"
+            from dataclasses import asdict
+
+            text = json.dumps(asdict(now)) + "\n"
         else:
             of = (
                 f"{100 * now.done / now.total:5.1f} %  {now.done / 1e6:,.1f} of {now.total / 1e6:,.1f} MB  "

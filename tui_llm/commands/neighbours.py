@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.inside import model_json, model_text
 from tui_llm.commands.shared.options import MODEL, json_option, model_options, weights_option, whole
 from tui_llm.commands.shared.output import put, put_json
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "neighbours",
         "the tokens whose embeddings are nearest to one token's",
         neighbours,
+        _add_options,
         more=f"Prints the nearest tokens by the cosine of the angle between embeddings. {MODEL}",
         examples=('tui-llm neighbours " king"', 'tui-llm neighbours "#464" --count 5'),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("token", metavar="TOKEN", help="one token, as in ' king', or #464 for the id 464")
     model_options(parser)
     weights_option(parser)

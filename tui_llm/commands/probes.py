@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, run_argument, whole
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "probes",
         "what a run predicted for its pinned prompts, at each evaluation",
         probes,
+        _add_options,
         more="Prints for each evaluation what the model predicted after each pinned prompt: the target's p, or the most likely token.",
         examples=("tui-llm probes first", "tui-llm probes first --at 50", "tui-llm probes first --between 0 50"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     parser.add_argument("--pin", metavar="PIN", help="only this one: PROMPT, or PROMPT=>TARGET")
     steps = parser.add_mutually_exclusive_group()

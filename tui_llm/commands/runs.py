@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from typing import Any
 
-from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.command import Commands, Parser, actions_of
 from tui_llm.commands.shared.options import action_json_option, json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "runs",
         "list the training runs on this machine; rename, delete or compare them",
         list_runs,
+        _add_options,
         more="Without an action prints one row per run: state, steps, loss. `tui-llm runs ACTION --help` describes each action.",
         examples=("tui-llm runs", "tui-llm runs compare first second", "tui-llm runs rename first best"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     json_option(parser)
     actions = actions_of(parser)
     action = actions.add(
@@ -120,6 +123,8 @@ def delete(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from tui_llm.common.display import visible
     from tui_llm.facts import report
     from tui_llm.training.run import compare as comparing
@@ -130,7 +135,7 @@ def compare(options: argparse.Namespace) -> None:
         raise UserError("name two runs or more to compare; `tui-llm runs` lists them")
     found = comparing.compare([find(name) for name in names])
     if options.json:
-        outcomes = [{**dataclasses.asdict(outcome), "problem": outcome.problem or None} for outcome in found.outcomes]
+        outcomes = [{**asdict(outcome), "problem": outcome.problem or None} for outcome in found.outcomes]
         differing = {name: dict(zip(names, values, strict=True)) for name, values in found.differing}
         put_json({"runs": outcomes, "differing": differing})
     else:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "samples",
         "list the texts that a run generated during training",
         samples,
+        _add_options,
         more="Prints the step of each evaluation and the text that was generated then.",
         examples=("tui-llm samples first", "tui-llm samples first --last 3"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     parser.add_argument("--last", metavar="N", help="the newest N only")
     json_option(parser)
 
 
 def samples(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from tui_llm.common.display import visible
     from tui_llm.training.run.run import find
 
@@ -37,7 +42,7 @@ def samples(options: argparse.Namespace) -> None:
     found = run.samples()
     found = found if last is None else found[-last:]
     if options.json:
-        put_json({"run": run.name, "samples": [dataclasses.asdict(sample) for sample in found]})
+        put_json({"run": run.name, "samples": [asdict(sample) for sample in found]})
     elif not found:
         put(f"run {run.name} has no samples yet; it writes one at each evaluation")
     else:

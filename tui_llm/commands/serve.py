@@ -6,21 +6,25 @@ import argparse
 import errno
 import sys
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import model_options, weights_option, whole
 from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "serve",
         "serve the app to a browser on this machine (extra `serve`)",
         serve,
+        _add_options,
         more="Needs the extra `serve`. Serves until Ctrl+C; every browser tab is a separate process. Whoever can open the page can use "
         "the app as you, so addresses that other machines can reach need --expose.",
         examples=("tui-llm serve", "tui-llm serve --port 8123 --model nano"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     model_options(parser)
     weights_option(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, sampler_options, table_options
 from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "softmax",
         "the same table for logits that you type: TOKEN=LOGIT …",
         softmax,
+        _add_options,
         more="Needs no model: you give the logits. Prints the table that `logits` prints.",
         examples=(
             "tui-llm softmax mat=3.2 rug=1.3 moon=-2.1",
             "tui-llm softmax a=1 b=0 --temperatures 0.5,1,2",
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("logits", nargs="+", metavar="TOKEN=LOGIT", help="a token and its logit, such as mat=3.2")
     parser.add_argument(
         "--seen",

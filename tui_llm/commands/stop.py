@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, run_argument
 from tui_llm.commands.shared.output import put, put_json
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "stop",
         "stop a run: it saves a checkpoint, then ends",
         stop,
+        _add_options,
         more="Sends SIGTERM to the worker, which saves a checkpoint and ends. `train --resume` continues from it.",
         examples=("tui-llm stop first",),
     )
+
+
+def _add_options(parser: Parser) -> None:
     run_argument(parser)
     json_option(parser)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import MODEL, json_option, prompt_options, text_argument
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "surprisal",
         "text → the surprisal of each of its tokens, −ln p",
         surprisal,
+        _add_options,
         more=f"Prints for each token −ln p in nats, p, its rank, and the entropy of the distribution that predicted it. {MODEL}",
         examples=('tui-llm surprisal "The cat sat on the moon"',),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser, "prompt")
     prompt_options(parser)
     json_option(parser)

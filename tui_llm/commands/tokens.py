@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import allow_special_option, json_option, text_argument, tokenizer_option
 from tui_llm.commands.shared.output import put, put_json
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "tokens",
         "text → tokens: ids, bytes and pieces",
         tokens,
+        _add_options,
         more="Prints one row per token: its position, id, bytes and text. It needs a vocabulary; no model is run. The bytes of all "
         "tokens together are the text's.",
         examples=(
@@ -26,6 +27,9 @@ def add(commands: Commands) -> None:
             'tui-llm tokens "unbelievable" --compare',
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     text_argument(parser)
     tokenizer_option(parser)
     allow_special_option(parser)

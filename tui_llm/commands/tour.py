@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 
 from tui_llm.commands.shared import app
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import model_options
 from tui_llm.commands.shared.output import put_json
 from tui_llm.common.errors import UserError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "tour",
         "open the app with the tour: pre-training in ten steps, each done by you",
         tour,
+        _add_options,
         more="Half an hour, no network. It checks what you do, says what is missing, and continues by itself; F4 skips, F3 goes back, "
         "F2 closes it. Your progress is saved.",
         examples=("tui-llm tour", "tui-llm tour --again", "tui-llm tour --json"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     model_options(parser)
     parser.add_argument("--prompt", default=app.DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
     parser.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_llm.commands.shared.command import Commands, Parser
@@ -22,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "train",
         "train a model on text, in a separate process",
         train,
+        _add_options,
         more="Makes a run and trains it in a separate process, which continues after the terminal is closed. Prints progress until it is "
         "done; Ctrl+C asks it to save and end, a second Ctrl+C leaves it running. With --cost nothing is trained.",
         examples=(
@@ -36,6 +35,9 @@ def add(commands: Commands) -> None:
             "tui-llm train pairs.tsv --from nano --instruct --run tim",
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("corpus", nargs="*", metavar="CORPUS", help=CORPUS)
     parser.add_argument("--run", metavar="NAME", help="the run's name")
     _settings_options(parser)
@@ -195,6 +197,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 
 
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from tui_llm.common.numbers import file_size
     from tui_llm.facts import report
     from tui_llm.training.plan.cost import cost
@@ -203,8 +207,8 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
     rate = _measure(settings, shape, options) if options.measure else None
     seconds = rate.seconds(found.tokens) if rate else None
     if options.json:
-        measured = {"measured": {**dataclasses.asdict(rate), "seconds": seconds}} if rate else {}
-        put_json({**dataclasses.asdict(found), "memory_bytes": found.memory_bytes, **measured})
+        measured = {"measured": {**asdict(rate), "seconds": seconds}} if rate else {}
+        put_json({**asdict(found), "memory_bytes": found.memory_bytes, **measured})
         return
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
@@ -240,6 +244,9 @@ def _rows(count: int) -> str:
 def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]) -> None:
     """Applies the options to a run that is resumed. Only the number of steps, a split of the same step into smaller batches, and
     compilation can change; any other setting must be as before. Raises `UserError`."""
+    from dataclasses import replace
+    from pathlib import Path
+
     from tui_llm.common.paths import expand
     from tui_llm.llm.data import corpora
     from tui_llm.training.plan import launch
@@ -251,7 +258,7 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     asked = from_fields(given, config.settings)
     rows = config.settings.batch_size * config.settings.grad_accumulation_steps
     if "batch_size" in given and "grad_accumulation_steps" not in given and rows % asked.batch_size == 0:
-        asked = dataclasses.replace(asked, grad_accumulation_steps=rows // asked.batch_size)
+        asked = replace(asked, grad_accumulation_steps=rows // asked.batch_size)
     free = ("steps", "batch_size", "grad_accumulation_steps", "compile")
     changed = [n for n in given if n not in free and getattr(asked, n) != getattr(config.settings, n)]
     if changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import (
     MODEL,
     force_option,
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "tree",
         "prompt → a tree of its most likely continuations, each with its path probability",
         tree,
+        _add_options,
         more=f"Prints the tree, each path with the product of its tokens' probabilities. {MODEL}",
         examples=('tui-llm tree "Once upon a time" --branch 2 --depth 3',),
     )
+
+
+def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     prompt_options(parser)
     parser.add_argument("--branch", type=whole, default=3, metavar="K", help="continuations of each node (default 3)")

@@ -5,24 +5,27 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from tui_llm.commands.shared.command import Commands, actions_of
+from tui_llm.commands.shared.command import Commands, Parser, actions_of
 from tui_llm.commands.shared.options import CORPUS, force_option, json_option, whole
 from tui_llm.commands.shared.output import out_path, put, put_json
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "vocabulary",
         "train a vocabulary, or add a downloaded one",
         None,
+        _add_options,
         more="`train` learns a BPE vocabulary from text (extra `vocabulary`); `add` installs one from a file, for machines without a network.",
         examples=(
             "tui-llm vocabulary train book.txt --size 4096 --out words",
             "tui-llm vocabulary add cl100k_base.tiktoken",
         ),
     )
+
+
+def _add_options(parser: Parser) -> None:
     actions = actions_of(parser, required=True)
     action = actions.add(
         "train",
@@ -66,6 +69,8 @@ def add_vocabulary(options: argparse.Namespace) -> None:
 
 
 def train_vocabulary(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
     from tui_llm.common.display import visible
     from tui_llm.common.new_files import check_folder, write_folder
     from tui_llm.llm.data import corpora

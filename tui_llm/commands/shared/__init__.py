@@ -13,6 +13,7 @@ inside.py            what attention, lens and neighbours share
 instruct.py          train --instruct
 pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
+completion_script.py the script that completes tui-llm in a shell
 server.py            the web server behind serve
 browser_messages.py  messages of the browser, checked
 """

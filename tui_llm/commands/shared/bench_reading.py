@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
@@ -28,8 +27,7 @@ GOALS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredModel:
+class MeasuredModel(NamedTuple):
     name: str
     config: GPTConfig
     readers: dict[str, Backend]  # fp32, half, int8; transformers fp32, transformers bf16

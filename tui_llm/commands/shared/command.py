@@ -34,6 +34,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` lists the options")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses words that it doesn't know itself: argparse leaves them to the program's own parser, whose error names the help
+        page of the program instead of the command's."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and replaces by an empty list."""
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
@@ -51,15 +59,20 @@ class Commands:
     """The commands of the program, or the actions of one command, such as `runs rename`."""
 
     def __init__(
-        self, parser: Parser, *, dest: str, metavar: str, title: str | None = None, required: bool = False
-    ) -> None:
+        self, parser: Parser, *, dest: str, metavar: str, title: str | None = None, required: bool = False, only_list: bool = False
+    ) -> None:  # fmt: skip
+        self._only_list = only_list
         headings = {"title": title} if title else {}
         self._subparsers = parser.add_subparsers(
             dest=dest, metavar=metavar, required=required, parser_class=Parser, **headings
         )  # fmt: skip
 
-    def add(self, name: str, summary: str, run: Run | None, *, more: str, examples: Sequence[str]) -> Parser:
-        """Adds a command and returns its parser, which still needs its options.
+    def add(
+        self, name: str, summary: str, run: Run | None, add_options: Callable[[Parser], None] | None = None, *,
+        more: str, examples: Sequence[str],
+    ) -> Parser:  # fmt: skip
+        """Adds a command and returns its parser. `add_options` adds its options, unless the commands are only listed, by name and
+        summary; without it, the caller adds them.
 
         `summary` is its line in the list of commands and begins its help page; `more` says what it needs and prints.
         `run` is None for a command that only has actions.
@@ -73,6 +86,8 @@ class Commands:
         )
         if run is not None:
             parser.set_defaults(run_command=run)
+        if add_options is not None and not self._only_list:
+            add_options(parser)
         return parser
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tui_llm.common import paths
 from tui_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def put(value: object) -> None:
@@ -23,4 +24,6 @@ def out_path(text: str, option: str) -> Path:
     """The path that the user gave to be written. Raises `UserError` where it is empty."""
     if not text.strip():
         raise UserError(f"{option} is empty; give the path to write to")
+    from tui_llm.common import paths
+
     return paths.absolute(text)

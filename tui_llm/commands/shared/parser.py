@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from tui_llm import commands
 from tui_llm.commands.shared import app
@@ -23,23 +23,29 @@ ORDER = (
 @functools.cache
 def names() -> tuple[str, ...]:
     """The names of all commands, which are those of the files in `tui_llm/commands/`. Imports none of them."""
-    files = Path(commands.__path__[0]).glob("*.py")
-    found = sorted(file.stem for file in files if file.stem != "__init__")
+    files = os.listdir(commands.__path__[0])  # noqa: PTH208 - to import pathlib takes longer than to build the parser
+    found = sorted(file[:-3] for file in files if file.endswith(".py") and file != "__init__.py")
     return tuple(sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
 
 
 def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """The parser; with `words`, only the commands that a command line of these words needs."""
     parser = app.parser()
-    group = Commands(parser, dest="command", metavar="COMMAND", title="commands")
-    for name in names() if words is None else names_for(words):
+    listing = words is not None and _lists_commands(words)
+    group = Commands(parser, dest="command", metavar="COMMAND", title="commands", only_list=listing)
+    for name in names() if words is None or listing else names_for(words):
         # Imported by name, so that a command line imports the file of its own command only. This is the one place that does so.
         importlib.import_module(f"{commands.__name__}.{name}").add(group)
     return parser
 
 
 def names_for(words: Sequence[str]) -> tuple[str, ...]:
-    """The commands among `words`; all commands where `--help` comes before any of them."""
-    found = tuple(dict.fromkeys(word for word in words if word in names()))
+    """The commands among `words`, each once."""
+    return tuple(dict.fromkeys(word for word in words if word in names()))
+
+
+def _lists_commands(words: Sequence[str]) -> bool:
+    """Whether `--help` comes before any command: the page that lists all commands, and none of their options."""
+    found = names_for(words)
     before = words[: words.index(found[0])] if found else words
-    return names() if any(word.startswith(("-h", "--h")) for word in before) else found
+    return any(word.startswith(("-h", "--h")) for word in before)
