@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tui_llm.commands.shared.command import Commands
+from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option
 from tui_llm.commands.shared.output import put, put_json
+
+if TYPE_CHECKING:
+    from tui_llm.facts.check import Finding
 
 BROKEN = 1  # the exit status if something is broken
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add(
+    commands.add(
         "check",
         "examine a model folder or file: what is broken, and what was not checked",
         check,
+        _add_options,
         more="Opens the model and prints one row per check: tensors, non-finite weights, dtype, tying, round trip of the vocabulary, "
         "ids and logits against transformers (extra `transformers`), padding rows and holes, special tokens, chat template, context. "
         "The result is OK, warning, broken, or not checked and why. Nothing in a folder is run. Exit status 1: something is broken.",
         examples=("tui-llm check nano", "tui-llm check path/to/folder", "tui-llm check model.gguf --json"),
     )
+
+
+def _add_options(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a folder, a GGUF file, or a name that `tui-llm models` lists")
     json_option(parser)
 
@@ -31,7 +38,7 @@ def check(options: argparse.Namespace) -> int:
     from tui_llm.common.display import visible
     from tui_llm.common.numbers import counted
     from tui_llm.facts import report
-    from tui_llm.facts.check import CheckStatus, Finding
+    from tui_llm.facts.check import CheckStatus
 
     made = check_model(options.model)
     if options.json:
@@ -57,7 +64,7 @@ def check(options: argparse.Namespace) -> int:
     return BROKEN if made.broken else 0
 
 
-def _fields(finding: Any) -> dict[str, str]:
+def _fields(finding: Finding) -> dict[str, str]:
     return {
         "name": finding.name,
         "status": finding.status.value,
