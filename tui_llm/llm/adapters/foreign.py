@@ -25,7 +25,7 @@ def open_foreign(
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
     """The model, its vocabulary and its chat template. Raises `UserError` if the extra is missing or the model can't be
     opened."""
-    library = _transformers(name)
+    library = transformers_library(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns about unusual files
         return _open(library, path, name, place)
@@ -44,34 +44,7 @@ def _open(
     return predictor, tokenizer, template
 
 
-def reference_model(path: Path, name: str, place: torch.device) -> Any:
-    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`."""
-    library = _transformers(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        checks.check_files(path)
-        _checked_config(path, library)
-        return _placed(_opened(library, path, {}, path, place)[0], path, place)
-
-
-def reference_tokenizer(path: Path, name: str, *, generic: bool = False) -> Any:
-    """A folder's tokenizer as transformers opens it; `generic`: tokenizer.json in the class without rules of its own.
-    Raises `UserError`."""
-    library = _transformers(name)
-    checks.check_files(path)
-    checks.check_vocabulary(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            kind = library.PreTrainedTokenizerFast if generic else library.AutoTokenizer
-            return kind.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error
-
-
-def _transformers(name: str) -> Any:
+def transformers_library(name: str) -> Any:
     # Has to be set before transformers is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
@@ -262,3 +235,35 @@ def _ends(model: Any) -> list[int]:
         value = getattr(settings, "eos_token_id", None)
         ends += [value] if isinstance(value, int) else [id for id in value or () if isinstance(id, int)]
     return ends
+
+
+def reference_model(path: Path, name: str, place: torch.device) -> Any:
+    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`."""
+    library = transformers_library(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checks.check_files(path)
+        _checked_config(path, library)
+        try:
+            return _placed(_from_folder(library, path, place, "sdpa")[0], path, place)
+        except UserError:
+            raise
+        except Exception as error:  # damaged files raise all kinds of exceptions
+            raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
+
+
+def reference_tokenizer(path: Path, name: str, *, generic: bool = False) -> Any:
+    """A folder's tokenizer as transformers opens it; `generic`: tokenizer.json in the class without rules of its own.
+    Raises `UserError`."""
+    library = transformers_library(name)
+    checks.check_files(path)
+    checks.check_vocabulary(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kind = library.PreTrainedTokenizerFast if generic else library.AutoTokenizer
+            return kind.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error
