@@ -117,7 +117,7 @@ class CheckedModel:
         def read() -> dict[Path, dict[str, TensorInfo]]:
             if not self.path.is_dir():
                 return {}
-            return {file: read_header(file) for file in checks.weight_files(self.path)}
+            return {file: read_header(file) for file in checks.stored_files(self.path)}
 
         return self._part("headers", read)
 
