@@ -44,7 +44,7 @@ def test_each_choice_is_said() -> None:
 def test_a_llama_says_its_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = foreign.sentence_piece()
     foreign.make("llama", tmp_path / "llama", vocabulary, tie_word_embeddings=False)
-    foreign.chatty(tmp_path / "llama")
+    (tmp_path / "llama" / "chat_template.jinja").write_text(foreign.TEMPLATE)
     lab = open_model(str(tmp_path / "llama"), "cpu")
     made = [choice.text for choice in lab.read("The cat", chat=False).choices]
     assert made == [

@@ -12,7 +12,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import whole_number
 from tui_llm.facts.check import CheckStatus, Finding
 from tui_llm.llm.adapters import chat
-from tui_llm.llm.adapters.description import CONTEXT_UNKNOWN, stated_context
+from tui_llm.llm.adapters.description import stated_context
 from tui_llm.llm.check.checked_model import CheckedModel, unchecked
 from tui_llm.llm.check.vocabulary import NO_TRANSFORMERS, TEXT
 
@@ -109,7 +109,8 @@ def context(model: CheckedModel) -> Finding:
     if stated is None and opened is None:
         return unchecked(name, "no file says it, and the model doesn't open")
     if stated is None:
-        return Finding(name, CheckStatus.OK, f"no limit is given; {opened or CONTEXT_UNKNOWN:,} tokens are fed at most")
+        given = "" if model.loaded.gpt is not None else "no limit is given; "
+        return Finding(name, CheckStatus.OK, f"{given}{opened:,} tokens are fed at most")
     most = whole_number(model.settings("tokenizer_config.json").get("model_max_length"), 1, 1 << 40)
     if opened is not None and opened != stated:
         found = f"the config says {stated:,} tokens, {opened:,} are fed at most"
