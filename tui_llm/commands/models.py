@@ -117,8 +117,10 @@ def info(options: argparse.Namespace) -> None:
 
     found = lookup.find(options.name)
     row, card = model_list.describe(found), model_list.card(found.folder)
-    known = of_files(found.folder, found.name)
-    choices = () if known is None else known.lines()
+    try:
+        choices = of_files(found.folder, found.name).lines()
+    except UserError:  # its vocabulary can't be read without opening it
+        choices = ()
     if options.json:
         put_json({**_fields(row), "choices": [choice.text for choice in choices], "card": card})
         return

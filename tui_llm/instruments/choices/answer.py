@@ -13,5 +13,6 @@ from tui_llm.session.open_model import OpenModel
 
 
 @answers(ChoicesQuestion)
-def answer(open_model: OpenModel, question: ChoicesQuestion, overtaken: Callable[[], bool]) -> ModelChoices | None:
+def answer(open_model: OpenModel, question: ChoicesQuestion, overtaken: Callable[[], bool]) -> ModelChoices:
+    """Raises `UserError` if the model's vocabulary can't be read without opening it."""
     return of_files(Path(question.path), question.name)

@@ -9,8 +9,8 @@ from tui_llm.facts.request import Question
 
 
 @dataclass(frozen=True, slots=True)
-class ChoicesQuestion(Question[ModelChoices | None]):
-    """The model called `name`, in the folder or file `path`. The answer is None if its vocabulary can't be read."""
+class ChoicesQuestion(Question[ModelChoices]):
+    """The model called `name`, in the folder or file `path`."""
 
     path: str = ""
     name: str = ""

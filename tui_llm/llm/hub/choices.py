@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tui_llm.common.errors import UserError
 from tui_llm.facts.model import ModelChoices
 from tui_llm.llm.adapters import description
 from tui_llm.llm.adapters.chat import template_of
@@ -15,20 +14,17 @@ from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
-def of_files(path: Path, name: str) -> ModelChoices | None:
-    """As far as its files tell without opening the model; None if its vocabulary can't be read so."""
-    try:
-        vocabulary = load_vocabulary(path, name)
-        rows = description.described(path)[2]
-        return of_vocabulary(
-            vocabulary,
-            tied=description.stated_tying(path),
-            stored=description.stored_dtype(path),
-            padding=0 if rows is None else max(0, rows - vocabulary.size),
-            chat=template_of(path, name) is not None,
-        )
-    except UserError:
-        return None
+def of_files(path: Path, name: str) -> ModelChoices:
+    """As far as its files tell without opening it. Raises `UserError` if its vocabulary can't be read so."""
+    vocabulary = load_vocabulary(path, name)
+    rows = description.described(path)[2]
+    return of_vocabulary(
+        vocabulary,
+        tied=description.stated_tying(path),
+        stored=description.stored_dtype(path),
+        padding=0 if rows is None else max(0, rows - vocabulary.size),
+        chat=template_of(path, name) is not None,
+    )
 
 
 def of_vocabulary(vocabulary: Tokenizer, **facts: Any) -> ModelChoices:

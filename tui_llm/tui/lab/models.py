@@ -29,8 +29,8 @@ class ModelsController:
             if model is not None:
                 self.open(model)
 
-        def ask(owner: Widget, model: ModelInfo, take: Callable[[ModelChoices | None], object]) -> None:
-            self.context.questions.ask(owner, ChoicesQuestion(Request(), model.path, model.name), take)
+        def ask(owner: Widget, model: ModelInfo, take: Callable[[ModelChoices], object]) -> None:
+            self.context.questions.ask(owner, ChoicesQuestion(Request(), model.path, model.name), take, _nothing)
 
         self.context.push_screen(ModelsScreen(self.context.weights, self.context.client.list_models, ask), chosen)
         self.context.client.list_models()
@@ -64,6 +64,10 @@ class ModelsController:
             notes.append(f"{weights.name} has no chat template: the prompt is plain text")
         if notes:
             self.context.notify("; ".join(notes))
+
+
+def _nothing(_problem: str) -> None:
+    """What can't be read without opening the model is not shown."""
 
 
 def _other(before: Weights, weights: Weights) -> bool:

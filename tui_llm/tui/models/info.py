@@ -20,7 +20,7 @@ from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
 
-Ask = Callable[[Widget, ModelInfo, Callable[[ModelChoices | None], object]], object]
+Ask = Callable[[Widget, ModelInfo, Callable[[ModelChoices], object]], object]
 
 
 def facts(model: ModelInfo, choices: Sequence[ModelChoice] = ()) -> list[tuple[str, str]]:
@@ -101,9 +101,9 @@ class ModelInfoScreen(BaseScreen, ModalScreen[None]):
         lines.card = card
         lines.rebuild()
 
-    def _take(self, choices: ModelChoices | None) -> None:
+    def _take(self, choices: ModelChoices) -> None:
         lines = self.query_one(InfoLines)
-        lines.choices = () if choices is None else choices.lines()
+        lines.choices = choices.lines()
         lines.rebuild()
 
     def action_copy(self) -> None:
