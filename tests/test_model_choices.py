@@ -65,6 +65,8 @@ def test_a_gpt2_says_the_same_from_its_files_and_open(tmp_path: Path, capsys: py
     tensors = {key: value.to(torch.bfloat16) for key, value in load_file(tmp_path / "untied/model.safetensors").items()}
     save_file(tensors, tmp_path / "untied" / "model.safetensors", metadata={"format": "pt"})
     for name, said in (("tied", "float32 weights · tied head"), ("untied", "bfloat16 weights, computed in float32 · untied head")):  # fmt: skip
+        moments = {"transformer.lm_head.weight": torch.zeros(9000, dtype=torch.float64)}
+        save_file(moments, tmp_path / name / "optimizer.safetensors")  # as in a run's checkpoint
         assert cli.main(["models", "info", str(tmp_path / name)]) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("choices"))
         assert said in line

@@ -44,11 +44,17 @@ def _parameters(folder: Path) -> int | None:
     return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())
 
 
+def _files(folder: Path) -> list[Path]:
+    """The weight files; a run's checkpoint has the optimizer's file beside them."""
+    whole = folder / "model.safetensors"
+    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+
+
 def stored_dtype(path: Path) -> str:
     """The dtype of most of the stored weights; empty if they are not in safetensors, or can't be read."""
     numbers: Counter[str] = Counter()
     try:
-        for file in path.glob("*.safetensors"):
+        for file in _files(path):
             for tensor in read_header(file).values():
                 numbers[tensor.dtype] += tensor.numbers
     except UserError:
@@ -61,7 +67,7 @@ def stated_tying(path: Path) -> bool | None:
     """Whether the output head is the token embedding, as far as names tell: a head that is not in the file is. None if
     the file has one under a config that ties: what opens the model compares them."""
     try:
-        names = [name for file in path.glob("*.safetensors") for name in read_header(file)]
+        names = [name for file in _files(path) for name in read_header(file)]
         raw = read_json(path / "config.json") if path.is_dir() else None
     except UserError:
         return None
