@@ -36,7 +36,7 @@ def test_each_choice_is_said() -> None:
     ]
     applied = texts(odd, dtype="int8", start_token=True, chat=True, fed=8, count=1200)
     assert applied[0] == "int8 weights: results differ"
-    assert applied[4:] == ["<s> in front", "chat template applied", "cut to the last 8 of 1,200 tokens"]
+    assert applied[4:] == ["<s> in front", "chat template applied", "sees the last 8 of 1,200 tokens, its context"]
     assert texts(ModelChoices(start="")) == ["float32 weights"]
     assert texts(ModelChoices(stored="float32", computed="bfloat16"))[0] == "float32 weights, computed in bfloat16"
 
@@ -52,7 +52,7 @@ def test_a_llama_says_its_choices(tmp_path: Path, capsys: pytest.CaptureFixture[
         "a space is put in front of the text", "no <s> in front, which the model expects", "chat template not applied",
     ]  # fmt: skip
     assert made[4] not in [choice.text for choice in lab.read("The cat", start_token=True).choices]
-    assert "cut to the last 48 of" in repr(lab.read("The cat sat on the mat. " * 20))
+    assert "sees the last 48 of" in repr(lab.read("The cat sat on the mat. " * 20))
     assert cli.main(["models", "info", str(tmp_path / "llama"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["choices"] == made
     assert cli.main(["loss", "The", "--target", "cat", "--model", str(tmp_path / "llama"), "--json"]) == 0

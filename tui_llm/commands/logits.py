@@ -105,7 +105,7 @@ def logits(options: argparse.Namespace) -> None:
             made["temperatures"] = report_stages.temperatures_json(columns)
         put_json(made)
         return
-    put(report.heading(reading.weights, reading.fed, len(reading.prompt_ids), reading.choices))
+    put(report.heading(reading.weights, reading.choices))
     if request.overrides:
         changed = ", ".join(
             f"{visible(engine.token(id).text)!r} (id {id}) = {value:g}" for id, value in request.overrides

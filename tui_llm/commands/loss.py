@@ -56,5 +56,5 @@ def loss(options: argparse.Namespace) -> None:
             }
         )
         return
-    put(report.heading(reading.weights, reading.fed, len(reading.prompt_ids), reading.choices))
+    put(report.heading(reading.weights, reading.choices))
     put(report.loss_text(reading.loss))

@@ -59,7 +59,7 @@ class ModelChoices:
         if chat or self.chat:
             found.append(ModelChoice("chat template applied" if chat else "chat template not applied", chat))
         if fed < count:
-            found.append(ModelChoice(f"cut to the last {fed:,} of {count:,} tokens", True))
+            found.append(ModelChoice(f"sees the last {fed:,} of {count:,} tokens, its context", True))
         return tuple(found)
 
     def _dtype(self, dtype: str) -> ModelChoice:

@@ -68,7 +68,7 @@ class Reading:
         tokens = self.tokens
         shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
         parts = [
-            report.heading(self.weights, self.fed, len(self.prompt_ids), self.choices),
+            report.heading(self.weights, self.choices),
             f"{counted(tokens.count, 'token')}: {shown}",
         ]
         if self.position < len(self.prompt_ids):

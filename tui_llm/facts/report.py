@@ -205,9 +205,8 @@ def distribution_text(distribution: Distribution) -> str:
     return "\n".join(lines)
 
 
-def heading(weights: Weights, fed: int, count: int, choices: Sequence[ModelChoice]) -> str:
-    """A line about the model, one with the choices that the numbers depend on and, if only the last `fed` of `count`
-    tokens fit into its context, one that says so."""
+def heading(weights: Weights, choices: Sequence[ModelChoice]) -> str:
+    """A line about the model, and one with the choices that the numbers depend on."""
     w = weights
     step = f", step {w.step:,}" if w.step is not None else ""
     kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
@@ -215,8 +214,6 @@ def heading(weights: Weights, fed: int, count: int, choices: Sequence[ModelChoic
         f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
         choices_text(choices),
     ]
-    if fed < count:
-        lines.append(f"the model's context is {w.context} tokens: it sees the last {fed} of {count:,}")
     return "\n".join(lines)
 
 
