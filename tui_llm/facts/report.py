@@ -209,9 +209,8 @@ def heading(weights: Weights, choices: Sequence[ModelChoice]) -> str:
     """A line about the model, and one with the choices that the numbers depend on."""
     w = weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
     lines = [
-        f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
+        f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
         choices_text(choices),
     ]
     return "\n".join(lines)
