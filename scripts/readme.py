@@ -45,6 +45,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/llm/predict": "softmax, sampling, loss",
     "tui_llm/llm/learn": "optimizer steps on a copy, evaluation, fine-tuning",
     "tui_llm/llm/adapters": "other causal language models, through transformers",
+    "tui_llm/llm/formats": "checkpoint files of nanoGPT, llm.c, llama2.c and nanochat",
     "tui_llm/llm/hub": "finding, pulling and opening models",
     "tui_llm/llm/check": "checks of a model folder or file",
     "tui_llm/facts": "frozen dataclasses that cross floors",

@@ -142,7 +142,7 @@ class LanguageModel:
 
 
 def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") -> LanguageModel:
-    """Open a shipped model, a run's newest checkpoint, a model folder or a GGUF file.
+    """Open a shipped model, a run's newest checkpoint, a model folder, a GGUF file or a checkpoint of another program.
 
     device: auto, cpu, cuda or mps.
     weights: fp32, exact; half, 16 bits per weight; or int8, 8 bits per weight. The latter two are faster on a CPU and

@@ -13,7 +13,9 @@ import foreign
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
+from tests.formats import published
 from tui_llm import check_model, cli
 from tui_llm.common.errors import UserError
 from tui_llm.facts.check import CheckReport, CheckStatus
@@ -232,6 +234,29 @@ def test_a_gguf_file(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "tiny.gguf").read_bytes()[:3000])
     report = check_model(str(tmp_path / "cut.gguf"))
     assert set(found(report, CheckStatus.BROKEN)) == {"opens"}
+
+
+def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("nanogpt", "llama2_c", "nanochat")}
+    for folder in folders.values():
+        folder.mkdir()
+    published.nanogpt(folders["nanogpt"] / "ckpt.pt")
+    characters = {chr(97 + id): id for id in range(12)}
+    (folders["nanogpt"] / "vocab.json").write_text(json.dumps(characters))
+    published.llama2_c(folders["llama2_c"] / "stories.bin", 0, vocabulary=len(published.pieces()))
+    published.tokenizer_bin(folders["llama2_c"] / "tokenizer.bin")
+    published.nanochat_2026(folders["nanochat"])
+    made = Tokenizer(models.BPE({"<|bos|>": 59, **{chr(65 + id): id for id in range(59)}}, []))
+    made.add_special_tokens(["<|bos|>"])
+    made.save(str(folders["nanochat"] / "tokenizer.json"))
+    folders["llama2_c"] /= "stories.bin"
+    for name, path in folders.items():
+        report = check_model(str(path))
+        lines = {finding.name: (finding.status, finding.found) for finding in report.findings}
+        assert not report.broken, lines
+        assert lines["opens"][0] is lines["tying"][0] is lines["vocabulary"][0] is CheckStatus.OK, lines
+        assert lines["logits"][0] is (CheckStatus.OK if name == "llama2_c" else CheckStatus.UNCHECKED), lines
+        assert "the check failed" not in str(lines), name
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from tests.training.run_helpers import TINY, lines, make, words, work
 from tui_llm.cli import main
 from tui_llm.common import memory, paths
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.numbers import memory_size
 from tui_llm.llm.data import corpus
 from tui_llm.llm.data.examples import evenly_spaced
 from tui_llm.llm.hub import hub
@@ -147,8 +148,8 @@ def test_resident_memory_grows_with_what_is_held() -> None:
 
 
 def test_words_for_sizes() -> None:
-    assert gauges.bytes_text(312.4e6) == "312 MB" and gauges.bytes_text(1.44e9) == "1.4 GB"
-    assert gauges.bytes_text(float("nan")) == "–" and gauges.flops_text(97.6e9) == "97.6 GFLOP/s"
+    assert memory_size(312.4e6) == "312 MB" and memory_size(1.44e9) == "1.4 GB"
+    assert memory_size(float("nan")) == "–" and gauges.flops_text(97.6e9) == "97.6 GFLOP/s"
     assert gauges.flops_text(2.5e12) == "2.5 TFLOP/s"
 
 

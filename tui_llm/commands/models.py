@@ -71,7 +71,20 @@ def _add_options(parser: Parser) -> None:
 NAME = "its name, as `tui-llm models` lists it"
 
 
-_FIELDS = ("name", "kind", "path", "parameters", "context", "vocabulary", "step", "problem", "size", "origin", "pulled")
+_FIELDS = (
+    "name",
+    "kind",
+    "path",
+    "parameters",
+    "context",
+    "vocabulary",
+    "step",
+    "problem",
+    "size",
+    "origin",
+    "pulled",
+    "note",
+)
 
 
 def _fields(row: ModelInfo) -> dict[str, object]:
@@ -130,6 +143,7 @@ def info(options: argparse.Namespace) -> None:
     ]  # fmt: skip
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []
+    lines += [("note", row.note)] if row.note else []
     lines += [("choices", report.choices_text(choices))] if choices else []
     for name, value in lines:
         put(f"{name:11} {visible(value)}")

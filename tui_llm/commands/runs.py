@@ -111,7 +111,9 @@ def delete(options: argparse.Namespace) -> None:
             raise UserError(f"this deletes run {run.name} and all its checkpoints; add --yes to confirm")
         if run.alive():
             raise UserError(f"run {run.name} is training; stop it first (tui-llm stop {run.name})")
-        print(f"Delete run {run.name} and all its checkpoints, {run.size() / 1e6:,.1f} MB? [y/N] ", end="",
+        from tui_llm.common.numbers import file_size
+
+        print(f"Delete run {run.name} and all its checkpoints, {file_size(run.size())}? [y/N] ", end="",
               file=sys.stderr, flush=True)  # fmt: skip
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise UserError(f"run {run.name} is not deleted")

@@ -186,12 +186,12 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
         shard=bool(options.shard),
     )
     if not options.json and not options.no_start:
-        from tui_llm.common.numbers import file_size
+        from tui_llm.common.numbers import memory_size
 
         found = cost(settings, shape)
         put(
             f"{found.parameters:,} parameters, {found.tokens:,} tokens, {found.flops:.2e} operations, about "
-            f"{file_size(found.memory_bytes)} of memory"
+            f"{memory_size(found.memory_bytes)} of memory"
         )
     return run
 
@@ -199,7 +199,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from tui_llm.common.numbers import file_size
+    from tui_llm.common.numbers import memory_size
     from tui_llm.facts import report
     from tui_llm.training.plan.cost import cost
 
@@ -212,8 +212,8 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         return
     rows = [
         ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
-        ("memory", file_size(found.memory_bytes), f"{file_size(found.state_bytes)} weights, gradients and optimizer state, about "
-         f"{file_size(found.activation_bytes)} activations, in float32"),
+        ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
+         f"{memory_size(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
         ("operations", f"{found.flops:.2e}", "floating-point, 6 · N a token and the attention"),
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import memory_size
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -115,13 +116,8 @@ def check(need: int, free: int | None, what: str) -> None:
     """Raises `UserError`, with both figures, if `need` bytes exceed `free` (None: unknown)."""
     if free is not None and need > free:
         raise UserError(
-            f"{what} needs about {size(need)} of memory and {size(free)} are free; close something, or take a smaller one"
+            f"{what} needs about {memory_size(need)} of memory and {memory_size(free)} are free; close something, or take a smaller one"
         )
-
-
-def size(count: float) -> str:
-    """Format bytes: 312 MB, 1.4 GB."""
-    return f"{count / 1e9:,.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
 @contextmanager

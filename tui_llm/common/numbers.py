@@ -31,7 +31,14 @@ def duration(seconds: float) -> str:
 
 def file_size(count: int) -> str:
     """Format bytes on disk: 8.6 MB, 1.52 GB."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.2f} GB" if count >= 999.95e6 else f"{count / 1e6:.1f} MB"
+
+
+def memory_size(count: float) -> str:
+    """Format bytes of memory: 312 MB, 1.4 GB; – where the count is not finite."""
+    if not math.isfinite(count):
+        return "–"
+    return f"{count / 1e9:,.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
 def percent(value: float, places: int = COLUMN) -> str:

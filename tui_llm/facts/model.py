@@ -84,9 +84,9 @@ class Weights:
     context: int  # context length in tokens
     vocabulary: int  # number of token ids it can predict (padding rows not counted)
     device: str
-    kind: str = "gpt2"  # the architecture; any other than gpt2 runs through transformers
+    kind: str = "gpt2"  # the architecture; any other than gpt2 does not run in our own GPT-2
     choices: ModelChoices = field(default_factory=ModelChoices)
-    note: str = ""  # newer checkpoints of the run that were skipped, and why
+    note: str = ""  # newer checkpoints of the run that were skipped, and why; what was assumed to open the file
     dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
 
 
@@ -97,7 +97,7 @@ class ModelInfo:
     kind: shipped, run, model (the user's own, or pulled), cache (in the Hugging Face Hub cache) or folder.
     size: bytes on disk.
     origin: where the model comes from; pulled: whether it can be pulled again.
-    problem: why it can't be opened, or None.
+    problem: why it can't be opened, or None; note: what is assumed to open it, or empty.
     """
 
     name: str
@@ -111,3 +111,4 @@ class ModelInfo:
     size: int | None = None
     origin: str = ""
     pulled: bool = False
+    note: str = ""

@@ -27,7 +27,7 @@ FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or mo
 NOT_FED = "only the last {} tokens were fed, the model's context: nothing predicts the first of them, nor any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 NOT_OURS = (
-    "{} is of the kind {!r} and runs through transformers, whose kernels show nothing of what is inside: its attention and "
+    "{} is of the kind {!r} and does not run in our own GPT-2, which shows what is inside: its attention and "
     "lens can't be shown here, and it can't be trained; a model of GPT-2's layout, such as nano, can"
 )
 NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
@@ -118,7 +118,7 @@ class OpenModel:
             str(self.device),
             open.model.kind,
             open.choices,
-            open.found.note,
+            "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
         )
 
@@ -211,7 +211,7 @@ class OpenModel:
 
     @property
     def gpt(self) -> GPT:
-        """Our own GPT. Raises `UserError` if the open model runs through transformers."""
+        """Our own GPT. Raises `UserError` if the open model is of another architecture."""
         open = self._current()
         if open.model.gpt is None:
             raise UserError(NOT_OURS.format(open.found.name, open.model.kind))

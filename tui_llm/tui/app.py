@@ -20,6 +20,7 @@ from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
 from tui_llm.tui.kit.closing_keys import ClosingKeys
 from tui_llm.tui.kit.command import PANES, Command, bindings
+from tui_llm.tui.kit.key_order import KeyHandled, KeyOrder, Typed
 from tui_llm.tui.kit.last_resort import LastResort
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.save import save_new
@@ -94,6 +95,7 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
+        self.key_order = KeyOrder(self, self._typed)
         self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
@@ -126,6 +128,7 @@ class LabApp(ResilientApp):
 
     def pop_screen(self) -> AwaitComplete:
         self.closing_keys.closed()
+        self.key_order.closed()
         return super().pop_screen()
 
     # ── events at the wrong time ─────────────────────────────────────────────────────────────────────────────────
@@ -136,8 +139,19 @@ class LabApp(ResilientApp):
             if not self.lab_screen.is_mounted:  # no widget is mounted yet that could handle it
                 self.lab_screen.call_later(self.post_message, event)
                 return
+            if isinstance(event, Typed):
+                await self.key_order.take(event)
+                return
         if not self._too_late(event) and not await self._opened(event):
             await super().on_event(event)
+
+    async def _typed(self, event: Typed) -> None:
+        if not self._too_late(event):
+            await super().on_event(event)
+
+    @on(KeyHandled)
+    def _key_handled(self, event: KeyHandled) -> None:
+        self.key_order.arrived(event)
 
     def _too_late(self, event: events.Event) -> bool:
         """Whether the event was meant for a screen that has closed."""

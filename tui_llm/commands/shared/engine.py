@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def open_engine(model: str, device: str = "auto", weights: str = "fp32") -> PipelineEngine:
-    """Imports torch. Raises `UserError`."""
+    """Imports torch. What was assumed to open the model goes to standard error. Raises `UserError`."""
+    from tui_llm.commands.shared.streams import print_error
+    from tui_llm.common.display import visible
     from tui_llm.engine import PipelineEngine
 
     engine = PipelineEngine(device, weights)
-    engine.open(model)
+    if note := engine.open(model).note:
+        print_error(visible(note))
     return engine
 
 

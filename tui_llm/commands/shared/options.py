@@ -8,7 +8,7 @@ from tui_llm.commands.shared.command import Parser
 
 DEFAULT_MODEL = "nano"
 
-MODEL = "--model takes a shipped model, a run, a model folder or a GGUF file."  # for help pages
+MODEL = "--model takes a shipped model, a run, a model folder, a GGUF or checkpoint file."  # for help pages
 
 CORPUS = (
     "text files, folders, http(s) addresses, python-reference (the language reference that ships inside Python), stories "
@@ -145,7 +145,7 @@ def model_options(parser: Parser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="M",
-        help=f"a shipped model, a run, a model folder or a GGUF file (default {DEFAULT_MODEL})",
+        help=f"a shipped model, a run, a model folder, a GGUF or checkpoint file (default {DEFAULT_MODEL})",
     )
     device_option(parser)
 

@@ -18,14 +18,14 @@ from torch.nn.modules import module as registry
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import SETTINGS, TOKENIZER, VOCABULARY, check_foreign, read_json, whole_number
+from tui_llm.llm.model.shards import INDEX, weight_files
 from tui_llm.llm.model.tensor_shapes import BITS, read_header
 from tui_llm.llm.tokens.vocab_json import MOST_IDS, read_vocab
 
-_INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 # Files that transformers looks for in a folder, and their maximum size in bytes.
 _JSON = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json",
-    "processor_config.json", "preprocessor_config.json", "chat_template.json", "tekken.json", _INDEX,
+    "processor_config.json", "preprocessor_config.json", "chat_template.json", "tekken.json", INDEX,
 )  # fmt: skip
 _OTHERS = {
     "tokenizer.json": TOKENIZER, "vocab.json": VOCABULARY, "merges.txt": VOCABULARY, "vocab.txt": VOCABULARY,
@@ -91,21 +91,7 @@ def stored(folder: Path, quantized: bool) -> StoredWeights:
 
 def stored_files(folder: Path) -> list[Path]:
     """The files that transformers would load weights from."""
-    if (folder / _WHOLE).is_file():
-        return [folder / _WHOLE]
-    if not (folder / _INDEX).is_file():
-        return sorted(folder.glob("*.safetensors"))
-    raw = read_json(folder / _INDEX)
-    places = raw.get("weight_map") if isinstance(raw, dict) else None
-    if not isinstance(places, dict) or not places:
-        raise UserError(f"{folder / _INDEX} does not list the weight files; download it again")
-    names = set(map(str, places.values()))
-    for name in sorted(names):
-        if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
-            raise UserError(
-                f"{folder / _INDEX} names {name[:80]!r}, which is not a safetensors file beside it; get all of the model"
-            )
-    return [folder / name for name in sorted(names)]
+    return weight_files(folder) or sorted(folder.glob("*.safetensors"))
 
 
 class _TooLarge(Exception):

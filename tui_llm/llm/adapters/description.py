@@ -10,6 +10,7 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import GGUF
+from tui_llm.llm.model.shards import weight_files
 from tui_llm.llm.model.tensor_shapes import DTYPES, read_header, read_shapes
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
@@ -46,15 +47,14 @@ def _parameters(folder: Path) -> int | None:
 
 def _files(folder: Path) -> list[Path]:
     """The weight files; a run's checkpoint has the optimizer's file beside them."""
-    whole = folder / "model.safetensors"
-    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    return weight_files(folder) or sorted(folder.glob("*.safetensors"))
 
 
 def stored_dtype(path: Path) -> str:
     """The dtype of most of the stored weights; empty if they are not in safetensors, or can't be read."""
     numbers: Counter[str] = Counter()
     try:
-        for file in _files(path):
+        for file in _files(path) if path.is_dir() else ():
             for tensor in read_header(file).values():
                 numbers[tensor.dtype] += tensor.numbers
     except UserError:
@@ -66,9 +66,11 @@ def stored_dtype(path: Path) -> str:
 def stated_tying(path: Path) -> bool | None:
     """Whether the output head is the token embedding, as far as names tell: a head that is not in the file is. None if
     the file has one under a config that ties: what opens the model compares them."""
+    if not path.is_dir():
+        return None
     try:
         names = [name for file in _files(path) for name in read_header(file)]
-        raw = read_json(path / "config.json") if path.is_dir() else None
+        raw = read_json(path / "config.json")
     except UserError:
         return None
     if not names or not isinstance(raw, dict):

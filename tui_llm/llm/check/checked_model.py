@@ -128,6 +128,11 @@ class CheckedModel:
     # ── transformers ──
 
     @property
+    def by_transformers(self) -> bool:
+        """Whether the open model is a class of transformers, not of tui-llm."""
+        return self.loaded.gpt is None and hasattr(self.loaded.predictor.model, "save_pretrained")  # type: ignore[attr-defined]
+
+    @property
     def reference(self) -> Any:
         """transformers' model. For a model that runs through transformers it is the open one."""
         if self.loaded.gpt is None:

@@ -15,6 +15,7 @@ from tui_llm.llm.adapters import chat
 from tui_llm.llm.adapters.description import stated_context
 from tui_llm.llm.check.checked_model import CheckedModel, unchecked
 from tui_llm.llm.check.vocabulary import NO_TRANSFORMERS, TEXT
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 _TOKENS = 32  # compared, at most
 _CLOSE = 1e-3  # the largest difference of float32 logits, relative to the largest logit
@@ -29,7 +30,7 @@ def logits(model: CheckedModel) -> Finding:
         return unchecked(name, "the model doesn't open: see `opens`")
     opened = model.loaded
     try:
-        ids = model.vocabulary.encode(TEXT)[: min(_TOKENS, opened.predictor.context)]
+        ids = _ids(model.vocabulary)[: min(_TOKENS, opened.predictor.context)]
         ours = _ours(opened.predictor, ids)
     except UserError as error:
         return model.fault(name, error)
@@ -38,7 +39,7 @@ def logits(model: CheckedModel) -> Finding:
         return Finding(name, CheckStatus.BROKEN, "the model predicts NaN or infinite logits", advice)
     if find_spec("transformers") is None:
         return unchecked(name, NO_TRANSFORMERS)
-    if opened.gpt is not None and not model.config:
+    if not model.by_transformers and (opened.gpt is None or not model.config):
         return unchecked(name, "transformers can't open this format")
     try:
         theirs = _theirs(model.reference, ids)
@@ -52,6 +53,14 @@ def logits(model: CheckedModel) -> Finding:
     if difference > (_CLOSE_HALF if half else _CLOSE) * scale:
         return Finding(name, CheckStatus.BROKEN, f"{found}, of {scale:.3g}", "report it, with the model's name")
     return Finding(name, CheckStatus.OK, found)
+
+
+def _ids(vocabulary: Tokenizer) -> list[int]:
+    """Those of the text; if the vocabulary can't write it, the first ones."""
+    try:
+        return vocabulary.encode(TEXT)
+    except UserError:
+        return list(range(min(_TOKENS, vocabulary.size)))
 
 
 @torch.inference_mode()

@@ -29,10 +29,11 @@ def opens(model: CheckedModel) -> Finding:
     if (error := model.refusal) is not None:
         return model.fault("opens", error)
     opened = model.loaded
-    how = "tui-llm's own GPT-2" if opened.gpt is not None else f"{opened.kind} of transformers"
+    how = f"{opened.kind} of transformers" if model.by_transformers else f"{opened.kind} of tui-llm"
     predictor = opened.predictor
     shape = f"{predictor.parameters:,} parameters, {predictor.layers} layers, width {predictor.width}"
-    return Finding("opens", CheckStatus.OK, f"as {how}: {shape}")
+    note = f"; {opened.note}" if opened.note else ""
+    return Finding("opens", CheckStatus.OK, f"as {how}: {shape}{note}")
 
 
 def tensors(model: CheckedModel) -> Finding:
@@ -89,10 +90,10 @@ def _endings(name: str) -> Iterator[str]:
 def finite(model: CheckedModel) -> Finding:
     """Whether every weight is a finite number."""
     bad: list[str] = []
-    count = 0
+    count = numbers = 0
     try:
         for name, tensor in _every_tensor(model):
-            count += 1
+            count, numbers = count + 1, numbers + tensor.numel()
             wrong = int((~tensor.float().isfinite()).sum()) if tensor.is_floating_point() else 0
             if wrong:
                 bad.append(f"{name} ({wrong:,} of {tensor.numel():,} numbers)")
@@ -101,6 +102,8 @@ def finite(model: CheckedModel) -> Finding:
     if bad:
         advice = "training diverged, or the file is damaged: take an earlier checkpoint, or get it again"
         return Finding("finite weights", CheckStatus.BROKEN, f"NaN or infinite: {listed(bad)}", advice)
+    if not model.headers and numbers < model.loaded.predictor.parameters:
+        return unchecked("finite weights", "this format's weights can't be listed; see `logits`")
     return Finding("finite weights", CheckStatus.OK, f"no NaN and no infinity in {count:,} tensors")
 
 

@@ -9,13 +9,16 @@ from typing import Any
 from tui_llm.facts.model import ModelChoices
 from tui_llm.llm.adapters import description
 from tui_llm.llm.adapters.chat import template_of
-from tui_llm.llm.hub.hub import load_vocabulary
+from tui_llm.llm.formats import detect
+from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 
 def of_files(path: Path, name: str) -> ModelChoices:
     """As far as its files tell without opening it. Raises `UserError` if its vocabulary can't be read so."""
+    if detect.is_file(path):
+        return of_vocabulary(vocabulary_of_file(path, name)[0])
     vocabulary = load_vocabulary(path, name)
     rows = description.described(path)[2]
     return of_vocabulary(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
 from tui_llm.llm.tokens.catalog import load_named
@@ -29,6 +30,8 @@ def training_tokenizer(name: str) -> BPETokenizer:
 def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer:
     """The vocabulary of a model folder: `vocab.json` with `merges.txt`, or `tokenizer.json`. `rows`: number of rows of
     the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
+    if detect.is_file(path):
+        return vocabulary_of_file(path, name, rows)[0]
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return load_folder(path, name)
     if (path / "tokenizer.json").is_file():
@@ -39,3 +42,13 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer
         begin, end = written_token(config.get("bos_token")), written_token(config.get("eos_token"))
         return load_json(path, name, rows, begin, [end] if end else [END_OF_TEXT])
     return load_folder(path, name)
+
+
+def vocabulary_of_file(path: Path, name: str, rows: int | None = None) -> tuple[Tokenizer, str]:
+    """The vocabulary of a checkpoint file of another training program, and where it is from. Raises `UserError`."""
+    from tui_llm.llm.formats import described, vocabulary
+
+    if vocabulary.has_folder_layout(path.parent):
+        return load_vocabulary(path.parent, name, rows), "the vocabulary beside it"
+    rows = described.described(path)[2] if rows is None else rows
+    return vocabulary.load(path, detect.format_of(path), name, rows)

@@ -1,7 +1,7 @@
 """Find models by name: shipped models, the user's runs and models, folders.
 
 A plain name is looked up as a shipped model, then a run, then one of the user's models, then a folder in the current
-directory. With a path separator it is a folder or a GGUF file. `run:NAME` is always a run. No torch and no tokenizer
+directory. With a path separator it is a folder or a file. `run:NAME` is always a run. No torch and no tokenizer
 here, because the screen imports it.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_foreign_text
+from tui_llm.llm.formats import detect
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.model_config import GGUF
 from tui_llm.llm.tokens.added import added_folder
@@ -26,7 +27,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model's folder or GGUF file.
+    """A model's folder or file (GGUF, or a checkpoint of `formats`).
 
     kind: shipped, run, model (pulled, or put there by the user), cache (the Hugging Face Hub cache) or folder.
     step: a run's training step; note: newer checkpoints that were skipped, and why.
@@ -84,7 +85,7 @@ def _named(name: str) -> LocalModel | None:
         return LocalModel(name, "shipped", shipped)
     if (run / "config.json").is_file():
         return _run(name, run)
-    if name.endswith(GGUF) and own.is_file():
+    if detect.opens_by_name(own):
         return LocalModel(name, "model", own)
     return LocalModel(name, "model", own) if (own / "config.json").is_file() else None
 
@@ -125,8 +126,9 @@ def _snapshot(folder: Path) -> str | None:
 
 
 def _folder(folder: Path) -> LocalModel | None:
-    """A model folder, a run directory, one of its checkpoints, or a GGUF file (or a folder with nothing but one)."""
-    if folder.suffix == GGUF and folder.is_file():
+    """A model folder, a run directory, one of its checkpoints, or a file that can be opened (or a folder with nothing but
+    one)."""
+    if detect.opens_by_name(folder):
         return LocalModel(folder.stem, "folder", folder.resolve())
     if not folder.is_dir():
         return None
@@ -135,6 +137,8 @@ def _folder(folder: Path) -> LocalModel | None:
         if len(files) > 1:
             raise UserError(f"{folder} has several models: give one of " + ", ".join(file.name for file in files[:8]))
         return LocalModel(folder.name, "folder", files[0])
+    if not (folder / "config.json").is_file() and (file := detect.checkpoint_in(folder)) is not None:
+        return LocalModel(folder.name, "folder", file)
     if match := _CHECKPOINT.fullmatch(folder.name):
         return LocalModel(folder.parent.name, "folder", folder, int(match[1]))
     if newest_checkpoint(folder) is not None:
@@ -158,7 +162,7 @@ def every() -> list[LocalModel]:
         ("model", paths.models_dir()),
     ):
         for child in sorted(top.iterdir()) if top.is_dir() else ():
-            if kind == "model" and child.suffix == GGUF and child.is_file():
+            if kind == "model" and detect.opens_by_name(child):
                 found.append(LocalModel(child.name, kind, child))
             if not (child / "config.json").is_file():
                 continue

@@ -9,9 +9,10 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import open_foreign
 from tui_llm.facts.model import ModelInfo
 from tui_llm.llm.adapters import description
+from tui_llm.llm.formats import detect
 from tui_llm.llm.hub import lookup, pull
 from tui_llm.llm.hub.lookup import LocalModel
-from tui_llm.llm.model.model_config import is_gpt2, read_config
+from tui_llm.llm.model.model_config import is_gpt2, read_config, untied_note
 
 CARD = "README.md"
 _LONGEST_CARD = 200_000  # bytes
@@ -35,9 +36,10 @@ def describe(found: LocalModel) -> ModelInfo:
     )
     try:
         parameters, context, vocabulary = _sizes(found.folder)
+        note = untied_note(found.folder) if is_gpt2(found.folder) and found.folder.is_dir() else ""
     except UserError as error:
         return dataclasses.replace(info, problem=str(error))
-    return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary)
+    return dataclasses.replace(info, parameters=parameters, context=context, vocabulary=vocabulary, note=note)
 
 
 def every() -> list[ModelInfo]:
@@ -79,6 +81,10 @@ def card(folder: Path) -> str:
 
 def _sizes(path: Path) -> tuple[int | None, int | None, int | None]:
     """(parameters, context, vocabulary), each None if unknown. Raises `UserError` if the model can't be opened."""
+    if detect.is_file(path):
+        from tui_llm.llm.formats.described import described
+
+        return described(path)
     if not is_gpt2(path):
         return description.described(path)
     config = read_config(path)

@@ -1,4 +1,5 @@
-"""Open a model folder or file: GPT-2's layout in our own `llm/model/model.py`, any other through `adapters`."""
+"""Open a model folder or file: GPT-2 in our own `llm/model/model.py`, any other through `adapters`. Checkpoint files of
+other training programs are read by `formats`."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from tui_llm.common import memory
 from tui_llm.common.errors import UserError
 from tui_llm.facts.model import ModelChoices
 from tui_llm.llm.adapters import description
+from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
-from tui_llm.llm.hub.hub import load_vocabulary
+from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.model_config import is_gpt2
+from tui_llm.llm.model.model_config import is_gpt2, untied_note
 from tui_llm.llm.model.predictor import Predictor
 from tui_llm.llm.tokens import tokenizer
 
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`gpt` is None if the model runs through transformers; `kind` is its architecture."""
+    """`gpt` is None if the model runs through transformers; `kind` is its architecture; `note` says what was assumed to
+    open it, or is empty."""
 
     predictor: Predictor
     tokenizer: tokenizer.Tokenizer
     gpt: GPT | None = None
     chat: ChatTemplate | None = None
     kind: str = "gpt2"
+    note: str = ""
 
 
 def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32") -> LoadedModel:
@@ -43,11 +47,10 @@ def open_model(path: Path, name: str, place: torch.device, weights: str = "fp32"
 
 
 def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedModel:
+    if detect.is_file(path):
+        return _from_file(path, name, place, weights)
     if not is_gpt2(path):
-        if weights != "fp32":
-            raise UserError(
-                f"{name} runs through transformers, which keeps its own weights; open it with --weights fp32"
-            )
+        _check_exact(name, weights)
         from tui_llm.llm.adapters.foreign import open_foreign
 
         predictor, vocabulary, chat = open_foreign(path, name, place)
@@ -59,12 +62,55 @@ def _opened(path: Path, name: str, place: torch.device, weights: str) -> LoadedM
     _check_rows(path, own, gpt)
     from tui_llm.llm.adapters.chat import template_of
 
-    return LoadedModel(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name))
+    return LoadedModel(fast_decode.predictor(gpt, weights), own, gpt, template_of(path, name), note=untied_note(path))
+
+
+def _check_exact(name: str, weights: str) -> None:
+    if weights != "fp32":
+        raise UserError(f"{name} runs through transformers, which keeps its own weights; open it with --weights fp32")
+
+
+def _from_file(path: Path, name: str, place: torch.device, weights: str) -> LoadedModel:
+    """A checkpoint file of another training program."""
+    kind = detect.format_of(path)
+    gpt: GPT | None = None
+    if kind in (detect.NANOGPT, detect.LLM_C):
+        gpt, note = _gpt_from_file(path, kind, place)
+        predictor, rows = fast_decode.predictor(gpt, weights), gpt.config.vocabulary
+    else:
+        from tui_llm.llm.formats import llama2_c, nanochat
+
+        _check_exact(name, weights)
+        predictor, note = (llama2_c if kind == detect.LLAMA2_C else nanochat).load(path, name, place)
+        rows = predictor.vocabulary
+    own, whence = vocabulary_of_file(path, name, rows)
+    if gpt is not None:
+        _check_rows(path, own, gpt)
+    architecture = "gpt2" if gpt is not None else str(getattr(predictor.model.config, "model_type", "other"))
+    return LoadedModel(predictor, own, gpt, None, architecture, f"{note}; {whence}")
+
+
+def _gpt_from_file(path: Path, kind: str, place: torch.device) -> tuple[GPT, str]:
+    from tui_llm.llm.formats import llm_c, nanogpt
+
+    return (nanogpt if kind == detect.NANOGPT else llm_c).load(path, place)
 
 
 def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
     """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
-    gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+    if detect.is_file(path):
+        kind = detect.format_of(path)
+        if kind not in (detect.NANOGPT, detect.LLM_C):
+            raise UserError(f"{path} is a checkpoint of {kind}, not a GPT-2; open one of GPT-2's layout, such as nano")
+        gpt, _ = _gpt_from_file(path, kind, place)
+        read, _ = vocabulary_of_file(path, name, gpt.config.vocabulary)
+        if not isinstance(read, tokenizer.BPETokenizer):
+            raise UserError(
+                f"{path} has no vocabulary of vocab.json and merges.txt, which this needs; open another model"
+            )
+        own = read
+    else:
+        gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
     _check_rows(path, own, gpt)
     return gpt, own
 

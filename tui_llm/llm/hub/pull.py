@@ -27,6 +27,7 @@ from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
+from tui_llm.common.numbers import file_size
 from tui_llm.llm.model.model_config import read_config
 from tui_llm.llm.model.tensor_shapes import read_shapes
 
@@ -201,7 +202,7 @@ def _space(repo: str, part: Path, files: list[_HubFile]) -> None:
     free = shutil.disk_usage(part).free
     if need > free:
         raise UserError(
-            f"{repo} needs {need / 1e6:,.0f} MB more, but only {free / 1e6:,.0f} MB are free in {paths.models_dir()}; free some space "
+            f"{repo} needs {file_size(need)} more, but only {file_size(free)} are free in {paths.models_dir()}; free some space "
             "there or set TUI_LLM_HOME to another folder"
         )
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
+from tui_llm.common.numbers import memory_size
 from tui_llm.facts.recipe import LearnStep, Recipe
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
@@ -82,7 +83,7 @@ class Learner:
                     raise
                 self._discard()
                 raise UserError(
-                    f"there is not enough memory: a step needs {self.bytes(recipe.optimizer) / 1e9:.1f} GB beside the model"
+                    f"there is not enough memory: a step needs {memory_size(self.bytes(recipe.optimizer))} beside the model"
                     "; SGD needs less than AdamW, a smaller model less than both"
                 ) from error
 

@@ -8,6 +8,7 @@ inside.py         residual stream, attention weights and logit lens of a forward
 predictor.py      Predictor: the interface to a model of any architecture
 model_config.py   config.json to GPTConfig
 tensor_shapes.py  tensor names and shapes from a safetensors header
+shards.py         weight files of a folder: one, or the shards of an index
 checkpoint.py     model folders in Hugging Face's GPT-2 layout
 intact.py         SHA-256 verification of a checkpoint's files
 weight_names.py   names of the weight formats: fp32, half, int8

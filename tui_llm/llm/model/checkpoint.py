@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face's GPT-2 layout: read and write `config.json` and `model.safetensors`.
+"""Model folders in Hugging Face's GPT-2 layout: read `config.json` and `model.safetensors` (or its shards), and write them.
 
 Compatible with `transformers.AutoModelForCausalLM.from_pretrained` and `save_pretrained`. Weights are read from
 safetensors only, never from pickles.
@@ -6,7 +6,7 @@ safetensors only, never from pickles.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from torch import Tensor
 from tui_llm.common import memory, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_aside, write_json
+from tui_llm.llm.model import shards
 from tui_llm.llm.model.device import free_bytes
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.model.model_config import read_config
+from tui_llm.llm.model.model_config import prefix_of, read_config
 from tui_llm.llm.model.shape import GPTConfig
-from tui_llm.llm.model.tensor_shapes import read_header
+from tui_llm.llm.model.shards import StoredTensor
 
-WEIGHTS = "model.safetensors"
+WEIGHTS = shards.WHOLE
 
 # Our name of a block's module → Hugging Face's. Its "Conv1D" weights are transposed compared with nn.Linear: (in, out).
 _BLOCK = {
@@ -54,7 +55,7 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "activation_function": "gelu_new",
+        "activation_function": "gelu" if config.exact_gelu else "gelu_new",
         "vocab_size": config.vocabulary,
         "n_positions": config.context,
         "n_ctx": config.context,
@@ -77,31 +78,45 @@ def config_to_json(config: GPTConfig, *, end_of_text: int | None, dtype: torch.d
 def load(folder: Path, device: torch.device | str = "cpu") -> GPT:
     """Load a model folder: float32, in eval mode, without gradients. Raises `UserError` if it can't be loaded."""
     config = read_config(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
-        why = f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors" if pickles else (
-            "its weights are split over several files, which can't be opened yet" if any(folder.glob("model-*-of-*.safetensors"))
-            else f"no {WEIGHTS}")  # fmt: skip
-        raise UserError(f"{folder} has {why}")
-    names = _check_tensors(path, config)
+    tensors = shards.read_tensors(folder)
+    if not tensors:
+        raise UserError(f"{folder} has {_no_weights(folder)}")
+    names = _check_tensors(folder, tensors, config)
     memory.check(_need(config), free_bytes(torch.device(device)), f"opening {folder}")
     with memory.enough(f"open {folder}"):
-        return _filled(path, config, names, device)
+        return _filled(tensors, config, names, device)
 
 
-def _filled(path: Path, config: GPTConfig, names: dict[str, tuple[str, bool]], device: torch.device | str) -> GPT:
+def _no_weights(folder: Path) -> str:
+    if (folder / WEIGHTS).is_file():
+        return f"no tensor in its {WEIGHTS}; get it again"
+    if pickles := sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*")):
+        return f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors"
+    if any(folder.glob("model-*-of-*.safetensors")):
+        return f"shards of its weights, but no {shards.INDEX}, which lists them; get all of the model"
+    return f"no {WEIGHTS}"
+
+
+def _filled(
+    tensors: dict[str, StoredTensor],
+    config: GPTConfig,
+    names: dict[str, tuple[str, bool]],
+    device: torch.device | str,
+) -> GPT:
     with torch.device("meta"):
         model = GPT(config)
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name, parameter in list(model.named_parameters()):
-                key, transposed = names[name]
-                tensor = file.get_tensor(key).to(torch.float32)
-                tensor = (tensor.T if transposed else tensor).contiguous().to(device)
-                _put(model, name, tensor, parameter)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
+    with ExitStack() as stack:
+        files: dict[Path, Any] = {}
+        for name, parameter in list(model.named_parameters()):
+            key, transposed = names[name]
+            path = tensors[key].path
+            try:
+                if path not in files:
+                    files[path] = stack.enter_context(safe_open(path, framework="pt"))
+                tensor = files[path].get_tensor(key).to(torch.float32)
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} can't be read ({error}); it may be cut short: get it again") from error
+            _put(model, name, (tensor.T if transposed else tensor).contiguous().to(device), parameter)
     if config.tied:
         model.head.weight = model.tokens.weight
     return model.eval().requires_grad_(False)
@@ -114,16 +129,15 @@ def _need(config: GPTConfig) -> int:
     return 4 * (config.parameters() + cache + 3 * config.width * config.hidden)
 
 
-def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]:
-    """Our parameter name → its name in the file, and whether it is stored transposed. Compares every tensor's shape
-    with the config's before any memory is allocated, so that a config with wrong sizes can't exhaust the memory. Raises
-    `UserError`."""
-    header = read_header(path)
-    prefix = _prefix(header)
+def _check_tensors(folder: Path, tensors: dict[str, StoredTensor], config: GPTConfig) -> dict[str, tuple[str, bool]]:
+    """Our parameter name → its name in the weight files, and whether it is stored transposed. Compares every tensor's
+    shape with the config's before any memory is allocated, so that a config with wrong sizes can't exhaust the memory.
+    Raises `UserError`."""
+    prefix = prefix_of(tensors)
     found: dict[str, tuple[str, bool]] = {}
     for name, shape in config.shapes():  # stops at the first missing one: a config may claim a million layers
-        key, transposed = found[name] = _find(name, header, path, prefix)
-        tensor, wanted = header[key], shape[::-1] if transposed else shape
+        key, transposed = found[name] = _find(name, tensors, folder, prefix)
+        path, tensor, wanted = tensors[key].path, tensors[key].info, shape[::-1] if transposed else shape
         if tensor.shape != wanted:
             raise UserError(
                 f"{path}: {key} is {list(tensor.shape)}, but config.json says {list(wanted)}; they are of different models"
@@ -133,20 +147,13 @@ def _check_tensors(path: Path, config: GPTConfig) -> dict[str, tuple[str, bool]]
     return found
 
 
-def _prefix(names: Collection[str]) -> str:
-    """What stands before every name: `_orig_mod.` if a compiled model was saved, `module.` if one under
-    DistributedDataParallel was; empty if they have none in common."""
-    embedding = next((name for name in names if name.endswith("wte.weight")), "")
-    prefix = embedding.removesuffix("wte.weight").removesuffix("transformer.")
-    return prefix if all(name.startswith(prefix) for name in names) else ""
-
-
-def _find(name: str, names: Collection[str], path: Path, prefix: str) -> tuple[str, bool]:
+def _find(name: str, tensors: dict[str, StoredTensor], folder: Path, prefix: str) -> tuple[str, bool]:
     key, transposed = hugging_face_name(name)
     for candidate in (f"{prefix}transformer.{key}", prefix + key):  # the original GPT-2 folders have no prefix
-        if candidate in names:
+        if candidate in tensors:
             return candidate, transposed
-    raise UserError(f"{path} has no tensor {key}; it is not a whole GPT-2")
+    where = folder / WEIGHTS if (folder / WEIGHTS).is_file() else folder
+    raise UserError(f"{where} has no tensor {key}; it is not a whole GPT-2")
 
 
 def _put(model: GPT, name: str, tensor: Tensor, old: torch.nn.Parameter) -> None:

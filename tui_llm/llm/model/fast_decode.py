@@ -93,6 +93,7 @@ class _Step:
         self.norm = _norm(model.norm)
         self.scale = (model.config.width // self.heads) ** -0.5
         self.nothing = torch.zeros(1, 1, 1)
+        self.approximate = "none" if model.config.exact_gelu else "tanh"
 
     def __call__(self, id: int) -> Tensor:
         """The features (1, C) of token `id`. Raises ValueError if the context is full."""
@@ -109,7 +110,7 @@ class _Step:
             # For one query two products are faster than scaled_dot_product_attention.
             scores = torch.baddbmm(self.nothing, q, seen.transpose(1, 2), beta=0, alpha=self.scale)  # (H, 1, P + 1)
             x = x + out(torch.bmm(scores.softmax(-1), there).view(1, C))
-            x = x + down(F.gelu(up(norm2(x)), approximate="tanh"))
+            x = x + down(F.gelu(up(norm2(x)), approximate=self.approximate))
         self.cache.length = past + 1
         return self.norm(x)
 

@@ -104,17 +104,19 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Position-wise feed-forward: linear C → hidden, GELU (tanh approximation), linear hidden → C."""
+    """Position-wise feed-forward: linear C → hidden, GELU (GPT-2's tanh approximation, unless the config says
+    otherwise), linear hidden → C."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.approximate = "none" if config.exact_gelu else "tanh"
         self.up = nn.Linear(config.width, config.hidden)
         self.down = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) → (B, T, C)."""
-        return F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), self.dropout, self.training)
+        return F.dropout(self.down(F.gelu(self.up(x), approximate=self.approximate)), self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -128,8 +130,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, products: torch.dtype | None = None) -> Tensor:
-        """x (B, T, C) → (B, T, C). `products` selects `fast.block`, with matrix products in that dtype."""
-        if products is not None:
+        """x (B, T, C) → (B, T, C). `products` selects `fast.block`, with matrix products in that dtype; it has no exact
+        GELU."""
+        if products is not None and self.mlp.approximate == "tanh":
             return fast.block(self, x, products)
         x = x + self.attention(self.norm1(x), cache)
         return x + self.mlp(self.norm2(x))

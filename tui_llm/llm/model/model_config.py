@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json, whole_number
+from tui_llm.llm.model import shards
 from tui_llm.llm.model.shape import GPTConfig
 
 GGUF = ".gguf"
 
+
+# GPT-2's name of a size → the general name that transformers maps to it (GPT2Config.attribute_map, 5.24).
+GENERAL_NAMES = {
+    "n_positions": "max_position_embeddings",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_embd": "hidden_size",
+}
+
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu")  # the first two are the same approximation with tanh
 
 # Upper bounds for a config: far beyond any GPT-2, and small enough that products of them are harmless.
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH, MOST_ROWS = 10_000, 100_000, 1 << 20, 1 << 24
@@ -22,8 +35,9 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
     if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
         kind = raw.get("model_type") if isinstance(raw, dict) else None
         raise UserError(f"{where} is not a GPT-2 config (model_type {_shown(kind)}); only GPT-2's layout can be opened")
+    raw = _with_own_names(raw, where)
     activation = raw.get("activation_function", "gelu_new")
-    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+    if activation not in ACTIVATIONS:
         raise UserError(f"{where} asks for the activation {_shown(activation)}; GPT-2's is gelu_new")
     try:
         if (
@@ -43,9 +57,26 @@ def config_from_json(raw: Any, where: Path) -> GPTConfig:
             inner=_size(raw, "n_inner", MOST_ROWS) if raw.get("n_inner") is not None else 0,
             epsilon=_epsilon(raw.get("layer_norm_epsilon", 1e-5)),
             tied=_flag(raw, "tie_word_embeddings", True),
+            exact_gelu=activation == "gelu",
         )
     except ValueError as error:
         raise UserError(f"{where} does not describe a GPT-2: {error}") from error
+
+
+def _with_own_names(raw: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The config with GPT-2's names where it uses the general ones. Raises `UserError` if the two names of a size
+    contradict each other: which one is meant can't be told."""
+    named = dict(raw)
+    for own, general in GENERAL_NAMES.items():
+        if general not in raw:
+            continue
+        if own in raw and (raw[own] != raw[general] or type(raw[own]) is not type(raw[general])):
+            raise UserError(
+                f"{where} says {own} {_shown(raw[own])} and {general} {_shown(raw[general])}, two names of one size: "
+                "remove the wrong one"
+            )
+        named[own] = raw[general]
+    return named
 
 
 def _size(raw: dict[str, Any], name: str, most: int, default: int | None = None) -> int:
@@ -82,13 +113,53 @@ def _shown(value: Any) -> str:
 
 
 def read_config(folder: Path) -> GPTConfig:
-    """The shape of the model in `folder`. Raises `UserError` if there is no valid config."""
+    """The shape of the model in `folder`. Raises `UserError` if there is no valid config.
+
+    A head that differs from the token embedding is untied, whatever the config says, as in transformers 5.
+    """
+    config = _config(folder)
+    return replace(config, tied=False) if config.tied and _has_own_head(folder) else config
+
+
+def untied_note(folder: Path) -> str:
+    """A line that says that the weights are untied although the config ties them, or is silent; else empty."""
+    if not _config(folder).tied or not _has_own_head(folder):
+        return ""
+    return (
+        "lm_head.weight differs from the token embedding, which config.json says is the head too: both are kept, as "
+        "transformers 5 does; transformers 4 uses the embedding alone"
+    )
+
+
+def _config(folder: Path) -> GPTConfig:
     path = folder / "config.json"
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; this needs a model folder with config.json and model.safetensors")
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; `tui-llm models` lists what can be opened")
     if not path.is_file():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
     return config_from_json(read_json(path), path)
+
+
+def _has_own_head(folder: Path) -> bool:
+    """Whether the weight files have an output head with other numbers than the token embedding's."""
+    try:
+        tensors = shards.read_tensors(folder)
+        head = prefix_of(tensors) + "lm_head.weight"
+        embeddings = (f"{prefix_of(tensors)}transformer.wte.weight", f"{prefix_of(tensors)}wte.weight")
+        own = next((tensors[name] for name in embeddings if name in tensors), None)
+        return head in tensors and own is not None and not shards.equal(tensors[head], own)
+    except UserError:  # missing or damaged weights: loading them reports it
+        return False
+
+
+def prefix_of(names: Collection[str]) -> str:
+    """What stands before every name: `_orig_mod.` if a compiled model was saved, `module.` if one under
+    DistributedDataParallel was; empty if they have none in common."""
+    embedding = next((name for name in names if name.endswith("wte.weight")), "")
+    prefix = embedding.removesuffix("wte.weight").removesuffix("transformer.")
+    return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
 def is_gpt2(path: Path) -> bool:
@@ -111,6 +182,6 @@ def is_gpt2(path: Path) -> bool:
 
 def _other_gpt2(raw: dict[str, Any]) -> bool:
     """Whether it is a GPT-2 variant that only transformers supports."""
-    return raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh") or bool(
+    return raw.get("activation_function", "gelu_new") not in ACTIVATIONS or bool(
         raw.get("scale_attn_by_inverse_layer_idx") or not raw.get("scale_attn_weights", True)
     )

@@ -20,6 +20,7 @@ class GPTConfig:
     epsilon: float = 1e-5  # of the LayerNorms
     dropout: float = 0.0  # in training mode only
     tied: bool = True  # the output head shares the token embedding's weight
+    exact_gelu: bool = False  # the MLP's GELU is computed with erf (Hugging Face's "gelu"), not approximated with tanh
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "context", "layers", "heads", "width"):

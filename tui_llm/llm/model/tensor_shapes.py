@@ -26,11 +26,12 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor's header entry; `bytes` is its size in the file."""
+    """One tensor's header entry; `bytes` is its size in the file, `begin` the offset of its first byte there."""
 
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    begin: int
 
     @property
     def numbers(self) -> int:
@@ -60,20 +61,21 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     try:
         if not isinstance(header, dict):
             raise ValueError("its header is not a JSON object")
-        return _checked(header, size - 8 - length)
+        return _checked(header, size - 8 - length, 8 + length)
     except ValueError as error:
         raise UserError(f"{path} is not a safetensors file, or is damaged ({error}); get it again") from error
 
 
-def _checked(header: Mapping[str, Any], size: int) -> dict[str, TensorInfo]:
-    """The tensors of `header`, which must be contiguous and fill `size` bytes. Raises ValueError."""
+def _checked(header: Mapping[str, Any], size: int, start: int) -> dict[str, TensorInfo]:
+    """The tensors of `header`, which must be contiguous and fill the `size` bytes from offset `start`. Raises
+    ValueError."""
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int, str]] = []
     for name, value in header.items():
         if name == "__metadata__":
             continue
-        tensors[name], begin = _tensor(name, value)
-        spans.append((begin, begin + tensors[name].bytes, name))
+        tensor = tensors[name] = _tensor(name, value, start)
+        spans.append((tensor.begin - start, tensor.begin - start + tensor.bytes, name))
     at = 0
     for begin, end, name in sorted(spans):
         if begin != at:
@@ -84,8 +86,8 @@ def _checked(header: Mapping[str, Any], size: int) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _tensor(name: str, value: Any) -> tuple[TensorInfo, int]:
-    """A tensor's entry, and its offset in bytes."""
+def _tensor(name: str, value: Any, start: int) -> TensorInfo:
+    """A tensor's entry; its offsets count from `start`."""
     if not isinstance(value, dict):
         raise ValueError(f"{_short(name)} is not a tensor")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
@@ -100,7 +102,7 @@ def _tensor(name: str, value: Any) -> tuple[TensorInfo, int]:
         raise ValueError(
             f"{_short(name)} has {offsets[1] - offsets[0]:,} bytes, its shape {_short(shape)} needs {bits / 8:.16g}"
         )
-    return TensorInfo(dtype, tuple(shape), bits // 8), offsets[0]
+    return TensorInfo(dtype, tuple(shape), bits // 8, start + offsets[0])
 
 
 def _sizes(value: Any) -> TypeGuard[list[int]]:

@@ -12,7 +12,7 @@ from types import FrameType
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import to_json
-from tui_llm.common.numbers import duration
+from tui_llm.common.numbers import duration, memory_size
 from tui_llm.training.plan import launch
 from tui_llm.training.run import gauges
 from tui_llm.training.run.metrics import Metric, MetricsTail
@@ -106,7 +106,7 @@ def progress(run: Run, metric: Metric) -> str:
     left = (steps - metric.step) * tokens / max(metric.tokens_per_second, 1e-9)
     share = gauges.mfu(run.facts(), metric.tokens_per_second)
     used = "" if share is None else f"  MFU {100 * share:.1f} %"
-    used += "" if metric.memory_bytes is None else f"  memory {gauges.bytes_text(metric.memory_bytes)}"
+    used += "" if metric.memory_bytes is None else f"  memory {memory_size(metric.memory_bytes)}"
     held_out = "" if metric.val_loss is None else f"  held out {metric.val_loss:.4f}"
     return (
         f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}{held_out}  lr {metric.lr:.2e}  "

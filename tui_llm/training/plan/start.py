@@ -11,11 +11,12 @@ from typing import Any
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.model.shards import INDEX, WHOLE, weight_files
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
-_NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+_NEEDED = ("config.json", "vocab.json", "merges.txt")
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
@@ -47,7 +48,8 @@ def copy(model: Path, run: Run) -> None:
     folder = run.path / FOLDER
     try:
         storage.make_folders(folder)
-        for name in _NEEDED:
+        shards = [path.name for path in weight_files(model) if path.name != WHOLE]
+        for name in (*_NEEDED, *([INDEX, *shards] if shards else [WHOLE])):
             if not (model / name).is_file():
                 raise UserError(f"can't start from the model folder {model}: it has no {name}")
             storage.copy_file(model / name, folder / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -28,13 +27,6 @@ def _positive(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 < value < sys.float_info.max else None
-
-
-def bytes_text(count: float) -> str:
-    """Formats a number of bytes: 312 MB, 1.4 GB."""
-    if not math.isfinite(count):
-        return "–"
-    return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
 def flops_text(rate: float) -> str:

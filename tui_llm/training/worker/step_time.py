@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import memory_size
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
@@ -102,7 +103,7 @@ def _check_memory(settings: TrainingSettings, shape: GPTConfig, place: torch.dev
         return
     needed = cost.cost(dataclasses.replace(settings, batch_size=1), shape).memory_bytes
     if needed > free:
-        raise UserError(f"it needs at least {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free here")
+        raise UserError(f"it needs at least {memory_size(needed)} of memory, and {memory_size(free)} are free here")
 
 
 def main() -> int:

@@ -80,8 +80,3 @@ def bar(fraction: float, width: int) -> str:
     eighths = round(min(1.0, max(0.0, fraction)) * width * 8)
     full, part = divmod(eighths, 8)
     return ("█" * full + (EIGHTHS[part] if part else "")).ljust(width)
-
-
-def megabytes(count: int) -> str:
-    """A size in bytes, in whole megabytes: 34 MB, 1.99 GB."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

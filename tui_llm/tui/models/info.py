@@ -35,6 +35,7 @@ def facts(model: ModelInfo, choices: Sequence[ModelChoice] = ()) -> list[tuple[s
     rows += [(name, f"{value:,}") for name, value in numbers.items() if value is not None]
     rows += [("size", file_size(model.size))] if model.size is not None else []
     rows += [("problem", model.problem)] if model.problem else []
+    rows += [("note", model.note)] if model.note else []
     rows += [("choices", report.choices_text(choices))] if choices else []
     return rows
 

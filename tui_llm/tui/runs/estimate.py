@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.common.numbers import counted, duration
+from tui_llm.common.numbers import counted, duration, memory_size
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan.cost import cost
 from tui_llm.training.plan.fields import resolve_settings
@@ -24,13 +24,9 @@ from tui_llm.tui.kit.live import deliver, is_live
 def cost_line(settings: TrainingSettings, shape: GPTConfig) -> str:
     found = cost(settings, shape)
     return (
-        f"{fmt.parameters(found.parameters)} parameters · about {memory(found.memory_bytes)} · "
+        f"{fmt.parameters(found.parameters)} parameters · about {memory_size(found.memory_bytes)} · "
         f"{fmt.parameters(found.tokens)} tokens · {found.flops:.1e} FLOPs"
     )
-
-
-def memory(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:

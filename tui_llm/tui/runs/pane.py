@@ -14,9 +14,8 @@ from textual.widgets import Static
 
 from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible
-from tui_llm.common.numbers import duration
+from tui_llm.common.numbers import duration, memory_size
 from tui_llm.common.paths import run_model
-from tui_llm.training.run import gauges
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
@@ -94,7 +93,7 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
     if snapshot.epoch is not None and width >= 90:
         parts.append(("epoch", fmt.number(snapshot.epoch, 2)))
     if snapshot.memory_bytes is not None:
-        parts.append(("memory", gauges.bytes_text(snapshot.memory_bytes)))
+        parts.append(("memory", memory_size(snapshot.memory_bytes)))
     if snapshot.gpu_use is not None:
         parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
     return _flowed(parts, width)

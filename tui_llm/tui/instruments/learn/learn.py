@@ -11,6 +11,7 @@ from textual.timer import Timer
 
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.errors import UserError
+from tui_llm.common.numbers import memory_size
 from tui_llm.facts.pin import Pin
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.recipe import OPTIMIZERS, USUAL, Recipe, check
@@ -141,8 +142,8 @@ class LearnScreen(OverLab):
             (f"{OPTIMIZERS[recipe.optimizer]}, step size {recipe.learning_rate:g}", "bold $text-accent"),
         ]
         if learned is not None:
-            kept = f", undo {fmt.megabytes(learned.kept_bytes)}" if learned.kept else ""
-            parts.append((f"  memory: copy {fmt.megabytes(learned.copy_bytes)}{kept}", "$text-muted"))
+            kept = f", undo {memory_size(learned.kept_bytes)}" if learned.kept else ""
+            parts.append((f"  memory: copy {memory_size(learned.copy_bytes)}{kept}", "$text-muted"))
         self.query_one("#learn-recipe", Bar).put(Content.assemble(*parts))
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,90 @@
+"""Keys that arrive in one read of the terminal: each is handled where the one before it has moved the focus."""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Any
+
+import pytest
+from helpers import answered, make_app, until
+from textual import events
+from textual.app import App
+from textual.keys import key_to_character
+from textual.widgets import TextArea
+
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.kit.ask import AskScreen
+from tui_llm.tui.kit.key_order import KeyHandled
+
+
+def send(app: App[Any], *keys: str) -> None:
+    """Posts all keys before the app handles any of them, as a driver does with one read."""
+    for key in keys:
+        character = key if len(key) == 1 else key_to_character(key)
+        app.post_message(events.Key(key, character))
+
+
+def prompt(app: LabApp) -> str:
+    return app.lab_screen.lab.prompt
+
+
+async def test_text_behind_the_key_that_focuses_the_prompt_goes_into_the_prompt() -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        send(app, "escape", "2", "i", *"tempt")  # each letter is a key of the lab too
+        await until(pilot, lambda: prompt(app) == "tempt")
+        assert app.screen is app.lab_screen
+
+
+async def test_a_paste_behind_that_key_goes_into_the_prompt_between_the_letters() -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        send(app, "escape", "4", "i", "a")
+        app.post_message(events.Paste("bcd"))
+        send(app, "e")
+        await until(pilot, lambda: prompt(app) == "abcde")
+
+
+async def test_text_behind_the_key_that_opens_a_form_goes_into_the_form() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        before = prompt(app)
+        send(app, "escape", "3", "t", *"qit")
+        await until(
+            pilot, lambda: isinstance(app.screen, AskScreen) and app.screen.query_one(TextArea).text.endswith("qit")
+        )
+        assert prompt(app) == before
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_keys_keep_their_order_however_they_are_split_into_reads(seed: int) -> None:
+    app, chance = make_app(prompt=""), random.Random(seed)
+    text = "".join(chance.choices(string.ascii_lowercase, k=40))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        rest = ["escape", "5", "i", *text]
+        while rest:
+            count = chance.randint(1, 9)
+            send(app, *rest[:count])
+            rest = rest[count:]
+            if chance.random() < 0.3:
+                await pilot.pause()
+        await until(pilot, lambda: prompt(app) == text)
+
+
+async def test_a_key_whose_widget_is_removed_delays_the_next_ones_but_loses_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        with monkeypatch.context() as lost:
+            lost.setattr(KeyHandled, "_bubble_to", lambda *_: None)
+            send(app, "a", "b", "c")
+            await until(pilot, lambda: prompt(app) == "abc")
+        send(app, "d")
+        await until(pilot, lambda: prompt(app) == "abcd")
