@@ -192,7 +192,7 @@ def test_too_little_space_is_reported_before_the_download(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(pull.shutil, "disk_usage", lambda _: usage(10, 10, 1000))
-    assert "but only 0 MB are free" in refused()
+    assert "but only 0.0 MB are free" in refused()
     assert repository.ranges == []
 
 

@@ -134,10 +134,17 @@ def full_logits(model: Any, ids: list[int]) -> torch.Tensor:
     return logits
 
 
-def write_gguf(model: Any, tokenizer: Tokenizer, path: Path, scores: bool = False, template: str = "") -> None:
+def write_gguf(
+    model: Any,
+    tokenizer: Tokenizer,
+    path: Path,
+    scores: bool = False,
+    template: str = "",
+    more: dict[str, Any] | None = None,
+) -> None:
     """Writes transformers' Llama as a GGUF file in the format of llama.cpp's converter.
 
-    `scores`: with a SentencePiece vocabulary.
+    `scores`: with a SentencePiece vocabulary. `more`: further tensors (arrays) and strings, by name.
     """
     import gguf
 
@@ -210,6 +217,11 @@ def write_gguf(model: Any, tokenizer: Tokenizer, path: Path, scores: bool = Fals
         elif name.endswith("attn_k.weight"):
             weight = turned(weight, config.num_key_value_heads)
         writer.add_tensor(name, weight.contiguous().numpy())
+    for name, value in (more or {}).items():
+        if isinstance(value, str):
+            writer.add_string(name, value)
+        else:
+            writer.add_tensor(name, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,4 +1,5 @@
-"""`tui-llm export`: a run's newest checkpoint as a model folder, or its metrics as TensorBoard's event files."""
+"""`tui-llm export`: a run's newest checkpoint as a model folder or GGUF file, or its metrics as TensorBoard's event
+files."""
 
 from __future__ import annotations
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from tui_llm.training.run.run import Run
 
 
+class _GgufFlag(argparse.Action):
+    """A flag after which the argument `folder` may be left out. (With nargs="?" argparse would take no folder that follows
+    an option.)"""
+
+    def __init__(self, option_strings: list[str], dest: str, folder: argparse.Action, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+        self.folder = folder
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        setattr(namespace, self.dest, True)
+        self.folder.required = False
+
+
 def add(commands: Commands) -> None:
     commands.add(
         "export",
@@ -24,35 +38,72 @@ def add(commands: Commands) -> None:
         export,
         _add_options,
         more="Writes config.json, model.safetensors, the vocabulary and a card: Hugging Face's layout for GPT-2, which `transformers` "
-        "opens. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.",
-        examples=("tui-llm export first my-model", "tui-llm export first logs --tensorboard"),
+        "opens. The folder must not exist, or be empty; --force replaces the files of those names in it, and no others.\n\n"
+        "With --gguf it writes a file that llama.cpp opens; RUN can then also be a model's name or folder. The dtype is that of the "
+        "matrices: f32, f16 or q8_0 (8 bits with a scale for every 32 weights; rows that are no multiple of 32 long are f16).",
+        examples=(
+            "tui-llm export first my-model",
+            "tui-llm export first first.gguf --gguf --dtype q8_0",
+            "tui-llm export first logs --tensorboard",
+        ),
     )
 
 
 def _add_options(parser: Parser) -> None:
     run_argument(parser)
-    parser.add_argument("folder", metavar="FOLDER", help="where to write: a folder that does not exist or is empty")
+    folder = parser.add_argument("folder", metavar="FOLDER", help="where to write: a folder that does not exist or is empty; with --gguf a file, if any (default RUN.gguf)")  # fmt: skip
     force_option(parser)
+    parser.add_argument("--gguf", action=_GgufFlag, folder=folder, help="write a GGUF file, for llama.cpp")
     parser.add_argument("--tensorboard", action="store_true", help="write the run's metrics as TensorBoard's event files instead")  # fmt: skip
-    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="the dtype of the weights (default float32)")  # fmt: skip
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16", "f32", "f16", "q8_0"), help="the dtype of the weights (default float32, with --gguf f32)")  # fmt: skip
     json_option(parser)
 
 
 def export(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.training.run.run import find
-    from tui_llm.training.worker.export import export as write
 
+    if options.gguf:
+        _export_gguf(options)
+        return
     run = find(options.run)
     folder = out_path(options.folder, "FOLDER")
     if options.tensorboard:
         _export_events(run, folder, options)
         return
-    step = write(run, folder, options.dtype, damaged=lambda line: print_error(visible(line)), force=options.force)
+    dtype = {"f32": "float32", "f16": "float16"}.get(options.dtype, options.dtype)
+    if dtype == "q8_0":
+        raise UserError("q8_0 is a format of GGUF: add --gguf")
+    from tui_llm.training.worker.export import export as write
+
+    step = write(run, folder, dtype, damaged=lambda line: print_error(visible(line)), force=options.force)
     if options.json:
-        put_json({"run": run.name, "path": str(folder), "step": step, "dtype": options.dtype})
+        put_json({"run": run.name, "path": str(folder), "step": step, "dtype": dtype})
         return
-    put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({options.dtype})")
+    put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({dtype})")
+
+
+def _export_gguf(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from tui_llm.common.display import visible
+    from tui_llm.training.worker.export import export_gguf
+
+    if options.tensorboard:
+        raise UserError("--gguf and --tensorboard write different things; give one of them")
+    dtype = {"float32": "f32", "float16": "f16"}.get(options.dtype, options.dtype)
+    if dtype == "bfloat16":
+        raise UserError("--gguf writes f32, f16 or q8_0; choose one of them with --dtype")
+    name = options.folder
+    if name is None:
+        name = f"{Path(options.run.removeprefix('run:')).name or 'model'}.gguf"
+    path = out_path(name, "FOLDER")
+    found = export_gguf(options.run, path, dtype, damaged=lambda line: print_error(visible(line)), force=options.force)
+    if options.json:
+        put_json({"run": found.name, "path": str(path), "step": found.step, "dtype": dtype})
+        return
+    step = "" if found.step is None else f" at step {found.step:,}"
+    put(f"{visible(found.name)}{step} is now the GGUF file {visible(str(path))} ({dtype}); llama.cpp opens it")
 
 
 def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:

@@ -5,6 +5,10 @@ Weights come from safetensors or GGUF, never from a pickle. A model's own code i
 foreign.py      open a folder or GGUF file through transformers
 checks.py       validate a folder before transformers reads it
 gguf_header.py  parse and validate the header of a GGUF file
+gguf_splits.py  how the names in tokenizer.ggml.pre cut text into words
+gguf_vocabulary.py  a GGUF file's vocabulary as a tokenizer.json
+gguf_weights.py  a GGUF file's weights through transformers
+gguf_writer.py  write a GPT-2 as a GGUF file
 causal.py       a causal language model of transformers as a Predictor
 vocabulary.py   tokenizer.json as a Tokenizer
 chat.py         chat templates

@@ -12,10 +12,13 @@ import torch
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError, message_line
 from tui_llm.common.foreign_files import read_json
-from tui_llm.llm.adapters import chat, checks
+from tui_llm.llm.adapters import chat, checks, gguf_weights
 from tui_llm.llm.adapters.causal import CausalPredictor
+from tui_llm.llm.adapters.gguf_header import GgufInfo, read_gguf
+from tui_llm.llm.adapters.gguf_vocabulary import ARRAYS, read_vocabulary
 from tui_llm.llm.adapters.vocabulary import FILE, JsonTokenizer, is_failure, load_json
 from tui_llm.llm.model import device
+from tui_llm.llm.model.model_config import GGUF
 
 EXTRA = "pip install 'tui-llm[transformers]'"
 
@@ -34,14 +37,30 @@ def open_foreign(
 def _open(
     library: Any, path: Path, name: str, place: torch.device
 ) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
-    where, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-    checks.check_files(where)
-    raw = {} if how else _checked_config(path, library)
-    model, unexpected = _opened(library, where, how, path, place)
+    if path.suffix == GGUF:
+        return _open_gguf(library, path, name, place)
+    checks.check_files(path)
+    raw = _checked_config(path, library)
+    model, unexpected = _opened(library, path, None, place)
     model = _placed(model, path, place)
     predictor = CausalPredictor(model, name, unexpected)
-    tokenizer, template = _vocabulary(library, where, how, path, name, predictor.vocabulary, model, raw)
+    tokenizer, template = _vocabulary(library, path, name, predictor.vocabulary, model, raw)
     return predictor, tokenizer, template
+
+
+def _open_gguf(
+    library: Any, path: Path, name: str, place: torch.device
+) -> tuple[CausalPredictor, JsonTokenizer, chat.ChatTemplate | None]:
+    try:
+        header = read_gguf(path, ARRAYS)
+    except ImportError as error:
+        raise UserError(f"{path} needs the gguf library: {EXTRA}") from error
+    vocabulary = read_vocabulary(header, path)  # first: an unknown one is refused before the weights are read
+    model = _placed(_opened(library, path, header, place)[0], path, place)
+    predictor = CausalPredictor(model, name)
+    tokenizer = vocabulary.tokenizer(name, path, predictor.vocabulary, _ends(model))
+    template = header.settings.get("tokenizer.chat_template")
+    return predictor, tokenizer, chat.made(template, vocabulary.special, name) if isinstance(template, str) else None
 
 
 def transformers_library(name: str) -> Any:
@@ -81,16 +100,18 @@ def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
     raise UserError(f"{folder} has no model.safetensors")
 
 
-def _opened(library: Any, where: Path, how: dict[str, str], path: Path, place: torch.device) -> tuple[Any, list[str]]:
-    """The model with its weights, and the names of stored tensors that it doesn't use. Raises `UserError`, whatever is
-    wrong with the file."""
+def _opened(library: Any, path: Path, header: GgufInfo | None, place: torch.device) -> tuple[Any, list[str]]:
+    """The model with its weights, and the names of stored tensors that it doesn't use; `header` is that of a GGUF file.
+    Raises `UserError`, whatever is wrong with the file."""
     try:
         try:
             model, lacking, unexpected = (
-                _from_gguf(library, path) if how else _from_folder(library, path, place, "sdpa")
+                (*gguf_weights.load(library, path, header), [])
+                if header
+                else _from_folder(library, path, place, "sdpa")
             )
         except ValueError as error:
-            if how or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
+            if header or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise
             model, lacking, unexpected = _from_folder(library, path, place, "eager")
     except (UserError, MemoryError):
@@ -138,35 +159,6 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
     return model, lacking, sorted(info.get("unexpected_keys") or ())
 
 
-def _from_gguf(library: Any, path: Path) -> tuple[Any, list[str], list[str]]:
-    """As `_from_folder`, with quantized weights dequantized to float32. Does not call `from_pretrained`, which would
-    need another package."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    from tui_llm.llm.adapters.gguf_header import read_gguf
-
-    header = read_gguf(path)
-    reader.tqdm = lambda tensors, **words: tensors  # suppress its progress bar, which would garble the screen
-    config = library.AutoConfig.from_pretrained(
-        str(path.parent), gguf_file=path.name, trust_remote_code=False, local_files_only=True
-    )
-    stored = checks.StoredWeights(header.tensors, header.numbers, 4 * header.numbers, header.numbers)
-    more = checks.check_config(library, config, stored, path)
-    # 4 bytes for each element, in the file's tensors and in the model's.
-    memory.check(8 * header.numbers + more, memory.free_bytes(), f"opening {path}")
-    model = library.AutoModelForCausalLM.from_config(
-        config, trust_remote_code=False, attn_implementation="sdpa", dtype=torch.float32
-    )
-    tensors = reader.load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    found = model.load_state_dict(tensors, strict=False, assign=True)
-    model.tie_weights()
-    names = {name: parameter.data_ptr() for name, parameter in model.named_parameters(remove_duplicate=False)}
-    there = {names[name] for name in tensors if name in names}
-    lacking = [name for name in found.missing_keys if name in names and names[name] not in there]
-    return model, lacking, list(found.unexpected_keys)
-
-
 def _placed(model: Any, path: Path, place: torch.device) -> Any:
     if getattr(model.config.get_text_config(decoder=True), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA has no soft cap (Gemma 2)
@@ -187,10 +179,10 @@ def _precision(path: Path, weights: checks.StoredWeights, more: int, place: torc
 
 
 def _vocabulary(
-    library: Any, where: Path, how: dict[str, str], path: Path, name: str, rows: int, model: Any, raw: dict[str, Any]
+    library: Any, where: Path, name: str, rows: int, model: Any, raw: dict[str, Any]
 ) -> tuple[JsonTokenizer, chat.ChatTemplate | None]:
     ends = _ends(model)
-    if not how and (where / FILE).is_file():
+    if (where / FILE).is_file():
         config = chat.settings_of(where / "tokenizer_config.json")
         end = chat.written_token(config.get("eos_token"))
         begin = chat.written_token(config.get("bos_token"))
@@ -199,33 +191,22 @@ def _vocabulary(
         return load_json(where, name, rows, begin, [*ends, *([end] if end else [])]), chat.template_of(where, name)
     checks.check_vocabulary(where)
     try:
-        # vocab.json with merges.txt, SentencePiece's tokenizer.model, a GGUF's own: transformers converts it to
-        # `tokenizers`.
+        # vocab.json with merges.txt, SentencePiece's tokenizer.model: transformers converts it to `tokenizers`.
         made = library.AutoTokenizer.from_pretrained(
-            str(where), **how, trust_remote_code=False, local_files_only=True, use_fast=True
+            str(where), trust_remote_code=False, local_files_only=True, use_fast=True
         )
         text = made.backend_tokenizer.to_str()
     except ImportError as error:
-        raise UserError(f"the vocabulary of {path} needs more: {message_line(error)}") from error
+        raise UserError(f"the vocabulary of {where} needs more: {message_line(error)}") from error
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error
+        raise UserError(f"transformers can't open the vocabulary of {where}: {message_line(error)}") from error
     special = {key: value for key, value in made.special_tokens_map.items() if isinstance(value, str)}
     end = special.get("eos_token")
-    tokenizer = JsonTokenizer(name, text, path, rows, special.get("bos_token"), [*ends, *([end] if end else [])])
-    template = getattr(made, "chat_template", None) or (_gguf_template(path) if how else None)
+    tokenizer = JsonTokenizer(name, text, where, rows, special.get("bos_token"), [*ends, *([end] if end else [])])
+    template = getattr(made, "chat_template", None)
     return tokenizer, chat.made(template, special, name) if isinstance(template, str) else chat.template_of(where, name)
-
-
-def _gguf_template(path: Path) -> str | None:
-    import gguf
-
-    try:
-        field = gguf.GGUFReader(path).fields.get("tokenizer.chat_template")
-        return None if field is None else bytes(field.parts[field.data[0]]).decode("utf-8")
-    except Exception:
-        return None
 
 
 def _ends(model: Any) -> list[int]:

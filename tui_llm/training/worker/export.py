@@ -1,4 +1,4 @@
-"""Export a run's newest checkpoint as a model folder."""
+"""Export a run's newest checkpoint as a model folder; a run or a model as a GGUF file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 
 import torch
 
-from tui_llm.common.new_files import check_folder, write_folder
+from tui_llm.common import paths
+from tui_llm.common.errors import UserError
+from tui_llm.common.new_files import check_file, check_folder, write_folder, write_new
+from tui_llm.llm.hub import lookup
+from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.model import checkpoint, intact
+from tui_llm.llm.model.model_config import GGUF, is_gpt2
 from tui_llm.llm.tokens import tokenizer
-from tui_llm.training.run.run import Run
+from tui_llm.training.run.run import Run, runs
 
 
 def export(
@@ -40,3 +45,36 @@ def export(
 
     write_folder(folder, fill, last="config.json", force=force, inputs=inputs)
     return step
+
+
+def export_gguf(
+    name: str,
+    path: Path,
+    dtype: str,
+    damaged: Callable[[str], object] = lambda line: None,
+    *,
+    force: bool = False,
+) -> lookup.LocalModel:
+    """Writes the run or model called `name` to the GGUF file `path` atomically, its weights as f32, f16 or q8_0.
+
+    `damaged` is called with a message if newer checkpoints of the run were skipped. Raises `UserError` if there is no
+    such model, if it is not in GPT-2's layout, if `path` exists (unless `force`), or if it can't be written.
+    """
+    from tui_llm.llm.adapters.gguf_writer import write_gguf
+
+    if path.suffix != GGUF:
+        raise UserError(f"{path} is not the name of a GGUF file; give one that ends in {GGUF}")
+    # A run comes first, also where a shipped model has its name.
+    found = lookup.find(paths.RUN + name if any(run.name == name for run in runs()) else name)
+    if found.note:
+        damaged(found.note)
+    check_file(path, force=force, inputs=(found.folder,))
+    if not is_gpt2(found.folder):
+        raise UserError(
+            f"{name} is not in GPT-2's layout, and only that is written as GGUF; llama.cpp has converters for others"
+        )
+    model, vocabulary = open_gpt(found.folder, found.name, torch.device("cpu"))
+    write_new(
+        path, lambda part: write_gguf(model, vocabulary, part, found.name, dtype), force=force, inputs=(found.folder,)
+    )
+    return found
