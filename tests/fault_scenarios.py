@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
 PINS = [Pin("the cat", " sat"), Pin("a")]
 
 
-def _text(home: Path, count: int = 400) -> Path:
+def _text(home: Path, count: int = 800) -> Path:
     path = home / "text.txt"
     path.write_text(words(count))
     return path

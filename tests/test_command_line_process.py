@@ -94,7 +94,7 @@ def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"none\xff\x1b[31m")
     said = one_line(run("train", str(tmp_path / name), "--run", "r", "--preset", "toy", "--no-start"))
     assert "\x1b" not in said and "none" in said
-    (tmp_path / name).write_text("a line of text\n" * 10)
+    (tmp_path / name).write_text("a line of text\n" * 100)
     done = run("train", str(tmp_path / name), "--run", "r", "--preset", "toy", "--no-start", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["run"] == "r"
 

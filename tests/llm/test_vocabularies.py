@@ -200,5 +200,5 @@ def test_lines_read_in_blocks_equal_those_of_the_whole_text(parts: list[str], bl
     wanted = [line for document in corpus.documents(text) for line in document.splitlines(keepends=True)]
     with pytest.MonkeyPatch.context() as patch:
         cuts = [text[at : at + block] for at in range(0, len(text), block)]
-        patch.setattr(train_bpe.texts, "blocks", lambda _: iter(cuts))
+        patch.setattr(train_bpe.texts, "blocks", lambda *_, **__: iter(cuts))
         assert [line for lines in train_bpe._lines(Path()) for line in lines] == wanted

@@ -49,6 +49,7 @@ def nothing_stays() -> Iterator[None]:
     _stores.clear()
 
 
+EVERY = -1
 _begun: list[BaseProcess] = []
 _stores: list[torch.distributed.TCPStore] = []
 
@@ -56,7 +57,7 @@ _stores: list[torch.distributed.TCPStore] = []
 def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus") -> list[BaseProcess]:
     """Starts the processes of `run` as torchrun would.
 
-    Process `spoiled` can't read the corpus, or has no memory for a step.
+    Process `spoiled` (or `EVERY`) can't read the corpus, has no memory for a step, or orthogonalizes in float32.
     """
     # Hold the store, as torchrun does: a free port that is only looked up could be taken by another test.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -75,7 +76,7 @@ def ranks(run: Run, world: int, spoiled: int | None = None, how: str = "corpus")
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             **{name: str(value) for name, value in told.items()},
         }
-        made.append(_context.Process(target=_rank, args=(str(run.path), os.environ["TUI_LLM_HOME"], environment, how if rank == spoiled else "")))  # fmt: skip
+        made.append(_context.Process(target=_rank, args=(str(run.path), os.environ["TUI_LLM_HOME"], environment, how if spoiled in (rank, EVERY) else "")))  # fmt: skip
     for process in made:
         process.start()
     _begun.extend(made)
@@ -99,6 +100,8 @@ def _rank(path: str, home: str, environment: dict[str, str], spoiled: str) -> No
 
     if spoiled == "corpus":
         corpus.load = load  # type: ignore[assignment]
+    elif spoiled == "float32":
+        torch.Tensor.bfloat16 = torch.Tensor.float  # type: ignore[method-assign, assignment]
     elif spoiled:
         loop.Trainer._update = update  # type: ignore[assignment, method-assign]
     _work(path, home, None, 5.0)
@@ -110,8 +113,8 @@ def ended(processes: list[BaseProcess]) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-def train(run: Run, world: int) -> None:
-    assert ended(ranks(run, world)) == [0] * world, run.log_path.read_text()
+def train(run: Run, world: int, how: str = "") -> None:
+    assert ended(ranks(run, world, EVERY, how)) == [0] * world, run.log_path.read_text()
     assert run.status().state == "finished" and leftovers(run.path) == []
 
 
@@ -149,6 +152,31 @@ def test_two_processes_train_as_one_and_a_resume_may_change_their_number(text: P
         train(run, world)
     alike(two, one)
     alike(parts, one)
+
+
+def test_sharded_muon_steps_as_one_process_does(text: Path) -> None:
+    """Muon orthogonalizes in bfloat16, whose rounding depends on the order of the sums: here in float32."""
+    fields = {**FIELDS, "optimizer": "muon", "steps": 6, "eval_every": 3, "layers": 1, "batch_size": 4}
+    one, parts = make("one", text, **fields), make("parts", text, **fields)
+    launch.set_processes(parts, nproc=2, shard=True)
+    train(one, 1, "float32")
+    train(parts, 2, "float32")
+    alike(parts, one)
+    for run in (one, parts):
+        launch.set_steps(run, 8)
+    launch.set_processes(parts, nproc=1, shard=False)  # one process continues with the gathered momentum
+    train(one, 1, "float32")
+    train(parts, 1, "float32")
+    alike(parts, one)
+
+
+def test_sharded_muon_gives_the_same_losses_in_bfloat16(text: Path) -> None:
+    fields = {**FIELDS, "optimizer": "muon", "steps": 6, "eval_every": 3, "layers": 1, "batch_size": 4}
+    one, parts = make("one", text, **fields), make("parts", text, **fields)
+    launch.set_processes(parts, nproc=2, shard=True)
+    train(one, 1)
+    train(parts, 2)
+    assert [row[1:4] for row in losses(parts)] == [pytest.approx(row[1:4], rel=1e-3) for row in losses(one)]
 
 
 def test_muon_and_fewer_held_out_rows_than_turns(text: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.training.run_helpers import SMALL_SHAPE, losses, words
+from tests.training.run_helpers import SMALL_SHAPE, losses, make, words
 from tui_llm.cli import main
+from tui_llm.common.errors import UserError
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import learning_rate
 
@@ -119,12 +120,28 @@ def test_json_lines_ctrl_c_and_resume(text: Path, home: Path) -> None:
     assert not Run(home / "runs" / "r").alive()
 
 
-def test_a_corpus_that_is_too_small_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("hi", "too small: 3 tokens"), ("so little", "too small: 10 tokens"), (" \n\n\n", "is empty"), ("once upon a time " * 40, "too small")],
+)  # fmt: skip
+def test_a_corpus_that_is_too_small_makes_no_run(
+    text: str, why: str, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = tmp_path / "small.txt"
-    small.write_text("so little")
-    process = start("train", str(small), "--run", "r", *SMALL_SHAPE)
-    _, err = process.communicate()
-    assert process.returncode == 2 and "too small" in err and err.count("\n") == 1
+    small.write_text(text)
+    vocabulary = ["--tokenizer", "nano"] if len(text) > 99 else []  # enough bytes, but too few of nano's tokens
+    for more in (["--detach"], ["--no-start"], []):
+        assert main(["train", str(small), "--run", "r", *SMALL_SHAPE, *vocabulary, *more]) == 2
+        err = capsys.readouterr().err
+        assert why in err and err.count("\n") == 1 and not (home / "runs" / "r").exists()
+
+
+def test_the_bytes_bound_the_tokens_where_no_vocabulary_is_at_hand(tmp_path: Path) -> None:
+    small = tmp_path / "small.txt"
+    for text in ("hi", "<|endoftext|>" * 400, "a" * 320):
+        small.write_text(text)
+        with pytest.raises(UserError, match=r"is empty|too small: at most"):
+            make("r", small)
 
 
 def test_a_run_that_died_can_be_shortened(text: Path, home: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.run_helpers import TINY, leftovers, losses, make, words, work
+from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
-from tui_llm.llm.data import stories
+from tui_llm.llm.data import closed_vocabulary, stories
+from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.tokens.tokenizer import byte_level, load_folder
 from tui_llm.training.plan import launch
+from tui_llm.training.plan.fields import starting_model
+from tui_llm.training.run.settings import from_fields
+from tui_llm.training.worker.export import export, export_gguf
 
 
 @pytest.fixture
@@ -81,13 +88,56 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_good_checkpoint(text: Path
     ids=["short", "blank", "not-utf-8"],
 )
 def test_an_unusable_corpus_fails_with_one_line(text: Path, content: str, why: str) -> None:
-    text.write_bytes(content.encode(errors="surrogateescape"))
     run = make("run", text)
+    text.write_bytes(content.encode(errors="surrogateescape"))
     assert work(run) == 1
     assert run.status().state == "failed" and why in run.status().message and "\n" not in run.status().message
     assert run.checkpoints() == [] and leftovers(run.path) == []
     text.write_text(words(800))
     assert work(make("run", text, steps=2)) == 0  # the name can be used again
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_a_vocabulary_of_the_texts_characters_or_words_is_trained_and_resumed(
+    text: Path, kind: str, tmp_path: Path
+) -> None:
+    run = make("run", text, tokenizer=kind, steps=4, sample_prompt="the cat", eval_every=2)
+    assert work(run) == 0, run.status().message
+    whole = text.read_text().strip("\n")
+    assert read_json(run.path / "status.json")["vocabulary"] == len(closed_vocabulary.tokens([text], kind))
+    vocabulary = hub.load_trained(run.checkpoints()[-1][1])
+    if kind == "char":  # nanoGPT's ids
+        assert [vocabulary.token_bytes(id).decode() for id in range(vocabulary.size)] == sorted(set(whole))
+    launch.set_steps(run, 6)
+    assert work(run) == 0 and [row[0] for row in losses(run)] == [1, 2, 3, 4, 5, 6]
+    export(run, tmp_path / "model")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert theirs(whole[:200].rpartition(" ")[0]).input_ids == vocabulary.encode(whole[:200].rpartition(" ")[0])
+    with pytest.raises(UserError, match="no byte-level BPE, and only that is written into a GGUF file"):
+        export_gguf("run", tmp_path / "model.gguf", "f32")
+    found, _ = starting_model(str(tmp_path / "model"))
+    fields = from_fields({"from_model": str(found.folder), "steps": 1, "sample_prompt": "the"}, TINY)
+    tuned = launch.create("tuned", [str(text)], fields, preset="toy", device="cpu", model=found.folder)
+    assert work(tuned) == 0, tuned.status().message
+
+
+def test_a_sample_prompt_that_the_vocabulary_lacks_fails_with_one_line(text: Path) -> None:
+    run = make("run", text, tokenizer="char", sample_prompt="Zebra")
+    assert work(run) == 1 and "has no character 'Z'" in run.status().message
+    assert run.status().message.endswith("leave it out, with --sample-prompt TEXT")
+
+
+def test_records_are_trained_on_by_their_field(text: Path, tmp_path: Path) -> None:
+    rows = [{"id": n, "body": line} for n, line in enumerate(text.read_text().split("\n"))]
+    data = tmp_path / "rows.jsonl.gz"
+    data.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    plain = tmp_path / "plain.txt"
+    plain.write_text("<|endoftext|>".join(row["body"] for row in rows))
+    with pytest.raises(UserError, match="it has: id, body; choose one with --field NAME"):
+        make("records", data, steps=3)
+    records, same = make("records", data, steps=3, field="body"), make("same", plain, steps=3)
+    assert work(records) == 0 == work(same)
+    assert losses(records) == losses(same)
 
 
 def test_a_missing_device_fails_with_one_line(text: Path) -> None:

@@ -17,7 +17,8 @@ from textual import events
 from textual.widgets import Input, Select
 
 from tui_llm.common.errors import UserError
-from tui_llm.training.plan import extras, launch
+from tui_llm.training.plan import cost as costs
+from tui_llm.training.plan import extras, launch, processes
 from tui_llm.training.plan.corpus_check import complete_last, describe_corpora, quoted, several
 from tui_llm.training.plan.fields import NAMES, field_problems, text_of
 from tui_llm.training.plan.step_time import Rate
@@ -58,7 +59,7 @@ def estimate(app: ScreenApp) -> str:
 def test_every_setting_is_in_the_form_once() -> None:
     placed = [name for names in GROUPS.values() for name in names]
     assert sorted(placed) == sorted({*NAMES, *BESIDE, "preset", "name", "device"})
-    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt"}
+    assert set(NAMES) - set(WRONG) - set(CHOICES) == {"sample_prompt", "field"}
 
 
 async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +157,34 @@ async def test_a_model_to_start_from_brings_its_shape_and_vocabulary(monkeypatch
     assert run["model"].name == "nano" and run["corpora"] == ["stories", "python-reference"]
 
 
+async def test_format_and_field_are_checked_with_the_corpus_and_char_counts_its_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        launch, "create", lambda name, corpora, settings, **_: made.append(settings) or fake_run.make(name)
+    )
+    monkeypatch.setattr(launch, "start", lambda run: None)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"id": 1, "body": "abcab"}\n' * 9)
+    app = ScreenApp(NewRunScreen(str(data)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "it has: id, body; choose one with --field NAME" in says(app, "corpus"))
+        set_field(app, "field", "body")
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
+        app.shown.query_one("#format", Select).value = "csv"
+        await until(pilot, lambda: says(app, "corpus").startswith("✗"))
+        app.shown.query_one("#format", Select).value = "auto"
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
+        set_field(app, "tokenizer", "char")
+        settings = from_fields({"tokenizer": "char", "field": "body"}, PRESETS[value(app, "preset")])
+        line = estimating.cost_line(settings, costs.shape(settings, 4))  # a, b, c and <|endoftext|>
+        await until(pilot, lambda: cost(app) == line)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.answer is not UNSET)
+    assert [(s.tokenizer, s.format, s.field) for s in made] == [("char", "auto", "body")]
+
+
 async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
 
@@ -195,8 +224,9 @@ async def test_run_options_beside_the_settings_are_checked_and_used(monkeypatch:
         choose("shard", "on")
         await said("shard", "2 or more")
         set_field(app, "nproc", "2")
+        monkeypatch.setattr(processes, "_torch_version", lambda: (2, 9))
         choose("optimizer", "muon")
-        await said("shard", "muon needs whole matrices")
+        await said("shard", "muon can't step on shards in torch 2.9")
         choose("optimizer", "adamw")
         choose("tensorboard", "on")
         await said("tensorboard", "pip install")
@@ -311,7 +341,7 @@ async def test_a_form_closed_while_it_starts_a_run_still_tells_the_training_pane
             raise UserError(problem)
 
     monkeypatch.setattr(launch, "start", start)
-    (tmp_path / "tales.txt").write_text("Once upon a time")
+    (tmp_path / "tales.txt").write_text("Once upon a time " * 200)
     monkeypatch.chdir(tmp_path)
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import CORPUS, MODEL, json_option, model_options
+from tui_llm.commands.shared.options import CORPUS, MODEL, format_options, json_option, model_options
 from tui_llm.commands.shared.output import put, put_json
+
+ID_BYTES = 16  # memory for each byte of text: the text, and a list of its ids
 
 
 def add(commands: Commands) -> None:
@@ -23,26 +25,31 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     parser.add_argument("corpus", nargs="+", metavar="TEXT", help=CORPUS)
+    format_options(parser)
     model_options(parser)
     json_option(parser)
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from tui_llm.common import memory
     from tui_llm.common.display import visible
     from tui_llm.llm.data import corpora
     from tui_llm.llm.data.corpus import documents
+    from tui_llm.llm.data.formats import TextFormat
     from tui_llm.llm.data.texts import read_text
     from tui_llm.llm.hub import lookup, open_model
     from tui_llm.llm.learn import evaluate as evaluation
     from tui_llm.llm.model import device
 
+    how = TextFormat(options.format, options.field)
     place, found = device.choose(options.device), lookup.find(options.model)
     model, vocabulary = open_model.open_gpt(found.folder, found.name, place)
     end = [] if vocabulary.end_of_text is None else [vocabulary.end_of_text]
     rows = []
     for path in corpora.files(list(map(corpora.place, options.corpus))):
         ids = list(end)  # in front too, so that the first token has a context
-        for document in documents(read_text(path)):
+        free = memory.free_bytes()
+        for document in documents(read_text(path, None if free is None else free // ID_BYTES, how)):
             ids += vocabulary.encode(document) + end
         made = evaluation.evaluate(
             model, ids, lambda id: b"" if vocabulary.is_special(id) else vocabulary.token_bytes(id)

@@ -14,6 +14,7 @@ from tui_llm.common.errors import UserError
 if TYPE_CHECKING:
     from tui_llm.facts.pin import Pin
     from tui_llm.llm.model.shape import GPTConfig
+    from tui_llm.llm.tokens.tokenizer import Tokenizer
     from tui_llm.training.plan.step_time import Rate
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
@@ -142,27 +143,31 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
     from tui_llm.training.run.settings import preset
 
     name = options.preset or "small"
-    settings, shape, found = resolve_settings(given, preset(name))
+    settings, shape, found = resolve_settings(given, preset(name), options.corpus)
     if found:
-        from tui_llm.llm.tokens.tokenizer import load_folder
+        from tui_llm.llm.hub.hub import load_trained
 
-        load_folder(found.folder)  # so that an error shows here, not in the worker's log
+        load_trained(found.folder)  # so that an error shows here, not in the worker's log
     return name, settings, shape
 
 
 def _shape(settings: TrainingSettings, run: Run | None = None) -> GPTConfig:
     """The shape of a model with these settings; of `run`'s own where it started from a model."""
-    from tui_llm.llm.hub.lookup import vocabulary_size
+    from tui_llm.llm.hub.lookup import size_of_vocabulary, vocabulary_size
     from tui_llm.training.plan import cost, start
+    from tui_llm.training.run.run import VOCABULARY
 
     if run and settings.from_model:
         from tui_llm.llm.model.model_config import read_config
 
         return read_config(run.path / start.FOLDER)
+    if run and (run.path / VOCABULARY).is_dir():
+        return cost.shape(settings, size_of_vocabulary(run.path / VOCABULARY))
     return cost.shape(settings, vocabulary_size(settings.tokenizer))
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pin]) -> Run:
+    from tui_llm.llm.data import corpora, corpus
     from tui_llm.llm.hub import hub, lookup
     from tui_llm.training.plan import launch
     from tui_llm.training.plan.cost import cost
@@ -170,9 +175,13 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
     name, settings, shape = _settings(options, given)
     if options.shard and options.nproc in (None, 1) and not options.no_start:
         raise UserError("--shard splits the model between processes; give their number: --nproc N")
-    if not settings.from_model:
-        hub.training_tokenizer(settings.tokenizer)  # so that an error shows here, not in the worker's log
     model = lookup.find(settings.from_model).folder if settings.from_model else None
+    # So that an error shows here, not in the worker's log.
+    places, how = list(map(corpora.place, options.corpus)), settings.text_format
+    tokenizer = hub.load_trained(model) if model else _tokenizer(settings, places)
+    if places and not any(map(corpora.is_named, places)):
+        corpora.check(places, how)
+        corpus.check_size(places, tokenizer, settings.validation_fraction, settings.block_size, how)
     run = launch.create(
         options.run,
         options.corpus,
@@ -194,6 +203,21 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any], pinned: list[Pi
             f"{memory_size(found.memory_bytes)} of memory"
         )
     return run
+
+
+def _tokenizer(settings: TrainingSettings, places: list[str]) -> Tokenizer:
+    """The vocabulary of a new run. Raises `UserError` if there is none, or it can't encode the prompt of the samples."""
+    from tui_llm.llm.data import closed_vocabulary
+    from tui_llm.llm.hub import hub
+    from tui_llm.llm.tokens.closed import ClosedTokenizer
+    from tui_llm.llm.tokens.closed_files import KINDS
+
+    if settings.tokenizer not in KINDS:
+        return hub.training_tokenizer(settings.tokenizer)
+    found = closed_vocabulary.tokens(places, settings.tokenizer, settings.text_format)
+    made = ClosedTokenizer(settings.tokenizer, settings.tokenizer, found)
+    closed_vocabulary.check_prompt(made.encode, settings.sample_prompt)
+    return made
 
 
 def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from tui_llm.commands.shared.command import Commands, Parser, actions_of
-from tui_llm.commands.shared.options import CORPUS, force_option, json_option, whole
+from tui_llm.commands.shared.options import CORPUS, force_option, format_options, json_option, whole
 from tui_llm.commands.shared.output import out_path, put, put_json
 
 
@@ -37,6 +37,7 @@ def _add_options(parser: Parser) -> None:
     action.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS)
     action.add_argument("--size", type=whole, default=4096, metavar="N", help="tokens, <|endoftext|> included (default 4096)")  # fmt: skip
     action.add_argument("--out", required=True, metavar="FOLDER", help="where to write vocab.json and merges.txt")
+    format_options(action)
     force_option(action)
     json_option(action)
     action = actions.add(
@@ -74,13 +75,15 @@ def train_vocabulary(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
     from tui_llm.common.new_files import check_folder, write_folder
     from tui_llm.llm.data import corpora
+    from tui_llm.llm.data.formats import TextFormat
     from tui_llm.llm.learn import train_bpe
     from tui_llm.llm.tokens import tokenizer
 
     folder, places = out_path(options.out, "--out"), list(map(corpora.place, options.corpus))
     reads = [*map(Path, places), *corpora.files(places)]
+    how = TextFormat(options.format, options.field)
     check_folder(folder, force=options.force, inputs=reads)  # before the work, which takes time
-    made = train_bpe.train(places, options.size, folder.name, _show_progress)
+    made = train_bpe.train(places, options.size, folder.name, _show_progress, how)
     write_folder(
         folder, lambda part: tokenizer.save_folder(made, part), last="vocab.json", force=options.force, inputs=reads
     )

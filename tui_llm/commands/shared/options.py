@@ -172,6 +172,17 @@ def prompt_options(parser: Parser) -> None:
     )
 
 
+def format_options(parser: Parser) -> None:
+    """How the files of a corpus are read: the settings of training."""
+    from tui_llm.training.run.settings import SETTINGS, TrainingSettings
+
+    defaults = TrainingSettings()
+    for name in ("format", "field"):
+        setting = SETTINGS[name]
+        choices = f"{', '.join(setting.choices)}: " if setting.choices else ""
+        parser.add_argument(f"--{name}", default=getattr(defaults, name), metavar=setting.metavar, help=f"{choices}{setting.help}")  # fmt: skip
+
+
 def force_option(parser: Parser) -> None:
     """For a command that writes to a path that the user gives: `new_files` takes it."""
     parser.add_argument(

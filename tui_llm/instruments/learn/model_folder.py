@@ -11,11 +11,12 @@ from tui_llm.common import new_files, paths, storage
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.facts.recipe import OPTIMIZERS
+from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens import tokenizer
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.closed import ClosedTokenizer
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer
 from tui_llm.session.open_model import OpenModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -27,24 +28,24 @@ def write_folder(open_model: OpenModel, learner: Learner, name: str, *, force: b
     return write_model(writable(open_model), learner.model, name, text, force=force)
 
 
-def writable(open_model: OpenModel) -> BPETokenizer:
+def writable(open_model: OpenModel) -> Tokenizer:
     """The open model's vocabulary. Raises `UserError` if it can't be written as vocab.json and merges.txt."""
     vocabulary = open_model.tokenizer
-    if not isinstance(vocabulary, BPETokenizer):
+    if not isinstance(vocabulary, BPETokenizer | ClosedTokenizer):
         raise UserError(
             f"{vocabulary.name} has its vocabulary as a tokenizer.json only: a folder needs vocab.json and merges.txt"
         )
     return vocabulary
 
 
-def write_model(vocabulary: BPETokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
+def write_model(vocabulary: Tokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
     """Write a model folder, atomically, with `text` as its model card. Raises `UserError` if the name is taken and
     `force` is not set, or if it can't be written; an existing folder is then unchanged."""
     folder = new_folder(name, force=force)
 
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
-        tokenizer.save_folder(vocabulary, aside)
+        save_vocabulary(vocabulary, aside)
         storage.write_text(aside / "README.md", text, "backslashreplace")
 
     new_files.write_folder(folder, fill, last="config.json", force=force)

@@ -32,5 +32,5 @@ def answer(open_model: OpenModel, question: TextFileQuestion, overtaken: Callabl
         raise UserError(f"can't read {path}: {error.strerror or error}") from error
     if size > LARGEST:
         raise UserError(f"{path} has {size:,} bytes; give a file of at most {LARGEST:,} here")
-    text = read_text(path)
+    text = read_text(path, LARGEST)
     return TextFile(str(path), size, len(open_model.tokenizer.encode(text)), open_model.tokenizer.name)

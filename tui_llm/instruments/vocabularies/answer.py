@@ -12,9 +12,11 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.llm.data import corpora, texts
-from tui_llm.llm.tokens import catalog, tokenizer
+from tui_llm.llm.data.formats import AUTO, TextFormat
+from tui_llm.llm.tokens import catalog
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens.tokenizer import Tokenizer, WordTokenizer
+from tui_llm.llm.tokens.words import only_words
 from tui_llm.session.open_model import OpenModel
 from tui_llm.session.tokenization import tokenization
 
@@ -78,58 +80,60 @@ def _coverage(text: str, model: str, remembered: dict[str, Any], overtaken: Call
     if "training words" not in remembered:
         remembered["training words"] = _training_words(model, overtaken)
     source, trained, known, problem = remembered["training words"]
-    words = tokenizer.words(text)
+    words = only_words(text)
     missing = [word for word in words if word not in known] if not problem else []
     return WordCoverage(source, trained, len(known), len(words), len(missing), tuple(dict.fromkeys(missing)), problem)
 
 
 def _training_words(model: str, overtaken: Callable[[], bool]) -> tuple[str, bool, frozenset[str], str]:
     """(name of the text, whether the model was trained on it, its words, why there are none)."""
-    places, trained = _corpus(model), True
+    (places, how), trained = _corpus(model), True
     if places is None or not all(map(corpora.is_local, places)):
         places, trained = [FALLBACK], False
     try:
-        words, whole = _words(places, overtaken)
+        words, whole = _words(places, how, overtaken)
     except UserError as error:
         if not trained:
             return FALLBACK, False, frozenset(), str(error)
         places, trained = [FALLBACK], False
         try:
-            words, whole = _words(places, overtaken)
+            words, whole = _words(places, AUTO, overtaken)
         except UserError as second:
             return FALLBACK, False, frozenset(), str(second)
     return ("" if whole else f"the first {READ:,} characters of ") + ", ".join(places), trained, words, ""
 
 
-def _corpus(model: str) -> list[str] | None:
-    """The corpus that a run was trained on; None if unknown."""
+def _corpus(model: str) -> tuple[list[str] | None, TextFormat]:
+    """The corpus that a run was trained on, and how it is read; None if unknown."""
     name = model.removeprefix(paths.RUN)
     if not name or "/" in name or name in (".", ".."):
-        return None
+        return None, AUTO
     path = paths.runs_dir() / name / "config.json"
     if not path.is_file():
-        return None
+        return None, AUTO
     try:
         raw = read_json(path)
-        return [str(place) for place in raw["corpus"]]
-    except (UserError, KeyError, TypeError):
-        return None
+        settings = raw["settings"]
+        how = TextFormat(str(settings.get("format", AUTO.name)), str(settings.get("field", AUTO.field)))
+        return [str(place) for place in raw["corpus"]], how
+    except (UserError, KeyError, TypeError, AttributeError):
+        return None, AUTO
 
 
-def _words(places: list[str], overtaken: Callable[[], bool]) -> tuple[frozenset[str], bool]:
+def _words(places: list[str], how: TextFormat, overtaken: Callable[[], bool]) -> tuple[frozenset[str], bool]:
     """The distinct words of the texts, and whether the texts were read to the end."""
     words: set[str] = set()
     read = 0
-    for block in _blocks(places):
+    for block in _blocks(places, how):
         if overtaken():
             raise Overtaken
-        words.update(tokenizer.words(block))
+        words.update(only_words(block))
         read += len(block)
         if read >= READ:
             return frozenset(words), False
     return frozenset(words), True
 
 
-def _blocks(places: list[str]) -> Iterator[str]:
+def _blocks(places: list[str], how: TextFormat) -> Iterator[str]:
     for file in corpora.files(places):
-        yield from texts.blocks(file)
+        yield from texts.blocks(file, how=how)

@@ -1,9 +1,15 @@
 """Text to train on.
 
-texts.py              find text files and read them in blocks
+formats.py            the formats of text files; which field is the text
+packed.py             gzip and zstd
+records.py            documents from JSON lines, JSON and CSV
+parquet.py            a column of a Parquet file
+texts.py              find text files and read them in blocks: the one reader of corpora
 corpora.py            corpora by name, path or URL
 downloads.py          resumable downloads, verified by SHA-256
 stories.py            synthetic stories with a known entropy
+chunks.py             documents to chunks, which are tokenized one by one
+closed_vocabulary.py  the characters or words of a corpus
 corpus.py             tokenize text files to memory-mapped ids; the held-out split
 examples.py           input and target pairs of a sequence; batches
 bigrams.py            the conditional entropy of a corpus's bigrams

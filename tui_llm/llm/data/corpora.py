@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_bytes
 from tui_llm.llm.data import downloads, stories, texts
-from tui_llm.llm.tokens.text import END_OF_TEXT
+from tui_llm.llm.data.formats import AUTO, TextFormat, data_suffixes
+from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 
 NAMES = {
     "python-reference": "the language reference that ships inside Python",
@@ -71,10 +72,10 @@ def files(places: Sequence[str | Path], progress: Progress = lambda _: None) -> 
     ]
 
 
-def check(places: Sequence[str]) -> None:
+def check(places: Sequence[str], how: TextFormat = AUTO) -> None:
     """Check the beginning of every file. Raises `UserError` if one can't be trained on, or all are empty."""
     if not any(map(is_named, places)):
-        texts.check([Path(one) for one in places])
+        texts.check([Path(one) for one in places], how)
     elif others := [Path(one) for one in places if not is_named(one)]:
         texts.files(others)
     for one in places:
@@ -82,6 +83,47 @@ def check(places: Sequence[str]) -> None:
             python_reference()
         if is_address(one) and not _host(one):
             raise UserError(f"{one} is not an address; write it like https://example.org/text.txt")
+
+
+def held_out(count: int, fraction: float) -> int:
+    """How many of a file's `count` tokens are held out, at its end."""
+    return max(1, round(count * fraction)) if count else 0
+
+
+def too_small(train: int, validation: int, block_size: int, most: str = "") -> UserError:
+    return UserError(
+        f"the corpus is too small: {most}{train + validation:,} tokens, of which {validation:,} are held out; a block of {block_size} needs "
+        f"more than {block_size} in each: give more text or a smaller block size"
+    )
+
+
+def check_counts(files: Sequence[Iterable[int]], fraction: float, block_size: int, most: str = "") -> None:
+    """Raises `UserError` if the tokens of `files`, given as counts of parts, are too few for one block of `block_size` in
+    each of training and validation data. Takes no more of the parts than needed."""
+    train = validation = 0
+    for parts in files:
+        count = held = 0
+        for part in parts:
+            count += part
+            held = held_out(count, fraction)
+            if min(train + count - held, validation + held) > block_size:
+                return
+        train, validation = train + count - held, validation + held
+    raise too_small(train, validation, block_size, most)
+
+
+def check_size(places: Sequence[str], fraction: float, block_size: int, how: TextFormat = AUTO) -> None:
+    """Raises `UserError` if the corpus is too small for any vocabulary, whose tokens have a byte at least. Texts that
+    would be written or downloaded first are not checked."""
+    if not any(map(is_named, places)):
+        found = texts.files([Path(one) for one in places])
+        check_counts([_most_tokens(path, how) for path in found], fraction, block_size, "at most ")
+
+
+def _most_tokens(path: Path, how: TextFormat) -> Iterator[int]:
+    yield 1  # the separator at the end
+    for block in texts.blocks(path, how=how):
+        yield len(clean(block).encode()) - block.count(END_OF_TEXT) * (len(END_OF_TEXT) - 1)
 
 
 def _host(address: str) -> str | None:
@@ -116,7 +158,8 @@ def _download(name: str) -> tuple[Path, str, str | None]:
     """The cache path of a downloaded text, its URL, and its SHA-256 if known."""
     address, digest = _DOWNLOADS.get(name, (name, None))
     kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return paths.cache_dir() / "texts" / f"{kept}.txt", address, digest
+    suffix = (data_suffixes(urllib.parse.urlsplit(name).path) if name not in _DOWNLOADS else "") or ".txt"
+    return paths.cache_dir() / "texts" / f"{kept}{suffix}", address, digest
 
 
 def floor(places: Sequence[str | Path], encode: Callable[[str], list[int]], *, separator: bool) -> float | None:

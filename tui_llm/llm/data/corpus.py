@@ -30,15 +30,17 @@ from tui_llm.common import paths, storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import open_foreign, read_json
+from tui_llm.llm.data import chunks, corpora
 from tui_llm.llm.data.bigrams import bigram_entropy
 from tui_llm.llm.data.corpora import files, floor
+from tui_llm.llm.data.formats import AUTO, TextFormat
 from tui_llm.llm.data.texts import blocks, first_block
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Progress = Callable[[str], None]
-_CHUNK = 1 << 20  # characters tokenized at a time
+_CHUNK = chunks.CHUNK
 
 
 @dataclass(frozen=True)
@@ -76,28 +78,33 @@ def load(
     *,
     block_size: int,
     progress: Progress = lambda _: None,
+    how: TextFormat = AUTO,
 ) -> Corpus:
     """The corpus as ids, from the cache if the same text was tokenized before.
 
     places: paths, URLs, and names in `corpora.NAMES`.
     progress: called with a message a few times a second; an exception that it raises ends the work.
+    how: the files' format, and the field that has the text.
 
     Raises `UserError` if a file can't be used, the disk is full, or the corpus is too small for one block of
     `block_size` tokens in each of training and validation data.
     """
     names = files(places, progress)
-    hashes = [_hash(path, progress) for path in names]
+    hashes = [_hash(path, how, progress) for path in names]
     digest = _digest(hashes, tokenizer, validation_fraction)
     folder = paths.cache_dir() / "corpora" / digest[:32]
     if not _whole(folder):
-        _fill(folder, names, hashes, tokenizer, validation_fraction, digest, progress)
+        _fill(
+            folder,
+            [_CorpusFile(path, how, one) for path, one in zip(names, hashes, strict=True)],
+            tokenizer,
+            validation_fraction,
+            digest,
+            progress,
+        )
     facts = read_json(folder / "corpus.json")
     if min(facts["train"], facts["validation"]) <= block_size:
-        total = facts["train"] + facts["validation"]
-        raise UserError(
-            f"the corpus is too small: {total:,} tokens, of which {facts['validation']:,} are held out; a block of {block_size} needs "
-            f"more than {block_size} in each: give more text or a smaller block size"
-        )
+        raise corpora.too_small(facts["train"], facts["validation"], block_size)
     arrays = [np.memmap(folder / f"{part}.bin", dtype=facts["dtype"], mode="r") for part in ("train", "validation")]
     counted = dict(facts)
     if not isinstance(facts.get("bigram_entropy"), float):  # new, or written by an earlier version
@@ -120,14 +127,32 @@ def load(
     )
 
 
-def _hash(path: Path, progress: Progress) -> bytes:
-    first_block(path)  # reject binary files before reading them whole
+def check_size(
+    places: Sequence[str | Path], tokenizer: Tokenizer, fraction: float, block_size: int, how: TextFormat = AUTO
+) -> None:
+    """Raises `UserError` as `load` does if the corpus is too small. Tokenizes only as much text as is needed to know."""
+
+    def tokens(path: Path) -> Iterator[int]:
+        separators = tokenizer.end_of_text is not None
+        for chunk in _chunks(blocks(path, how=how)):
+            yield int(separators) if chunk is None else len(tokenizer.encode_array(chunk))
+
+    corpora.check_counts([tokens(path) for path in files(places)], fraction, block_size)
+
+
+def _hash(path: Path, how: TextFormat, progress: Progress) -> bytes:
+    """A key of the file's text: the SHA-256 of its bytes, or, for records, of format, field and that."""
+    first_block(path, how)  # reject binary files before reading them whole
     digest = hashlib.sha256()
     with open_foreign(path) as file:
         while data := file.read(1 << 24):
             digest.update(data)
             progress("reading the corpus")
-    return digest.digest()
+    return _file_key(path, how, digest.digest())
+
+
+def _file_key(path: Path, how: TextFormat, digest: bytes) -> bytes:
+    return hashlib.sha256(f"{key}\0".encode() + digest).digest() if (key := how.key(path)) else digest
 
 
 def _digest(hashes: list[bytes], tokenizer: Tokenizer, fraction: float) -> str:
@@ -156,10 +181,18 @@ def _whole(folder: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class _CorpusFile:
+    """A file of the corpus, with the key of its text."""
+
+    path: Path
+    how: TextFormat
+    key: bytes
+
+
 def _fill(
     folder: Path,
-    names: list[Path],
-    hashes: list[bytes],
+    sources: list[_CorpusFile],
     tokenizer: Tokenizer,
     fraction: float,
     digest: str,
@@ -177,7 +210,7 @@ def _fill(
             for leftover in folder.glob(".tokens-*"):  # left by killed workers of an earlier version
                 storage.rmtree(leftover, ignore_errors=True)
             with whole.aside(folder / "train.bin") as part:
-                facts = _TokenWriter(part.parent, tokenizer, fraction, progress).run(names, hashes)
+                facts = _TokenWriter(part.parent, tokenizer, fraction, progress).run(sources)
                 for name in ("train.bin", "validation.bin"):
                     storage.replace(part.with_name(name), folder / name)
             storage.sync_folder(folder)
@@ -211,51 +244,52 @@ class _TokenWriter:
     total: int = 0
     text_bytes: int = 0  # of the tokens
     sizes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
-    # A file's hash → its tokens[start:stop] in train.bin.
+    # A file's key → its tokens[start:stop] in train.bin.
     seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
-    def run(self, names: list[Path], hashes: list[bytes]) -> dict[str, Any]:
+    def run(self, sources: list[_CorpusFile]) -> dict[str, Any]:
         self.dtype = np.dtype(np.uint16 if self.tokenizer.size <= 1 << 16 else np.uint32)
         self.counts = np.zeros(self.tokenizer.size, np.int64)
-        sizes = [path.stat().st_size for path in names]
+        sizes = [source.path.stat().st_size for source in sources]
         self.total = sum(sizes)
         with (
             storage.open_file(self.folder / "train.bin", "w+b") as train,
             storage.open_file(self.folder / "validation.bin", "wb") as validation,
         ):
-            for path, digest, size in zip(names, hashes, sizes, strict=True):
-                if digest in self.seen:
-                    start, stop = self.seen[digest]
+            for source, size in zip(sources, sizes, strict=True):
+                if source.key in self.seen:
+                    start, stop = self.seen[source.key]
                     self._copy(train, train, start, stop, "train")
                     self.read += size
                 else:
-                    self._file(path, digest, train, validation)
+                    self._file(source, train, validation)
             for file in (train, validation):
                 storage.sync(file)
         if not self.sizes["train"]:
             raise UserError(
-                f"the corpus is empty: there is no text in {', '.join(str(p) for p in names[:3])}; give another file"
+                f"the corpus is empty: there is no text in {', '.join(str(source.path) for source in sources[:3])}; give another file"
             )
         share = self.counts[self.counts > 0] / self.sizes["train"]
         return {"dtype": self.dtype.name, **self.sizes, "bytes": self.text_bytes,
                 "unigram_entropy": abs(-math.fsum((share * np.log(share)).tolist()))}  # fmt: skip
 
-    def _file(self, path: Path, digest: bytes, train: BinaryIO, validation: BinaryIO) -> None:
+    def _file(self, source: _CorpusFile, train: BinaryIO, validation: BinaryIO) -> None:
         """Tokenize one file into a temporary file first: the held-out part is at its end, so its start is known only
         afterwards."""
         hashed = hashlib.sha256()
         with storage.temporary_file(self.folder) as aside:
             count = 0
-            for ids in self._encoded(_chunks(blocks(path, lambda data: self._record_block(data, hashed)))):
+            read = blocks(source.path, lambda data: self._record_block(data, hashed), source.how)
+            for ids in self._encoded(_chunks(read)):
                 aside.write(ids.astype(self.dtype).tobytes())
                 count += len(ids)
-            if hashed.digest() != digest:
-                raise UserError(f"{path} was changed while it was being read; start again when it is whole")
-            cut = count - max(1, round(count * self.fraction)) if count else 0
+            if _file_key(source.path, source.how, hashed.digest()) != source.key:
+                raise UserError(f"{source.path} was changed while it was being read; start again when it is whole")
+            cut = count - corpora.held_out(count, self.fraction)
             begin = self.sizes["train"]
             self._copy(aside, train, 0, cut, "train")
             self._copy(aside, validation, cut, count, "validation")
-            self.seen[digest] = begin, begin + cut
+            self.seen[source.key] = begin, begin + cut
 
     def _encoded(self, chunks: Iterator[str | None]) -> Iterator[npt.NDArray[np.uint32]]:
         """The ids of all chunks, in order. Tokenizes in one thread per core if the tokenizer supports it; reads ahead
@@ -334,32 +368,4 @@ def cores() -> int:
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[str | None]:
-    """Split documents into chunks of about a million characters, with None after each document.
-
-    Separators, blank lines around a document and empty documents are dropped. Chunks end before a line break, which
-    tokens rarely span.
-    """
-    waiting, mid_document = "", False
-    for text in texts:
-        *ended, waiting = (waiting + text).split(END_OF_TEXT)
-        for rest in ended:
-            rest = rest.rstrip("\n") if mid_document else rest.strip("\n")
-            if rest:
-                yield rest
-            if rest or mid_document:
-                yield None
-            mid_document = False
-        if not mid_document:
-            waiting = waiting.lstrip("\n")
-        while len(waiting) > _CHUNK + len(END_OF_TEXT):
-            cut = waiting.rfind("\n", 0, len(waiting) - len(END_OF_TEXT))
-            # Blank lines before the cut stay in `waiting`: they may turn out to be the document's end.
-            cut = len(waiting[:cut].rstrip("\n")) if cut > 0 else 0
-            cut = cut or _CHUNK  # no line break: cut anywhere but inside a possible separator
-            yield waiting[:cut]
-            waiting, mid_document = waiting[cut:], True
-    rest = waiting.rstrip("\n") if mid_document else waiting.strip("\n")
-    if rest:
-        yield rest
-    if rest or mid_document:
-        yield None
+    return chunks.split(texts, _CHUNK)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import SETTINGS
+from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.data.texts import read_text
 from tui_llm.llm.tokens.text import clean
 
@@ -44,7 +45,7 @@ def read(path: Path) -> tuple[Pair, ...]:
     """Read the pairs of a file. .jsonl, .json, .ndjson: one object per line, such as {"question": …, "answer": …}.
     Others, such as .tsv: one line of question, tab, answer. Raises `UserError` if the file can't be read or a line is
     not a pair."""
-    text = read_text(path, SETTINGS)
+    text = read_text(path, SETTINGS, TextFormat("text"))
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         found = [(f"{path} line {number}", line.partition("\t")) for number, line in _lines(text)]
         return _pairs(found, "QUESTION, a tab, ANSWER")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tui_llm.common.errors import UserError
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.lookup import vocabulary_folder
 from tui_llm.llm.model.model_config import is_gpt2
+from tui_llm.llm.tokens import closed
 from tui_llm.llm.tokens.catalog import load_named
+from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.text import END_OF_TEXT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, byte_level, load_folder, save_folder
 
 
 def training_tokenizer(name: str) -> BPETokenizer:
@@ -32,6 +35,8 @@ def load_vocabulary(path: Path, name: str, rows: int | None = None) -> Tokenizer
     the model's embedding (see `JsonTokenizer`). Raises `UserError`."""
     if detect.is_file(path):
         return vocabulary_of_file(path, name, rows)[0]
+    if (own := closed.load(path, name)) is not None:
+        return own
     if is_gpt2(path) and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return load_folder(path, name)
     if (path / "tokenizer.json").is_file():
@@ -52,3 +57,19 @@ def vocabulary_of_file(path: Path, name: str, rows: int | None = None) -> tuple[
         return load_vocabulary(path.parent, name, rows), "the vocabulary beside it"
     rows = described.described(path)[2] if rows is None else rows
     return vocabulary.load(path, detect.format_of(path), name, rows)
+
+
+def load_trained(folder: Path, name: str | None = None) -> BPETokenizer | ClosedTokenizer:
+    """The vocabulary of a run's model: byte-level BPE, or characters or words. Raises `UserError`."""
+    return closed.load(folder, name) or load_folder(folder, name)
+
+
+def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a vocabulary's files into a model folder. Raises `UserError` if it is of another kind than `load_trained`
+    reads."""
+    if isinstance(tokenizer, ClosedTokenizer):
+        tokenizer.save(folder)
+    elif isinstance(tokenizer, BPETokenizer):
+        save_folder(tokenizer, folder)
+    else:
+        raise UserError(f"the vocabulary {tokenizer.name} can't be written as the files of a model folder")

@@ -15,7 +15,7 @@ from tui_llm.facts.model import ModelChoices
 from tui_llm.llm.adapters import description
 from tui_llm.llm.formats import detect
 from tui_llm.llm.hub.choices import of_vocabulary
-from tui_llm.llm.hub.hub import load_vocabulary, vocabulary_of_file
+from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.model_config import is_gpt2, untied_note
@@ -96,21 +96,16 @@ def _gpt_from_file(path: Path, kind: str, place: torch.device) -> tuple[GPT, str
     return (nanogpt if kind == detect.NANOGPT else llm_c).load(path, place)
 
 
-def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.BPETokenizer]:
+def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer.Tokenizer]:
     """A GPT-2 model and its vocabulary. Raises `UserError` if it is none, or if model and vocabulary don't match."""
     if detect.is_file(path):
         kind = detect.format_of(path)
         if kind not in (detect.NANOGPT, detect.LLM_C):
             raise UserError(f"{path} is a checkpoint of {kind}, not a GPT-2; open one of GPT-2's layout, such as nano")
         gpt, _ = _gpt_from_file(path, kind, place)
-        read, _ = vocabulary_of_file(path, name, gpt.config.vocabulary)
-        if not isinstance(read, tokenizer.BPETokenizer):
-            raise UserError(
-                f"{path} has no vocabulary of vocab.json and merges.txt, which this needs; open another model"
-            )
-        own = read
+        own, _ = vocabulary_of_file(path, name, gpt.config.vocabulary)
     else:
-        gpt, own = checkpoint.load(path, place), tokenizer.load_folder(path, name)
+        gpt, own = checkpoint.load(path, place), load_trained(path, name)
     _check_rows(path, own, gpt)
     return gpt, own
 

@@ -20,7 +20,7 @@ from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.llm.data.instruction_pairs import Pair
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 
 IGNORE = -100  # F.cross_entropy's ignore_index: for the instruction's tokens and for padding
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.0, 1.0
@@ -39,7 +39,7 @@ class Example:
         return sum(target != IGNORE for target in self.targets)
 
 
-def example(pair: Pair, tokenizer: BPETokenizer, context: int) -> Example:
+def example(pair: Pair, tokenizer: Tokenizer, context: int) -> Example:
     """Tokenize the instruction, a line break, the answer and, if the vocabulary has it, `<|endoftext|>`, from which the
     model learns to end the answer. Raises `UserError` if they exceed the context."""
     asked, answer = tokenizer.encode(pair.question), tokenizer.encode("\n" + pair.answer)

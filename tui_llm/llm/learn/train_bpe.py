@@ -10,12 +10,17 @@ from pathlib import Path
 
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import corpora, texts
+from tui_llm.llm.data.formats import AUTO, TextFormat
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, byte_characters, from_merges
 
 
 def train(
-    places: Sequence[str | Path], size: int, name: str, progress: Callable[[str], None] = lambda _: None
+    places: Sequence[str | Path],
+    size: int,
+    name: str,
+    progress: Callable[[str], None] = lambda _: None,
+    how: TextFormat = AUTO,
 ) -> BPETokenizer:
     """Train a byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, with GPT-2's word
     pattern, on the files and folders (or names in `corpora.NAMES`) in `places`.
@@ -41,7 +46,7 @@ def train(
         show_progress=False,
         special_tokens=[],
     )
-    learner.train_from_iterator(_texts(places, progress), trainer)
+    learner.train_from_iterator(_texts(places, progress, how), trainer)
     progress("")
     learned = json.loads(learner.to_str())["model"]["merges"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned]
@@ -58,13 +63,13 @@ def train(
     return from_merges(name, as_bytes, vocab, {END_OF_TEXT: vocab[END_OF_TEXT]}, Path(name))
 
 
-def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Iterator[list[str]]:
+def _texts(places: Sequence[str | Path], progress: Callable[[str], None], how: TextFormat) -> Iterator[list[str]]:
     """The lines of every document, in large lists: handing them over one by one would take longer than counting them.
     Holds one block of a file at a time."""
     names = corpora.files(places)
     total, read, reported = sum(path.stat().st_size for path in names), 0, 0.0
     for path in names:
-        for lines in _lines(path):
+        for lines in _lines(path, how):
             read += sum(map(len, lines))
             if time.monotonic() - reported > 0.2:
                 reported = time.monotonic()
@@ -73,10 +78,10 @@ def _texts(places: Sequence[str | Path], progress: Callable[[str], None]) -> Ite
     progress("merging")
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: Path, how: TextFormat = AUTO) -> Iterator[list[str]]:
     """Lines with their line breaks, a block at a time, without document separators and the blank lines around them."""
     rest, first = "", True  # first: at the beginning of a document, where blank lines are dropped
-    for block in texts.blocks(path):
+    for block in texts.blocks(path, how=how):
         # Hold back what the next block may change: the last line, and lines before a separator or a possible one.
         text = rest + block
         cut = text.rstrip("\n").rfind("\n") + 1

@@ -1,7 +1,10 @@
 """Tokenizers: text to ids to bytes.
 
 text.py              valid text, and the token that separates documents
+words.py             text to words, numbers, signs and white space
 tokenizer.py         Tokenizer, GPT-2's byte-level BPE, byte, character and word tokenizers
+closed.py            the characters or words of a text as a vocabulary
+closed_files.py      its files
 token_bytes.py       token bytes to text, with characters split across tokens
 bpe.py               BPE one merge at a time, for display
 letters.py           which tokens contain a letter

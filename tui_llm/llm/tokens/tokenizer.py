@@ -27,6 +27,7 @@ from tui_llm.common.files import write_json, write_text
 from tui_llm.common.foreign_files import VOCABULARY, read_foreign_text
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.vocab_json import read_vocab
+from tui_llm.llm.tokens.words import split
 
 # GPT-2's pre-tokenization pattern (openai/gpt-2, src/encoder.py).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -228,7 +229,7 @@ class WordTokenizer(Tokenizer):
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         ids = []
-        for word in _WORD.findall(clean(text)):
+        for word in split(text):
             if word not in self._ids:
                 self._ids[word] = len(self._words)
                 self._words.append(word)
@@ -239,14 +240,6 @@ class WordTokenizer(Tokenizer):
         if not 0 <= id < len(self._words):
             raise KeyError(id)
         return self._words[id].encode()
-
-
-def words(text: str) -> list[str]:
-    """The words and numbers of `text`, as `WordTokenizer` splits it, without white space and signs."""
-    return [word for word in _WORD.findall(clean(text)) if word[0].isalnum()]
-
-
-_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
 
 
 # ── vocabularies in folders: vocab.json + merges.txt ─────────────────────────────────────────────────────────────

@@ -11,16 +11,17 @@ from itertools import islice
 from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.llm.data import corpora
+from tui_llm.llm.data import corpora, texts
+from tui_llm.llm.data.formats import AUTO, PACKED, TextFormat
 
 CHECKED_BYTES = 1 << 16  # bytes of a file that are checked
 ENTRIES = 2000  # of a folder, at most
 
 
-def corpus_size(text: str) -> int | None:
+def corpus_size(text: str, how: TextFormat = AUTO) -> int | None:
     """Returns the size in bytes of the text file at the path `text`; None for a folder or a named corpus.
 
-    Raises `UserError` if it is missing, unreadable, empty or not text.
+    Raises `UserError` if it is missing, unreadable, empty or not text in the format `how`.
     """
     if not text.strip():
         raise UserError(f"type the path of a text file or a folder, or {' or '.join(corpora.NAMES)}")
@@ -46,12 +47,17 @@ def corpus_size(text: str) -> int | None:
         raise UserError(f"can't read this: {getattr(error, 'strerror', None) or error}") from None
     if not start.strip():
         raise UserError("this file is empty")
+    if how.key(path) or path.suffix.lower() in PACKED:  # not plain text
+        texts.check([path], how)
+        return size
     if b"\0" in start:
         raise UserError("this is not text: it has zero bytes")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut off
     except UnicodeDecodeError as error:
         raise UserError(f"this is not UTF-8 text (byte {error.start})") from None
+    if how.name == "auto":
+        texts.check_json(path, start.decode("utf-8-sig", "ignore"))
     return size
 
 
@@ -101,19 +107,19 @@ def quoted(corpus: str) -> str:
     return '"' + corpus.replace('"', '""') + '"' if "," in corpus or '"' in corpus else corpus
 
 
-def describe_corpora(text: str) -> str:
+def describe_corpora(text: str, how: TextFormat = AUTO) -> str:
     """Describes the corpora in `text` in one line.
 
     Raises `UserError` that names the first one that can't be trained on.
     """
     items = several(text)
     if len(items) <= 1:
-        size = corpus_size(items[0] if items else "")
+        size = corpus_size(items[0] if items else "", how)
         return f"{size:,} bytes of text" if size is not None else kind(items[0])
     known, others = 0, []
     for item in items:
         try:
-            size = corpus_size(item)
+            size = corpus_size(item, how)
         except UserError as error:
             raise UserError(f"{item}: {error}") from None
         known += size or 0

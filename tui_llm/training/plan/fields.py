@@ -6,13 +6,15 @@ No torch import.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tui_llm.common.errors import UserError
+from tui_llm.llm.data import closed_vocabulary, corpora
 from tui_llm.llm.hub.lookup import LocalModel, find, size_of_vocabulary, vocabulary_size
 from tui_llm.llm.model.model_config import read_config
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens import closed_files
 from tui_llm.training.plan import cost, extras, processes, start
 from tui_llm.training.run.settings import TrainingSettings, from_fields, problems
 
@@ -92,20 +94,34 @@ def for_steps(base: TrainingSettings, given: Mapping[str, Any]) -> TrainingSetti
 
 
 def resolve_settings(
-    given: Mapping[str, Any], base: TrainingSettings
+    given: Mapping[str, Any], base: TrainingSettings, corpus: Sequence[str] = ()
 ) -> tuple[TrainingSettings, GPTConfig, LocalModel | None]:
     """Returns a new run's settings, its model's shape, and the model that it starts from, if `given` names one.
 
-    Raises `UserError` if a value is invalid or contradicts that model.
+    A vocabulary of `corpus`'s characters or words has as many tokens as that has of them. Raises `UserError` if a value is
+    invalid or contradicts that model.
     """
     base = for_steps(base, given)
     if not given.get("from_model"):
         settings = from_fields(dict(given), base)
-        return settings, cost.shape(settings, vocabulary_size(settings.tokenizer)), None
+        return settings, cost.shape(settings, _vocabulary_size(settings, corpus)), None
     found, config = starting_model(str(given["from_model"]))
     # Keep a folder's full path: the config may be read from another working directory.
     name = str(found.folder) if found.kind == "folder" else found.name
     return start.fit({**given, "from_model": name}, base, config), config, found
+
+
+def needs_download(settings: TrainingSettings, corpus: Sequence[str]) -> bool:
+    """Whether the size of the vocabulary is known only once a corpus is downloaded."""
+    return settings.tokenizer in closed_files.KINDS and not all(map(corpora.is_local, map(corpora.place, corpus)))
+
+
+def _vocabulary_size(settings: TrainingSettings, corpus: Sequence[str]) -> int:
+    if settings.tokenizer not in closed_files.KINDS:
+        return vocabulary_size(settings.tokenizer)
+    if not corpus:
+        raise UserError(f"the vocabulary {settings.tokenizer} is made of the text to train on; name that")
+    return len(closed_vocabulary.tokens(list(map(corpora.place, corpus)), settings.tokenizer, settings.text_format))
 
 
 def starting_model(name: str) -> tuple[LocalModel, GPTConfig]:

@@ -51,8 +51,8 @@ def create(
     """Creates the directory of a new run.
 
     `model` is the folder of the model that `settings.from_model` names, `pinned` are the prompts to read at each
-    evaluation. Raises `UserError` if the name is taken or if the beginning of the corpus can't be read or is not
-    text; ValueError if only one of `model` and `settings.from_model` is given.
+    evaluation. Raises `UserError` if the name is taken, if the beginning of the corpus can't be read or is not
+    text, or if it is too small for any vocabulary; ValueError if only one of `model` and `settings.from_model` is given.
 
     The name of a run that failed before its first step can be used again.
     """
@@ -68,7 +68,8 @@ def create(
         raise UserError(f"name a text file or a folder to train on, or {' or '.join(corpora.NAMES)}")
     try:
         places = tuple(map(corpora.place, corpus))
-        corpora.check(places)
+        corpora.check(places, settings.text_format)
+        corpora.check_size(places, settings.validation_fraction, settings.block_size, settings.text_format)
         config = RunConfig(places, preset, device, settings, tensorboard, nproc, shard)
         if run.exists():
             run.delete()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
 from tui_llm.training.run.settings import TrainingSettings
+
+MUON_SHARDS = (2, 13)  # the first torch of which `torch.optim.Muon` on FSDP2's shards was compared with whole matrices
 
 
 def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> None:
@@ -22,8 +25,15 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
             f"a step's {rows} rows (batch size {settings.batch_size} × gradient accumulation steps {settings.grad_accumulation_steps}) can't be shared "
             f"equally by {nproc} processes; give a batch size such as {math.ceil(settings.batch_size / part) * part}"
         )
-    if shard and settings.optimizer == "muon":
-        raise UserError("muon needs whole matrices, and sharding splits them; use adamw, or omit shard")
+    if shard and settings.optimizer == "muon" and (found := _torch_version()) < MUON_SHARDS:
+        here, least = (".".join(map(str, version)) for version in (found, MUON_SHARDS))
+        raise UserError(f"muon can't step on shards in torch {here}; update to torch {least}, use adamw, or omit shard")
+
+
+def _torch_version() -> tuple[int, int]:
+    """Returns the installed torch's version, such as (2, 13), without importing it."""
+    major, minor = metadata.version("torch").split(".")[:2]
+    return int(major), int(minor)
 
 
 def share(settings: TrainingSettings, rank: int, world: int) -> tuple[range, slice]:

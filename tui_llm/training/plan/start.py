@@ -12,11 +12,12 @@ from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.model.shards import INDEX, WHOLE, weight_files
+from tui_llm.llm.tokens import closed_files
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import TrainingSettings, from_fields
 
 FOLDER = "start"
-_NEEDED = ("config.json", "vocab.json", "merges.txt")
+_NEEDED = ("config.json", "vocab.json")
 
 
 def fit(given: dict[str, Any], base: TrainingSettings, config: GPTConfig) -> TrainingSettings:
@@ -48,8 +49,9 @@ def copy(model: Path, run: Run) -> None:
     folder = run.path / FOLDER
     try:
         storage.make_folders(folder)
+        merges = "merges.txt" if closed_files.kind_of(model) is None else "tokenizer.json"
         shards = [path.name for path in weight_files(model) if path.name != WHOLE]
-        for name in (*_NEEDED, *([INDEX, *shards] if shards else [WHOLE])):
+        for name in (*_NEEDED, merges, *([INDEX, *shards] if shards else [WHOLE])):
             if not (model / name).is_file():
                 raise UserError(f"can't start from the model folder {model}: it has no {name}")
             storage.copy_file(model / name, folder / name)

@@ -48,6 +48,7 @@ from tui_llm.training.run.status import Status, parse_status
 DAMAGED = 1 << 25  # bytes from the end of metrics.jsonl that are searched for an undamaged line
 JSON_MOST = 1 << 20  # bytes of config.json, status.json and control.json
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VOCABULARY = "vocabulary"  # the folder of a vocabulary that was made from the run's text: char, word
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tui_llm.common.errors import UserError
+from tui_llm.llm.data.formats import FORMATS, TextFormat
 
 SCHEDULES = ("cosine", "wsd")
 OPTIMIZERS = ("adamw", "muon")
@@ -78,7 +79,7 @@ class TrainingSettings:
     width: int = _setting(128, "C", COUNT, "residual stream; a multiple of heads")
     block_size: int = _setting(128, "T", CONTEXT, "tokens per row: the model's context")
     dropout: float = _setting(0.0, "F", SHARE_BELOW_1, "share of activations set to 0")
-    tokenizer: str = _setting("nano", "NAME", None, "byte, gpt2, or a model's vocabulary")
+    tokenizer: str = _setting("nano", "NAME", None, "byte, char, word, gpt2, or a model's")
     batch_size: int = _setting(16, "B", COUNT, "rows per batch")
     grad_accumulation_steps: int = _setting(1, "N", COUNT, "batches per optimizer step")
     steps: int = _setting(1000, "N", COUNT, "optimizer steps in total")
@@ -102,6 +103,13 @@ class TrainingSettings:
     compile: str = _setting("auto", "HOW", COMPILE, "torch.compile; auto: on for CUDA")
     precision: str = _setting("auto", "NAME", PRECISIONS, "of matmuls; auto: bf16 where faster")
     from_model: str = _setting("", "M", None, "start from this model's weights")
+    format: str = _setting("auto", "NAME", FORMATS, "auto: by the file's name")
+    field: str = _setting("", "NAME", None, "key or column with the text")
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How the corpus is read."""
+        return TextFormat(self.format, self.field)
 
     def __post_init__(self) -> None:
         for message in problems(self).values():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tui_llm.common.files import write_json
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run.batch import ROWS, TOKENS, path_of
 from tui_llm.training.run.metrics import Metric
@@ -17,14 +17,14 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.worker.loop import Trainer
 
 
-def record(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
+def record(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> None:
     """Writes the next batch at an evaluation. This also answers a pending request."""
     asked = run.control().get("batch")
     write(run, trainer, tokenizer, metric.step, asked if isinstance(asked, int) else None)
 
 
 def answer(
-    run: Run, trainer: Trainer, tokenizer: BPETokenizer, updates: int, control: dict[str, Any], before: object
+    run: Run, trainer: Trainer, tokenizer: Tokenizer, updates: int, control: dict[str, Any], before: object
 ) -> object:
     """Writes the next batch if `control` has a request other than `before`. Returns the latest request."""
     asked = control.get("batch")
@@ -34,7 +34,7 @@ def answer(
     return asked
 
 
-def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, updates: int, asked: int | None = None) -> None:
+def write(run: Run, trainer: Trainer, tokenizer: Tokenizer, updates: int, asked: int | None = None) -> None:
     """Writes batch.json: the batch of step `updates` + 1, with the losses of the weights after `updates` updates.
 
     It draws no random numbers and does not change the weights, so that training continues exactly as without it. Raises

@@ -13,10 +13,11 @@ from torch import nn
 from tui_llm.common import storage
 from tui_llm.common.errors import UserError
 from tui_llm.common.files import remedy, sweep, write_json
+from tui_llm.llm.hub.hub import save_vocabulary
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model import device as devices
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, save_folder
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.run.run import Run
 from tui_llm.training.worker.distributed import part_like, whole
 from tui_llm.training.worker.loop import Trainer
@@ -24,7 +25,7 @@ from tui_llm.training.worker.loop import Trainer
 KEEP = 2  # number of newest checkpoints to keep: if one is damaged, one is left to resume from
 
 
-def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path:
+def save(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> Path:
     """Writes `checkpoint-STEP/` and returns its path.
 
     Raises `UserError` if it can't be written, for example because the disk is full, and `Diverged` if a weight is not
@@ -42,7 +43,7 @@ def save(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Path
     try:
         storage.mkdir(aside)
         checkpoint.save(view.model, aside, end_of_text=tokenizer.end_of_text)
-        save_folder(tokenizer, aside)
+        save_vocabulary(tokenizer, aside)
         checkpoint.write_tensors(aside / "optimizer.safetensors", tensors)
         # Data order and dropout's noise depend on the seed and the step alone (see loop.py): no RNG state is needed.
         record = {"step": step, "seed": trainer.settings.seed, "sha256": intact.digests(aside)}

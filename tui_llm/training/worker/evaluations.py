@@ -13,7 +13,7 @@ import torch
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.model.device import threads
 from tui_llm.llm.predict.generate import generate
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import Metric
@@ -21,10 +21,10 @@ from tui_llm.training.run.run import Run
 from tui_llm.training.worker import batch_loss, pin_readings
 from tui_llm.training.worker.loop import Trainer
 
-Recorder = Callable[[Run, Trainer, BPETokenizer, Metric], None]
+Recorder = Callable[[Run, Trainer, Tokenizer, Metric], None]
 
 
-def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
+def sample(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> None:
     """Generates a text from the sample prompt, always with the run's seed, and appends it to samples.jsonl."""
     s, model = trainer.settings, trainer.model
     ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
@@ -54,7 +54,7 @@ def sample(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) 
     jsonl.append_to(run.samples_path, line)
 
 
-def read_pins(run: Run, trainer: Trainer, tokenizer: BPETokenizer, metric: Metric) -> None:
+def read_pins(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> None:
     """Appends the pin readings to probes.jsonl."""
     pin_readings.write(run, trainer, tokenizer, metric.step)
 

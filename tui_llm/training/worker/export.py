@@ -10,11 +10,11 @@ import torch
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.new_files import check_file, check_folder, write_folder, write_new
-from tui_llm.llm.hub import lookup
+from tui_llm.llm.hub import hub, lookup
 from tui_llm.llm.hub.open_model import open_gpt
 from tui_llm.llm.model import checkpoint, intact
 from tui_llm.llm.model.model_config import GGUF, is_gpt2
-from tui_llm.llm.tokens import tokenizer
+from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.training.run.run import Run, runs
 
 
@@ -37,11 +37,11 @@ def export(
         damaged(line)
     inputs = (run.path,)
     check_folder(folder, force=force, inputs=inputs)
-    vocabulary, model = tokenizer.load_folder(source, run.name), checkpoint.load(source)
+    vocabulary, model = hub.load_trained(source, run.name), checkpoint.load(source)
 
     def fill(aside: Path) -> None:
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text, dtype=getattr(torch, dtype))
-        tokenizer.save_folder(vocabulary, aside)
+        hub.save_vocabulary(vocabulary, aside)
 
     write_folder(folder, fill, last="config.json", force=force, inputs=inputs)
     return step
@@ -74,6 +74,10 @@ def export_gguf(
             f"{name} is not in GPT-2's layout, and only that is written as GGUF; llama.cpp has converters for others"
         )
     model, vocabulary = open_gpt(found.folder, found.name, torch.device("cpu"))
+    if not isinstance(vocabulary, BPETokenizer):
+        raise UserError(
+            f"{name} has no byte-level BPE, and only that is written into a GGUF file; export it as a folder instead"
+        )
     write_new(
         path, lambda part: write_gguf(model, vocabulary, part, found.name, dtype), force=force, inputs=(found.folder,)
     )

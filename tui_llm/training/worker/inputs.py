@@ -9,17 +9,19 @@ from pathlib import Path
 import torch
 
 from tui_llm.common.errors import UserError
-from tui_llm.common.files import write_json
+from tui_llm.common.files import write_folder, write_json
 from tui_llm.common.foreign_files import read_json
-from tui_llm.llm.data import corpus
+from tui_llm.llm.data import closed_vocabulary, corpus
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.hub import hub
 from tui_llm.llm.model import model_config
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.tokens.closed import ClosedTokenizer
+from tui_llm.llm.tokens.closed_files import KINDS
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.plan import cost
 from tui_llm.training.plan.start import FOLDER
-from tui_llm.training.run.run import Run
+from tui_llm.training.run.run import VOCABULARY, Run
 from tui_llm.training.worker.worker import Worker
 
 
@@ -29,7 +31,7 @@ class Inputs:
 
     device: torch.device
     start: Path | None
-    tokenizer: BPETokenizer
+    tokenizer: Tokenizer
     corpus: Corpus
 
 
@@ -44,13 +46,14 @@ def load(worker: Worker) -> Inputs:
         worker.facts |= {"device": str(device), "processes": ranks.world}
         worker.report("starting", "opening the vocabulary")
         start = run.path / FOLDER if s.from_model else None
-        tokenizer = load_folder(start, s.from_model) if start else hub.training_tokenizer(s.tokenizer)
+        tokenizer = hub.load_trained(start, s.from_model) if start else _vocabulary(worker)
         text = corpus.load(
             worker.config.corpus,
             tokenizer,
             s.validation_fraction,
             block_size=s.block_size,
             progress=worker.report_progress,
+            how=s.text_format,
         )
         _check_corpus(run, text.digest)
     worker.facts |= {"vocabulary": tokenizer.size, "unigram_entropy": text.unigram_entropy,
@@ -58,6 +61,19 @@ def load(worker: Worker) -> Inputs:
     if text.floor is not None:
         worker.facts["floor"] = text.floor
     return Inputs(device, start, tokenizer, text)
+
+
+def _vocabulary(worker: Worker) -> Tokenizer:
+    """The vocabulary that the settings name; `char` and `word` are made from the corpus once, and stay in the run."""
+    s, folder = worker.settings, worker.run.path / VOCABULARY
+    if s.tokenizer not in KINDS:
+        return hub.training_tokenizer(s.tokenizer)
+    if not folder.is_dir():
+        tokens = closed_vocabulary.tokens(worker.config.corpus, s.tokenizer, s.text_format, worker.report_progress)
+        write_folder(folder, ClosedTokenizer(s.tokenizer, s.tokenizer, tokens).save)
+    made = hub.load_trained(folder, s.tokenizer)
+    closed_vocabulary.check_prompt(made.encode, s.sample_prompt)
+    return made
 
 
 def random_model(worker: Worker, inputs: Inputs) -> GPT:

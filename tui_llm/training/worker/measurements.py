@@ -21,7 +21,7 @@ from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.hub.lookup import size_of_vocabulary
 from tui_llm.llm.model import checkpoint, machine, model_config
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.tokens.tokenizer import BPETokenizer, load_folder
+from tui_llm.llm.tokens.tokenizer import BPETokenizer, Tokenizer, load_folder
 from tui_llm.training.plan import cost
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
@@ -106,9 +106,7 @@ def available(device: torch.device) -> int | None:
         return None
 
 
-def shipped_loss(
-    run: Run, trainer: Trainer, tokenizer: BPETokenizer, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def shipped_loss(run: Run, trainer: Trainer, tokenizer: Tokenizer, progress: Callable[[str], None]) -> dict[str, Any]:
     """Returns `shipped_model` and `shipped_loss`: a shipped model's loss in nats per token on the run's held-out rows.
 
     Returns an empty dict if no shipped model has the run's vocabulary and a context for its rows, or if it takes longer
@@ -132,11 +130,13 @@ def shipped_loss(
     return {}
 
 
-def _fits(folder: Path, trainer: Trainer, tokenizer: BPETokenizer) -> bool:
+def _fits(folder: Path, trainer: Trainer, tokenizer: Tokenizer) -> bool:
     config = model_config.read_config(folder)
     if config.context < trainer.settings.block_size or config.vocabulary < tokenizer.size:
         return False
-    if size_of_vocabulary(folder) != tokenizer.size:  # a cheap check first: loading the vocabulary takes longer
+    if (
+        not isinstance(tokenizer, BPETokenizer) or size_of_vocabulary(folder) != tokenizer.size
+    ):  # a cheap check first: loading the vocabulary takes longer
         return False
     theirs = load_folder(folder)
     return (theirs.size, theirs.merges) == (tokenizer.size, tokenizer.merges) and all(

@@ -15,7 +15,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.session.tokenization import bytes_of
 from tui_llm.training.run import jsonl, pin_readings, pins
 from tui_llm.training.run.pin_readings import PinCandidate, PinEvaluation, PinReading, PinTargetToken
@@ -27,7 +27,7 @@ TOP = 10  # number of most probable tokens to record
 LONGEST_TARGET = 64  # tokens: with a full context, each needs its own forward pass
 
 
-def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> None:
+def write(run: Run, trainer: Trainer, tokenizer: Tokenizer, step: int) -> None:
     """Appends the predictions after `step` steps for the run's pins.
 
     A pins file that can't be read is recorded as a problem.
@@ -45,13 +45,13 @@ def write(run: Run, trainer: Trainer, tokenizer: BPETokenizer, step: int) -> Non
     jsonl.append_to(run.pin_readings_path, pin_readings.line(PinEvaluation(step, tuple(found))))
 
 
-def begin(run: Run, trainer: Trainer, tokenizer: BPETokenizer) -> None:
+def begin(run: Run, trainer: Trainer, tokenizer: Tokenizer) -> None:
     """Records the untrained model at step 0, unless an earlier worker has done so."""
     if not pin_readings.evaluations(run):
         write(run, trainer, tokenizer, 0)
 
 
-def read(model: GPT, tokenizer: BPETokenizer, pin: Pin) -> PinReading:
+def read(model: GPT, tokenizer: Tokenizer, pin: Pin) -> PinReading:
     """Returns the predictions of `model` (in `eval` mode) for a pin. Never raises because of the pin's text."""
     try:
         pins.check(pin)

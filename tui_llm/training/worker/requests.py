@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tui_llm.llm.tokens.tokenizer import BPETokenizer
+from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.training.run import changes
 from tui_llm.training.worker import batch_loss, distributed
 from tui_llm.training.worker.loop import Trainer
@@ -19,7 +19,7 @@ class Requests:
     `save` writes a checkpoint of a step; all ranks must call it.
     """
 
-    def __init__(self, worker: Worker, trainer: Trainer, tokenizer: BPETokenizer, save: Callable[[int], None]) -> None:
+    def __init__(self, worker: Worker, trainer: Trainer, tokenizer: Tokenizer, save: Callable[[int], None]) -> None:
         self.worker, self.trainer, self.tokenizer, self.save = worker, trainer, tokenizer, save
         self.run, self.ranks = worker.run, worker.ranks
         self._save_served: object = None  # the last request to save that was served

@@ -40,10 +40,11 @@ def rate_line(rate: Rate, settings: TrainingSettings, shape: GPTConfig) -> str:
 
 class RunEstimate:
     """The parts of the form that show what a run will cost. `ready` shows the first wrong field and returns False, or
-    returns True; `fields` returns the changed fields, the preset and the device."""
+    returns True; `fields` returns the changed fields, the preset, the device and the
+    corpora."""
 
     def __init__(
-        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], tuple[dict[str, str], str, str]]
+        self, form: Widget, ready: Callable[[], bool], fields: Callable[[], tuple[dict[str, str], str, str, list[str]]]
     ) -> None:
         self.form, self.ready, self.fields = form, ready, fields
         self.cost, self.time = Static(id="cost"), Static(id="estimate")
@@ -78,10 +79,16 @@ class RunEstimate:
         self.form.run_worker(work, name="measure", group="estimate", thread=True)
 
     def _measure(
-        self, number: int, given: dict[str, str], preset: str, device: str, call_later: Callable[..., object]
+        self,
+        number: int,
+        given: dict[str, str],
+        preset: str,
+        device: str,
+        corpora: list[str],
+        call_later: Callable[..., object],
     ) -> None:
         try:
-            settings, shape, _ = resolve_settings(given, PRESETS[preset])
+            settings, shape, _ = resolve_settings(given, PRESETS[preset], corpora)
             measurement = Measurement(settings, shape, device)
             call_later(self._measuring, number, measurement)
             line = rate_line(measurement.take(), settings, shape)

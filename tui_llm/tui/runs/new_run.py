@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from textual import events, work
@@ -16,10 +14,11 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Button, Input, Select, Static
 
-from tui_llm.common import paths
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
+from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import describe_corpora, several
 from tui_llm.training.plan.fields import (
@@ -27,6 +26,7 @@ from tui_llm.training.plan.fields import (
     field_problems,
     for_steps,
     launch_problems,
+    needs_download,
     resolve_settings,
     starting_model,
     text_of,
@@ -38,30 +38,22 @@ from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
 from tui_llm.tui.runs.estimate import RunEstimate
-from tui_llm.tui.runs.new_run_fields import BESIDE, GROUPS, HINTS, LABELS, MODELS_OWN, CorpusField, name_problem, row
+from tui_llm.tui.runs.new_run_fields import (
+    BESIDE,
+    GROUPS,
+    HINTS,
+    LABELS,
+    MODELS_OWN,
+    CorpusField,
+    free_name,
+    name_problem,
+    row,
+    shape,
+)  # fmt: skip
 from tui_llm.tui.tour.pane import left_of
 
 SETTLE = 0.15  # seconds after the last key before files are checked
 SEVERAL = "several: separate them by commas; a name with a comma goes in double quotes"
-
-
-def free_name(corpus: str, preset: str) -> str:
-    """A name that no run has yet, such as `tales-toy` or `tales-toy-2`."""
-    try:
-        first = next(iter(several(corpus)), "")
-    except UserError:
-        first = corpus
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
-    base = f"{stem}-{preset}" if stem else preset
-    name, at = base, 1
-    while (paths.runs_dir() / name).exists():
-        at += 1
-        name = f"{base}-{at}"
-    return name
-
-
-def shape(settings: TrainingSettings) -> str:
-    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
 _key = CommandFactory("new_run", "New run")
@@ -118,7 +110,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self.estimate = RunEstimate(
             self,
             lambda: not self._first_wrong(without=("corpus", "name")),
-            lambda: (self.given, self.preset, self.text("device")),
+            lambda: (self.given, self.preset, self.text("device"), self.corpora),
         )
         self.action_estimate = self.estimate.toggle
 
@@ -164,6 +156,13 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         field = self.query_one(f"#{name}")
         return str(field.value) if isinstance(field, Input | Select) else ""
 
+    @property
+    def corpora(self) -> list[str]:
+        """The corpora as typed; none while a quotation mark is not closed."""
+        with suppress(UserError):
+            return several(self.text("corpus"))
+        return []
+
     def on(self, name: str) -> bool:
         return self.text(name) == "on"
 
@@ -208,13 +207,16 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
 
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
+        if event.select.id == "format":
+            self._check_corpus_soon()
         self._changed()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        if event.input.id == "corpus":
+        if event.input.id in ("corpus", "field"):
             self._check_corpus_soon()
-        self._changed(settings=event.input.id not in ("corpus", "name"))
+        made_of_it = event.input.id == "corpus" and self.text("tokenizer").strip() in KINDS
+        self._changed(settings=made_of_it or event.input.id not in ("corpus", "name"))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -270,18 +272,21 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._field_problems["corpus"] = "it is still being checked; try again"
         if self._corpus_timer is not None:
             self._corpus_timer.stop()
-        self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(self.text("corpus")))
+        self._corpus_timer = self.set_timer(SETTLE, lambda: self._check_corpus(*self._corpus_fields()))
+
+    def _corpus_fields(self) -> tuple[str, str, str]:
+        return self.text("corpus"), self.text("format"), self.text("field").strip()
 
     @work(thread=True, exclusive=True, group="corpus")
-    def _check_corpus(self, text: str) -> None:
+    def _check_corpus(self, text: str, format: str, field: str) -> None:
         try:
-            problem, fact = "", describe_corpora(text)
+            problem, fact = "", describe_corpora(text, TextFormat(format, field))
         except UserError as error:
             problem, fact = str(error), ""
-        deliver(self, self._corpus_checked, text, problem, fact)
+        deliver(self, self._corpus_checked, (text, format, field), problem, fact)
 
-    def _corpus_checked(self, text: str, problem: str, fact: str) -> None:
-        if text == self.text("corpus"):
+    def _corpus_checked(self, fields: tuple[str, str, str], problem: str, fact: str) -> None:
+        if fields == self._corpus_fields():
             self._set_problem("corpus", problem or "", f"{fact} ({SEVERAL})")
 
     def _examine_soon(self) -> None:
@@ -289,10 +294,10 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self.estimate.forget()
         if self._examine_timer is not None:
             self._examine_timer.stop()
-        self._examine_timer = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset))
+        self._examine_timer = self.set_timer(SETTLE, lambda: self._examine(self.given, self.preset, self.corpora))
 
     @work(thread=True, exclusive=True, group="examine")
-    def _examine(self, given: dict[str, str], preset: str) -> None:
+    def _examine(self, given: dict[str, str], preset: str, corpora: list[str]) -> None:
         unfit: dict[str, str] = {}
         model, settled, field = None, None, "from_model"
         try:
@@ -300,7 +305,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
                 model, field = starting_model(given["from_model"])[1], "block_size"
             else:
                 field = "tokenizer"
-            settled = resolve_settings(given, PRESETS[preset])[:2]
+            if not needs_download(from_fields(given, PRESETS[preset]), corpora):
+                settled = resolve_settings(given, PRESETS[preset], corpora)[:2]
         except UserError as error:
             unfit[field] = str(error)
         deliver(self, self._examined, given, preset, model, settled, unfit)
@@ -344,10 +350,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         if self._starting or self._first_wrong():
             return
         self._starting = True
-        corpora = several(self.text("corpus"))
         beside = {"nproc": int(self.text("nproc")), "shard": self.on("shard"), "tensorboard": self.on("tensorboard")}
         self._start(
-            self.text("name"), corpora, self.given, self.preset, self.text("device"), beside, self.app.call_later
+            self.text("name"), self.corpora, self.given, self.preset, self.text("device"), beside, self.app.call_later
         )
 
     def trouble(self, line: str) -> None:
@@ -372,7 +377,7 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     ) -> None:
         run = None
         try:
-            settings, _, found = resolve_settings(given, PRESETS[preset])
+            settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
             folder = found.folder if found else None
             run = launch.create(
                 name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside

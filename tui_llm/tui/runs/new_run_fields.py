@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 from textual import events
 from textual.containers import Horizontal
@@ -15,10 +17,10 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
-from tui_llm.training.plan.corpus_check import complete, complete_last, quoted
+from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES
 from tui_llm.training.run.run import check_name
-from tui_llm.training.run.settings import PRESETS, SETTINGS
+from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.widgets.field import Field
 
 OFF_ON = ("off", "on")
@@ -31,7 +33,8 @@ CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if settin
 BESIDE = ("nproc", "shard", "tensorboard")  # how a run is executed, besides its settings: no effect on its numbers
 MODELS_OWN = ("layers", "heads", "width", "tokenizer")  # the settings that a model to start from determines
 _GROUPS = {
-    "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "validation_fraction"),
+    "Text and vocabulary": ("preset", "name", "from_model", "tokenizer", "format", "field",
+        "validation_fraction"),
     "Shape": ("layers", "heads", "width", "block_size", "dropout"),
     "Optimizer and schedule": ("steps", "batch_size", "grad_accumulation_steps", "optimizer", "learning_rate", "schedule",
         "min_learning_rate", "warmup_steps", "decay_fraction", "weight_decay", "beta1", "beta2", "clip"),
@@ -45,6 +48,8 @@ GROUPS = {**_GROUPS, "Running": (*_GROUPS["Running"], *(name for name in NAMES i
 LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in names} | {
     "corpus": "corpus",
     "from_model": "start from",
+    "format": "text format",
+    "field": "text field",
     "validation_fraction": "held-out share",
     "min_learning_rate": "lowest rate",
     "warmup_steps": "warm-up steps",
@@ -58,6 +63,25 @@ HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
     "shard": "on: each holds a part of the model",
     "tensorboard": "on: also write its event files",
 }
+
+
+def free_name(corpus: str, preset: str) -> str:
+    """A name that no run has yet, such as `tales-toy` or `tales-toy-2`."""
+    try:
+        first = next(iter(several(corpus)), "")
+    except UserError:
+        first = corpus
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
+    base = f"{stem}-{preset}" if stem else preset
+    name, at = base, 1
+    while (paths.runs_dir() / name).exists():
+        at += 1
+        name = f"{base}-{at}"
+    return name
+
+
+def shape(settings: TrainingSettings) -> str:
+    return f"{settings.layers} layers, {settings.heads} heads, width {settings.width}, {settings.tokenizer}"
 
 
 class CorpusField(Field):
