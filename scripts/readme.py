@@ -47,6 +47,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/llm/adapters": "other causal language models, through transformers",
     "tui_llm/llm/formats": "checkpoint files of nanoGPT, llm.c, llama2.c and nanochat",
     "tui_llm/llm/hub": "finding, pulling and opening models",
+    "tui_llm/llm/check": "checks of a model folder or file",
     "tui_llm/facts": "frozen dataclasses that cross floors",
     "tui_llm/common": "errors, files, paths, display, numbers",
     "models": "the model that ships",
@@ -64,7 +65,7 @@ GROUPS = {  # of README's table of commands; those not named here are in its las
     "inside the model": ("attention", "lens", "neighbours"),
     "learning": ("learn", "train", "evaluate"),
     "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
-    "models and vocabularies": ("models", "vocabulary"),
+    "models and vocabularies": ("models", "check", "vocabulary"),
     "the program": ("tour", "serve", "bench", "completion"),
 }
 

@@ -42,7 +42,12 @@ def answers(paths: tuple[tuple[int, ...], ...], count: int) -> Branches:
 def grown(
     count: int = 3, depth: int = 3, least: float = 0.0, budget: int = 1000, batch: int = 4
 ) -> tuple[Tree, Growth]:
-    tree = Tree(Request(prompt="a", sampler=SamplerSettings(0.5, 3, 0.9)), WEIGHTS, seed=3, text_ids=(1, 2))
+    tree = Tree(
+        Request(prompt="a", sampler=SamplerSettings(0.5, 3, 0.9, sequential_cuts=True)),
+        WEIGHTS,
+        seed=3,
+        text_ids=(1, 2),
+    )
     growth = Growth(tree, tree.root, count, depth, least, budget)
     while not growth.done:
         growth.take(answers(growth.batch(batch), count))

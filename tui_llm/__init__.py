@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tui_llm.api import LanguageModel, open_model
+    from tui_llm.api import LanguageModel, check_model, open_model
 
 __version__ = "0.1.0"
-__all__ = ["LanguageModel", "__version__", "open_model"]
+__all__ = ["LanguageModel", "__version__", "check_model", "open_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch on the first access, not with the package."""
-    if name in ("LanguageModel", "open_model"):
+    if name in ("LanguageModel", "check_model", "open_model"):
         from tui_llm import api
 
         return getattr(api, name)

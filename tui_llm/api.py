@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.check import CheckReport
 from tui_llm.facts.model import Weights
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request, Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Tokenization
+from tui_llm.llm.check import checks
 from tui_llm.session.tokenization import tokenization
 
 
@@ -149,3 +151,8 @@ def open_model(name: str = "nano", device: str = "auto", weights: str = "fp32") 
     Raises `UserError` if there is no such model, or it is damaged.
     """
     return LanguageModel(name, device, weights)
+
+
+def check_model(name: str) -> CheckReport:
+    """Examine a model's name, folder or file, as `tui-llm check` does. Raises `UserError` if there is none."""
+    return checks.check_model(name)

@@ -117,7 +117,7 @@ def test_a_gguf_file_reads_as_the_model_that_it_was_made_of(tmp_path: Path, scor
     foreign.write_gguf(model, vocabulary, tmp_path / "tiny.gguf", scores, foreign.TEMPLATE)
     engine = PipelineEngine("cpu")
     weights = engine.open(str(tmp_path / "tiny.gguf"))
-    assert (weights.name, weights.kind, weights.starts, weights.chat) == ("tiny", "llama", scores, True)
+    assert (weights.name, weights.kind, weights.choices.starts, weights.choices.chat) == ("tiny", "llama", scores, True)
     text = "The café sat on the 🙂 mat"
     reading = engine.read(Request(prompt=text, top=weights.vocabulary))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="tiny.gguf")
@@ -157,7 +157,7 @@ def test_a_gguf_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("message", ["Hello there", "  two  spaces\n", "", "[/] \x1b ‮ é🙂"])
 def test_a_chat_template_gives_transformers_ids(llama: tuple[Path, Any], message: str) -> None:
     engine = PipelineEngine("cpu")
-    assert engine.open(str(llama[0])).chat
+    assert engine.open(str(llama[0])).choices.chat
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(llama[0])
     wanted = theirs.apply_chat_template(
         [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False

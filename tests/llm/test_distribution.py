@@ -388,3 +388,89 @@ def test_a_draw_at_a_boundary_belongs_to_the_next_token():
 def test_u_out_of_range_is_refused(u):
     with pytest.raises(ValueError, match="u must be"):
         draw(process(torch.zeros(2), SamplerSettings()), u)
+
+
+def _theirs(logits, settings):
+    """The scores that transformers' warpers leave, in the order of its `generate`."""
+    scores = TemperatureLogitsWarper(float(settings.temperature))(None, logits[None])
+    if settings.top_k:
+        scores = TopKLogitsWarper(settings.top_k)(None, scores)
+    if settings.top_p < 1:
+        scores = TopPLogitsWarper(settings.top_p)(None, scores)
+    if settings.min_p:
+        scores = MinPLogitsWarper(settings.min_p)(None, scores)
+    return scores[0]
+
+
+def _ours(logits, settings):
+    made = process(logits, settings)
+    kept = torch.zeros(len(logits), dtype=torch.bool)
+    kept[made.order[: made.kept_count]] = True
+    p = torch.zeros(len(logits), dtype=torch.float64)
+    p[made.order] = made.probability
+    return made, kept, p
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sequential_cuts_are_those_of_generate(seed):
+    draw = torch.Generator().manual_seed(seed)
+    size = int(torch.randint(2, 400, (), generator=draw))
+    logits = torch.randn(size, generator=draw) * 3
+    if seed % 2:
+        logits = logits.round()  # many ties
+    for temperature, k, p, min_p in [
+        (1.0, 50, 0.9, 0.0), (0.7, 5, 0.5, 0.0), (1.3, 0, 0.95, 0.05), (1.0, 3, 1.0, 0.0), (0.8, 40, 0.3, 0.1), (2.0, 1000, 0.0, 0.0),
+    ]:  # fmt: skip
+        settings = SamplerSettings(temperature, k, p, min_p, sequential_cuts=True)
+        scores = _theirs(logits, settings)
+        made, kept, probability = _ours(logits, settings)
+        assert torch.equal(kept, ~scores.isneginf())
+        torch.testing.assert_close(probability, scores.double().softmax(-1), atol=1e-6, rtol=0)
+        assert bool((made.sorted.scores[:-1] >= made.sorted.scores[1:]).all())
+        assert sorted(made.order.tolist()) == list(range(size))
+        assert torch.equal(logits[made.order], made.sorted.logits)
+
+
+def test_top_p_in_sequence_counts_what_top_k_left():
+    logits = torch.tensor([0.5, 0.2, 0.2, 0.1]).log()
+    assert process(logits, SamplerSettings(top_k=3, top_p=0.75)).kept_count == 3
+    assert process(logits, SamplerSettings(top_k=3, top_p=0.75, sequential_cuts=True)).kept_count == 2
+    assert process(logits, SamplerSettings(top_p=0.75, sequential_cuts=True)).kept_count == 3
+
+
+def test_ties_at_a_boundary_fall_as_in_generate():
+    logits = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0])
+    assert process(logits, SamplerSettings(top_k=2)).kept_count == 2
+    assert process(logits, SamplerSettings(top_k=2, sequential_cuts=True)).kept_count == 4
+    settings = SamplerSettings(top_p=0.6, sequential_cuts=True)
+    made, kept, _ = _ours(logits, settings)
+    assert kept.tolist() == (~_theirs(logits, settings).isneginf()).tolist()
+    assert made.order[: made.kept_count].tolist() == kept.nonzero()[:, 0].tolist()
+    assert made.kept[: made.kept_count].all() and made.place(0.999) < made.kept_count
+
+
+def test_sequential_cuts_at_the_ends():
+    logits = torch.tensor([1e30, -1e30, 0.0, -torch.inf])
+    for temperature in (0.0, 1e-30, 1e-10, 1.0, 1e10):
+        made = process(logits, SamplerSettings(temperature, 2, 0.5, 0.5, sequential_cuts=True))
+        assert made.kept_count >= 1 and float(made.probability.sum()) == pytest.approx(1)
+        assert float(made.probability[made.order == 3]) == 0
+
+
+def test_generate_of_transformers_has_these_defaults():
+    from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=80, n_positions=8))
+    config, _ = model._prepare_generation_config(GenerationConfig(do_sample=True))
+    theirs = SamplerSettings.of_generate()
+    assert (config.temperature, config.top_k, config.top_p) == (theirs.temperature, theirs.top_k, theirs.top_p)
+    assert not config.min_p and config.repetition_penalty == theirs.repetition_penalty
+    warpers = model._get_logits_processor(
+        GenerationConfig(do_sample=True, temperature=0.7, top_k=5, top_p=0.5, min_p=0.1), None, None, None, []
+    )
+    assert [type(one) for one in warpers] == [
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+        MinPLogitsWarper,
+    ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tui_llm.common.errors import Overtaken, UserError
-from tui_llm.facts.model import ModelInfo, Weights
+from tui_llm.facts.model import ModelChoices, ModelInfo, Weights
 from tui_llm.facts.prediction import (
     Candidate,
     Distribution,
@@ -28,6 +28,7 @@ from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Piece, Token, Tokenization
+from tui_llm.instruments.choices.question import ChoicesQuestion
 from tui_llm.instruments.ghost.question import Ghost, GhostQuestion
 from tui_llm.instruments.vocabulary.question import FindQuestion, VocabularyMatch, VocabularyPage, VocabularyQuestion
 
@@ -110,6 +111,8 @@ class FakeEngine:
         self.questions.append(question)
         if isinstance(question, (VocabularyQuestion, FindQuestion)) and type(question) not in self.answers:
             return self.vocabulary(question)
+        if isinstance(question, ChoicesQuestion) and ChoicesQuestion not in self.answers:
+            return ModelChoices(tied=False, start="<s>\x1b[/]")
         return self.answers[type(question)](question)
 
     def release(self) -> None:

@@ -35,10 +35,10 @@ async def test_the_cache_is_listed_too_and_opened(size: tuple[int, int], monkeyp
         assert shows(app, "some/small[/]␛") and shows(app, "2.5 MB")
         await pilot.press("end", "i")
         await until(pilot, lambda: isinstance(app.screen, ModelInfoScreen))
-        await pilot.pause()
+        await until(pilot, lambda: shows(app, "untied head"))
         assert not unsafe(drawn(app))
         await pilot.press("y")
-        assert "vocabulary\t50,257" in app.clipboard
+        assert "vocabulary\t50,257" in app.clipboard and "untied head · no <s>␛[/] in front" in app.clipboard
         await pilot.press("escape", "enter")
         await until(pilot, lambda: app.lab_screen.weights is not None and app.lab_screen.weights.name == "/cache/x")
 

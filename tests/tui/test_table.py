@@ -234,6 +234,30 @@ async def test_sampler_keys_and_form() -> None:
         assert pane.stage == 1 and "penalised" in text(app)
 
 
+async def test_the_form_says_how_generate_differs_and_takes_its_settings() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        _, lab = await ready(app, pilot), app.lab_screen
+        await pilot.press("K")
+        await until(pilot, lambda: isinstance(app.screen, SamplerScreen))
+        await pilot.pause()
+        shown = " ".join(text(app).replace("│", " ").split())
+        assert "generate's top-p is of what top-k left" in shown and "generate has top-k 50 by default" in shown
+        await pilot.press("ctrl+g")
+        await pilot.pause()
+        assert "as generate: top-p is of what" in text(app)
+        await pilot.press("ctrl+s")
+        await answered(pilot, lab)
+        assert lab.lab.sampler == SamplerSettings.of_generate(0.8)
+        assert "top-k 50, in sequence" in text(app)
+        await pilot.press("K")
+        await until(pilot, lambda: isinstance(app.screen, SamplerScreen))
+        app.screen.query_one("#sequential_cuts").value = False  # type: ignore[attr-defined]
+        await pilot.press("ctrl+s")
+        await answered(pilot, lab)
+        assert not lab.lab.sampler.sequential_cuts
+
+
 def test_the_sampler_form_parses_and_refuses_values() -> None:
     by_name = {setting.name: setting for setting in SETTINGS}
     assert parsed(by_name["top_k"], " 40 ") == 40 and parsed(by_name["min_p"], "1e-2") == 0.01

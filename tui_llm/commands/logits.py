@@ -93,7 +93,7 @@ def logits(options: argparse.Namespace) -> None:
     columns = engine.answer(TemperaturesQuestion(request, asked, options.top)) if asked else None
     if options.json:
         made = {
-            **report.source_json(reading.weights, reading.prompt_ids),
+            **report.source_json(reading.weights, reading.prompt_ids, reading.choices),
             "fed": reading.fed,
             **report.distribution_json(reading.distribution),
         }
@@ -105,7 +105,7 @@ def logits(options: argparse.Namespace) -> None:
             made["temperatures"] = report_stages.temperatures_json(columns)
         put_json(made)
         return
-    put(report.heading(reading.weights, reading.fed, len(reading.prompt_ids)))
+    put(report.heading(reading.weights, reading.choices))
     if request.overrides:
         changed = ", ".join(
             f"{visible(engine.token(id).text)!r} (id {id}) = {value:g}" for id, value in request.overrides

@@ -49,7 +49,12 @@ def loss(options: argparse.Namespace) -> None:
     if reading.loss.problem:
         raise UserError(reading.loss.problem)
     if options.json:
-        put_json({**report.source_json(reading.weights, reading.prompt_ids), **report.loss_json(reading.loss)})
+        put_json(
+            {
+                **report.source_json(reading.weights, reading.prompt_ids, reading.choices),
+                **report.loss_json(reading.loss),
+            }
+        )
         return
-    put(report.heading(reading.weights, reading.fed, len(reading.prompt_ids)))
+    put(report.heading(reading.weights, reading.choices))
     put(report.loss_text(reading.loss))

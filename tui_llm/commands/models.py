@@ -125,12 +125,18 @@ def list_models(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     from tui_llm.common.display import visible
+    from tui_llm.facts import report
     from tui_llm.llm.hub import lookup, model_list
+    from tui_llm.llm.hub.choices import of_files
 
     found = lookup.find(options.name)
     row, card = model_list.with_ids(model_list.describe(found)), model_list.card(found.folder)
+    try:
+        choices = of_files(found.folder, found.name).lines()
+    except UserError:  # its vocabulary can't be read without opening it
+        choices = ()
     if options.json:
-        put_json({**_fields(row), "card": card})
+        put_json({**_fields(row), "choices": [choice.text for choice in choices], "card": card})
         return
     lines = [
         ("model", row.name), ("kind", row.kind), ("from", row.origin), ("folder", row.path), ("parameters", _number(row.parameters)),
@@ -139,6 +145,7 @@ def info(options: argparse.Namespace) -> None:
     lines += [("step", _number(row.step))] if row.step is not None else []
     lines += [("problem", row.problem)] if row.problem else []
     lines += [("note", row.note)] if row.note else []
+    lines += [("choices", report.choices_text(choices))] if choices else []
     for name, value in lines:
         put(f"{name:11} {visible(value)}")
     if card:

@@ -3,12 +3,13 @@
 request.py     Request, Target and Question: what is asked of the engine
 sampler.py     the sampler's settings
 tokens.py      Token, Piece, Tokenization
-model.py       Weights and ModelInfo: the open model, the models that can be opened
+model.py       Weights, ModelInfo, ModelChoices: the open model, those that can be opened, what numbers depend on
 prediction.py  Candidate, Distribution, TokenLoss, LossReading, TokenScore, GeneratedToken
 reading.py     Reading: everything that the panes show for one request
 engine.py      the engine's interface
 place.py       a token position in a text
 pin.py         a pinned prompt
 recipe.py      optimizer, learning rate and steps of Learn this, and their limits
+check.py       Finding and CheckReport: what `tui-llm check` finds out
 report.py      the parts of a reading as JSON and as plain text
 """

@@ -1,8 +1,73 @@
-"""The open model, and the models that can be opened."""
+"""The open model, the models that can be opened, and the choices that a model's numbers depend on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+# What each weight format (`weight_names.WEIGHTS`) that is not exact says of itself.
+DTYPES = {"half": "half-precision weights", "int8": "int8 weights: results differ"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """One choice, in a few words that may quote foreign text. `changes`: it is not the usual one."""
+
+    text: str
+    changes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoices:
+    """What a model's numbers depend on beside its weights and the text. `lines` is the one statement of it.
+
+    tied: whether the output head is the token embedding; None if unknown.
+    stored: the dtype of the stored weights, such as bfloat16 (empty: unknown); computed: that of the computation.
+    padding: rows of the embedding beyond the vocabulary, which the softmax leaves out.
+    prefix_space: whether the vocabulary puts a space in front of a text.
+    start: the token that can precede a text, as text (empty: there is none); starts: whether training texts mostly
+        began with it.
+    chat: whether the model has a chat template.
+    """
+
+    tied: bool | None = None
+    stored: str = ""
+    computed: str = "float32"
+    padding: int = 0
+    prefix_space: bool = False
+    start: str = "<|endoftext|>"
+    starts: bool = False
+    chat: bool = False
+
+    def lines(
+        self, dtype: str = "fp32", *, start_token: bool = False, chat: bool = False, fed: int = 0, count: int = 0
+    ) -> tuple[ModelChoice, ...]:
+        """dtype: the weight format. start_token, chat: whether the text is fed with them. fed: how many of its `count`
+        tokens fit into the context."""
+        found = [self._dtype(dtype)]
+        if self.tied is not None:
+            found.append(ModelChoice("tied head") if self.tied else ModelChoice("untied head", True))
+        if self.padding:
+            rows = "1 padding row" if self.padding == 1 else f"{self.padding:,} padding rows"
+            found.append(ModelChoice(f"{rows} left out of the softmax", True))
+        if self.prefix_space:
+            found.append(ModelChoice("a space is put in front of the text", True))
+        if start_token:
+            found.append(ModelChoice(f"{self.start} in front", True))
+        elif self.start:
+            expected = ", which the model expects" if self.starts and not chat else ""
+            found.append(ModelChoice(f"no {self.start} in front{expected}", bool(expected)))
+        if chat or self.chat:
+            found.append(ModelChoice("chat template applied" if chat else "chat template not applied", chat))
+        if fed < count:
+            found.append(ModelChoice(f"sees the last {fed:,} of {count:,} tokens, its context", True))
+        return tuple(found)
+
+    def _dtype(self, dtype: str) -> ModelChoice:
+        if dtype != "fp32":
+            return ModelChoice(DTYPES.get(dtype, f"{dtype} weights"), True)
+        if self.stored in ("", self.computed):
+            return ModelChoice(f"{self.computed} weights", self.computed != "float32")
+        return ModelChoice(f"{self.stored} weights, computed in {self.computed}", self.computed != "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +85,7 @@ class Weights:
     vocabulary: int  # number of token ids it can predict (padding rows not counted)
     device: str
     kind: str = "gpt2"  # the architecture; any other than gpt2 does not run in our own GPT-2
-    start: str = "<|endoftext|>"  # the token that can precede a text, as text; empty: there is none
-    starts: bool = False  # whether training texts mostly began with that token
-    chat: bool = False  # whether it has a chat template
+    choices: ModelChoices = field(default_factory=ModelChoices)
     note: str = ""  # newer checkpoints of the run that were skipped, and why; what was assumed to open the file
     dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
 

@@ -13,7 +13,7 @@ from typing import Any
 from tui_llm.common.display import visible, visible_token
 from tui_llm.common.numbers import counted
 from tui_llm.facts import report
-from tui_llm.facts.model import Weights
+from tui_llm.facts.model import ModelChoice, Weights
 from tui_llm.facts.prediction import Distribution, LossReading, TokenScore
 from tui_llm.facts.request import Request
 from tui_llm.facts.tokens import Token, Tokenization
@@ -49,6 +49,18 @@ class Reading:
     following_score: TokenScore | None = None
     span: tuple[int, int] | None = None  # prompt[start:end]; None at the end, and in the continuation
 
+    @property
+    def choices(self) -> tuple[ModelChoice, ...]:
+        """What its numbers depend on beside weights and text."""
+        request = self.request
+        return self.weights.choices.lines(
+            self.weights.dtype,
+            start_token=request.start_token,
+            chat=request.chat,
+            fed=self.fed,
+            count=len(self.prompt_ids),
+        )
+
     # A notebook or the Python prompt shows a reading as the command line prints it.
 
     def __repr__(self) -> str:
@@ -56,7 +68,7 @@ class Reading:
         tokens = self.tokens
         shown = "│".join(visible_token(piece.text) for piece in tokens.pieces[-40:])
         parts = [
-            report.heading(self.weights, self.fed, len(self.prompt_ids)),
+            report.heading(self.weights, self.choices),
             f"{counted(tokens.count, 'token')}: {shown}",
         ]
         if self.position < len(self.prompt_ids):

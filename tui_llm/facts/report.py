@@ -7,7 +7,7 @@ from typing import Any
 
 from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import adding, counted, difference, percent, plain
-from tui_llm.facts.model import Weights
+from tui_llm.facts.model import ModelChoice, Weights
 from tui_llm.facts.prediction import Candidate, Distribution, GeneratedToken, LossReading, Rest
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.facts.tokens import Token, Tokenization
@@ -71,9 +71,15 @@ def distribution_json(distribution: Distribution) -> dict[str, Any]:
     }
 
 
-def source_json(weights: Weights, prompt_ids: Sequence[int]) -> dict[str, Any]:
-    """The model and the ids that a prediction was computed from."""
-    return {"model": weights.name, "weights": weights.dtype, "step": weights.step, "prompt_ids": list(prompt_ids)}
+def source_json(weights: Weights, prompt_ids: Sequence[int], choices: Sequence[ModelChoice]) -> dict[str, Any]:
+    """The model, the ids that a prediction was computed from, and the choices that it depends on."""
+    return {
+        "model": weights.name,
+        "weights": weights.dtype,
+        "choices": [choice.text for choice in choices],
+        "step": weights.step,
+        "prompt_ids": list(prompt_ids),
+    }
 
 
 def loss_json(loss: LossReading) -> dict[str, Any]:
@@ -141,6 +147,7 @@ def settings_text(settings: SamplerSettings) -> str:
     parts += [f"top-k {settings.top_k}"] if settings.top_k else []
     parts += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
     parts += [f"min-p {settings.min_p:g}"] if settings.min_p else []
+    parts += ["cut in sequence"] if settings.sequential_cuts else []
     parts += [f"repetition penalty {settings.repetition_penalty:g}"] if settings.repetition_penalty != 1 else []
     return ", ".join(parts)
 
@@ -200,17 +207,19 @@ def distribution_text(distribution: Distribution) -> str:
     return "\n".join(lines)
 
 
-def heading(weights: Weights, fed: int, count: int) -> str:
-    """A line about the model and, if only the last `fed` of `count` tokens fit into its context, one that says so."""
+def heading(weights: Weights, choices: Sequence[ModelChoice]) -> str:
+    """A line about the model, and one with the choices that the numbers depend on."""
     w = weights
     step = f", step {w.step:,}" if w.step is not None else ""
-    kept = "" if w.dtype == "fp32" else f", {w.dtype} weights"
     lines = [
-        f"model {visible(w.name)}{kept}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary"
+        f"model {visible(w.name)}{step}: {w.parameters:,} parameters, {w.vocabulary:,} tokens in the vocabulary",
+        choices_text(choices),
     ]
-    if fed < count:
-        lines.append(f"the model's context is {w.context} tokens: it sees the last {fed} of {count:,}")
     return "\n".join(lines)
+
+
+def choices_text(choices: Sequence[ModelChoice]) -> str:
+    return " · ".join(visible(choice.text) for choice in choices)
 
 
 def loss_text(loss: LossReading) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tui_llm.common.errors import UserError
 
+GENERATE_TOP_K = 50  # of transformers' `generate`, unless a model's generation_config.json has another
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
@@ -17,6 +19,9 @@ class SamplerSettings:
     top_k: keep the k most probable tokens; 0 keeps all.
     top_p: keep the smallest set whose cumulative probability reaches p; 1 keeps all, 0 keeps one.
     min_p: keep tokens whose probability is at least this fraction of the largest; 0 keeps all.
+    sequential_cuts: as `generate` of transformers: each cut is of what the cut before left, so top-p counts the
+        probabilities renormalized after top-k. Tokens that tie with the k-th are kept; top-p cuts the lower ids of a
+        tie.
     repetition_penalty: divides the positive and multiplies the negative logits of tokens that occur in the text; 1 is
         off.
 
@@ -28,6 +33,7 @@ class SamplerSettings:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    sequential_cuts: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -41,6 +47,11 @@ class SamplerSettings:
             raise UserError(
                 f"repetition penalty is {self.repetition_penalty}; give a number above 0: 1 is off, 1.2 makes repeats rarer"
             )
+
+    @classmethod
+    def of_generate(cls, temperature: float = 1.0) -> SamplerSettings:
+        """What `generate(do_sample=True)` of transformers uses if neither it nor a generation_config.json says more."""
+        return cls(temperature=temperature, top_k=GENERATE_TOP_K, sequential_cuts=True)
 
     @property
     def greedy(self) -> bool:

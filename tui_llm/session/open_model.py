@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tui_llm.common.errors import UserError
-from tui_llm.facts.model import Weights
+from tui_llm.facts.model import ModelChoices, Weights
 from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.tokens import Token, Tokenization
@@ -21,7 +21,6 @@ from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.window import Window
 from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
-from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.session.tokenization import bytes_of, token_of
 
 FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
@@ -45,6 +44,7 @@ class _Open:
     found: lookup.LocalModel
     model: open_model.LoadedModel
     window: Window
+    choices: ModelChoices
     remembered: dict[str, Any] = field(default_factory=dict)  # the instruments' cache
     screen_cache: dict[str, Any] = field(default_factory=dict)  # the same, until their screens have closed
     tokens: dict[Any, Tokenization] = field(default_factory=dict)  # of the last text, which most readings share
@@ -84,7 +84,9 @@ class OpenModel:
         stays open."""
         found = lookup.find(model)
         made = open_model.open_model(found.folder, found.name, self.device, self.dtype)
-        self._open = _Open(found, made, Window(made.predictor, made.tokenizer.size))
+        self._open = _Open(
+            found, made, Window(made.predictor, made.tokenizer.size), open_model.choices_of(made, found.folder)
+        )
         self._encoded = None
         self._targets.clear()
         return self.weights()
@@ -104,7 +106,6 @@ class OpenModel:
     def weights(self) -> Weights:
         open, predictor = self._current(), self._current().model.predictor
         vocabulary = open.model.tokenizer
-        start = vocabulary.start
         return Weights(
             open.found.name,
             open.found.step,
@@ -116,9 +117,7 @@ class OpenModel:
             vocabulary.size,
             str(self.device),
             open.model.kind,
-            "" if start is None else token_text(bytes_of(vocabulary, start)),
-            vocabulary.starts,
-            open.model.chat is not None,
+            open.choices,
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
         )

@@ -20,7 +20,8 @@ EXAMPLES = (
 )
 SECTIONS = """exit status:
   0    success
-  1    a run that was followed failed after it had started
+  1    a run that was followed failed after it had started; `check`: something
+       is broken
   2    invalid input or an error: one line on stderr says what to do
   130  interrupted with Ctrl+C
 

@@ -62,4 +62,5 @@ def sampler_of(options: argparse.Namespace, temperature: float | None = None) ->
         top_p=options.top_p,
         min_p=options.min_p,
         repetition_penalty=options.repetition_penalty,
+        sequential_cuts=options.sequential_cuts,
     )

@@ -110,6 +110,12 @@ def cut_options(parser: Parser) -> None:
         help="keep tokens at least P times as likely as the most likely one",
     )
     parser.add_argument(
+        "--sequential-cuts",
+        action="store_true",
+        help="cut as transformers' generate does: top-p counts what top-k left, ties with the K-th token are kept (generate "
+        "also has --top-k 50 unless it is told otherwise)",
+    )
+    parser.add_argument(
         "--repetition-penalty",
         type=number,
         default=1.0,

@@ -179,7 +179,10 @@ def _sampler(line: dict[str, Any]) -> SamplerSettings:
     for name, value in line.items():
         if name not in known:
             raise ValueError(f"this version has no sampler setting {name[:40]!r}")
-        given[name] = _whole(value, name) if known[name] is int else _number(value, name, 0.0, math.inf)
+        if known[name] is bool:
+            given[name] = _flag(value)
+        else:
+            given[name] = _whole(value, name) if known[name] is int else _number(value, name, 0.0, math.inf)
     return SamplerSettings(**given)
 
 

@@ -27,11 +27,11 @@ class CausalPredictor:
     """Implements `predictor.Predictor` for a model of `transformers.AutoModelForCausalLM`.
 
     Raises `UserError` if the model is not causal, that is, if a prediction depends on later tokens, or if its logits
-    contain NaN or nothing finite.
+    contain NaN or nothing finite. `unexpected`: names of stored tensors that the model doesn't use.
     """
 
-    def __init__(self, model: Any, name: str) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: Any, name: str, unexpected: Sequence[str] = ()) -> None:
+        self.model, self.name, self.unexpected = model, name, tuple(unexpected)
         config = model.config.get_text_config(decoder=True)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.layers = int(getattr(config, "num_hidden_layers", 0) or 0)

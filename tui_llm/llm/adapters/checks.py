@@ -83,13 +83,13 @@ def _number(text: str) -> int | None:
 
 def stored(folder: Path, quantized: bool) -> StoredWeights:
     """The sizes of the folder's weights. Raises `UserError` if they are not safetensors, or are damaged."""
-    headers = [tensor for file in _weight_files(folder) for tensor in read_header(file).values()]
+    headers = [tensor for file in stored_files(folder) for tensor in read_header(file).values()]
     numbers = sum(tensor.numbers for tensor in headers)
     bits = sum(tensor.numbers * BITS[tensor.dtype] for tensor in headers)
     return StoredWeights(len(headers), numbers, bits // 8, bits // 2 if quantized else numbers)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def stored_files(folder: Path) -> list[Path]:
     """The files that transformers would load weights from."""
     return weight_files(folder) or sorted(folder.glob("*.safetensors"))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_json
 from tui_llm.llm.model.model_config import GGUF
-from tui_llm.llm.model.tensor_shapes import read_shapes
+from tui_llm.llm.model.shards import weight_files
+from tui_llm.llm.model.tensor_shapes import DTYPES, read_header, read_shapes
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 CONTEXT_UNKNOWN = 2048  # tokens: if the config has no limit
+HEADS = ("lm_head.weight", "embed_out.weight")  # how the names of output heads end
 
 
 class _Settings:
@@ -42,10 +45,54 @@ def _parameters(folder: Path) -> int | None:
     return sum(math.prod(shape) for file in files for shape in read_shapes(file).values())
 
 
+def _files(folder: Path) -> list[Path]:
+    """The weight files; a run's checkpoint has the optimizer's file beside them."""
+    return weight_files(folder) or sorted(folder.glob("*.safetensors"))
+
+
+def stored_dtype(path: Path) -> str:
+    """The dtype of most of the stored weights; empty if they are not in safetensors, or can't be read."""
+    numbers: Counter[str] = Counter()
+    try:
+        for file in _files(path) if path.is_dir() else ():
+            for tensor in read_header(file).values():
+                numbers[tensor.dtype] += tensor.numbers
+    except UserError:
+        return ""
+    most = next(iter(numbers.most_common(1)), None)
+    return "" if most is None else DTYPES.get(most[0], most[0])
+
+
+def stated_tying(path: Path) -> bool | None:
+    """Whether the output head is the token embedding, as far as names tell: a head that is not in the file is. None if
+    the file has one under a config that ties: what opens the model compares them."""
+    if not path.is_dir():
+        return None
+    try:
+        names = [name for file in _files(path) for name in read_header(file)]
+        raw = read_json(path / "config.json")
+    except UserError:
+        return None
+    if not names or not isinstance(raw, dict):
+        return None
+    if not any(name.endswith(HEADS) for name in names):
+        return True
+    return False if raw.get("tie_word_embeddings") is False else None
+
+
 def context_of(config: Any) -> int:
     """The context length in the config, or a default."""
+    return _stated(config) or CONTEXT_UNKNOWN
+
+
+def stated_context(raw: dict[str, Any]) -> int | None:
+    """The context length in a config.json; None if it has no limit."""
+    return _stated(_Settings(raw))
+
+
+def _stated(config: Any) -> int | None:
     for name in _CONTEXT_NAMES:
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40:
             return value
-    return CONTEXT_UNKNOWN
+    return None

@@ -42,8 +42,9 @@ def _open(
         return _open_gguf(library, path, name, place)
     checks.check_files(path)
     raw = _checked_config(path, library)
-    model = _placed(_opened(library, path, None, place), path, place)
-    predictor = CausalPredictor(model, name)
+    model, unexpected = _opened(library, path, None, place)
+    model = _placed(model, path, place)
+    predictor = CausalPredictor(model, name, unexpected)
     tokenizer, template = _vocabulary(library, path, name, predictor.vocabulary, model, raw)
     return predictor, tokenizer, template
 
@@ -56,7 +57,7 @@ def _open_gguf(
     except ImportError as error:
         raise UserError(f"{path} needs the gguf library: {EXTRA}") from error
     vocabulary = read_vocabulary(header, path)  # first: an unknown one is refused before the weights are read
-    model = _placed(_opened(library, path, header, place), path, place)
+    model = _placed(_opened(library, path, header, place)[0], path, place)
     predictor = CausalPredictor(model, name)
     tokenizer = vocabulary.tokenizer(name, path, predictor.vocabulary, _ends(model))
     template = header.settings.get("tokenizer.chat_template")
@@ -100,18 +101,20 @@ def _checked_config(folder: Path, library: Any) -> dict[str, Any]:
     raise UserError(f"{folder} has no model.safetensors")
 
 
-def _opened(library: Any, path: Path, header: GgufInfo | None, place: torch.device) -> Any:
-    """The model with its weights; `header` is that of a GGUF file. Raises `UserError`, whatever is wrong with the
-    file."""
+def _opened(library: Any, path: Path, header: GgufInfo | None, place: torch.device) -> tuple[Any, list[str]]:
+    """The model with its weights, and the names of stored tensors that it doesn't use; `header` is that of a GGUF file.
+    Raises `UserError`, whatever is wrong with the file."""
     try:
         try:
-            model, lacking = (
-                gguf_weights.load(library, path, header) if header else _from_folder(library, path, place, "sdpa")
+            model, lacking, unexpected = (
+                (*gguf_weights.load(library, path, header), [])
+                if header
+                else _from_folder(library, path, place, "sdpa")
             )
         except ValueError as error:
             if header or ("scaled_dot_product" not in str(error) and "sdpa" not in str(error).lower()):
                 raise
-            model, lacking = _from_folder(library, path, place, "eager")
+            model, lacking, unexpected = _from_folder(library, path, place, "eager")
     except (UserError, MemoryError):
         raise
     except ImportError as error:
@@ -131,7 +134,7 @@ def _opened(library: Any, path: Path, header: GgufInfo | None, place: torch.devi
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise UserError(f"{path} lacks the weights {lacking[0]}{more}: the model is incomplete; get it again")
-    return model
+    return model, unexpected
 
 
 def _kind(path: Path) -> str:
@@ -139,8 +142,8 @@ def _kind(path: Path) -> str:
     return str(raw.get("model_type")) if isinstance(raw, dict) else "unknown"
 
 
-def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str]]:
-    """The model, and the names of missing weights."""
+def _from_folder(library: Any, path: Path, place: torch.device, attention: str) -> tuple[Any, list[str], list[str]]:
+    """The model, the names of missing weights, and those of unused ones."""
     config = library.AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
     weights = checks.stored(path, quantized=getattr(config, "quantization_config", None) is not None)
     more = checks.check_config(library, config, weights, path / "config.json")
@@ -153,7 +156,8 @@ def _from_folder(library: Any, path: Path, place: torch.device, attention: str) 
         dtype=_precision(path, weights, more, place),
         output_loading_info=True,
     )
-    return model, [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+    lacking = [*sorted(info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+    return model, lacking, sorted(info.get("unexpected_keys") or ())
 
 
 def _placed(model: Any, path: Path, place: torch.device) -> Any:
@@ -210,3 +214,35 @@ def _ends(model: Any) -> list[int]:
         value = getattr(settings, "eos_token_id", None)
         ends += [value] if isinstance(value, int) else [id for id in value or () if isinstance(id, int)]
     return ends
+
+
+def reference_model(path: Path, name: str, place: torch.device) -> Any:
+    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`."""
+    library = transformers_library(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checks.check_files(path)
+        _checked_config(path, library)
+        try:
+            return _placed(_from_folder(library, path, place, "sdpa")[0], path, place)
+        except UserError:
+            raise
+        except Exception as error:  # damaged files raise all kinds of exceptions
+            raise UserError(f"transformers can't open {path}: {message_line(error)}") from error
+
+
+def reference_tokenizer(path: Path, name: str, *, generic: bool = False) -> Any:
+    """A folder's tokenizer as transformers opens it; `generic`: tokenizer.json in the class without rules of its own.
+    Raises `UserError`."""
+    library = transformers_library(name)
+    checks.check_files(path)
+    checks.check_vocabulary(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kind = library.PreTrainedTokenizerFast if generic else library.AutoTokenizer
+            return kind.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise UserError(f"transformers can't open the vocabulary of {path}: {message_line(error)}") from error

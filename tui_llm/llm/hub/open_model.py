@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tui_llm.common import memory
 from tui_llm.common.errors import UserError
+from tui_llm.facts.model import ModelChoices
+from tui_llm.llm.adapters import description
 from tui_llm.llm.formats import detect
+from tui_llm.llm.hub.choices import of_vocabulary
 from tui_llm.llm.hub.hub import load_trained, load_vocabulary, vocabulary_of_file
 from tui_llm.llm.model import checkpoint, fast_decode
 from tui_llm.llm.model.model import GPT
@@ -106,6 +109,28 @@ def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer
         own = load_trained(path, name, gpt.config.vocabulary)
     _check_rows(path, own, gpt)
     return gpt, own
+
+
+def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
+    """What its numbers depend on beside weights and text; `path` is its folder or file."""
+    embedding, head = embedding_and_head(model)
+    return of_vocabulary(
+        model.tokenizer,
+        tied=None if head is None else head is embedding or head.data_ptr() == embedding.data_ptr(),
+        stored=description.stored_dtype(path),
+        computed="float32" if model.gpt is not None else str(embedding.dtype).removeprefix("torch."),
+        padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
+        chat=model.chat is not None,
+    )
+
+
+def embedding_and_head(model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The weights of the token embedding and of the output head; None if there is no such module."""
+    if model.gpt is not None:
+        return model.gpt.tokens.weight, model.gpt.head.weight
+    library: Any = model.predictor.model  # type: ignore[attr-defined]
+    head = library.get_output_embeddings()
+    return library.get_input_embeddings().weight, None if head is None else head.weight
 
 
 def _check_rows(path: Path, own: tokenizer.Tokenizer, gpt: GPT) -> None:

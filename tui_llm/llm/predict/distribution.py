@@ -16,12 +16,21 @@ tail is cut, in this order, and the rest is renormalized once:
     min-p   keep tokens whose probability is at least p times the largest (Nguyen et al. 2024, arXiv:2407.01082)
 
 Each rule keeps a prefix of the list in descending order of probability (ties: lower id first), so together they keep a
-prefix too. V is the size of the vocabulary; logits are sliced to it before (`Window`). Softmax is in float32, sums of
+prefix too.
+
+`generate` of transformers cuts in sequence: each rule sees what the rule before left, renormalized. Only top-p after
+top-k differs by that. At the boundary, its top-k keeps all tokens that tie with the k-th, and its top-p, which sorts in
+ascending order, cuts the lower ids of a tie. `SamplerSettings.sequential_cuts` does the same; kept tokens are then listed
+before cut ones of the same probability. Example: p = 0.5, 0.2, 0.2, 0.1 with top-k 3 and top-p 0.75 keeps three tokens,
+since 0.5 + 0.2 < 0.75; in sequence it keeps two, since (0.5 + 0.2) / 0.9 ≥ 0.75.
+
+V is the size of the vocabulary; logits are sliced to it before (`Window`). Softmax is in float32, sums of
 probabilities in float64.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,12 +41,10 @@ from torch import Tensor
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate, Distribution, Rest
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.llm.predict.cuts import kept_count, kept_in_sequence
 from tui_llm.llm.tokens.token_bytes import token_text
 
 BytesOf = Callable[[int], bytes]  # a token's bytes by its id
-
-# The rounding error of a float32 sum of probabilities: 0.4 + 0.3 must reach a top-p of 0.7.
-ROUNDING = 1e-6
 
 
 _DIVERGED = "the weights are damaged or training has diverged; open another model or an earlier checkpoint"
@@ -193,25 +200,37 @@ class Sorted:
 
     def process(self, settings: SamplerSettings) -> Processed:
         """Apply temperature, softmax, top-k, top-p, min-p and renormalization."""
-        tempered = self.tempered(settings.temperature)
-        cumulative = tempered.cumsum(-1, dtype=torch.float64)
-
-        # `count` is the length of the prefix that every rule so far keeps. A token of probability 0 is never kept.
-        count = int((tempered > 0).sum())
-        if settings.top_k:
-            count = min(count, settings.top_k)
-        if settings.top_p < 1:
-            before = cumulative - tempered  # a token is kept if the sum before it is less than p
-            count = min(count, int((before < settings.top_p - ROUNDING).sum()))
-        if settings.min_p:
-            least = settings.min_p * float(tempered[0]) * (1 - ROUNDING)
-            count = min(count, int((tempered >= least).sum()))
+        if settings.sequential_cuts and not settings.greedy:
+            kept = kept_in_sequence(self._scores_by_id(), settings)[self.order]
+            count = int(kept.sum())
+            listed = self if bool(kept[:count].all()) else self._partitioned(kept)
+            tempered = listed.tempered(settings.temperature)
+            cumulative = tempered.cumsum(-1, dtype=torch.float64)
+            count = min(count, int((tempered > 0).sum()))
+        else:
+            listed, tempered = self, self.tempered(settings.temperature)
+            cumulative = tempered.cumsum(-1, dtype=torch.float64)
+            count = kept_count(settings, tempered, cumulative)
         count = max(count, 1)
 
         mass = float(cumulative[count - 1])
         probability = tempered.double() / mass
         probability[count:] = 0.0
-        return Processed(self, settings, tempered, cumulative, probability, count, mass)
+        return Processed(listed, settings, tempered, cumulative, probability, count, mass)
+
+    def _scores_by_id(self) -> Tensor:
+        return torch.empty_like(self.scores).scatter_(0, self.order, self.scores)
+
+    def _partitioned(self, kept: Tensor) -> Sorted:
+        """The same with the `kept` tokens first: among tokens of equal scores, it changes which come first."""
+        places = torch.cat([kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]])
+        return dataclasses.replace(
+            self,
+            order=self.order[places],
+            scores=self.scores[places],
+            logits=self.logits[places],
+            raw=self.raw[places],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""The form with the sampler's five settings: typed numbers, each of which can be switched on and off."""
+"""The form with the sampler's settings: five typed numbers, each of which can be switched on and off, and how cuts combine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from textual.widgets import Button, Checkbox, Input, Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.sampler import GENERATE_TOP_K, SamplerSettings
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.widgets.field import Field
@@ -41,6 +41,13 @@ SETTINGS = (
 )
 
 
+SEQUENCE = {
+    True: "as generate: top-p is of what top-k left",
+    False: "off: generate's top-p is of what top-k left",
+}
+GENERATE = f"transformers' generate has top-k {GENERATE_TOP_K} by default: ctrl+g takes its settings"
+
+
 def parsed(setting: SamplerField, text: str) -> float:
     """The value that `text` gives the setting. Raises `UserError` if it is not a valid one."""
     kind = int if setting.name == "top_k" else float
@@ -61,6 +68,7 @@ class NumberField(Field):
 _key = CommandFactory("sampler", "Sampler form")
 KEYS = (
     _key("use_sampler", "ctrl+s", "use", "Use these settings", "use"),
+    _key("generate_sampler", "ctrl+g", "as generate", "Take the settings of transformers' generate", "generate"),
     _key("close_sampler", "escape", "cancel", "Cancel: keep the current settings", "close"),
 )  # fmt: skip
 
@@ -80,7 +88,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     SamplerScreen NumberField { width: 12; }
     SamplerScreen .note { width: 1fr; height: auto; padding-left: 1; color: $text-muted; }
     SamplerScreen .note.-wrong { color: $text-error; }
-    SamplerScreen #order { color: $text-muted; height: auto; }
+    SamplerScreen #order, SamplerScreen #generate { color: $text-muted; height: auto; }
     SamplerScreen #buttons { height: 1; margin-top: 1; }
     SamplerScreen Button { margin-right: 2; }
     """
@@ -101,6 +109,12 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                         yield Checkbox(setting.label, on, id=f"{setting.name}-on", compact=True)
                         yield NumberField(f"{value:g}", id=setting.name, compact=True)
                         yield Static(id=f"{setting.name}-note", classes="note")
+                with Horizontal(classes="row"):
+                    yield Checkbox(
+                        "cuts in sequence", self._settings.sequential_cuts, id="sequential_cuts", compact=True
+                    )
+                    yield Static(id="sequential_cuts-note", classes="note")
+                yield Static(Content(GENERATE), id="generate")
             with Horizontal(id="buttons"):
                 yield Button("Use (ctrl+s)", id="use", variant="primary", compact=True)
                 yield Button("Cancel (Esc)", id="cancel", compact=True)
@@ -118,11 +132,12 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         """Shows beside each setting what is wrong with it; returns the name of the first invalid setting, or an empty
         string."""
         first = ""
-        for setting in SETTINGS:
-            problem = ""
-            box = self.query_one(f"#{setting.name}-on", Checkbox)
+        for box in self.query(Checkbox):
             box.BUTTON_INNER = "X" if box.value else " "  # otherwise only colour would show the state
             box.refresh()
+        self.query_one("#sequential_cuts-note", Static).update(Content(SEQUENCE[self._sequence.value]))
+        for setting in SETTINGS:
+            problem = ""
             if self._on(setting):
                 try:
                     parsed(setting, self._text(setting))
@@ -134,6 +149,10 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
             note.update(Content(("✗ " if problem else "") + visible(line)))
             note.set_class(bool(problem), "-wrong")
         return first
+
+    @property
+    def _sequence(self) -> Checkbox:
+        return self.query_one("#sequential_cuts", Checkbox)
 
     def _on(self, setting: SamplerField) -> bool:
         return self.query_one(f"#{setting.name}-on", Checkbox).value
@@ -163,7 +182,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         if wrong := self._check():
             self.query_one(f"#{wrong}", NumberField).focus()
             return
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"sequential_cuts": self._sequence.value}
         for setting in SETTINGS:
             if self._on(setting):
                 chosen[setting.name] = parsed(setting, self._text(setting))
@@ -173,6 +192,19 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 except UserError:
                     self._switched_off.pop(setting.name, None)
         self.dismiss(SamplerSettings(**chosen))
+
+    def action_generate(self) -> None:
+        """Fills in what transformers' `generate(do_sample=True)` uses; the temperature is kept."""
+        theirs = SamplerSettings.of_generate()
+        for setting in SETTINGS:
+            if setting.name == "temperature":
+                continue
+            value = getattr(theirs, setting.name)
+            if value != setting.off:
+                self.query_one(f"#{setting.name}", NumberField).value = f"{value:g}"
+            self.query_one(f"#{setting.name}-on", Checkbox).value = value != setting.off
+        self._sequence.value = theirs.sequential_cuts
+        self._check()
 
     def action_close(self) -> None:
         self.dismiss(None)

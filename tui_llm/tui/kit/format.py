@@ -64,6 +64,8 @@ def sampler(settings: SamplerSettings) -> str:
         parts.append(f"top-p {setting(settings.top_p)}")
     if settings.min_p:
         parts.append(f"min-p {setting(settings.min_p)}")
+    if settings.sequential_cuts:
+        parts.append("in sequence")
     if settings.repetition_penalty != 1:
         parts.append(f"rep {setting(settings.repetition_penalty)}")
     return ", ".join(parts)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from tui_llm.facts.model import Weights
-from tui_llm.facts.request import Target
+from textual.widget import Widget
+
+from tui_llm.facts.model import ModelChoices, ModelInfo, Weights
+from tui_llm.facts.request import Request, Target
+from tui_llm.instruments.choices.question import ChoicesQuestion
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import target_text
@@ -26,7 +29,10 @@ class ModelsController:
             if model is not None:
                 self.open(model)
 
-        self.context.push_screen(ModelsScreen(self.context.weights, self.context.client.list_models), chosen)
+        def ask(owner: Widget, model: ModelInfo, take: Callable[[ModelChoices], object]) -> None:
+            self.context.questions.ask(owner, ChoicesQuestion(Request(), model.path, model.name), take, _nothing)
+
+        self.context.push_screen(ModelsScreen(self.context.weights, self.context.client.list_models, ask), chosen)
         self.context.client.list_models()
 
     def listed(self, message: ModelsListed) -> None:
@@ -53,11 +59,15 @@ class ModelsController:
                 notes.append("the target was not a whole character, so it was dropped")
         if lab.steps:
             lab.clear("the model changed: the continuation was dropped")
-        if lab.chat and not weights.chat:
+        if lab.chat and not weights.choices.chat:
             lab.chat = False
             notes.append(f"{weights.name} has no chat template: the prompt is plain text")
         if notes:
             self.context.notify("; ".join(notes))
+
+
+def _nothing(_problem: str) -> None:
+    """What can't be read without opening the model is not shown."""
 
 
 def _other(before: Weights, weights: Weights) -> bool:

@@ -29,7 +29,7 @@ class TokenSettingsController:
         weights, lab = self.context.weights, self.lab
         if weights is None:
             return
-        if not weights.chat:
+        if not weights.choices.chat:
             self.context.warn(f"{weights.name} has no chat template: it is a base model and continues plain text")
             return
         lab.chat = not lab.chat

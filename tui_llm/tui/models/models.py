@@ -23,7 +23,7 @@ from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
 from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
-from tui_llm.tui.models.info import ModelInfoScreen
+from tui_llm.tui.models.info import Ask, ModelInfoScreen
 from tui_llm.tui.models.pull import ModelPull
 
 
@@ -100,9 +100,10 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
 
     BINDINGS = bindings(KEYS, modal=True)
 
-    def __init__(self, current: Weights | None, reload: Callable[[], None] = lambda: None) -> None:
-        """`reload` requests the list again; `show` is called with it."""
+    def __init__(self, current: Weights | None, reload: Callable[[], None], ask: Ask) -> None:
+        """`reload` requests the list again; `show` is called with it. `ask` requests one model's choices."""
         super().__init__()
+        self._ask = ask
         self._current = current
         self._own: tuple[ModelInfo, ...] | None = None
         self._cached: tuple[ModelInfo, ...] = ()
@@ -163,7 +164,7 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
 
     def action_info(self) -> None:
         if self.selected is not None:
-            self.app.push_screen(ModelInfoScreen(self.selected))
+            self.app.push_screen(ModelInfoScreen(self.selected, self._ask))
 
     def action_delete(self) -> None:
         model = self.selected

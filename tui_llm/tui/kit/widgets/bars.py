@@ -18,7 +18,6 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
 
 GAP = "  "  # between two keys
-DTYPE_NOTES = {"fp32": "", "half": " [half-precision weights]", "int8": " [int8 weights: results differ]"}
 
 
 def press(action: str) -> Style:
@@ -40,7 +39,8 @@ class TopBar(Bar):
 
     def show_model(self, weights: Weights, reading: Reading | None, following: str = "") -> None:
         step = "" if weights.step is None else f" at step {fmt.count(weights.step)}"
-        note = DTYPE_NOTES.get(weights.dtype, f" [{weights.dtype} weights]")
+        choices = weights.choices.lines(weights.dtype) if reading is None else reading.choices
+        note = "" if weights.dtype == "fp32" else f" [{choices[0].text}]"
         name = visible(weights.name) + step + visible(following) + visible(note)
         facts = [  # with their importance
             (
@@ -56,6 +56,8 @@ class TopBar(Bar):
             fed, took = reading.forward_tokens, reading.milliseconds
             cost = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
             facts.append((cost, 2))
+        # Unusual choices come before what the model's name implies; the usual ones where there is room.
+        facts += [(visible(choice.text), 5 if choice.changes else 0) for choice in choices[1 if note else 0 :]]
         self._model = (
             Content(name).stylize("bold"),
             [(Content(fact).stylize("$text-muted"), importance) for fact, importance in facts],

@@ -248,7 +248,8 @@ class VocabTable(Lines):
             note = " greedy: the largest logit gets probability 1; cut below "
         else:
             mass = distribution.kept_mass
-            reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if mass + 1e-9 >= settings.top_p < 1 else ""
+            reaches = not settings.sequential_cuts and mass + 1e-9 >= settings.top_p < 1
+            reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if reaches else ""
             note = f" cut: {many} to {numbers.percent(mass)}{reach} "
         note = note if len(note) + 4 <= width else " cut "
         return Text(("──" + note).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)

@@ -226,9 +226,12 @@ class TokensPane(ReadingPane):
             else:
                 yield f"{END_OF_TEXT} typed here is plain text (x: read it as the special token)", "muted"
         if reading.request.start_token:
-            yield f"start token {visible(weights.start)} is put in front (o: leave it out)", "muted"
-        elif weights.starts and not reading.request.chat:
-            yield f"{visible(weights.name)} expects {visible(weights.start)} in front (o puts it there)", "muted"
+            yield f"start token {visible(weights.choices.start)} is put in front (o: leave it out)", "muted"
+        elif weights.choices.starts and not reading.request.chat:
+            yield (
+                f"{visible(weights.name)} expects {visible(weights.choices.start)} in front (o puts it there)",
+                "muted",
+            )
         if reading.request.chat:
             yield "the prompt is formatted with the chat template (J: feed the plain text)", "muted"
         if tokens.continuation and not tokens.problem:
