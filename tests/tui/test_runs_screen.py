@@ -284,10 +284,10 @@ async def test_a_preset_fills_the_fields_and_the_name_follows(tmp_path: Path) ->
 async def test_a_valid_form_creates_and_starts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Run] = []
     monkeypatch.setattr(launch, "start", started.append)
-    (tmp_path / "tales.txt").write_text("Once upon a time")
+    (tmp_path / "tales.txt").write_text("Once upon a time" * 100)
     app = ScreenApp(NewRunScreen(str(tmp_path / "tales.txt")))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "16 bytes" in says(app, "corpus"))
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
         set_field(app, "steps", "77")
         app.shown.query_one("#device", Select).value = "cpu"
         await pilot.pause()
@@ -304,10 +304,10 @@ async def test_a_worker_that_cannot_be_started_leaves_no_run(tmp_path: Path, mon
         raise UserError("can't write there [/]")
 
     monkeypatch.setattr(launch, "start", start)
-    (tmp_path / "tales.txt").write_text("Once upon a time")
+    (tmp_path / "tales.txt").write_text("Once upon a time" * 100)
     app = ScreenApp(NewRunScreen(str(tmp_path / "tales.txt")))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "16 bytes" in says(app, "corpus"))
+        await until(pilot, lambda: "bytes of text" in says(app, "corpus"))
         await pilot.press("ctrl+s")
         await until(pilot, lambda: "can't write there [/]" in app.text)
         assert app.answer is UNSET and not (tmp_path / "home" / "runs" / "tales-toy").exists()

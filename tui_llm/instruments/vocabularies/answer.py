@@ -114,7 +114,7 @@ def _corpus(model: str) -> tuple[list[str] | None, TextFormat]:
         return None, AUTO
     try:
         raw = read_json(path)
-        settings = raw["settings"]
+        settings = raw.get("settings", {})
         how = TextFormat(str(settings.get("format", AUTO.name)), str(settings.get("field", AUTO.field)))
         return [str(place) for place in raw["corpus"]], how
     except (UserError, KeyError, TypeError, AttributeError):
