@@ -56,7 +56,10 @@ ALLOWED = {
     ("commands/shared/streams.py", "open"): "standard output under another encoding",
     ("training/worker/job.py", "open"): "the null device, of processes that write no metrics",
     ("commands/shared/bench_reading.py", "TemporaryDirectory"): "a measurement's scratch",
-    ("llm/formats/archive.py", "TemporaryDirectory"): "tensors between a child process and this one, deleted once they are read",
+    (
+        "llm/formats/archive.py",
+        "TemporaryDirectory",
+    ): "tensors between a child process and this one, deleted once they are read",
     ("llm/formats/archive_worker.py", "save_file"): "in that folder",
     ("llm/formats/archive_worker.py", "write_text"): "in that folder",
 }

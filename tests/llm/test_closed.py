@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from tui_llm.common.errors import UserError
 from tui_llm.llm.data import closed_vocabulary, corpus
 from tui_llm.llm.data.formats import TextFormat
-from tui_llm.llm.hub import hub, lookup
+from tui_llm.llm.hub import choices, hub, lookup
 from tui_llm.llm.tokens import closed, closed_files, tokenizer, words
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.text import END_OF_TEXT
@@ -108,8 +108,12 @@ def test_what_it_does_not_have_is_named(tmp_path: Path) -> None:
                 encode("me€")
         with pytest.raises(KeyError):
             vocabulary.token_bytes(vocabulary.size)
-    with pytest.raises(UserError, match=r"can't be used: .* has no word 'Once'.* --sample-prompt"):
-        closed_vocabulary.check_prompt(vocabulary.encode, "Once upon")
+
+
+def test_the_choices_of_a_vocabulary_without_the_letter_a(tmp_path: Path) -> None:
+    for kind in ("char", "word"):
+        found = choices.of_vocabulary(made(write(tmp_path / "a.txt", "To be, or not to be"), kind))
+        assert not found.prefix_space and not found.starts
 
 
 def test_too_many_tokens_and_damage_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tui_llm.llm.tokens.tokenizer import byte_level
 from tui_llm.llm.tokens.vocabulary_folder import load_folder
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.fields import starting_model
-from tui_llm.training.run.settings import from_fields
+from tui_llm.training.run.settings import TrainingSettings, from_fields
 from tui_llm.training.worker.export import export, export_gguf
 
 
@@ -126,6 +126,13 @@ def test_a_sample_prompt_that_the_vocabulary_lacks_fails_with_one_line(text: Pat
     run = make("run", text, tokenizer="char", sample_prompt="Zebra")
     assert work(run) == 1 and "has no character 'Z'" in run.status().message
     assert run.status().message.endswith("leave it out, with --sample-prompt TEXT")
+
+
+def test_the_default_sample_prompt_is_left_out_where_the_vocabulary_lacks_it(text: Path) -> None:
+    run = make("run", text, tokenizer="char", sample_prompt=TrainingSettings().sample_prompt, eval_every=2, steps=2)
+    assert "O" not in text.read_text() and work(run) == 0, run.status().message
+    samples = run.samples()
+    assert samples and all(sample.prompt == "" and sample.text for sample in samples)
 
 
 def test_records_are_trained_on_by_their_field(text: Path, tmp_path: Path) -> None:

@@ -211,12 +211,13 @@ def _tokenizer(settings: TrainingSettings, places: list[str]) -> Tokenizer:
     from tui_llm.llm.hub import hub
     from tui_llm.llm.tokens.closed import ClosedTokenizer
     from tui_llm.llm.tokens.closed_files import KINDS
+    from tui_llm.training.plan import sample_prompt
 
     if settings.tokenizer not in KINDS:
         return hub.training_tokenizer(settings.tokenizer)
     found = closed_vocabulary.tokens(places, settings.tokenizer, settings.text_format)
     made = ClosedTokenizer(settings.tokenizer, settings.tokenizer, found)
-    closed_vocabulary.check_prompt(made.encode, settings.sample_prompt)
+    sample_prompt.usable(settings.sample_prompt, made.encode)
     return made
 
 

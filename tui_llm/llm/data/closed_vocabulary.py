@@ -44,13 +44,3 @@ def tokens(
         )
     made = sorted(found) if kind == "char" else list(found)
     return [*made, END_OF_TEXT] if documents > 1 else made
-
-
-def check_prompt(encode: Callable[[str], object], prompt: str) -> None:
-    """Raises `UserError` if the vocabulary can't encode the prompt of the samples."""
-    try:
-        encode(prompt)
-    except UserError as error:
-        raise UserError(
-            f"the sample prompt {prompt[:40]!r} can't be used: {error}, with --sample-prompt TEXT"
-        ) from error

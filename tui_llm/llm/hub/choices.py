@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tui_llm.common.errors import UserError
 from tui_llm.facts.model import ModelChoices
 from tui_llm.llm.adapters import description
 from tui_llm.llm.adapters.chat import template_of
@@ -34,11 +35,20 @@ def of_vocabulary(vocabulary: Tokenizer, **facts: Any) -> ModelChoices:
     """`facts`: the fields that don't follow from the vocabulary."""
     start = vocabulary.start
     return ModelChoices(
-        prefix_space=vocabulary.encode("a") != vocabulary.encode_after("a"),
+        prefix_space=_adds_space(vocabulary),
         start="" if start is None else _text(vocabulary, start),
         starts=vocabulary.starts,
         **facts,
     )
+
+
+def _adds_space(vocabulary: Tokenizer) -> bool:
+    """Whether a text is encoded with a space in front. A vocabulary of characters or words, which has no such rule, may not have
+    the letter that is tried."""
+    try:
+        return vocabulary.encode("a") != vocabulary.encode_after("a")
+    except UserError:
+        return False
 
 
 def _text(vocabulary: Tokenizer, id: int) -> str:

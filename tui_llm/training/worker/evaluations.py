@@ -15,6 +15,7 @@ from tui_llm.llm.model.device import threads
 from tui_llm.llm.predict.generate import generate
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 from tui_llm.session.tokenization import bytes_of
+from tui_llm.training.plan.sample_prompt import usable
 from tui_llm.training.run import jsonl
 from tui_llm.training.run.metrics import Metric
 from tui_llm.training.run.run import Run
@@ -27,7 +28,8 @@ Recorder = Callable[[Run, Trainer, Tokenizer, Metric], None]
 def sample(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> None:
     """Generates a text from the sample prompt, always with the run's seed, and appends it to samples.jsonl."""
     s, model = trainer.settings, trainer.model
-    ids = tokenizer.encode(s.sample_prompt) or [tokenizer.end_of_text or 0]
+    prompt = usable(s.sample_prompt, tokenizer.encode)
+    ids = tokenizer.encode(prompt) or [tokenizer.end_of_text or 0]
     model.eval()
 
     @torch.no_grad()
@@ -50,7 +52,7 @@ def sample(run: Run, trainer: Trainer, tokenizer: Tokenizer, metric: Metric) -> 
             bytes_of=functools.partial(bytes_of, tokenizer),
         )
     ]
-    line = {"step": metric.step, "prompt": s.sample_prompt, "text": tokenizer.decode(made)}
+    line = {"step": metric.step, "prompt": prompt, "text": tokenizer.decode(made)}
     jsonl.append_to(run.samples_path, line)
 
 

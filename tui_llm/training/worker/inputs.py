@@ -19,7 +19,7 @@ from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.closed_files import KINDS
 from tui_llm.llm.tokens.tokenizer import Tokenizer
-from tui_llm.training.plan import cost
+from tui_llm.training.plan import cost, sample_prompt
 from tui_llm.training.plan.start import FOLDER
 from tui_llm.training.run.run import VOCABULARY, Run
 from tui_llm.training.worker.worker import Worker
@@ -73,7 +73,7 @@ def _vocabulary(worker: Worker) -> Tokenizer:
         tokens = closed_vocabulary.tokens(worker.config.corpus, s.tokenizer, s.text_format, worker.report_progress)
         write_folder(folder, ClosedTokenizer(s.tokenizer, s.tokenizer, tokens).save)
     made = hub.load_trained(folder, s.tokenizer)
-    closed_vocabulary.check_prompt(made.encode, s.sample_prompt)
+    sample_prompt.usable(s.sample_prompt, made.encode)
     return made
 
 
