@@ -89,7 +89,7 @@ def test_nanogpt_in_the_engine(tmp_path: Path) -> None:
     listed = published.NANOGPT[True][0]
     assert best.id == max(range(12), key=listed.__getitem__)
     assert best.logit == pytest.approx(max(listed), abs=3e-6)
-    with pytest.raises(UserError, match="has no 'Z'"):
+    with pytest.raises(UserError, match="has no character 'Z'"):
         engine.read(Request(prompt="Z"))
 
 

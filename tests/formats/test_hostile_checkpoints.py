@@ -201,5 +201,8 @@ def test_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
     assert "meta.pkl" in refused(path) and "vocab.json" in refused(path)
     (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1}')
     assert "2 characters, the model 12" in refused(path)
+    for ids in ('{"a": 0, "b": 2}', '{"a": 1, "b": 2}', '{"a": 0, "\\ud800": 1}'):
+        (tmp_path / "vocab.json").write_text(ids)
+        assert "vocab.json" in refused(path) and "write it again" in refused(path)
     (tmp_path / "vocab.json").write_text('{"ab": 0}')
     assert "not one character" in refused(path)

@@ -14,7 +14,6 @@ llama2_c.py        llama2.c's .bin as transformers' Llama
 nanochat.py        nanochat's model_*.pt as transformers' NanoChat, or in nanochat_model.py
 nanochat_model.py  nanochat's architecture of March 2026
 vocabulary.py      the vocabulary of such a file: beside it, or gpt2
-characters.py      a vocabulary of characters, as nanoGPT's
 scored_bpe.py      llama2.c's tokenizer.bin
 archive.py         the tensors of a torch.save file, through a child process
 archive_worker.py  the child process

@@ -6,11 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
-from tui_llm.llm.formats import characters, scored_bpe
+from tui_llm.llm.formats import scored_bpe
 from tui_llm.llm.formats.detect import LLAMA2_C, NANOCHAT
 from tui_llm.llm.tokens.catalog import load_named
+from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.llm.tokens.tokenizer import Tokenizer
+from tui_llm.llm.tokens.vocab_json import read_vocab
 
+CHARACTERS = "vocab.json"  # of nanoGPT's models of characters
 GPT2, GPT2_PADDED = 50257, 50304  # gpt2's number of tokens; padded to a multiple of 64, as nanoGPT does
 _CONVERT = """python -c "import json, pickle; json.dump(pickle.load(open('meta.pkl', 'rb'))['stoi'], open('vocab.json', 'w'))\""""
 
@@ -32,11 +35,11 @@ def load(path: Path, kind: str, name: str, rows: int | None) -> tuple[Tokenizer,
             f"{path} needs its vocabulary as tokenizer.json beside it (nanochat's tokenizer.pkl is a pickle, which can run code "
             "and is never opened): save its tokenizer with the tokenizers library"
         )
-    if (folder / characters.FILE).is_file():
-        vocabulary = characters.load(folder, name)
+    if (folder / CHARACTERS).is_file():
+        vocabulary = _characters(folder / CHARACTERS, name)
         if rows is not None and vocabulary.size != rows:
             raise UserError(
-                f"{folder / characters.FILE} has {vocabulary.size:,} characters, the model {rows:,}; they are of different models"
+                f"{folder / CHARACTERS} has {vocabulary.size:,} characters, the model {rows:,}; they are of different models"
             )
         return vocabulary, "the vocabulary of characters in vocab.json"
     if rows in (GPT2, GPT2_PADDED):
@@ -47,6 +50,23 @@ def load(path: Path, kind: str, name: str, rows: int | None) -> tuple[Tokenizer,
         f"{path} has {tokens} tokens and no vocabulary beside it; put its tokenizer.json, or vocab.json and merges.txt, into "
         f"{folder}; for nanoGPT's characters, write its meta.pkl there as vocab.json: {_CONVERT}"
     )
+
+
+def _characters(file: Path, name: str) -> ClosedTokenizer:
+    """The characters in `file`, each with its id, as nanoGPT's `stoi`. Raises `UserError` for anything else."""
+    ids = read_vocab(file)
+    if longer := next((token for token in ids if len(token) != 1), None):
+        raise UserError(
+            f"{file} has {longer[:40]!r}, which is not one character: a vocabulary of longer tokens needs merges.txt too"
+        )
+    tokens = sorted(ids, key=lambda token: ids[token])
+    if [ids[token] for token in tokens] != list(range(len(ids))) or any(
+        "\ud800" <= token <= "\udfff" for token in tokens
+    ):
+        raise UserError(
+            f"{file} is damaged: {len(ids):,} characters need the ids 0 to {len(ids) - 1:,}; write it again"
+        )
+    return ClosedTokenizer(name, "char", tokens)
 
 
 def _scored(path: Path, name: str, rows: int) -> tuple[Tokenizer, str]:
