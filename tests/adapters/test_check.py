@@ -190,6 +190,15 @@ def test_a_head_beside_the_embedding_is_said(whole: dict[str, Path], tmp_path: P
     assert "different" in found(check_model(str(folder)), CheckStatus.OK)["tying"]
 
 
+def test_names_that_transformers_does_not_know_are_no_difference(whole: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(whole["gpt2"], tmp_path / "compiled")
+    tensors = {f"_orig_mod.{key}": value for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    report = check_model(str(folder))
+    assert found(report, CheckStatus.BROKEN) == {}
+    assert "makes random ones" in found(report, CheckStatus.WARNING)["logits"]
+
+
 def test_padding_rows_are_counted(tmp_path: Path) -> None:
     foreign.make("llama", tmp_path / "llama")
     assert "5 padding rows" in found(check_model(str(tmp_path / "llama")), CheckStatus.OK)["vocabulary"]

@@ -217,14 +217,20 @@ def _ends(model: Any) -> list[int]:
 
 
 def reference_model(path: Path, name: str, place: torch.device) -> Any:
-    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`."""
+    """A folder's model as transformers opens it, also if it is a GPT-2. Raises `UserError`, also where transformers would make
+    random weights."""
     library = transformers_library(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checks.check_files(path)
         _checked_config(path, library)
         try:
-            return _placed(_from_folder(library, path, place, "sdpa")[0], path, place)
+            model, lacking, _ = _from_folder(library, path, place, "sdpa")
+            if lacking:  # by their names, such as those of a compiled model
+                raise UserError(
+                    f"it finds no weights for {lacking[0]}, of {len(lacking)} such names, and makes random ones"
+                )
+            return _placed(model, path, place)
         except UserError:
             raise
         except Exception as error:  # damaged files raise all kinds of exceptions
