@@ -10,6 +10,7 @@ import pytest
 from tui_llm.cli import main
 from tui_llm.commands.shared.command import parsers
 from tui_llm.commands.shared.parser import build_parser
+from tui_llm.common.errors import UserError
 from tui_llm.training.run.settings import SETTINGS
 from tui_llm.tui.runs.new_run_fields import HINTS
 
@@ -98,3 +99,20 @@ def test_an_unknown_option_names_the_help_page_of_its_command(capsys: pytest.Cap
     ):
         assert main(words) == 2
         assert capsys.readouterr().err == f"tui-llm: unrecognized arguments: --foo; `{page} --help` lists the options\n"
+
+
+@pytest.mark.parametrize("option", ["--model=else", "--device=cpu", "--weights=int8", "--prompt=text", "--no-mouse"])
+def test_an_option_before_a_command_is_passed_on_or_refused(option: str) -> None:
+    name, _, value = option.partition("=")
+    for path, line in EXAMPLES:
+        if not path:
+            continue
+        words = shlex.split(line)[1:]
+        if name in ALL[path.split()[0]]._option_string_actions:
+            given = vars(build_parser().parse_args([option, *words]))[name[2:].replace("-", "_")]
+            assert given == (value or True) or any(word.startswith(name) for word in words), line
+        else:
+            with pytest.raises(
+                UserError, match=f"{name} can't come before {path.split()[0]}, which has no such option"
+            ):
+                build_parser().parse_args([option, *words])

@@ -72,3 +72,9 @@ def test_a_gpt2_says_the_same_from_its_files_and_open(tmp_path: Path, capsys: py
         assert said in line
         open_line = repr(open_model(str(tmp_path / name), "cpu").read("The cat")).splitlines()[1]
         assert line.removeprefix("choices").strip() == open_line
+
+
+@pytest.mark.parametrize("weights", ["fp32", "half", "int8"])
+def test_a_tied_head_stays_tied_in_fewer_bits(weights: str) -> None:
+    line = repr(open_model("nano", "cpu", weights=weights).read("The cat")).splitlines()[1]
+    assert "tied head" in line and "untied" not in line

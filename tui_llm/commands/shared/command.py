@@ -55,6 +55,23 @@ class Parser(argparse.ArgumentParser):
         (file or sys.stdout).write(message)
 
 
+class _PassOn(argparse._SubParsersAction):  # type: ignore[type-arg]  # generic in typeshed only
+    """Passes the options that come before a command on to it: argparse overwrites them with the command's defaults."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:  # fmt: skip
+        name, *rest = values
+        options = self.choices[name]._option_string_actions if name in self.choices else None
+        for action in parser._actions if options is not None else ():
+            value = getattr(namespace, action.dest, action.default)
+            if not action.option_strings or value == action.default:
+                continue
+            option = action.option_strings[0]
+            if option not in (options or ()):
+                parser.error(f"{option} can't come before {name}, which has no such option")
+            rest.insert(0, option if action.nargs == 0 else f"{option}={value}")
+        super().__call__(parser, namespace, [name, *rest], option_string)
+
+
 class Commands:
     """The commands of the program, or the actions of one command, such as `runs rename`."""
 
@@ -64,7 +81,7 @@ class Commands:
         self._only_list = only_list
         headings = {"title": title} if title else {}
         self._subparsers = parser.add_subparsers(
-            dest=dest, metavar=metavar, required=required, parser_class=Parser, **headings
+            dest=dest, metavar=metavar, required=required, parser_class=Parser, action=_PassOn, **headings
         )  # fmt: skip
 
     def add(

@@ -114,9 +114,13 @@ def open_gpt(path: Path, name: str, place: torch.device) -> tuple[GPT, tokenizer
 def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
     """What its numbers depend on beside weights and text; `path` is its folder or file."""
     embedding, head = embedding_and_head(model)
+    if model.gpt is not None:
+        tied: bool | None = model.gpt.config.tied  # in fewer bits, embedding and head have tensors of their own
+    else:
+        tied = None if head is None else head is embedding or head.data_ptr() == embedding.data_ptr()
     return of_vocabulary(
         model.tokenizer,
-        tied=None if head is None else head is embedding or head.data_ptr() == embedding.data_ptr(),
+        tied=tied,
         stored=description.stored_dtype(path),
         computed="float32" if model.gpt is not None else str(embedding.dtype).removeprefix("torch."),
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
