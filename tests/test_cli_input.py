@@ -95,6 +95,18 @@ def test_hostile_text_never_reaches_the_terminal(capsys: pytest.CaptureFixture[s
         (["vocabulary", "add", "/no/such/file"], "can't read"),
         (["vocabulary", "train", "/no/such/file", "--out", "x"], "no file or folder"),
         (["fly"], "invalid choice"),
+        (["logit", "a"], "invalid choice: 'logit'; did you mean logits? (choose from"),
+        (
+            ["logits", "a", "--tempertaure", "1"],
+            "arguments: --tempertaure 1; did you mean --temperature?; `tui-llm logits --help`",
+        ),
+        (["logits", "a", "--model", "Nanoo"], "there is no model 'Nanoo'; did you mean nano? choose one of: nano"),
+        (["logits", "a", "--device", "cuad"], "did you mean cuda? choose one of: auto, cpu"),
+        (
+            ["train", "a", "--run", "a", "--preset", "smal"],
+            "there is no preset 'smal'; did you mean small? choose one of:",
+        ),
+        (["logits", "a", "--device", "xyzzy"], "there is no device 'xyzzy'; choose one of: auto"),
         (["--fly"], "--help"),
         (["--device", "abacus"], "no device"),
     ],

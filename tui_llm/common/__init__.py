@@ -1,6 +1,7 @@
 """Helpers that every layer uses. Imports nothing else of this package.
 
 errors.py         UserError and Overtaken
+suggestions.py    the known name that a mistyped one may have meant
 crash_log.py      write tracebacks to a file
 display.py        make untrusted text safe for the terminal
 numbers.py        format and round numbers for display

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.suggestions import no_such
 
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 USUAL = {"sgd": 1e-3, "adamw": 1e-4}
@@ -25,7 +26,7 @@ class Recipe:
 def check(recipe: Recipe) -> Recipe:
     """Return `recipe`. Raises `UserError` on an unknown optimizer or a learning rate out of range."""
     if recipe.optimizer not in OPTIMIZERS:
-        raise UserError(f"there is no optimizer {recipe.optimizer!r} here; choose one of: {', '.join(OPTIMIZERS)}")
+        raise UserError(no_such("optimizer", recipe.optimizer, OPTIMIZERS))
     if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= LARGEST):
         raise UserError(
             f"the step size is {recipe.learning_rate:g}; give one above 0 and up to {LARGEST:g}, such as 0.001"

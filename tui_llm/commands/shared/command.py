@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.suggestions import did_you_mean
 
 Run = Callable[[argparse.Namespace], int | None]
 """What a command does. Returns its exit status, None for 0."""
@@ -39,8 +40,18 @@ class Parser(argparse.ArgumentParser):
         page of the program instead of the command's."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            meant = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; {meant.strip()}'}")
         return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            meant = did_you_mean(str(value), map(str, action.choices or ()))
+            if meant:
+                error.message = error.message.replace(" (choose", f"; {meant}(choose", 1)
+            raise
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and replaces by an empty list."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import read_foreign_text
+from tui_llm.common.suggestions import no_such
 from tui_llm.llm.formats import detect
 from tui_llm.llm.model import intact
 from tui_llm.llm.model.model_config import GGUF
@@ -70,8 +71,7 @@ def find(name: str) -> LocalModel:
         return found
     if looks_like_path:
         raise UserError(f"there is no model folder {name}; `tui-llm models` lists what can be opened")
-    known = ", ".join(found.name for found in every()) or "none"
-    raise UserError(f"there is no model {name!r}; choose one of: {known}, or give a model folder")
+    raise UserError(no_such("model", name, (found.name for found in every()), ", or give a model folder"))
 
 
 def _named(name: str) -> LocalModel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.suggestions import no_such
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -11,5 +12,5 @@ def check_device(name: str) -> str:
     """Return `name` if it is in `DEVICES`, optionally with an index, as `cuda:1`. Raises `UserError` otherwise."""
     kind, colon, index = name.partition(":")
     if kind not in DEVICES or (colon and not index.isdecimal()):
-        raise UserError(f"there is no device {name!r}; choose one of: {', '.join(DEVICES)}")
+        raise UserError(no_such("device", name, DEVICES))
     return name

@@ -19,6 +19,7 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError, network_reason
 from tui_llm.common.files import write_bytes
 from tui_llm.common.foreign_files import VOCABULARY, read_foreign
+from tui_llm.common.suggestions import no_such
 from tui_llm.llm.tokens import vocabulary_files
 from tui_llm.llm.tokens.added import added_folder, added_names
 from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
@@ -77,9 +78,7 @@ def load_named(name: str) -> Tokenizer:
     if name not in _SOURCES:
         if (added := added_folder(name)) is not None:
             return load_folder(added, name)
-        raise UserError(
-            f"there is no vocabulary {name!r}; choose one of: {', '.join((*NAMED, *COMPARED, *added_names()))}, or a model's name"
-        )
+        raise UserError(no_such("vocabulary", name, (*NAMED, *COMPARED, *added_names()), ", or a model's name"))
     data = _local_copy(name)
     if data is None:
         data = _download(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tui_llm.common.errors import UserError
+from tui_llm.common.suggestions import no_such
 from tui_llm.llm.data.formats import FORMATS, TextFormat
 
 SCHEDULES = ("cosine", "wsd")
@@ -147,7 +148,7 @@ def from_fields(fields: dict[str, Any], base: TrainingSettings | None = None) ->
     values = dataclasses.asdict(base)
     for given, value in fields.items():
         if (name := RENAMED.get(given, given)) not in values:
-            raise UserError(f"there is no training setting {name!r}; choose one of: {', '.join(values)}")
+            raise UserError(no_such("training setting", name, values))
         kind = type(values[name])
         try:
             values[name] = _whole(value) if kind is int else float(value) if kind is float else str(value)
@@ -293,7 +294,7 @@ Rows are 1024 tokens; a smaller `batch_size` and a larger `grad_accumulation_ste
 def preset(name: str) -> TrainingSettings:
     """Returns the preset with that name. Raises `UserError` if there is none."""
     if name not in PRESETS:
-        raise UserError(f"there is no preset {name!r}; choose one of: {', '.join(PRESETS)}")
+        raise UserError(no_such("preset", name, PRESETS))
     return PRESETS[name]
 
 
