@@ -39,8 +39,8 @@ def visible(text: str, *, newlines: bool = False) -> str:
 def visible_token(text: str) -> str:
     """A token's label: as `visible`, with each space shown as `·`, so that ` cat` and `cat` differ.
 
-    Other characters that look like a space (U+00A0, U+3000 …) become escapes; a leading combining mark gets a dotted
-    circle as its base. A token that really is `·` looks like a space; its id and bytes differ.
+    Other characters that look like a space (U+00A0, U+3000 …) become escapes; a leading combining mark, or a skin tone,
+    gets a dotted circle as its base. A token that really is `·` looks like a space; its id and bytes differ.
     """
     if text.isascii() and text.isprintable():  # the common case: a table calls this for sixty tokens per frame
         return text.replace(" ", SPACE)
@@ -48,7 +48,8 @@ def visible_token(text: str) -> str:
         SPACE if char == " " else _escape(char) if unicodedata.category(char) == "Zs" else char
         for char in visible(text)
     )
-    return _BASE + shown if shown and unicodedata.category(shown[0])[0] == "M" else shown
+    joins = shown and (unicodedata.category(shown[0])[0] == "M" or cell_len(shown[0]) == 0)  # 0: skin tones too
+    return _BASE + shown if joins else shown
 
 
 def truncate(text: str, cells: int) -> str:

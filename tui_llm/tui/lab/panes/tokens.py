@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 
 from tui_llm.common import numbers
-from tui_llm.common.display import truncate, visible, visible_token
+from tui_llm.common.display import token_label, truncate, visible, visible_token
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.tokens import Piece, Token, Tokenization
 from tui_llm.tui.kit import format as fmt
@@ -48,7 +48,7 @@ class Segment(NamedTuple):
 @lru_cache(maxsize=1 << 15)
 def labelled(text: str) -> tuple[str, int]:
     """A piece's label and its width in cells."""
-    label = visible_token(text) or "∅"
+    label = token_label(text)
     return label, cell_len(label)
 
 
