@@ -31,6 +31,7 @@ NUMERIC = (
     "tests/llm",
     "tests/instruments",
     "tests/adapters",
+    "tests/formats",
     "tests/test_engine.py",
     "tests/test_api.py",
     "tests/test_cli.py",
