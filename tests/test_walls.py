@@ -101,6 +101,8 @@ def test_the_first_paint_waits_for_nothing_that_is_asked_for_later() -> None:
     assert not seen & {
         *HEAVY - {"textual"},
         "http.client",
+        "importlib.metadata",
+        "regex",
         "tui_llm.llm.data.corpora",
         "tui_llm.tour.steps",
         "tui_llm.tui.help",

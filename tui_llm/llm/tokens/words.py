@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import regex
-
 from tui_llm.llm.tokens.text import clean
 
-_WORD = regex.compile(PATTERN := r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X")
+PATTERN = r"\p{L}[\p{L}\p{M}'’]*|\p{N}+|\s+|\X"
 
 
 def split(text: str) -> list[str]:
     """The pieces of `text`; together they are the text."""
-    return _WORD.findall(clean(text))
+    import regex  # not for the pattern alone, which the app reads before its first paint
+
+    return regex.findall(PATTERN, clean(text))
 
 
 def only_words(text: str) -> list[str]:

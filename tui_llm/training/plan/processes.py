@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from tui_llm.common.errors import UserError
@@ -32,6 +31,8 @@ def check(settings: TrainingSettings, nproc: int, *, shard: bool = False) -> Non
 
 def _torch_version() -> tuple[int, int]:
     """Returns the installed torch's version, such as (2, 13), without importing it."""
+    from importlib import metadata  # takes longer to import than all of this package's training/plan
+
     major, minor = metadata.version("torch").split(".")[:2]
     return int(major), int(minor)
 
