@@ -14,14 +14,11 @@ from textual.widget import Widget
 
 Typed = events.Key | events.Paste
 
-LOST_AFTER = (
-    0.5  # seconds until the next key is handled all the same, where a widget was removed with `KeyHandled` in its queue
-)
+# Seconds until the next key is handled all the same: a widget that is removed loses the `KeyHandled` in its queue.
+LOST_AFTER = 0.5
 
-
-ROUNDS = (
-    2  # the key itself, whose binding the app runs; then what that posted to the widget, as the prompt's `TypingDone`
-)
+# First the key itself, whose binding the app runs; then what that posted to the widget, such as the prompt's `TypingDone`.
+ROUNDS = 2
 
 
 class KeyHandled(Message):
