@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import durations, pilot_idle, screen_report
+from tests import durations, pilot_idle, screen_report, timeouts
 
 # No deadlines: a busy machine must not fail a test.
 settings.register_profile("quick", deadline=None, max_examples=40)  # keeps the whole suite short
@@ -18,6 +18,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 pilot_idle.install()
 screen_report.install()
 pytest_runtest_makereport = screen_report.pytest_runtest_makereport
+
+pytest_timeout_set_timer = timeouts.pytest_timeout_set_timer
+pytest_runtest_teardown = timeouts.pytest_runtest_teardown
 
 
 def pytest_configure(config: pytest.Config) -> None:

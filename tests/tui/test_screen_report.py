@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 FAILING = """
 import asyncio
+import time
 import pytest
 from helpers import make_app, until
 
@@ -19,6 +20,17 @@ async def test_a_wait_that_never_ends():
     app = make_app(prompt="a prompt that hangs")
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: False)
+
+@pytest.mark.timeout(4)
+async def test_whose_timeout_interrupts_another_task():
+    async def busy():
+        while True:
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
+                pass
+            await asyncio.sleep(0)
+    task = asyncio.create_task(busy())
+    await asyncio.Event().wait()
 
 async def test_an_assertion():
     app = make_app(prompt="a prompt that fails")
@@ -46,8 +58,8 @@ def test_failures_and_hangs_say_what_was_on_the_screen(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "3 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-    assert "Timeout (>4" in done.stdout
+    assert "4 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("Failed: Timeout (>4") >= 2
     assert done.stdout.count("- On the screen -") == 2
     assert "LabScreen, 100×30" in done.stdout and "a prompt that hangs" in done.stdout
     assert "HelpScreen, 100×30" in done.stdout

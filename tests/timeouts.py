@@ -1,0 +1,58 @@
+"""Repeat a test's timeout until the test has failed.
+
+pytest-timeout raises its exception once, wherever the main thread is. In a test of the app, that is the task or the
+callback that the event loop runs at that moment. If that is not the test's own task, asyncio stores the exception in the
+task or logs it, and the test waits forever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Generator
+
+import pytest
+from pytest_timeout import Settings
+
+AGAIN = 2.0  # seconds until the exception is raised again
+
+_fired = pytest.StashKey[bool]()
+
+
+def in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, object, object]:
+    result = yield
+    if settings.method != "signal" or threading.current_thread() is not threading.main_thread():
+        return result
+    fail = signal.getsignal(signal.SIGALRM)
+    assert callable(fail)
+
+    def fail_until_left(number: int, frame: object) -> None:
+        __tracebackhide__ = True
+        if in_event_loop():
+            item.stash[_fired] = True
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        elif item.stash.get(_fired, False):  # the exception has left the loop: pytest has it
+            return
+        fail(number, frame)
+
+    signal.signal(signal.SIGALRM, fail_until_left)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Starts the timer again: the fixtures' teardown has a timeout of its own."""
+    if item.stash.get(_fired, False):
+        item.stash[_fired] = False
+        signal.setitimer(signal.ITIMER_REAL, float(item.config.getini("timeout")))
+    return (yield)
