@@ -15,6 +15,8 @@ from collections.abc import Generator
 import pytest
 from pytest_timeout import Settings
 
+from tests import screen_report
+
 AGAIN = 2.0  # seconds until the exception is raised again
 
 _fired = pytest.StashKey[bool]()
@@ -43,6 +45,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         elif item.stash.get(_fired, False):  # the exception has left the loop: pytest has it
             return
+        screen_report.remember()
         fail(number, frame)
 
     signal.signal(signal.SIGALRM, fail_until_left)
