@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from textual.widgets import TextArea
 
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
-from tui_llm.tui.kit.key_order import KeyHandled
+from tui_llm.tui.kit.key_order import NO_REACTION, UNDRAWN, KeyHandled
 
 
 def send(app: App[Any], *keys: str) -> None:
@@ -88,3 +89,35 @@ async def test_a_key_whose_widget_is_removed_delays_the_next_ones_but_loses_none
             await until(pilot, lambda: prompt(app) == "abc")
         send(app, "d")
         await until(pilot, lambda: prompt(app) == "abcd")
+
+
+async def test_a_burst_of_keys_is_drawn_a_few_times_only() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        drawn = 0
+        hook = app.post_display_hook
+
+        def count() -> None:
+            nonlocal drawn
+            drawn += app.draws
+            hook()
+
+        app.post_display_hook = count  # type: ignore[method-assign]
+        begun = time.process_time()
+        send(app, "escape", *["1", "2"] * 50)
+        await until(pilot, lambda: not app.key_order.waiting)
+        frames = (time.process_time() - begun) / UNDRAWN
+        assert app.draws and drawn <= 3 * frames + 3
+
+
+async def test_ctrl_q_quits_before_keys_that_have_waited_for_seconds() -> None:
+    app = make_app(prompt="")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        send(app, "escape", "i", *"abcdefgh" * 20)
+        late = events.Key("ctrl+q", None)
+        late.time += NO_REACTION + 1
+        app.post_message(late)
+        await until(pilot, lambda: app._exit)
+        assert len(prompt(app)) < 160

@@ -106,6 +106,13 @@ class ResilientApp(App[None]):
         """Whether drawing is sent to the terminal, not held back by `batch_update`."""
         return not self._batch_count
 
+    def pause_drawing(self) -> None:
+        """Draws nothing until `resume_drawing`. Unlike `batch_update`, the two need not be in one block."""
+        self._begin_batch()
+
+    def resume_drawing(self) -> None:
+        self._end_batch()
+
     @property
     def failed(self) -> bool:
         """Whether the app ended by itself: neither the user nor a closed browser tab requested it."""
