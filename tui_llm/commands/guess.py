@@ -43,13 +43,13 @@ def add(commands: Commands) -> None:
         _add_options,
         more="The text is yours, or a held-out paragraph that ships and that nano never saw. You bet percents on tokens, at most 99 in all: "
         "`mat 50 floor 20`. Your bits are −log2 of the probability that your bets give the true token; what you don't bet is spread as "
-        "unigram does, so a wrong guess costs a finite number of bits. At the end: bits per token for you, unigram, nano and the open "
+        "unigram does, by how often each token occurs, so a wrong guess costs a finite number of bits. At the end: bits per token for you, unigram, nano and the open "
         "model, and the tokens where you beat it. Answers are lines of standard input, an empty one bets nothing; the end of the input "
         f"ends the game. {MODEL}",
         examples=(
             "tui-llm guess",
             'tui-llm guess "Once upon a time there was a little girl" --turns 5',
-            "printf 'time 60\\n\\n' | tui-llm guess --seed 1 --turns 2 --json",
+            "tui-llm guess --file story.txt --seed 1 --json",
         ),
     )
 
