@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -146,3 +147,22 @@ def test_text_on_standard_input_without_a_terminal_is_refused() -> None:
         [sys.executable, "-m", "tui_llm", "guess", "-"], input="The cat sat.", capture_output=True, text=True, start_new_session=True
     )  # fmt: skip
     assert done.returncode == 2 and "use --file" in done.stderr and done.stderr.count("\n") == 1
+
+
+class Unreadable(io.StringIO):
+    """A terminal that has hung up."""
+
+    def read(self, size: int | None = -1, /) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        return self.read(size)
+
+
+def test_standard_input_that_cannot_be_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Unreadable())
+    for words, what in (((), "the answers"), (("-",), "the text")):
+        assert main(("guess", *words)) == 2
+        assert capsys.readouterr().err == f"tui-llm: can't read {what} from standard input: Input/output error\n"

@@ -105,7 +105,10 @@ def _text_and_answers(options: argparse.Namespace) -> tuple[str | None, TextIO]:
         return read_text(paths.expand(options.file), LARGEST), _stdin()
     if options.text != "-":
         return options.text, _stdin()
-    text = _stdin().read(LARGEST + 1)
+    try:
+        text = _stdin().read(LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"can't read the text from standard input: {error.strerror or error}") from error
     if len(text) > LARGEST:
         raise UserError(f"standard input has more than {LARGEST:,} characters; give a shorter text")
     try:
@@ -129,7 +132,10 @@ def _lines(answers: TextIO, prompt: str) -> Iterator[str]:
     while True:
         if asks:
             print(prompt, end="", flush=True)
-        line = answers.readline()
+        try:
+            line = answers.readline()
+        except OSError as error:  # a folder, for one
+            raise UserError(f"can't read the answers from standard input: {error.strerror or error}") from error
         if not line:
             if asks:
                 put("")
