@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from tui_llm.instruments.guess.question import Bet, GuessRound, GuessTurn
 
 MOST = 99  # percent; the rest stays with unigram, so that a wrong guess costs a finite number of bits
-RULE = "Your bits = −log2 of the probability that your bets give the true token; what you don't bet is spread as unigram does."
+RULE = (
+    "Your bits = −log2 of the probability that your bets give the true token. What you don't bet is spread over all tokens "
+    "as unigram does: by how often each occurs."
+)
 
 
 def laid(bets: Sequence[Bet]) -> int:

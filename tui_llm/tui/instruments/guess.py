@@ -105,7 +105,7 @@ class GuessScreen(FullScreen):
             return ""
         made, of = len(self.game.guesses), len(self.game.round.turns)
         source = self.game.round.source
-        source = f"{source}, held out" if source else "the lab's text"
+        source = f"held out: {source}" if source else "the lab's text"
         at = "the score" if self.shown is None and made == of else f"token {min(made + self.betting, of)} of {of}"
         return f"{at} · {source}"
 
