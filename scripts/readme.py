@@ -60,7 +60,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
 
 GROUPS = {  # of README's table of commands; those not named here are in its last row
     "tokens": ("tokens", "examples", "merges", "letters"),
-    "the prediction": ("logits", "softmax", "loss", "surprisal"),
+    "the prediction": ("logits", "softmax", "loss", "surprisal", "guess"),
     "sampling": ("generate", "draw", "tree"),
     "inside the model": ("attention", "lens", "neighbours"),
     "learning": ("learn", "train", "evaluate"),

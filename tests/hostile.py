@@ -11,6 +11,7 @@ import io
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,7 @@ def problem(arguments: tuple[str, ...], seconds: int = 60) -> str | None:
     log = Path(os.environ["TUI_LLM_HOME"]) / "log" / "errors.log"
     before = signal.signal(signal.SIGALRM, _alarm)
     signal.alarm(seconds)
+    stdin, sys.stdin = sys.stdin, io.StringIO()  # `guess` reads answers
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(arguments)
@@ -200,6 +202,7 @@ def problem(arguments: tuple[str, ...], seconds: int = 60) -> str | None:
     except BaseException as error:
         return f"raised {error!r}"
     finally:
+        sys.stdin = stdin
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     said, shown = (stream.buffer.getvalue().decode() for stream in (err, out))  # type: ignore[attr-defined]
@@ -207,6 +210,8 @@ def problem(arguments: tuple[str, ...], seconds: int = 60) -> str | None:
         traceback = log.read_text()
         log.unlink()
         return f"was not expected: {said.strip()[:300]}\n{traceback[-1500:]}"
+    if code == 1 and arguments[0] == "check":  # something in the model is broken
+        code = 0
     if code not in (0, 2):
         return f"exit status {code}: {said[-300:]}"
     lines = said.splitlines()

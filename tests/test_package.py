@@ -27,6 +27,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
         "tui_llm/models/nano/model.safetensors",
         "tui_llm/models/nano/README.md",
         "tui_llm/tui/app.tcss",
+        "tui_llm/instruments/guess/held_out.txt",
         "tui_llm/py.typed",
     ):
         assert needed in names

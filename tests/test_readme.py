@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -104,6 +105,7 @@ def test_commands_run(
 ) -> None:
     """In order: a command may use files of earlier ones."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # `guess` reads answers
     for text in ("README.md", "CHANGELOG.md"):
         shutil.copy(REPOSITORY / text, tmp_path)
     for line in lines(page):
