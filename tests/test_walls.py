@@ -152,6 +152,11 @@ def test_reading_runs_needs_no_torch() -> None:
     assert not seen & {"torch", "textual"}
 
 
+def test_a_softmax_needs_no_torch() -> None:
+    seen = modules_after("from tui_llm.cli import main\nassert main(['softmax', 'mat=3.2', 'rug=1.3']) == 0")
+    assert "tui_llm.llm.predict.distribution" in seen and not seen & (HEAVY - {"numpy"})
+
+
 SLOW_PARTS_OF_TORCH = ("torch._dynamo", "torch._inductor", "torch.distributed", "sympy")
 """They take as long to import as torch itself. torch 2.13 imports torch.distributed itself, which no user of torch can
 avoid, so that what `import torch` brings is subtracted."""
