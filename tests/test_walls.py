@@ -152,6 +152,53 @@ def test_reading_runs_needs_no_torch() -> None:
     assert not seen & {"torch", "textual"}
 
 
+def test_a_softmax_needs_no_torch() -> None:
+    seen = modules_after("from tui_llm.cli import main\nassert main(['softmax', 'mat=3.2', 'rug=1.3']) == 0")
+    assert "tui_llm.llm.predict.distribution" in seen and not seen & (HEAVY - {"numpy"})
+
+
+SLOW_PARTS_OF_TORCH = ("torch._dynamo", "torch._inductor", "torch.distributed", "sympy")
+"""They take as long to import as torch itself. torch 2.13 imports torch.distributed itself, which no user of torch can
+avoid, so that what `import torch` brings is subtracted."""
+
+USES = {
+    "a reading": "from tui_llm.engine import PipelineEngine\nfrom tui_llm.facts.request import Request, Target\n"
+    "engine = PipelineEngine('cpu')\nengine.open('nano')\n"
+    "assert engine.read(Request(prompt='The cat', target=Target(text=' sat'))).loss is not None",
+    "logits": "from tui_llm.cli import main\nassert main(['logits', 'The cat', '--device', 'cpu']) == 0",
+    "generate": "from tui_llm.cli import main\nassert main(['generate', 'The cat', '--max-tokens', '3', '--device', 'cpu']) == 0",
+    "learn, SGD": "from tui_llm.cli import main\nassert main(['learn', 'The cat', '--target', ' sat', '--device', 'cpu']) == 0",
+    "learn, AdamW": "from tui_llm.cli import main\n"
+    "assert main(['learn', 'The cat', '--target', ' sat', '--optimizer', 'adamw', '--device', 'cpu']) == 0",
+    "a training": """
+import dataclasses
+import tempfile
+from pathlib import Path
+from tui_llm.training.plan import launch
+from tui_llm.training.run.settings import PRESETS
+from tui_llm.training.worker import process, worker
+text = Path(tempfile.mkdtemp()) / "text.txt"
+text.write_text("the cat sat on the mat and slept\\n" * 200)
+run = launch.create("first", [str(text)], dataclasses.replace(PRESETS["toy"], steps=1, optimizer="muon"), preset="toy", device="cpu")
+assert process.work(worker.Worker(run)) == 0
+""",
+}
+
+
+def slow_parts(modules: set[str]) -> set[str]:
+    return {name for name in modules if any(f"{name}.".startswith(f"{slow}.") for slow in SLOW_PARTS_OF_TORCH)}
+
+
+@pytest.fixture(scope="module")
+def parts_of_plain_torch() -> set[str]:
+    return slow_parts(modules_after("import torch"))
+
+
+@pytest.mark.parametrize("use", USES)
+def test_no_use_imports_a_slow_part_of_torch(use: str, parts_of_plain_torch: set[str]) -> None:
+    assert not slow_parts(modules_after(USES[use])) - parts_of_plain_torch
+
+
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     tool = Path(sys.executable).with_name("lint-imports")
     if not tool.exists():

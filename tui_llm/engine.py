@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-
-from torch import Tensor
+from typing import Any
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.model import ModelInfo
@@ -65,7 +64,7 @@ class PipelineEngine(OpenModel):
         if not ids:
             raise UserError(NOTHING)
 
-        def next_logits(sofar: list[int]) -> Tensor:
+        def next_logits(sofar: list[int]) -> Any:
             self.feed(sofar, stop)
             logits = self.window.logits()
             # Overrides apply only to the prediction that the request reads.

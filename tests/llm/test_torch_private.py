@@ -5,8 +5,11 @@ If one of these fails with a new torch, see there what the name is needed for, a
 
 from __future__ import annotations
 
+import copy
 import inspect
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,27 @@ def test_bytes_are_packed_with_scale_and_minimum() -> None:
     made = torch_private.byte_bags(packed, ids, bags, False, 0, False, weights)
     products = weights[:, None] * wide
     torch.testing.assert_close(made, torch.stack((products[:2].sum(0), products[2:].sum(0))))
+
+
+@pytest.mark.parametrize("name, settings", [("AdamW", {"fused": True}), ("AdamW", {}), ("SGD", {}), ("Muon", {})])
+def test_the_optimizers_are_torchs(name: str, settings: dict[str, bool]) -> None:
+    torch.manual_seed(1)
+    ours, theirs = (torch.nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    mine, plain = getattr(torch_private, name)([ours], **settings), getattr(torch.optim, name)([theirs], **settings)
+    for _ in range(3):
+        g = torch.randn(6, 4)
+        for optimizer, parameter in ((mine, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            parameter.grad = g.clone()
+            optimizer.step()
+        assert torch.equal(ours, theirs) and not torch.equal(ours, torch.ones(6, 4))
+        plain.load_state_dict(copy.deepcopy(mine.state_dict()))
+
+
+def test_torchs_own_optimizers_still_import_its_compiler() -> None:
+    """If they no longer do, use them instead."""
+    code = "import sys, torch\ntorch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])\nprint('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="Linux on x86 only")

@@ -44,8 +44,7 @@ def make(name: str, text: Path, **fields: Any) -> Run:
 # ── workers in processes that are forked from one that has imported torch already ───────────────────────────
 
 _context = multiprocessing.get_context("forkserver")
-# Constructing the first AdamW imports torch._dynamo, which takes longer than all these runs.
-_context.set_forkserver_preload(["tui_llm.training.worker.process", "torch._dynamo"])
+_context.set_forkserver_preload(["tui_llm.training.worker.process"])
 
 
 def begin(run: Run, die: tuple[str, int] | None = None, patience: float = 5.0) -> BaseProcess:

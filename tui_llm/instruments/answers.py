@@ -10,15 +10,17 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tui_llm import instruments
 from tui_llm.facts.request import Answer, Question
-from tui_llm.session.open_model import OpenModel
+
+if TYPE_CHECKING:
+    from tui_llm.session.open_model import OpenModel
 
 Overtaken = Callable[[], bool]  # whether the answer is no longer wanted
 Q = TypeVar("Q", bound=Question[Any])
-Function = Callable[[OpenModel, Q, Overtaken], Answer]
+Function = Callable[["OpenModel", Q, Overtaken], Answer]
 
 _functions: dict[type[Question[Any]], Function[Any, Any]] = {}
 

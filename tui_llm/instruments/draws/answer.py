@@ -6,8 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.prediction import Candidate
@@ -27,7 +26,7 @@ from tui_llm.instruments.draws.question import (
     Landing,
     TokenInterval,
 )
-from tui_llm.llm.predict.distribution import Processed
+from tui_llm.llm.predict.distribution import Array, Processed
 from tui_llm.llm.predict.generate import uniform
 from tui_llm.session.open_model import OpenModel
 
@@ -46,12 +45,12 @@ def draw(open_model: OpenModel, question: DrawQuestion, overtaken: Callable[[], 
 
 def _processed(
     open_model: OpenModel, request: Request, sampler: SamplerSettings, overtaken: Callable[[], bool]
-) -> tuple[Processed, Tensor]:
+) -> tuple[Processed, Array]:
     """The distribution to sample from, and its cumulative sum over the kept tokens (float64), as `Processed.place` uses
     it."""
     request = dataclasses.replace(request, sampler=sampler)
     processed = open_model.prediction(request, overtaken)
-    return processed, processed.probability[: processed.kept_count].cumsum(-1)
+    return processed, processed.probability[: processed.kept_count].cumsum()
 
 
 def _landing(
@@ -80,18 +79,18 @@ def histogram(open_model: OpenModel, question: HistogramQuestion, overtaken: Cal
     sampler = question.request.sampler
     processed, sums = _processed(open_model, question.request, sampler, overtaken)
     kept = processed.kept_count
-    counts = torch.zeros(kept, dtype=torch.int64)
+    counts = np.zeros(kept, dtype=np.int64)
     for start in range(0, total, _CHUNK):
         if overtaken():
             raise Overtaken
         numbers = [uniform(question.seed, index) for index in range(start, min(start + _CHUNK, total))]
-        places = torch.searchsorted(sums, torch.tensor(numbers, dtype=torch.float64), right=True).clamp(max=kept - 1)
-        counts += torch.bincount(places, minlength=kept)
+        places = np.minimum(np.searchsorted(sums, numbers, side="right"), kept - 1)
+        counts += np.bincount(places, minlength=kept)
     p = processed.probability[:kept]
     shown = processed.rows(min(BINS, kept), open_model.bytes_of)
     rows = tuple((candidate, _bin(int(counts[place]), total, float(p[place]))) for place, candidate in enumerate(shown))
     rest = _bin(int(counts[BINS:].sum()), total, float(p[BINS:].sum())) if kept > BINS else None
-    chi_squared, freedom, chance = _fit(counts.double(), p * total)
+    chi_squared, freedom, chance = _fit(counts.astype(np.float64), p * total)
     return Histogram(
         open_model.weights(), sampler, question.seed, total, kept, rows, rest, max(0, kept - BINS), chi_squared, freedom, chance
     )  # fmt: skip
@@ -102,22 +101,49 @@ def _bin(count: int, total: int, p: float) -> Bin:
     return Bin(count, expected, deviation, (count - expected) / deviation if deviation > 0 else 0.0)
 
 
-def _fit(counts: Tensor, expected: Tensor) -> tuple[float | None, int, float | None]:
+def _fit(counts: Array, expected: Array) -> tuple[float | None, int, float | None]:
     """Pearson's χ², its degrees of freedom k, and its p-value, the probability of a value at least as large: Q(k ÷ 2,
     χ² ÷ 2), the regularized upper incomplete gamma function."""
     enough = expected >= LEAST_EXPECTED
     rare = float(expected[~enough].sum())
     seen, due = counts[enough], expected[enough]
     if rare >= LEAST_EXPECTED or (rare > 0 and len(due) == 0):
-        seen = torch.cat([seen, counts[~enough].sum()[None]])
-        due = torch.cat([due, torch.tensor([rare], dtype=torch.float64)])
+        seen = np.append(seen, counts[~enough].sum())
+        due = np.append(due, rare)
     elif rare > 0:  # too few for their own bin: merge them into the last one
-        seen, due = seen.clone(), due.clone()
+        seen, due = seen.copy(), due.copy()
         seen[-1] += counts[~enough].sum()
         due[-1] += rare
     freedom = len(due) - 1
     if freedom < 1:
         return None, 0, None
-    chi_squared = ((seen - due) ** 2 / due).sum()
-    half = torch.tensor(freedom / 2, dtype=torch.float64)
-    return float(chi_squared), freedom, float(torch.special.gammaincc(half, chi_squared / 2))
+    chi_squared = float(((seen - due) ** 2 / due).sum())
+    return chi_squared, freedom, _upper_gamma(freedom / 2, chi_squared / 2)
+
+
+def _upper_gamma(a: float, x: float) -> float:
+    """Q(a, x), the regularized upper incomplete gamma function: 1 minus the series of P below x = a + 1, the continued
+    fraction of Q above (Abramowitz & Stegun 1964, 6.5.29 and 6.5.31)."""
+    if x <= 0:
+        return 1.0
+    scale = math.exp(a * math.log(x) - x - math.lgamma(a))
+    if x < a + 1:
+        term = total = 1 / a
+        count = a
+        while term > total * 1e-17:
+            count += 1
+            term *= x / count
+            total += term
+        return max(0.0, 1 - scale * total)
+    b = x + 1 - a
+    c, d = math.inf, 1 / b
+    value, step, n = d, 0.0, 0
+    while abs(step - 1) > 1e-15 and n < 100_000:  # modified Lentz's method; all its quotients are positive here
+        n += 1
+        numerator = -n * (n - a)
+        b += 2
+        d = 1 / (numerator * d + b)
+        c = b + numerator / c
+        step = c * d
+        value *= step
+    return min(1.0, scale * value)

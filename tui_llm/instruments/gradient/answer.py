@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion, LogitGradient
-from tui_llm.llm.predict.distribution import log_softmax
+from tui_llm.llm.predict.distribution import descending, log_softmax
 from tui_llm.llm.predict.loss import gradient
 from tui_llm.session.open_model import OpenModel
 
@@ -20,12 +22,12 @@ def answer(open_model: OpenModel, question: GradientQuestion, overtaken: Callabl
         raise UserError(f"the target has {len(wanted)} tokens; there is no token number {question.index + 1}")
     target, row = wanted[question.index], logits[question.index]
     components = gradient(row, target)  # (V,)
-    size = components.abs()
+    size = np.abs(components)
     size[target] = -1.0
-    others = size.sort(descending=True, stable=True).indices[: max(0, min(question.count, len(row) - 1))].tolist()
+    others = descending(size)[1][: max(0, min(question.count, len(row) - 1))].tolist()
     shown = sorted([target, *others], key=lambda id: (-abs(float(components[id])), id))
-    probabilities = log_softmax(row).exp()
-    rest = components.double()
+    probabilities = np.exp(log_softmax(row))
+    rest = components.astype(np.float64)
     rest[shown] = 0.0
     return Gradient(
         question,

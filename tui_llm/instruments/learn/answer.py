@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.facts.pin import Pin
@@ -33,7 +33,7 @@ from tui_llm.instruments.learn.question import (
 from tui_llm.llm.learn.learner import Learner
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
-from tui_llm.llm.predict.distribution import check, log_softmax
+from tui_llm.llm.predict.distribution import Array, check, descending, log_softmax
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.token_bytes import token_text
@@ -46,7 +46,7 @@ EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|>
 class _Seen:
     """A model's log-probabilities (V,) after a prompt, and the losses of the target's tokens."""
 
-    logs: Tensor
+    logs: Array
     losses: list[TokenLoss]
 
     @property
@@ -138,13 +138,13 @@ def _state(seen: _Seen) -> TargetState:
 
 
 def _candidates(
-    open_model: OpenModel, before: Tensor, after: Tensor, target: int, top: int
+    open_model: OpenModel, before: Array, after: Array, target: int, top: int
 ) -> tuple[CandidateChange, ...]:
     """The `top` most probable tokens before and those after, and the target, in descending order of probability
     after."""
     ids = {target}
     for logs in (before, after):
-        ids.update(logs.sort(descending=True, stable=True).indices[: max(0, top)].tolist())
+        ids.update(descending(logs)[1][: max(0, top)].tolist())
     return tuple(
         CandidateChange(
             open_model.token(id),
@@ -180,11 +180,18 @@ def _change(open_model: OpenModel, session: _LearningSession, pin: Pin) -> PinCh
         after.probability,
         _likeliest(open_model, before.logs),
         _likeliest(open_model, after.logs),
-        max(0.0, float((before.logs.exp() * (before.logs - after.logs)).nan_to_num(0.0).double().sum())),
+        max(0.0, _divergence(before.logs, after.logs)),
     )
 
 
-def _likeliest(open_model: OpenModel, logs: Tensor) -> Token:
+@np.errstate(invalid="ignore")  # −∞ − −∞
+def _divergence(before: Array, after: Array) -> float:
+    """KL of the distribution before from the one after, Σ p ln(p ÷ q), from their logarithms (V,)."""
+    terms = np.exp(before) * (before - after)
+    return float(np.where(np.isnan(terms), 0.0, terms).sum(dtype=np.float64))
+
+
+def _likeliest(open_model: OpenModel, logs: Array) -> Token:
     return open_model.token(int(logs.argmax()))
 
 

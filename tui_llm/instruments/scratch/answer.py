@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.tokens import Token
@@ -12,7 +11,9 @@ from tui_llm.instruments.answers import answers
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion, parse
 from tui_llm.instruments.temperatures.answer import temperatures
 from tui_llm.llm.predict.distribution import Sorted
-from tui_llm.session.open_model import OpenModel
+
+if TYPE_CHECKING:
+    from tui_llm.session.open_model import OpenModel
 
 
 @answers(ScratchQuestion)
@@ -28,7 +29,7 @@ def scratch(question: ScratchQuestion) -> Scratch:
     if unknown:
         raise UserError(f"{unknown[0]!r} is none of the tokens; seen tokens are for the repetition penalty")
     logits = Sorted.of(
-        torch.tensor([value for _, value in typed], dtype=torch.float32),
+        [value for _, value in typed],
         "the logits",
         "give finite numbers, or -inf for a token that can't be",
         seen=[at for at, (name, _) in enumerate(typed) if name in question.seen],

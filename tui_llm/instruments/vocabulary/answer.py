@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate
@@ -19,7 +18,7 @@ from tui_llm.instruments.vocabulary.question import (
     VocabularyQuestion,
 )
 from tui_llm.llm.model import device
-from tui_llm.llm.predict.distribution import Processed
+from tui_llm.llm.predict.distribution import Array, Processed
 from tui_llm.session.open_model import OpenModel
 
 _KEY = "vocabulary"
@@ -32,9 +31,9 @@ class _Known:
 
     bytes: list[bytes]
     texts: list[str]
-    orders: dict[str, Tensor] = field(default_factory=dict)
-    of: Tensor | None = None
-    places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    orders: dict[str, Array] = field(default_factory=dict)
+    of: Array | None = None
+    places: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @answers(VocabularyQuestion)
@@ -59,10 +58,10 @@ def find(open_model: OpenModel, question: FindQuestion, overtaken: Callable[[], 
     known = _known(open_model)
     with device.threads(open_model.tokenizer.size):
         ids = _ids(known, open_model.prediction(question.request, overtaken), question.order)
-        places = _matching(known, question.find)[ids].nonzero()[:, 0]  # ascending
+        places = _matching(known, question.find)[ids].nonzero()[0]  # ascending
     if not len(places):
         return VocabularyMatch(question, 0)
-    at = int(torch.searchsorted(places, question.after, right=True)) % len(places)
+    at = int(np.searchsorted(places, question.after, side="right")) % len(places)
     return VocabularyMatch(question, len(places), int(places[at]), at + 1, int(ids[places[at]]))
 
 
@@ -81,7 +80,7 @@ def _known(open_model: OpenModel) -> _Known:
     return known
 
 
-def _ids(known: _Known, processed: Processed, order: str) -> Tensor:
+def _ids(known: _Known, processed: Processed, order: str) -> Array:
     """(V,) int64: all ids in that order."""
     if order == "probability":
         return processed.order
@@ -93,22 +92,22 @@ def _ids(known: _Known, processed: Processed, order: str) -> Tensor:
             ids_sorted = sorted(ids, key=lambda id: (-len(known.bytes[id]), known.bytes[id], id))
         else:
             ids_sorted = list(ids)
-        known.orders[order] = torch.tensor(ids_sorted)
+        known.orders[order] = np.array(ids_sorted)
     return known.orders[order]
 
 
-def _rows(known: _Known, processed: Processed, ids: Tensor) -> tuple[Candidate, ...]:
+def _rows(known: _Known, processed: Processed, ids: Array) -> tuple[Candidate, ...]:
     if known.of is not processed.order:
-        known.places = torch.empty_like(processed.order)
-        known.places[processed.order] = torch.arange(len(processed.order))
+        known.places = np.empty_like(processed.order)
+        known.places[processed.order] = np.arange(len(processed.order))
         known.of = processed.order
     return processed.at(known.places[ids], known.bytes.__getitem__)
 
 
-def _matching(known: _Known, find: str) -> Tensor:
+def _matching(known: _Known, find: str) -> Array:
     """bool (V,), indexed by id: which tokens match."""
     size = len(known.bytes)
-    hits = torch.zeros(size, dtype=torch.bool)
+    hits = np.zeros(size, dtype=np.bool_)
     if not find:
         raise UserError("there is nothing to look for: type some text or an id")
     if len(find) > 1 and find[0] == "=":

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.llm.data.instruction_pairs import Pair
-from tui_llm.llm.model import device
+from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
@@ -88,7 +88,7 @@ class Tuner:
         self.model = copy.deepcopy(origin).requires_grad_(True)
         self.size, self.losses = size, list[float]()  # losses[i]: before step i + 1
         self._inputs, self._targets = (t.to(origin.device) for t in padded(examples))
-        self._optimizer = torch.optim.AdamW(self.model.decay_groups(WEIGHT_DECAY), lr=learning_rate, betas=BETAS)
+        self._optimizer = torch_private.AdamW(self.model.decay_groups(WEIGHT_DECAY), lr=learning_rate, betas=BETAS)
 
     def _loss(self) -> Tensor:
         return loss(self.model(self._inputs)[..., : self.size], self._targets)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tui_llm.common.errors import Overtaken, UserError
 from tui_llm.common.numbers import memory_size
 from tui_llm.facts.recipe import LearnStep, Recipe
-from tui_llm.llm.model import device
+from tui_llm.llm.model import device, torch_private
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
@@ -136,8 +136,8 @@ class Learner:
     def _new(self, optimizer: str) -> torch.optim.Optimizer:
         assert self._copy is not None
         if optimizer == "adamw":
-            return torch.optim.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
-        return torch.optim.SGD(self._copy.parameters())
+            return torch_private.AdamW(self._copy.parameters(), betas=(0.9, 0.999), weight_decay=0.01)
+        return torch_private.SGD(self._copy.parameters())
 
     def _store(self, model: GPT) -> None:
         """Store the state after this step; drop the oldest ones beyond the budget."""

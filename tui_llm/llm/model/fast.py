@@ -165,11 +165,10 @@ def _attend_backward(g: Tensor, shape: tuple[int, int, int], kept: list[Tensor])
     return made.view(3, B, H, T, D).permute(1, 3, 0, 2, 4).reshape(B * T, 3 * H * D)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *, chunk: int = CHUNK) -> Tensor:
     """Mean cross-entropy in nats of the logits x weightᵀ: x (…, C) float32, weight (V, C), targets (…) with ids below
     V. About `chunk` logits are materialized at a time. Gradients are computed in the forward pass, so backward can run
-    only once."""
+    only once. `torch.compile` must not trace it: wrap it in `torch.compiler.disable` before (torch_compile.py)."""
     V, C = weight.shape
     return _HeadLoss.apply(
         x.reshape(-1, C), weight, targets.reshape(-1), dtype, max(1, chunk // V), torch.is_grad_enabled()

@@ -138,6 +138,14 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+def _embedding(count: int, width: int) -> nn.Embedding:
+    """An embedding; on the meta device, whose weights are read later, without its initialization: `normal_` is written
+    in Python there and imports torch._dynamo."""
+    if torch.get_default_device().type == "meta":
+        return nn.Embedding.from_pretrained(torch.empty(count, width), freeze=False)
+    return nn.Embedding(count, width)
+
+
 class GPT(nn.Module):
     """GPT-2 of any size. Weights are initialized as GPT-2's: normal with σ = 0.02, scaled by 1 ÷ √(2 × layers) in the
     layers that write to the residual stream, so that its variance does not grow with depth."""
@@ -146,14 +154,18 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.used = config.vocabulary  # number of ids that are tokens; the embedding's further rows are padding
-        self.tokens = nn.Embedding(config.vocabulary, config.width)
-        self.positions = nn.Embedding(config.context, config.width)
+        self.tokens = _embedding(config.vocabulary, config.width)
+        self.positions = _embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=config.epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         if config.tied:
             self.head.weight = self.tokens.weight
-        self.reset()
+        # An attribute, so that `torch.compile` can be kept out of it. As a decorator in fast.py, `torch.compiler.disable`
+        # would import torch._dynamo, which takes as long as torch itself.
+        self.head_loss = fast.head_loss
+        if not self.positions.weight.is_meta:
+            self.reset()
 
     def reset(self) -> None:
         """Initialize the weights randomly, see the class."""
@@ -210,7 +222,7 @@ class GPT(nn.Module):
         x = self.features(inputs, products=products)
         if products is not None:
             weight = self.head.weight
-            return fast.head_loss(x, weight[: self.used] if self.used < len(weight) else weight, targets, products)
+            return self.head_loss(x, weight[: self.used] if self.used < len(weight) else weight, targets, products)
         logits = self.head(x)
         if self.used < logits.size(-1):
             logits = logits[..., : self.used]

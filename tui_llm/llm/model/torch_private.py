@@ -15,12 +15,15 @@ signature has changed; `tests/test_walls.py` fails if another file uses a privat
 - `quantized::embedding_bag_byte_rowwise_offsets`, `…_prepack`, `…_unpack`: a weighted sum of byte rows. The documented
   quantized modules have no matrix-vector product whose weights stay int8 at memory bandwidth (dev/LOG.md).
 - `torch.cpu._is_avx512_bf16_supported`: whether the CPU multiplies in bfloat16. There is no public way to ask.
+- The functions that `torch.optim` decorates, reached through `__wrapped__`: the decorators of an optimizer's constructor
+  and `step` import torch._dynamo, and with it torch._inductor and sympy, only to say that it must not compile them.
 - `torch.distributed.distributed_c10d._get_default_store`: the key-value store of the process group, for the message of
   a process that has failed. `torch.distributed.TCPStore` would need a port of its own.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -99,6 +102,33 @@ def multiplies_in_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16 products; False if this torch can't tell."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(check and check())
+
+
+class _WithoutDynamo(torch.optim.Optimizer):
+    """The methods of an optimizer without their decorators. Not to be compiled."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class AdamW(_WithoutDynamo, torch.optim.AdamW):
+    """`torch.optim.AdamW` that does not import torch._dynamo; not for `differentiable`."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class SGD(_WithoutDynamo, torch.optim.SGD):
+    """`torch.optim.SGD` that does not import torch._dynamo; not for `differentiable`."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class Muon(_WithoutDynamo, torch.optim.Muon):
+    """`torch.optim.Muon` that does not import torch._dynamo."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Muon.step))
 
 
 def default_store() -> Any:

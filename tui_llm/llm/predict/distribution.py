@@ -20,9 +20,12 @@ prefix too.
 
 `generate` of transformers cuts in sequence: each rule sees what the rule before left, renormalized. Only top-p after
 top-k differs by that. At the boundary, its top-k keeps all tokens that tie with the k-th, and its top-p, which sorts in
-ascending order, cuts the lower ids of a tie. `SamplerSettings.sequential_cuts` does the same; kept tokens are then listed
-before cut ones of the same probability. Example: p = 0.5, 0.2, 0.2, 0.1 with top-k 3 and top-p 0.75 keeps three tokens,
-since 0.5 + 0.2 < 0.75; in sequence it keeps two, since (0.5 + 0.2) / 0.9 ≥ 0.75.
+ascending order, cuts the lower ids of a tie (if stable; torch's order of more than 16 values with ties is not).
+`SamplerSettings.sequential_cuts` does the same; kept tokens are then listed before cut ones of the same probability.
+Example: p = 0.5, 0.2, 0.2, 0.1 with top-k 3 and top-p 0.75 keeps three tokens, since 0.5 + 0.2 < 0.75; in sequence it
+keeps two, since (0.5 + 0.2) / 0.9 ≥ 0.75.
+
+Everything that follows the logits is numpy, whatever made them: a command that runs no model imports no torch.
 
 V is the size of the vocabulary; logits are sliced to it before (`Window`). Softmax is in float32, sums of
 probabilities in float64.
@@ -34,9 +37,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import Candidate, Distribution, Rest
@@ -44,105 +48,120 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.llm.predict.cuts import kept_count, kept_in_sequence
 from tui_llm.llm.tokens.token_bytes import token_text
 
+Array = npt.NDArray[Any]
 BytesOf = Callable[[int], bytes]  # a token's bytes by its id
 
 
+_QUIET = np.errstate(all="ignore")  # −inf is a logit, and what overflows to inf is meant to
 _DIVERGED = "the weights are damaged or training has diverged; open another model or an earlier checkpoint"
 
 
-def check(logits: Tensor, whose: str = "the model's logits", cure: str = _DIVERGED) -> None:
+def as_array(logits: Any) -> Array:
+    """Logits (…, V) as float32: of an array, of numbers, or of a tensor of any float dtype on any device."""
+    if hasattr(logits, "detach"):  # a tensor; torch itself is not needed here
+        logits = logits.detach().float().cpu().numpy()
+    with np.errstate(over="ignore"):
+        return np.asarray(logits, dtype=np.float32)
+
+
+def check(logits: Any, whose: str = "the model's logits", cure: str = _DIVERGED) -> None:
     """Raises `UserError` if the softmax of logits (…, V) is undefined: a row with NaN or +inf, or one that is all −inf.
     The message starts with `whose`, the name of these logits, and ends with `cure`, what the user can do."""
+    logits = as_array(logits)
     if logits.shape[-1] == 0:
         raise UserError("there are no logits: give at least one token")
-    peak = logits.amax(-1)  # amax propagates NaN, so one pass covers all three cases
-    if peak.isnan().any():
+    peak = logits.max(-1)  # it propagates NaN, so one pass covers all three cases
+    if np.isnan(peak).any():
         raise UserError(f"{whose} contain NaN: {cure}")
-    if peak.isposinf().any():
+    if np.isposinf(peak).any():
         raise UserError(f"{whose} contain +inf: {cure}")
-    if peak.isneginf().any():
+    if np.isneginf(peak).any():
         raise UserError(f"{whose} are all −inf, so no token is possible: {cure}")
 
 
-def penalise(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
+@_QUIET
+def penalise(logits: Any, seen: Iterable[int], penalty: float) -> Array:
     """Logits (V,) with the repetition penalty applied to the ids `seen`: z ÷ θ if z > 0, z · θ if z < 0. Ids outside
     the vocabulary are ignored. Not in place."""
-    ids = torch.tensor(
-        sorted({id for id in seen if 0 <= id < logits.shape[-1]}), dtype=torch.int64, device=logits.device
-    )
+    logits = as_array(logits)
+    ids = np.array(sorted({id for id in seen if 0 <= id < logits.shape[-1]}), dtype=np.int64)
     if penalty == 1 or not len(ids):
         return logits
-    penalised, own = logits.clone(), logits[ids]
-    penalised[ids] = torch.where(own < 0, own * penalty, own / penalty)
+    penalised, own = logits.copy(), logits[ids]
+    penalised[ids] = np.where(own < 0, own * penalty, own / penalty)
     return penalised
 
 
-def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """ln p of logits (V,) at a temperature ≥ 0, float32 (V,). Raises `UserError` as `check` does."""
-    logits = logits.float()
+def log_softmax(logits: Any, temperature: float = 1.0) -> Array:
+    """ln p of logits (…, V) at a temperature ≥ 0, float32. At 0 they must be (V,). Raises `UserError` as `check`
+    does."""
+    logits = as_array(logits)
     check(logits)
     if temperature == 0:
-        one_hot = torch.full_like(logits, -torch.inf)
-        one_hot[_first_largest(logits)] = 0.0
+        one_hot = np.full_like(logits, -np.inf)
+        one_hot[logits.argmax()] = 0.0  # the first of equal ones
         return one_hot
     return _log_softmax(logits, temperature)
 
 
-def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def probabilities(logits: Any, temperature: float = 1.0) -> Array:
     """Softmax of logits (V,) at a temperature ≥ 0, float32 (V,). At 0: one-hot on the largest logit, on a tie the
     lowest id. Raises `UserError` as `check` does."""
-    return log_softmax(logits, temperature).exp()
+    return np.exp(log_softmax(logits, temperature))
 
 
-def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    # Subtract the maximum before dividing, both in float64: at T = 1e-10 the largest stays 0 and the others go to −inf.
-    # float32 would round a still smaller T to 0 and compute 0 ÷ 0.
-    shifted = ((logits.double() - logits.max().double()) / temperature).float()
-    return shifted - shifted.logsumexp(-1)
+@_QUIET
+def _log_softmax(logits: Array, temperature: float) -> Array:
+    shifted = logits - logits.max(-1, keepdims=True)
+    if temperature != 1:
+        # Subtract the maximum before dividing, both in float64: at T = 1e-10 the largest stays 0 and the others go to
+        # −inf. float32 would round a still smaller T to 0 and compute 0 ÷ 0.
+        logits = logits.astype(np.float64)
+        shifted = ((logits - logits.max(-1, keepdims=True)) / temperature).astype(np.float32)
+    return shifted - np.log(np.exp(shifted).sum(-1, dtype=np.float64, keepdims=True)).astype(np.float32)
 
 
-def _first_largest(logits: Tensor) -> int:
-    return int((logits == logits.max()).nonzero()[0])  # argmax does not define which index it returns on a tie
+@_QUIET
+def logsumexp(logits: Array) -> Array:
+    """ln Σ e^z of each row of logits (…, V), float64 (…)."""
+    peak = logits.max(-1, keepdims=True)
+    total = np.exp(logits - peak).sum(-1, dtype=np.float64)
+    return peak[..., 0] + np.log(total)
 
 
-def rank(logits: Tensor, ids: Sequence[int]) -> list[int]:
+def rank(logits: Any, ids: Sequence[int]) -> list[int]:
     """The rank of each id among logits (V,): 1 + the number of strictly greater logits. Ties share a rank."""
+    logits = as_array(logits)
     return [1 + int((logits > logits[id]).sum()) for id in ids]
 
 
-def entropy(logits: Tensor) -> float:
+def entropy(logits: Any) -> float:
     """−Σ p ln p of softmax(logits (V,)), in nats, with 0 ln 0 = 0. Between 0 (one-hot) and ln V (uniform)."""
-    return _entropy(log_softmax(logits))
+    return float(entropies(logits))
 
 
-def entropies(logits: Tensor) -> Tensor:
-    """The entropy of each row of logits (T, V), in nats: float64 (T,). Raises `UserError` as `check` does."""
-    check(logits)
-    return _entropies(logits.float().log_softmax(-1))
+def entropies(logits: Any) -> Array:
+    """The entropy of each row of logits (…, V), in nats: float64 (…). Raises `UserError` as `check` does."""
+    return _entropies(log_softmax(logits))
 
 
-def _entropies(log_p: Tensor) -> Tensor:
-    log_p = log_p.double()
-    terms = (log_p.exp() * log_p).nan_to_num(nan=0.0)  # 0 × −inf is NaN
-    return 0.0 - terms.sum(-1)  # avoids −0.0
+def _entropies(log_p: Array) -> Array:
+    terms = np.exp(log_p) * np.maximum(log_p, np.finfo(np.float32).min)  # 0 × −inf would be NaN
+    return 0.0 - terms.sum(-1, dtype=np.float64)  # avoids −0.0
 
 
-def _entropy(log_p: Tensor) -> float:
-    return float(_entropies(log_p))
-
-
-def descending(values: Tensor) -> tuple[Tensor, Tensor]:
+def descending(values: Array) -> tuple[Array, Array]:
     """Sort float32 values (V,) without NaN in descending order: the sorted values, and their indices (V,) int64, ties
-    by lower index. Equals `torch.sort(values, descending=True, stable=True)`, in less than half its time for 50,000
-    values.
+    by lower index. Equals a stable sort, in less than half its time for 50,000 values.
 
     The bit pattern of a positive float, read as an integer, is monotonic in its value. Those of negative floats are in
     reverse order, so all their bits but the sign are inverted. Packing bits and index into one int64 then allows a
     plain integer sort.
     """
-    bits = (values + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns −0 into 0, its equal
-    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    order = ((~rising << 32) | torch.arange(len(values))).sort().values & 0xFFFFFFFF
+    values = as_array(values)
+    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 turns −0 into 0, its equal
+    rising = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    order = np.sort((~rising << 32) | np.arange(len(values))) & 0xFFFFFFFF
     return values[order], order
 
 
@@ -158,18 +177,18 @@ class Sorted:
     logsumexp: of the logits; entropy: of `raw`, in nats.
     """
 
-    order: Tensor
-    scores: Tensor
-    logits: Tensor
-    ranked: Tensor
-    raw: Tensor
+    order: Array
+    scores: Array
+    logits: Array
+    ranked: Array
+    raw: Array
     logsumexp: float
     entropy: float
 
     @classmethod
     def of(
         cls,
-        logits: Tensor,
+        logits: Any,
         whose: str = "the model's logits",
         cure: str = _DIVERGED,
         *,
@@ -178,25 +197,25 @@ class Sorted:
     ) -> Sorted:
         """From logits (V,) of any float dtype on any device, with the repetition penalty applied to the ids `seen`.
         Raises `UserError` as `check` does."""
-        logits = logits.detach().float().cpu()
+        logits = as_array(logits)
         check(logits, whose, cure)
         penalised = penalise(logits, seen, penalty)
         scores, order = descending(penalised)
         own = ranked = scores
         if penalised is not logits:
-            own, ranked = logits[order], logits.sort(descending=True).values
+            own, ranked = logits[order], np.sort(logits)[::-1]
         log_p = _log_softmax(own, 1.0)
-        return cls(order, scores, own, ranked, log_p.exp(), float(own.logsumexp(-1)), _entropy(log_p))
+        return cls(order, scores, own, ranked, np.exp(log_p), float(logsumexp(own)), float(_entropies(log_p)))
 
-    def tempered(self, temperature: float) -> Tensor:
+    def tempered(self, temperature: float) -> Array:
         """Softmax of the scores at a temperature ≥ 0, float32 (V,), in `order`."""
         if temperature == 0:
-            one_hot = torch.zeros_like(self.raw)
+            one_hot = np.zeros_like(self.raw)
             one_hot[0] = 1.0
             return one_hot
         if temperature == 1 and self.scores is self.logits:
             return self.raw
-        return _log_softmax(self.scores, temperature).exp()
+        return np.exp(_log_softmax(self.scores, temperature))
 
     def process(self, settings: SamplerSettings) -> Processed:
         """Apply temperature, softmax, top-k, top-p, min-p and renormalization."""
@@ -205,25 +224,27 @@ class Sorted:
             count = int(kept.sum())
             listed = self if bool(kept[:count].all()) else self._partitioned(kept)
             tempered = listed.tempered(settings.temperature)
-            cumulative = tempered.cumsum(-1, dtype=torch.float64)
+            cumulative = tempered.cumsum(dtype=np.float64)
             count = min(count, int((tempered > 0).sum()))
         else:
             listed, tempered = self, self.tempered(settings.temperature)
-            cumulative = tempered.cumsum(-1, dtype=torch.float64)
+            cumulative = tempered.cumsum(dtype=np.float64)
             count = kept_count(settings, tempered, cumulative)
         count = max(count, 1)
 
         mass = float(cumulative[count - 1])
-        probability = tempered.double() / mass
+        probability = tempered.astype(np.float64) / mass
         probability[count:] = 0.0
         return Processed(listed, settings, tempered, cumulative, probability, count, mass)
 
-    def _scores_by_id(self) -> Tensor:
-        return torch.empty_like(self.scores).scatter_(0, self.order, self.scores)
+    def _scores_by_id(self) -> Array:
+        scores = np.empty_like(self.scores)
+        scores[self.order] = self.scores
+        return scores
 
-    def _partitioned(self, kept: Tensor) -> Sorted:
+    def _partitioned(self, kept: Array) -> Sorted:
         """The same with the `kept` tokens first: among tokens of equal scores, it changes which come first."""
-        places = torch.cat([kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]])
+        places = np.concatenate([np.flatnonzero(kept), np.flatnonzero(~kept)])
         return dataclasses.replace(
             self,
             order=self.order[places],
@@ -235,7 +256,7 @@ class Sorted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Processed:
-    """Probabilities after all sampler settings. All tensors are (V,), in the descending order of `order`.
+    """Probabilities after all sampler settings. All arrays are (V,), in the descending order of `order`.
 
     tempered: float32, after temperature; cumulative: float64, its running sum.
     probability: float64, after cuts and renormalization, summing to 1.
@@ -244,25 +265,26 @@ class Processed:
 
     sorted: Sorted
     settings: SamplerSettings
-    tempered: Tensor
-    cumulative: Tensor
-    probability: Tensor
+    tempered: Array
+    cumulative: Array
+    probability: Array
     kept_count: int
     kept_mass: float
 
     @property
-    def order(self) -> Tensor:
+    def order(self) -> Array:
         return self.sorted.order
 
     @property
-    def raw(self) -> Tensor:
+    def raw(self) -> Array:
         return self.sorted.raw
 
     @property
-    def kept(self) -> Tensor:
+    def kept(self) -> Array:
         """bool (V,): which tokens survived the cuts."""
-        return torch.arange(len(self.order)) < self.kept_count
+        return np.arange(len(self.order)) < self.kept_count
 
+    @_QUIET
     def distribution(self, top: int, bytes_of: BytesOf) -> Distribution:
         """The prediction in plain numbers, with the table's first `top` rows."""
         logits, peak, total = self.sorted, self.peak, self.total
@@ -279,7 +301,7 @@ class Processed:
             peak=peak,
             total=total,
             log_total=peak + math.log(total),
-            exp_total=float(torch.tensor(logits.logsumexp, dtype=torch.float64).exp()),  # inf if it overflows
+            exp_total=float(np.exp(np.float64(logits.logsumexp))),  # inf if it overflows
         )
 
     def rows(self, top: int, bytes_of: BytesOf) -> tuple[Candidate, ...]:
@@ -300,19 +322,21 @@ class Processed:
         """Σ e^(score ÷ T − peak) over the vocabulary, the softmax denominator: from 1 to V."""
         return float(self._numerators(slice(None)).sum())
 
-    def _numerators(self, places: slice | Tensor) -> Tensor:
+    @_QUIET
+    def _numerators(self, places: slice | Array) -> Array:
         if self.settings.greedy:
-            return self.tempered[places].double()
+            return self.tempered[places].astype(np.float64)
         scores = self.sorted.scores
-        return ((scores[places].double() - scores[0].double()) / self.settings.temperature).exp()
+        shifted = scores[places].astype(np.float64) - float(scores[0])
+        return np.exp(shifted / self.settings.temperature)
 
     def rest(self, top: int) -> Rest:
         """The sum over all rows that `rows(top)` leaves out."""
         below = slice(max(top, 0), None)
         return Rest(
             count=len(self.order[below]),
-            raw_probability=float(self.raw[below].double().sum()),
-            tempered=float(self.tempered[below].double().sum()),
+            raw_probability=float(self.raw[below].sum(dtype=np.float64)),
+            tempered=float(self.tempered[below].sum(dtype=np.float64)),
             probability=float(self.probability[below].sum()),
             kept=max(self.kept_count - max(top, 0), 0),
         )
@@ -322,19 +346,20 @@ class Processed:
         u is out of range."""
         if not 0 <= u < 1:
             raise ValueError(f"u must be in [0, 1), not {u}")
-        steps = self.probability[: self.kept_count].cumsum(-1)
-        found = int(torch.searchsorted(steps, u, right=True))
+        steps = self.probability[: self.kept_count].cumsum()
+        found = int(np.searchsorted(steps, u, side="right"))
         return min(found, self.kept_count - 1)  # rounding can leave the total slightly below u
 
-    def at(self, places: slice | Tensor, bytes_of: BytesOf) -> tuple[Candidate, ...]:
+    @_QUIET
+    def at(self, places: slice | Array, bytes_of: BytesOf) -> tuple[Candidate, ...]:
         """The rows at the indices `places`, in that order."""
-        part, scores = self.sorted.logits[places], self.sorted.scores[places].double()
-        greater = torch.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's index is their count
+        part, scores = self.sorted.logits[places], self.sorted.scores[places].astype(np.float64)
+        greater = np.searchsorted(-self.sorted.ranked, -part)  # the first equal logit's index is their count
         ids = self.order[places].tolist()
         data = [bytes_of(id) for id in ids]
         columns = (
             part,
-            part.double().exp(),
+            np.exp(part.astype(np.float64)),
             self.raw[places],
             self.tempered[places],
             self.cumulative[places],
@@ -348,17 +373,19 @@ class Processed:
         return tuple(Candidate(*cells) for cells in zip(*names, *(column.tolist() for column in columns), strict=True))
 
 
-def process(logits: Tensor, settings: SamplerSettings, seen: Iterable[int] = ()) -> Processed:
+def process(logits: Any, settings: SamplerSettings, seen: Iterable[int] = ()) -> Processed:
     """Apply repetition penalty (to the ids `seen`), temperature, softmax, top-k, top-p, min-p and renormalization to
     logits (V,). Raises `UserError` as `check` does. If only the settings change and the logits don't, keep
     `Sorted.of(logits)` and call its `process`."""
     return Sorted.of(logits, seen=seen, penalty=settings.repetition_penalty).process(settings)
 
 
-def change(logits: Tensor, overrides: Sequence[tuple[int, float]]) -> Tensor:
+@_QUIET
+def change(logits: Any, overrides: Sequence[tuple[int, float]]) -> Array:
     """A copy of logits (V,) with some overridden, (id, logit) each. Raises `UserError` for an id outside the
     vocabulary."""
-    changed = logits.clone()
+    logits = as_array(logits)
+    changed = logits.copy()
     for id, value in overrides:
         if not 0 <= id < logits.shape[-1]:
             raise UserError(f"there is no token {id}; ids go from 0 to {logits.shape[-1] - 1}")

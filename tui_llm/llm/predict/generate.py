@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-
-from torch import Tensor
+from typing import Any
 
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.sampler import SamplerSettings
@@ -27,7 +26,7 @@ def uniform(seed: int, index: int) -> float:
 
 
 def generate(
-    next_logits: Callable[[list[int]], Tensor],
+    next_logits: Callable[[list[int]], Any],
     ids: Sequence[int],
     settings: SamplerSettings,
     *,

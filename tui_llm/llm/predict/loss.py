@@ -13,45 +13,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.prediction import LossReading, TargetToken, TokenLoss
-from tui_llm.llm.predict.distribution import check, log_softmax
+from tui_llm.llm.predict.distribution import as_array, log_softmax, logsumexp
 from tui_llm.llm.predict.units import bits, perplexity, uniform_loss
 
 EMPTY = "the target has no tokens: choose a token or type some text to measure the loss on"
 
 
-def token_losses(logits: Tensor, targets: Tensor | Sequence[int]) -> list[TokenLoss]:
+def token_losses(logits: Any, targets: Any) -> list[TokenLoss]:
     """The loss of each of T targets (ids) given logits (T, V), in float32.
 
     Raises `UserError` for no targets, an id outside the vocabulary, or logits whose softmax is undefined (`check`),
     ValueError if the shapes don't match.
     """
-    ids = torch.as_tensor(targets, dtype=torch.int64, device=logits.device)
+    ids, logits = np.asarray(targets, dtype=np.int64), as_array(logits)
     if len(ids) == 0:
         raise UserError(EMPTY)
     if logits.shape[:-1] != ids.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(ids.shape)} don't match")
+        raise ValueError(f"logits {logits.shape} and targets {ids.shape} don't match")
     _check_ids(ids, logits.shape[-1])
-    logits = logits.detach().float()
-    check(logits)
-
-    logit = logits.gather(-1, ids[:, None])  # (T, 1)
-    logsumexp = logits.logsumexp(-1, keepdim=True)  # (T, 1)
+    logit = np.take_along_axis(logits, ids[:, None], -1)  # (T, 1)
     # log_softmax subtracts the largest logit first, so that large logits cost no precision.
-    loss = 0.0 - logits.log_softmax(-1).gather(-1, ids[:, None])
+    loss = 0.0 - np.take_along_axis(log_softmax(logits), ids[:, None], -1)[:, 0]
     columns = (
         ids,
         1 + (logits > logit).sum(-1),
         logit[:, 0],
-        logsumexp[:, 0],
-        (-loss).exp()[:, 0],
-        loss[:, 0],
-        torch.expm1(-loss)[:, 0],  # p − 1, exact where p is nearly 1
+        logsumexp(logits).astype(np.float32),
+        np.exp(-loss),
+        loss,
+        np.expm1(-loss),  # p − 1, exact where p is nearly 1
     )
     return [TokenLoss(*cells) for cells in zip(*(column.tolist() for column in columns), strict=True)]
 
@@ -66,16 +63,16 @@ def loss_reading(text: str, tokens: Sequence[TargetToken], vocabulary: int) -> L
     return LossReading(text, tuple(tokens), total, mean, bits(mean), perplexity(mean), uniform_loss(vocabulary))
 
 
-def gradient(logits: Tensor, target: int) -> Tensor:
+def gradient(logits: Any, target: int) -> npt.NDArray[np.float32]:
     """d loss / d logits = p − y for logits (V,) and a target id: float32 (V,), summing to 0. Raises `UserError` for an
     id outside the vocabulary or logits whose softmax is undefined."""
-    _check_ids(torch.tensor([target]), logits.shape[-1])
-    p_minus_y = log_softmax(logits.detach()).exp()
+    _check_ids(np.array([target]), logits.shape[-1])
+    p_minus_y: npt.NDArray[np.float32] = np.exp(log_softmax(logits))
     p_minus_y[target] -= 1.0
     return p_minus_y
 
 
-def _check_ids(ids: Tensor, vocabulary: int) -> None:
+def _check_ids(ids: npt.NDArray[np.int64], vocabulary: int) -> None:
     wrong = ids[(ids < 0) | (ids >= vocabulary)]
     if len(wrong):
         raise UserError(f"there is no token {int(wrong[0])}: the model's ids go from 0 to {vocabulary - 1}")

@@ -88,7 +88,7 @@ class Window:
         """Teacher forcing: the loss of each token of `wanted`, given the first `position` tokens and the true ones
         before it."""
         with device.threads(self.size * len(wanted)):
-            return loss.token_losses(self.target_logits(wanted, position, overtaken), torch.tensor(wanted))
+            return loss.token_losses(self.target_logits(wanted, position, overtaken), wanted)
 
     def target_logits(
         self, wanted: Sequence[int], position: int | None = None, overtaken: Callable[[], bool] = lambda: False

@@ -14,6 +14,7 @@ import torch
 
 from tui_llm.llm.data.corpus import Corpus
 from tui_llm.llm.data.examples import Batches, evenly_spaced
+from tui_llm.llm.model import torch_private
 from tui_llm.llm.model.device import trains_in_bfloat16
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.predict.units import uniform_loss
@@ -41,7 +42,7 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
     it the RMS that AdamW's updates usually have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
     """
     matrices = model.matrices() if settings.optimizer == "muon" else []
-    adamw = torch.optim.AdamW(
+    adamw = torch_private.AdamW(
         model.decay_groups(settings.weight_decay, without=matrices),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
@@ -49,7 +50,7 @@ def optimizers(model: GPT, settings: TrainingSettings, device: torch.device) -> 
     )
     if not matrices:
         return [adamw]
-    muon = torch.optim.Muon(
+    muon = torch_private.Muon(
         matrices, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return [muon, adamw]

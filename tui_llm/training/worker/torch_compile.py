@@ -27,6 +27,7 @@ def compile_step(trainer: Trainer, number: int) -> str:
     errors.
     """
     plain = trainer.loss
+    trainer.model.head_loss = torch.compiler.disable(trainer.model.head_loss)
     trainer.loss = torch.compile(plain, dynamic=False)
     try:
         trainer.model.train()
