@@ -13,7 +13,6 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.instruments.instruct.question import InstructQuestion
 from tui_llm.tour.numbers import table_logits
-from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import Tour
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
@@ -23,7 +22,7 @@ from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.tour.pairs import TourPairsScreen
 from tui_llm.tui.tour.pane import TourPane
 
-ALL = {(step.name, at) for step in STEPS for at in range(len(step.parts))}
+ALL = {(step.name, at) for step in Tour().steps for at in range(len(step.parts))}
 
 
 class Learner:

@@ -67,7 +67,9 @@ class LabScreen(BaseScreen, Screen[None]):
         self.readings = ReadingsController(context, self.prompt, panes)
         self.generation = GenerationController(context)
         self.ghost_text = GhostTextController(context, self.prompt, lambda: self.generation.job is not None)
-        self.undo = UndoController(context, self.prompt, lambda: self.ghost_text.hint)
+        self.undo = UndoController(
+            context, self.prompt, lambda: self.ghost_text.hint, lambda typing: self.tour.line(typing)
+        )
         self.sampler = SamplerController(context)
         self.candidate_table = CandidateTableController(context, panes.logits)
         self.target = TargetController(context)
@@ -82,7 +84,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.pins = PinsController(context, panes.training)
         self.copy_save = CopySaveController(context, panes.table)
         self.top_line = TopLineController(context, TopBar(id="top"), self._model_words)
-        self.tour = TourController(context, panes, self._arrange, key_of)
+        self.tour = TourController(context, panes, self._fit_tour, key_of)
 
         context.request_reading = self.readings.request
         context.show_reading = self._show_reading
@@ -184,6 +186,11 @@ class LabScreen(BaseScreen, Screen[None]):
         self.query_one(TabBar).show(self.panes.current)
         self.call_after_refresh(self.query_one(KeyBar).show_overflow)
 
+    def _fit_tour(self) -> None:
+        """Lays the panes out beside the tour, or without it."""
+        self._arrange()
+        self._show_keys()
+
     @property
     def one_at_a_time(self) -> bool:
         return self.zoomed or self.has_class("-single")
@@ -195,13 +202,19 @@ class LabScreen(BaseScreen, Screen[None]):
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
-        if place in PANES:
-            self.query_one(KeyBar).show(footer(place), self.panes[place], further(place))
-        else:
-            self.query_one(KeyBar).show(footer(place))
-        self.undo.show()
+        self._show_keys(place)
         if typing:
             self.ghost_text.wait()
+
+    def _show_keys(self, place: str = "") -> None:
+        """Shows the keys of `place`, by default of the focused widget, and the line under the prompt."""
+        if not place:
+            place = self._place(self.focused) if self.focused is not None else "prompt"
+        if place in PANES:
+            self.query_one(KeyBar).show(self.tour.in_footer(footer(place)), self.panes[place], further(place))
+        else:
+            self.query_one(KeyBar).show(self.tour.in_footer(footer(place)))
+        self.undo.show()
 
     def _place(self, widget: Widget) -> str:
         """The name of the pane (or the prompt) that contains a widget."""
@@ -250,6 +263,9 @@ class LabScreen(BaseScreen, Screen[None]):
             self.token_cursor.move_to(-1)
         elif self.zoomed:
             self.action_zoom()
+        elif self.tour.unused:
+            self.tour.dismiss()
+            self._show_keys()
 
     # ── what several controllers do together ─────────────────────────────────────────────────────────────────────
 
