@@ -51,7 +51,8 @@ def _add_options(parser: Parser) -> None:
 def tour(options: argparse.Namespace) -> int:
     from tui_llm.common import storage
     from tui_llm.tour.learner_name import checked
-    from tui_llm.tour.tour import TOUR, path
+    from tui_llm.tour.step import TOUR
+    from tui_llm.tour.tour import path
 
     if options.names:
         return _list_names(options.json)

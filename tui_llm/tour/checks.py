@@ -13,7 +13,7 @@ from tui_llm.tour import checks_text as text
 from tui_llm.tour.facts import CheckResult, Facts, done, missing
 from tui_llm.tour.step import Check
 
-SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned")  # fmt: skip
+SCREENS = ("lab", "draw", "draw_many", "vocabularies", "merges", "scratch", "letters", "inside", "temperatures", "pairs", "learn", "learned", "samples", "batch", "compare")  # fmt: skip
 PANES = ("tokens", "logits", "loss", "training", "generate")
 VIEWS = ("text", "ids", "bytes")
 BIG = 1e12  # the largest number that a lesson file may give
@@ -67,6 +67,8 @@ CHECKS: Mapping[str, NamedCheck] = {
         "exact": CheckValue("text", "the whole prompt"),
         "contains": CheckValue("texts", "texts that are in it"),
         "tokens": CheckValue("whole", "at least so many tokens", least=1),
+        "tokens_most": CheckValue("whole", "at most so many tokens", least=1),
+        "not_ascii": CheckValue("flag", "it has a character beyond ASCII"),
         "changed": CheckValue("flag", "it is another text than when the part began"),
     }),
     "answer": NamedCheck(general.answer, "the part's question has been answered", {

@@ -20,7 +20,8 @@ Values = Mapping[str, Any]
 def text(values: Values, _key: str) -> Check:
     """The text of the prompt is as the lesson wants it."""
     exact, contains = values.get("exact"), values.get("contains", ())
-    least, changed = values.get("tokens", 1), values.get("changed", False)
+    least, most = values.get("tokens", 1), values.get("tokens_most", math.inf)
+    changed, not_ascii = values.get("changed", False), values.get("not_ascii", False)
 
     def check(now: Facts, began: Facts) -> CheckResult:
         if now.screen != "lab":
@@ -36,6 +37,10 @@ def text(values: Values, _key: str) -> Check:
             return missing(f"{words(absent[0], 60)} is not in the text yet: {{type}} types it")
         if now.count < least:
             return missing(f"the text has {many(now.count, 'token')} of at least {least:,}: {{type}} types more")
+        if now.count > most:
+            return missing(f"the text is {many(now.count, 'token')}, at most {most:,} are wanted")
+        if not_ascii and now.prompt.isascii():
+            return missing("every character of the text is ASCII: {type} types another one")
         return done(f"{words(now.prompt, 60)} is {many(now.count, 'token')} for this model.")
 
     return check

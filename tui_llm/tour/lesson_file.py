@@ -15,8 +15,7 @@ from tui_llm.common.foreign_files import read_foreign_text
 from tui_llm.common.suggestions import did_you_mean, no_such
 from tui_llm.tour.checks import CHECKS, CheckValue
 from tui_llm.tour.facts import Facts
-from tui_llm.tour.step import Ask, Check, Lesson, Part, Step
-from tui_llm.tour.tour import TOUR
+from tui_llm.tour.step import TOUR, Ask, Check, Lesson, Part, Step
 
 FOLDER = Path(__file__).with_name("lessons")
 SHIPPED = (TOUR, "tokens", "loss-curve")
@@ -54,10 +53,10 @@ def parse(text: str, path: Path, known: Container[str] | None = None) -> Lesson:
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:  # ValueError: a number of a thousand digits
         why = str(error) or "nested too deep"
         raise UserError(f"{path}: not valid TOML: {visible(why)[:200]}; correct that line") from error
-    return _Reader(path, known).lesson(fields)
+    return _LessonParser(path, known).lesson(fields)
 
 
-class _Reader:
+class _LessonParser:
     def __init__(self, path: Path, known: Container[str] | None) -> None:
         self.path, self.known = path, known
         self.where = ""  # the step and part that is being read

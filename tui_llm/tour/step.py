@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tui_llm.tour.facts import CheckResult, Facts
 
+TOUR = "tour"  # the name of the lesson that F2 opens
 Check = Callable[[Facts, Facts], CheckResult]
 """(now, as it was when this part began) → whether it is done. Pure."""
 

@@ -9,11 +9,10 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.tour.facts import Facts
-from tui_llm.tour.step import Lesson, Part, Step
+from tui_llm.tour.step import TOUR, Lesson, Part, Step
 
 FINISHED = "{lesson} is over. Everything you made is kept; {{tour_back}} goes back, {{tour}} closes this."
 FURTHER = " Further lessons, in a shell: {commands}."
-TOUR = "tour"  # the name of the lesson that `F2` opens
 MOST_PROGRESS = 1 << 16  # bytes of a progress file
 
 

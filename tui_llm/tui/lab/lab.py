@@ -21,10 +21,11 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.candidate_table import CandidateTableController
 from tui_llm.tui.lab.copy_save import CopySaveController
 from tui_llm.tui.lab.follow_run import FollowRunController
+from tui_llm.tui.lab.footer import FooterController
 from tui_llm.tui.lab.generation import GenerationController
 from tui_llm.tui.lab.ghost_text import GhostTextController
 from tui_llm.tui.lab.inside import InsideController
-from tui_llm.tui.lab.keys import ALL, footer, further
+from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.loss import LossController
 from tui_llm.tui.lab.models import ModelsController
 from tui_llm.tui.lab.panes.logits import what_if_words
@@ -85,6 +86,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.copy_save = CopySaveController(context, panes.table)
         self.top_line = TopLineController(context, TopBar(id="top"), self._model_words)
         self.tour = TourController(context, panes, self._fit_tour, key_of)
+        self.footer = FooterController(KeyBar(id="keys"), panes, self.tour)
 
         context.request_reading = self.readings.request
         context.show_reading = self._show_reading
@@ -149,7 +151,7 @@ class LabScreen(BaseScreen, Screen[None]):
         yield TabBar(id="tabs")
         with Container(id="panes"):
             yield from self.panes.by_name.values()
-        yield KeyBar(id="keys")
+        yield self.footer.bar
 
     def on_mount(self) -> None:
         self.prompt.border_title = Text("Prompt")
@@ -184,12 +186,13 @@ class LabScreen(BaseScreen, Screen[None]):
         for name in PANES:
             self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
         self.query_one(TabBar).show(self.panes.current)
-        self.call_after_refresh(self.query_one(KeyBar).show_overflow)
+        self.call_after_refresh(self.footer.bar.show_overflow)
 
     def _fit_tour(self) -> None:
         """Lays the panes out beside the tour, or without it."""
         self._arrange()
-        self._show_keys()
+        self.footer.show(self._place(self.focused or self.prompt))
+        self.undo.show()
 
     @property
     def one_at_a_time(self) -> bool:
@@ -202,19 +205,10 @@ class LabScreen(BaseScreen, Screen[None]):
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
-        self._show_keys(place)
+        self.footer.show(place)
+        self.undo.show()
         if typing:
             self.ghost_text.wait()
-
-    def _show_keys(self, place: str = "") -> None:
-        """Shows the keys of `place`, by default of the focused widget, and the line under the prompt."""
-        if not place:
-            place = self._place(self.focused) if self.focused is not None else "prompt"
-        if place in PANES:
-            self.query_one(KeyBar).show(self.tour.in_footer(footer(place)), self.panes[place], further(place))
-        else:
-            self.query_one(KeyBar).show(self.tour.in_footer(footer(place)))
-        self.undo.show()
 
     def _place(self, widget: Widget) -> str:
         """The name of the pane (or the prompt) that contains a widget."""
@@ -265,7 +259,6 @@ class LabScreen(BaseScreen, Screen[None]):
             self.action_zoom()
         elif self.tour.unused:
             self.tour.dismiss()
-            self._show_keys()
 
     # ── what several controllers do together ─────────────────────────────────────────────────────────────────────
 

@@ -92,6 +92,7 @@ class TourController:
             dismiss()
         except UserError as error:
             self.context.warn(str(error))
+        self.fit_panes()
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────
 
