@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options
+from tui_llm.commands.shared.options import model_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -38,6 +38,7 @@ def add(commands: Commands) -> None:
 def _add_options(parser: Parser) -> None:
     parser.add_argument("lesson", nargs="?", default="tour", metavar="LESSON", help="a lesson that ships (tour, tokens, loss-curve) or a lesson file (default: tour)")  # fmt: skip
     model_options(parser)
+    weights_option(parser)
     parser.add_argument("--prompt", default=app.DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
     parser.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     parser.add_argument("--again", action="store_true", help="start from the beginning, not from the saved progress")
@@ -57,7 +58,7 @@ def tour(options: argparse.Namespace) -> int:
     if options.names:
         return _list_names(options.json)
     learner = checked(options.learner) if options.learner is not None else ""
-    lesson = _read(options.lesson)
+    lesson = read_lesson(options.lesson)
     if options.check:
         if options.again or learner:
             raise UserError("--check opens nothing; leave --again and --learner out")
@@ -77,15 +78,16 @@ def tour(options: argparse.Namespace) -> int:
     return app.open_app(options, lesson=lesson, learner=learner)
 
 
-def _read(name: str) -> Lesson:
+def read_lesson(name: str) -> Lesson:
     """Reads and checks a lesson; the keys of one that ships are checked by a test instead, as that imports every screen."""
-    from tui_llm.tour.lesson_file import SHIPPED, find, read
+    from tui_llm.tour.lesson_file import FOLDER, find, read
 
-    if name in SHIPPED:
-        return read(find(name))
+    path = find(name)
+    if path.parent == FOLDER:
+        return read(path)
     from tui_llm.tui.keymap import BY_ID
 
-    return read(find(name), BY_ID)
+    return read(path, BY_ID)
 
 
 def _print_checked(lesson: Lesson, as_json: bool) -> int:
