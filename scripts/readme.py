@@ -31,8 +31,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/tui/kit": "formats, themes and base screens that know nothing of models",
     "tui_llm/tui/kit/widgets": "lists, tables, charts, the prompt's editor",
     "tui_llm/tui/state": "the lab's state, its history, and the thread that calls the engine",
-    "tui_llm/tour": "the tour and other lessons: their files' format, and the checks",
-    "tui_llm/tour/lessons": "the lessons that ship, as TOML",
+    "tui_llm/tour": "the tour and other lessons: their files (`lessons/`), and the checks",
     "tui_llm/instruments": "NAME/question.py (plain data) and NAME/answer.py per instrument",
     "tui_llm/training": "training runs",
     "tui_llm/training/run": "what a run directory contains; imports no torch",
@@ -162,7 +161,9 @@ def checks() -> str:
 
     rows = ["| check | is done when | values |", "|---|---|---|"]
     for name, one in CHECKS.items():
-        values = "; ".join(f"`{at}`{' (needed)' if value.required else ''}: {value.about}" for at, value in one.values.items())
+        values = "; ".join(
+            f"`{at}`{' (needed)' if value.required else ''}: {value.about}" for at, value in one.values.items()
+        )
         asks = f"needs a question with `key` `{one.key}`" if one.key else "needs a question" if one.asks else ""
         asks += f" and `form` `{one.form}`" if one.form else ""
         rows.append(f"| `{name}` | {cell(one.about)} | {'; '.join(filter(None, [values, asks]))} |")

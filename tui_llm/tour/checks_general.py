@@ -103,10 +103,10 @@ def pane(values: Values, _key: str) -> Check:
 
     def check(now: Facts, _began: Facts) -> CheckResult:
         if now.screen != "lab" or now.typing or now.place != name:
-            return not_yet(now, f"the pane “{name}” has not the focus", f"{{pane_{name}}}")
+            return not_yet(now, f"the focus is not on the pane “{name}”", f"{{pane_{name}}}")
         if view and now.token_view != view:
             return missing(f"the Tokens pane does not show {view} yet: {{token_view}}")
-        return done(f"The pane “{name}” has the focus.")
+        return done(f"The Tokens pane shows {view}." if view else f"The focus is on the pane “{name}”.")
 
     return check
 
