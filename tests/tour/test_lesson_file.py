@@ -173,6 +173,26 @@ def test_files_that_are_no_lessons(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "did you mean tokens?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model", "x"),
+        ("--device", "cpu"),
+        ("--weights", "half"),
+        ("--prompt", "x"),
+        ("--no-mouse",),
+        ("--again",),
+        ("--learner", "x"),
+    ],
+)
+def test_no_option_is_ignored(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    for only in ("--check", "--names"):
+        assert cli.main(["tour", only, *words]) == 2
+        told = capsys.readouterr().err
+        assert f"{only} opens nothing, so {words[0]} would have no effect" in told and told.count("\n") == 1
+    assert cli.main(["tour", "tokens", "--names"]) == 2 and "LESSON" in capsys.readouterr().err
+
+
 def test_a_good_file_and_the_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lesson = parse(GOOD, write(tmp_path, GOOD), BY_ID)
     assert lesson.name == "mine" and lesson.steps[0].name == "step-1"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -55,13 +55,13 @@ def tour(options: argparse.Namespace) -> int:
     from tui_llm.tour.step import TOUR
     from tui_llm.tour.tour import path
 
+    if options.names or options.check:
+        _refuse_ignored(options)
     if options.names:
         return _list_names(options.json)
     learner = checked(options.learner) if options.learner is not None else ""
     lesson = read_lesson(options.lesson)
     if options.check:
-        if options.again or learner:
-            raise UserError("--check opens nothing; leave --again and --learner out")
         return _print_checked(lesson, options.json)
     kept = path(lesson.name, learner)
     if options.again:
@@ -76,6 +76,21 @@ def tour(options: argparse.Namespace) -> int:
     if lesson.name == TOUR and not learner:
         return app.open_app(options, tour=True)
     return app.open_app(options, lesson=lesson, learner=learner)
+
+
+def _refuse_ignored(options: argparse.Namespace) -> None:
+    """Raises if an option was given that `--check` or `--names` would ignore: they open nothing."""
+    usual = {
+        "model": DEFAULT_MODEL, "device": "auto", "weights": "fp32", "prompt": app.DEFAULT_PROMPT, "no_mouse": False, "again": False,
+        "learner": None,
+    }  # fmt: skip
+    if options.names:
+        usual["lesson"] = "tour"
+    only = "--names" if options.names else "--check"
+    for name, value in usual.items():
+        if getattr(options, name, value) != value:
+            what = "LESSON" if name == "lesson" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{only} opens nothing, so {what} would have no effect; leave it out")
 
 
 def read_lesson(name: str) -> Lesson:
