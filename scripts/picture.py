@@ -66,6 +66,7 @@ async def draw(picture: Picture) -> None:
     from tui_llm.tui.app import LabApp
 
     app: Any = LabApp(lambda: PipelineEngine("cpu"), prompt=picture.prompt)
+    app.lab_screen.tour.unused = False  # without the line for newcomers
     async with app.run_test(size=picture.size) as pilot:
         while app.lab_screen.reading is None:
             await pilot.pause(0.05)

@@ -31,7 +31,7 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
     "tui_llm/tui/kit": "formats, themes and base screens that know nothing of models",
     "tui_llm/tui/kit/widgets": "lists, tables, charts, the prompt's editor",
     "tui_llm/tui/state": "the lab's state, its history, and the thread that calls the engine",
-    "tui_llm/tour": "the tour's steps and their checks",
+    "tui_llm/tour": "the tour and other lessons: their files (`lessons/`), and the checks",
     "tui_llm/instruments": "NAME/question.py (plain data) and NAME/answer.py per instrument",
     "tui_llm/training": "training runs",
     "tui_llm/training/run": "what a run directory contains; imports no torch",
@@ -155,6 +155,21 @@ def commands() -> str:
     return "\n".join(part for path, parser in parsers(build_parser()) for part in help_page(path, parser))
 
 
+def checks() -> str:
+    """Returns the table of the checks that a lesson file can name, with the values that they take."""
+    from tui_llm.tour.checks import CHECKS
+
+    rows = ["| check | is done when | values |", "|---|---|---|"]
+    for name, one in CHECKS.items():
+        values = "; ".join(
+            f"`{at}`{' (needed)' if value.required else ''}: {value.about}" for at, value in one.values.items()
+        )
+        asks = f"needs a question with `key` `{one.key}`" if one.key else "needs a question" if one.asks else ""
+        asks += f" and `form` `{one.form}`" if one.form else ""
+        rows.append(f"| `{name}` | {cell(one.about)} | {'; '.join(filter(None, [values, asks]))} |")
+    return "\n".join(rows)
+
+
 def written(text: str, name: str, made: str) -> str:
     """Returns `text` with the part between the markers of `name` replaced by `made`."""
     start, end = re.escape(f"<!-- {name}:"), re.escape(f"<!-- /{name} -->")
@@ -167,6 +182,7 @@ PAGES = {
     "README.md": {"commands": command_groups, "tree": tree},
     "docs/keys.md": {"keys": keys},
     "docs/cli.md": {"commands": commands},
+    "docs/lessons.md": {"checks": checks},
 }
 
 

@@ -104,7 +104,7 @@ def test_the_first_paint_waits_for_nothing_that_is_asked_for_later() -> None:
         "importlib.metadata",
         "regex",
         "tui_llm.llm.data.corpora",
-        "tui_llm.tour.steps",
+        "tui_llm.tour.lesson_file",
         "tui_llm.tui.help",
     }
 

@@ -42,12 +42,13 @@ from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.instruments.scratch.question import ScratchQuestion, split
 from tui_llm.instruments.textfile.question import TextFile, TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import EXAMPLES
-from tui_llm.tour import numbers, steps_model, steps_numbers, steps_text
+from tui_llm.tour import checks_model, checks_numbers, checks_text, numbers
+from tui_llm.tour.checks import CHECKS
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts
-from tui_llm.tour.steps import STEPS
-from tui_llm.tour.tour import FINISHED, Tour, path
+from tui_llm.tour.tour import Tour, path
 from tui_llm.tui.keymap import BY_ID
 
+STEPS = Tour().steps
 WEIGHTS = Weights("nano", None, 1, 1, 1, 1, 256, 4096, "cpu")
 HOSTILE = "[/]{undo}\x1b]0;x\x07\u202e[red]漢字e\u0301"
 
@@ -86,10 +87,10 @@ def told(outcome: CheckResult, done: bool) -> str:
 
 def test_the_numbers_of_the_tutorial_follow_from_the_formulas() -> None:
     assert numbers.shares(numbers.softmax(list(numbers.LOGITS.values()))) == "86.6/13.0/0.4 %"
-    assert numbers.nats(numbers.loss(steps_numbers.GOOD)) == "0.14"
-    assert numbers.nats(numbers.loss(steps_numbers.TERRIBLE)) == "4.61"
-    assert "53.3/30.0/13.3/3.3 % at T 0.5" in steps_model.table_words()
-    assert "32.5/28.2/23.0/16.3 % at T 2" in steps_model.table_words()
+    assert numbers.nats(numbers.loss(checks_numbers.GOOD)) == "0.14"
+    assert numbers.nats(numbers.loss(checks_numbers.TERRIBLE)) == "4.61"
+    assert "53.3/30.0/13.3/3.3 % at T 0.5" in checks_model.table_words()
+    assert "32.5/28.2/23.0/16.3 % at T 2" in checks_model.table_words()
 
 
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=30), st.sampled_from([0.5, 1.0, 2.0]))
@@ -111,7 +112,7 @@ def test_softmax_and_loss_are_torchs(logits: list[float], temperature: float) ->
 def test_words_of_the_steps_name_keys_that_there_are() -> None:
     parts = [part for step in STEPS for part in step.parts]
     said = [text for part in parts for text in (part.do, part.check(Facts(), Facts()).words)]
-    for text in (*said, FINISHED):
+    for text in (*said, Tour().finished_words):
         assert set(re.findall(r"\{([^{}]*)\}", text)) <= BY_ID.keys()
     assert len(STEPS) == 10 and len({step.name for step in STEPS}) == 10
 
@@ -127,19 +128,19 @@ def test_foreign_text_is_safe_and_never_becomes_a_key(text: str) -> None:
 
 def test_labels(engine: PipelineEngine) -> None:
     short, long = read(engine, "Hi"), read(engine, "The cat sat on the mat " + HOSTILE)
-    assert "typing" in told(steps_text.own_text(facts(long, typing=True), Facts()), False)
-    assert "waiting" in told(steps_text.own_text(Facts(), Facts()), False)
-    assert f"{len(short.prompt_ids)} tokens" in told(steps_text.own_text(facts(short), Facts()), False)
-    assert f"{len(long.prompt_ids)} tokens" in told(steps_text.own_text(facts(long), Facts()), True)
-    assert "no guess" in told(steps_text.predicted(Facts(), Facts()), False)
-    assert "no whole number" in told(steps_text.predicted(Facts(typed={"pairs": "many"}), Facts()), False)
-    told(steps_text.predicted(Facts(typed={"pairs": " 1,000 "}), Facts()), True)
+    assert "typing" in told(checks_text.own_text(facts(long, typing=True), Facts()), False)
+    assert "waiting" in told(checks_text.own_text(Facts(), Facts()), False)
+    assert f"{len(short.prompt_ids)} tokens" in told(checks_text.own_text(facts(short), Facts()), False)
+    assert f"{len(long.prompt_ids)} tokens" in told(checks_text.own_text(facts(long), Facts()), True)
+    assert "no guess" in told(checks_text.predicted(Facts(), Facts()), False)
+    assert "no whole number" in told(checks_text.predicted(Facts(typed={"pairs": "many"}), Facts()), False)
+    told(checks_text.predicted(Facts(typed={"pairs": " 1,000 "}), Facts()), True)
     pairs = engine.answer(PairsQuestion(long.request))
     assert isinstance(pairs, Pairs)
     open_ = facts(long, screen="pairs", answers={PairsQuestion: pairs}, typed={"pairs": str(pairs.count - 1)})
-    assert "you were right" in told(steps_text.counted(open_, Facts()), True)
-    assert "you said 3" in told(steps_text.counted(dataclasses.replace(open_, typed={"pairs": "3"}), Facts()), True)
-    assert "not open" in told(steps_text.counted(dataclasses.replace(open_, screen="lab"), Facts()), False)
+    assert "you were right" in told(checks_text.counted(open_, Facts()), True)
+    assert "you said 3" in told(checks_text.counted(dataclasses.replace(open_, typed={"pairs": "3"}), Facts()), True)
+    assert "not open" in told(checks_text.counted(dataclasses.replace(open_, screen="lab"), Facts()), False)
 
 
 def test_a_file(engine: PipelineEngine, tmp_path: Path) -> None:
@@ -148,40 +149,40 @@ def test_a_file(engine: PipelineEngine, tmp_path: Path) -> None:
     found = engine.answer(TextFileQuestion(Request(), str(file)))
     assert isinstance(found, TextFile) and found.tokens == len(engine.tokenizer.encode(file.read_text()))
     now = Facts(answers={TextFileQuestion: found})
-    assert f"{found.tokens - 1:,} examples" in told(steps_text.file_counted(now, Facts()), True)
-    told(steps_text.file_counted(now, now), False)  # counted before this part started
-    assert "nowhere" in told(steps_text.file_counted(Facts(problems={TextFileQuestion: "nowhere"}), Facts()), False)
+    assert f"{found.tokens - 1:,} examples" in told(checks_text.file_counted(now, Facts()), True)
+    told(checks_text.file_counted(now, now), False)  # counted before this part started
+    assert "nowhere" in told(checks_text.file_counted(Facts(problems={TextFileQuestion: "nowhere"}), Facts()), False)
 
 
 def test_words_and_letters(engine: PipelineEngine) -> None:
     plain, odd = read(engine, "The cat"), read(engine, "The cat zxqvwkj")
-    assert "same as before" in told(steps_text.rare_word(facts(plain), facts(plain)), False)
-    assert "invent one" in told(steps_text.rare_word(facts(read(engine, "The dog")), facts(plain)), False)
-    word, count = steps_text.longest_word(facts(odd))
+    assert "same as before" in told(checks_text.rare_word(facts(plain), facts(plain)), False)
+    assert "invent one" in told(checks_text.rare_word(facts(read(engine, "The dog")), facts(plain)), False)
+    word, count = checks_text.longest_word(facts(odd))
     assert word == "zxqvwkj" and count == len(odd.prompt_ids) - len(plain.prompt_ids)
-    assert f"{count} pieces" in told(steps_text.rare_word(facts(odd), facts(plain)), True)
+    assert f"{count} pieces" in told(checks_text.rare_word(facts(odd), facts(plain)), True)
     berry = read(engine, "a strawberry")
-    assert "counted yet" in told(steps_text.strawberry(facts(berry), Facts()), False)
-    assert "“r” occurs 3 times" in told(steps_text.strawberry(facts(berry, screen="letters"), Facts()), True)
-    told(steps_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
+    assert "counted yet" in told(checks_text.strawberry(facts(berry), Facts()), False)
+    assert "“r” occurs 3 times" in told(checks_text.strawberry(facts(berry, screen="letters"), Facts()), True)
+    told(checks_text.strawberry(facts(read(engine, "123"), screen="letters"), Facts()), False)
     same = facts(plain, screen="letters")
-    assert "no r" in told(steps_text.strawberry(same, facts(plain)), False)
-    told(steps_text.strawberry(same, Facts()), True)  # the learner's own word
+    assert "no r" in told(checks_text.strawberry(same, facts(plain)), False)
+    told(checks_text.strawberry(same, Facts()), True)  # the learner's own word
 
 
 def test_ids(engine: PipelineEngine) -> None:
     end = read(engine, "The cat sat")
     inside = engine.read(Request(prompt="The cat sat", position=1))
-    assert "{token_view}" in told(steps_text.ids_seen(facts(end), Facts()), False)
-    assert "{cursor_left}" in told(steps_text.ids_seen(facts(end, token_view="ids"), Facts()), False)
+    assert "{token_view}" in told(checks_text.ids_seen(facts(end), Facts()), False)
+    assert "{cursor_left}" in told(checks_text.ids_seen(facts(end, token_view="ids"), Facts()), False)
     second = inside.prompt_ids[1]
-    assert f"“ cat” is number {second:,}" in told(steps_text.ids_seen(facts(inside, token_view="ids"), Facts()), True)
+    assert f"“ cat” is number {second:,}" in told(checks_text.ids_seen(facts(inside, token_view="ids"), Facts()), True)
 
 
 def test_obstacles_are_reported_first() -> None:
-    for check, keys in ((steps_text.counted, "{pane_tokens} {pairs}"), (steps_numbers.gradient_seen, "{gradient}")):
+    for check, keys in ((checks_text.counted, "{pane_tokens} {pairs}"), (checks_numbers.gradient_seen, "{gradient}")):
         assert keys in told(check(Facts(), Facts()), False)
-    for check in (steps_text.counted, steps_text.compared, steps_text.merged, steps_numbers.own_logits):
+    for check in (checks_text.counted, checks_text.compared, checks_text.merged, checks_numbers.own_logits):
         assert "Esc back to the panes, then" in told(check(Facts(screen="help"), Facts()), False)
         assert "{done_typing}, then" in told(check(Facts(typing=True), Facts()), False)
         assert "window is open" in told(check(Facts(typing=True, asking=True), Facts()), False)
@@ -193,23 +194,23 @@ def test_softmax(engine: PipelineEngine) -> None:
         return Facts(screen="scratch", answers={ScratchQuestion: found}, **more)
 
     reading = read(engine, "The cat sat on the")
-    told(steps_numbers.staged(facts(reading), Facts()), False)
+    told(checks_numbers.staged(facts(reading), Facts()), False)
     for sampler, key in ((SamplerSettings(temperature=0.8), "{warmer}"), (SamplerSettings(temperature=1.1), "{cooler}"),
                          (SamplerSettings(top_p=0.9), "{top_p_up}")):  # fmt: skip
-        assert key in told(steps_numbers.staged(facts(reading, stage=1, sampler=sampler), Facts()), False)
+        assert key in told(checks_numbers.staged(facts(reading, stage=1, sampler=sampler), Facts()), False)
     inside = engine.read(Request(prompt="The cat sat on the", position=2))
-    assert "cursor" in told(steps_numbers.staged(facts(inside, stage=1), Facts()), False)
-    assert "logit" in told(steps_numbers.staged(facts(reading, stage=1), Facts()), True)
-    own = told(steps_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
+    assert "cursor" in told(checks_numbers.staged(facts(inside, stage=1), Facts()), False)
+    assert "logit" in told(checks_numbers.staged(facts(reading, stage=1), Facts()), True)
+    own = told(checks_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
     assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.43 %: together 100.0 %" in own and "tutorial" not in own
-    assert "86.6/13.0/0.4 %" in told(steps_numbers.own_logits(scratch("a=1 [/]=2"), Facts()), True)
-    told(steps_numbers.own_logits(scratch("a=1"), Facts()), False)
+    assert "86.6/13.0/0.4 %" in told(checks_numbers.own_logits(scratch("a=1 [/]=2"), Facts()), True)
+    told(checks_numbers.own_logits(scratch("a=1"), Facts()), False)
     before = scratch("a=1 b=2")
-    told(steps_numbers.changed_logit(before, before), False)
-    told(steps_numbers.changed_logit(scratch("a=1 b=3", typing=True), before), False)
-    assert "100.0 %" in told(steps_numbers.changed_logit(scratch("a=1 b=0"), before), True)
+    told(checks_numbers.changed_logit(before, before), False)
+    told(checks_numbers.changed_logit(scratch("a=1 b=3", typing=True), before), False)
+    assert "100.0 %" in told(checks_numbers.changed_logit(scratch("a=1 b=0"), before), True)
     wrong = Facts(screen="scratch", problems={ScratchQuestion: HOSTILE})
-    assert "\x1b" not in told(steps_numbers.own_logits(wrong, Facts()), False)
+    assert "\x1b" not in told(checks_numbers.own_logits(wrong, Facts()), False)
 
 
 def test_surprise(engine: PipelineEngine) -> None:
@@ -217,21 +218,21 @@ def test_surprise(engine: PipelineEngine) -> None:
     assert plain.distribution is not None
     best = read(engine, "The cat sat on the", Target(id=plain.distribution.candidates[0].id))
     bad = read(engine, "The cat sat on the", Target(text=" zebra"))
-    assert "no target" in told(steps_numbers.likely_target(facts(plain), Facts()), False)
-    assert "rank" in told(steps_numbers.likely_target(facts(bad), Facts()), False)
+    assert "no target" in told(checks_numbers.likely_target(facts(plain), Facts()), False)
+    assert "rank" in told(checks_numbers.likely_target(facts(bad), Facts()), False)
     assert best.loss is not None and bad.loss is not None
-    assert "{pane_loss}" in told(steps_numbers.likely_target(facts(best), Facts()), False)
+    assert "{pane_loss}" in told(checks_numbers.likely_target(facts(best), Facts()), False)
     assert f"{best.loss.tokens[0].loss.nats:.2f} nats" in told(
-        steps_numbers.likely_target(facts(best, place="loss"), Facts()), True
+        checks_numbers.likely_target(facts(best, place="loss"), Facts()), True
     )
-    assert "4.61" in told(steps_numbers.unlikely_target(facts(best), Facts()), False)
-    said = told(steps_numbers.unlikely_target(facts(bad), Facts()), True)
+    assert "4.61" in told(checks_numbers.unlikely_target(facts(best), Facts()), False)
+    said = told(checks_numbers.unlikely_target(facts(bad), Facts()), True)
     assert f"ln V = {math.log(engine.tokenizer.size):.2f}" in said
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
-    said = told(steps_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
+    said = told(checks_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
     assert "-0.600" in said and "+0.500" in said and "in all 0.000" in said
-    told(steps_numbers.gradient_seen(Facts(), Facts()), False)
+    told(checks_numbers.gradient_seen(Facts(), Facts()), False)
 
 
 def learned(steps: int) -> Learned:
@@ -243,60 +244,60 @@ def learned(steps: int) -> Learned:
 
 
 def test_one_step() -> None:
-    told(steps_numbers.pinned(Facts(), Facts()), False)
-    told(steps_numbers.pinned(Facts(pins=1), Facts()), True)
+    told(checks_numbers.pinned(Facts(), Facts()), False)
+    told(checks_numbers.pinned(Facts(pins=1), Facts()), True)
     began = Facts(prompt="what was pinned")
-    told(steps_numbers.learned(Facts(screen="learn", answers={LearnQuestion: learned(0)}), began), False)
+    told(checks_numbers.learned(Facts(screen="learn", answers={LearnQuestion: learned(0)}), began), False)
     stepped = Facts(screen="learn", answers={LearnQuestion: learned(1)})
-    assert "another sentence" in told(steps_numbers.learned(stepped, stepped), False)
-    said = told(steps_numbers.learned(stepped, began), True)
+    assert "another sentence" in told(checks_numbers.learned(stepped, stepped), False)
+    said = told(checks_numbers.learned(stepped, began), True)
     assert "2.00 → 0.50" in said and "50.0 % → 25.0 %" in said and "1.00 → 1.50, forgotten" in said
-    told(steps_numbers.undone(stepped, Facts()), False)
-    told(steps_numbers.undone(Facts(answers={LearnQuestion: learned(0)}), Facts()), True)
+    told(checks_numbers.undone(stepped, Facts()), False)
+    told(checks_numbers.undone(Facts(answers={LearnQuestion: learned(0)}), Facts()), True)
 
 
 def test_the_loop() -> None:
     fresh = RunFacts("tales", "running", 10, 100)
-    told(steps_model.started(Facts(), Facts()), False)
-    told(steps_model.started(Facts(run=fresh), Facts()), True)
+    told(checks_model.started(Facts(), Facts()), False)
+    told(checks_model.started(Facts(run=fresh), Facts()), True)
     old = dataclasses.replace(fresh, state="finished")
-    assert "from before" in told(steps_model.started(Facts(run=old), Facts(run=old)), False)
-    assert "failed" in told(steps_model.started(Facts(run=dataclasses.replace(fresh, state="failed")), Facts()), False)
-    assert "first evaluation" in told(steps_model.unigram(Facts(run=fresh), Facts()), False)
+    assert "from before" in told(checks_model.started(Facts(run=old), Facts(run=old)), False)
+    assert "failed" in told(checks_model.started(Facts(run=dataclasses.replace(fresh, state="failed")), Facts()), False)
+    assert "first evaluation" in told(checks_model.unigram(Facts(run=fresh), Facts()), False)
     seen = dataclasses.replace(fresh, loss=2.5, unigram=3.1, bigram=2.2, sample=HOSTILE)
-    assert "3.10" in told(steps_model.unigram(Facts(run=seen), Facts()), True)
+    assert "3.10" in told(checks_model.unigram(Facts(run=seen), Facts()), True)
     for at, words in (
         (0, "Untrained it wrote"),
         (50, "At step 50 it wrote"),
     ):  # an earlier sample is not presented as a new one
         early = dataclasses.replace(seen, sample_step=at)
-        assert words in told(steps_model.unigram(Facts(run=early), Facts()), True)
-    assert "2.20" in told(steps_model.bigram(Facts(run=seen), Facts()), False)
+        assert words in told(checks_model.unigram(Facts(run=early), Facts()), True)
+    assert "2.20" in told(checks_model.bigram(Facts(run=seen), Facts()), False)
     assert "has ended" in told(
-        steps_model.bigram(Facts(run=dataclasses.replace(seen, state="finished")), Facts()), False
+        checks_model.bigram(Facts(run=dataclasses.replace(seen, state="finished")), Facts()), False
     )
-    told(steps_model.watched(Facts(), Facts()), False)
-    told(steps_model.watched(Facts(screen="learned"), Facts()), True)
+    told(checks_model.watched(Facts(), Facts()), False)
+    told(checks_model.watched(Facts(screen="learned"), Facts()), True)
 
 
 def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     def at(temperature: float, *steps: GeneratedToken) -> Facts:
         return Facts(sampler=SamplerSettings(temperature=temperature), steps=steps, place="generate")
 
-    assert "{cooler}" in told(steps_model.greedy(at(0.8), Facts()), False)
-    assert "{draw}" in told(steps_model.greedy(at(0), Facts()), False)
-    told(steps_model.greedy(at(0, drawn("x", 0.5)), Facts()), False)
-    told(steps_model.greedy(at(0, drawn("x", None)), Facts()), True)
+    assert "{cooler}" in told(checks_model.greedy(at(0.8), Facts()), False)
+    assert "{draw}" in told(checks_model.greedy(at(0), Facts()), False)
+    told(checks_model.greedy(at(0, drawn("x", 0.5)), Facts()), False)
+    told(checks_model.greedy(at(0, drawn("x", None)), Facts()), True)
     cold = at(0.5, drawn("x", 0.5))
-    told(steps_model.cold(at(0.5), Facts()), False)
-    told(steps_model.cold(cold, Facts()), True)
-    assert "{draw}" in told(steps_model.replayed(at(0.5), cold), False)
-    assert "{show_draw}" in told(steps_model.replayed(cold, cold), False)
+    told(checks_model.cold(at(0.5), Facts()), False)
+    told(checks_model.cold(cold, Facts()), True)
+    assert "{draw}" in told(checks_model.replayed(at(0.5), cold), False)
+    assert "{show_draw}" in told(checks_model.replayed(cold, cold), False)
 
     def draw(u: float, *temperatures: float) -> str:
         samplers = tuple(SamplerSettings(temperature=t) for t in temperatures)
         found = engine.answer(DrawQuestion(Request(prompt="Once upon a"), samplers, u))
-        outcome = steps_model.replayed(dataclasses.replace(cold, screen="draw", answers={DrawQuestion: found}), cold)
+        outcome = checks_model.replayed(dataclasses.replace(cold, screen="draw", answers={DrawQuestion: found}), cold)
         assert outcome.done is (temperatures == (0.5, 2.0))
         return outcome.words
 
@@ -305,55 +306,55 @@ def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     assert "the same token" in draw(0.0, 0.5, 2.0) and "instead of" in draw(0.9999, 0.5, 2.0)
     sure = engine.answer(HistogramQuestion(Request(prompt="Once upon a", sampler=SamplerSettings(temperature=0.1)), 10))
     always = Facts(screen="draw_many", answers={HistogramQuestion: sure})
-    assert "{many_warmer}" in told(steps_model.drawn_often(always, cold), False)
-    assert "{draw_many}" in told(steps_model.drawn_often(cold, cold), False)
+    assert "{many_warmer}" in told(checks_model.drawn_often(always, cold), False)
+    assert "{draw_many}" in told(checks_model.drawn_often(cold, cold), False)
     many = engine.answer(HistogramQuestion(Request(prompt="The cat sat on the"), 1000))
-    said = told(steps_model.drawn_often(Facts(screen="draw_many", answers={HistogramQuestion: many}), cold), True)
+    said = told(checks_model.drawn_often(Facts(screen="draw_many", answers={HistogramQuestion: many}), cold), True)
     assert f"Of 1,000 draws {many.rows[0][1].count:,} were" in said
     cut = SamplerSettings(top_p=0.5)
     reading = engine.read(Request(prompt="Once upon a", sampler=cut))
-    told(steps_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
-    assert "keeps" in told(steps_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
+    told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
+    assert "keeps" in told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
     found = engine.answer(ScratchQuestion(Request(), split(numbers.table_logits()), temperatures=(0.5, 1.0, 2.0)))
     now = Facts(screen="temperatures", answers={ScratchQuestion: found})
-    said = told(steps_model.table(now, Facts()), True)
+    said = told(checks_model.table(now, Facts()), True)
     assert "T 0.5: 53.3/30.0/13.3/3.3 %, T 1: 40.0/30.0/20.0/10.0 %, T 2: 32.5/28.2/23.0/16.3 %" in said
-    told(steps_model.table(Facts(), Facts()), False)
+    told(checks_model.table(Facts(), Facts()), False)
 
 
 def test_inside_and_the_assistant(engine: PipelineEngine) -> None:
     old, new = read(engine, "The cat sat on the"), read(engine, "The dog sat on the")
-    told(steps_model.decided(facts(old), facts(old)), False)
+    told(checks_model.decided(facts(old), facts(old)), False)
     for text in ("The dog ran on the", "The cat sat on the mat", "The cat sat  on the"):
-        assert "one word" in told(steps_model.decided(facts(read(engine, text)), facts(old)), False)
-    assert "likeliest now" in told(steps_model.decided(facts(new), facts(old)), True)
-    for check in (steps_model.attended, steps_model.lensed):
+        assert "one word" in told(checks_model.decided(facts(read(engine, text)), facts(old)), False)
+    assert "likeliest now" in told(checks_model.decided(facts(new), facts(old)), True)
+    for check in (checks_model.attended, checks_model.lensed):
         told(check(Facts(), Facts()), False)
     looked = engine.answer(AttentionQuestion(old.request))
     said = told(
-        steps_model.attended(Facts(screen="inside", view="attention", answers={AttentionQuestion: looked}), Facts()),
+        checks_model.attended(Facts(screen="inside", view="attention", answers={AttentionQuestion: looked}), Facts()),
         True,
     )
     assert percent(max(looked.mean.weights)) in said and "4 × 4 heads" in said
     lens = engine.answer(LensQuestion(old.request))
-    said = told(steps_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
+    said = told(checks_model.lensed(Facts(screen="inside", view="lens", answers={LensQuestion: lens}), Facts()), True)
     assert old.distribution is not None and percent(old.distribution.candidates[0].raw_probability) in said
     question = read(engine, "What is your name?")
-    assert "question mark" in told(steps_model.continued(facts(old), Facts()), False)
+    assert "question mark" in told(checks_model.continued(facts(old), Facts()), False)
     greedy = SamplerSettings(temperature=0)
-    assert "0 of" in told(steps_model.continued(facts(question, sampler=greedy), Facts()), False)
-    steps = tuple(drawn(HOSTILE, 0.1) for _ in range(steps_model.CONTINUED))
-    assert "{cooler}" in told(steps_model.continued(facts(question, steps=steps), Facts()), False)
-    told(steps_model.continued(facts(question, steps=steps, sampler=greedy), Facts()), True)
-    told(steps_model.tuned(Facts(), Facts()), False)
-    assert "learning" in told(steps_model.tuned(Facts(typed={"instruct": "x"}), Facts()), False)
+    assert "0 of" in told(checks_model.continued(facts(question, sampler=greedy), Facts()), False)
+    steps = tuple(drawn(HOSTILE, 0.1) for _ in range(checks_model.CONTINUED))
+    assert "{cooler}" in told(checks_model.continued(facts(question, steps=steps), Facts()), False)
+    told(checks_model.continued(facts(question, steps=steps, sampler=greedy), Facts()), True)
+    told(checks_model.tuned(Facts(), Facts()), False)
+    assert "learning" in told(checks_model.tuned(Facts(typed={"instruct": "x"}), Facts()), False)
     made = Instructed(InstructQuestion(Request(), EXAMPLES), WEIGHTS, "assistant", "/x", 55, 35, 3.0, 0.1, (3.0, 0.2))
-    assert "3.00 → 0.10" in told(steps_model.tuned(Facts(answers={InstructQuestion: made}), Facts()), True)
+    assert "3.00 → 0.10" in told(checks_model.tuned(Facts(answers={InstructQuestion: made}), Facts()), True)
     answers = Facts(answers={InstructQuestion: made}, steps=steps)
-    assert "not open" in told(steps_model.answers(answers, Facts()), False)
-    told(steps_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
-    told(steps_model.confirmed(Facts(), Facts()), False)
-    told(steps_model.confirmed(Facts(typed={"end": ""}), Facts()), True)
+    assert "not open" in told(checks_model.answers(answers, Facts()), False)
+    told(checks_model.answers(dataclasses.replace(answers, model="assistant"), Facts()), True)
+    told(CHECKS["confirmed"].make({}, "end")(Facts(), Facts()), False)
+    told(CHECKS["confirmed"].make({}, "end")(Facts(typed={"end": ""}), Facts()), True)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fake_engine import HOSTILE, FakeEngine
 from fake_run import add, alive, make, sample
@@ -11,9 +13,10 @@ from textual.widgets._toast import Toast, ToastRack
 
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
+from tui_llm.facts.request import Target
 from tui_llm.instruments.instruct.question import InstructQuestion
+from tui_llm.tour.lesson_file import find, read
 from tui_llm.tour.numbers import table_logits
-from tui_llm.tour.steps import STEPS
 from tui_llm.tour.tour import Tour
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
@@ -23,7 +26,7 @@ from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.tour.pairs import TourPairsScreen
 from tui_llm.tui.tour.pane import TourPane
 
-ALL = {(step.name, at) for step in STEPS for at in range(len(step.parts))}
+ALL = {(step.name, at) for step in Tour().steps for at in range(len(step.parts))}
 
 
 class Learner:
@@ -273,3 +276,134 @@ async def test_notifications_stand_beside_the_tour(size: tuple[int, int]) -> Non
         await pilot.pause()
         rack = app.screen.query_one(ToastRack).styles
         assert (rack.margin, rack.padding) == ((0, 0, 1, 0), (0, 0, 0, 0))
+
+
+# ── the two further lessons ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def tokens_lesson(learner: Learner) -> None:
+    at = learner.at
+    await at("space", 0, "=The cat sat on the", "wait", "escape")
+    await at("space", 1, "2", "i", "space", "escape", "wait")
+    await at("words", 0, "2", "i", "=dog dog", "wait", "escape")
+    views = VIEWS.index("ids") - VIEWS.index(learner.lab.query_one(TokensPane).view)
+    await at("words", 1, "1", *["b"] * views)
+    await at("words", 2, "f5", "=no", "enter")
+    await at("words", 3, "i", "=dog Dog DOG", "wait", "escape")
+    await at("digits", 0, "i", "=12345 + 67890 =", "wait", "escape")
+    await at("digits", 1, "f5", "=80,235", "enter")
+    await at("digits", 2, "5", "space")
+    await at("letters", 0, "escape", "i", "=strawberry", "wait", "escape", "1", "L")
+    await at("letters", 1, "f5", "=3", "enter")
+    await at("bytes", 0, "escape", "i", "=naïve café", "wait", "escape")
+    await at("bytes", 1, "1", "C")
+    await at("special", 0, "escape", "i", "=Hi<|endoftext|>Bye", "wait", "escape")
+    await at("special", 1, "x", "wait")
+    assert learner.tour.finished
+
+
+async def loss_lesson(learner: Learner) -> None:
+    at = learner.at
+    run = make("tales", steps=400, done=0, state="running", unigram_entropy=3.1, bigram_entropy=2.2)
+    with alive(run):
+        await watch(learner, run)
+        await at("start", 0, "escape", "4")
+        await at("start", 1, "f5", "=5.55", "enter")
+        add(run, 1, 50, val_loss=2.5)
+        await at("first", 0, "4")
+        add(run, 51, 140, val_loss=1.5)
+        await at("first", 1)
+        await at("first", 2, "f5", "=3.0", "enter")
+        sample(run, 140, "Once upon a time")
+        add(run, 141, 200, val_loss=1.3)
+        run.write_status("running", "", step=200, steps=400)
+        await at("two", 0, "4", "a")
+        await at("two", 1, "f5", "=Validation", "enter")
+        add(run, 201, 400, val_loss=1.1)
+        run.write_status("finished", "", step=400, steps=400)
+    await at("end", 0, "l")
+    await at("end", 1, "f5", "=no", "enter")
+    await at("meaning", 0, "4", "T")
+    await at("meaning", 1, "f5", "=140: 1.5", "enter")
+    assert learner.tour.finished
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "go"), [("tokens", tokens_lesson), ("loss-curve", loss_lesson)], ids=["tokens", "loss-curve"]
+)
+async def test_a_learner_goes_through_a_further_lesson(name: str, go: Any, size: tuple[int, int]) -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, prompt="", lesson=read(find(name)))
+    async with app.run_test(size=size) as pilot:
+        lab = app.lab_screen
+        await until(pilot, lambda: lab.weights is not None and lab.tour.tour is not None)
+        assert "Lesson 1/" in "\n".join(drawn(app)) and "New here" not in "\n".join(drawn(app))
+        await go(Learner(pilot, app))
+
+
+# ── step 5.2, and the line for newcomers ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_step_5_2_takes_no_doubled_space() -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, prompt="The cat sat on the", tour=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        await pilot.press("escape")
+        tour = lab.tour.tour
+        assert tour is not None
+        at = [step.name for step in tour.steps].index("surprise")
+        while (tour.step, tour.part) != (at, 1):
+            await pilot.press("f4")
+        lab.target.set(Target(text="  purple"))
+        await answered(pilot, lab)
+        lab.tour.check()
+        assert (tour.step, tour.part) == (at, 1) and "doubled space" in tour.lacks
+        await pilot.pause()
+        assert "··purple" in "\n".join(drawn(app))
+        await pilot.press("s")  # as the tour says
+        await answered(pilot, lab)
+        await Learner(pilot, app).until_done("surprise", 1)
+
+
+LINE = "New here? F2: the tour"
+
+
+async def test_a_newcomer_is_told_of_the_tour_until_it_is_used() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        lab = app.lab_screen
+        await answered(pilot, lab)
+        shown = "\n".join(drawn(app))
+        assert LINE in shown and "F2 tour" in drawn(app)[-1]
+        await pilot.press("escape", "2")
+        await pilot.pause()
+        assert f"{LINE} (Esc hides this)" in "\n".join(drawn(app)) and "F2 tour" in drawn(app)[-1]
+        await pilot.press("f2")
+        await pilot.pause()
+        assert LINE not in "\n".join(drawn(app))
+        await pilot.press("f2")
+        await pilot.pause()
+        assert LINE not in "\n".join(drawn(app))
+    app = make_app()  # the next start
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        assert LINE not in "\n".join(drawn(app))
+
+
+async def test_a_newcomer_can_dismiss_the_line() -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert LINE in "\n".join(drawn(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert LINE not in "\n".join(drawn(app))
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        assert LINE not in "\n".join(drawn(app))

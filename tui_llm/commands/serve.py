@@ -11,6 +11,8 @@ from tui_llm.commands.shared.options import model_options, weights_option, whole
 from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
+MOST_TABS = 40
+
 
 def add(commands: Commands) -> None:
     commands.add(
@@ -19,8 +21,10 @@ def add(commands: Commands) -> None:
         serve,
         _add_options,
         more="Needs the extra `serve`. Serves until Ctrl+C; every browser tab is a separate process. Whoever can open the page can use "
-        "the app as you, so addresses that other machines can reach need --expose.",
-        examples=("tui-llm serve", "tui-llm serve --port 8123 --model nano"),
+        "the app as you, so addresses that other machines can reach need --expose.\n\n"
+        "With --lesson, for a class: each tab asks for a name and opens the lesson, and a second address shows the teacher who is at "
+        "which step (docs/lessons.md).",
+        examples=("tui-llm serve", "tui-llm serve --port 8123 --model nano", "tui-llm serve --lesson tokens"),
     )
 
 
@@ -31,6 +35,8 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
     parser.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
+    parser.add_argument("--lesson", metavar="LESSON", help="a class: each tab asks for a name and opens this lesson (tour, tokens, loss-curve or a lesson file)")  # fmt: skip
+    parser.add_argument("--most-tabs", type=whole, metavar="N", help="with --lesson, how many tabs may be open at once (default 40)")  # fmt: skip
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -50,17 +56,42 @@ def serve(options: argparse.Namespace) -> int:
             f"{options.host} can be reached from other machines, and whoever opens the page can train, read and delete as you;"
             " leave --host out and use an SSH tunnel (ssh -L 8000:localhost:8000), or add --expose"
         )
+    if options.most_tabs is not None and (options.lesson is None or not 1 <= options.most_tabs <= 1000):
+        raise UserError("--most-tabs is for a class: give --lesson too, and a number from 1 to 1000")
     _check_free(options.host, options.port)
     try:
         from tui_llm.commands.shared import server as serving
     except ImportError as error:
         raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
-    command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]
-    command += ["--weights", options.weights]
-    if options.prompt is not None:
-        command += ["--prompt", options.prompt]
+    if options.lesson is not None:
+        return _serve_class(options)
+    command = [sys.executable, "-m", "tui_llm", *_app_options(options)]
     server = serving.Server(shlex.join(command), options.host, options.port)
     put(f"open {visible(server.public_url)} in a browser; every tab runs its own app and model; Ctrl+C ends them all")
+    sys.stdout.flush()
+    server.serve()
+    return 0
+
+
+def _app_options(options: argparse.Namespace) -> list[str]:
+    given = ["--model", options.model, "--device", options.device, "--weights", options.weights]
+    return given if options.prompt is None else [*given, "--prompt", options.prompt]
+
+
+def _serve_class(options: argparse.Namespace) -> int:
+    """Serves a lesson, with a page for the teacher."""
+    from tui_llm.commands.shared.class_server import ClassServer
+    from tui_llm.commands.shared.classroom import Classroom
+    from tui_llm.commands.tour import read_lesson
+    from tui_llm.common.display import visible
+
+    room = Classroom(read_lesson(options.lesson), MOST_TABS if options.most_tabs is None else options.most_tabs)
+    words = [sys.executable, "-m", "tui_llm", "tour", room.lesson.source, *_app_options(options)]
+    server = ClassServer(words, options.host, options.port, room)
+    put(
+        f"the class opens {visible(server.public_url)} in a browser; every tab asks for a name, and runs its own app and model"
+    )
+    put(f"you open {visible(server.teachers_url)} to see who is at which step; Ctrl+C ends all")
     sys.stdout.flush()
     server.serve()
     return 0

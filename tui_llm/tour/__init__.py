@@ -1,11 +1,16 @@
-"""The tour: pre-training in ten steps. Pure functions of the app's state; no widgets, no torch.
+"""The tour, pre-training in ten steps, and other lessons. Lessons are data (`lessons/NAME.toml`); their checks are pure
+functions of the app's state; no widgets, no torch.
 
-step.py           Step, Part and Ask
-facts.py          the state that the checks read, and their outcome
-steps_text.py     steps 1 to 3: labels, tokens, vectors
-steps_numbers.py  steps 4 to 6: probabilities, loss, one optimizer step
-steps_model.py    steps 7 to 10: training, generation, inside, instructions
-steps.py          all steps in order
-numbers.py        formulas and number formats for the texts
-tour.py           progress through the steps, saved on disk
+step.py            Lesson, Step, Part and Ask
+facts.py           the state that the checks read, and their outcome
+lesson_file.py     reads and checks a lesson file
+checks.py          the table of named checks, with the values that they take
+checks_text.py     checks on labels, tokens, vectors
+checks_numbers.py  checks on probabilities, loss, one optimizer step
+checks_model.py    checks on training, generation, inside, instructions
+checks_general.py  checks with values of the lesson's own
+spaces.py          doubled and forgotten spaces of a target
+numbers.py         formulas and number formats for the texts
+learner_name.py    the name of a learner in a class
+tour.py            progress through a lesson, saved on disk
 """

@@ -81,3 +81,13 @@ def whole_number(text: str | None) -> int | None:
     """Parses a whole number, with commas or spaces as thousands separators; None if it is not one."""
     cleaned = (text or "").replace(",", "").replace(" ", "").replace("\u202f", "")
     return int(cleaned) if cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 15 else None
+
+
+def number(text: str) -> float | None:
+    """Parses a finite number, with commas or spaces as thousands separators; None if it is not one."""
+    cleaned = text.strip().replace(",", "").replace(" ", "").replace("\u202f", "").replace("−", "-")
+    try:
+        value = float(cleaned) if len(cleaned) <= 40 else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The parts that the tour's steps consist of."""
+"""What a lesson consists of."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from tui_llm.tour.facts import CheckResult, Facts
 
+TOUR = "tour"  # the name of the lesson that F2 opens
 Check = Callable[[Facts, Facts], CheckResult]
 """(now, as it was when this part began) → whether it is done. Pure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question of the tour; the answer is kept as `typed[key]`.
+    """A question of the lesson; the answer is kept as `typed[key]`.
 
     `form` selects another form than a line of text: `pairs`, a form for instruction–answer pairs; `file`, the path of a
     text file whose tokens are then counted.
@@ -30,19 +31,31 @@ class Ask:
 class Part:
     """One task for the learner.
 
-    In `do`, {command} stands for the key of the command with that id. `check(now, began)` compares the current facts
-    with those at the start of the part.
+    In `do` and `then`, {command} stands for the key of the command with that id. `check(now, began)` compares the current
+    facts with those at the start of the part. `then` is shown, after the words of the check, once the part is done.
     """
 
     do: str
     check: Check
     ask: Ask | None = None
+    then: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the tour. `name` identifies it in the saved progress."""
+    """One step of a lesson. `name` identifies it in the saved progress."""
 
     name: str
     title: str
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """The steps that a lesson file describes. `name` identifies the saved progress, `source` is the file."""
+
+    name: str
+    title: str
+    about: str
+    steps: tuple[Step, ...]
+    source: str = ""

@@ -1,4 +1,4 @@
-"""The learner's progress through the tour, saved in the data folder."""
+"""The learner's progress through a lesson, saved in the data folder: the tour is the first one that ships."""
 
 from __future__ import annotations
 
@@ -9,24 +9,50 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.files import write_json
 from tui_llm.common.foreign_files import read_json
 from tui_llm.tour.facts import Facts
-from tui_llm.tour.step import Part, Step
+from tui_llm.tour.step import TOUR, Lesson, Part, Step
 
-FINISHED = "The tour is over. Everything you made is kept; {tour_back} goes back, {tour} closes this."
+FINISHED = "{lesson} is over. Everything you made is kept; {{tour_back}} goes back, {{tour}} closes this."
+FURTHER = " Further lessons, in a shell: {commands}."
+MOST_PROGRESS = 1 << 16  # bytes of a progress file
 
 
-def path() -> Path:
-    return paths.data_dir() / "tour.json"
+def path(lesson: str = TOUR, learner: str = "") -> Path:
+    """Where the progress through the lesson of that name is kept: for each learner of a class apart."""
+    if learner:
+        import hashlib  # needed in a class only
+
+        return learners_dir(lesson) / f"{hashlib.sha256(learner.casefold().encode()).hexdigest()[:24]}.json"
+    return paths.data_dir() / "tour.json" if lesson == TOUR else paths.data_dir() / "lessons" / f"{lesson}.json"
+
+
+def is_used() -> bool:
+    """Whether the tour was opened once, or its line in the app dismissed."""
+    return path().exists() or _dismissed().exists()
+
+
+def dismiss() -> None:
+    """Hides the app's line about the tour from now on. Raises `UserError` if the file can't be written."""
+    write_json(_dismissed(), {"version": 1, "dismissed": True})
+
+
+def _dismissed() -> Path:
+    return paths.data_dir() / "tour-dismissed.json"
+
+
+def learners_dir(lesson: str) -> Path:
+    return paths.data_dir() / "lessons" / f"{lesson}-class"
 
 
 class Tour:
-    """The learner's position in the tour.
+    """The learner's position in a lesson, by default the tour; `learner` is the name that the learner has in a class.
 
     `update` is called with the facts repeatedly and advances when the current part is done. The position is part number
     `part` of step number `step`, both from 0; at the end, `step` is the number of steps.
     """
 
-    def __init__(self, steps: tuple[Step, ...] | None = None) -> None:
-        self.steps = _all() if steps is None else steps
+    def __init__(self, lesson: Lesson | None = None, learner: str = "") -> None:
+        self.lesson = _shipped_tour() if lesson is None else lesson
+        self.learner = learner
         self.step = self.part = 0
         self.typed: dict[str, str] = {}
         self.seen = ""  # the outcome of the previous part
@@ -34,6 +60,24 @@ class Tour:
         self.done: set[tuple[str, int]] = set()
         self._began: Facts | None = None
         self._held: Facts | None = None  # facts at a manual `move`: nothing is checked until they change
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.lesson.steps
+
+    @property
+    def path(self) -> Path:
+        return path(self.lesson.name, self.learner)
+
+    @property
+    def is_tour(self) -> bool:
+        return self.lesson.name == TOUR
+
+    @property
+    def finished_words(self) -> str:
+        """What is shown at the end; {command} stands for a key."""
+        words = FINISHED.format(lesson="The tour" if self.is_tour else "The lesson")
+        return words + (FURTHER.format(commands=", ".join(_further())) if self.is_tour else "")
 
     @property
     def finished(self) -> bool:
@@ -65,7 +109,8 @@ class Tour:
         self.done.add((self.steps[self.step].name, self.part))
         # the part was done at once: keep the previous text, which nobody had time to read
         at_once = facts == self._began and self.seen
-        self.seen = f"{self.seen} {outcome.words}" if at_once else outcome.words
+        said = f"{outcome.words} {part.then}" if part.then else outcome.words
+        self.seen = f"{self.seen} {said}" if at_once else said
         self._go(1)
         self._began = facts
         return True
@@ -93,26 +138,35 @@ class Tour:
         """Raises `UserError` if the file can't be written."""
         name = "" if self.finished else self.steps[self.step].name
         parts = sorted([step, part] for step, part in self.done)
-        write_json(path(), {"version": 1, "step": name, "part": self.part, "done": parts})
+        kept = {"version": 1, "step": name, "part": self.part, "done": parts}
+        write_json(self.path, {**kept, "learner": self.learner} if self.learner else kept)
 
     def load(self) -> bool:
         """Restores the saved position. Returns False if there is none or it is the beginning."""
+        found = self.path
         try:
-            kept = read_json(path()) if path().exists() else {}
+            kept = read_json(found, MOST_PROGRESS) if found.exists() else {}
             names = [step.name for step in self.steps]
             step = len(names) if kept["step"] == "" else names.index(kept["step"])
             part = int(kept["part"])
             done = {(str(name), int(number)) for name, number in kept["done"]}
-        except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError):
+        except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError, OverflowError):
             return False
         if step < len(names) and not 0 <= part < len(self.steps[step].parts):
             return False
-        self.step, self.part, self.done = step, 0 if step == len(names) else part, done
+        parts = {(one.name, at) for one in self.steps for at in range(len(one.parts))}
+        self.step, self.part, self.done = step, 0 if step == len(names) else part, done & parts
         return (step, part) != (0, 0)
 
 
-def _all() -> tuple[Step, ...]:
-    """Returns all steps. Imported here, so that the app starts faster without the tour."""
-    from tui_llm.tour.steps import STEPS
+def _shipped_tour() -> Lesson:
+    """Imported here, so that the app starts faster without the tour."""
+    from tui_llm.tour.lesson_file import find, read
 
-    return STEPS
+    return read(find(TOUR))
+
+
+def _further() -> list[str]:
+    from tui_llm.tour.lesson_file import SHIPPED
+
+    return [f"tui-llm tour {name}" for name in SHIPPED if name != TOUR]

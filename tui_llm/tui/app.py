@@ -33,6 +33,7 @@ from tui_llm.tui.state.engine_client import one_line
 
 if TYPE_CHECKING:
     from tui_llm.facts.engine import Engine
+    from tui_llm.tour.step import Lesson
 
 WHAT_CELLS = 60  # cells of an internal error in a notification, which leaves room for the rest; the log has all of it
 
@@ -91,7 +92,10 @@ class LabApp(ResilientApp):
         model: str = "nano",
         prompt: str = "The cat sat on the",
         tour: bool = False,
+        lesson: Lesson | None = None,
+        learner: str = "",
     ) -> None:
+        """`lesson` takes the place of the tour; `learner` is the name of the user in a class."""
         super().__init__()
         self.last_resort = LastResort()
         self.closing_keys = ClosingKeys()
@@ -99,7 +103,8 @@ class LabApp(ResilientApp):
         self._keymap_loads = False
         self._trouble_until = 0.0  # `time.monotonic()` until which a shown error stays
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
-        self.lab_screen.open_tour_on_mount = tour
+        self.lab_screen.open_tour_on_mount = tour or lesson is not None
+        self.lab_screen.tour.lesson, self.lab_screen.tour.learner = lesson, learner
         for theme in readable():
             self.register_theme(theme)
         self.theme = DARK

@@ -15,5 +15,7 @@ pin_tables.py        pin readings as text and JSON
 bench_reading.py     the parts of bench for decoding, typing and training
 completion_script.py the script that completes tui-llm in a shell
 server.py            the web server behind serve
+class_server.py      the server of a class, behind serve --lesson
+classroom.py         a class: who is at which step, and its pages
 browser_messages.py  messages of the browser, checked
 """

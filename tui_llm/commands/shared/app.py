@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+from typing import TYPE_CHECKING
 
 from tui_llm import __version__
 from tui_llm.commands.shared.command import Formatter, Parser, examples_text
 from tui_llm.commands.shared.options import model_options, weights_option
+
+if TYPE_CHECKING:
+    from tui_llm.tour.step import Lesson
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 
@@ -41,6 +45,7 @@ files:
   DATA/vocabularies/   vocabularies added under a name
   DATA/pins.json       pinned prompts
   DATA/tour.json       progress in the tour
+  DATA/lessons/        progress in other lessons, and that of classes
   CACHE/               downloads and tokenized text: can be deleted
   LOG/                 app.log, errors.log
   DATA, CACHE and LOG are the system's folders for tui-llm (on Linux
@@ -74,8 +79,10 @@ def parser() -> Parser:
     return top
 
 
-def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
-    """Opens the app. torch is imported by the app's engine thread, once the screen is shown."""
+def open_app(
+    options: argparse.Namespace, *, tour: bool = False, lesson: Lesson | None = None, learner: str = ""
+) -> int:
+    """Opens the app, with the tour or another lesson where one is given. torch is imported by the app's engine thread, once the screen is shown."""
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)
     gc.disable()  # imported modules are never garbage; the engine thread collects from the first reading on
@@ -94,5 +101,6 @@ def open_app(options: argparse.Namespace, *, tour: bool = False) -> int:
         return PipelineEngine(options.device, options.weights)
 
     return run_app(
-        LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour), mouse=not options.no_mouse
+        LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour, lesson=lesson, learner=learner),
+        mouse=not options.no_mouse,
     )

@@ -48,7 +48,7 @@ class Server(TextualServer):
         host, origin = request.host, request.headers.get("Origin")
         if not self.anywhere and host not in self.hosts:
             raise web.HTTPForbidden(text=f"this is {self.public_url}")
-        if request.path == "/ws" and origin != f"http://{host}":
+        if request.path.startswith("/ws") and origin != f"http://{host}":
             raise web.HTTPForbidden(text="only the page of this server may connect")
         try:
             return await handler(request)

@@ -21,5 +21,6 @@ models.py           choose another model, keep prompt and settings with it
 follow_run.py       follow a run's checkpoints
 pins.py             pin the prompt that is shown
 copy_save.py        copy and save
+footer.py           the keys of the focused pane
 tour.py             the tour, beside every screen
 """

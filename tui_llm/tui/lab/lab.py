@@ -21,10 +21,11 @@ from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.candidate_table import CandidateTableController
 from tui_llm.tui.lab.copy_save import CopySaveController
 from tui_llm.tui.lab.follow_run import FollowRunController
+from tui_llm.tui.lab.footer import FooterController
 from tui_llm.tui.lab.generation import GenerationController
 from tui_llm.tui.lab.ghost_text import GhostTextController
 from tui_llm.tui.lab.inside import InsideController
-from tui_llm.tui.lab.keys import ALL, footer, further
+from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.loss import LossController
 from tui_llm.tui.lab.models import ModelsController
 from tui_llm.tui.lab.panes.logits import what_if_words
@@ -67,7 +68,9 @@ class LabScreen(BaseScreen, Screen[None]):
         self.readings = ReadingsController(context, self.prompt, panes)
         self.generation = GenerationController(context)
         self.ghost_text = GhostTextController(context, self.prompt, lambda: self.generation.job is not None)
-        self.undo = UndoController(context, self.prompt, lambda: self.ghost_text.hint)
+        self.undo = UndoController(
+            context, self.prompt, lambda: self.ghost_text.hint, lambda typing: self.tour.line(typing)
+        )
         self.sampler = SamplerController(context)
         self.candidate_table = CandidateTableController(context, panes.logits)
         self.target = TargetController(context)
@@ -82,7 +85,8 @@ class LabScreen(BaseScreen, Screen[None]):
         self.pins = PinsController(context, panes.training)
         self.copy_save = CopySaveController(context, panes.table)
         self.top_line = TopLineController(context, TopBar(id="top"), self._model_words)
-        self.tour = TourController(context, panes, self._arrange, key_of)
+        self.tour = TourController(context, panes, self._fit_tour, key_of)
+        self.footer = FooterController(KeyBar(id="keys"), panes, self.tour)
 
         context.request_reading = self.readings.request
         context.show_reading = self._show_reading
@@ -147,7 +151,7 @@ class LabScreen(BaseScreen, Screen[None]):
         yield TabBar(id="tabs")
         with Container(id="panes"):
             yield from self.panes.by_name.values()
-        yield KeyBar(id="keys")
+        yield self.footer.bar
 
     def on_mount(self) -> None:
         self.prompt.border_title = Text("Prompt")
@@ -182,7 +186,13 @@ class LabScreen(BaseScreen, Screen[None]):
         for name in PANES:
             self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
         self.query_one(TabBar).show(self.panes.current)
-        self.call_after_refresh(self.query_one(KeyBar).show_overflow)
+        self.call_after_refresh(self.footer.bar.show_overflow)
+
+    def _fit_tour(self) -> None:
+        """Lays the panes out beside the tour, or without it."""
+        self._arrange()
+        self.footer.show(self._place(self.focused or self.prompt))
+        self.undo.show()
 
     @property
     def one_at_a_time(self) -> bool:
@@ -195,10 +205,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self._arrange()
         typing = place == "prompt"
         self.prompt.border_title = Text("Prompt · typing: Esc when done" if typing else "Prompt · i edits")
-        if place in PANES:
-            self.query_one(KeyBar).show(footer(place), self.panes[place], further(place))
-        else:
-            self.query_one(KeyBar).show(footer(place))
+        self.footer.show(place)
         self.undo.show()
         if typing:
             self.ghost_text.wait()
@@ -250,6 +257,8 @@ class LabScreen(BaseScreen, Screen[None]):
             self.token_cursor.move_to(-1)
         elif self.zoomed:
             self.action_zoom()
+        elif self.tour.unused:
+            self.tour.dismiss()
 
     # ── what several controllers do together ─────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,9 @@
-"""The tour in the lab: shows it beside every screen, checks what the learner did, takes the learner's answers."""
+"""The tour, or another lesson, in the lab: shows it beside every screen, checks what the learner did, takes the learner's
+answers."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,18 +18,20 @@ from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import parse as parse_pairs
 from tui_llm.tour.facts import Facts, RunFacts
-from tui_llm.tour.step import Ask
-from tui_llm.tour.tour import Tour
+from tui_llm.tour.step import Ask, Lesson
+from tui_llm.tour.tour import Tour, dismiss, is_used
 from tui_llm.training.run import pins
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import Command
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 from tui_llm.tui.lab.panes.panes import LabPanes
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.messages import Answered
-from tui_llm.tui.tour.pane import TourPane, room_for
+from tui_llm.tui.tour.pane import KEYS, TourPane, room_for
 
+NEW_HERE = "New here? F2: the tour"
 INTERVAL = 0.2  # seconds between two checks of what the learner did
 
 
@@ -43,6 +47,8 @@ class TourController:
     ) -> None:
         self.context, self.panes, self.fit_panes, self.key_of = context, panes, fit_panes, key_of
         self.tour: Tour | None = None  # None: it is closed
+        self.lesson: Lesson | None = None  # None: the tour
+        self.learner = ""  # the name in a class
         self._timer: Timer | None = None
         self._typed: dict[str, str] = {}
         self._answers: dict[type[Question], Any] = {}
@@ -52,6 +58,42 @@ class TourController:
         """The room that the tour takes up on a screen of that size."""
         return room_for(size) if self.tour is not None else Size(0, 0)
 
+    @property
+    def _called(self) -> str:
+        return "the tour" if self.lesson is None or self.tour is None or self.tour.is_tour else "the lesson"
+
+    # ── the line for newcomers ───────────────────────────────────────────────────────────────────────────────────
+
+    @functools.cached_property
+    def unused(self) -> bool:
+        """Whether nobody has opened the tour yet, or dismissed its line."""
+        try:
+            return self.lesson is None and not is_used()
+        except (UserError, OSError):
+            return False
+
+    def line(self, typing: bool) -> str:
+        """The line that tells a newcomer of the tour; empty once it was used or dismissed."""
+        if not self.unused:
+            return ""
+        return NEW_HERE if typing else f"{NEW_HERE} (Esc hides this)"
+
+    def in_footer(self, commands: list[Command]) -> list[Command]:
+        """The commands of a footer; while the tour is unused, its key is kept where others are dropped."""
+        if not self.unused:
+            return commands
+        first = dataclasses.replace(KEYS[0], importance=8)
+        return [first, *(command for command in commands if command.id != first.id)]
+
+    def dismiss(self) -> None:
+        """Hides the line, from now on."""
+        self.unused = False
+        try:
+            dismiss()
+        except UserError as error:
+            self.context.warn(str(error))
+        self.fit_panes()
+
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────
 
     def toggle(self) -> None:
@@ -59,10 +101,12 @@ class TourController:
         if self.tour is not None:
             self._close()
             return
-        self.tour = Tour()
+        self.tour = Tour(self.lesson, self.learner)
         self._typed, self._answers, self._problems = {}, {}, {}
         if self.tour.load():
-            self.context.notify("the tour continues where you stopped")
+            self.context.notify(f"{self._called} continues where you stopped")
+        self._save()  # a class sees that it was opened; at the next start it is no longer unused
+        self.unused = False
         for screen in self.context.screens:
             self.mount_beside(screen)
         self._timer = self.context.set_interval(INTERVAL, self.check)
@@ -154,8 +198,11 @@ class TourController:
         )
 
     def _pins(self) -> int:
-        if self.tour is None or self.tour.finished or self.tour.steps[self.tour.step].name != "learn":
-            return 0  # not needed by this step: read no file
+        from tui_llm.tour.checks_numbers import pinned
+
+        part = self.tour.here if self.tour is not None else None
+        if part is None or part.check is not pinned:
+            return 0  # not needed by this part: read no file
         try:
             return len(pins.of_user())
         except UserError:
@@ -170,7 +217,7 @@ class TourController:
             self._save()
             self._show()
         else:
-            self.context.notify("this is the start of the tour" if direction < 0 else "the tour is over")
+            self.context.notify(f"this is the start of {self._called}" if direction < 0 else f"{self._called} is over")
 
     def answer(self) -> None:
         """Asks the learner for the answer that the current part wants."""
@@ -179,7 +226,7 @@ class TourController:
             return
         ask = self.tour.here.ask if self.tour.here is not None else None
         if ask is None:
-            self.context.notify("this step needs no answer: the tour checks what you do")
+            self.context.notify(f"this step needs no answer: {self._called} checks what you do")
         elif ask.form == "pairs":
             self._ask_pairs(ask)
         elif not isinstance(self.context.screens[-1], AskScreen):

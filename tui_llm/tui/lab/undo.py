@@ -37,10 +37,12 @@ def words(change: TextChange) -> str:
 
 
 class UndoController:
-    """`hint` is shown in the line too, while the user types."""
+    """`hint` is shown in the line too, while the user types; `first`, given whether the user types, at its front."""
 
-    def __init__(self, context: LabContext, prompt: PromptEditor, hint: Callable[[], str]) -> None:
-        self.context, self.lab, self.prompt, self.hint = context, context.lab, prompt, hint
+    def __init__(
+        self, context: LabContext, prompt: PromptEditor, hint: Callable[[], str], first: Callable[[bool], str]
+    ) -> None:
+        self.context, self.lab, self.prompt, self.hint, self.first = context, context.lab, prompt, hint, first
         self._done = ""  # what the last undo or redo did; empty once the user has changed the text
 
     def undo(self) -> None:
@@ -68,7 +70,8 @@ class UndoController:
             self._done = ""
         history, typing = self.lab.history, self.prompt.has_focus
         undo, redo = ("ctrl+z", "ctrl+y") if typing else ("u", "U")
-        parts = [self._done] if self._done else []
+        parts = [self.first(typing)] if self.first(typing) else []
+        parts += [self._done] if self._done else []
         parts += [self.hint()] if typing and self.hint() else []
         if self._done and history.next_redo is not None:
             parts.append(f"{redo} {words(history.next_redo)}")

@@ -283,6 +283,7 @@ KEYS = (
 
 
 class BatchScreen(RunView):
+    tour_name = "batch"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 

@@ -29,6 +29,7 @@ KEYS = (
 
 
 class CompareScreen(BaseScreen, ModalScreen[None]):
+    tour_name = "compare"
     """Reads the runs once, when it is mounted."""
 
     BINDINGS = bindings(KEYS, modal=True)

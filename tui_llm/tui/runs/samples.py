@@ -88,6 +88,7 @@ KEYS = (
 
 
 class SamplesScreen(RunView):
+    tour_name = "samples"
     own_keys = KEYS
     BINDINGS = bindings(KEYS)
 

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from textual.widgets._toast import ToastRack
 
 from tui_llm.tour.numbers import keyed
-from tui_llm.tour.tour import FINISHED, Tour
+from tui_llm.tour.tour import Tour
 from tui_llm.tui.kit.command import CommandFactory
 
 SIDE_FROM, SIDE, WIDE_FROM, WIDE = 110, 38, 180, 48  # columns
@@ -81,14 +81,15 @@ class TourPane(Static):
         side = self.has_class("-side")
         gap = "\n\n" if side else "\n"
         keys = words(("" if tour.finished else "{tour_next} skips · ") + "{tour_back} back · {tour} closes")
-        where = f"Tour {tour.step + 1}/{len(tour.steps)}: " if not tour.finished else "Tour: "
+        what = "Tour" if tour.is_tour else "Lesson"
+        where = f"{what} {tour.step + 1}/{len(tour.steps)}: " if not tour.finished else f"{what}: "
         part = f" ({tour.part + 1}/{len(tour.steps[tour.step].parts)})" if not tour.finished else ""
         parts: list[str | tuple[str, str]] = [(where + tour.title + part, "bold $text-accent")]
         if not side:
             parts.append((f"  {keys}", "$text-muted"))
         here = tour.here
         seen = [("✓ ", "$text-success"), (words(tour.seen), "")] if tour.seen else []
-        do = [("▸ ", "bold $text-accent"), (words(here.do if here is not None else FINISHED), "bold")]
+        do = [("▸ ", "bold $text-accent"), (words(here.do if here is not None else tour.finished_words), "bold")]
         lacks = [("… ", "$text-warning"), (words(tour.lacks), "$text-muted")] if tour.lacks and here is not None else []
         for block in (seen, do, lacks) if side else (do, lacks, seen):  # in a strip, the last block may be cut off
             if block:

@@ -1,4 +1,4 @@
-"""Steps 4 to 6 of the tour: from logits to probabilities, the loss, one optimizer step."""
+"""Checks on numbers: from logits to probabilities, the loss, one optimizer step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tui_llm.facts.prediction import Candidate, LossReading
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.instruments.learn.question import CandidateChange, Learned, LearnQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
+from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import LOGITS, foreign, loss, nats, shares, softmax, typed_logits, words
-from tui_llm.tour.step import Part, Step
-from tui_llm.tour.steps_text import WAIT, reading_of_text
+from tui_llm.tour.spaces import wrong_space
 
 GOOD, TERRIBLE = softmax(list(LOGITS.values()))[0], 0.01  # probabilities
 NOT_LAB = "go back to the panes: Esc"
@@ -120,6 +120,8 @@ def unlikely_target(now: Facts, began: Facts) -> CheckResult:
     found = loss_of(now)
     if isinstance(found, CheckResult):
         return found
+    if wrong := wrong_space(now):
+        return missing(wrong)
     target = max(found.tokens, key=lambda target: target.loss.nats)
     worst = target.loss
     if worst.nats < loss(TERRIBLE):
@@ -164,6 +166,8 @@ def learned(now: Facts, began: Facts) -> CheckResult:
             return gap
         if now.prompt == began.prompt:
             return missing("the text has not changed, so nothing can be forgotten: {type} another sentence")
+        if wrong := wrong_space(now):
+            return missing(wrong)
         return not_yet(now, "Learn this is not open", "{pane_loss} {learn}")
     if now.prompt == began.prompt:
         return missing("the text has not changed, so nothing can be forgotten: Esc, {type} another sentence")
@@ -204,23 +208,3 @@ def undone(now: Facts, began: Facts) -> CheckResult:
     if found is None or found.steps:
         return missing("the copy still has a step: {learn_undo}, or {learn_reset}")
     return done(f"Loss {nats(found.after.loss)} again, exactly: undoing restored the weights of the copy.")
-
-
-def steps() -> tuple[Step, ...]:
-    return (
-        Step("softmax", "Logits to probabilities", (
-            Part("Esc. {pane_logits}. {warmer} up to T = 1, {top_p_up} up to top-p 1: there they change nothing (they come in step 8). Then {stages}: from logit to probability, stage by stage.", staged),
-            Part(f"Now your own: {{scratch}} opens a scratch table with {typed_logits(LOGITS)}.", own_logits),
-            Part("{type_scratch} types there: give one of them another logit, then Esc. What happens to the others?", changed_logit),
-        )),
-        Step("surprise", "Surprise", (
-            Part("Esc. {pane_logits}, ↑ to the first row, {pick}: the likeliest token is the target now, the token that should come. {pane_loss}: what does it cost?", likely_target),
-            Part("{target} types a target that should never follow this text, such as \" purple\": mind the space, it is part of the token.", unlikely_target),
-            Part("Which way should each logit move? {pane_loss}, then {gradient}: p − y, where y is 1 for the target and 0 for all others.", gradient_seen),
-        )),
-        Step("learn", "One step of learning", (
-            Part("{pin} pins this text and target: later you see how they changed.", pinned),
-            Part("{type} types another sentence, for it to learn, {done_typing}; {target} types what should come next. Then {pane_loss}, {learn}, and {learn_step} for one step of gradient descent.", learned),
-            Part("{learn_undo} undoes the step.", undone),
-        )),
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Steps 7 to 10 of the tour: the training loop, generation, inside the model, from predictor to assistant."""
+"""Checks on the model: the training loop, generation, inside the model, from predictor to assistant."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from tui_llm.instruments.draws.question import Draw, DrawQuestion, Histogram, Hi
 from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
 from tui_llm.instruments.lens.question import Lens, LensQuestion
 from tui_llm.instruments.scratch.question import Scratch, ScratchQuestion
-from tui_llm.llm.data.instruction_pairs import EXAMPLES, show
+from tui_llm.tour.checks_numbers import NOT_LAB
+from tui_llm.tour.checks_text import WAIT, reading_of_text
 from tui_llm.tour.facts import CheckResult, Facts, RunFacts, done, missing, not_yet
-from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, table_logits, tempered, words
-from tui_llm.tour.step import Ask, Part, Step
-from tui_llm.tour.steps_numbers import NOT_LAB
-from tui_llm.tour.steps_text import WAIT, reading_of_text
+from tui_llm.tour.numbers import COLD, HOT, TABLE, foreign, many, nats, shares, tempered, words
 
 CONTINUED = 8  # tokens of an answer or continuation that suffice
 ANSWERED = 2
@@ -334,41 +332,3 @@ def confirmed(now: Facts, began: Facts) -> CheckResult:
     if "end" not in now.typed:
         return missing("{tour_answer} when you have read this")
     return done("That was all of it: text, tokens, logits, loss, steps, samples, answers.")
-
-
-HONEST = (
-    "To be honest: a model this small knows no facts and can't follow what it hasn't seen; a large one, trained on thousands of pairs, generalizes. "
-    "Preference training usually comes next: people choose the better of two answers. {tour_answer} ends."
-)
-
-
-def steps() -> tuple[Step, ...]:
-    pairs = Ask("instruct", "Instruction–answer pairs", "one per line, QUESTION => ANSWER", show(EXAMPLES), "pairs")
-    end = Ask("end", "The end of the tour", "Enter ends the tour · everything is kept", "done")
-    return (
-        Step("loop", "The loop", (
-            Part("Esc. {pane_training}, then {new_run}: type stories as the corpus, the text to learn from; choose the preset toy; {start_run} starts it from random weights.", started),
-            Part("{pane_training}: watch its loss ({zoom}: larger). It begins near ln V, knowing nothing. First it learns which tokens are frequent: the unigram line is what that alone can reach.", unigram),
-            Part("Spaces, then words, then grammar ({samples}: what it wrote so far). The bigram line is what one token of context can reach; wait until the loss is below.", bigram),
-            Part("Esc. {pane_training}, then {how_it_learned}: your pinned prompts at every evaluation.", watched),
-        )),
-        Step("writing", "Writing", (
-            Part("Esc, {pane_generate}. The temperature T divides all logits before softmax. {cooler} down to T = 0, then {draw}: greedy.", greedy),
-            Part(f"{{warmer}} up to T = {COLD:g}, then {{draw}}: the probabilities lie side by side between 0 and 1, and a random number u falls on one of them.", cold),
-            Part(f"{{show_draw}} shows where it fell. {{replay_warmer}} up to T = {HOT:g} for the replay: what would the same u have selected there?", replayed),
-            Part("Esc. {draw_many} draws the next token a thousand times: is each drawn as often as its p says?", drawn_often),
-            Part("Esc. {top_p_down} lowers top-p: only the likeliest tokens that add up to it can be drawn.", nucleus),
-            Part(f"The tutorial's table: {{scratch}}, {{type_scratch}}, type {table_logits()} (ln p), Esc, {{scratch_temperatures}}.", table),
-        )),
-        Step("inside", "Inside", (
-            Part("Esc until the panes are back; {clear} removes the drawn tokens. {inside}: attention, how much each position takes from each earlier one. What does it attend to?", attended),
-            Part("{inside_lens}: the logit lens reads the prediction off after each layer, as if the model ended there.", lensed),
-            Part("Which earlier word decided it? Esc, {type}, change that one word, {done_typing}, and see the prediction move.", decided),
-        )),
-        Step("assistant", "From predictor to assistant", (
-            Part("{type} types a question alone, such as What is your name?, {done_typing}. {cooler} down to T = 0; {stream} lets the model continue, and stops it.", continued),
-            Part("Now teach it to answer. {tour_answer} opens a few pairs: make them your own, {tour_start} learns them, with the loss on the answers only.", tuned, pairs),
-            Part("The same question again: {clear} clears, {stream} lets it write.", answers),
-            Part(HONEST, confirmed, end),
-        )),
-    )  # fmt: skip

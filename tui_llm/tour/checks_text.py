@@ -1,8 +1,7 @@
-"""Steps 1 to 3 of the tour: text as its own labels; words, letters and tokens; ids and vectors."""
+"""Checks on text: pairs and labels; words, letters and tokens; ids and vectors."""
 
 from __future__ import annotations
 
-from tui_llm.common import paths
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.merges.question import Merges, MergesQuestion
 from tui_llm.instruments.neighbours.question import Neighbours, NeighboursQuestion
@@ -12,7 +11,6 @@ from tui_llm.instruments.vocabularies.question import Vocabularies, Vocabularies
 from tui_llm.llm.tokens import letters
 from tui_llm.tour.facts import CheckResult, Facts, done, missing, not_yet
 from tui_llm.tour.numbers import foreign, many, nats, whole_number, words
-from tui_llm.tour.step import Ask, Part, Step
 
 TOKENS_NEEDED = 4
 PIECES_NEEDED = 3  # tokens of a rare or mistyped word
@@ -222,31 +220,3 @@ def other_neighbours(now: Facts, began: Facts) -> CheckResult:
     if found is None or not found.nearest or (before is not None and found.token.id == before.token.id):
         return missing("still the same token; {inside_search} types another, {inside_go} goes to a neighbour")
     return done(f"{neighbours_words(found)} Nobody told it: training gave words with similar uses similar vectors.")
-
-
-def file_to_begin_with() -> str:
-    return str(paths.shipped_models_dir() / "nano" / "README.md")
-
-
-def steps() -> tuple[Step, ...]:
-    guess = Ask("pairs", "How many (input, target) pairs does your text make?", "a whole number, then Enter")
-    file = Ask("file", "A text file of yours", "Enter counts its examples · Esc cancels", file_to_begin_with(), "file")
-    return (
-        Step("labels", "Labels for free", (
-            Part("A language model learns one thing: what comes next in a text. Type a text of your own into the prompt, or keep this one; {done_typing} ends typing ({type} begins it again).", own_text),
-            Part("Each token is predicted from all those before it: that makes (input, target) pairs, and nobody labels them. How many does your text make? {tour_answer} types your guess.", predicted, guess),
-            Part("Count them: {pane_tokens} for the Tokens pane, then {pairs}.", counted),
-            Part("And a whole file? {tour_answer} takes the path of a text file of yours.", file_counted, file),
-        )),
-        Step("pieces", "Words, letters, pieces", (
-            Part("A vocabulary is the list of all tokens. Esc goes back to the panes; {pane_tokens}, then {vocabularies}: your text in several vocabularies, side by side.", compared),
-            Part("Esc. {type}, and put a typo or a word that nobody ever wrote into the text; then {done_typing}.", rare_word),
-            Part("How does a word become pieces? By BPE, byte-pair encoding: it starts as bytes, frequent neighbours merge. {pane_tokens}, {merges}; {merges_first} for the bytes, {merges_on} for each merge.", merged),
-            Part(f"Esc. {{type}} and type {STRAWBERRY}, or a word of yours; {{done_typing}}, {{pane_tokens}}, {{letters}}: how many r's, as the model sees it?", strawberry),
-        )),
-        Step("vectors", "Ids and vectors", (
-            Part("Esc. {pane_tokens}: under each token is its id ({token_view} changes what is shown). {cursor_left} goes to a token: what does its number say of it?", ids_seen),
-            Part("Each id has a vector of its own, learned: its embedding. {inside}, then {inside_neighbours}: whose vectors point the same way as this token's?", neighbours_seen),
-            Part("Now another: {inside_search} types a token (with its leading space, a part of it), {inside_go} goes to the row's.", other_neighbours),
-        )),
-    )  # fmt: skip

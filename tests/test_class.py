@@ -1,0 +1,202 @@
+"""`serve --lesson`, with the real server: a name for each tab, and who is at which step on the teacher's page."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_serve import ESCAPES, free_port
+from tui_llm.cli import main
+from tui_llm.commands.shared.classroom import Classroom
+from tui_llm.common.errors import UserError
+from tui_llm.tour.facts import Facts
+from tui_llm.tour.learner_name import MOST, checked
+from tui_llm.tour.lesson_file import find, read
+from tui_llm.tour.tour import Tour, learners_dir
+
+HOSTILE = "<script>alert(1)</script>&\"'"
+F4 = "\x1bOS"
+
+
+# ── without a server ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", "x" * (MOST + 1), "x" * 10_000, "a\x1bb", "a\u202eb", "a\x00b", "a\ud800b", "\u200b"]
+)
+def test_names_are_bounded_and_shown_as_they_are(name: str) -> None:
+    with pytest.raises(UserError):
+        checked(name)
+
+
+def test_good_names_are_normalised() -> None:
+    assert checked("  Ada   Lovelace ") == "Ada Lovelace" and checked("Bo\u0308b") == "B\u00f6b"
+    assert checked(HOSTILE) == HOSTILE and checked("小明") == "小明" and checked("--again") == "--again"
+
+
+def room() -> Classroom:
+    return Classroom(read(find("tokens")), 2)
+
+
+def test_the_teachers_page_shows_who_is_where() -> None:
+    class_ = room()
+    assert "Nobody has opened" in class_.teachers_page()
+    ada = Tour(class_.lesson, "Ada")
+    for _ in range(3):
+        ada.move(1, Facts())
+    ada.done.add(("space", 0))
+    ada.save()
+    class_.enter(HOSTILE, print)
+    page = class_.teachers_page()
+    assert "<script>" not in page and html.escape(HOSTILE) in page
+    assert "step 2 of 6, The same word, other tokens (2 of 4)" in page and f"1 of {class_.parts}" in page
+    assert [row.name for row in class_.rows()] == [HOSTILE, "Ada"]  # open tabs first
+    assert class_.rows(time.time() + 600)[1].age == pytest.approx(600, abs=60) and class_.rows()[0].age is None
+    while not ada.finished:
+        ada.move(1, Facts())
+    ada.save()
+    assert "has finished" in class_.teachers_page()
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"learner": 3}', '{"learner": "Eve"}', '{"learner": "a\\u001b[31mb"}', '{"learner": "' + "x" * 99 + '"}'])  # fmt: skip
+def test_damaged_progress_is_left_out(kept: str) -> None:
+    class_ = room()
+    folder = learners_dir("tokens")
+    folder.mkdir(parents=True)
+    (folder / "x.json").write_text(kept, encoding="utf-8")
+    assert "Nobody has opened" in class_.teachers_page()
+    Tour(class_.lesson, "Ada").path.write_text('{"learner": "Ada", "step": [], "part": 1e400}', encoding="utf-8")
+    (row,) = class_.rows()
+    assert (row.name, row.done) == ("Ada", 0) and row.where.startswith("step 1 of 6")
+
+
+def test_the_older_tab_of_a_name_ends() -> None:
+    class_, ended = room(), []
+    first, second = (lambda: ended.append(1)), (lambda: ended.append(2))
+    assert class_.enter("Ada", first) == []
+    assert class_.enter("ada", second) == [first] and class_.is_open("ADA") and not class_.full
+    class_.leave("Ada", first)  # it ended later than the other began
+    assert class_.is_open("Ada")
+    class_.leave("ada", second)
+    assert not class_.tabs
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["--most-tabs", "3"], "give --lesson too"),
+    (["--lesson", "tokens", "--most-tabs", "0"], "from 1 to 1000"),
+    (["--lesson", "tokns"], "did you mean tokens?"),
+    (["--lesson", "tokens", "--host", "0.0.0.0"], "can be reached from other machines"),
+])  # fmt: skip
+def test_bad_options_are_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("textual_serve")
+    assert main(["serve", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == 1
+
+
+# ── with one ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    pytest.importorskip("textual_serve")
+    home = tmp_path_factory.mktemp("home")
+    told = home / "told"
+    port = free_port()
+    words = ["serve", "--port", str(port), "--lesson", "tokens", "--most-tabs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tui_llm", *words],
+        env={**os.environ, "TUI_LLM_HOME": str(home)}, stdout=subprocess.PIPE, stderr=told.open("w"), text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    found = [re.search(r"http://\S+", process.stdout.readline()) for _ in range(2)]
+    assert found[0] is not None and found[1] is not None
+    yield found[0][0], found[1][0]
+    process.terminate()
+    assert process.wait() == 0
+    assert "Traceback" not in Path(told).read_text()
+
+
+async def until_listening(session: Any, url: str) -> None:
+    import aiohttp
+
+    while True:  # it prints the addresses just before it listens; the test's timeout ends a futile wait
+        try:
+            async with session.get(url):
+                return
+        except aiohttp.ClientConnectionError:
+            await asyncio.sleep(0.01)
+
+
+async def until_shown(tab: Any, words: str) -> None:
+    """Reads the tab's output until the words have been drawn."""
+    drawn = ""
+    async for message in tab:
+        if isinstance(message.data, bytes):
+            drawn += ESCAPES.sub("", message.data.decode(errors="replace"))
+            if words in drawn:
+                return
+    pytest.fail(f"the tab was closed before it showed {words}: {drawn[-500:]}")
+
+
+async def test_a_class(server: tuple[str, str]) -> None:
+    import aiohttp
+
+    url, teacher = server
+
+    async def teachers_page(words: str) -> str:
+        while True:
+            async with session.get(teacher) as answer:
+                page = await answer.text()
+            if words in page:
+                return page
+            await asyncio.sleep(0.05)
+
+    async with aiohttp.ClientSession() as session:
+        await until_listening(session, url)
+        for query, said in (
+            ("", "Your name"),
+            ("?name=", "at least one character"),
+            ("?name=%1b[31m", "no screen shows"),
+            ("?name=" + "x" * 99, "at most 40"),
+        ):
+            async with session.get(f"{url}/{query}") as answer:
+                page = await answer.text()
+                assert answer.status == 200 and said in page and "\x1b" not in page and "textual.js" not in page
+        for query in ("", "?key=", "?key=wrong", "?key=%ff"):
+            async with session.get(f"{url}/class{query}") as answer:
+                assert answer.status == 403
+        async with session.get(f"{url}/", params={"name": " Ada "}) as answer:  # and follows to the app's page
+            page = await answer.text()
+            assert str(answer.url).endswith("/?name=Ada&begun=1")
+            assert f"{url.replace('http', 'ws')}/ws/Ada" in page
+        own = {"Origin": url}
+        socket = f"{url.replace('http', 'ws')}/ws/"
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect(f"{socket}Ada", headers={"Origin": "http://evil.example"})
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect(f"{socket}%1b", headers=own)
+        async with session.ws_connect(f"{socket}Ada?width=100&height=30", headers=own) as tab:
+            await until_shown(tab, "Lesson 1/6")
+            page = await teachers_page("step 1 of 6, The space at the end (1 of 2)")
+            assert "<td>Ada</td><td>open</td>" in page
+            await tab.send_json(["stdin", F4])
+            await teachers_page("step 1 of 6, The space at the end (2 of 2)")
+            async with session.get(f"{url}/", params={"name": "ada"}) as answer:
+                assert "That is me" in await answer.text()
+            async with session.ws_connect(f"{socket}Ada", headers=own) as again:
+                async for _ in tab:
+                    pass  # the older tab is closed
+                await until_shown(again, "(2/2)")  # it continues where the other one was
+        page = await teachers_page("<td>Ada</td><td>closed</td>")
+        assert "0 of at most 2 tabs open" in page
