@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.screen import ModalScreen
 
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings, key_text
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings, key_text
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
@@ -123,7 +123,7 @@ class HelpLines(Lines):
 
 _key = CommandFactory("help", "App")
 KEYS = (
-    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
+    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run, runs
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
+from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.grid import Grid
 from tui_llm.tui.runs.loss_chart import OTHERS
@@ -37,7 +37,7 @@ KEYS = (
     _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then ends", "stop_run"),
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
     _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),
-    _key("close_runs", "escape,q", "back", "Back to the five panes", "close"),
+    _key("close_runs", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("continue_run", "plus", "more steps", "Continue the run with more steps, or with fewer than planned; asks for the new total", "continue_run"),
     _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
@@ -83,7 +83,7 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
             yield Grid(id="runs-table", cursor_type="row", zebra_stripes=False)
-            yield Static(Content(key_line(KEYS)), id="runs-keys")
+            yield Static(Content(key_line((*KEYS, HELP))), id="runs-keys")
 
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
