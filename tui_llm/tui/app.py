@@ -236,11 +236,11 @@ class LabApp(ResilientApp):
         OPENERS[id].open(self.lab_screen.context)
 
     def action_show_help(self) -> None:
-        from tui_llm.tui.help import HelpScreen
-        from tui_llm.tui.keymap import COMMANDS
+        from tui_llm.tui.help import HelpScreen, place_of
+        from tui_llm.tui.keymap import BY_ID, COMMANDS
 
-        if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(COMMANDS))
+        if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
+            self.push_screen(HelpScreen(COMMANDS, place_of(self.screen, BY_ID)))
 
     def action_save_picture(self) -> None:
         self.call_after_refresh(self._save_picture)  # if the palette started this, it has closed by then
