@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -88,14 +88,27 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        table = self.query_one(DataTable)
-        # A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there.
-        self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
-        for name in self._columns:
-            table.add_column(Text(name), key=name)
-        table.set_class(True, "-hidden")
+        self.query_one(DataTable).set_class(True, "-hidden")
+        self._fit_columns()
         self._timer = self.set_interval(REFRESH, self.reload, pause=True)
         self.reload()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there."""
+        columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
+        table = self.query_one(DataTable)
+        if table.columns and columns == self._columns:
+            return
+        self._columns, at = columns, table.cursor_row
+        table.clear(columns=True)
+        for name in columns:
+            table.add_column(Text(name), key=name)
+        for row in self.rows:
+            table.add_row(*cells(row, row.name in self.marked)[: len(columns)], key=row.name)
+        table.move_cursor(row=at)
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 
