@@ -24,7 +24,7 @@ HINT = "/ find · w what is this number? · Esc closes"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HelpPlace:
     """Where the help was opened: the scope and the group of the commands there, and the row with the cursor."""
 
     scope: str = ""
@@ -32,7 +32,7 @@ class Place:
     row: tuple[str, ...] = ()
 
 
-def place_of(screen: Screen[object], commands: Mapping[str, Command]) -> Place:
+def place_of(screen: Screen[object], commands: Mapping[str, Command]) -> HelpPlace:
     """The innermost widget around the focus that has commands of its own. `commands`: all, by id."""
     nodes = screen.focused.ancestors_with_self if screen.focused is not None else [screen]
     for node in nodes:
@@ -40,8 +40,8 @@ def place_of(screen: Screen[object], commands: Mapping[str, Command]) -> Place:
         own = [commands[id] for id in ids if id in commands and commands[id].scope != "app"]
         if own and isinstance(node, Widget):
             row = _row(screen.focused)
-            return Place(own[0].scope, own[0].group, row) if own[0].scope != "lab" else Place()
-    return Place()
+            return HelpPlace(own[0].scope, own[0].group, row) if own[0].scope != "lab" else HelpPlace()
+    return HelpPlace()
 
 
 def _row(focused: Widget | None) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def _row(focused: Widget | None) -> tuple[str, ...]:
 
 
 class HelpLines(Lines):
-    def __init__(self, commands: Sequence[Command], place: Place) -> None:
+    def __init__(self, commands: Sequence[Command], place: HelpPlace) -> None:
         super().__init__(id="help")
         self._commands, self._place = commands, place
         self._lines: list[Text] = []
@@ -174,9 +174,9 @@ class HelpScreen(BaseScreen, ModalScreen[None]):
     own_keys = KEYS
     BINDINGS = bindings(KEYS, modal=True)
 
-    def __init__(self, commands: Sequence[Command], place: Place | None = None) -> None:
+    def __init__(self, commands: Sequence[Command], place: HelpPlace | None = None) -> None:
         super().__init__()
-        self._commands, self._place = commands, place or Place()
+        self._commands, self._place = commands, place or HelpPlace()
 
     def compose(self) -> ComposeResult:
         yield HelpLines(self._commands, self._place)
