@@ -93,6 +93,14 @@ def keys() -> str:
     return "\n".join(rows)
 
 
+def glossary() -> str:
+    """Returns the table of what the numbers on screen mean, as the help screen has it."""
+    from tui_llm.tui.glossary import TERMS
+
+    rows = [f"| {cell(term.name)} | {cell(term.meaning)} | {cell(term.unit)} |" for term in TERMS]
+    return "\n".join(["| number | what it is | unit |", "|---|---|---|", *rows])
+
+
 def tree() -> str:
     """Returns the folders, indented by depth."""
     lines = []
@@ -181,6 +189,7 @@ def written(text: str, name: str, made: str) -> str:
 PAGES = {
     "README.md": {"commands": command_groups, "tree": tree},
     "docs/keys.md": {"keys": keys},
+    "docs/glossary.md": {"glossary": glossary},
     "docs/cli.md": {"commands": commands},
     "docs/lessons.md": {"checks": checks},
 }

@@ -128,6 +128,16 @@ def test_no_requested_path_stops_the_server(server: str, path: str) -> None:
     assert answer(server, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).split()[1] == b"200"
 
 
+def test_the_page_gives_the_terminal_the_focus(server: str) -> None:
+    """`test_a_real_browser_opens_the_app_and_types` types without a click; this holds where there is no browser."""
+    with urllib.request.urlopen(server) as answer:
+        page = answer.read().decode()
+    head, _, body = page.partition("</head>")
+    assert head.count("focusTerminal()") >= 2 and 'id="terminal"' in body
+    with urllib.request.urlopen(f"{server}/static/js/textual.js") as answer:
+        assert b"xterm-helper-textarea" in answer.read()  # the class that xterm.js gives the element
+
+
 NO_MESSAGES = [
     "", "nonsense", "null", "1e999", "{}", "[]", "[1]", '"stdin"', '["stdin"]', '["stdin", 5]', '["stdin", "a", "b"]', '["stdin", ""]',
     '["resize"]', '["resize", 4]', '["resize", {}]', '["resize", {"width": "a", "height": null}]', '["resize", {"width": 1e9, "height": 1}]',
@@ -192,8 +202,7 @@ def test_a_real_browser_opens_the_app_and_types(page: Any, server: str) -> None:
 
     page.on("websocket", connected)
     page.goto(server)
-    wait_for("tokens of nano")
-    page.focus(".xterm-helper-textarea")
+    wait_for("tokens of nano")  # and typed without a click
     page.keyboard.type(" table")
     wait_for("·table")  # the panes are updated
     page.keyboard.press("Escape")

@@ -30,6 +30,7 @@ WITH_AN_EDITOR = ("lab", "scratch", "tour_pairs")
 SHADOWS = {
     ("prompt", "escape"),
     ("help", "f1"),
+    ("help", "question_mark"),
 }  # the inner one is meant: leave the editor; close the help that F1 opened
 
 

@@ -92,6 +92,16 @@ async def test_each_wrong_setting_says_why_beside_it_and_nothing_starts(monkeypa
         await until(pilot, lambda: not trouble.has_class("-some"))  # it was about the fields as they were
 
 
+@pytest.mark.parametrize("how", ["left", "submitted"])
+async def test_an_empty_form_shows_no_error_before_one_is_made(how: str) -> None:
+    app = ScreenApp(NewRunScreen())
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "several" in says(app, "corpus"))  # it has been checked
+        assert "✗" not in app.text
+        await pilot.press("tab" if how == "left" else "ctrl+s")
+        await until(pilot, lambda: says(app, "corpus").startswith("✗"))
+
+
 async def test_no_label_touches_its_field() -> None:
     app = ScreenApp(NewRunScreen("stories"))
     async with app.run_test(size=(80, 24)) as pilot:

@@ -5,6 +5,7 @@ Reading order: `app.py`, `lab/`, `state/`, `kit/`, then a screen of `instruments
 app.py       the app: opens the lab screen
 keymap.py    the KEYS of every screen, collected for help, docs and the clash test
 help.py      the help screen
+glossary.py  what each number on screen is
 terminal.py  runs the app with its own file descriptor for the terminal
 input.py     makes terminal input safe to parse
 """

@@ -25,7 +25,7 @@ from tui_llm.tui.kit.last_resort import LastResort
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.save import save_new
 from tui_llm.tui.kit.textual_private import ResilientApp
-from tui_llm.tui.kit.themes import DARK, LIGHT, readable
+from tui_llm.tui.kit.themes import DARK, colour_blind, next_palette, other_brightness, readable
 from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.lab import LabScreen
 from tui_llm.tui.state import messages
@@ -105,7 +105,7 @@ class LabApp(ResilientApp):
         self.lab_screen = LabScreen(open_engine, model, prompt, key_of)
         self.lab_screen.open_tour_on_mount = tour or lesson is not None
         self.lab_screen.tour.lesson, self.lab_screen.tour.learner = lesson, learner
-        for theme in readable():
+        for theme in (*readable(), *colour_blind()):
             self.register_theme(theme)
         self.theme = DARK
         self.stylesheet.set_variables(self.get_css_variables())  # our theme's variables in place of Textual's
@@ -241,11 +241,11 @@ class LabApp(ResilientApp):
         OPENERS[id].open(self.lab_screen.context)
 
     def action_show_help(self) -> None:
-        from tui_llm.tui.help import HelpScreen
-        from tui_llm.tui.keymap import COMMANDS
+        from tui_llm.tui.help import HelpScreen, place_of
+        from tui_llm.tui.keymap import BY_ID, COMMANDS
 
-        if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(COMMANDS))
+        if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
+            self.push_screen(HelpScreen(COMMANDS, place_of(self.screen, BY_ID)))
 
     def action_save_picture(self) -> None:
         self.call_after_refresh(self._save_picture)  # if the palette started this, it has closed by then
@@ -260,7 +260,13 @@ class LabApp(ResilientApp):
             self.notify(visible(f"saved {path}"), markup=False, timeout=3)
 
     def action_switch_theme(self) -> None:
-        self.theme = LIGHT if self.current_theme.dark else DARK
+        self.theme = other_brightness(self.theme)
+
+    def action_next_palette(self) -> None:
+        self.theme = next_palette(self.theme)
+        palette = self.theme.rpartition("-")[0]
+        blind = "the usual colours" if palette == "textual" else f"colours for {palette}"
+        self.notify(f"{blind}; theme {self.theme}", markup=False, timeout=3)
 
     def action_tour(self) -> None:
         self.lab_screen.tour.toggle()

@@ -1,141 +1,203 @@
-"""The help screen: all keys, from `keymap.COMMANDS`, and a glossary of the numbers on screen."""
+"""The help screen: the keys of where one is, what the numbers there mean, then all other keys and the glossary; with a search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
 
+from tui_llm.common.display import truncate, visible
+from tui_llm.tui.glossary import TERMS, Term, terms_at
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings, key_text
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings, key_text
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
-WORDS = (
-    ("token", "a piece of text with a number (its id); the model reads and predicts ids"),
-    ("logit", "the model's unnormalized score for a token: any number; larger is likelier"),
-    ("e^logit", "the score made positive; divided by the sum over the vocabulary it is raw p (softmax)"),
-    ("raw p", "probability from the logits alone: softmax, before temperature and cuts"),
-    ("p(T=…, top-p …)", "probability after temperature and cuts: the distribution that tokens are sampled from"),
-    ("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm"),
-    ("entropy", "the uncertainty of the prediction, in nats: 0 = certain, ln V = all tokens equally likely"),
-    (
-        "choices",
-        "e^entropy, the effective number of choices: this many equally likely tokens have the same entropy",
-    ),
-    (
-        "x, e^x",
-        "in the stages, x is logit ÷ T minus the largest of them: no e^x overflows, and the probabilities are the same",
-    ),
-    (
-        "penalised",
-        "the logit after the repetition penalty: logits of tokens in the text are divided by it, or multiplied if negative",
-    ),
-    (
-        "renorm.",
-        "the probabilities that the cuts keep, divided by their sum: the distribution that tokens are sampled from",
-    ),
-    ("◆  *", "in the table: the target of the loss; a logit that you changed (what if)"),
-    ("loss", "−ln p of the target, in nats: 0 at p = 1; lower is better"),
-    ("bits", "the loss divided by ln 2"),
-    ("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens"),
-    ("one in N", "the loss as odds: as surprising as one outcome of N equally likely ones"),
-    (
-        "p − y",
-        "the gradient of the loss with respect to the logits (y: 1 for the target, 0 elsewhere); a step moves against it",
-    ),
-    ("ln V", "the loss of a uniform guess over the V tokens of the vocabulary: the first baseline to beat"),
-    (
-        "unigrams, bigrams",
-        "baselines: the training text's entropy by token counts alone, and by counts given the token before",
-    ),
-    ("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text"),
-    ("epoch", "passes over the training text: tokens trained on ÷ tokens of the text"),
-    ("mean of 60 steps", "the mean training loss of the last 60 steps"),
-    ("u", "the random number from 0 to 1 that selected the token on the cumulative distribution"),
-    ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all were cached), and the time it took"),
-    ("attention", "how a head distributes a weight of 1 from one token over the tokens up to it: softmax(q · k ÷ √D)"),
-    (
-        "effective tokens",
-        "e^entropy of a head's weights: the number of tokens over which even attention has the same entropy",
-    ),
-    (
-        "logit lens",
-        "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output",
-    ),
-    (
-        "KL",
-        "the Kullback–Leibler divergence of a prediction q from another one, p, in nats: the sum of p ln(p ÷ q); 0 = identical",
-    ),
-    ("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal"),
-    ("rank", "1 + the number of tokens with a larger logit"),
-)
-
 NAMES = 22  # width of the first column, in cells
+NUMBERS = "What is this number?"
+HINT = "/ find · w what is this number? · Esc closes"
+
+
+@dataclass(frozen=True, slots=True)
+class HelpPlace:
+    """Where the help was opened: the scope and the group of the commands there, and the row with the cursor."""
+
+    scope: str = ""
+    group: str = ""
+    row: tuple[str, ...] = ()
+
+
+def place_of(screen: Screen[object], commands: Mapping[str, Command]) -> HelpPlace:
+    """The innermost widget around the focus that has commands of its own. `commands`: all, by id."""
+    nodes = screen.focused.ancestors_with_self if screen.focused is not None else [screen]
+    for node in nodes:
+        ids = (bound.binding.id or "" for bound in screen.active_bindings.values() if bound.node is node)
+        own = [commands[id] for id in ids if id in commands and commands[id].scope != "app"]
+        if own and isinstance(node, Widget):
+            row = _row(screen.focused)
+            return HelpPlace(own[0].scope, own[0].group, row) if own[0].scope != "lab" else HelpPlace()
+    return HelpPlace()
+
+
+def _row(focused: Widget | None) -> tuple[str, ...]:
+    """The column heads and the row under the cursor, as drawn."""
+    if not isinstance(focused, Lines) or focused.cursor is None:
+        return ()
+    width = focused.line_width
+    heads = [line.plain for line in focused.head(width)][-1:]
+    return (*heads, focused.row(focused.cursor, width, selected=True).plain)
 
 
 class HelpLines(Lines):
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], place: HelpPlace) -> None:
         super().__init__(id="help")
-        self._commands = commands
+        self._commands, self._place = commands, place
         self._lines: list[Text] = []
+        self._entries: list[tuple[int, str]] = []  # the first line of each entry, and its words
+        self._numbers = 0  # the line of the heading of `NUMBERS`
+        self._sought, self._found = "", 0
 
     def on_mount(self) -> None:
         self.border_title = "Keys and glossary"
-        self.border_subtitle = "Esc closes"
+        self.border_subtitle = HINT
+
+    # ── the lines ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def head(self, width: int) -> list[Text]:
-        muted, accent = self.style("muted"), self.style("accent")
-        lines = wrapped(
-            Text("Esc ends typing: single letters are then commands. i starts typing again.", style=muted), width
-        )
-        for group in dict.fromkeys(command.group for command in self._commands):
-            lines += [Text(), Text(group, style=accent)]
-            for command in self._commands:
-                if command.group == group:
-                    keys = ", ".join(key_text(key) for key in command.keys.split(","))
-                    lines += self._entry(keys, command.tooltip, width)
-        lines += [Text(), Text("Glossary", style=accent)]
-        for word, meaning in WORDS:
-            lines += self._entry(word, meaning, width)
-        self._lines = lines
+        self._lines, self._entries = [], []
+        groups = list(dict.fromkeys(command.group for command in self._commands))
+        here = self._place.group if self._place.group in groups else ""
+        if here:
+            self._keys(here, width)
+        self._numbers = len(self._lines)
+        terms = terms_at(self._place.scope)
+        if terms:
+            self._heading(f"{NUMBERS}  {here}")
+            for line in self._place.row:
+                self._lines.append(Text(truncate(visible(line), width), style=self.style("muted"), no_wrap=True))
+            self._terms(terms, width)
+        else:
+            note = "Esc ends typing: single letters are then commands. i starts typing again."
+            self._lines += wrapped(Text(note, style=self.style("muted")), width)
+        for group in groups:
+            if group != here:
+                self._keys(group, width)
+        self._heading("Glossary")
+        if not terms:
+            self._numbers = len(self._lines) - 1
+        self._terms(TERMS, width)
         return []
 
-    def _entry(self, name: str, meaning: str, width: int) -> list[Text]:
+    def _heading(self, words: str) -> None:
+        self._lines += [*([Text()] if self._lines else []), Text(words, style=self.style("accent"), no_wrap=True)]
+
+    def _keys(self, group: str, width: int) -> None:
+        self._heading(group)
+        for command in self._commands:
+            if command.group == group:
+                self._entry(", ".join(key_text(key) for key in command.keys.split(",")), command.tooltip, width)
+
+    def _terms(self, terms: Sequence[Term], width: int) -> None:
+        for term in terms:
+            self._entry(term.name, term.meaning + (f" [{term.unit}]" if term.unit else ""), width)
+
+    def _entry(self, name: str, meaning: str, width: int) -> None:
         """A name with its meaning beside it, or below it if the width is too small."""
-        room = width - NAMES
+        self._entries.append((len(self._lines), f"{name} {meaning}".casefold()))
+        room, strong = width - NAMES, self.style("strong")
         if room < 20:
-            return [*wrapped(Text(name, style=self.style("strong")), width), *wrapped(Text(meaning), width)]
+            self._lines += [*wrapped(Text(name, style=strong), width), *wrapped(Text(meaning), width)]
+            return
         first, *rest = wrapped(Text(meaning), room)
-        return [
-            Text(f"  {name}".ljust(NAMES), style=self.style("strong"), no_wrap=True).append(first.plain, "not bold"),
-            *(Text(" " * NAMES + line.plain, no_wrap=True) for line in rest),
-        ]
+        self._lines.append(Text(f"  {name}".ljust(NAMES), style=strong, no_wrap=True).append(first.plain, "not bold"))
+        self._lines += (Text(" " * NAMES + line.plain, no_wrap=True) for line in rest)
 
     def row_count(self, width: int) -> int:
         return len(self._lines)
 
     def row(self, index: int, width: int, selected: bool) -> Text:
-        return self._lines[index].copy()
+        line = self._lines[index].copy()
+        if self._sought:
+            line.highlight_words([self._sought], self.style("cursor") + self.style("accent"), case_sensitive=False)
+        return line
+
+    # ── the search ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, words: str) -> None:
+        """Goes to the first entry from here on that contains `words`."""
+        self._sought = " ".join(words.split())
+        hits = self._hits()
+        here = self.scroll_offset.y
+        self._found = next((at for at, line in enumerate(hits) if line >= here), 0)
+        self._show_hit()
+
+    def find_next(self, by: int) -> None:
+        self._found += by
+        self._show_hit()
+
+    def _hits(self) -> list[int]:
+        sought = self._sought.casefold()
+        return [line for line, words in self._entries if sought in words] if sought else []
+
+    def _show_hit(self) -> None:
+        hits = self._hits()
+        if hits:
+            self._found %= len(hits)
+            self.scroll_to(y=hits[self._found], animate=False)
+            self.border_subtitle = Text(f"{self._found + 1} of {len(hits)} · n N next · / find · Esc closes")
+        else:
+            sought = truncate(visible(self._sought), 20)
+            self.border_subtitle = Text(f"nothing here has {sought!r} · / find · Esc closes" if sought else HINT)
+        self.rebuild()
+        self.refresh()
+
+    def show_numbers(self) -> None:
+        self.scroll_to(y=self._numbers, animate=False)
 
 
-_key = CommandFactory("help", "App")
+_key = CommandFactory("help", "Help")
 KEYS = (
-    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", footer=()),
+    _key("find_help", "slash", "find", "Find words in the keys and the glossary", "find"),
+    _key("find_help_next", "n", "next", "Go to the next entry with these words", "find_next(1)"),
+    _key("find_help_back", "N", "previous", "Go to the previous entry with these words", "find_next(-1)"),
+    _key("what_is_this", "w", "what is this number?", "Go to what the numbers mean where the help was opened", "numbers"),
+    _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
 class HelpScreen(BaseScreen, ModalScreen[None]):
+    own_keys = KEYS
     BINDINGS = bindings(KEYS, modal=True)
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], place: HelpPlace | None = None) -> None:
         super().__init__()
-        self._commands = commands
+        self._commands, self._place = commands, place or HelpPlace()
 
     def compose(self) -> ComposeResult:
-        yield HelpLines(self._commands)
+        yield HelpLines(self._commands, self._place)
+
+    @property
+    def lines(self) -> HelpLines:
+        return self.query_one(HelpLines)
+
+    def action_find(self) -> None:
+        def answered(words: str | None) -> None:
+            if words is not None:
+                self.lines.find(words)
+
+        hint = "Enter finds · then n and N go to the next and the previous one · Esc cancels"
+        self.app.push_screen(AskScreen("Find in the help", hint, self.lines._sought), answered)
+
+    def action_find_next(self, by: int) -> None:
+        self.lines.find_next(by)
+
+    def action_numbers(self) -> None:
+        self.lines.show_numbers()
 
     def action_close(self) -> None:
         self.dismiss(None)

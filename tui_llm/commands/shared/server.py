@@ -16,6 +16,19 @@ from tui_llm.common.display import visible
 
 FONT = "<style>@font-face { font-family: 'Roboto Mono'; src: url('/static/fonts/RobotoMono-VariableFont_wght.ttf'); }</style>"
 
+# xterm.js reads keys from a text area of its own, and textual-serve's page focuses it only on a click. Here it gets the focus
+# once it exists, and again with the window, except under the dialog of an ended session, whose button then has the keys.
+FOCUS = """<script>
+function focusTerminal() {
+  const keys = document.querySelector(".xterm-helper-textarea");
+  if (keys && !document.body.classList.contains("-closed")) keys.focus();
+  return keys !== null;
+}
+new MutationObserver((_changes, observer) => { if (focusTerminal()) observer.disconnect(); })
+  .observe(document, { childList: true, subtree: true });
+window.addEventListener("focus", focusTerminal);
+</script>"""
+
 
 class OneLine(logging.Formatter):
     """Logs errors in one line, without a traceback."""
@@ -74,7 +87,8 @@ class Server(TextualServer):
             page = await super().handle_index(request)
             assert isinstance(page, web.Response)
             # The font comes from this server, not from Google's: the page works without a network.
-            page.text = re.sub(r"<link[^>]*fonts\.googleapis\.com[^>]*>", FONT, page.text or "")
+            text = re.sub(r"<link[^>]*fonts\.googleapis\.com[^>]*>", FONT, page.text or "")
+            page.text = text.replace("</head>", f"{FOCUS}</head>", 1)
             return page
         finally:
             self.public_url = before

@@ -11,7 +11,7 @@ from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.llm.tokens import letters
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -23,7 +23,7 @@ KEYS = (
     _key("letters_type", "t", "letter", "Type the letter to count", "type"),
     _key("letters_all", "a", "all tokens", "Show all tokens, or only those that contain the letter", "all"),
     _key("letters_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_letters", "escape,q,L", "back", "Back to the five panes", "close", importance=9),
+    _key("close_letters", "escape,q,L", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

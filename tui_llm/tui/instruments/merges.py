@@ -13,7 +13,7 @@ from tui_llm.instruments.merges.question import Merges, MergesQuestion, Word
 from tui_llm.llm.tokens.bpe import Replay
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -59,7 +59,7 @@ KEYS = (
     _key("merges_word_back", "comma", "previous word", "Go to the previous word", "word(-1)", together="word"),
     _key("merges_word_on", "full_stop", "next word", "Go to the next word", "word(1)", together="word"),
     _key("merges_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_merges", "escape,q,M", "back", "Back to the five panes", "close", importance=9),
+    _key("close_merges", "escape,q,M", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

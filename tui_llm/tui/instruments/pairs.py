@@ -14,7 +14,7 @@ from tui_llm.instruments.pairs.question import Pairs, PairsQuestion
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit import token_shades as shades
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -27,7 +27,7 @@ NUMBERS = (("loss", 9), ("p", 10), ("rank", 8))
 _key = CommandFactory("pairs", "Training pairs")
 KEYS = (
     _key("pairs_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_pairs", "escape,q,E", "back", "Back to the five panes", "close", importance=9),
+    _key("close_pairs", "escape,q,E", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

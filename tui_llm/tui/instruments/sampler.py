@@ -16,7 +16,8 @@ from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
 from tui_llm.facts.sampler import GENERATE_TOP_K, SamplerSettings
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.kit.widgets.field import Field
 from tui_llm.tui.tour.pane import left_of
 
@@ -69,7 +70,7 @@ _key = CommandFactory("sampler", "Sampler form")
 KEYS = (
     _key("use_sampler", "ctrl+s", "use", "Use these settings", "use"),
     _key("generate_sampler", "ctrl+g", "as generate", "Take the settings of transformers' generate", "generate"),
-    _key("close_sampler", "escape", "cancel", "Cancel: keep the current settings", "close"),
+    _key("close_sampler", "escape", "cancel", "Cancel: keep the current settings", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     """Dismissed with the settings, or with None. `switched_off` keeps the values of switched-off settings, by name, for
     the next time."""
 
-    BINDINGS = bindings(KEYS)
+    BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     SamplerScreen { align: center middle; }
     SamplerScreen #form { width: 84; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
@@ -96,6 +97,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
     def __init__(self, settings: SamplerSettings, switched_off: dict[str, float]) -> None:
         super().__init__()
         self._settings, self._switched_off = settings, switched_off
+        self._visits = FieldVisits()
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -144,6 +146,8 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
                 except UserError as error:
                     problem = str(error)
                     first = first or setting.name
+            if not self._visits.shows(self.query_one(f"#{setting.name}")):
+                problem = ""
             line = problem or (setting.help if self._on(setting) else "off")
             note = self.query_one(f"#{setting.name}-note", Static)
             note.update(Content(("✗ " if problem else "") + visible(line)))
@@ -166,6 +170,10 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
             self.query_one(f"#{event.input.id}-on", Checkbox).value = True
         self._check()
 
+    def on_descendant_blur(self, event: events.DescendantBlur) -> None:
+        if self._visits.leave(event.widget):
+            self._check()
+
     def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
         event.stop()
         self._check()
@@ -179,6 +187,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         self.action_use() if event.button.id == "use" else self.action_close()
 
     def action_use(self) -> None:
+        self._visits.submitted = True
         if wrong := self._check():
             self.query_one(f"#{wrong}", NumberField).focus()
             return

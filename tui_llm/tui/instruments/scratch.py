@@ -18,7 +18,7 @@ from tui_llm.instruments.scratch.question import EXAMPLE, Scratch, ScratchQuesti
 from tui_llm.tui.instruments.sampler_keys import cut_keys, temperature_keys
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings, in_footer
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
@@ -77,7 +77,7 @@ KEYS = (
     _key("scratch_sampler", "K", "sampler", "Type all sampler settings", "sampler_form"),
     _key("scratch_temperatures", "T", "temperatures", "Show temperatures side by side", "temperatures"),
     _key("copy_scratch", "y", "copy", "Copy the table (tab-separated)", "copy"),
-    _key("close_scratch", "escape,q,X", "back", "Back to the five panes", "close"),
+    _key("close_scratch", "escape,q,X", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.reading import Reading
 from tui_llm.instruments.swap.question import PlaceQuestion, Swapped, SwapQuestion
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -25,7 +25,7 @@ KEYS = (
     _key("swap_type", "t", "type", "Type the replacement", "type"),
     _key("swap_rest", "r", "rest", "Keep the tokens after it, or drop them and let the model continue", "keep_rest"),
     _key("swap_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_swap", "escape,q,S", "back", "Back to the five panes", "close", importance=9),
+    _key("close_swap", "escape,q,S", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

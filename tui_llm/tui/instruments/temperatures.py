@@ -14,7 +14,7 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.errors import UserError
 from tui_llm.instruments.temperatures.question import Temperatures, parse
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
@@ -101,7 +101,7 @@ _key = CommandFactory("temperatures", "Temperatures")
 KEYS = (
     _key("type_temperatures", "e,enter", "other temperatures", "Type other temperatures, such as 0.5, 1, 2", "type_temperatures"),
     _key("copy_temperatures", "y", "copy", "Copy the columns as a table (tab-separated)", "copy"),
-    _key("close_temperatures", "escape,q,T", "back", "Back to the table", "close"),
+    _key("close_temperatures", "escape,q,T", "back", "Back to the table", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.instruments.vocabularies.question import Vocabularies, VocabulariesQuestion, VocabularyTokens, WordCoverage
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -24,7 +24,7 @@ PIECES = 4  # lines of pieces below each vocabulary
 _key = CommandFactory("vocabularies", "Side by side")
 KEYS = (
     _key("vocabularies_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_vocabularies", "escape,q,C", "back", "Back to the five panes", "close", importance=9),
+    _key("close_vocabularies", "escape,q,C", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -11,12 +11,13 @@ palette.py          the command palette
 full.py             FullScreen: a screen of a title, lines and keys
 over.py             OverLab: base class of the screens that cover the lab
 ask.py              a modal screen for one line of text
+visits.py           which fields of a form show their problems
 confirm.py          a modal screen that asks for confirmation
 actions.py          FileActions: run an action on a worker thread, notify its result
 save.py             writes to a new file, never over an existing one
 text.py             wraps styled text
 format.py           numbers as text
-themes.py           the dark and the light theme
+themes.py           the dark and the light theme, and palettes safe for the colour-blind
 shades.py           weights from 0 to 1 as characters and colours
 loss_shade.py       losses as colours and marks
 token_shades.py     what tokens can be coloured by

@@ -10,15 +10,19 @@ from textual.widgets import Static
 from textual.widgets.text_area import Selection
 
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import bindings
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
 class AskScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text as typed, or with None if it was cancelled."""
 
+    BINDINGS = bindings((), modal=True)
+
     def __init__(self, title: str, hint: str, text: str = "") -> None:
         super().__init__()
-        self._title, self._hint, self._text = title, hint, text
+        self._title, self._text = title, text
+        self._hint = hint if "Esc" in hint else f"{hint} · Esc cancels"
 
     def compose(self) -> ComposeResult:
         with Vertical(id="ask"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
@@ -15,6 +15,9 @@ PANE_TITLES = {
     "training": "Training",
     "generate": "Generate",
 }
+
+
+WAY_OUT = 10  # importance of the command that leaves a screen: the footer drops every other one first
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,17 @@ PICTURE = Command(
     "app",
     "save_picture",
 )
+_HELP = "Show the keys of where you are, what its numbers mean, and all other keys"
+HELP = Command("help_key", "question_mark", "help", _HELP, "App", "app", "show_help", ("*",), importance=9)
+HELP_TYPING = Command(
+    "help", "f1", "help", f"{_HELP}; while typing, too", "App", "app", "show_help", ("prompt",), importance=9
+)
+EVERYWHERE = (PICTURE, HELP, HELP_TYPING)  # the app's commands that modal screens bind as well
 
 
-def bindings(keys: Iterable[Command], scope: str = "", *, modal: bool = False) -> list[BindingType]:
+def bindings(keys: Sequence[Command], scope: str = "", *, modal: bool = False) -> list[BindingType]:
     """The `BINDINGS` for `keys`, or for those of `scope`. A modal screen hides the app's bindings: with `modal` it gets
-    one of its own for `PICTURE`."""
+    those `EVERYWHERE`, except for keys that it uses itself."""
     own: list[BindingType] = [
         Binding(
             command.keys,
@@ -100,7 +109,12 @@ def bindings(keys: Iterable[Command], scope: str = "", *, modal: bool = False) -
         if scope in ("", command.scope)
     ]
     if modal:
-        own.append(Binding(PICTURE.keys, f"app.{PICTURE.action}", PICTURE.label, tooltip=PICTURE.tooltip, show=False))
+        used = {key for command in keys for key in command.keys.split(",")}
+        own += [
+            Binding(command.keys, f"app.{command.action}", command.label, tooltip=command.tooltip, show=False)
+            for command in EVERYWHERE
+            if command.keys not in used
+        ]
     return own
 
 

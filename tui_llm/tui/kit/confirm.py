@@ -12,12 +12,17 @@ from textual.widgets import Button, Static
 
 from tui_llm.common.display import visible
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import bindings
 
 
 class ConfirmScreen(BaseScreen, ModalScreen[bool]):
     """Asks for confirmation. Dismissed with whether the user agreed."""
 
-    BINDINGS: ClassVar = [("y", "dismiss(True)", "Yes"), ("n,escape,q", "dismiss(False)", "No")]
+    BINDINGS: ClassVar = [
+        ("y", "dismiss(True)", "Yes"),
+        ("n,escape,q", "dismiss(False)", "No"),
+        *bindings((), modal=True),
+    ]
     DEFAULT_CSS = """
     ConfirmScreen { align: center middle; }
     ConfirmScreen > Vertical { width: 60; max-width: 100%; height: auto; border: round $error; background: $surface;
@@ -34,7 +39,7 @@ class ConfirmScreen(BaseScreen, ModalScreen[bool]):
         with Vertical():
             yield Static(Content(visible(self._question)))
             with Horizontal():
-                yield Button("Cancel (n)", id="no", compact=True)
+                yield Button("Cancel (Esc)", id="no", compact=True)
                 yield Button(Content(f"{self._agree} (y)"), id="yes", variant="error", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

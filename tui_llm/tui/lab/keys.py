@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tui_llm.tui.instruments.inside.keys import OPEN as INSIDE
 from tui_llm.tui.instruments.sampler_keys import temperature_keys
-from tui_llm.tui.kit.command import PANE_TITLES, PANES, PICTURE, Command, CommandFactory, in_footer
+from tui_llm.tui.kit.command import (
+    HELP,
+    HELP_TYPING,
+    PANE_TITLES,
+    PANES,
+    PICTURE,
+    WAY_OUT,
+    Command,
+    CommandFactory,
+    in_footer,
+)
 from tui_llm.tui.kit.widgets.prompt import KEYS as PROMPT_KEYS
 from tui_llm.tui.lab.panes import generate, logits, loss, tokens
 from tui_llm.tui.runs.keys import KEYS as TRAINING_KEYS
@@ -42,16 +52,16 @@ KEYS = (
     Command("models", "m", "models", "Choose another model", "App", "lab", "models", ("*",)),
     Command("runs", "R", "runs", "List the training runs", "App", "lab", "runs", ("training",), importance=2),
     Command("theme", "d", "dark/light", "Switch between a dark and a light theme", "App", "lab", "app.switch_theme"),
+    Command("palette_colours", "Z", "colours", "Colours for the colour-blind: deuteranopia, protanopia, tritanopia, then the usual ones; d makes them dark or light", "App", "app", "next_palette"),
     Command("cancel", "escape", "cancel", "Cancel a stream, or the opening of a model", "App", "lab", "cancel"),
     Command("palette", "ctrl+p", "palette", "Find a command by name", "App", "app", "command_palette", ("prompt",)),
-    Command("help", "f1", "help", "Show all keys and what the numbers mean", "App", "app", "show_help", ("prompt",), importance=9),
-    Command("help_key", "question_mark", "help", "Show all keys and what the numbers mean", "App", "lab", "app.show_help", ("*",), importance=9),
-    Command("quit", "q", "quit", "Quit (training continues)", "App", "lab", "app.quit", ("*",), importance=4),
+    HELP_TYPING,
+    HELP,
+    Command("quit", "q", "quit", "Quit (training continues)", "App", "lab", "app.quit", ("*",), importance=WAY_OUT),
     Command("quit_anywhere", "ctrl+q", "quit", "Quit, even while typing", "App", "app", "quit", ("prompt",), priority=True, importance=4),
 )  # fmt: skip
 # Every command of the lab screen. The help lists those after `KEYS` with other screens (see `keymap.py`).
 ALL = (*KEYS, INSIDE, *RUN_KEYS, *logits.KEYS, *loss.KEYS, *TOUR_KEYS)
-HELP = next(command for command in KEYS if command.id == "help_key")
 CURSOR = ("Home", "End", ",", ".")  # keys of the token cursor, which a pane's border does not list
 
 

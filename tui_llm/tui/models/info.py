@@ -16,7 +16,7 @@ from tui_llm.common.numbers import file_size
 from tui_llm.facts import report
 from tui_llm.facts.model import ModelChoice, ModelChoices, ModelInfo
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
 
@@ -66,12 +66,12 @@ class InfoLines(Lines):
 _key = CommandFactory("model_info", "Models")
 KEYS = (
     _key("copy_model_info", "y", "copy", "Copy the model's details (tab-separated)", "copy"),
-    _key("close_model_info", "escape,q,i", "back", "Back to the models", "close"),
+    _key("close_model_info", "escape,q,i", "back", "Back to the models", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
 class ModelInfoScreen(BaseScreen, ModalScreen[None]):
-    BINDINGS = bindings(KEYS)
+    BINDINGS = bindings(KEYS, modal=True)
 
     def __init__(self, model: ModelInfo, ask: Ask = lambda owner, model, take: None) -> None:
         """`ask` requests the model's choices."""
@@ -84,6 +84,7 @@ class ModelInfoScreen(BaseScreen, ModalScreen[None]):
     def on_mount(self) -> None:
         lines = self.query_one(InfoLines)
         lines.border_title = Text(visible(self._model.name))
+        lines.border_subtitle = key_line((*KEYS, HELP))
         lines.focus()
         self._read()
         self._ask(self, self._model, self._take)

@@ -19,7 +19,7 @@ from tui_llm.facts.model import ModelInfo, Weights
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
+from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.confirm import ConfirmScreen
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -90,7 +90,7 @@ KEYS = (
     _key("cancel_pull", "c", "cancel", "Cancel the download; pulling again resumes it", "cancel_pull"),
     _key("model_info", "i", "info", "Show the model's details and its card", "info"),
     _key("delete_model", "D,delete", "delete", "Delete a pulled model; asks first", "delete"),
-    _key("close_models", "escape,q,m", "back", "Back to the open model; cancels a download", "close"),
+    _key("close_models", "escape,q,m", "back", "Back to the open model; cancels a download", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ class ModelsScreen(BaseScreen, ModalScreen[str | None]):
         with Vertical(id="models-window"):
             yield ModelLines(self._current)
             yield self.pull.line
-            yield Static(Content(key_line(KEYS)), id="models-keys")
+            yield Static(Content(key_line((*KEYS, HELP))), id="models-keys")
 
     def on_mount(self) -> None:
         self.query_one("#models-window").border_title = Content("Models")

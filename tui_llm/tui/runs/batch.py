@@ -18,7 +18,7 @@ from tui_llm.training.run import batch
 from tui_llm.training.run.batch import Batch, Position, Row
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.loss_shade import LEVELS, legend, shade
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
@@ -277,8 +277,7 @@ _key = CommandFactory("batch", "Batch")
 KEYS = (
     _key("ask_batch", "r", "show now", "Show the batch of the run's next step", "ask"),
     _key("copy_batch", "y", "copy", "Copy the batch's tokens and losses (tab-separated)", "copy"),
-    _key("close_batch", "escape,q", "back", "Back to the five panes", "close", importance=3),
-    _key("batch_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
+    _key("close_batch", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tui_llm.common.display import visible
 from tui_llm.training.run import compare
 from tui_llm.training.run.run import Run
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.over import copy_rows
 from tui_llm.tui.kit.widgets.grid import Grid
@@ -24,7 +24,7 @@ from tui_llm.tui.kit.widgets.grid import Grid
 _key = CommandFactory("comparison", "Runs")
 KEYS = (
     _key("copy_comparison", "y", "copy", "Copy the comparison of runs, tab-separated", "copy"),
-    _key("close_comparison", "escape,q", "back", "Back to the runs", "close"),
+    _key("close_comparison", "escape,q", "back", "Back to the runs", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class CompareScreen(BaseScreen, ModalScreen[None]):
     def on_mount(self) -> None:
         window = self.query_one("#compare-window")
         window.border_title = Content("Runs side by side")
-        window.border_subtitle = Content("y copies · Esc closes · ← → scroll")
+        window.border_subtitle = Content(f"{key_line((*KEYS, HELP))} · ← → scroll")
         self._read()
 
     @work(thread=True)

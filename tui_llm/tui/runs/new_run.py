@@ -19,24 +19,21 @@ from tui_llm.common.errors import UserError
 from tui_llm.llm.data.formats import TextFormat
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens.closed_files import KINDS
-from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import describe_corpora, several
 from tui_llm.training.plan.fields import (
     NAMES,
     field_problems,
-    for_steps,
     launch_problems,
     needs_download,
     resolve_settings,
     starting_model,
-    text_of,
-)
-from tui_llm.training.run import pins
+)  # fmt: skip
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.settings import PRESETS, TrainingSettings, from_fields
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import deliver, is_live
+from tui_llm.tui.kit.visits import FieldVisits
 from tui_llm.tui.runs.estimate import RunEstimate
 from tui_llm.tui.runs.new_run_fields import (
     BESIDE,
@@ -45,6 +42,8 @@ from tui_llm.tui.runs.new_run_fields import (
     LABELS,
     MODELS_OWN,
     CorpusField,
+    create_and_start,
+    default_texts,
     free_name,
     name_problem,
     row,
@@ -59,7 +58,7 @@ SEVERAL = "several: separate them by commas; a name with a comma goes in double 
 _key = CommandFactory("new_run", "New run")
 KEYS = (
     _key("start_run", "ctrl+s", "start", "Create the run and start its worker", "start"),
-    _key("close_form", "escape", "cancel", "Cancel: no run is created", "close"),
+    _key("close_form", "escape", "cancel", "Cancel: no run is created", "close", importance=WAY_OUT),
     _key("estimate_run", "ctrl+e", "estimate", "Measure a few real steps: tokens per second and the time for all steps; again to stop", "estimate", priority=True),
 )  # fmt: skip
 
@@ -67,7 +66,7 @@ KEYS = (
 class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     """Dismissed with the new run, whose worker has been started, or with None."""
 
-    BINDINGS = bindings(KEYS)
+    BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     NewRunScreen { align: center middle; background: transparent; }
     NewRunScreen #form { width: 104; max-width: 100%; height: auto; max-height: 100%; border: round $primary;
@@ -107,6 +106,12 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         self._corpus_timer: Timer | None = None
         self._examine_timer: Timer | None = None
         self._starting = False
+        self._visits = FieldVisits()
+        self._corpus_found: tuple[tuple[str, ...], str, str] = (
+            (),
+            "",
+            "",
+        )  # the fields, their problem or what they are
         self.estimate = RunEstimate(
             self,
             lambda: not self._first_wrong(without=("corpus", "name")),
@@ -180,22 +185,11 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             if name not in own and self.text(name) != self._filled.get(name)
         }
 
-    def _baseline(self, given: dict[str, str]) -> dict[str, str]:
-        """The text of each field if the user has not changed it."""
-        base = PRESETS[self.preset]
-        with suppress(UserError):  # the steps are not a number, which the field itself reports
-            base = for_steps(base, given)
-        texts = {name: text_of(base, name) for name in NAMES}
-        if self._model is not None:
-            m = self._model
-            texts |= {"layers": str(m.layers), "heads": str(m.heads), "width": str(m.width),
-                      "block_size": str(m.context), "tokenizer": self.text("from_model").strip()}  # fmt: skip
-        return texts
-
     def _refill(self) -> None:
         """Sets the fields that the user has not changed, from the preset and the model."""
         given = self.given if self._filled else {}
-        before, self._filled = self._filled, self._baseline(given)
+        before = self._filled
+        self._filled = default_texts(self.preset, given, self._model, self.text("from_model").strip())
         for name, text in self._filled.items():
             field = self.query_one(f"#{name}")
             if name in given or not isinstance(field, Input | Select):
@@ -221,6 +215,15 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self.focus_next()
+
+    def on_descendant_blur(self, event: events.DescendantBlur) -> None:
+        if self._visits.leave(event.widget):
+            self._show_problems()
+
+    def _show_problems(self) -> None:
+        """Shows what was held back while a field was empty."""
+        self._check_all()
+        self._corpus_checked(*self._corpus_found)
 
     def _changed(self, settings: bool = True) -> None:
         self._show_trouble("")  # it was about the fields as they were
@@ -258,7 +261,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             self._field_problems[name] = problem
         else:
             self._field_problems.pop(name, None)
-        self._show_note(name, problem or otherwise, wrong=bool(problem))
+        shown = problem if self._visits.shows(self.query_one(f"#{name}")) else ""
+        self._show_note(name, shown or otherwise, wrong=bool(shown))
 
     def _show_note(self, name: str, line: str, wrong: bool = False) -> None:
         if self._notes.get(name) == (line, wrong):
@@ -285,9 +289,10 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
             problem, fact = str(error), ""
         deliver(self, self._corpus_checked, (text, format, field), problem, fact)
 
-    def _corpus_checked(self, fields: tuple[str, str, str], problem: str, fact: str) -> None:
+    def _corpus_checked(self, fields: tuple[str, ...], problem: str, fact: str) -> None:
         if fields == self._corpus_fields():
-            self._set_problem("corpus", problem or "", f"{fact} ({SEVERAL})")
+            self._corpus_found = fields, problem, fact
+            self._set_problem("corpus", problem, f"{fact} ({SEVERAL})" if fact else SEVERAL)
 
     def _examine_soon(self) -> None:
         """Checks the model, the vocabulary and the cost, on a worker thread."""
@@ -347,6 +352,8 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         return False
 
     def action_start(self) -> None:
+        self._visits.submitted = True
+        self._show_problems()
         if self._starting or self._first_wrong():
             return
         self._starting = True
@@ -375,17 +382,9 @@ class NewRunScreen(BaseScreen, ModalScreen[Run | None]):
         beside: dict[str, Any],
         call_later: Callable[..., object],  # the app's: a thread of a closed screen can't find it any more
     ) -> None:
-        run = None
         try:
-            settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
-            folder = found.folder if found else None
-            run = launch.create(
-                name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
-            )
-            launch.start(run)
+            run = create_and_start(name, corpora, given, preset, device, beside)
         except (UserError, OSError) as error:
-            if run is not None and not run.checkpoints() and not run.alive():
-                run.delete()  # so that the same name can be tried again
             call_later(self._start_ended, None, " ".join(str(error).split()))
         else:
             call_later(self._start_ended, run, "")

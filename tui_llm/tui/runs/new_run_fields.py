@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from textual import events
 from textual.containers import Horizontal
@@ -17,9 +19,12 @@ from tui_llm.common import paths
 from tui_llm.common.errors import UserError
 from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
+from tui_llm.llm.model.shape import GPTConfig
+from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
-from tui_llm.training.plan.fields import NAMES
-from tui_llm.training.run.run import check_name
+from tui_llm.training.plan.fields import NAMES, for_steps, resolve_settings, text_of
+from tui_llm.training.run import pins
+from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.widgets.field import Field
 
@@ -78,6 +83,18 @@ def free_name(corpus: str, preset: str) -> str:
         at += 1
         name = f"{base}-{at}"
     return name
+
+
+def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, model_name: str) -> dict[str, str]:
+    """The text of each field if the user has not changed it: the preset's, or that of the `model` to start from."""
+    base = PRESETS[preset]
+    with suppress(UserError):  # the steps are not a number, which the field itself reports
+        base = for_steps(base, given)
+    texts = {name: text_of(base, name) for name in NAMES}
+    if model is not None:
+        texts |= {"layers": str(model.layers), "heads": str(model.heads), "width": str(model.width),
+                  "block_size": str(model.context), "tokenizer": model_name}  # fmt: skip
+    return texts
 
 
 def shape(settings: TrainingSettings) -> str:
@@ -144,6 +161,25 @@ def row(name: str) -> Horizontal:
         Static(Content(HINTS.get(name, "")), id=f"{name}-note", classes="note"),
         classes="row",
     )
+
+
+def create_and_start(
+    name: str, corpora: list[str], given: dict[str, str], preset: str, device: str, beside: dict[str, Any]
+) -> Run:
+    """Creates the run and starts its worker; if that fails, there is no run. Raises `UserError` or OSError."""
+    run = None
+    try:
+        settings, _, found = resolve_settings(given, PRESETS[preset], corpora)
+        folder = found.folder if found else None
+        run = launch.create(
+            name, corpora, settings, preset=preset, device=device, model=folder, pinned=pins.of_user(), **beside
+        )
+        launch.start(run)
+    except (UserError, OSError):
+        if run is not None and not run.checkpoints() and not run.alive():
+            run.delete()  # so that the same name can be tried again
+        raise
+    return run
 
 
 def name_problem(name: str) -> str:

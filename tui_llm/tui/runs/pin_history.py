@@ -19,7 +19,7 @@ from tui_llm.training.run.pin_readings import PinReading
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import PinsSnapshot
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.probability_chart import Named, Probabilities, ProbabilityChart
@@ -35,7 +35,7 @@ NO_PIN = "no prompt is pinned: Esc, then P in one of the five panes pins the pro
 
 _key = CommandFactory("learned", "How it learned")
 KEYS = (
-    _key("close_learned", "escape,q,h", "back", "Back to the five panes", "close"),
+    _key("close_learned", "escape,q,h", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("earlier_evaluation", "left", "earlier", "Go to the previous evaluation", "scrub(-1)", together="evaluation"),
     _key("later_evaluation", "right", "later", "Go to the next evaluation; after the last one, stay with the newest", "scrub(1)", together="evaluation"),
     _key("much_earlier_evaluation", "shift+left", "much earlier", "Go ten evaluations back", "scrub(-10)", footer=()),

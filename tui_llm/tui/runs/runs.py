@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -17,7 +17,7 @@ from tui_llm.training.plan import launch
 from tui_llm.training.run.run import Run, runs
 from tui_llm.tui.kit.actions import FileActions
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings, key_line
+from tui_llm.tui.kit.command import HELP, WAY_OUT, CommandFactory, bindings, key_line
 from tui_llm.tui.kit.live import deliver
 from tui_llm.tui.kit.widgets.grid import Grid
 from tui_llm.tui.runs.loss_chart import OTHERS
@@ -37,7 +37,7 @@ KEYS = (
     _key("stop_listed_run", "S", "stop", "Stop the run: it saves, then ends", "stop_run"),
     _key("delete_run", "D,delete", "delete", "Delete the run and its checkpoints; asks first", "delete_run"),
     _key("new_listed_run", "n", "new run", "Train a model on your own text", "new_run"),
-    _key("close_runs", "escape,q", "back", "Back to the five panes", "close"),
+    _key("close_runs", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("continue_run", "plus", "more steps", "Continue the run with more steps, or with fewer than planned; asks for the new total", "continue_run"),
     _key("compare_runs", "c", "compare", "Compare the marked runs with the one under the cursor", "compare_runs"),
     _key("rename_run", "r", "rename", "Rename the run", "rename_run"),
@@ -83,19 +83,32 @@ class RunsScreen(BaseScreen, ModalScreen[tuple[str, Run | None] | None]):
         with Vertical(id="runs-window"):
             yield Static(Content("looking for runs …"), id="runs-none")
             yield Grid(id="runs-table", cursor_type="row", zebra_stripes=False)
-            yield Static(Content(key_line(KEYS)), id="runs-keys")
+            yield Static(Content(key_line((*KEYS, HELP))), id="runs-keys")
 
     def on_mount(self) -> None:
         window = self.query_one("#runs-window")
         window.border_title = Content("Training runs")
-        table = self.query_one(DataTable)
-        # A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there.
-        self._columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
-        for name in self._columns:
-            table.add_column(Text(name), key=name)
-        table.set_class(True, "-hidden")
+        self.query_one(DataTable).set_class(True, "-hidden")
+        self._fit_columns()
         self._timer = self.set_interval(REFRESH, self.reload, pause=True)
         self.reload()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """A narrow terminal would truncate the last column, the preset, to a letter, so it is omitted there."""
+        columns = COLUMNS if self.app.size.width >= WHOLE else COLUMNS[:-1]
+        table = self.query_one(DataTable)
+        if table.columns and columns == self._columns:
+            return
+        self._columns, at = columns, table.cursor_row
+        table.clear(columns=True)
+        for name in columns:
+            table.add_column(Text(name), key=name)
+        for row in self.rows:
+            table.add_row(*cells(row, row.name in self.marked)[: len(columns)], key=row.name)
+        table.move_cursor(row=at)
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────
 

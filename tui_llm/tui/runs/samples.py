@@ -10,7 +10,7 @@ from rich.text import Text
 from tui_llm.common.display import visible
 from tui_llm.training.run.run import Run, Sample
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.run_view import RunView
@@ -82,8 +82,7 @@ class SampleLines(Lines):
 _key = CommandFactory("samples", "Samples")
 KEYS = (
     _key("copy_samples", "y", "copy", "Copy all samples (tab-separated)", "copy"),
-    _key("close_samples", "escape,q", "back", "Back to the five panes", "close", importance=3),
-    _key("samples_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
+    _key("close_samples", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

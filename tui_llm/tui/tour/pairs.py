@@ -13,7 +13,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.common.numbers import counted
 from tui_llm.llm.data.instruction_pairs import Pair, parse
 from tui_llm.tui.kit.base_screen import BaseScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
@@ -29,7 +29,7 @@ class PairsEditor(PromptEditor):
 
 _key = CommandFactory("tour_pairs", "Pairs", ())
 START = _key("tour_start", "ctrl+s", "learn", "Fine-tune a copy of the model on these pairs", "start", priority=True)
-CLOSE = _key("close_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "close")
+CLOSE = _key("close_tour_pairs", "escape", "cancel", "Cancel: nothing is learned", "close", importance=WAY_OUT)
 KEYS = START, CLOSE
 
 
@@ -37,7 +37,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text, which `instruction_pairs.parse` parses, or with None."""
 
     own_keys = KEYS
-    BINDINGS = bindings(KEYS)
+    BINDINGS = bindings(KEYS, modal=True)
     DEFAULT_CSS = """
     TourPairsScreen > Vertical { width: 90%; max-width: 90; height: auto; max-height: 100%; background: $surface; padding: 0 1; }
     TourPairsScreen PairsEditor { height: auto; min-height: 4; max-height: 12; border: heavy $accent; background: $background; }
@@ -48,6 +48,7 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
     def __init__(self, text: str) -> None:
         super().__init__()
         self._text = text
+        self._submitted = False
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -69,6 +70,8 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
             line, wrong = counted(len(self._pairs()), "pair"), False
         except UserError as error:
             line, wrong = str(error), True
+            if not self._submitted and not self.query_one(PairsEditor).prompt_text.strip():
+                line, wrong = "no pairs yet", False  # nothing typed is no mistake yet
         note = self.query_one("#pairs-note", Static)
         keys = f" · {START.key_text} learns them · {CLOSE.key_text} cancels"
         note.set_class(wrong, "-wrong")
@@ -86,7 +89,9 @@ class TourPairsScreen(BaseScreen, ModalScreen[str | None]):
         try:
             self._pairs()
         except UserError:
-            return  # the problem is shown below the lines
+            self._submitted = True
+            self._show_check()
+            return
         self.dismiss(self.query_one(PairsEditor).prompt_text)
 
     def action_close(self) -> None:

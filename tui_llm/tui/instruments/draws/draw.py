@@ -16,7 +16,7 @@ from tui_llm.facts.request import Question
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.draws.question import Draw, DrawQuestion
 from tui_llm.tui.instruments.draws.draw_lines import DrawLines
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.over import OverLab
 from tui_llm.tui.kit.widgets.answer_lines import AnswerLines
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -92,7 +92,7 @@ class StepScreen(OverLab):
 
 _key = CommandFactory("draw", "The draw")
 KEYS = (
-    _key("close_draw", "escape,q,D", "back", "Back to the five panes", "close"),
+    _key("close_draw", "escape,q,D", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("draw_earlier", "left", "earlier", "Go to the previous drawn token", "step(-1)", together="token"),
     _key("draw_later", "right", "later", "Go to the next drawn token; after the last one, to the token to be drawn next", "step(1)", together="token"),
     _key("replay_cooler", "left_square_bracket", "cooler", "Replay the same u at a lower temperature", "temperature(-1)", together="replay's temperature"),

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 
 from tui_llm.instruments.draws.question import Histogram, HistogramQuestion
 from tui_llm.tui.instruments.draws.draw import Inquire, StepScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
 from tui_llm.tui.kit.widgets.histogram import HistogramLines
 from tui_llm.tui.state.lab import LARGEST_SEED, TEMPERATURES, TOP_PS, Lab, step
@@ -20,7 +20,7 @@ COUNTS = (10, 100, 1_000, 10_000, 100_000)
 
 _key = CommandFactory("draw_many", "Draw many")
 KEYS = (
-    _key("close_many", "escape,q,H", "back", "Back to the five panes", "close"),
+    _key("close_many", "escape,q,H", "back", "Back to the five panes", "close", importance=WAY_OUT),
     _key("many_earlier", "left", "earlier", "Draw the previous token many times", "step(-1)", together="token"),
     _key("many_later", "right", "later", "Draw the next token many times; after the last one, the token to be drawn next", "step(1)", together="token"),
     _key("fewer_draws", "minus", "fewer", "Divide the number of draws by ten", "more(-1)", together="draws"),

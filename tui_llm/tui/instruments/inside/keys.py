@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from tui_llm.tui.kit.command import Command
+from tui_llm.tui.kit.command import WAY_OUT, Command
 
 ATTENTION, LENS, NEIGHBOURS = VIEWS = ("inside_attention", "inside_lens", "inside_neighbours")
 
 
 def _own(
     id: str, keys: str, label: str, tooltip: str, action: str, footer: tuple[str, ...] = VIEWS, *,
-    priority: bool = False, together: str = "",
+    priority: bool = False, together: str = "", importance: int = 0,
 ) -> Command:  # fmt: skip
-    return Command(id, keys, label, tooltip, "Inside", "inside", action, footer, priority, together)
+    return Command(id, keys, label, tooltip, "Inside", "inside", action, footer, priority, together, importance)
 
 
 OPEN = Command(
@@ -25,7 +25,7 @@ OPEN = Command(
     ("tokens",),
 )
 KEYS = (
-    _own("close_inside", "escape,q", "back", "Back to the five panes", "close"),
+    _own("close_inside", "escape,q", "back", "Back to the five panes", "close", importance=WAY_OUT),
     # Before the lists see them, which would scroll sideways.
     _own("inside_left", "left", "token", "Select the previous token", "token(-1)", priority=True, together="token"),
     _own("inside_right", "right", "token", "Select the next token", "token(1)", priority=True, together="token"),
@@ -56,5 +56,4 @@ KEYS = (
          "view('neighbours')", (ATTENTION, LENS)),
     _own("inside_copy", "y", "copy", "Copy the view as a table (tab-separated)", "copy"),
     _own("inside_theme", "d", "dark/light", "Switch between a dark and a light theme", "app.switch_theme", ()),
-    _own("inside_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help"),
 )  # fmt: skip

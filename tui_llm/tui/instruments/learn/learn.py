@@ -19,7 +19,7 @@ from tui_llm.instruments.learn.question import MOST_STEPS, KeepQuestion, Kept, L
 from tui_llm.tui.instruments.learn.lines import LearnedLines
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.ask import AskScreen
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.live import is_live
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.widgets.bars import Bar, KeyBar
@@ -43,7 +43,7 @@ KEYS = (
     _key("learn_many", "n", "at once", "Take 1, 5 or 20 steps at once", "many"),
     _key("learn_keep", "k", "keep", "Save the copy as a new model folder; asks for its name", "keep"),
     _key("copy_learn", "y", "copy", "Copy everything shown (tab-separated)", "copy"),
-    _key("close_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "close"),
+    _key("close_learn", "escape,q,L", "back", "Back to the five panes; the copy is kept", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

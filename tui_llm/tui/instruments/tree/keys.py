@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tui_llm.tui.kit.command import CommandFactory
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory
 
 _tree = CommandFactory("tree", "Tree")
 KEYS = (
-    _tree("close_tree", "escape,q", "back", "Stop growing; otherwise back to the five panes, the tree is kept", "close", importance=7),
+    _tree("close_tree", "escape,q", "back", "Stop growing; otherwise back to the five panes, the tree is kept", "close", importance=WAY_OUT),
     # Before the list sees them, which would scroll.
     _tree("tree_in", "right,enter", "in", "Go to the likeliest child; if there is none, add the k likeliest", "enter", together="move", priority=True, importance=6),
     _tree("tree_out", "left", "out", "Go to the parent", "out", together="move", priority=True, importance=6),
@@ -33,5 +33,4 @@ KEYS = (
     _tree("tree_open", "o", "open", "Open a tree from a JSON file", "open_file", importance=2),
     _tree("tree_copy", "y", "copy", "Copy the lines that are shown as a table (tab-separated)", "copy"),
     _tree("tree_theme", "d", "dark/light", "Switch between a dark and a light theme", "app.switch_theme", footer=()),
-    _tree("tree_help", "question_mark", "help", "Show all keys and what the numbers mean", "app.show_help", importance=9),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from tui_llm.common.display import visible
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import PANE_TITLES, PANES, Command
+from tui_llm.tui.kit.command import HELP, HELP_TYPING, PANE_TITLES, PANES, Command
 
 GAP = "  "  # between two keys
 
@@ -100,7 +100,7 @@ class TabBar(Bar):
 
 
 class KeyBar(Bar):
-    """The keys for the widget with the focus, as many as fit; each can be clicked."""
+    """The keys for the widget with the focus, as many as fit; each can be clicked. Help is always among them."""
 
     _commands: tuple[Command, ...] = ()
     _shown: tuple[tuple[Command, ...], int] | None = None
@@ -131,7 +131,8 @@ class KeyBar(Bar):
         pane.border_subtitle = Content(GAP).join(fitting(overflow, pane.outer_size.width - 6))
 
     def show_commands(self, shown: Iterable[Command]) -> None:
-        self._commands = tuple(shown)
+        shown = tuple(shown)
+        self._commands = shown if {HELP, HELP_TYPING} & set(shown) else (*shown, HELP)
         width = self.content_size.width
         if width <= 0 or self._shown == (self._commands, width):
             return

@@ -24,7 +24,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from tui_llm.common.display import visible
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 
 EDITABLE = 6_000  # most characters in the editor; typing stays fast in one line of that length
 KEEP = 3_000  # how many of them are kept when there are more
@@ -83,7 +83,7 @@ def sign(code: int) -> str:
 
 _key = CommandFactory("prompt", "Prompt")
 KEYS = (
-    _key("done_typing", "escape", "done typing", "Stop typing: single letters are then commands", "done_typing(False)", importance=8),
+    _key("done_typing", "escape", "done typing", "Stop typing: single letters are then commands", "done_typing(False)", importance=WAY_OUT),
     _key("done_typing_enter", "enter", "done typing", "Stop typing, as Esc does", "done_typing(True)", footer=()),
     _key("newline", "alt+enter,ctrl+o", "new line", "Insert a line break (ctrl+o does too)", "newline"),
     _key("drop_folded", "ctrl+l", "delete hidden text", "Delete the hidden start of a very long prompt", "drop_folded", footer=()),

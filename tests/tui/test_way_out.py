@@ -1,0 +1,73 @@
+"""The key that closes a screen, and help, are in sight on every screen, however small the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helpers import answered, drawn, make_app, until
+from test_closing_keys import BY_ID, OPENED, Unwilling, opened
+from textual.screen import Screen
+
+from tui_llm.tui import keymap
+from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.kit.command import PANES, WAY_OUT
+
+SIZES = [(80, 24), (60, 24), (60, 16)]
+
+
+@pytest.mark.parametrize("kind", (*OPENED, *BY_ID), ids=lambda kind: kind.__name__)
+async def test_every_screen_shows_the_key_that_closes_it_and_has_help(kind: type[Screen[Any]]) -> None:
+    app = make_app(Unwilling())
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape")
+        screen = await opened(app, pilot, kind, [])
+        for tour in (False, True):
+            if tour:
+                app.action_tour()
+            for size in SIZES:
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+                assert app.screen is screen
+                assert any("Esc" in line for line in drawn(app)), (size, tour, "\n".join(drawn(app)))
+        if kind is HelpScreen:
+            return
+        await pilot.press("f1")
+        await until(pilot, lambda: type(app.screen) is HelpScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
+        screen.set_focus(None)  # in a text field, ? is text
+        await pilot.press("question_mark")
+        await until(pilot, lambda: type(app.screen) is HelpScreen)
+
+
+@pytest.mark.parametrize("tour", [False, True], ids=["alone", "beside the tour"])
+async def test_every_pane_shows_quit_and_help(tour: bool) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await answered(pilot, app.lab_screen)
+        if tour:
+            await pilot.press("f2")
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await pilot.press("i")
+            await pilot.pause()
+            assert any("Esc done typing" in line and "F1 help" in line for line in drawn(app)), size
+            await pilot.press("escape")
+            for number, _ in enumerate(PANES, 1):
+                await pilot.press(str(number))
+                await pilot.pause()
+                assert any("q quit" in line and "? help" in line for line in drawn(app)), (size, number)
+
+
+def test_footers_drop_the_way_out_last() -> None:
+    out = [
+        command
+        for command in keymap.COMMANDS
+        if ("escape" in command.keys.split(",") and command.id != "cancel") or command.action == "app.quit"
+    ]
+    assert len(out) > 20
+    for command in out:
+        assert command.importance == WAY_OUT, command
+    assert max(command.importance for command in keymap.COMMANDS if command not in out) < WAY_OUT

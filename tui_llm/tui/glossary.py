@@ -1,0 +1,82 @@
+"""The glossary: what each number on screen is, said once. The help screen and docs/glossary.md are made from it.
+
+`places` names where a number is shown, by the scope of the commands there (`logits`, `learn` …): "What is this number?" in
+the help lists the terms of the place that it was opened from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    name: str  # as it is written on screen
+    meaning: str  # a sentence, with the formula
+    unit: str = ""
+    places: tuple[str, ...] = ()
+
+
+RUN = ("training", "runs", "comparison")
+ROWS = ("logits", "scratch", "temperatures", "swap")
+
+TERMS = (
+    Term("token", "a piece of text with a number (its id); the model reads and predicts ids", "", ("tokens", "prompt", "merges", "vocabularies", "letters")),
+    Term("id", "the token's number in the vocabulary, from 0", "", ("tokens", "logits", "loss", "generate", "inside", "tree")),
+    Term("bytes per token", "the bytes of the text ÷ its number of tokens: how much text one token covers", "bytes", ("vocabularies", "tokens")),
+    Term("rank of a merge", "the merge's place in the vocabulary's list: of the possible merges, the one with the lowest rank is done first", "", ("merges",)),
+    Term("count of letters", "how often the letter is inside each token; the model sees the ids, not the letters", "letters", ("letters",)),
+    Term("logit", "the model's unnormalized score for a token: any number; larger is likelier", "", (*ROWS, "loss", "learn")),
+    Term("penalised", "the logit after the repetition penalty: logits of tokens in the text are divided by it, or multiplied if negative", "", ("logits", "scratch")),
+    Term("e^logit", "the score made positive; divided by the sum over the vocabulary it is raw p (softmax)", "", ("logits", "scratch")),
+    Term("x, e^x", "in the stages, x is logit ÷ T minus the largest of them: no e^x overflows, and the probabilities are the same", "", ("logits", "scratch")),
+    Term("raw p", "probability from the logits alone: e^logit ÷ Σ e^logit (softmax), before temperature and cuts", "0 to 1, or %", (*ROWS, "loss", "tokens", "pairs", "tree", "learned", "inside")),
+    Term("p(T=…, top-p …)", "probability after temperature and cuts: softmax(logits ÷ T), cut, renormalized; tokens are sampled from it", "0 to 1, or %", ("logits", "scratch", "temperatures", "generate", "draw", "draw_many", "tree", "sampler")),
+    Term("T", "temperature: divides the logits. Below 1 the likely tokens become likelier; 0 always takes the likeliest (greedy)", "", ("logits", "scratch", "temperatures", "generate", "draw", "draw_many", "sampler")),
+    Term("top-k", "keeps the k likeliest tokens; the others are never sampled", "tokens", ("logits", "scratch", "generate", "sampler")),
+    Term("top-p", "keeps the fewest of the likeliest tokens whose probabilities add up to it", "0 to 1", ("logits", "scratch", "generate", "draw", "draw_many", "sampler")),
+    Term("min-p", "keeps tokens whose probability is at least this share of the largest", "0 to 1", ("logits", "scratch", "generate", "sampler")),
+    Term("repetition penalty", "divides the positive logits of tokens that are in the text, and multiplies the negative ones; 1 has no effect", "", ("sampler",)),
+    Term("renorm.", "the probabilities that the cuts keep, divided by their sum: the distribution that tokens are sampled from", "0 to 1, or %", ("logits", "scratch")),
+    Term("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm", "nats", ("logits", "scratch", "loss")),
+    Term("entropy", "the uncertainty of the prediction: −Σ p ln p. 0 = certain, ln V = all tokens equally likely", "nats", ("logits", "scratch", "temperatures", "tokens", "inside")),
+    Term("choices", "e^entropy, the effective number of choices: this many equally likely tokens have the same entropy", "tokens", ("logits", "scratch")),
+    Term("◆  *", "in the table: the target of the loss; a logit that you changed (what if)", "", ("logits",)),
+    Term("rank", "1 + the number of tokens with a larger logit", "", ("logits", "loss", "tokens", "generate", "pairs", "swap", "learn", "inside", "learned", "tree")),
+    Term("surprisal", "−ln p of a token given the text before it, with raw p: the loss of that one token", "nats", ("tokens", "tree", "samples", "batch")),
+    Term("loss", "−ln p of the target, with raw p: logsumexp − logit. 0 at p = 1; lower is better", "nats", ("loss", "learn", "pairs", "batch", "learned", *RUN)),
+    Term("bits", "the loss divided by ln 2", "bits", ("loss",)),
+    Term("perplexity", "e^loss: as uncertain as a choice among that many equally likely tokens", "tokens", ("loss", *RUN)),
+    Term("one in N", "the loss as odds, N = e^loss: as surprising as one outcome of N equally likely ones", "", ("loss",)),
+    Term("p − y", "the gradient of the loss with respect to the logits (y: 1 for the target, 0 elsewhere); a step moves against it", "", ("loss",)),
+    Term("ln V", "the loss of a uniform guess over the V tokens of the vocabulary: the first baseline to beat", "nats", ("loss", *RUN)),
+    Term("step size", "the learning rate: SGD subtracts it times the gradient; AdamW scales each weight's step to about its size", "", ("learn",)),
+    Term("gradient, gradient norm", "the square root of the sum of squares of all gradients: how steep the loss is at these weights", "", ("learn", "training")),
+    Term("train, validation", "the mean loss of a step's batch, and of held-out text that is never trained on", "nats per token", RUN),
+    Term("mean of 60 steps", "the mean training loss of the last 60 steps", "nats per token", ("training",)),
+    Term("unigrams, bigrams", "baselines: the training text's entropy by token counts alone, and by counts given the token before", "nats per token", RUN),
+    Term("floor", "the entropy of the text's source, where it is known: no model has a lower loss on new text", "nats per token", ("training",)),
+    Term("epoch", "passes over the training text: tokens trained on ÷ tokens of the text", "", RUN),
+    Term("tokens/s", "training tokens per second: batch size × grad accumulation × context ÷ the time of a step", "tokens per second", RUN),
+    Term("MFU", "model FLOPs utilization: the FLOPs that the model needs per second ÷ the device's peak", "%", RUN),
+    Term("lr, learning rate", "what the schedule gives at this step: warm-up to the peak, then decay", "", ("training", "new_run")),
+    Term("parameters", "the model's weights, counted; a tied output head counts once", "", ("models", "model_info", "new_run", "runs")),
+    Term("context", "the most tokens that the model reads at once", "tokens", ("models", "model_info", "new_run")),
+    Term("vocabulary", "the number of tokens that the softmax is over (V)", "tokens", ("models", "model_info", "vocabularies")),
+    Term("u", "the random number from 0 to 1 that selected the token on the cumulative distribution", "0 to 1", ("generate", "draw", "tree")),
+    Term("from, to", "a token's part of the cumulative distribution: it is drawn if u falls in it; the width is its p", "0 to 1", ("draw",)),
+    Term("drawn, expected", "how often a token came in many draws, beside its p × the number of draws", "draws", ("draw_many",)),
+    Term("off", "(drawn − expected) ÷ √(n p (1 − p)): beyond ±3 is rare by chance", "standard errors", ("draw_many",)),
+    Term("p of the path", "the product of the raw p of the tokens on a path of the tree; its surprisal is the sum of theirs", "0 to 1, or nats", ("tree",)),
+    Term("fed 1 token in 6 ms", "tokens run through the model for this reading (0: all were cached), and the time it took", "ms", ("prompt",)),
+    Term("attention", "how a head distributes a weight of 1 from one token over the tokens up to it: softmax(q · k ÷ √D)", "0 to 1, or %", ("inside",)),
+    Term("effective tokens", "e^entropy of a head's weights: the number of tokens over which even attention has the same entropy", "tokens", ("inside",)),
+    Term("logit lens", "the prediction if the model ended after a layer: the final LayerNorm and output head applied to that layer's output", "", ("inside",)),
+    Term("KL", "the Kullback–Leibler divergence of a prediction q from another one, p: Σ p ln(p ÷ q); 0 = identical", "nats", ("inside",)),
+    Term("cosine", "of the angle between two embeddings: 1 = same direction, 0 = orthogonal", "−1 to 1", ("inside",)),
+)  # fmt: skip
+
+
+def terms_at(place: str) -> list[Term]:
+    """The terms of the numbers that `place` shows."""
+    return [term for term in TERMS if place in term.places]
