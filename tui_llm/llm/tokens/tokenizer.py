@@ -11,7 +11,7 @@ from text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.rules import Rules
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.words import split
+
+Merge = tuple[bytes, bytes]
 
 
 class Tokenizer(ABC):
@@ -95,19 +97,19 @@ _LONGEST_RUN = 4096
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ. `rules`:
-    added tokens and a pre-tokenizer, if they are not GPT-2's."""
+    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ. `merges`: their
+    list, or what computes it when it is needed. `rules`: added tokens and a pre-tokenizer, if they are not GPT-2's."""
 
     parallel = True  # tiktoken releases the GIL
 
     def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
-                 ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None,
+                 ids: dict[int, int] | None = None, merges: list[Merge] | Callable[[], list[Merge]] | None = None,
                  rules: Rules | None = None) -> None:  # fmt: skip
         self.name = name
         self.encoding = encoding
         self.size = size
         self.end_of_text = end_of_text
-        self.merges = merges
+        self._merges = merges
         self.rules = rules
         if rules is not None:
             self.fingerprint = rules.fingerprint
@@ -120,6 +122,12 @@ class BPETokenizer(Tokenizer):
         if ids is not None:
             self._table = np.zeros(max(ids) + 1, np.uint32)
             self._table[list(ids)] = list(ids.values())
+
+    @property
+    def merges(self) -> list[Merge] | None:
+        if callable(self._merges):
+            self._merges = self._merges()
+        return self._merges
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         return self._encode(text, allow_special, prefix=True)
