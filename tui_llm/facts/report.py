@@ -153,7 +153,7 @@ def settings_text(settings: SamplerSettings) -> str:
 
 
 def tokens_text(tokens: Tokenization) -> str:
-    head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
+    head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,}{tokens.contents and f': {tokens.contents}'})"
     rows = [
         (str(tokens.first + i), visible_token(t.piece or t.text), str(t.id), t.bytes.hex(" "))
         for i, t in enumerate(tokens.tokens)

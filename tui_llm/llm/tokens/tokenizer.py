@@ -22,6 +22,7 @@ import regex
 import tiktoken
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.tokens import BYTES, BYTES_AND_END
 from tui_llm.llm.tokens.added_tokens import AddedToken
 from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.rules import Rules
@@ -38,6 +39,7 @@ class Tokenizer(ABC):
     size: int
     end_of_text: int | None = None  # the token that separates documents
     parallel = False  # whether encoding in several threads is safe and faster
+    contents = ""  # see `facts.tokens.Tokenization`
     fingerprint = ""  # differs between vocabularies of the same tokens that cut text by other rules
 
     @abstractmethod
@@ -113,6 +115,8 @@ class BPETokenizer(Tokenizer):
         self.rules = rules
         if rules is not None:
             self.fingerprint = rules.fingerprint
+        if size == 257 and not encoding._mergeable_ranks.keys() - {bytes([b]) for b in range(256)}:
+            self.contents = BYTES_AND_END
         self._special = frozenset({end_of_text} - {None}) if rules is None else rules.special_ids
         self._ids = ids
         # Cache: a table looks the same tokens up again and again.
@@ -256,6 +260,7 @@ class ByteTokenizer(Tokenizer):
 
     name = "byte"
     size = 256
+    contents = BYTES
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         return list(clean(text).encode())

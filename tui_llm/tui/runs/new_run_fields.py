@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
 
 from textual import events
 from textual.containers import Horizontal
@@ -19,6 +17,7 @@ from tui_llm.llm.hub import lookup
 from tui_llm.llm.model.device_names import DEVICES
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES
+from tui_llm.training.run import run
 from tui_llm.training.run.run import check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.widgets.field import Field
@@ -71,13 +70,7 @@ def free_name(corpus: str, preset: str) -> str:
         first = next(iter(several(corpus)), "")
     except UserError:
         first = corpus
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
-    base = f"{stem}-{preset}" if stem else preset
-    name, at = base, 1
-    while (paths.runs_dir() / name).exists():
-        at += 1
-        name = f"{base}-{at}"
-    return name
+    return run.free_name(first, preset)
 
 
 def shape(settings: TrainingSettings) -> str:
