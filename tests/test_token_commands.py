@@ -39,7 +39,7 @@ def test_letters(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_surprisal_and_pairs_with_loss(capsys: pytest.CaptureFixture[str]) -> None:
     text = "Once upon a time " + HOSTILE
-    assert "nothing predicts it" in said(capsys, "surprisal", text)
+    assert "no prediction: the first token" in said(capsys, "surprisal", text)
     tokens = json.loads(said(capsys, "surprisal", text, "--json"))["tokens"]
     assert tokens[0]["surprisal"] is None
     pairs = json.loads(said(capsys, "examples", text, "--loss", "--json"))["pairs"]

@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 def _add_options(parser: Parser) -> None:
     prompt_argument(parser)
     prompt_options(parser)
-    parser.add_argument("--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the first of the seed)")  # fmt: skip
+    parser.add_argument("--u", type=number, metavar="U", help="a number from 0 to below 1 (default: the first of the seed)")  # fmt: skip
     parser.add_argument("--temperature", default="1", metavar="T[,T…]", help="one or several, such as 0.5,1,2 (default 1)")  # fmt: skip
     cut_options(parser)
     parser.add_argument("--seed", type=whole, default=1, metavar="S", help="the seed of the draws (default 1)")

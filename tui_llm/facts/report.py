@@ -248,6 +248,6 @@ def loss_text(loss: LossReading) -> str:
             f"sum {total_loss} nats over {counted(len(loss.tokens), 'token')}, mean {loss.mean:.4f} nats a token"
         )
     lines.append(
-        f"per token: {loss.bits:.4f} bits, perplexity {loss.perplexity:.4g}, one in {loss.perplexity:.4g}; knowing nothing costs ln V = {loss.uniform_loss:.4f} nats"
+        f"per token: {loss.bits:.4f} bits, perplexity {loss.perplexity:.4g}, one in {loss.perplexity:.4g}; a uniform guess costs ln V = {loss.uniform_loss:.4f} nats"
     )
     return "\n".join(lines)

@@ -126,7 +126,7 @@ def cut_options(parser: Parser) -> None:
         "--sequential-cuts",
         action="store_true",
         help="cut as transformers' generate does: top-p counts what top-k left, ties with the K-th token are kept (generate "
-        "also has --top-k 50 unless it is told otherwise)",
+        "also uses --top-k 50 by default)",
     )
     parser.add_argument(
         "--repetition-penalty",

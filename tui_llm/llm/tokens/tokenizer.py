@@ -157,7 +157,7 @@ class BPETokenizer(Tokenizer):
         for part in self._parts(text, allow_special, prefix):
             if isinstance(part, AddedToken):
                 if part.id >= self.size:
-                    raise UserError(f"the token {part.text[:40]!r} is none that the model knows; leave it out")
+                    raise UserError(f"the token {part.text[:40]!r} is not in the model's vocabulary; leave it out")
                 found.append(np.array([part.id], np.uint32))
                 continue
             for short in _without_long_runs(part):
