@@ -49,8 +49,8 @@ def test_many_draws(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--u", "1"), "from 0 up to, but not, 1"),
-        (("--u", "nan"), "from 0 up to, but not, 1"),
+        (("--u", "1"), "from 0 to below 1"),
+        (("--u", "nan"), "from 0 to below 1"),
         (("--temperature", "[red]\x1b"), "give numbers such as"),
         (("--temperature", "-1"), "from 0 (greedy) up"),
         (("--count", "0"), "from 1 to 1000000"),

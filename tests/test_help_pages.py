@@ -101,18 +101,46 @@ def test_an_unknown_option_names_the_help_page_of_its_command(capsys: pytest.Cap
         assert capsys.readouterr().err == f"tui-llm: unrecognized arguments: --foo; `{page} --help` lists the options\n"
 
 
-@pytest.mark.parametrize("option", ["--model=else", "--device=cpu", "--weights=int8", "--prompt=text", "--no-mouse"])
-def test_an_option_before_a_command_is_passed_on_or_refused(option: str) -> None:
-    name, _, value = option.partition("=")
-    for path, line in EXAMPLES:
-        if not path:
-            continue
-        words = shlex.split(line)[1:]
-        if name in ALL[path.split()[0]]._option_string_actions:
-            given = vars(build_parser().parse_args([option, *words]))[name[2:].replace("-", "_")]
-            assert given == (value or True) or any(word.startswith(name) for word in words), line
+def required(parser: argparse.ArgumentParser) -> list[str]:
+    """Words for what a command must be given."""
+    words: list[str] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            name, sub = next(iter(action.choices.items()))
+            words += [name, *required(sub)]
+        elif action.required and action.option_strings:
+            words += [action.option_strings[0], "1"]
+        elif action.required:
+            words += ["1"]
+    return words
+
+
+BEFORE = [
+    (path, action, value)
+    for path, parser in ALL.items()
+    if any(isinstance(one, argparse._SubParsersAction) for one in parser._actions)
+    for action in parser._actions
+    if action.option_strings and not isinstance(action, (argparse._HelpAction, argparse._VersionAction))
+    for value in ([""] if action.nargs == 0 else ["1", action.default])
+]
+
+
+@pytest.mark.parametrize(("path", "action", "value"), BEFORE, ids=lambda one: getattr(one, "dest", None) or repr(one))
+def test_an_option_before_a_command_is_passed_on_or_refused(path: str, action: argparse.Action, value: object) -> None:
+    """Each option of each parser with commands, before each command; with the default's value too: it was given all the same."""
+    option = action.option_strings[0] + ("" if action.nargs == 0 else f"={value}")
+    (inner,) = (one for one in ALL[path]._actions if isinstance(one, argparse._SubParsersAction))
+    for name, sub in inner.choices.items():
+        front, words = path.split(), [name, *required(sub)]
+
+        def parsed(*words: str) -> argparse.Namespace:
+            return build_parser([*front, *words]).parse_args([*front, *words])  # noqa: B023
+
+        if action.option_strings[0] in sub._option_string_actions:
+            assert parsed(option, *words) == parsed(*words, option), (option, name)
+            if action.nargs is None:
+                later = f"{action.option_strings[0]}=9"
+                assert parsed(option, *words, later) == parsed(*words, later), "the later one holds"
         else:
-            with pytest.raises(
-                UserError, match=f"{name} can't come before {path.split()[0]}, which has no such option"
-            ):
-                build_parser().parse_args([option, *words])
+            with pytest.raises(UserError, match=f"can't come before {name}, which has no such option"):
+                parsed(option, *words)

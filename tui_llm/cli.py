@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tui_llm.commands.shared import streams
+from tui_llm.commands.shared import streams, text_input
 from tui_llm.commands.shared.command import Run
 from tui_llm.commands.shared.parser import build_parser
 from tui_llm.common.errors import UserError
@@ -56,6 +56,8 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     wait_briefly()
     limit_caches()
     address_space.check_before_torch()
+    if hasattr(options, "text_dest"):
+        text_input.read(options)
     run: Run = options.run_command
     return run(options) or 0
 

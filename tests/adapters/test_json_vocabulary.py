@@ -64,7 +64,7 @@ def test_a_token_that_the_model_lacks_is_left_out() -> None:
     size = MADE["byte-level"].get_vocab_size()
     short = JsonTokenizer("short", text, Path("tokenizer.json"), rows=size - 1)
     assert short.size == size - 1
-    with pytest.raises(UserError, match="none that the model knows"):
+    with pytest.raises(UserError, match="is not in the model's vocabulary"):
         short.encode("a  b")
     with pytest.raises(UserError, match="different models"):
         JsonTokenizer("other", text, Path("tokenizer.json"), rows=50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tui_llm.instruments.merges.question import MergesQuestion
 from tui_llm.instruments.pairs.question import PairsQuestion
 from tui_llm.instruments.swap.question import PlaceQuestion, SwapQuestion
 from tui_llm.instruments.vocabularies.question import VocabulariesQuestion
+from tui_llm.llm.tokens import catalog
 
 TEXT = "Once upon a time there was a €"
 
@@ -152,9 +154,26 @@ def test_vocabularies_side_by_side(engine: PipelineEngine) -> None:
     assert sides["byte"].count == len(text.encode()) == found.bytes
     assert sides["nano"].own and sides["nano"].count == len(engine.tokenizer.encode(text))
     assert sides["byte"].characters_per_token == pytest.approx(len(text) / len(text.encode()))
-    # nothing is downloaded without a request
-    assert "vocabulary add" in sides["gpt2"].problem and sides["gpt2"].tokens is None
+    assert [(sides[name].size, sides[name].problem) for name in catalog.NAMED] == [
+        (50257, ""),
+        (100277, ""),
+        (200019, ""),
+    ]
     assert not found.words.trained and "Zyxw" in found.words.missing and "a" not in found.words.missing
+
+
+def test_without_the_packages_a_line_says_how_to_get_a_vocabulary(
+    engine: PipelineEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> metadata.Distribution:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", gone)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    sides = {side.name: side for side in engine.answer(VocabulariesQuestion(Request(prompt="a"))).sides}
+    for name in catalog.NAMED:  # nothing is downloaded without a request
+        assert "not on this machine" in sides[name].problem and "vocabulary add" in sides[name].problem
+        assert sides[name].tokens is None
 
 
 def test_words_of_the_text_that_a_run_learned_from(engine: PipelineEngine, tmp_path: Path) -> None:

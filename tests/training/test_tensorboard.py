@@ -98,7 +98,7 @@ def test_an_export_of_a_damaged_file(text: Path, tmp_path: Path, capsys: pytest.
     run.metrics_path.write_bytes(b"\n".join(damage) + b"\n" + whole + b'{"step": 9, "ti')
     out = tmp_path / "events"
     assert main(["export", "run", str(out), "--tensorboard"]) == 0
-    assert capsys.readouterr().out.startswith("4 steps of run run are now event files in ")
+    assert capsys.readouterr().out.startswith("4 steps of run run exported as event files to ")
     run.metrics_path.write_bytes(whole)
     check(out, run.metrics_path)
     assert main(["export", "run", str(out), "--tensorboard"]) == 2

@@ -157,7 +157,7 @@ async def test_export_says_what_the_command_says(monkeypatch: pytest.MonkeyPatch
         await until(pilot, lambda: "no checkpoint yet" in app.text)
         fake_run.checkpoint(run, 3)
         await answer(app, pilot, "x", "made")
-        await until(pilot, lambda: "tales is now the model folder made" in app.text)
+        await until(pilot, lambda: "tales exported to the model folder made" in app.text)
         await answer(app, pilot, "x", "made")
         await until(pilot, lambda: "[/] already exists" in app.text)
     assert asked == [("tales", "made")] * 2
@@ -185,7 +185,7 @@ async def test_an_action_that_ends_after_its_screen_has_closed_is_still_told(
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is not app.shown)
         go_on.set()
-        told = problem or "tales is now the model folder made"
+        told = problem or "tales exported to the model folder made"
         await until(pilot, lambda: any(told in note.message for note in app._notifications))
 
 

@@ -38,6 +38,7 @@ def _add_options(parser: Parser) -> None:
 
 
 def control(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
     from tui_llm.common.display import visible
     from tui_llm.training.plan import launch
     from tui_llm.training.run import changes, pins
@@ -49,6 +50,7 @@ def control(options: argparse.Namespace) -> None:
         raise UserError("give a change: --save, --learning-rate R, --pin P, --unpin P, --pause or --go-on")
     if pinning:
         before, new = pins.read(run.pins_path), list(map(pins.parse, options.pin or ()))
+        spaces.note_pins(new)
         old = [pin for words in options.unpin or () for pin in pins.matching(words, before)]
         pins.change(run.pins_path, new, old)
         asked += [f"{'pin' if pin in new else 'unpin'} {pins.text_of(pin)!r}" for pin in (*new, *old)]

@@ -38,10 +38,12 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
+    from tui_llm.facts.sampler import APP_TEMPERATURE
+
     prompt_argument(parser)
     prompt_options(parser)
-    parser.add_argument("--u", type=number, metavar="U", help="a number from 0 up to, but not, 1 (default: the first of the seed)")  # fmt: skip
-    parser.add_argument("--temperature", default="1", metavar="T[,T…]", help="one or several, such as 0.5,1,2 (default 1)")  # fmt: skip
+    parser.add_argument("--u", type=number, metavar="U", help="a number from 0 to below 1 (default: the first of the seed)")  # fmt: skip
+    parser.add_argument("--temperature", default="1", metavar="T[,T…]", help=f"one or several, such as 0.5,1,2 (default 1; the app starts with {APP_TEMPERATURE:g})")  # fmt: skip
     cut_options(parser)
     parser.add_argument("--seed", type=whole, default=1, metavar="S", help="the seed of the draws (default 1)")
     parser.add_argument("--count", type=whole, metavar="N", help="draw N times: each token's count beside its expected count")  # fmt: skip

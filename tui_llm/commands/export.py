@@ -80,7 +80,7 @@ def export(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "path": str(folder), "step": step, "dtype": dtype})
         return
-    put(f"run {run.name} at step {step:,} is now the model folder {visible(str(folder))} ({dtype})")
+    put(f"run {run.name} at step {step:,} exported to the model folder {visible(str(folder))} ({dtype})")
 
 
 def _export_gguf(options: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def _export_gguf(options: argparse.Namespace) -> None:
         put_json({"run": found.name, "path": str(path), "step": found.step, "dtype": dtype})
         return
     step = "" if found.step is None else f" at step {found.step:,}"
-    put(f"{visible(found.name)}{step} is now the GGUF file {visible(str(path))} ({dtype}); llama.cpp opens it")
+    put(f"{visible(found.name)}{step} exported to the GGUF file {visible(str(path))} ({dtype}); llama.cpp opens it")
 
 
 def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
@@ -126,4 +126,6 @@ def _export_events(run: Run, folder: Path, options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "path": str(folder), "logged_steps": count})
         return
-    put(f"{count:,} steps of run {run.name} are now event files in {visible(str(folder))}: tensorboard --logdir FOLDER")
+    put(
+        f"{count:,} steps of run {run.name} exported as event files to {visible(str(folder))}: tensorboard --logdir FOLDER"
+    )

@@ -59,6 +59,7 @@ NAMED = 40  # widest prompt in a table, in cells
 
 
 def learn(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.common.display import visible
     from tui_llm.facts.recipe import USUAL, Recipe, check
@@ -81,6 +82,8 @@ def learn(options: argparse.Namespace) -> None:
             folder, force=options.force, inputs=(find(options.model).folder,)
         )  # before the work, which takes time
     engine = engine_of(options)
+    spaces.note_target(engine, request)
+    spaces.note_pins(map(pins.parse, options.also or ()))
     learned: Learned = engine.answer(LearnQuestion(request, options.steps, recipe, tuple(dict.fromkeys(also))))
     kept: Kept | None = (
         engine.answer(KeepQuestion(request, folder, options.force)) if options.keep is not None else None

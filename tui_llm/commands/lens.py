@@ -41,6 +41,7 @@ def _add_options(parser: Parser) -> None:
 
 
 def lens(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts.request import Target
     from tui_llm.instruments.lens.question import LensQuestion
@@ -49,9 +50,10 @@ def lens(options: argparse.Namespace) -> None:
         raise UserError(f"--top is {options.top}; give 1 or more")
     engine = engine_of(options)
     target = None if options.target is None else Target(text=options.target)
-    found: Lens = engine.answer(
-        LensQuestion(request_of(options, target=target), token_number(options, engine), options.top)
-    )
+    request, token = request_of(options, target=target), token_number(options, engine)
+    found: Lens = engine.answer(LensQuestion(request, token, options.top))
+    if token is None:
+        spaces.note_target(engine, request)
     put_json(_lens_json(found)) if options.json else put(_lens_text(found))
 
 

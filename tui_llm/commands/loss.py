@@ -38,16 +38,19 @@ def _add_options(parser: Parser) -> None:
 
 
 def loss(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
     from tui_llm.commands.shared.engine import engine_of, request_of
     from tui_llm.facts import report
     from tui_llm.facts.request import Target
 
-    reading = engine_of(options).read(request_of(options, target=Target(text=options.target), top=1))
+    engine, request = engine_of(options), request_of(options, target=Target(text=options.target), top=1)
+    reading = engine.read(request)
     if reading.problem:
         raise UserError(reading.problem + ("" if reading.prompt_ids else " (--bos)"))
     assert reading.loss is not None
     if reading.loss.problem:
         raise UserError(reading.loss.problem)
+    spaces.note_target(engine, request)
     if options.json:
         put_json(
             {

@@ -35,15 +35,16 @@ def _add_options(parser: Parser) -> None:
 
 
 def neighbours(options: argparse.Namespace) -> None:
+    from tui_llm.commands.shared import spaces
     from tui_llm.commands.shared.engine import engine_of
     from tui_llm.facts.request import Request
     from tui_llm.instruments.neighbours.question import NeighboursQuestion
 
     if options.count < 1:
         raise UserError(f"--count is {options.count}; give 1 or more")
-    found: Neighbours = engine_of(options).answer(
-        NeighboursQuestion(Request(), count=options.count, text=options.token)
-    )
+    engine = engine_of(options)
+    found: Neighbours = engine.answer(NeighboursQuestion(Request(), count=options.count, text=options.token))
+    spaces.note_token(engine, options.token)
     put_json(_neighbours_json(found)) if options.json else put(_neighbours_text(found))
 
 

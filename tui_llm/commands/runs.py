@@ -98,7 +98,7 @@ def rename(options: argparse.Namespace) -> None:
     if options.json:
         put_json({"run": run.name, "before": options.old, "path": str(run.path)})
     else:
-        put(f"run {options.old} is now run {run.name}")
+        put(f"run {options.old} renamed to {run.name}")
 
 
 def delete(options: argparse.Namespace) -> None:

@@ -61,7 +61,7 @@ def _put_scores(
     room = max(5, *map(cell_len, labels))
     put(f"{fit('token', room)}  {'id':>7}  {'surprisal':>9}  {'p':>10}  {'rank':>7}  {'entropy':>7}   (nats)")
     for label, token, score in zip(labels, tokens, scores, strict=True):
-        numbers = "–  (nothing predicts it)" if score is None else _numbers(score)
+        numbers = "–  (no prediction: the first token)" if score is None else _numbers(score)
         put(f"{fit(label, room)}  {token.id:>7}  {numbers}")
     if known:
         put(f"{len(known):,} predicted: sum {total:.3f} nats, mean {total / len(known):.3f}")

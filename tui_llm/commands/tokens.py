@@ -87,7 +87,9 @@ def _compare(vocabulary: Tokenizer, ids: list[int], options: argparse.Namespace)
             put(f"{name}  {side.problem}")
             continue
         size = "any" if side.size is None else f"{side.size:,}"
-        put(f"{name}  {side.count:>7,} tokens  {side.characters_per_token:6.2f} characters each  ({size} in it)")
+        put(
+            f"{name}  {side.count:>7,} token{'s' if side.count != 1 else ' '}  {side.characters_per_token:6.2f} characters each  ({size} in it{side.tokens.contents and f': {side.tokens.contents}'})"
+        )
         more = " ⋯" if side.count > len(side.tokens.tokens) else ""
         put("                " + "|".join(visible_token(piece.text) for piece in side.tokens.pieces) + more)
     if words.problem:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tui_llm.training.run.run import Run
     from tui_llm.training.run.settings import TrainingSettings
 
+PRESET = "small"
+
 
 def add(commands: Commands) -> None:
     commands.add(
@@ -59,7 +61,7 @@ def _settings_options(parser: Parser) -> None:
     """An option for each field of `TrainingSettings`, which says what it means, and the preset that gives the defaults."""
     from tui_llm.training.run.settings import PRESETS, RENAMED, SETTINGS
 
-    parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default small)")
+    parser.add_argument("--preset", metavar="P", help=f"{_or(PRESETS)} (default {PRESET})")
     parser.add_argument("--from", dest="from_model", metavar="M", help=f"{SETTINGS['from_model'].help}: a shipped model, a run, or a model folder")  # fmt: skip
     parser.add_argument("--instruct", action="store_true", help="fine-tune the model named by --from on question–answer pairs (CORPUS: a .jsonl or .tsv), with the loss on the answers only, in this process; --run names the new model")  # fmt: skip
     for name, setting in SETTINGS.items():
@@ -78,6 +80,7 @@ def _or(names: Collection[str]) -> str:
 
 
 def train(options: argparse.Namespace) -> int:
+    from tui_llm.commands.shared import spaces
     from tui_llm.training.plan import launch
     from tui_llm.training.plan.follow import follow
     from tui_llm.training.run import pins
@@ -95,8 +98,9 @@ def train(options: argparse.Namespace) -> int:
         _show_cost(*_settings(options, given)[1:], options)
         return 0
     if options.run is None:
-        raise UserError("name the run: --run NAME")
+        raise UserError(_name_it(options))
     pinned = list(map(pins.parse, options.pin or ()))
+    spaces.note_pins(pinned)
     if options.tensorboard:
         from tui_llm.training.plan import extras
 
@@ -123,6 +127,16 @@ def train(options: argparse.Namespace) -> int:
     return follow(run, as_json=options.json)
 
 
+def _name_it(options: argparse.Namespace) -> str:
+    """What to do without --run: with a name that is free."""
+    from tui_llm.training.run.run import free_name
+
+    if options.resume:
+        return "name the run to continue: --run NAME; `tui-llm runs` lists them"
+    corpus = options.corpus[0] if options.corpus else ""
+    return f"name the run, for example: --run {free_name(corpus, options.preset or PRESET)}"
+
+
 def _report_detached(run: Run, options: argparse.Namespace) -> None:
     """Waits until the worker holds the run. Raises `UserError` where it fails to start."""
     from tui_llm.training.plan import launch
@@ -142,7 +156,7 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> tuple[str, 
     from tui_llm.training.plan.fields import resolve_settings
     from tui_llm.training.run.settings import preset
 
-    name = options.preset or "small"
+    name = options.preset or PRESET
     settings, shape, found = resolve_settings(given, preset(name), options.corpus)
     if found:
         from tui_llm.llm.hub.hub import load_trained
@@ -226,6 +240,7 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
 
     from tui_llm.common.numbers import memory_size
     from tui_llm.facts import report
+    from tui_llm.facts.tokens import BYTES_AND_END
     from tui_llm.training.plan.cost import cost
 
     found = cost(settings, shape)
@@ -235,8 +250,9 @@ def _show_cost(settings: TrainingSettings, shape: GPTConfig, options: argparse.N
         measured = {"measured": {**asdict(rate), "seconds": seconds}} if rate else {}
         put_json({**asdict(found), "memory_bytes": found.memory_bytes, **measured})
         return
+    byte = f": {BYTES_AND_END}" if settings.tokenizer == "byte" else ""
     rows = [
-        ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}"),
+        ("parameters", f"{found.parameters:,}", f"vocabulary {shape.vocabulary:,}{byte}"),
         ("memory", memory_size(found.memory_bytes), f"{memory_size(found.state_bytes)} weights, gradients and optimizer state, about "
          f"{memory_size(found.activation_bytes)} activations, in float32"),
         ("tokens", f"{found.tokens:,}", f"{settings.steps:,} steps of {found.step_tokens:,}"),
@@ -289,6 +305,11 @@ def _prepare_resume(run: Run, options: argparse.Namespace, given: dict[str, Any]
     if changed:
         names = ", ".join(n.removesuffix("_model").replace("_", "-") for n in changed)
         raise UserError(f"run {run.name} was started with another {names}; resume it without, or start a new run")
+    for what, value, own in (("preset", options.preset, config.preset), ("device", options.device, config.device)):
+        if value not in (None, own):
+            raise UserError(
+                f"run {run.name} was started with the {what} {own}; resume it without --{what}, or start a new run"
+            )
     if options.corpus and tuple(map(corpora.place, options.corpus)) != config.corpus:
         raise UserError(
             f"run {run.name} was started on another corpus; resume it without naming one, or start a new run"

@@ -116,7 +116,7 @@ def check(need: int, free: int | None, what: str) -> None:
     """Raises `UserError`, with both figures, if `need` bytes exceed `free` (None: unknown)."""
     if free is not None and need > free:
         raise UserError(
-            f"{what} needs about {memory_size(need)} of memory and {memory_size(free)} are free; close something, or take a smaller one"
+            f"{what} needs about {memory_size(need)} of memory and {memory_size(free)} are free; close other programs, or choose a smaller one"
         )
 
 
@@ -128,7 +128,9 @@ def enough(what: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if isinstance(error, RuntimeError) and not _is_short(error):
             raise
-        raise UserError(f"there is not enough memory to {what}; close something, or take a smaller one") from error
+        raise UserError(
+            f"there is not enough memory to {what}; close other programs, or choose a smaller one"
+        ) from error
 
 
 def _is_short(error: BaseException) -> bool:

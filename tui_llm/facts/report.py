@@ -153,7 +153,7 @@ def settings_text(settings: SamplerSettings) -> str:
 
 
 def tokens_text(tokens: Tokenization) -> str:
-    head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,})"
+    head = f"{counted(tokens.count, 'token')} in {visible(tokens.tokenizer)} (a vocabulary of {tokens.vocabulary:,}{tokens.contents and f': {tokens.contents}'})"
     rows = [
         (str(tokens.first + i), visible_token(t.piece or t.text), str(t.id), t.bytes.hex(" "))
         for i, t in enumerate(tokens.tokens)
@@ -248,6 +248,6 @@ def loss_text(loss: LossReading) -> str:
             f"sum {total_loss} nats over {counted(len(loss.tokens), 'token')}, mean {loss.mean:.4f} nats a token"
         )
     lines.append(
-        f"per token: {loss.bits:.4f} bits, perplexity {loss.perplexity:.4g}, one in {loss.perplexity:.4g}; knowing nothing costs ln V = {loss.uniform_loss:.4f} nats"
+        f"per token: {loss.bits:.4f} bits, perplexity {loss.perplexity:.4g}, one in {loss.perplexity:.4g}; a uniform guess costs ln V = {loss.uniform_loss:.4f} nats"
     )
     return "\n".join(lines)

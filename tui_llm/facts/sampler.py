@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tui_llm.common.errors import UserError
 
+# Which the app starts with. The commands and Python start with temperature 1 and all tokens: p is raw p.
+APP_TEMPERATURE, APP_TOP_P = 0.8, 0.9
 GENERATE_TOP_K = 50  # of transformers' `generate`, unless a model's generation_config.json has another
 
 

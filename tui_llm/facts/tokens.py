@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+BYTES = "one for each byte"
+BYTES_AND_END = "256 bytes + <|endoftext|>"
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -41,3 +44,9 @@ class Tokenization:
     pieces: tuple[Piece, ...]
     continuation: int = 0  # number of tokens at the end that were generated
     problem: str | None = None
+    contents: str = ""  # what `vocabulary` counts, where the number alone would puzzle: `BYTES`, `BYTES_AND_END`
+
+    @property
+    def size_note(self) -> str:
+        """` (256 bytes + <|endoftext|>)`, or nothing: to follow the size."""
+        return f" ({self.contents})" if self.contents else ""

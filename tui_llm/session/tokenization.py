@@ -28,6 +28,7 @@ def tokenization(
         tokens,
         joined,
         min(continuation, len(shown)),
+        contents=vocabulary.contents,
     )
 
 

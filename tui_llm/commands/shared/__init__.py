@@ -7,6 +7,8 @@ app.py               `tui-llm` itself: its options, its help page, opening the a
 engine.py            the engine, tokenizer and request that a command's options name
 output.py            print text or JSON
 streams.py           standard input, output and error
+text_input.py        a command's text: an argument, a file, or standard input
+spaces.py            notes on targets without their leading space
 problems.py          an exception as one line
 report_stages.py     the stages and temperatures of logits and softmax, as text and JSON
 inside.py            what attention, lens and neighbours share

@@ -35,9 +35,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` lists the options")
 
+    given: list[tuple[argparse.Action, list[str]]]
+    """The options on the command line so far, with their values: also those that equal a default, which the namespace can't show."""
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses words that it doesn't know itself: argparse leaves them to the program's own parser, whose error names the help
         page of the program instead of the command's."""
+        self.given = []
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             meant = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
@@ -54,7 +58,10 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and replaces by an empty list."""
+        """Records each option that is given. Keeps the value of `--option=--`, which argparse (Python 3.11) takes for a separator and
+        replaces by an empty list."""
+        if action.option_strings:
+            self.given.append((action, arg_strings))
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             value = self._get_value(action, arg_strings[0])
             self._check_value(action, value)
@@ -72,15 +79,13 @@ class _PassOn(argparse._SubParsersAction):  # type: ignore[type-arg]  # generic 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:  # fmt: skip
         name, *rest = values
         options = self.choices[name]._option_string_actions if name in self.choices else None
-        for action in parser._actions if options is not None else ():
-            value = getattr(namespace, action.dest, action.default)
-            if not action.option_strings or value == action.default:
-                continue
+        passed_on = []
+        for action, words in parser.given if options is not None else ():  # type: ignore[attr-defined]  # it is a `Parser`
             option = action.option_strings[0]
             if option not in (options or ()):
                 parser.error(f"{option} can't come before {name}, which has no such option")
-            rest.insert(0, option if action.nargs == 0 else f"{option}={value}")
-        super().__call__(parser, namespace, [name, *rest], option_string)
+            passed_on.append(option if action.nargs == 0 else f"{option}={words[0]}")
+        super().__call__(parser, namespace, [name, *passed_on, *rest], option_string)
 
 
 class Commands:

@@ -23,6 +23,7 @@ WANTED = {  # option, or metavar of a positional argument → what completes it
     "CORPUS": "corpora",
     "TEXT…": "corpora",
     "FILE": FILES,
+    "--file": FILES,
     "FOLDER": FOLDERS,
     "--out": FOLDERS,
     "--keep": FOLDERS,

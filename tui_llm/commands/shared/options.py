@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from tui_llm.commands.shared import text_input
 from tui_llm.commands.shared.command import Parser
 
 DEFAULT_MODEL = "nano"
@@ -48,13 +49,18 @@ def number(text: str) -> float:
 
 
 def text_argument(parser: Parser, dest: str = "text", help: str = "the text, in quotes where it has spaces") -> None:
-    parser.add_argument(dest, metavar="TEXT", help=help)
+    _text_or_file(parser, dest, "TEXT", help)
 
 
 def prompt_argument(parser: Parser) -> None:
-    parser.add_argument(
-        "prompt", metavar="PROMPT", help="the text whose next token is predicted, in quotes where it has spaces"
-    )
+    _text_or_file(parser, "prompt", "PROMPT", "the text whose next token is predicted, in quotes where it has spaces")
+
+
+def _text_or_file(parser: Parser, dest: str, metavar: str, help: str) -> None:
+    """`cli` reads the file or standard input before the command runs."""
+    parser.add_argument(dest, nargs="?", metavar=metavar, help=help + text_input.HELP)
+    parser.add_argument("--file", metavar="FILE", help=text_input.FILE_HELP)
+    parser.set_defaults(text_dest=dest)
 
 
 def run_argument(parser: Parser, nargs: str | None = None) -> None:
@@ -64,7 +70,10 @@ def run_argument(parser: Parser, nargs: str | None = None) -> None:
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tokenizer_option(parser: Parser, known: str = "gpt2, cl100k_base, o200k_base, word, char, byte") -> None:
+def tokenizer_option(
+    parser: Parser,
+    known: str = "gpt2, cl100k_base, o200k_base, word, char, byte (256; in a trained model 257, with <|endoftext|>)",
+) -> None:
     parser.add_argument(
         "--tokenizer",
         default=DEFAULT_MODEL,
@@ -80,18 +89,22 @@ def allow_special_option(parser: Parser) -> None:
 
 
 def sampler_options(parser: Parser) -> None:
+    from tui_llm.facts.sampler import APP_TEMPERATURE
+
     parser.add_argument(
         "--temperature",
         type=number,
         default=1.0,
         metavar="T",
-        help="divides the logits; 0 is greedy (default 1)",
+        help=f"divides the logits; 0 is greedy (default 1; the app starts with {APP_TEMPERATURE:g})",
     )
     cut_options(parser)
 
 
 def cut_options(parser: Parser) -> None:
     """What limits the tokens that can be drawn, and the repetition penalty."""
+    from tui_llm.facts.sampler import APP_TOP_P
+
     parser.add_argument(
         "--top-k", type=whole, default=0, metavar="K", help="keep the K most likely tokens (default: all)"
     )
@@ -100,7 +113,7 @@ def cut_options(parser: Parser) -> None:
         type=number,
         default=1.0,
         metavar="P",
-        help="keep the fewest tokens whose probabilities add up to P (default 1)",
+        help=f"keep the fewest tokens whose probabilities add up to P (default 1; the app starts with {APP_TOP_P:g})",
     )
     parser.add_argument(
         "--min-p",
@@ -113,7 +126,7 @@ def cut_options(parser: Parser) -> None:
         "--sequential-cuts",
         action="store_true",
         help="cut as transformers' generate does: top-p counts what top-k left, ties with the K-th token are kept (generate "
-        "also has --top-k 50 unless it is told otherwise)",
+        "also uses --top-k 50 by default)",
     )
     parser.add_argument(
         "--repetition-penalty",

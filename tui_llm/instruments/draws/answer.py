@@ -38,7 +38,7 @@ def draw(open_model: OpenModel, question: DrawQuestion, overtaken: Callable[[], 
     """Raises `UserError` if there is nothing to predict from, or if u is out of range."""
     u = uniform(question.seed, question.index) if question.u is None else question.u
     if not 0 <= u < 1:
-        raise UserError(f"u is {u}; give a number from 0 up to, but not, 1")
+        raise UserError(f"u is {u}; give a number from 0 to below 1")
     landings = tuple(_landing(open_model, question.request, sampler, u, overtaken) for sampler in question.samplers)
     return Draw(open_model.weights(), u, open_model.tokenizer.size, landings)
 

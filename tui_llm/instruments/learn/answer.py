@@ -81,7 +81,9 @@ def _session(open_model: OpenModel, request: Request) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
     model = open_model.gpt  # raises first if the model runs through transformers
     if (dtype := open_model.weights().dtype) != "fp32":
-        raise UserError(f"{dtype} weights can't be trained, they are for reading; open the model with --weights fp32")
+        raise UserError(
+            f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
+        )
     ids, wanted = open_model.target(request)
     if not ids:
         raise UserError(EMPTY)

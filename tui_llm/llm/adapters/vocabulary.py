@@ -95,7 +95,7 @@ class JsonTokenizer(Tokenizer):
             raise UserError(f"the vocabulary of {self.name} can't encode this text: {message_line(error)}") from error
         if ids and max(ids) >= self.size:
             unknown = next(id for id in ids if id >= self.size)
-            raise UserError(f"the token {cutter.id_to_token(unknown)!r} is none that the model knows; leave it out")
+            raise UserError(f"the token {cutter.id_to_token(unknown)!r} is not in the model's vocabulary; leave it out")
         return ids
 
     def token_bytes(self, id: int) -> bytes:

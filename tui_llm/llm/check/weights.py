@@ -50,7 +50,7 @@ def tensors(model: CheckedModel) -> Finding:
         missing, extra = [], list(getattr(model.loaded.predictor, "unexpected", ()))
     if missing:
         found = f"missing: {listed(missing)}"
-        return Finding("tensors", CheckStatus.BROKEN, found, "get all of the model's weights again")
+        return Finding("tensors", CheckStatus.BROKEN, found, "download the complete model's weights again")
     if extra:
         return Finding("tensors", CheckStatus.WARNING, f"not used: {listed(extra)}; the model has no such part")
     return Finding(

@@ -93,7 +93,7 @@ def _no_weights(folder: Path) -> str:
     if pickles := sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*")):
         return f"only {pickles[0]}, a pickle, which can run code and is never opened; convert it to safetensors"
     if any(folder.glob("model-*-of-*.safetensors")):
-        return f"shards of its weights, but no {shards.INDEX}, which lists them; get all of the model"
+        return f"shards of its weights, but no {shards.INDEX}, which lists them; download the complete model"
     return f"no {WEIGHTS}"
 
 

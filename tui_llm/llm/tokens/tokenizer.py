@@ -11,7 +11,7 @@ from text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ import regex
 import tiktoken
 
 from tui_llm.common.errors import UserError
+from tui_llm.facts.tokens import BYTES, BYTES_AND_END
 from tui_llm.llm.tokens.added_tokens import AddedToken
 from tui_llm.llm.tokens.pre_tokenizer import GPT2_PATTERN
 from tui_llm.llm.tokens.rules import Rules
 from tui_llm.llm.tokens.text import END_OF_TEXT, clean
 from tui_llm.llm.tokens.words import split
+
+Merge = tuple[bytes, bytes]
 
 
 class Tokenizer(ABC):
@@ -36,6 +39,7 @@ class Tokenizer(ABC):
     size: int
     end_of_text: int | None = None  # the token that separates documents
     parallel = False  # whether encoding in several threads is safe and faster
+    contents = ""  # see `facts.tokens.Tokenization`
     fingerprint = ""  # differs between vocabularies of the same tokens that cut text by other rules
 
     @abstractmethod
@@ -95,22 +99,24 @@ _LONGEST_RUN = 4096
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ. `rules`:
-    added tokens and a pre-tokenizer, if they are not GPT-2's."""
+    """Byte-pair encoding by tiktoken. `ids` maps tiktoken's ranks to the vocabulary's own ids if they differ. `merges`: their
+    list, or what computes it when it is needed. `rules`: added tokens and a pre-tokenizer, if they are not GPT-2's."""
 
     parallel = True  # tiktoken releases the GIL
 
     def __init__(self, name: str, encoding: tiktoken.Encoding, size: int, end_of_text: int | None,
-                 ids: dict[int, int] | None = None, merges: list[tuple[bytes, bytes]] | None = None,
+                 ids: dict[int, int] | None = None, merges: list[Merge] | Callable[[], list[Merge]] | None = None,
                  rules: Rules | None = None) -> None:  # fmt: skip
         self.name = name
         self.encoding = encoding
         self.size = size
         self.end_of_text = end_of_text
-        self.merges = merges
+        self._merges = merges
         self.rules = rules
         if rules is not None:
             self.fingerprint = rules.fingerprint
+        if size == 257 and not encoding._mergeable_ranks.keys() - {bytes([b]) for b in range(256)}:
+            self.contents = BYTES_AND_END
         self._special = frozenset({end_of_text} - {None}) if rules is None else rules.special_ids
         self._ids = ids
         # Cache: a table looks the same tokens up again and again.
@@ -120,6 +126,12 @@ class BPETokenizer(Tokenizer):
         if ids is not None:
             self._table = np.zeros(max(ids) + 1, np.uint32)
             self._table[list(ids)] = list(ids.values())
+
+    @property
+    def merges(self) -> list[Merge] | None:
+        if callable(self._merges):
+            self._merges = self._merges()
+        return self._merges
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         return self._encode(text, allow_special, prefix=True)
@@ -145,7 +157,7 @@ class BPETokenizer(Tokenizer):
         for part in self._parts(text, allow_special, prefix):
             if isinstance(part, AddedToken):
                 if part.id >= self.size:
-                    raise UserError(f"the token {part.text[:40]!r} is none that the model knows; leave it out")
+                    raise UserError(f"the token {part.text[:40]!r} is not in the model's vocabulary; leave it out")
                 found.append(np.array([part.id], np.uint32))
                 continue
             for short in _without_long_runs(part):
@@ -248,6 +260,7 @@ class ByteTokenizer(Tokenizer):
 
     name = "byte"
     size = 256
+    contents = BYTES
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         return list(clean(text).encode())

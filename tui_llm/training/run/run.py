@@ -73,6 +73,17 @@ def check_name(name: str) -> str:
     return name
 
 
+def free_name(corpus: str, preset: str) -> str:
+    """A name that no run has yet, such as `tales-toy` or `tales-toy-2`."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(corpus.rstrip("/")).stem)[:40].strip("-").lower()
+    base = f"{stem}-{preset}" if stem else preset
+    name, at = base, 1
+    while (paths.runs_dir() / name).exists():
+        at += 1
+        name = f"{base}-{at}"
+    return name
+
+
 class Run:
     """One run directory. Cheap to construct; every method reads the disk."""
 

@@ -14,7 +14,7 @@ from textual.widgets import Button, Checkbox, Input, Static
 
 from tui_llm.common.display import visible
 from tui_llm.common.errors import UserError
-from tui_llm.facts.sampler import GENERATE_TOP_K, SamplerSettings
+from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, GENERATE_TOP_K, SamplerSettings
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.visits import FieldVisits
@@ -46,6 +46,10 @@ SEQUENCE = {
     True: "as generate: top-p is of what top-k left",
     False: "off: generate's top-p is of what top-k left",
 }
+ORDER = (
+    f"applied in this order; the rest is renormalized. The app starts with temperature {APP_TEMPERATURE:g} and top-p {APP_TOP_P:g}, "
+    "the commands (tui-llm logits …) with 1 and 1"
+)
 GENERATE = f"transformers' generate has top-k {GENERATE_TOP_K} by default: ctrl+g takes its settings"
 
 
@@ -101,7 +105,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
-            yield Static(Content("applied in this order; the rest is renormalized"), id="order")
+            yield Static(Content(ORDER), id="order")
             with VerticalScroll(id="rows", can_focus=False):
                 for setting in SETTINGS:
                     now = getattr(self._settings, setting.name)

@@ -94,6 +94,10 @@ class VocabulariesScreen(FullScreen):
         size = "any" if side.size is None else fmt.count(side.size)
         row = self._cells(name, size, fmt.count(side.count), fmt.number(side.characters_per_token, 2), wide)
         lines = [Text(row, style=self.style("strong"), no_wrap=True)]
+        if side.tokens.contents:
+            lines.append(
+                Text(f"{fmt.count(side.size or 0)}: {side.tokens.contents}", style=self.style("muted"), no_wrap=True)
+            )
         return [*lines, *self._pieces(side, width), Text()]
 
     def _pieces(self, side: VocabularyTokens, width: int) -> list[Text]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from textual import events
@@ -23,7 +21,7 @@ from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.training.plan import launch
 from tui_llm.training.plan.corpus_check import complete, complete_last, quoted, several
 from tui_llm.training.plan.fields import NAMES, for_steps, resolve_settings, text_of
-from tui_llm.training.run import pins
+from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
 from tui_llm.tui.kit.widgets.field import Field
@@ -76,13 +74,7 @@ def free_name(corpus: str, preset: str) -> str:
         first = next(iter(several(corpus)), "")
     except UserError:
         first = corpus
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(first.rstrip("/")).stem)[:40].strip("-").lower()
-    base = f"{stem}-{preset}" if stem else preset
-    name, at = base, 1
-    while (paths.runs_dir() / name).exists():
-        at += 1
-        name = f"{base}-{at}"
-    return name
+    return run.free_name(first, preset)
 
 
 def default_texts(preset: str, given: dict[str, str], model: GPTConfig | None, model_name: str) -> dict[str, str]:

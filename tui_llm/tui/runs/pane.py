@@ -16,6 +16,7 @@ from tui_llm.common import numbers
 from tui_llm.common.display import truncate, visible
 from tui_llm.common.numbers import duration, memory_size
 from tui_llm.common.paths import run_model
+from tui_llm.facts.tokens import BYTES_AND_END
 from tui_llm.training.run.run import Run
 from tui_llm.training.run.snapshot import RunSnapshot
 from tui_llm.tui.kit import format as fmt
@@ -62,7 +63,8 @@ def facts_line(snapshot: RunSnapshot) -> Content:
     if status.parameters:
         parts.append(f"{fmt.parameters(status.parameters)} parameters")
     if status.vocabulary:
-        parts.append(f"V = {fmt.count(status.vocabulary)}")
+        byte = f" ({BYTES_AND_END})" if config and config.settings.tokenizer == "byte" else ""
+        parts.append(f"V = {fmt.count(status.vocabulary)}{byte}")
     return Content.styled(" · ".join(parts), "$text-muted")
 
 

@@ -136,7 +136,7 @@ class RunActions:
 
         def write(folder: str) -> None:
             self.files.notify(f"writing {folder} …")
-            self.files.act(lambda: export(run, folder), f"{run.name} is now the model folder {folder}")
+            self.files.act(lambda: export(run, folder), f"{run.name} exported to the model folder {folder}")
 
         free = free_name(Path(run.name), folder=True)
         self._ask(f"Export {run.name}", "a new folder; nothing is overwritten", f"./{free}", write)

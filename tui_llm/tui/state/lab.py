@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tui_llm.facts.prediction import Candidate, GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
-from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE
 from tui_llm.instruments.temperatures.question import USUAL
 from tui_llm.tui.kit.token_shades import PLAIN
@@ -125,7 +125,9 @@ class Cursor:
 @dataclass(slots=True)
 class Lab:
     prompt: str
-    sampler: SamplerSettings = field(default_factory=lambda: SamplerSettings(temperature=0.8, top_p=0.9))
+    sampler: SamplerSettings = field(
+        default_factory=lambda: SamplerSettings(temperature=APP_TEMPERATURE, top_p=APP_TOP_P)
+    )
     target: Target | None = None
     tokenizer: str | None = None
     allow_special: bool = False

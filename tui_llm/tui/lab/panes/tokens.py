@@ -122,7 +122,7 @@ class TokensPane(ReadingPane):
             line.append(f"{fmt.count(tokens.count)} token{'' if tokens.count == 1 else 's'}", self.style("strong"))
         line.append(f" of {visible(tokens.tokenizer)}")
         if tokens.vocabulary:
-            line.append(f", vocabulary {fmt.count(tokens.vocabulary)}")
+            line.append(f", vocabulary {fmt.count(tokens.vocabulary)}{tokens.size_note}")
         line.append(" · v: another" if self.lab.tokenizer is None else " · only to compare (v)", self.style("muted"))
         lines = wrapped(line, width)
         lines += self._cursor_lines(reading, width)
