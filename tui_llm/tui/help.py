@@ -55,7 +55,10 @@ WORDS = (
     ("epoch", "passes over the training text: tokens trained on ÷ tokens of the text"),
     ("mean of 60 steps", "the mean training loss of the last 60 steps"),
     ("u", "the random number from 0 to 1 that selected the token on the cumulative distribution"),
-    ("fed 1 in 6 ms", "tokens run through the model for this reading (0: all were cached), and the time it took"),
+    (
+        "forward pass on 1 token",
+        "how many tokens ran through the model for this reading, and the time it took; the others are in the KV cache",
+    ),
     ("attention", "how a head distributes a weight of 1 from one token over the tokens up to it: softmax(q · k ÷ √D)"),
     (
         "effective tokens",

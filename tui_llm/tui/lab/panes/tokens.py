@@ -88,6 +88,7 @@ class TokensPane(ReadingPane):
         self._segments: list[list[Segment]] = []
         self._segments_of: tuple[object, ...] = ()
         self._two = False
+        self._full_head = 1  # lines of the head before it is cut to half of the pane
 
     def on_mount(self) -> None:
         self.put_title()
@@ -135,7 +136,11 @@ class TokensPane(ReadingPane):
         if of != self._segments_of:  # most readings are of the same text as the one before
             self._segments, self._segments_of = self._layout(tokens, width), of
         room = max(1, (self.size.height + 1) // 2)
+        self._full_head = len(lines)
         return lines[:room]
+
+    def content_rows(self, width: int) -> int:
+        return self._full_head + self.row_count(width)
 
     def rebuild(self) -> None:
         self.put_title()
