@@ -204,7 +204,7 @@ async def test_draws_are_counted_in_the_column_drawn(size: tuple[int, int]) -> N
 
 
 async def test_temperatures_add_up_to_one() -> None:
-    async with lab_at((120, 90), "2") as (app, pilot):
+    async with lab_at((120, 130), "2") as (app, pilot):
         lines = await opened(app, pilot, "T", "others")
         head = next(line for line in lines if "T=" in line and "token" in line)
         for name in re.findall(r"T=[\d.]+", head):
