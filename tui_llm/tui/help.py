@@ -18,7 +18,8 @@ WORDS = (
     ("logit", "the model's unnormalized score for a token: any number; larger is likelier"),
     ("e^logit", "the score made positive; divided by the sum over the vocabulary it is raw p (softmax)"),
     ("raw p", "probability from the logits alone: softmax, before temperature and cuts"),
-    ("p(T=…, top-p …)", "probability after temperature and cuts: the distribution that tokens are sampled from"),
+    ("p(T=…), p uncut", "probability after repetition penalty and temperature, before the cuts: top-p adds these up"),
+    ("p, p(T=…, top-p …)", "probability after temperature and cuts: the distribution that tokens are sampled from"),
     ("logsumexp", "ln of the sum of all e^logit: the softmax's denominator, as a logarithm"),
     ("entropy", "the uncertainty of the prediction, in nats: 0 = certain, ln V = all tokens equally likely"),
     (

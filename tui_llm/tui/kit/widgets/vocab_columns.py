@@ -36,7 +36,7 @@ def columns_for(width: int, sampler: SamplerSettings) -> list[TableColumn]:
     """The overview's columns that fit into `width` cells. Spare width goes to the token, then to the bar and to the name
     of the last number, which lists the sampler's settings if they fit into one line."""
     before = before_cuts(sampler)
-    full = f"p({fmt.sampler(sampler)})"
+    full = "p(greedy)" if sampler.greedy else f"p({fmt.sampler(sampler)})"
     short = full if len(full) <= 9 else "p"
     kept = _fitted(
         width,
