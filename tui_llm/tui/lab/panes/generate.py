@@ -138,11 +138,10 @@ class GeneratePane(ReadingPane):
             return self._next_lines(width)
         if not step.candidates:
             return []
-        by = "" if step.u is None else f", u = {step.u:.4f}"
-        line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
-        line.append(f" {fmt.count(step.kept)} token{'' if step.kept == 1 else 's'}" if step.kept else "").append(
-            f" by p({fmt.sampler(step.sampler)}){by}"
-        )
+        muted = self.style("muted")
+        kept = f" {counted(step.kept, 'token')}" if step.kept else ""
+        how = [f"step {step.index + 1} chose from{kept}", f"by p({fmt.sampler(step.sampler)})"]
+        how += [] if step.u is None else [f"with u = {step.u:.4f}"]
         parts = []
         likeliest = [candidate for candidate in step.candidates[:12] if candidate.kept or candidate.id == step.id]
         if step.id not in (candidate.id for candidate in likeliest):  # not among the likeliest: shown first
@@ -151,7 +150,8 @@ class GeneratePane(ReadingPane):
             self._candidate(visible_token(candidate.text), candidate.probability, candidate.id == step.id)
             for candidate in likeliest
         ]
-        return [*wrapped(line, width), *packed(parts, width)][: 2 if self.size.height < 14 else 4]
+        says = packed([Text(part, style=muted) for part in how], width, " ")
+        return [*says, *packed(parts, width)][: 2 if self.size.height < 14 else 4]
 
     def _next_lines(self, width: int) -> list[Text]:
         """What the first step will be drawn from."""
