@@ -17,6 +17,7 @@ from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Target
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.temperatures import TemperatureLines
 from tui_llm.tui.kit.over import OverLab
 
 PROMPT = "Once upon a time, there was a little"
@@ -204,15 +205,16 @@ async def test_draws_are_counted_in_the_column_drawn(size: tuple[int, int]) -> N
 
 
 async def test_temperatures_add_up_to_one() -> None:
-    async with lab_at((120, 130), "2") as (app, pilot):
-        lines = await opened(app, pilot, "T", "others")
-        head = next(line for line in lines if "T=" in line and "token" in line)
+    async with lab_at((120, 40), "2") as (app, pilot):
+        await opened(app, pilot, "T", "entropy, nats")
+        shown = app.screen.query_one(TemperatureLines)
+        width = shown.line_width
+        head = shown.head(width)[-1].plain
+        rows = [shown.row(at, width, False).plain for at in range(shown.row_count(width))]
+        assert "others" in rows[-1]
         for name in re.findall(r"T=[\d.]+", head):
-            _, end = column(lines, name)
-            at = lines.index(head)
-            stop = next(n for n, line in enumerate(lines) if "entropy, nats" in line)
-            rows = [found for line in lines[at + 1 : stop] if (found := number(line, end)) is not None]
-            assert agrees(rows, (100.0, 0.0)), (name, rows)
+            _, end = column([head], name)
+            assert agrees([found for row in rows if (found := number(row, end)) is not None], (100.0, 0.0)), name
 
 
 async def test_the_draws_intervals_are_the_running_sum_of_p() -> None:
