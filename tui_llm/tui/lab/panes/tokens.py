@@ -135,7 +135,7 @@ class TokensPane(ReadingPane):
         self._two = self.two  # until the next rebuild: a line may be drawn between a change of the state and that
         if of != self._segments_of:  # most readings are of the same text as the one before
             self._segments, self._segments_of = self._layout(tokens, width), of
-        room = max(1, (self.size.height + 1) // 2)
+        room = max(1, (self.size.height + 1) // 2, self.size.height - self.row_count(width))
         self._full_head = len(lines)
         return lines[:room]
 
