@@ -244,7 +244,11 @@ async def test_each_token_keeps_how_it_was_chosen() -> None:
         assert first.seed == 1 and second.seed == lab.lab.seed
         assert pane.cursor == 1
         screen = "\n".join(drawn(app))
-        assert f"{second.kept} tokens (T=0.9, top-p 0.9" in screen and f"{second.u:.4f}" in screen
+        assert (
+            f"from {second.kept} tokens" in screen
+            and "by p(T=0.9, top-p 0.9)" in screen
+            and f"{second.u:.4f}" in screen
+        )
         assert "tokens/s" in screen
         await pilot.press("left")
         screen = "\n".join(drawn(app))

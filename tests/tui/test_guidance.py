@@ -130,7 +130,8 @@ async def test_the_loss_pane_shows_both_references_beside_the_other_panes() -> N
 
 
 @pytest.mark.parametrize(
-    ("width", "there", "gone"), [(80, "context", "fed"), (120, "fed", "vocabulary"), (200, "vocab", "…")]
+    ("width", "there", "gone"),
+    [(80, "context", "forward pass"), (120, "forward pass", "vocabulary"), (200, "vocab", "…")],
 )
 async def test_the_top_line_drops_whole_facts(width: int, there: str, gone: str) -> None:
     app = make_app()

@@ -84,7 +84,7 @@ class LettersScreen(FullScreen):
         if self.tokens.first:
             head += wrapped(Text(f"of the last {len(self.tokens.tokens):,} tokens", style=muted), width)
         room = max(4, width - 20)
-        head.append(Text(fit("token", room) + "id".rjust(10) + "letters".rjust(10), style=muted, no_wrap=True))
+        head.append(Text(fit("token", room) + "id".rjust(10) + "times".rjust(10), style=muted, no_wrap=True))
         shown = [at for at, inside in enumerate(found.inside) if inside or self.every]
         return head, Lazy(len(shown), lambda at: self._row(shown[at], room))
 

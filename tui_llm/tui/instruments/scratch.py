@@ -17,7 +17,6 @@ from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.instruments.scratch.question import EXAMPLE, Scratch, ScratchQuestion, split
 from tui_llm.tui.instruments.sampler_keys import cut_keys, temperature_keys
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
-from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
 from tui_llm.tui.kit.text import wrapped
@@ -47,17 +46,11 @@ class ScratchTable(VocabTable):
         if distribution is None:
             return [Text("…", style=self.style("muted"))]
         header = self.header(width)
-        facts = (
-            self.shift_words()
-            if self.stage
-            else f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
-            f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
-        )
-        lines = wrapped(Text(facts, style=self.style("muted")), width)[:2] if self.size.height > 6 else []
+        lines = self.facts(width) if self.size.height > 6 else []
         if distribution.sampler.repetition_penalty != 1 and self.size.height > 8:
             note = "there is no text before these tokens, so the repetition penalty has no effect"
             lines += wrapped(Text(note, style=self.style("accent")), width)[:1]
-        return [*lines, *header]
+        return [*lines, header]
 
     def take(self, found: Scratch) -> None:
         self.problem = ""

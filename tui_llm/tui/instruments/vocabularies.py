@@ -13,7 +13,7 @@ from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import running, wrapped
 from tui_llm.tui.kit.widgets.lines import PALETTE
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
@@ -138,7 +138,7 @@ class VocabulariesScreen(FullScreen):
         )
         for at, word in enumerate(words.missing[:200]):
             line.append(", " if at else "").append(truncate(visible(word), 40), self.style("bad"))
-        return [*lines, *wrapped(line.append(" …" if len(words.missing) > 200 else ""), width)]
+        return [*lines, *running(line.append(" …" if len(words.missing) > 200 else ""), width)]
 
     def table(self) -> Iterable[Row]:
         yield "vocabulary", "size", "tokens", "characters_per_token", "bytes_per_token", "problem"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -18,7 +19,21 @@ def with_key(problem: str | None) -> str:
 
 
 def wrapped(text: Text, width: int) -> list[Text]:
-    """`text` in lines of at most `width` cells."""
+    """A sentence in lines of at most `width` cells; no line is a single word where others can share theirs."""
+    lines = running(text, width)
+    if len(lines) < 2 or "\n" in text.plain or " " in lines[-1].plain.strip():
+        return lines
+    before = lines[-2].plain.rstrip()
+    at = before.rfind(" ") + 1
+    if " " in before[:at].strip() and cell_len(before[at:]) + 1 + lines[-1].cell_len <= width:
+        kept, moved = lines[-2].divide([at])
+        moved.rstrip()
+        lines[-2:] = [kept, moved.append(" ").append_text(lines[-1])]
+    return lines
+
+
+def running(text: Text, width: int) -> list[Text]:
+    """A text that goes on, such as a prompt, in lines of at most `width` cells: each line is filled."""
     if width <= 0:
         return []
     if text.cell_len <= width and "\n" not in text.plain and "\t" not in text.plain:

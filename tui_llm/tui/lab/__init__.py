@@ -1,7 +1,8 @@
 """The lab screen: one prompt, five panes. `lab.py` is the screen. It makes a controller of each of the other files, and gives
 each of them the `LabContext` of `tui_llm/tui/state/context.py`.
 
-lab.py              the screen: layout, what each message and each key calls
+lab.py              the screen: what each message and each key calls
+pane_layout.py      where the panes stand: room goes where the content is
 keys.py             its keys, and which of them the footer shows
 readings.py         request readings, show them in the panes
 top_line.py         the open model, or what the engine is doing

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -28,6 +27,7 @@ from tui_llm.tui.lab.inside import InsideController
 from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.loss import LossController
 from tui_llm.tui.lab.models import ModelsController
+from tui_llm.tui.lab.pane_layout import PaneGrid
 from tui_llm.tui.lab.panes.logits import what_if_words
 from tui_llm.tui.lab.panes.panes import LabPanes
 from tui_llm.tui.lab.pins import PinsController
@@ -45,7 +45,7 @@ from tui_llm.tui.state import messages
 from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.lab import Lab
 
-NARROW, LOW, WIDE = 100, 30, 180  # columns and rows at which the layout changes
+NARROW, LOW = 100, 30  # columns and rows at which the layout changes
 
 
 class LabScreen(BaseScreen, Screen[None]):
@@ -149,8 +149,7 @@ class LabScreen(BaseScreen, Screen[None]):
         yield self.top_line.bar
         yield self.prompt
         yield TabBar(id="tabs")
-        with Container(id="panes"):
-            yield from self.panes.by_name.values()
+        yield PaneGrid(*self.panes.by_name.values())
         yield self.footer.bar
 
     def on_mount(self) -> None:
@@ -173,14 +172,10 @@ class LabScreen(BaseScreen, Screen[None]):
         self._arrange()
 
     def _arrange(self) -> None:
-        """Shows one pane, two columns or three, depending on the size."""
+        """Shows one pane, or two columns of panes, depending on the size."""
         taken = self.tour.room(self.size)
         width, height = self.size.width - taken.width, self.size.height - taken.height
         single = width < NARROW or height < LOW
-        panes = self.query_one("#panes")
-        panes.set_class(single or self.zoomed, "-one")
-        panes.set_class(not single and width < WIDE, "-two")
-        panes.set_class(not single and width >= WIDE, "-three")
         self.set_class(single, "-single")
         self.set_class(height < 16, "-low")
         for name in PANES:

@@ -22,6 +22,7 @@ TRAIN, VALIDATION, AVERAGE = "braille", "×", "hd"
 LINES = "╌┈─═┉"  # ln V, the corpus's unigram and bigram entropies, the known floor, a shipped model
 OTHERS = "+o*#"  # other runs in the same chart
 OTHERS_COLOURS = ("success", "error", "secondary", "accent")
+LEGEND_FROM = 5  # rows
 NAMED_FROM = 30  # columns from which a horizontal line is labelled
 ZOOMS = ((1.0, ""), (0.5, "last half"), (0.1, "last tenth"))
 
@@ -122,7 +123,7 @@ class LossChart(Chart):
             return Text(truncate("no steps yet", width), style="dim", no_wrap=True)
         left, right = self.range()
         axis = self._axis(left, right)
-        legend = self._legend(width, height, left, right, axis) if height >= 7 else []
+        legend = self._legend(width, height, left, right, axis) if height >= LEGEND_FROM else []
         if axis is None:
             return Text("\n").join([*legend, Text(truncate("no loss was recorded in these steps", width), style="dim")])
         return Text("\n").join([*legend, self._plotted(width, height - len(legend), left, right, axis)])

@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from textual import events
@@ -28,10 +29,14 @@ from tui_llm.tui.runs.run_watcher import RunWatcher
 from tui_llm.tui.runs.watched_run import KEYS as RUN_KEYS
 from tui_llm.tui.runs.watched_run import WatchedRunController
 from tui_llm.tui.runs.words import state_words
-from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RunWatched
+from tui_llm.tui.state.messages import CheckpointSaved, ModelChosen, RoomWanted, RunWatched
 
 WIDE = 96  # columns from which the sample is placed beside the chart
 SAMPLE = 2000  # most characters of a sample that are shown
+
+LOW = 12  # rows below which only the most important facts stand beside the chart
+LEAST_BAR = 4  # cells of the bar of progress
+FACTS_FROM = 18  # rows from which corpus, preset and device have a line
 
 RESUMABLE = ("new", "stopped", "died", "failed")
 
@@ -69,16 +74,21 @@ def facts_line(snapshot: RunSnapshot) -> Content:
 
 
 def progress_line(snapshot: RunSnapshot, width: int) -> Content:
-    status = snapshot.status
+    """The run's state, name and progress; two lines if one is too narrow."""
+    status, state = snapshot.status, state_line(snapshot)
     head = f"step {fmt.count(status.step)} of {fmt.count(status.steps)} "
     left = "" if snapshot.seconds_left is None else f"  {duration(snapshot.seconds_left)} left"
     tail = f" {100 * snapshot.progress:.0f} %{left}"
-    room = min(60, width - len(head) - len(tail) - 2)
-    bar = ("▕", (fmt.bar(snapshot.progress, room), "$primary"), "▏") if room >= 4 else ()
-    return Content.assemble(head, *bar, tail)
+    beside = state.cell_length + 2 + len(head) + len(tail) <= width
+    room = min(60, width - (state.cell_length + 2 if beside else 0) - len(head) - len(tail) - 2)
+    bar = ("▕", (fmt.bar(snapshot.progress, room), "$primary"), "▏") if room >= LEAST_BAR else ()
+    if not bar:
+        tail = tail.lstrip()
+    return Content.assemble(state, "  " if beside else "\n", head, *bar, tail)
 
 
-def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
+def numbers_line(snapshot: RunSnapshot, width: int, most: int) -> Content:
+    """The newest numbers, the important ones first, in at most `most` lines."""
     last = snapshot.last
     if last is None:
         return Content()
@@ -98,10 +108,10 @@ def numbers_line(snapshot: RunSnapshot, width: int) -> Content:
         parts.append(("memory", memory_size(snapshot.memory_bytes)))
     if snapshot.gpu_use is not None:
         parts.append(("GPU", f"{100 * snapshot.gpu_use:.0f} %"))
-    return _flowed(parts, width)
+    return _flowed(parts, width, most)
 
 
-def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
+def _flowed(parts: Iterable[tuple[str, str]], width: int, most: int) -> Content:
     """Names with their values, as many per line as fit; a name is never separated from its value."""
     lines: list[list[Content]] = [[]]
     room = 0
@@ -111,17 +121,20 @@ def _flowed(parts: Iterable[tuple[str, str]], width: int) -> Content:
             lines.append([])
         room = (room if lines[-1] else width + 2) - part.cell_length - 2
         lines[-1].append(part)
-    return Content("\n").join([Content("  ").join(line) for line in lines])
+    return Content("\n").join([Content("  ").join(line) for line in lines[:most]])
 
 
-def message_line(snapshot: RunSnapshot) -> Content:
-    """The worker's message, and how to resume the run; empty while all goes well."""
+def message_line(snapshot: RunSnapshot, width: int) -> Content:
+    """The worker's message, and how to resume the run or to open what it trained; empty while all goes well."""
     status = snapshot.status
     if not (status.summary or status.state in RESUMABLE):
         return Content()
-    hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else ""
-    if hint and status.fits:
+    hint = "O opens what was trained  " if status.state == "finished" and snapshot.checkpoint is not None else ""
+    hint = "e resumes it  " if status.state in RESUMABLE and snapshot.config else hint
+    if status.state in RESUMABLE and hint and status.fits:
         hint = f"e resumes it at batch {status.fits[0]} × {status.fits[1]}  "
+    if status.state == "finished" and hint and len(hint) + len(status.summary) > width:
+        return Content.styled(hint, "bold $text-accent")  # that it is finished is said above
     style = "$text-error" if status.state in ("failed", "died") or status.problem else "$text-muted"
     return Content.assemble((hint, "bold $text-accent"), (visible(status.summary), style))
 
@@ -174,7 +187,7 @@ class TrainingPane(Widget, can_focus=True):
     TrainingPane #run-message.-some { display: block; }
     TrainingPane #run-body { height: 1fr; layout: vertical; display: none; }
     TrainingPane.-run #run-body { display: block; }
-    TrainingPane #run-sample { height: auto; max-height: 4; }
+    TrainingPane #run-sample { height: auto; max-height: 3; }
     TrainingPane.-flat #run-sample { max-height: 2; }
     TrainingPane.-low #run-sample { display: none; }
     TrainingPane.-wide #run-body { layout: horizontal; }
@@ -188,6 +201,7 @@ class TrainingPane(Widget, can_focus=True):
         self.snapshot: RunSnapshot | None = None
         self.others: tuple[RunSnapshot, ...] = ()
         self._shown: dict[str, object] = {}
+        self._room: int | None = 3  # lines of the pane, as it last said
         self.files = FileActions(self, self.reload)
         run = WatchedRunController(self, self.files, lambda: self.run_watched, lambda: self.snapshot)
         self.action_batch = run.open_batch
@@ -225,26 +239,35 @@ class TrainingPane(Widget, can_focus=True):
         width, height = self.content_size
         self.set_class(width >= WIDE, "-wide")
         self.set_class(height < 15 and width < WIDE, "-flat")
-        self.set_class(height < 11 and width < WIDE, "-low")
-        if self.snapshot is not None:
-            self._show()
+        self.set_class(height < LOW and width < WIDE, "-low")
+        self._show()
 
     def _show(self) -> None:
         snapshot = self.snapshot
         with self.app.batch_update():
             self.set_class(snapshot is not None, "-run")
+            self._say_room()
             if snapshot is None:
                 self._put("#run-head", NOTHING)
                 self._put("#run-message", Content())
                 return
             width, height = self.content_size
-            lines = [state_line(snapshot), progress_line(snapshot, width), numbers_line(snapshot, width)]
-            if height >= 14:
+            lines = [progress_line(snapshot, width), numbers_line(snapshot, width, 1 if height < LOW else 3)]
+            if height >= FACTS_FROM:
                 lines.insert(1, facts_line(snapshot).truncate(max(1, width), ellipsis=True))
             self._put("#run-head", Content("\n").join([line for line in lines if line.plain]))
-            self._put("#run-message", message_line(snapshot))
+            self._put("#run-message", message_line(snapshot, width))
             self._put("#run-sample", sample_text(snapshot))
             self.query_one(LossChart).show(curves(snapshot, self.others))
+
+    def _say_room(self) -> None:
+        """A run's chart takes all the room there is; without a run there are a few lines."""
+        rows = (
+            None if self.snapshot is not None else 1 + math.ceil(NOTHING.cell_length / max(20, self.content_size.width))
+        )
+        if rows != self._room:
+            self._room = rows
+            self.post_message(RoomWanted("training", rows))
 
     def _put(self, selector: str, content: Content) -> None:
         """Updates a part if its content has changed: an equal one would trigger a layout and a repaint."""

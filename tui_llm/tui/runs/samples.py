@@ -11,7 +11,7 @@ from tui_llm.common.display import visible
 from tui_llm.training.run.run import Run, Sample
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import running, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.run_view import RunView
 
@@ -70,7 +70,7 @@ class SampleLines(Lines):
         title.truncate(width)
         text = Text(visible(sample.prompt[:LONGEST], newlines=True), style=self.style("strong"))
         text.append(visible(sample.text[:LONGEST], newlines=True), "not bold")
-        return [title, *wrapped(text, width), Text()]
+        return [title, *running(text, width), Text()]
 
     def row_count(self, width: int) -> int:
         return len(self._lines)

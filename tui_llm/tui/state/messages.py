@@ -26,6 +26,15 @@ class EngineProgress(Message):
         return isinstance(message, EngineProgress)
 
 
+class RoomWanted(Message):
+    """A pane has `rows` lines to show; None: as many as there is room for."""
+
+    def __init__(self, pane: str, rows: int | None) -> None:
+        self.pane = pane
+        self.rows = rows
+        super().__init__()
+
+
 class TreeWanted(Message):
     """Open the tree of continuations."""
 

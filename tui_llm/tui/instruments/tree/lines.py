@@ -13,7 +13,7 @@ from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.instruments.tree.tree import Node, Tree
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.text import wrapped
+from tui_llm.tui.kit.text import running, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 
 NO_TREE = "there is no text yet: Esc, then i types some; o opens a saved tree"
@@ -83,7 +83,7 @@ class TreeLines(Lines):
         text = Text(visible(tree.request.prompt[-TAIL:], newlines=True), style=muted)
         text.append(visible("".join(token.text for token in tree.continued[-TAIL:]), newlines=True), muted)
         text.append(visible(here.text[-TAIL:], newlines=True), self.style("generated"))
-        lines = wrapped(text, width)[-(1 if room < 12 else 2) :]
+        lines = running(text, width)[-(1 if room < 12 else 2) :]
         if tree.request.empty and not tree.root.children:
             return wrapped(Text(NO_TREE, self.style("accent")), width)
         lines.append(self._about(tree, here, width))

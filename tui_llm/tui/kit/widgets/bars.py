@@ -12,6 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui_llm.common.display import visible
+from tui_llm.common.numbers import counted
 from tui_llm.facts.model import Weights
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit import format as fmt
@@ -54,8 +55,8 @@ class TopBar(Bar):
         ]
         if reading is not None:
             fed, took = reading.forward_tokens, reading.milliseconds
-            cost = f"fed {fmt.count(fed)} token{'' if fed == 1 else 's'} in {took:.{1 if took < 9.95 else 0}f} ms"
-            facts.append((cost, 2))
+            ran = f"forward pass on {counted(fed, 'token')}" if fed else "all tokens in the KV cache"
+            facts.append((f"{ran}: {took:.{1 if took < 9.95 else 0}f} ms", 2))
         # Unusual choices come before what the model's name implies; the usual ones where there is room.
         facts += [(visible(choice.text), 5 if choice.changes else 0) for choice in choices[1 if note else 0 :]]
         self._model = (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tui_llm.common.display import visible
 from tui_llm.facts.prediction import Candidate
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.tui.kit import format as fmt
 
 GAP = " "
+MOST_SPARE, SHRINKS = 12, 4  # cells that the token gets at most, and gives up at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,13 @@ def total(columns: Sequence[TableColumn]) -> int:
     return 2 + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
 
 
-def columns_for(width: int, processed: str) -> list[TableColumn]:
-    """The overview's columns that fit into `width` cells. `processed` describes the sampler's settings in the last
-    number's header; a header of several words may take two lines. Spare width goes to the token, then to the bar."""
-    name = f"p({processed})"
-    if len(name) > max(8, width // 4):
-        first, comma, rest = name.partition(", ")
-        name = (
-            f"{first},\n{rest}" if comma and max(len(first) + 1, len(rest)) <= max(10, width // 4) else "p after\ncuts"
-        )
-    return _fitted(
+def columns_for(width: int, sampler: SamplerSettings) -> list[TableColumn]:
+    """The overview's columns that fit into `width` cells. Spare width goes to the token, then to the bar and to the name
+    of the last number, which lists the sampler's settings if they fit into one line."""
+    before = before_cuts(sampler)
+    full = "p(greedy)" if sampler.greedy else f"p({fmt.sampler(sampler)})"
+    short = full if len(full) <= 9 else "p"
+    kept = _fitted(
         width,
         [
             TableColumn("rank", 5, 4),
@@ -47,28 +47,47 @@ def columns_for(width: int, processed: str) -> list[TableColumn]:
             TableColumn("logit", 6, 6),
             TableColumn("e^logit", 8, 3),
             TableColumn("raw p", 8, 8),
-            TableColumn(name, max(8, *map(len, name.split("\n"))), 7, kind="p"),
+            *([TableColumn(before, max(8, len(before)), 5, kind="tempered")] if before != "raw p" else []),
+            TableColumn(short, max(8, len(short)), 7, kind="p"),
             TableColumn("bar", 5, 2, right=False),
         ],
     )
-
-
-def _fitted(width: int, columns: Sequence[TableColumn]) -> list[TableColumn]:
-    kept = list(columns)
-    while len(kept) > 1 and total(kept) > width:
-        kept.remove(min(kept, key=lambda column: column.importance))
+    if total(kept) + len(full) - 8 + MOST_SPARE <= width:
+        kept = [
+            dataclasses.replace(column, name=full, width=max(8, len(full))) if column.what == "p" else column
+            for column in kept
+        ]
     return _widened(width, kept)
 
 
+def before_cuts(sampler: SamplerSettings) -> str:
+    """The column with the probabilities that the cuts are made on. It is only shown if they are neither raw p nor p."""
+    cuts = sampler.top_k or sampler.top_p < 1 or sampler.min_p
+    if sampler.greedy or not cuts or (sampler.temperature == 1 and sampler.repetition_penalty == 1):
+        return "raw p"
+    return "p uncut" if sampler.repetition_penalty != 1 else f"p(T={fmt.setting(sampler.temperature)})"
+
+
+def _fitted(width: int, columns: Sequence[TableColumn]) -> list[TableColumn]:
+    """The columns that are kept: the token gives some of its width for all but the least important ones."""
+    kept = list(columns)
+    while len(kept) > 1:
+        least = min(kept, key=lambda column: column.importance)
+        if total(kept) - (SHRINKS if least.importance > 2 else 0) <= width:
+            break
+        kept.remove(least)
+    return kept
+
+
 def _widened(width: int, kept: Sequence[TableColumn]) -> list[TableColumn]:
-    spare = max(0, width - total(kept))
+    spare = width - total(kept)
     widened = []
     for column in kept:
-        extra = min(spare, 12) if column.name == "token" else min(spare, 60) if column.name == "bar" else 0
+        extra = max(0, min(spare, 60)) if column.name == "bar" else 0
+        if column.name == "token":
+            extra = max(-SHRINKS, min(spare, MOST_SPARE))
         spare -= extra
-        widened.append(
-            TableColumn(column.name, max(1, column.width + extra), column.importance, column.right, column.kind)
-        )
+        widened.append(dataclasses.replace(column, width=max(1, column.width + extra)))
     return widened
 
 

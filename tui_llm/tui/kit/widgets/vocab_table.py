@@ -15,8 +15,9 @@ from tui_llm.common import numbers
 from tui_llm.common.display import fit, visible_token
 from tui_llm.facts.prediction import Candidate, Distribution
 from tui_llm.tui.kit import format as fmt
+from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
-from tui_llm.tui.kit.widgets.vocab_columns import GAP, TableColumn, columns_for, stage_pages
+from tui_llm.tui.kit.widgets.vocab_columns import GAP, TableColumn, before_cuts, columns_for, stage_pages
 
 AROUND = 256  # rows requested before and after those shown
 NEAR = 64  # rows around those shown that should have arrived before they are scrolled to
@@ -135,26 +136,34 @@ class VocabTable(Lines):
     def row_count(self, width: int) -> int:
         return 0 if self.distribution is None else self.distribution.vocabulary + (self._cut is not None)
 
-    def header(self, width: int) -> list[Text]:
-        """The column headers. Call it from `head`: it also chooses the columns."""
+    def header(self, width: int) -> Text:
+        """The columns' names. Call it from `head`: it also chooses the columns."""
         assert self.distribution is not None
         sampler = self.distribution.sampler
         pages = stage_pages(width, sampler) if self.stage else []
         if self.stage > len(pages):
             self.stage = 0
         self.stages = len(pages) if self.stage else 0
-        self._columns = pages[self.stage - 1] if self.stage else columns_for(width, fmt.sampler(sampler))
-        names = [("" if column.name == "bar" else column.name).split("\n") for column in self._columns]
-        height = max(len(parts) for parts in names)
-        lines = []
-        for level in range(height):
-            cells = []
-            for column, parts in zip(self._columns, names, strict=True):
-                at = level - (height - len(parts))
-                part = parts[at] if at >= 0 else ""
-                cells.append(part.rjust(column.width) if column.right else part.ljust(column.width))
-            lines.append(Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True))
-        return lines
+        self._columns = pages[self.stage - 1] if self.stage else columns_for(width, sampler)
+        cells = []
+        for column in self._columns:
+            name = "" if column.name == "bar" else column.name
+            cells.append(name.rjust(column.width) if column.right else name.ljust(column.width))
+        return Text("  " + GAP.join(cells), style=self.style("muted"), no_wrap=True)
+
+    def facts(self, width: int) -> list[Text]:
+        """The sampler's settings, and what is known of the whole distribution; two lines at most."""
+        distribution, muted = self.distribution, self.style("muted")
+        if distribution is None:
+            return []
+        if self.stage:
+            return wrapped(Text(self.shift_words(), style=muted), width)[:2]
+        parts = (
+            f"p: {fmt.sampler(distribution.sampler)}",
+            f"entropy of raw p {fmt.number(distribution.entropy)} nats = {fmt.compact(distribution.choices)} choices",
+            f"logsumexp {fmt.number(distribution.logsumexp)}",
+        )
+        return packed([Text(part, style=muted) for part in parts], width, " · ")[:2]
 
     def stage_words(self) -> str:
         """Which page of the stages is shown and what the key C does next, for the title."""
@@ -239,19 +248,33 @@ class VocabTable(Lines):
                 text, style = "—" if out else numbers.percent(candidate.probability), muted if out else strong
         return text.rjust(column.width), style
 
+    @property
+    def summed(self) -> str | None:
+        """The name of the column in sight whose sum the cut is made on: probabilities before the cuts. None if it is
+        not in sight."""
+        assert self.distribution is not None
+        before = before_cuts(self.distribution.sampler)
+        whats = ("tempered",) if before != "raw p" or self.stage else ("tempered", "raw p")
+        return next((column.name for column in self._columns if column.what in whats), None)
+
     def _cut_row(self, width: int) -> Text:
         distribution = self.distribution
         assert distribution is not None and self._cut is not None
-        settings = distribution.sampler
-        many = "the 1 token above sums" if self._cut == 1 else f"the {fmt.count(self._cut)} tokens above sum"
+        settings, above = distribution.sampler, self._cut
         if settings.greedy:
-            note = " greedy: the largest logit gets probability 1; cut below "
+            notes = ["greedy: the largest logit gets probability 1; cut below"]
         else:
-            mass = distribution.kept_mass
-            reaches = not settings.sequential_cuts and mass + 1e-9 >= settings.top_p < 1
-            reach = f" ≥ {fmt.setting(100 * settings.top_p)} %" if reaches else ""
-            note = f" cut: {many} to {numbers.percent(mass)}{reach} "
-        note = note if len(note) + 4 <= width else " cut "
+            kept = f"cut: {fmt.count(above)} token{'' if above == 1 else 's'} kept"
+            notes = [kept, "cut"]
+            if (name := self.summed) is not None:
+                mass = distribution.kept_mass
+                reaches = not settings.sequential_cuts and mass + 1e-9 >= settings.top_p < 1
+                sums = f"sums to {numbers.percent(mass)}" + (
+                    f" ≥ {fmt.setting(100 * settings.top_p)} %" if reaches else ""
+                )
+                rows = "the token" if above == 1 else f"the {fmt.count(above)} tokens"
+                notes = [f"cut: {name} of {rows} above {sums}", f"cut: {name} above {sums}", *notes]
+        note = next((f" {note} " for note in notes if len(note) + 6 <= width), " cut ")
         return Text(("──" + note).ljust(width, "─")[:width], style=self.style("accent"), no_wrap=True)
 
     # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit.command import PANE_TITLES, PANES
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.state.lab import Lab
+from tui_llm.tui.state.messages import RoomWanted
 
 
 class ReadingPane(Lines):
@@ -22,6 +23,7 @@ class ReadingPane(Lines):
     reading: Reading | None = None
     stale: bool = False
     _title: str = ""
+    _content: int | None = None
 
     def put_title(self) -> None:
         number = PANES.index(self.NAME) + 1
@@ -29,6 +31,19 @@ class ReadingPane(Lines):
         if title != self._title:  # a new title repaints the whole pane
             self._title = title
             self.border_title = title  # our own text, not foreign
+
+    def content_rows(self, width: int) -> int | None:
+        """How many lines the pane has to show, whatever its height; None: as many as there is room for. Called at every
+        rebuild: an answer that changes with each token would move the panes about."""
+        return None
+
+    def rebuild(self) -> None:
+        super().rebuild()
+        if self.reading is None or (width := self.line_width) <= 0:
+            return
+        if (rows := self.content_rows(width)) != self._content:
+            self._content = rows
+            self.post_message(RoomWanted(self.NAME, rows))
 
     def title_words(self) -> str:
         """Words to add to the title."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich.text import Text
 
 from tui_llm.common import numbers as common_numbers
 from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.common.numbers import counted
 from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
-from tui_llm.tui.kit.text import NO_TEXT, packed, wrapped
+from tui_llm.tui.kit.text import NO_TEXT, packed, running, wrapped
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import StepShown, TokensAccepted, TreeWanted
 
+HEAD, STEPS, MOST_STEPS = 7, 8, 24  # lines above the steps; steps that the pane has room for: so many more, at most
 TAIL = 400  # last characters of prompt and text, from which the few visible lines are made
 
 
@@ -76,26 +79,31 @@ class GeneratePane(ReadingPane):
     def head(self, width: int) -> list[Text]:
         sampler, lab = self.lab.sampler, self.lab
         strong, muted = self.style("strong"), self.style("muted")
-        line = Text()
-        line.append("temperature ").append(fmt.setting(sampler.temperature), strong)
-        if sampler.greedy:
-            line.append(" greedy", strong)
-        line.append(" [ ]", muted).append("  top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted)
-        line.append("  seed ").append(str(lab.seed), strong).append(" r", muted)
+        temperature = Text("temperature ").append(fmt.setting(sampler.temperature), strong)
+        parts = [
+            temperature.append(" greedy" if sampler.greedy else "", strong).append(" [ ]", muted),
+            Text("top-p ").append(fmt.setting(sampler.top_p), strong).append(" { }", muted),
+            Text("seed ").append(str(lab.seed), strong).append(" r", muted),
+        ]
         if lab.speed is not None:
-            line.append("  ").append(fmt.compact(lab.speed), strong).append(" tokens/s", muted)
-        lines = wrapped(line, width)[:2]
+            parts.append(Text(fmt.compact(lab.speed), strong).append(" tokens/s", muted))
+        lines = packed(parts, width)[:2]
         small = self.size.height < 7
         if lab.position is not None and not small:
             lines += wrapped(Text(self._position_note(), style=self.style("accent")), width)[:2]
         lines += self._text_lines(width)[-(1 if small else 2 if self.size.height < 14 else 5) :]
         if lab.note and not small:
             lines += wrapped(Text(visible(lab.note), style=muted), width)[:1]
+        if not small:
+            lines += self._candidate_lines(width)
         if lab.steps:
-            if not small:
-                lines += self._candidate_lines(width)
             lines.append(self._columns_line(width))
         return lines
+
+    def content_rows(self, width: int) -> int:
+        """The same for several steps, so that the pane grows now and then while tokens are drawn."""
+        steps = len(self.lab.steps)
+        return HEAD + 1 + min(MOST_STEPS, STEPS * math.ceil(steps / STEPS)) if steps else HEAD
 
     def _position_note(self) -> str:
         """Says that the other panes show the token cursor's position, while tokens are drawn at the end."""
@@ -112,8 +120,9 @@ class GeneratePane(ReadingPane):
         elif lab.empty:
             text.append(f" ▸ {NO_TEXT}", self.style("accent"))
         else:
-            text.append(" ▸ g draws one token, Space streams", self.style("accent"))
-        return wrapped(text, width)
+            hint = Text("▸ g draws one token, Space streams", style=self.style("accent"))
+            return [*packed([*running(text, width), hint], width, " ")]
+        return running(text, width)
 
     def _selected_step(self) -> GeneratedToken | None:
         steps = self.lab.steps
@@ -125,13 +134,14 @@ class GeneratePane(ReadingPane):
     def _candidate_lines(self, width: int) -> list[Text]:
         """What the step under the cursor was drawn from: its likeliest candidates, and u."""
         step = self._selected_step()
-        if step is None or not step.candidates:
+        if step is None:
+            return self._next_lines(width)
+        if not step.candidates:
             return []
-        by = "" if step.u is None else f", u = {step.u:.4f}"
-        line = Text(f"step {step.index + 1} chose from", style=self.style("muted"))
-        line.append(f" {fmt.count(step.kept)} token{'' if step.kept == 1 else 's'}" if step.kept else "").append(
-            f" ({fmt.sampler(step.sampler)}{by})"
-        )
+        muted = self.style("muted")
+        kept = f" {counted(step.kept, 'token')}" if step.kept else ""
+        how = [f"step {step.index + 1} chose from{kept}", f"by p({fmt.sampler(step.sampler)})"]
+        how += [] if step.u is None else [f"with u = {step.u:.4f}"]
         parts = []
         likeliest = [candidate for candidate in step.candidates[:12] if candidate.kept or candidate.id == step.id]
         if step.id not in (candidate.id for candidate in likeliest):  # not among the likeliest: shown first
@@ -140,6 +150,17 @@ class GeneratePane(ReadingPane):
             self._candidate(visible_token(candidate.text), candidate.probability, candidate.id == step.id)
             for candidate in likeliest
         ]
+        says = packed([Text(part, style=muted) for part in how], width, " ")
+        return [*says, *packed(parts, width)][: 2 if self.size.height < 14 else 4]
+
+    def _next_lines(self, width: int) -> list[Text]:
+        """What the first step will be drawn from."""
+        distribution = self.reading.distribution if self.reading is not None else None
+        if distribution is None or self.stale or self.lab.position is not None:
+            return []
+        line = Text(f"step 1 chooses from {counted(distribution.kept, 'token')} by p:", style=self.style("muted"))
+        kept = [candidate for candidate in distribution.candidates[:12] if candidate.kept]
+        parts = [self._candidate(visible_token(one.text), one.probability, False) for one in kept]
         return [*wrapped(line, width), *packed(parts, width)][: 2 if self.size.height < 14 else 4]
 
     def _candidate(self, label: str, probability: float, chosen: bool) -> Text:

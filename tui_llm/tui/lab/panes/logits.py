@@ -83,7 +83,7 @@ class LogitsPane(VocabTable, ReadingPane):
             return wrapped(Text(why, style=self.style("bad")), width)
         header = self.header(width)
         if self.size.height <= 6:
-            return header
+            return [header]
         line = Text("next token", self.style("strong"))
         before = reading.position - reading.tokens.first - 1
         inside = reading.following is not None
@@ -93,25 +93,18 @@ class LogitsPane(VocabTable, ReadingPane):
             line.append(", " if inside else " after ")
             line.append(visible_token(reading.tokens.tokens[before].text), self.style("accent"))
         line.append(f" · kept {fmt.count(distribution.kept)} of {fmt.count(distribution.vocabulary)}")
-        if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy:
-            mass = f" ({numbers.percent(distribution.kept_mass)})"
+        if distribution.kept < distribution.vocabulary and not distribution.sampler.greedy and self.summed is not None:
+            mass = f" ({numbers.percent(distribution.kept_mass)} of {self.summed})"
             line.append(mass if line.cell_len + len(mass) <= width else "")  # the cut line shows it too
         lines = wrapped(line, width)[:1]
         if changed := what_if_words(reading):
             lines += wrapped(Text(f"* {changed}; E undoes", style=self.style("accent")), width)[:1]
-        if self.stage:
-            facts = self.shift_words()
-        else:
-            facts = (
-                f"{fmt.sampler(distribution.sampler)} · entropy {fmt.number(distribution.entropy)} nats"
-                f" = {fmt.compact(distribution.choices)} choices · logsumexp {fmt.number(distribution.logsumexp)}"
-            )
-        lines += wrapped(Text(facts, style=self.style("muted")), width)[: 2 if self.size.height >= 12 else 1]
+        lines += self.facts(width)[: 2 if self.size.height >= 12 else 1]
         notes = [f"order: {ORDERS[self.order]}"] if self.order != "probability" else []
         notes += [self.search_words] if self.search_words else []
         if notes:
             lines += wrapped(Text(" · ".join(notes), style=self.style("accent")), width)[:1]
-        return [*lines, *header]
+        return [*lines, header]
 
     def want_rows(self, start: int, stop: int) -> None:
         self.post_message(RowsWanted(self.order, range(start, stop)))

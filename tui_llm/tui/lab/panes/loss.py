@@ -15,10 +15,12 @@ from tui_llm.facts.request import Target
 from tui_llm.instruments.gradient.question import Gradient, GradientQuestion
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import CommandFactory, bindings
-from tui_llm.tui.kit.text import with_key, wrapped
+from tui_llm.tui.kit.text import packed, with_key, wrapped
 from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import GradientWanted, LearnWanted, TargetChosen
+
+LEAST_SCROLLED = 3  # lines of the gradient below the equation
 
 _key = CommandFactory("loss", "Loss")
 KEYS = (
@@ -40,7 +42,9 @@ class LossPane(ReadingPane):
         self._no_gradient = ""
         self._reveal = False  # scroll to the gradient once it arrives
         self._before_own: Target | None = None
-        self._lines: list[Text] = []
+        self._lines: list[Text] = []  # those that scroll
+        self._target: list[Text] = []
+        self._equation: list[Text] = []  # the loss and its terms
         self._bars_at = 0  # first line of the gradient
 
     def on_mount(self) -> None:
@@ -52,8 +56,20 @@ class LossPane(ReadingPane):
         self.rebuild()
 
     def head(self, width: int) -> list[Text]:
-        self._lines = self._all_lines(width)
-        return []
+        """The target and its loss as an equation while the gradient is shown: only the lines below them scroll."""
+        self._target, self._equation = [], []
+        lines = self._all_lines(width)
+        heads = [[*self._target, *self._equation], self._equation] if self.index is not None else []
+        head = next((head for head in heads if len(head) + LEAST_SCROLLED <= self.size.height), [])
+        above = [*self._target, *self._equation]
+        above = above[: len(above) - len(head)]
+        self._lines = [*above, *lines]
+        self._bars_at += len(above)
+        return head
+
+    def content_rows(self, width: int) -> int:
+        """In steps of two, as a target's name may need a second line."""
+        return (len(self._head) + len(self._lines) + 1) // 2 * 2
 
     def row_count(self, width: int) -> int:
         return len(self._lines)
@@ -78,7 +94,10 @@ class LossPane(ReadingPane):
                 *wrapped(self._target_line(loss), width),
                 *wrapped(Text(why, style=self.style("bad")), width),
             ]
-        work = [*wrapped(self._target_line(loss), width), *self._worked(loss, width), *self._bars(loss, width)]
+        losses, total = adding([token.loss.nats for token in loss.tokens], loss.sum)
+        self._target = wrapped(self._target_line(loss), width)
+        self._equation = self._loss_lines(loss, total, width)
+        work = [*self._notes(loss, losses, width), *self._bars(loss, width)]
         self._bars_at = len(work)
         return [*work, *self._gradient_lines(width)]
 
@@ -104,7 +123,7 @@ class LossPane(ReadingPane):
         wide = width >= 48
         room = max(4, width - (36 if wide else 18))
         header = Text(fit("each given those before", room), style=self.style("muted"), no_wrap=True)
-        names = (("rank", 8), ("logit", 9), ("p", 9), ("loss", 8)) if wide else (("p", 9), ("loss", 8))
+        names = (("rank", 8), ("logit", 9), ("raw p", 9), ("loss", 8)) if wide else (("raw p", 9), ("loss", 8))
         for name, cells in names:
             header.append(name.rjust(cells))
         rows = [header]
@@ -116,39 +135,33 @@ class LossPane(ReadingPane):
             rows.append(row)
         return rows
 
-    def _worked(self, loss: LossReading, width: int) -> list[Text]:
-        """The loss, term by term, with numbers that add up as printed; then in bits and as perplexity."""
-        strong, muted = self.style("strong"), self.style("muted")
-        lines = []
-        if len(loss.tokens) == 1:
-            one = loss.tokens[0].loss
-            total, logit, cost = difference(one.logsumexp, one.logit, one.nats)
-            line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
-            line.append(f"{total} − {logit} = ").append(f"{cost} nats", strong)
-            lines += wrapped(line, width)
-            lines += wrapped(
-                Text(
-                    f"= −ln p with {numbers.p_equals(one.probability)}, rank {fmt.count(one.rank)}; "
-                    f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
-                    style=muted,
-                ),
-                width,
-            )
+    def _loss_lines(self, loss: LossReading, total: str, width: int) -> list[Text]:
+        """The loss with its terms, as numbers that add up as printed."""
+        strong = self.style("strong")
+        if len(loss.tokens) > 1:
+            line = Text(f"loss = sum {total} nats ÷ {counted(len(loss.tokens), 'token')} = mean ")
+            return wrapped(line.append(f"{fmt.number(loss.mean)} nats", strong), width)
+        one = loss.tokens[0].loss
+        logsumexp, logit, cost = difference(one.logsumexp, one.logit, one.nats)
+        line = Text("loss = logsumexp − logit" + ("\n     = " if width < 58 else " = "))
+        return wrapped(line.append(f"{logsumexp} − {logit} = ").append(f"{cost} nats", strong), width)
+
+    def _notes(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
+        """The loss as a probability, or token by token for a longer target; in bits and as perplexity."""
+        if len(loss.tokens) > 1:
+            lines = self._token_rows(loss, losses, width)
         else:
-            losses, total = adding([token.loss.nats for token in loss.tokens], loss.sum)
-            lines += self._token_rows(loss, losses, width)
-            line = Text(f"sum {total} nats ÷ {counted(len(loss.tokens), 'token')} = mean ")
-            line.append(f"{fmt.number(loss.mean)} nats", strong)
-            lines += wrapped(line, width)
-        each = "" if len(loss.tokens) == 1 else " a token"
-        lines += wrapped(
-            Text(
-                f"surprise{each}: {fmt.number(loss.bits)} bits · one in {fmt.compact(loss.perplexity)} "
-                + ("(perplexity, e^loss)" if width >= 58 else "(perplexity)")
-            ),
-            width,
+            one, muted = loss.tokens[0].loss, self.style("muted")
+            parts = (
+                f"= −ln p with raw {numbers.p_equals(one.probability)}, rank {fmt.count(one.rank)};",
+                f"{'gradient ' if width >= 58 else ''}p − y = {fmt.number(one.gradient, 3)}",
+            )
+            lines = packed([Text(part, style=muted) for part in parts], width, " ")
+        parts = (
+            f"surprise{'' if len(loss.tokens) == 1 else ' a token'}: {fmt.number(loss.bits)} bits",
+            f"one in {fmt.compact(loss.perplexity)} {'(perplexity, e^loss)' if width >= 58 else '(perplexity)'}",
         )
-        return lines
+        return [*lines, *packed([Text(part) for part in parts], width, " · ")]
 
     def _bars(self, loss: LossReading, width: int) -> list[Text]:
         """This loss between two reference values: 0, a model that is certain and right, and ln V, one that knows

@@ -88,6 +88,7 @@ class TokensPane(ReadingPane):
         self._segments: list[list[Segment]] = []
         self._segments_of: tuple[object, ...] = ()
         self._two = False
+        self._full_head = 1  # lines of the head before it is cut to half of the pane
 
     def on_mount(self) -> None:
         self.put_title()
@@ -134,8 +135,12 @@ class TokensPane(ReadingPane):
         self._two = self.two  # until the next rebuild: a line may be drawn between a change of the state and that
         if of != self._segments_of:  # most readings are of the same text as the one before
             self._segments, self._segments_of = self._layout(tokens, width), of
-        room = max(1, (self.size.height + 1) // 2)
+        room = max(1, (self.size.height + 1) // 2, self.size.height - self.row_count(width))
+        self._full_head = len(lines)
         return lines[:room]
+
+    def content_rows(self, width: int) -> int:
+        return self._full_head + self.row_count(width)
 
     def rebuild(self) -> None:
         self.put_title()
