@@ -7,7 +7,7 @@ import errno
 import sys
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options, weights_option, whole
+from tui_llm.commands.shared.options import fresh_option, model_options, weights_option, whole
 from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
@@ -28,6 +28,8 @@ def _add_options(parser: Parser) -> None:
     model_options(parser)
     weights_option(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt")
+    fresh_option(parser)
+    parser.set_defaults(model=None)  # then a tab opens the model of last time
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
     parser.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
@@ -55,8 +57,9 @@ def serve(options: argparse.Namespace) -> int:
         from tui_llm.commands.shared import server as serving
     except ImportError as error:
         raise UserError("this needs textual-serve: pip install 'tui-llm[serve]'") from error
-    command = [sys.executable, "-m", "tui_llm", "--model", options.model, "--device", options.device]
-    command += ["--weights", options.weights]
+    command = [sys.executable, "-m", "tui_llm", "--device", options.device, "--weights", options.weights]
+    command += ["--model", options.model] if options.model is not None else []
+    command += ["--fresh"] if options.fresh else []
     if options.prompt is not None:
         command += ["--prompt", options.prompt]
     server = serving.Server(shlex.join(command), options.host, options.port)

@@ -150,6 +150,10 @@ def model_options(parser: Parser) -> None:
     device_option(parser)
 
 
+def fresh_option(parser: Parser) -> None:
+    parser.add_argument("--fresh", action="store_true", help="begin as at the first start: what was open, typed and set last time doesn't come back, and nothing is remembered")  # fmt: skip
+
+
 def weights_option(parser: Parser) -> None:
     parser.add_argument(
         "--weights",

@@ -20,6 +20,7 @@ from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
+from tui_llm.tui.kit.spaces import QUOTED
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
@@ -94,7 +95,7 @@ class ScratchScreen(OverLab):
         self._switched_off: dict[str, float] = {}
 
     def compose(self) -> ComposeResult:
-        yield PromptEditor(self.lab.scratch, id="prompt")
+        yield PromptEditor(self.lab.scratch, id="prompt", spaces=QUOTED)
         yield ScratchTable()
         yield KeyBar(id="keys")
 
