@@ -6,7 +6,7 @@ import argparse
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import fresh_option, model_options
+from tui_llm.commands.shared.options import model_options, start_options
 from tui_llm.commands.shared.output import put_json
 from tui_llm.common.errors import UserError
 
@@ -24,10 +24,8 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
-    model_options(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt")
-    fresh_option(parser)
-    parser.set_defaults(model=None)  # then the model of last time is opened
+    model_options(parser, remembered=True)
+    start_options(parser)
     parser.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     parser.add_argument("--again", action="store_true", help="start from the beginning, not from the saved progress")
     parser.add_argument("--json", action="store_true", help="print the steps and your progress as JSON, for programs; the app is not opened")  # fmt: skip

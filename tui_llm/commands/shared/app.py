@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm import __version__
 from tui_llm.commands.shared.command import Formatter, Parser, examples_text
-from tui_llm.commands.shared.options import DEFAULT_MODEL, fresh_option, model_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, start_options, weights_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,11 +74,9 @@ def parser() -> Parser:
         formatter_class=Formatter,
     )
     top.add_argument("--version", action="version", version=f"tui-llm {__version__}")
-    model_options(top)
+    model_options(top, remembered=True)
     weights_option(top)
-    top.add_argument("--prompt", metavar="TEXT", help="the initial prompt")
-    fresh_option(top)
-    top.set_defaults(model=None)  # then the model of last time is opened
+    start_options(top)
     top.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     top.set_defaults(run_command=open_app)
     return top
