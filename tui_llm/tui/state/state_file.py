@@ -24,19 +24,19 @@ LATEST = 2.0  # seconds after which it is written even while it changes
 LOCKED = 5.0  # seconds to wait for another app that is writing
 
 
-class Damaged(UserError):
+class DamagedState(UserError):
     """The file is not a state that this version can read."""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file's values; none if there is no file. Raises `Damaged`."""
+    """The file's values; none if there is no file. Raises `DamagedState`."""
     if not os.path.lexists(path):
         return {}
     try:
         found = read_json(path, SETTINGS)
         parse(found)
     except (UserError, ValueError) as error:
-        raise Damaged(str(error)) from error
+        raise DamagedState(str(error)) from error
     assert isinstance(found, dict)
     return found
 
@@ -46,7 +46,7 @@ def load() -> tuple[SavedState, str]:
     try:
         path = paths.state_path()
         found = _read(path)
-    except Damaged:
+    except DamagedState:
         return SavedState(), _set_aside(path)
     except UserError as error:
         return SavedState(), str(error)
@@ -58,7 +58,7 @@ def _set_aside(path: Path) -> str:
         with _locked(path):
             try:
                 _read(path)
-            except Damaged as error:
+            except DamagedState as error:
                 aside = _move_away(path)
                 return f"all begins as at the first start: {error}; what was remembered is kept as {aside.name}"
     except UserError as error:
@@ -97,7 +97,7 @@ def merge(changes: dict[str, Any]) -> None:
     with _locked(path):
         try:
             found = _read(path)
-        except Damaged:
+        except DamagedState:
             found = {}
             _move_away(path)
         write_json(path, {**found, **changes, "version": VERSION})
