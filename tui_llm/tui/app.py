@@ -104,6 +104,7 @@ class LabApp(ResilientApp):
         super().__init__()
         self.last_resort = LastResort()
         self.writer, self.problem_at_start = writer, ""
+        self._painted = False  # the first paint waits for no import of what writes files
         self.closing_keys = ClosingKeys()
         self.key_order = KeyOrder(self, self._typed)
         self._keymap_loads = False
@@ -155,7 +156,7 @@ class LabApp(ResilientApp):
         lab.zoomed = saved.flags.get("zoomed", False)
 
     def _note_state(self) -> None:
-        if self.writer is None or not self.is_running:
+        if self.writer is None or not self._painted:
             return
         screen, weights = self.lab_screen, self.lab_screen.weights
         lab = saved_state.of_lab(screen.lab, weights.name if weights is not None else "")
@@ -255,6 +256,7 @@ class LabApp(ResilientApp):
 
     def post_display_hook(self) -> None:
         if self.draws:
+            self._painted = True
             self.closing_keys.painted(time.monotonic())
             self.last_resort.painted()
 

@@ -95,7 +95,11 @@ def values(state: SavedState) -> dict[str, Any]:
     """What the file holds, without the keys that nobody chose; `target` is null where it follows the likeliest token."""
     target = None
     if state.target is not None:
-        target = {key: value for key, value in dataclasses.asdict(state.target).items() if value not in (None, False)}
+        target = {
+            key: value
+            for key, value in dataclasses.asdict(state.target).items()
+            if value is not None and value is not False
+        }
         target |= {"for": state.target_for} | ({"model": state.target_model} if state.target_model else {})
     found = {
         "prompt": state.prompt,
