@@ -279,6 +279,24 @@ def test_a_vocabulary_larger_than_its_model(tmp_path: Path) -> None:
         PipelineEngine("cpu").open(str(tmp_path))
 
 
+def test_the_likeliest_target_is_that_of_the_largest_logit(engine: PipelineEngine) -> None:
+    """Compared with torch's argmax over the model's own logits; a what-if moves it, a repetition penalty does not."""
+    likeliest = Target(likeliest=True)
+    other = SamplerSettings(temperature=0.5, top_k=3, repetition_penalty=5.0)
+    for prompt in ("abc", "the cat the cat the", "zzzz"):
+        ids = engine.ids(Request(prompt=prompt))
+        with torch.no_grad():
+            logits = engine.gpt(torch.tensor([ids]))[0, -1, : engine.tokenizer.size]
+        for sampler in (SamplerSettings(), other):
+            read = engine.read(Request(prompt=prompt, target=likeliest, sampler=sampler)).loss
+            assert read is not None and [token.loss.id for token in read.tokens] == [int(logits.argmax())]
+            assert read.tokens[0].loss.rank == 1
+        changed = engine.read(Request(prompt=prompt, target=likeliest, overrides=((7, 1e3),))).loss
+        assert changed is not None and changed.tokens[0].loss.id == 7
+    empty = engine.read(Request(target=likeliest))
+    assert empty.loss is None and empty.problem
+
+
 def test_invalid_targets_are_refused(engine: PipelineEngine) -> None:
     empty = engine.read(Request(prompt="a", target=Target(text="")))
     assert empty.loss is not None

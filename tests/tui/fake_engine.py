@@ -349,6 +349,9 @@ class FakeEngine:
         uniform = math.log(VOCABULARY)
         if request.target.own:
             targets, text = after[:1], self.texts[after[0]] if after else ""
+        elif request.target.likeliest:
+            targets = [self.distribution(ids, request).candidates[0].id]
+            text = self.texts[targets[0]]
         elif request.target.id is not None:
             targets, text = [request.target.id], self.texts[request.target.id]
         else:

@@ -37,6 +37,7 @@ from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.confirm import ConfirmScreen
+from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
 from tui_llm.tui.kit.palette import Palette
 from tui_llm.tui.lab.lab import LabScreen
 from tui_llm.tui.models.info import ModelInfoScreen
@@ -57,6 +58,7 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     CompareScreen: lambda app: CompareScreen([fake_run.make("a", done=20), fake_run.make("b", done=30)]),
     ConfirmScreen: lambda app: ConfirmScreen("Delete it?", "Delete"),
     DrawManyScreen: lambda app: DrawManyScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
+    DoubledSpaceScreen: lambda app: DoubledSpaceScreen("  purple"),
     DrawScreen: lambda app: DrawScreen(app.lab_screen.lab, app.lab_screen.context.questions.ask, 0),
     HelpScreen: "question_mark",
     InsideScreen: "A",

@@ -185,6 +185,7 @@ async def test_the_lens_and_its_target() -> None:
     engine = InsideEngine()
     app = make_app(engine)
     async with app.run_test(size=(80, 24)) as pilot:
+        app.lab_screen.lab.target = Target(text=" sat")
         await opened(pilot, app)
         await pilot.press("l")
         text = await shown(pilot, app, "Logit lens · the prediction", "emb.", "likeliest")

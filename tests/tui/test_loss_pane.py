@@ -21,7 +21,14 @@ def gradient(engine: FakeEngine, question: GradientQuestion) -> Gradient:
     request = question.request
     assert request.target is not None
     ids = engine.encode(request.prompt)
-    wanted = [request.target.id] if request.target.id is not None else engine.encode(request.target.text or "")
+    likeliest = [engine.distribution(ids, request).candidates[0].id]
+    wanted = (
+        likeliest
+        if request.target.likeliest
+        else [request.target.id]
+        if request.target.id is not None
+        else engine.encode(request.target.text or "")
+    )
     rows = engine.distribution(ids + wanted[: question.index], request).candidates
     target = wanted[question.index]
     raw = {row.id: row.raw_probability for row in rows}

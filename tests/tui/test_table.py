@@ -140,6 +140,8 @@ async def test_what_if_applies_everywhere_and_is_marked_until_undone() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane, lab = await ready(app, pilot), app.lab_screen
+        await pilot.press("home", "enter")
+        await answered(pilot, lab)
         await pilot.press("down", "down")
         row, loss = pane.selected, lab.reading.loss.sum  # type: ignore[union-attr]
         assert row is not None
@@ -152,7 +154,7 @@ async def test_what_if_applies_everywhere_and_is_marked_until_undone() -> None:
         assert sum("what if: 1 logit changed" in line for line in drawn(app)) == 2, "and in the pane"
         await pilot.press("home")
         await pilot.press("e")
-        await typed(pilot, "by -1")
+        await typed(pilot, "-1")
         await answered(pilot, lab)
         assert lab.lab.overrides == ((row.id, 19.0),)
         await pilot.press("e")
@@ -268,8 +270,11 @@ def test_the_sampler_form_parses_and_refuses_values() -> None:
 
 
 def test_new_logits() -> None:
-    assert new_logit("3.5", 0) == 3.5 and new_logit(" by -0.5 ", 2) == 1.5 and new_logit("−inf", 0) == -math.inf
-    for wrong in ("", "x", "inf", "nan", "1 2", "by", "by x", "[/]"):
+    assert new_logit("3.5", 9) == new_logit("=3.5", 9) == new_logit(" = 3.5 ", 9) == 3.5
+    assert new_logit("+1", 2.5) == 3.5 and new_logit("-0.5", 2) == new_logit(" − 0.5", 2) == 1.5
+    assert new_logit("=-0.5", 2) == new_logit("=−0.5", 2) == -0.5 and new_logit("=+1", 2) == 1
+    assert new_logit("−inf", 0) == new_logit("=-inf", 7) == new_logit("-inf", -math.inf) == -math.inf
+    for wrong in ("", "x", "inf", "+inf", "=inf", "nan", "1 x", "=", "==1", "+-1", "by 1", "[/]"):
         with pytest.raises(UserError, match="is not a logit"):
             new_logit(wrong, 0)
 

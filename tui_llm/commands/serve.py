@@ -7,7 +7,7 @@ import errno
 import sys
 
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options, weights_option, whole
+from tui_llm.commands.shared.options import model_options, start_options, weights_option, whole
 from tui_llm.commands.shared.output import put
 from tui_llm.common.errors import UserError
 
@@ -29,9 +29,9 @@ def add(commands: Commands) -> None:
 
 
 def _add_options(parser: Parser) -> None:
-    model_options(parser)
+    model_options(parser, remembered=True)
     weights_option(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt")
+    start_options(parser)
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen on (default 8000)")
     parser.add_argument("--expose", action="store_true", help="allow an address that other machines can reach: whoever opens it can use the app as you, with your files")  # fmt: skip
@@ -74,8 +74,11 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _app_options(options: argparse.Namespace) -> list[str]:
-    given = ["--model", options.model, "--device", options.device, "--weights", options.weights]
-    return given if options.prompt is None else [*given, "--prompt", options.prompt]
+    given = ["--device", options.device, "--weights", options.weights]
+    given += ["--model", options.model] if options.model is not None else []
+    given += ["--prompt", options.prompt] if options.prompt is not None else []
+    # The tabs of a class are several people's: none begins with what another left.
+    return [*given, "--fresh"] if options.fresh or options.lesson is not None else given
 
 
 def _serve_class(options: argparse.Namespace) -> int:

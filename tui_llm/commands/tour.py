@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, weights_option
+from tui_llm.commands.shared.options import model_options, start_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -37,9 +37,9 @@ def add(commands: Commands) -> None:
 
 def _add_options(parser: Parser) -> None:
     parser.add_argument("lesson", nargs="?", default="tour", metavar="LESSON", help="a lesson that ships (tour, tokens, loss-curve) or a lesson file (default: tour)")  # fmt: skip
-    model_options(parser)
+    model_options(parser, remembered=True)
     weights_option(parser)
-    parser.add_argument("--prompt", default=app.DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
+    start_options(parser)
     parser.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     parser.add_argument("--again", action="store_true", help="start from the beginning, not from the saved progress")
     parser.add_argument("--learner", metavar="NAME", help="keep the progress apart, under this name; `serve --lesson` gives each tab one")  # fmt: skip
@@ -81,7 +81,7 @@ def tour(options: argparse.Namespace) -> int:
 def _refuse_ignored(options: argparse.Namespace) -> None:
     """Raises if an option was given that `--check` or `--names` would ignore: they open nothing."""
     usual = {
-        "model": DEFAULT_MODEL, "device": "auto", "weights": "fp32", "prompt": app.DEFAULT_PROMPT, "no_mouse": False, "again": False,
+        "model": None, "device": "auto", "weights": "fp32", "prompt": None, "fresh": False, "no_mouse": False, "again": False,
         "learner": None,
     }  # fmt: skip
     if options.names:

@@ -118,6 +118,11 @@ def pins_path() -> Path:
     return data_dir() / "pins.json"
 
 
+def state_path() -> Path:
+    """What comes back at the app's next start."""
+    return data_dir() / "state.json"
+
+
 def models_dir() -> Path:
     """Models that the user pulled or made."""
     return data_dir() / "models"

@@ -18,12 +18,13 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the loss is computed for: a token id, a text (tokenized on its own, then teacher-forced), or, with `own`,
-    the text's own next token at the request's position."""
+    """What the loss is computed for: a token id, a text (tokenized on its own, then teacher-forced), with `own` the
+    text's own next token at the request's position, or with `likeliest` the token with the largest logit there."""
 
     text: str | None = None
     id: int | None = None
     own: bool = False
+    likeliest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,13 @@ class OpenModel:
             return request.prompt
         return "".join(open.model.chat.parts(request.prompt))
 
-    def target_ids(self, target: Target, request: Request, following: Sequence[int] = ()) -> list[int]:
+    def target_ids(
+        self,
+        target: Target,
+        request: Request,
+        following: Sequence[int] = (),
+        overtaken: Callable[[], bool] = never,
+    ) -> list[int]:
         """The ids of the target; `following` are the text's own after the position.
 
         Raises `UserError` if the target is empty or not in the vocabulary, or if `own` is asked for at the end of the
@@ -198,6 +204,8 @@ class OpenModel:
                     "the text ends here, so it has no next token: move the token cursor back, or choose a target"
                 )
             return [following[0]]
+        if target.likeliest:
+            return [self._likeliest(request, overtaken)]
         if target.id is not None:
             if not 0 <= target.id < self.tokenizer.size:
                 raise UserError(f"there is no token {target.id}; ids go from 0 to {self.tokenizer.size - 1}")
@@ -273,16 +281,28 @@ class OpenModel:
         self.feed(ids, overtaken)
         return self.prediction_at(request, ids, position)
 
-    def target(self, request: Request) -> tuple[list[int], list[int]]:
+    def target(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], list[int]]:
         """The ids before the request's position, and the ids of its target. Raises `UserError` if it has none."""
         ids = self.ids(request)
         position = place_of(request, ids)
-        return ids[:position], self.target_ids(request.target or Target(), request, ids[position:])
+        return ids[:position], self.target_ids(request.target or Target(), request, ids[position:], overtaken)
+
+    def _likeliest(self, request: Request, overtaken: Callable[[], bool]) -> int:
+        """The id with the largest logit at the request's position, overrides included, on a tie the lowest id."""
+        ids = self.ids(request)
+        if not ids:
+            raise UserError(NOTHING)
+        self.feed(ids, overtaken)
+        before = self._before(ids, place_of(request, ids))
+        if request.overrides:
+            changed = distribution.change(self.window.logits(before), request.overrides)
+            return int(distribution.Sorted.of(changed).order[0])
+        return int(self.window.sorted(before).order[0])
 
     def target_logits(self, request: Request, overtaken: Callable[[], bool] = never) -> tuple[list[int], Tensor]:
         """The T ids of the target, and the logits (T, V) for each, given the true tokens before it; float32, on the
         CPU, from the cache if possible. Raises `UserError` if there is no target, or no token before it."""
-        before, wanted = self.target(request)
+        before, wanted = self.target(request, overtaken)
         ids, window = self.ids(request), self.window
         self.feed(ids, overtaken)
         return wanted, window.target_logits(wanted, self._before(ids, len(before)), overtaken)

@@ -107,7 +107,7 @@ def _loss(
         return None
     uniform = uniform_loss(model.tokenizer.size)
     try:
-        wanted = model.target_ids(target, request, following)
+        wanted = model.target_ids(target, request, following, overtaken)
         losses = model.target_losses(wanted, position, overtaken)
         if request.overrides:  # overrides apply to the first token's prediction
             changed = distribution.change(model.window.logits(position), request.overrides)

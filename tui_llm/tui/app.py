@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,12 +32,14 @@ from tui_llm.tui.kit.textual_private import ResilientApp
 from tui_llm.tui.kit.themes import DARK, colour_blind, next_palette, other_brightness, readable
 from tui_llm.tui.lab.keys import ALL
 from tui_llm.tui.lab.lab import LabScreen
-from tui_llm.tui.state import messages
+from tui_llm.tui.state import messages, saved_state
 from tui_llm.tui.state.engine_client import one_line
 
 if TYPE_CHECKING:
     from tui_llm.facts.engine import Engine
     from tui_llm.tour.step import Lesson
+    from tui_llm.tui.state.saved_state import SavedState
+    from tui_llm.tui.state.state_file import StateWriter
 
 WHAT_CELLS = 60  # cells of an internal error in a notification, which leaves room for the rest; the log has all of it
 
@@ -94,10 +100,15 @@ class LabApp(ResilientApp):
         tour: bool = False,
         lesson: Lesson | None = None,
         learner: str = "",
+        saved: SavedState | None = None,
+        writer: StateWriter | None = None,
     ) -> None:
-        """`lesson` takes the place of the tour; `learner` is the name of the user in a class."""
+        """`lesson` takes the place of the tour; `learner` is the name of the user in a class. `saved` comes back, but for model and prompt,
+        which are given; `writer` keeps what changes for the next start."""
         super().__init__()
         self.last_resort = LastResort()
+        self.writer, self.problem_at_start = writer, ""
+        self._painted = False  # the first paint waits for no import of what writes files
         self.closing_keys = ClosingKeys()
         self.key_order = KeyOrder(self, self._typed)
         self._keymap_loads = False
@@ -107,8 +118,13 @@ class LabApp(ResilientApp):
         self.lab_screen.tour.lesson, self.lab_screen.tour.learner = lesson, learner
         for theme in (*readable(), *colour_blind()):
             self.register_theme(theme)
-        self.theme = DARK
+        self.theme = saved.theme if saved is not None and saved.theme in self.available_themes else DARK
         self.stylesheet.set_variables(self.get_css_variables())  # our theme's variables in place of Textual's
+        if saved is not None:
+            self._restore(saved)
+        if writer is not None:
+            self.lab_screen.context.state_changed = self._note_state
+            writer.warn = self._warn_from_thread
 
     def notify(self, message: str, *, severity: Any = "information", timeout: float | None = None, **more: Any) -> None:
         """Shows a notification in place of the earlier ones, unless one of them is an error whose timeout has not
@@ -135,6 +151,55 @@ class LabApp(ResilientApp):
         self.closing_keys.closed()
         self.key_order.closed()
         return super().pop_screen()
+
+    # ── what comes back at the next start ────────────────────────────────────────────────────────────────────────
+
+    def _restore(self, saved: SavedState) -> None:
+        lab = self.lab_screen
+        saved_state.restore(saved, lab.lab)
+        lab.panes.current = saved.pane or lab.panes.current
+        lab.zoomed = saved.flags.get("zoomed", False)
+
+    def _note_state(self) -> None:
+        if self.writer is None or not self._painted:
+            return
+        screen, weights = self.lab_screen, self.lab_screen.weights
+        lab = saved_state.of_lab(screen.lab, weights.name if weights is not None else "")
+        self.writer.note(
+            dataclasses.replace(
+                lab,
+                model=screen.context.client.opened,
+                theme=self.theme,
+                pane=screen.panes.current,
+                flags={**lab.flags, "zoomed": screen.zoomed},
+            )
+        )
+
+    def _warn_from_thread(self, line: str) -> None:
+        self.lab_screen.post_message(messages.Failed("remembered", line))
+
+    def on_mount(self) -> None:
+        if self.problem_at_start:
+            self.call_after_refresh(self.lab_screen.context.warn, self.problem_at_start)
+
+    def watch_theme(self) -> None:
+        self._note_state()
+
+    # ── ends from outside ────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_load(self) -> None:
+        """SIGTERM and SIGHUP (a closed terminal) end the app as its quit key does; the same signal again ends it at once."""
+        if self.is_headless:
+            return
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGHUP"):
+            if (number := getattr(signal, name, None)) is not None:
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or another thread
+                    loop.add_signal_handler(number, self._end_by, number)
+
+    def _end_by(self, number: int) -> None:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        self.exit(return_code=128 + number)
 
     # ── events at the wrong time ─────────────────────────────────────────────────────────────────────────────────
 
@@ -196,6 +261,7 @@ class LabApp(ResilientApp):
 
     def post_display_hook(self) -> None:
         if self.draws:
+            self._painted = True
             self.closing_keys.painted(time.monotonic())
             self.last_resort.painted()
 

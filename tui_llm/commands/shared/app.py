@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from tui_llm import __version__
 from tui_llm.commands.shared.command import Formatter, Parser, examples_text
-from tui_llm.commands.shared.options import model_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, start_options, weights_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tui_llm.facts.engine import Engine
     from tui_llm.tour.step import Lesson
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
@@ -46,6 +49,8 @@ files:
   DATA/pins.json       pinned prompts
   DATA/tour.json       progress in the tour
   DATA/lessons/        progress in other lessons, and that of classes
+  DATA/state.json      what comes back at the next start: prompt, model, target,
+                       sampler, vocabulary, theme, pane; delete it to forget
   CACHE/               downloads and tokenized text: can be deleted
   LOG/                 app.log, errors.log
   DATA, CACHE and LOG are the system's folders for tui-llm (on Linux
@@ -71,9 +76,9 @@ def parser() -> Parser:
         formatter_class=Formatter,
     )
     top.add_argument("--version", action="version", version=f"tui-llm {__version__}")
-    model_options(top)
+    model_options(top, remembered=True)
     weights_option(top)
-    top.add_argument("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="the initial prompt")
+    start_options(top)
     top.add_argument("--no-mouse", action="store_true", help="don't capture the mouse: the terminal selects text")
     top.set_defaults(run_command=open_app)
     return top
@@ -86,11 +91,8 @@ def open_app(
     for name, value in TEXTUAL.items():
         os.environ.setdefault(name, value)
     gc.disable()  # imported modules are never garbage; the engine thread collects from the first reading on
-    from tui_llm.facts.engine import Engine
     from tui_llm.llm.model.device_names import check_device
     from tui_llm.llm.model.weight_names import check_weights
-    from tui_llm.tui.app import LabApp
-    from tui_llm.tui.terminal import run_app
 
     check_device(options.device)
     check_weights(options.weights)
@@ -100,7 +102,42 @@ def open_app(
 
         return PipelineEngine(options.device, options.weights)
 
-    return run_app(
-        LabApp(open_engine, model=options.model, prompt=options.prompt, tour=tour, lesson=lesson, learner=learner),
-        mouse=not options.no_mouse,
+    return _run(open_engine, options, tour, lesson, learner)
+
+
+def _run(
+    open_engine: Callable[[], Engine], options: argparse.Namespace, tour: bool, lesson: Lesson | None, learner: str
+) -> int:
+    """Runs the app, with what is remembered where no option says otherwise."""
+    import dataclasses
+
+    from tui_llm.commands.shared import streams
+    from tui_llm.common.display import visible
+    from tui_llm.tui.app import LabApp
+    from tui_llm.tui.kit.themes import DARK
+    from tui_llm.tui.state import saved_state
+    from tui_llm.tui.state.saved_state import SavedState
+    from tui_llm.tui.state.state_file import StateWriter, load
+    from tui_llm.tui.terminal import run_app
+
+    saved, problem = (SavedState(), "") if options.fresh else load()
+    prompt = next(text for text in (options.prompt, saved.prompt, DEFAULT_PROMPT) if text is not None)
+    if options.prompt not in (None, saved.prompt):
+        saved = dataclasses.replace(saved, target=None)  # it was chosen for another text
+    writer = None
+    if not options.fresh:
+        writer = StateWriter(saved, saved_state.first(DEFAULT_PROMPT, DEFAULT_MODEL, DARK, "logits"))
+    model = options.model or saved.model or DEFAULT_MODEL
+    app = LabApp(
+        open_engine, model=model, prompt=prompt, tour=tour, lesson=lesson, learner=learner, saved=saved, writer=writer
     )
+    app.problem_at_start = problem
+    if options.model is None and model != DEFAULT_MODEL:
+        app.lab_screen.fallback_model = DEFAULT_MODEL
+    try:
+        return run_app(app, mouse=not options.no_mouse)
+    finally:
+        if writer is not None:
+            writer.finish()
+            if writer.problem:
+                streams.print_error(f"what is shown can't be remembered: {visible(writer.problem)}")

@@ -153,14 +153,22 @@ def device_option(parser: Parser, default: str | None = "auto") -> None:
     parser.add_argument("--device", default=default, metavar="D", help="auto, cpu, cuda or mps")
 
 
-def model_options(parser: Parser) -> None:
+def model_options(parser: Parser, *, remembered: bool = False) -> None:
+    """`remembered`: without the option the app opens the model of last time."""
+    usual = f"default {'that of last time, at first ' if remembered else ''}{DEFAULT_MODEL}"
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        default=None if remembered else DEFAULT_MODEL,
         metavar="M",
-        help=f"a shipped model, a run, a model folder, a GGUF or checkpoint file (default {DEFAULT_MODEL})",
+        help=f"a shipped model, a run, a model folder, a GGUF or checkpoint file ({usual})",
     )
     device_option(parser)
+
+
+def start_options(parser: Parser) -> None:
+    """What else the app begins with."""
+    parser.add_argument("--prompt", metavar="TEXT", help="the initial prompt (default that of last time)")
+    parser.add_argument("--fresh", action="store_true", help="begin as at the first start: what was open, typed and set last time doesn't come back, and nothing is remembered")  # fmt: skip
 
 
 def weights_option(parser: Parser) -> None:

@@ -37,7 +37,7 @@ from tui_llm.llm.predict.distribution import Array, check, descending, log_softm
 from tui_llm.llm.predict.forced import forced_logits
 from tui_llm.llm.predict.loss import token_losses
 from tui_llm.llm.tokens.token_bytes import token_text
-from tui_llm.session.open_model import OpenModel
+from tui_llm.session.open_model import OpenModel, never
 
 EMPTY = "there is no text before the target: type a prompt, or put <|endoftext|> in front"
 
@@ -72,19 +72,19 @@ def learn(open_model: OpenModel, question: LearnQuestion, overtaken: Callable[[]
     if not 0 <= question.at <= MOST_STEPS:
         raise UserError(f"{question.at} steps; up to {MOST_STEPS} can be taken here: for more, `tui-llm train --from`")
     check_recipe(question.recipe)
-    session = _session(open_model, question.request)
+    session = _session(open_model, question.request, overtaken)
     session.learner.move_to(question.at, question.recipe, overtaken)
     return _compared(open_model, question, session, overtaken)
 
 
-def _session(open_model: OpenModel, request: Request) -> _LearningSession:
+def _session(open_model: OpenModel, request: Request, overtaken: Callable[[], bool]) -> _LearningSession:
     """The cached session if it is for this prompt and target, else a new one that replaces it."""
     model = open_model.gpt  # raises first if the model runs through transformers
     if (dtype := open_model.weights().dtype) != "fp32":
         raise UserError(
             f"{dtype} weights can't be trained, they are for inference only; open the model with --weights fp32"
         )
-    ids, wanted = open_model.target(request)
+    ids, wanted = open_model.target(request, overtaken)
     if not ids:
         raise UserError(EMPTY)
     if len(wanted) > LONGEST_TARGET:
@@ -200,7 +200,7 @@ def _likeliest(open_model: OpenModel, logs: Array) -> Token:
 @answers(KeepQuestion)
 def keep(open_model: OpenModel, question: KeepQuestion, overtaken: Callable[[], bool]) -> Kept:
     """Raises `UserError` if no step has been taken, or the folder can't be made."""
-    session = _session(open_model, question.request)
+    session = _session(open_model, question.request, never)
     steps = session.learner.steps
     if not steps:
         raise UserError("there is nothing to save yet: take a step first")

@@ -89,6 +89,18 @@ def _named(name: str) -> LocalModel | None:
     return LocalModel(name, "model", own) if (own / "config.json").is_file() else None
 
 
+def lasting_name(name: str) -> str:
+    """A name that `find` resolves to the same model from any current folder: a path becomes absolute."""
+    looks_like_path = os.sep in name or (os.altsep and os.altsep in name) or name.startswith((".", "~"))
+    try:
+        if not looks_like_path and _named(name) is not None:
+            return name
+        path = paths.absolute(name)
+        return str(path) if path.exists() else name
+    except (OSError, RuntimeError, ValueError, UserError):
+        return name
+
+
 def _from_hub(name: str) -> LocalModel | None:
     """OWNER/NAME: a pulled model, else the revision `main` in the Hugging Face Hub cache if that has a config.json."""
     if not _ON_HUB.fullmatch(name):

@@ -117,7 +117,7 @@ class LettersScreen(FullScreen):
                 self.notify(visible(str(error)), severity="error", markup=False)
             self.refill()
 
-        self.app.push_screen(AskScreen("The letter to count", "one letter, then Enter", ""), answered)
+        self.app.push_screen(AskScreen("The letter to count", "one letter, then Enter", spaces=True), answered)
 
     def action_all(self) -> None:
         self.every = not self.every

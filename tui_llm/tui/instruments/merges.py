@@ -220,6 +220,6 @@ class MergesScreen(FullScreen):
                 self._ask(0)
 
         self.app.push_screen(
-            AskScreen("A word to merge", "Enter shows it · a leading space counts", self.text or " strawberry"),
+            AskScreen("A word to merge", "Enter shows it · Esc cancels", self.text or " strawberry", spaces=True),
             answered,
         )

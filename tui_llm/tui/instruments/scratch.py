@@ -19,6 +19,7 @@ from tui_llm.tui.instruments.sampler_keys import cut_keys, temperature_keys
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings, in_footer
 from tui_llm.tui.kit.over import OverLab, Row
+from tui_llm.tui.kit.spaces import QUOTED
 from tui_llm.tui.kit.text import wrapped
 from tui_llm.tui.kit.widgets.bars import KeyBar
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
@@ -87,7 +88,7 @@ class ScratchScreen(OverLab):
         self._switched_off: dict[str, float] = {}
 
     def compose(self) -> ComposeResult:
-        yield PromptEditor(self.lab.scratch, id="prompt")
+        yield PromptEditor(self.lab.scratch, id="prompt", spaces=QUOTED)
         yield ScratchTable()
         yield KeyBar(id="keys")
 

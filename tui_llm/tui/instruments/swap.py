@@ -121,9 +121,7 @@ class SwapScreen(FullScreen):
                 self._swap(SwapQuestion(self.request, text=text, keep=self.keep))
 
         self.app.push_screen(
-            AskScreen(
-                "Replacement", "Enter replaces the token · a leading space counts · several tokens are allowed", " "
-            ),
+            AskScreen("Replacement", "Enter replaces the token · several tokens are allowed", " ", spaces=True),
             answered,
         )
 

@@ -13,6 +13,8 @@ over.py             OverLab: base class of the screens that cover the lab
 ask.py              a modal screen for one line of text
 visits.py           which fields of a form show their problems
 confirm.py          a modal screen that asks for confirmation
+doubled_space.py    a modal screen that asks whether several spaces in a row are meant
+spaces.py           spaces drawn as `·`
 actions.py          FileActions: run an action on a worker thread, notify its result
 save.py             writes to a new file, never over an existing one
 text.py             wraps styled text

@@ -9,29 +9,36 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.widgets.text_area import Selection
 
+from tui_llm.common.display import SPACE
 from tui_llm.tui.kit.base_screen import BaseScreen
 from tui_llm.tui.kit.command import bindings
+from tui_llm.tui.kit.spaces import EVERY, doubled
 from tui_llm.tui.kit.widgets.prompt import PromptEditor
 
 
 class AskScreen(BaseScreen, ModalScreen[str | None]):
-    """Dismissed with the text as typed, or with None if it was cancelled."""
+    """Dismissed with the text as typed, or with None if it was cancelled.
+
+    With `spaces`, spaces count: they are drawn, and several in a row are asked about.
+    """
 
     BINDINGS = bindings((), modal=True)
 
-    def __init__(self, title: str, hint: str, text: str = "") -> None:
+    def __init__(self, title: str, hint: str, text: str = "", *, spaces: bool = False) -> None:
         super().__init__()
-        self._title, self._text = title, text
+        self._title, self._text, self._spaces = title, text, spaces
         self._hint = hint if "Esc" in hint else f"{hint} · Esc cancels"
 
     def compose(self) -> ComposeResult:
         with Vertical(id="ask"):
-            yield PromptEditor(self._text, id="answer")
+            yield PromptEditor(self._text, id="answer", spaces=EVERY if self._spaces else None)
             yield Static(Text(self._hint), id="ask-hint")
 
     def on_mount(self) -> None:
         editor = self.query_one(PromptEditor)
         editor.border_title = Text(self._title)
+        if self._spaces:
+            editor.hint(Text(f"{SPACE} is a space, and counts"))
         text = editor.text  # typing replaces the text, except a leading space, which is significant
         if spoken := text.strip():
             editor.selection = Selection((0, text.index(spoken[0])), editor.document.end)
@@ -39,7 +46,20 @@ class AskScreen(BaseScreen, ModalScreen[str | None]):
 
     def on_prompt_editor_typing_done(self, event: PromptEditor.TypingDone) -> None:
         event.stop()
-        self.dismiss(self.query_one(PromptEditor).prompt_text if event.confirmed else None)
+        text = self.query_one(PromptEditor).prompt_text if event.confirmed else None
+        if text is not None and self._spaces and text != self._text and doubled(text):
+            self._ask_about_spaces(text)
+        else:
+            self.dismiss(text)
+
+    def _ask_about_spaces(self, text: str) -> None:
+        from tui_llm.tui.kit.doubled_space import DoubledSpaceScreen
+
+        def answered(meant: str | None) -> None:
+            if meant is not None:
+                self.dismiss(meant)
+
+        self.app.push_screen(DoubledSpaceScreen(text), answered)
 
     def on_prompt_editor_edited(self, event: PromptEditor.Edited) -> None:
         event.stop()

@@ -30,17 +30,21 @@ STEP_CANDIDATES = 12  # stored with a token that was appended by the user, as wi
 
 
 def new_logit(text: str, now: float) -> float:
-    """Parses a typed logit: a number, or `by` and a number to add to `now`. Raises `UserError`."""
-    words = text.replace("−", "-").split()
-    change = len(words) == 2 and words[0] == "by"
+    """Parses a typed logit: `+1` and `-0.5` are added to `now`, `1` and `=1` replace it, and so does `=-0.5`. Raises
+    `UserError`.
+
+    Example: new_logit("-0.5", 2) is 1.5, new_logit("=-0.5", 2) is -0.5.
+    """
+    word = "".join(text.replace("−", "-").split())
+    adds = word.startswith(("+", "-"))
     try:
-        if len(words) != (2 if change else 1):
-            raise ValueError
-        value = float(words[-1]) + (now if change else 0.0)
+        value = float(word.removeprefix("=")) + (now if adds else 0.0)
     except ValueError:
         value = math.nan
     if math.isnan(value) or value == math.inf:
-        raise UserError(f"{text.strip()!r} is not a logit; type a number such as 3.5, -inf, or by +1 to change it by 1")
+        raise UserError(
+            f"{text.strip()!r} is not a logit; type +1 or -0.5 to add to it, 1 or =-0.5 to set it, -inf to make it impossible"
+        )
     return value
 
 
@@ -107,8 +111,8 @@ class CandidateTableController:
                 self.pane.search = text
                 self._seek(text, -1)
 
-        hint = f"{SEARCH} · Enter goes to the first, N to the next · a leading space counts"
-        self.context.push_screen(AskScreen("Find a token", hint, self.pane.search), answered)
+        hint = f"{SEARCH} · Enter goes to the first, N to the next"
+        self.context.push_screen(AskScreen("Find a token", hint, self.pane.search, spaces=True), answered)
 
     def _find_next(self) -> None:
         pane = self.pane
@@ -157,8 +161,8 @@ class CandidateTableController:
         self.context.push_screen(
             AskScreen(
                 "What if the row had another logit?",
-                f"its logit is {fmt.number(row.logit, 4)} now: type another, or by +1, by -0.5 to change it; -inf makes it "
-                "impossible · Enter sets it, Esc cancels",
+                f"its logit is {fmt.number(row.logit, 4)} now · +1 or -0.5 adds to it · 1 or =1 sets it, =-0.5 a negative "
+                "one · -inf makes it impossible · Enter applies it, Esc cancels",
             ),
             answered,
         )

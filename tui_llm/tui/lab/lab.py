@@ -58,6 +58,7 @@ class LabScreen(BaseScreen, Screen[None]):
         """`key_of` returns the key of a command, given its id."""
         super().__init__()
         self.model = model
+        self.fallback_model = ""  # opened if `model`, which was open at the last start, can't be
         self.open_tour_on_mount = False  # open the tour once the screen is mounted
         self.zoomed = False
         self.lab = Lab(prompt=prompt)
@@ -158,7 +159,7 @@ class LabScreen(BaseScreen, Screen[None]):
         self.top_line.bar.show_busy("starting", 0, "")
         self._arrange()
         # After the first paint, as this imports torch.
-        self.call_after_refresh(self.context.client.start, self.model)
+        self.call_after_refresh(self.context.client.start, self.model, self.fallback_model)
         if self.open_tour_on_mount:
             self.call_after_refresh(self.tour.toggle)
 
@@ -268,7 +269,6 @@ class LabScreen(BaseScreen, Screen[None]):
             self.top_line.show()
         if self.context.reading_is_current:
             self.ghost_text.wait()
-        self.readings.propose_target()
 
     def _model_words(self) -> str:
         """The words after the model in the top line: foreign text."""
@@ -303,7 +303,7 @@ class LabScreen(BaseScreen, Screen[None]):
     @on(messages.Failed)
     def _failed(self, message: messages.Failed) -> None:
         stays_open = message.what == "open" and self.weights is not None
-        if stays_open or message.what in ("generate", "models"):
+        if stays_open or message.what in ("generate", "models", "remembered"):
             self.context.warn(message.line)
             return
         self.top_line.problem = message.line

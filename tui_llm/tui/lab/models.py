@@ -57,6 +57,9 @@ class ModelsController:
             lab.target = None if text is None else Target(text=text)
             if foreign:
                 notes.append("the target was not a whole character, so it was dropped")
+        if target is not None and target.id is not None and lab.target_model not in ("", weights.name):
+            notes.append(f"the remembered target was a token of {lab.target_model}, so it was dropped")
+            lab.choose_target(None)
         if lab.steps:
             lab.clear("the model changed: the continuation was dropped")
         if lab.chat and not weights.choices.chat:

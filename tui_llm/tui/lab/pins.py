@@ -21,7 +21,10 @@ class PinsController:
         text = self._text_shown()
         if text is None:
             return
-        target, foreign = target_text(self.context.lab.requested_target, self.context.reading)
+        requested = self.context.lab.requested_target
+        # A target that nobody chose is not pinned: another one is the likeliest at the next evaluation.
+        chosen = None if requested.likeliest else requested
+        target, foreign = target_text(chosen, self.context.reading)
         run = self.training.run_watched
         try:
             pin = Pin(text, target)

@@ -17,10 +17,10 @@ class ReadingsController:
     def __init__(self, context: LabContext, prompt: PromptEditor, panes: LabPanes) -> None:
         self.context, self.lab, self.prompt, self.panes = context, context.lab, prompt, panes
         self._stale_timer: Timer | None = None
-        self._target_proposed = False
 
     def request(self) -> None:
         """Requests a reading of the current state."""
+        self.context.state_changed()
         if self.context.weights is None:
             return
         seen = self.lab.history.next_undo
@@ -52,12 +52,3 @@ class ReadingsController:
             pane.show(reading)
             if current:
                 pane.mark_stale(False)
-
-    def propose_target(self) -> None:
-        """Once the first prediction is there, makes its likeliest token the target, if none was chosen."""
-        reading = self.context.reading
-        if self._target_proposed or reading is None or reading.distribution is None:
-            return
-        self._target_proposed = True
-        if self.lab.propose_target(reading.distribution.candidates):
-            self.request()

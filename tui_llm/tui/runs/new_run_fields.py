@@ -24,6 +24,7 @@ from tui_llm.training.plan.fields import NAMES, for_steps, resolve_settings, tex
 from tui_llm.training.run import pins, run
 from tui_llm.training.run.run import Run, check_name
 from tui_llm.training.run.settings import PRESETS, SETTINGS, TrainingSettings
+from tui_llm.tui.kit.spaces import SpacesHighlighter
 from tui_llm.tui.kit.widgets.field import Field
 
 OFF_ON = ("off", "on")
@@ -142,7 +143,8 @@ def entry(name: str) -> Widget:
             [(choice, choice) for choice in choices], value=choices[0], allow_blank=False, id=name, compact=True
         )
     suggester = ModelSuggester() if name in ("from_model", "tokenizer") else None
-    return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester)
+    highlighter = SpacesHighlighter() if name == "sample_prompt" else None  # its spaces count
+    return Field("1" if name == "nproc" else None, id=name, compact=True, suggester=suggester, highlighter=highlighter)
 
 
 def row(name: str) -> Horizontal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tui_llm.common.display import truncate, visible
+from tui_llm.common.display import truncate, visible, visible_token
 from tui_llm.facts.pin import Pin
 from tui_llm.training.run import pins
 
@@ -34,7 +34,9 @@ def state_words(state: str) -> tuple[str, str]:
 
 def pinned_words(pin: Pin, pinned: bool, run: str) -> str:
     """The notification after a pin was added or removed: foreign text."""
-    name = truncate(visible(pins.text_of(pin)), 60)
     if not pinned:
-        return f"unpinned: {name}"
-    return f"pinned: {name}; " + (f"{run} reads it from its next evaluation on" if run else "the next run reads it")
+        return f"unpinned: {truncate(visible(pins.text_of(pin)), 60)}"
+    name = truncate(visible(pin.prompt), 40)
+    target = truncate(visible_token(pin.target or ""), 24)
+    what = f"raw p, loss and rank of {target} after it" if pin.target else "the likeliest next tokens, without a target"
+    return f"pinned: {name}; {run or 'the next run'} measures {what}, at each evaluation"

@@ -9,4 +9,6 @@ garbage.py        when Python collects garbage
 questions.py      questions to instruments, and the callbacks for their answers
 context.py        what the lab's controllers share
 openers.py        screens that open over the lab by their id
+saved_state.py    what comes back at the next start
+state_file.py     the file that keeps it, and the thread that writes it
 """

@@ -17,6 +17,10 @@ from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.questions import Questions
 
 
+def _nothing() -> None:
+    """Nothing is remembered."""
+
+
 class LabContext:
     """The lab's state, the engine's client, and the functions with which a controller affects the rest of the lab.
 
@@ -42,6 +46,7 @@ class LabContext:
         self.reading: Reading | None = None  # that the panes show; only the screen changes this
         self.client = EngineClient(open_engine, screen.post_message)
         self.questions = Questions(self.client, self.warn)
+        self.state_changed: Callable[[], object] = _nothing  # the app replaces it: what comes back at the next start
         self.set_timer = screen.set_timer
         self.set_interval = screen.set_interval
 

@@ -58,6 +58,7 @@ class EngineClient:
         self._model: str | None = None
         self._abandoned = False  # the user cancelled opening the model
         self._opened: str | None = None
+        self._otherwise = ""  # opened in place of the first model if that can't be
         self._questions: dict[type[Question], Question] = {}  # the newest of each kind
         self._want_models = False
         self._want_refresh = False
@@ -70,8 +71,14 @@ class EngineClient:
 
     # ── called from the app's thread ─────────────────────────────────────────────────────────────────────────────
 
-    def start(self, model: str) -> None:
-        self._model = model
+    @property
+    def opened(self) -> str | None:
+        """The argument that the open model was opened with."""
+        return self._opened
+
+    def start(self, model: str, otherwise: str = "") -> None:
+        """Opens `model` or, if that fails, `otherwise`."""
+        self._model, self._otherwise = model, otherwise
         self._thread.start()
 
     def close(self) -> None:
@@ -228,11 +235,20 @@ class EngineClient:
                 self._slot = None
         except BaseException as error:
             garbage.freeze()
-            self._fail("open", error)
+            self._open_failed(model, error)
         else:
             self._post(ModelOpened(weights))
         finally:
             self._post(EngineProgress(""))
+
+    def _open_failed(self, model: str, error: BaseException) -> None:
+        otherwise, self._otherwise = self._otherwise, ""
+        if not otherwise or self._opened is not None:
+            self._fail("open", error)
+            return
+        with self._wake:
+            self._model = self._model or otherwise
+        self._fail("remembered", UserError(f"{otherwise} is opened, not {model} as last time: {one_line(error)}"))
 
     def _list(self) -> None:
         assert self._engine is not None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tui_llm.facts.prediction import Candidate, GeneratedToken
+from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import APP_TEMPERATURE, APP_TOP_P, SamplerSettings
@@ -100,12 +99,12 @@ def where(request: Request) -> tuple[object, ...]:
 def target_text(target: Target | None, reading: Reading | None) -> tuple[str | None, bool]:
     """A target of `reading` as text, and whether there is a target that can't be written as text. At the end of the text
     there is no own next token, so no target."""
-    if target is None or (target.id is None and not target.own):
+    if target is None or (target.id is None and not target.own and not target.likeliest):
         return (target.text if target else None), False
     rows = [*(reading.loss.tokens if reading and reading.loss else ())]
-    if target.own and not rows:
+    if target.id is None and not rows:
         return None, False
-    data = next((row.token.bytes for row in rows if target.own or row.token.id == target.id), b"")
+    data = next((row.token.bytes for row in rows if target.id is None or row.token.id == target.id), b"")
     try:
         return data.decode() or None, not data
     except UnicodeDecodeError:
@@ -128,7 +127,9 @@ class Lab:
     sampler: SamplerSettings = field(
         default_factory=lambda: SamplerSettings(temperature=APP_TEMPERATURE, top_p=APP_TOP_P)
     )
-    target: Target | None = None
+    target: Target | None = None  # None: nobody chose one, so it is the likeliest token
+    target_at: tuple[object, ...] | None = None  # `where` it was chosen; None: unknown
+    target_model: str = ""  # of a remembered target by id: the model that it is a token of
     tokenizer: str | None = None
     allow_special: bool = False
     start_token: bool = False
@@ -188,11 +189,24 @@ class Lab:
         self.cursor = Cursor(position, self._text, target)
 
     @property
-    def requested_target(self) -> Target | None:
-        """The loss's target: inside the text its own next token, unless another was chosen there."""
+    def requested_target(self) -> Target:
+        """The loss's target: inside the text its own next token, unless another was chosen there; at the end the likeliest
+        token, until one is chosen."""
         if self.position is not None and self.cursor is not None and self.target is self.cursor.target:
             return Target(own=True)
-        return self.target
+        return self.target or Target(likeliest=True)
+
+    @property
+    def target_left_over(self) -> bool:
+        """Whether the requested target was chosen for another text, or at another position of it."""
+        if self.target_at is None or self.requested_target is not self.target or self.target.own:
+            return False
+        return self.target_at != where(self.current_request())
+
+    def choose_target(self, target: Target | None) -> None:
+        """Sets the target for the current text. None: it follows the likeliest token."""
+        self.target, self.target_model = target, ""
+        self.target_at = None if target is None else where(self.current_request())
 
     def request(self, top: int = 200) -> Request:
         """A request for the current state, with a new number. Records the text for undo, and drops changed logits of
@@ -254,25 +268,13 @@ class Lab:
         at = VOCABULARIES.index(self.tokenizer) if self.tokenizer in VOCABULARIES else -1
         self.tokenizer = VOCABULARIES[(at + 1) % len(VOCABULARIES)]
 
-    def propose_target(self, candidates: Sequence[Candidate]) -> bool:
-        """If no target was ever chosen, sets it to the likeliest token, so that there is a loss to show. Returns
-        whether it did."""
-        if self.target is not None or not candidates:
-            return False
-        first = candidates[0]
-        try:
-            self.target = Target(text=first.bytes.decode())
-        except UnicodeDecodeError:
-            self.target = Target(id=first.id)
-        return True
-
     def toggle_leading_space(self) -> bool:
         """Adds or removes the space before a typed target. Returns False if the target is a row of the table (its bytes
         are fixed) or there is none."""
         if self.target is None or self.target.text is None:
             return False
         text = self.target.text
-        self.target = Target(text=text[1:] if text.startswith(" ") else " " + text)
+        self.choose_target(Target(text=text[1:] if text.startswith(" ") else " " + text))
         return True
 
     def before_step(self, index: int) -> Request:

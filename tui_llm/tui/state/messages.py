@@ -106,9 +106,9 @@ class ModelsListed(Message):
 
 
 class TargetChosen(Message):
-    """Make this row of the table the loss's target."""
+    """Make this the loss's target. None: it follows the likeliest token again."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target | None) -> None:
         self.target = target
         super().__init__()
 

@@ -283,8 +283,8 @@ class InsideScreen(OverLab):
                     self.trail.append(found.token.id)
                 self._ask_neighbours(text=text)
 
-        hint = "Enter shows its neighbours · a leading space counts · #464: the token with that id · Esc cancels"
-        self.app.push_screen(AskScreen("One token", hint), answered)
+        hint = "Enter shows its neighbours · #464: the token with that id · Esc cancels"
+        self.app.push_screen(AskScreen("One token", hint, spaces=True), answered)
 
     def table(self) -> Iterable[Row]:
         return self.body.table()

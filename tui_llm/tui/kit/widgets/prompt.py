@@ -25,6 +25,7 @@ from textual.widgets import TextArea
 
 from tui_llm.common.display import visible
 from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
+from tui_llm.tui.kit.spaces import UNSEEN, drawn
 
 EDITABLE = 6_000  # most characters in the editor; typing stays fast in one line of that length
 KEEP = 3_000  # how many of them are kept when there are more
@@ -112,13 +113,15 @@ class PromptEditor(TextArea):
     class RedoRequested(Message):
         """Repeat the change that was undone last."""
 
-    def __init__(self, text: str = "", *, id: str | None = None) -> None:
+    def __init__(self, text: str = "", *, id: str | None = None, spaces: re.Pattern[str] | None = UNSEEN) -> None:
+        """`spaces` matches the parts of a line in which each space is drawn as `·`; None draws none."""
         # If passed to the parent class, the text would be split at every line separator that Python knows.
         super().__init__("", id=id, highlight_cursor_line=False, soft_wrap=True, show_line_numbers=False)
         self.cursor_blink = False  # no timer while idle
         self.match_cursor_bracket = False
         self.folded = ""
         self._mark: tuple[int, int] | None = None
+        self._spaces = spaces
         self._hint = Text()
         self._ghost: tuple[str, tuple[str, ...]] = ("", ())  # the text that it continues, and its pieces
         self.set_text(text)
@@ -287,6 +290,7 @@ class PromptEditor(TextArea):
     def get_line(self, line_index: int) -> Text:
         line = self.document.get_line(line_index)
         marked = self._marked(line_index, len(line))
+        line = line if self._spaces is None else drawn(line, self._spaces)
         if not (runs := [match.span() for match in _STAND_INS.finditer(line)]):
             text = Text(line, end="", no_wrap=True)
             if marked:

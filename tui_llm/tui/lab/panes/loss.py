@@ -103,19 +103,23 @@ class LossPane(ReadingPane):
 
     def _target_line(self, loss: LossReading) -> Text:
         target, muted = self.lab.requested_target, self.style("muted")
-        own = target is not None and target.own
+        own = target.own
         chosen = self.lab.target is not None and self.lab.target.own  # otherwise it comes from the token cursor
         line = Text("target ")
         line.append(visible_token(loss.text) or ("…" if own else "∅"), self.style("accent"))
         if own:
             line.append("  the text's own next token" + (" (n: restore the previous target)" if chosen else ""), muted)
-        elif target is not None and target.text is not None:
+        elif target.text is not None:
             spaced = target.text.startswith(" ")
             line.append(f"  {'with' if spaced else 'without'} its leading space (s)", muted)
+        elif target.likeliest:
+            line.append("  the likeliest token, until you choose one (t)", muted)
         else:
             line.append("  chosen from the table (t: type one)", muted)
         if len(loss.tokens) > 1:
             line.append(f" · {counted(len(loss.tokens), 'token')} in this vocabulary", muted)
+        if self.lab.target_left_over:
+            line.append(" · left over: chosen for another text; t chooses one for this", self.style("accent"))
         return line
 
     def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
@@ -195,7 +199,7 @@ class LossPane(ReadingPane):
         if target is None or not target.own:
             self._before_own = target
             self.post_message(TargetChosen(Target(own=True)))
-        elif self._before_own is not None:
+        else:
             self.post_message(TargetChosen(self._before_own))
 
     def action_learn(self) -> None:

@@ -1,0 +1,173 @@
+"""What comes back at the next start, with `tui-llm` as a process in a terminal: killed, ended by a signal, two at once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# The command line as it is, with the fake engine in place of torch.
+PROGRAM = textwrap.dedent("""
+    import sys, types
+    sys.path.insert(0, {tests!r})
+    from fake_engine import FakeEngine
+    sys.modules["tui_llm.engine"] = types.SimpleNamespace(PipelineEngine=lambda *_: FakeEngine())
+    from tui_llm.cli import main
+    from tui_llm.common.process_exit import exit_with
+    raise SystemExit(exit_with(main(sys.argv[1:])))
+""")
+
+
+class Terminal:
+    """`tui-llm` with these arguments in a pseudo-terminal of its own, which is its controlling terminal."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        self.home = home
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        home.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "TUI_LLM_HOME": str(home),
+            "TERM": "xterm-256color",
+            "PYTHONPATH": str(TESTS.parents[1]),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(tests=str(TESTS)), *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.out = b""
+
+    def until(self, mark: bytes) -> None:
+        """Reads until `mark` appears. The tests' timeout ends a futile wait."""
+        while mark not in self.out:
+            assert self.process.poll() is None, self.out[-1000:]
+            self.read()
+
+    def read(self) -> None:
+        if select.select([self.master], [], [], 0.02)[0]:
+            try:
+                self.out += os.read(self.master, 65536)
+            except OSError:
+                return
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def paste(self, text: str) -> None:
+        """One event, which is painted at once."""
+        self.type(f"\x1b[200~{text}\x1b[201~")
+
+    def until_remembered(self, **wanted: str) -> None:
+        while any(self.remembered().get(key) != value for key, value in wanted.items()):
+            assert self.process.poll() is None, self.out[-1000:]
+            self.read()
+
+    def remembered(self) -> dict[str, object]:
+        try:
+            found: dict[str, object] = json.loads((self.home / "state.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def wait(self) -> int:
+        while self.process.poll() is None:
+            self.read()
+        return self.process.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def opened(home: Path, *arguments: str) -> Terminal:
+    terminal = Terminal(home, *arguments)
+    terminal.until(b"parameters")
+    return terminal
+
+
+def quit_app(terminal: Terminal) -> None:
+    terminal.type("\x11")
+    assert terminal.wait() == 0
+    os.close(terminal.master)
+
+
+@pytest.mark.parametrize("end", ["kill -9", "SIGTERM", "SIGHUP", "closed", "quit"])
+def test_what_was_typed_is_there_again(home: Path, end: str) -> None:
+    first = opened(home, "--prompt", "The cat")
+    first.paste(" zebra")
+    first.until(b"zebra")  # it has handled the text
+    if end == "kill -9":
+        first.until_remembered(prompt="The cat zebra")
+        first.kill()
+    elif end == "closed":  # the window: the kernel sends SIGHUP
+        os.close(first.master)
+        assert first.process.wait() == 128 + signal.SIGHUP
+    elif end == "quit":
+        quit_app(first)
+    else:
+        number = getattr(signal, end)
+        first.process.send_signal(number)
+        assert first.wait() == 128 + number
+        assert b"\x1b[?1049l" in first.out, "the terminal is given back"
+    assert first.remembered()["prompt"] == "The cat zebra"
+    again = opened(home)
+    again.until(b"The cat zebra")
+    again.kill()
+    fresh = opened(home, "--fresh")
+    fresh.until(b"Once upon a time")
+    fresh.paste(" gone")
+    fresh.until(b"gone")
+    quit_app(fresh)
+    assert fresh.remembered()["prompt"] == "The cat zebra"
+
+
+def test_two_apps_at_once_keep_each_others_half(home: Path) -> None:
+    one, other = opened(home), opened(home)
+    one.paste(" typed")
+    one.until_remembered(prompt="Once upon a time, there was a little typed")
+    other.type("\x1b")
+    other.until(b"i edits")
+    other.type("d")  # the light theme
+    other.until_remembered(theme="textual-light")
+    quit_app(one)
+    quit_app(other)
+    assert one.remembered() == {
+        "version": 1,
+        "prompt": "Once upon a time, there was a little typed",
+        "theme": "textual-light",
+    }
+
+
+def test_a_home_that_cannot_be_written_is_told_and_loses_nothing(home: Path) -> None:
+    first = opened(home)
+    first.paste(" kept")
+    first.until_remembered(prompt="Once upon a time, there was a little kept")
+    quit_app(first)
+    (home / "state.json.lock").unlink()
+    (home / "state.json.lock").mkdir()  # stands for a folder without write permission, which root would have
+    second = opened(home)
+    second.paste(" lost")
+    second.until(b"remembered")
+    quit_app(second)
+    assert second.remembered()["prompt"] == "Once upon a time, there was a little kept"
+    assert b"tui-llm: what is shown can't be remembered: can't write" in second.out and b"Traceback" not in second.out
