@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = (100, 30)
+RATE = 6
 TRAINING = 8.0  # seconds that the run's chart takes in the picture, whatever it takes on the machine
 TYPED = "Once upon a time, there was a little"
 TITLE = "The app in motion"
@@ -64,14 +66,18 @@ class Recorder:
         self.lines, self.time = lines, self.time + seconds
 
     def shorten(self, begin: float, seconds: float) -> None:
-        """Lets all that was recorded since `begin` last so long."""
+        """Lets all that was recorded since `begin` last so long, with at most `RATE` frames a second."""
         scale = seconds / (self.time - begin)
         header, *events = self.events
-        shorter = (
-            (round(begin + (time - begin) * scale, 3), kind, data) for time, kind, data in events if time > begin
-        )
-        self.events = [header, *(event for event in events if event[0] <= begin), *shorter]
-        self.time = begin + seconds
+        kept = [event for event in events if event[0] <= begin]
+        merged: dict[int, dict[str, str]] = {}  # the lines that change in each frame
+        for time, _, data in events[len(kept) :]:
+            lines = merged.setdefault(math.ceil((time - begin) * scale * RATE), {})
+            lines |= dict(cast_svg.LINE.findall(data))
+        for at, lines in merged.items():
+            data = "".join(f"\x1b[{number};1H{line}" for number, line in lines.items())
+            kept.append((round(begin + at / RATE, 3), "o", data))
+        self.events, self.time = [header, *kept], begin + seconds
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():
