@@ -27,6 +27,12 @@ def text_of(app: App[object]) -> str:
     return f"{type(app.screen).__name__}, {app.size.width}×{app.size.height}\n" + "\n".join(lines).rstrip()
 
 
+def remember() -> None:
+    """Stores what the running apps show, before an exception is raised in one of their tasks and ends it."""
+    _screens.extend(text_of(app) for app in _running)
+    _running.clear()
+
+
 def install() -> None:
     """Makes `App.run_test` remember the screen when an exception leaves it: the app is closed before pytest reports."""
     run_test = App.run_test
@@ -41,7 +47,8 @@ def install() -> None:
             except GeneratorExit:
                 raise
             except BaseException:
-                _screens.append(text_of(self))
+                if self in _running:
+                    _screens.append(text_of(self))
                 raise
             finally:
                 if self in _running:

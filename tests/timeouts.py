@@ -15,9 +15,11 @@ from collections.abc import Generator
 import pytest
 from pytest_timeout import Settings
 
+from tests import screen_report
+
 AGAIN = 2.0  # seconds until the exception is raised again
 
-_fired = pytest.StashKey[bool]()
+_fired = pytest.StashKey[float]()  # the timeout in seconds of a test that has exceeded it
 
 
 def in_event_loop() -> bool:
@@ -39,10 +41,11 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
     def fail_until_left(number: int, frame: object) -> None:
         __tracebackhide__ = True
         if in_event_loop():
-            item.stash[_fired] = True
+            item.stash[_fired] = settings.timeout
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
-        elif item.stash.get(_fired, False):  # the exception has left the loop: pytest has it
+        elif _fired in item.stash:  # the exception has left the loop: pytest has it
             return
+        screen_report.remember()
         fail(number, frame)
 
     signal.signal(signal.SIGALRM, fail_until_left)
@@ -51,8 +54,8 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Starts the timer again: the fixtures' teardown has a timeout of its own."""
-    if item.stash.get(_fired, False):
-        item.stash[_fired] = False
-        signal.setitimer(signal.ITIMER_REAL, float(item.config.getini("timeout")))
+    """Starts the timer again: what an interrupted app leaves behind can also hang the fixtures that close its event loop."""
+    if _fired in item.stash:
+        signal.setitimer(signal.ITIMER_REAL, item.stash[_fired])
+        del item.stash[_fired]
     return (yield)
