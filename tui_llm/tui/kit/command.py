@@ -124,6 +124,8 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "vertical_line": "|",
+    "at": "@",
     "left_parenthesis": "(",
     "right_parenthesis": ")",
     "less_than_sign": "<",
