@@ -17,7 +17,7 @@ async def test_two_models_side_by_side(size: tuple[int, int]) -> None:
     app = LabApp(lambda: engine, prompt="Once upon a time")
     async with app.run_test(size=size) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "vertical_line")
+        await pilot.press("escape", "ampersand")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"nope", "enter")
         await until(pilot, lambda: isinstance(app.screen, VersusScreen) and app.screen.problem)
@@ -50,7 +50,7 @@ async def test_a_cancelled_choice_says_what_to_do() -> None:
     app = LabApp(lambda: engine, prompt="Once upon a time")
     async with app.run_test(size=(80, 24)) as pilot:
         await answered(pilot, app.lab_screen)
-        await pilot.press("escape", "vertical_line")
+        await pilot.press("escape", "ampersand")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press("escape")
         await until(pilot, lambda: "m chooses the model to compare with" in "\n".join(drawn(app)))

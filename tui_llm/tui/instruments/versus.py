@@ -30,7 +30,7 @@ NONE = (
 
 OPEN = Command(
     "versus",
-    "vertical_line",
+    "ampersand",
     "two models",
     "Compare with another model on this text: predictions, losses in bits, KL, a continuation of each",
     "Two models",
@@ -42,7 +42,7 @@ KEYS = (
     _key("versus_model", "m", "other model", "Choose the model to compare with", "choose"),
     _key("versus_seed", "r", "seed", "Draw both continuations with the next seed", "next_seed"),
     _key("versus_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_versus", "escape,q,vertical_line", "back", "Back to the five panes", "close", importance=9),
+    _key("close_versus", "escape,q,ampersand", "back", "Back to the five panes", "close", importance=9),
 )  # fmt: skip
 
 

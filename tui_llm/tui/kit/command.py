@@ -124,7 +124,7 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
-    "vertical_line": "|",
+    "ampersand": "&",
     "at": "@",
     "left_parenthesis": "(",
     "right_parenthesis": ")",
