@@ -61,8 +61,9 @@ FOLDERS = {  # the package's folders and those next to it, in reading order; a t
 GROUPS = {  # of README's table of commands; those not named here are in its last row
     "tokens": ("tokens", "examples", "merges", "letters"),
     "the prediction": ("logits", "softmax", "loss", "surprisal", "guess"),
-    "sampling": ("generate", "draw", "tree"),
+    "sampling": ("generate", "draw", "tree", "chat"),
     "inside the model": ("attention", "lens", "neighbours"),
+    "several models": ("versus",),
     "learning": ("learn", "train", "evaluate"),
     "training runs": ("runs", "control", "stop", "probes", "batch", "samples", "export"),
     "models and vocabularies": ("models", "check", "vocabulary"),

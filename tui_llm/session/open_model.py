@@ -13,6 +13,7 @@ from tui_llm.facts.model import ModelChoices, Weights
 from tui_llm.facts.prediction import TokenLoss
 from tui_llm.facts.request import Request, Target
 from tui_llm.facts.tokens import Token, Tokenization
+from tui_llm.llm.adapters.chat import ChatTemplate
 from tui_llm.llm.hub import lookup, open_model
 from tui_llm.llm.model import device
 from tui_llm.llm.model.model import GPT
@@ -229,6 +230,10 @@ class OpenModel:
         if open.model.gpt is None:
             raise UserError(NOT_OURS.format(open.found.name, open.model.kind))
         return open.model.gpt
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        return self._current().model.chat
 
     @property
     def window(self) -> Window:

@@ -183,6 +183,11 @@ def weights_option(parser: Parser) -> None:
 def prompt_options(parser: Parser) -> None:
     """For a command that feeds text to a model."""
     model_options(parser)
+    text_options(parser)
+
+
+def text_options(parser: Parser) -> None:
+    """How a text is fed to a model, whichever it is."""
     weights_option(parser)
     parser.add_argument(
         "--bos", action="store_true", help="put an explicit start token in front (GPT-2's is <|endoftext|>)"

@@ -13,6 +13,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.instruments.answers import answers
 from tui_llm.instruments.instruct.question import MOST_STEPS, Instructed, InstructQuestion
 from tui_llm.instruments.learn.model_folder import new_folder, writable, write_model
+from tui_llm.llm.adapters.chat import INSTRUCT
 from tui_llm.llm.learn import instruct
 from tui_llm.llm.learn.instruct import Tuner
 from tui_llm.session.open_model import OpenModel
@@ -53,7 +54,7 @@ def answer(open_model: OpenModel, question: InstructQuestion, overtaken: Callabl
         after,
         tuple(session.tuner.losses),
     )
-    write_model(writable(open_model), session.tuner.model, name, _card(result))
+    write_model(writable(open_model), session.tuner.model, name, _card(result), chat=INSTRUCT)
     open_model.remembered.pop("instruct", None)
     return result
 

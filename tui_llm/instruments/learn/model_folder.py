@@ -38,8 +38,10 @@ def writable(open_model: OpenModel) -> Tokenizer:
     return vocabulary
 
 
-def write_model(vocabulary: Tokenizer, model: GPT, name: str, text: str, *, force: bool = False) -> Path:
-    """Write a model folder, atomically, with `text` as its model card. Raises `UserError` if the name is taken and
+def write_model(
+    vocabulary: Tokenizer, model: GPT, name: str, text: str, *, force: bool = False, chat: str = ""
+) -> Path:
+    """Write a model folder, atomically, with `text` as its model card and the chat template `chat`. Raises `UserError` if the name is taken and
     `force` is not set, or if it can't be written; an existing folder is then unchanged."""
     folder = new_folder(name, force=force)
 
@@ -47,6 +49,8 @@ def write_model(vocabulary: Tokenizer, model: GPT, name: str, text: str, *, forc
         checkpoint.save(model, aside, end_of_text=vocabulary.end_of_text)
         save_vocabulary(vocabulary, aside)
         storage.write_text(aside / "README.md", text, "backslashreplace")
+        if chat:
+            storage.write_text(aside / "chat_template.jinja", chat, "backslashreplace")
 
     new_files.write_folder(folder, fill, last="config.json", force=force)
     return folder

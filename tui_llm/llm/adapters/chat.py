@@ -6,8 +6,9 @@ to the message and the names of the special tokens only.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,10 +16,15 @@ from typing import Any
 
 from tui_llm.common.errors import UserError
 from tui_llm.common.foreign_files import SETTINGS, read_foreign_text
+from tui_llm.facts.chat import ChatMessage
 from tui_llm.llm.tokens.folder_files import settings_of, written_token
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import Tokenizer
 
+INSTRUCT = (  # of this project's instruct copies: a question, a line break, the answer, its end
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'user' %}{{ '\\n' }}{% else %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 _LONGEST = 200_000  # characters of a template
 _MOST_STEPS = 500_000  # executed template lines per message; typically some tens
 
@@ -55,7 +61,36 @@ class ChatTemplate:
         ids += (tokenizer.encode_after if before else tokenizer.encode)(own, allow_special=False)
         return ids + (tokenizer.encode_after(after, allow_special=True) if after else [])
 
+    def conversation(self, messages: Sequence[ChatMessage]) -> list[tuple[str, bool]]:
+        """Split what is fed for a conversation, up to where the next answer begins, into pieces (text, whether it is a
+        message's). If the template changes a message, all is one piece. Raises `UserError`."""
+        whole = self._rendered_all(messages)
+        marked = [ChatMessage(one.role, f"\ue000{at}\ue001") for at, one in enumerate(messages)]
+        made, texts = [], [one.text for one in messages]
+        for at, piece in enumerate(re.split("\ue000([0-9]+)\ue001", self._rendered_all(marked))):
+            inside = bool(at % 2)
+            made.append((texts[int(piece)] if inside and int(piece) < len(texts) else piece, inside))
+        return made if "".join(text for text, _ in made) == whole else [(whole, True)]
+
+    def encode_conversation(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> list[int]:
+        """The ids to feed. The template's special tokens are special; those in messages are plain text."""
+        pieces = self.conversation(messages)
+        typed = getattr(tokenizer, "special_texts", (END_OF_TEXT,))
+        if not any(text in one.text for text in typed for one in messages):
+            return tokenizer.encode("".join(text for text, _ in pieces), allow_special=True)
+        ids: list[int] = []
+        for text, inside in pieces:
+            if text:
+                ids += (tokenizer.encode_after if ids else tokenizer.encode)(text, allow_special=not inside)
+        return ids
+
     def _rendered(self, message: str) -> str:
+        return self._rendered_all((ChatMessage("user", message),))
+
+    def _rendered_all(self, messages: Sequence[ChatMessage]) -> str:
+        if self._template == INSTRUCT:  # ours: needs no extra
+            end = self._special.get("eos_token", "")
+            return "".join(one.text + ("\n" if one.role == "user" else end) for one in messages)
         try:
             from transformers.utils.chat_template_utils import render_jinja_template
         except ImportError as error:
@@ -63,7 +98,7 @@ class ChatTemplate:
         try:
             with _bounded():
                 made: Any = render_jinja_template(
-                    conversations=[[{"role": "user", "content": message}]],
+                    conversations=[[{"role": one.role, "content": one.text} for one in messages]],
                     chat_template=self._template,
                     add_generation_prompt=True,
                     **self._special,

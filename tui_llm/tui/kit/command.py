@@ -138,6 +138,8 @@ NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "ampersand": "&",
+    "at": "@",
     "left_parenthesis": "(",
     "right_parenthesis": ")",
     "less_than_sign": "<",

@@ -1,0 +1,56 @@
+"""The Two models screen on the real engine: nano beside itself, a model that does not open, sizes."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import answered, drawn, unsafe, until
+
+from tui_llm.engine import PipelineEngine
+from tui_llm.tui.app import LabApp
+from tui_llm.tui.instruments.versus import VersusScreen
+from tui_llm.tui.kit.ask import AskScreen
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
+async def test_two_models_side_by_side(size: tuple[int, int]) -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, prompt="Once upon a time")
+    async with app.run_test(size=size) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "ampersand")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press(*"nope", "enter")
+        await until(pilot, lambda: isinstance(app.screen, VersusScreen) and app.screen.problem)
+        screen = app.screen
+        assert isinstance(screen, VersusScreen)
+        assert "nope" in screen.problem and "m chooses" in " ".join(drawn(app))
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press(*"nano", "enter")
+        await until(pilot, lambda: screen.found is not None)
+        await pilot.pause()
+        lines = drawn(app)
+        assert not unsafe(lines) and all(len(line) <= size[0] for line in lines)
+        assert "A nano" in " ".join(lines) and "raw p" in " ".join(lines)
+        if size[0] == 120:
+            text = "\n".join(lines)
+            assert "KL(A ‖ B) = 0.00 bits" in text and "B − A" in text and "(seed 1)" in text
+            first = screen.found
+            await pilot.press("r")
+            await until(pilot, lambda: screen.found is not first)
+            await until(pilot, lambda: "(seed 2)" in "\n".join(drawn(app)))
+        await pilot.press("y")
+        assert app.clipboard.startswith("what\ttext\tfirst\tsecond\n")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.lab_screen)
+
+
+async def test_a_cancelled_choice_says_what_to_do() -> None:
+    engine = PipelineEngine("cpu")
+    app = LabApp(lambda: engine, prompt="Once upon a time")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("escape", "ampersand")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: "m chooses the model to compare with" in "\n".join(drawn(app)))

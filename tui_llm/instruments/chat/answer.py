@@ -1,0 +1,60 @@
+"""Write a conversation in the model's chat template, and draw tokens of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from tui_llm.common.errors import UserError
+from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.instruments.answers import answers
+from tui_llm.instruments.chat.question import ChatPart, ChatQuestion
+from tui_llm.llm.predict.generate import generate
+from tui_llm.session.open_model import OpenModel
+
+NO_TEMPLATE = (
+    "{0} has no chat template, it is a base model: make an instruct copy of it, which has one (tui-llm train PAIRS.jsonl "
+    "--instruct --from {0}, or the tour's last step), or open a chat model"
+)
+
+
+@answers(ChatQuestion)
+def answer(open_model: OpenModel, question: ChatQuestion, overtaken: Callable[[], bool]) -> ChatPart:
+    """Raises `UserError` if the model has no chat template or that fails, and `Overtaken`."""
+    template, weights = open_model.chat_template, open_model.weights()
+    if template is None:
+        raise UserError(NO_TEMPLATE.format(weights.name))
+    ids = template.encode_conversation(question.messages, open_model.tokenizer)
+    if not ids:
+        raise UserError("the message is empty; type some text")
+    tokens = tuple(_drawn(open_model, [*ids, *question.answer], question, overtaken))
+    length = len(ids) + len(question.answer) + len(tokens)
+    text = "".join(piece for piece, _ in template.conversation(question.messages))
+    ended = bool(tokens) and tokens[-1].ends
+    return ChatPart(weights, text, tuple(ids), max(0, length - weights.context), tokens, ended)
+
+
+def _drawn(
+    open_model: OpenModel, ids: list[int], question: ChatQuestion, overtaken: Callable[[], bool]
+) -> Iterator[GeneratedToken]:
+    def next_logits(so_far: list[int]) -> Tensor:
+        open_model.feed(so_far, overtaken)
+        return open_model.window.logits()
+
+    made = generate(
+        next_logits,
+        ids,
+        question.request.sampler,
+        seed=question.seed,
+        start=len(question.answer),
+        count=question.count,
+        bytes_of=open_model.bytes_of,
+        bytes_after=open_model.bytes_after,
+        before=b"".join(map(open_model.bytes_of, question.answer)),
+        ends=open_model.tokenizer.ends,
+    )
+    for token in made:
+        yield token
+        if token.ends:
+            return
