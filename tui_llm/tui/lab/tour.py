@@ -14,7 +14,7 @@ from textual.timer import Timer
 
 from tui_llm.common.errors import UserError
 from tui_llm.facts.request import Question, Request
-from tui_llm.instruments.instruct.question import Instructed, InstructQuestion
+from tui_llm.instruments.instruct.question import LEARNED, Instructed, InstructQuestion
 from tui_llm.instruments.textfile.question import TextFileQuestion
 from tui_llm.llm.data.instruction_pairs import parse as parse_pairs
 from tui_llm.tour.facts import Facts, RunFacts
@@ -250,7 +250,7 @@ class TourController:
             self._typed[ask.key] = text
             self._answers.pop(InstructQuestion, None)
             self._problems.pop(InstructQuestion, None)
-            question = InstructQuestion(Request(), parse_pairs(text))
+            question = InstructQuestion(Request(), parse_pairs(text), learned=LEARNED)
             self.context.questions.ask(None, question, self._tuned, _nothing)
             self.check()
 
