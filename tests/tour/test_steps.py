@@ -231,7 +231,7 @@ def test_surprise(engine: PipelineEngine) -> None:
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
     said = told(checks_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
-    assert "-0.600" in said and "+0.500" in said and "in all 0.000" in said
+    assert "−0.600" in said and "0.500 for" in said and "in all 0.000" in said
     told(checks_numbers.gradient_seen(Facts(), Facts()), False)
 
 

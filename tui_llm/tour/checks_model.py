@@ -108,7 +108,7 @@ def cold(now: Facts, began: Facts) -> CheckResult:
     if token.u is None:
         return missing("the last token was not drawn at this temperature: {draw}")
     return done(
-        f"u = {token.u:.3f} fell on {words(token.text)}: {precise_percent(token.raw_probability)} at T 1, {precise_percent(token.probability)} here."
+        f"u = {token.u:.4f} fell on {words(token.text)}: {precise_percent(token.raw_probability)} at T 1, {precise_percent(token.probability)} here."
     )
 
 
@@ -134,7 +134,7 @@ def replayed(now: Facts, began: Facts) -> CheckResult:
     one, other = first.hit.candidate, again.hit.candidate
     hit = "the same token" if one.id == other.id else f"{words(other.text)} instead of {words(one.text)}"
     return done(
-        f"The same u = {found.u:.3f}, other probabilities: {hit} ({precise_percent(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
+        f"The same u = {found.u:.4f}, other probabilities: {hit} ({precise_percent(other.probability)}, rank {again.hit.place + 1:,}). A higher T makes unlikely tokens likelier."
     )
 
 

@@ -19,6 +19,7 @@ else:
 class BaseScreen(Base):
     """Mixin for a screen; in the bases it precedes Textual's class."""
 
+    asks: ClassVar[bool] = False  # whether it only asks something, for the screen below
     tour_name: ClassVar[str] = "other"  # how the tour's checks call this screen, if they know it
     had_focus: Widget | None = None
     _pending_result: tuple[Any] | None = None

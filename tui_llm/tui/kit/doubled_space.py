@@ -18,6 +18,7 @@ from tui_llm.tui.kit.base_screen import BaseScreen
 class DoubledSpaceScreen(BaseScreen, ModalScreen[str | None]):
     """Dismissed with the text to take, or with None to go on typing."""
 
+    asks = True
     BINDINGS: ClassVar = [
         ("1", "single", "One space"),
         ("2", "keep", "As typed"),

@@ -174,8 +174,8 @@ class TourController:
     def facts(self) -> Facts:
         """The current state, for the tour's checks."""
         context, lab, screens = self.context, self.context.lab, self.context.screens
-        asking = isinstance(screens[-1], AskScreen)
-        top = next((one for one in reversed(screens) if not isinstance(one, AskScreen)), screens[0])
+        asking = _asks(screens[-1])
+        top = next((one for one in reversed(screens) if not _asks(one)), screens[0])
         return Facts(
             prompt=lab.prompt,
             asking=asking,
@@ -259,6 +259,10 @@ class TourController:
 
     def _tuned(self, found: Instructed) -> None:
         self.context.open_model(found.name)
+
+
+def _asks(screen: Screen[Any]) -> bool:
+    return isinstance(screen, BaseScreen) and screen.asks
 
 
 def _nothing(_answer: Any) -> None:
