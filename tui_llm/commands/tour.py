@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui_llm.commands.shared import app
 from tui_llm.commands.shared.command import Commands, Parser
-from tui_llm.commands.shared.options import model_options, start_options, weights_option
+from tui_llm.commands.shared.options import DEFAULT_MODEL, model_options, start_options, weights_option
 from tui_llm.commands.shared.output import put, put_json
 from tui_llm.common.errors import UserError
 
@@ -53,7 +53,7 @@ def tour(options: argparse.Namespace) -> int:
     from tui_llm.common import storage
     from tui_llm.tour.learner_name import checked
     from tui_llm.tour.step import TOUR
-    from tui_llm.tour.tour import path
+    from tui_llm.tour.tour import Tour, path
 
     if options.names or options.check:
         _refuse_ignored(options)
@@ -73,6 +73,8 @@ def tour(options: argparse.Namespace) -> int:
             ) from error
     if options.json:
         return _print_progress(lesson, learner)
+    if options.model is None and not Tour(lesson, learner).load():
+        options.model = DEFAULT_MODEL  # a lesson begins with the model that it was written for, not the one opened last
     if lesson.name == TOUR and not learner:
         return app.open_app(options, tour=True)
     return app.open_app(options, lesson=lesson, learner=learner)
