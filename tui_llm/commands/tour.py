@@ -22,7 +22,8 @@ def add(commands: Commands) -> None:
         tour,
         _add_options,
         more="Half an hour, no network. It checks what you do, says what is missing, and continues by itself; F4 skips, F3 goes back, "
-        "F2 closes it. Your progress is saved, for each lesson.\n\n"
+        "F2 closes it. Your progress is saved, for each lesson. A lesson begins with nano, or with --model; later the model of last time comes "
+        "back.\n\n"
         "LESSON is tokens (tokens that trip models), loss-curve (read a loss curve), or a lesson file of your own: docs/lessons.md "
         "describes the format.",
         examples=(
