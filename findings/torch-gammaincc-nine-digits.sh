@@ -3,7 +3,7 @@
 #
 # Expected: a float64 special function that is exact to some 1e-14. Seen: for a above 20 with x near a (there it uses an
 # asymptotic expansion) the relative error can be about 1e-9; elsewhere 1e-15. It is the p-value of a χ² test.
-# Here: tui_llm computes the p-value of `draw --count` itself (llm/predict), tested against a table to 1e-8 and better.
+# Here: instruments/draws/answer.py computes the p-value of `draw --count` itself, without torch; its test allows 1e-8 against torch.
 #
 # Output seen:
 #   gammaincc(49.5, 59.4): torch 1.2e-09, scipy 7.9e-16
