@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -179,9 +180,13 @@ async def test_a_class(server: tuple[str, str]) -> None:
         async with session.get(f"{url}/", params={"name": " Ada "}) as answer:  # and follows to the app's page
             page = await answer.text()
             assert str(answer.url).endswith("/?name=Ada&begun=1")
-            assert f"{url.replace('http', 'ws')}/ws/Ada" in page
+            assert f"{url.replace('http', 'ws')}/ws/-Ada" in page
+        for name in (".", "..", "a/../b", "{name}", "%2e"):  # a browser resolves a path of dots before it asks for it
+            async with session.get(f"{url}/", params={"name": name}) as answer:
+                found = re.search(r"ws://[^\"']*/ws/([^\"'/?]+)", await answer.text())
+                assert found is not None and found[1] == "-" + quote(name, safe="")
         own = {"Origin": url}
-        socket = f"{url.replace('http', 'ws')}/ws/"
+        socket = f"{url.replace('http', 'ws')}/ws/-"
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await session.ws_connect(f"{socket}Ada", headers={"Origin": "http://evil.example"})
         with pytest.raises(aiohttp.WSServerHandshakeError):

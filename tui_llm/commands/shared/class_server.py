@@ -49,7 +49,7 @@ class ClassServer(Server):
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
-        app.add_routes([web.get("/class", self.handle_class), web.get("/ws/{name}", self.handle_websocket)])
+        app.add_routes([web.get("/class", self.handle_class), web.get("/ws/-{name}", self.handle_websocket)])
         return app
 
     async def handle_class(self, request: web.Request) -> web.Response:
@@ -78,8 +78,9 @@ class ClassServer(Server):
             raise web.HTTPSeeOther(f"/?name={quote(name, safe='')}&begun=1")
         page = await super().handle_index(request)
         assert isinstance(page, web.Response)
+        # After a sign, as browsers resolve "/ws/.." to "/" before they ask for it.
         page.text = (page.text or "").replace(
-            f"ws://{request.host}/ws", f"ws://{request.host}/ws/{quote(name, safe='')}"
+            f"ws://{request.host}/ws", f"ws://{request.host}/ws/-{quote(name, safe='')}"
         )
         return page
 
