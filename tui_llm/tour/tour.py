@@ -58,6 +58,7 @@ class Tour:
         self.seen = ""  # the outcome of the previous part
         self.lacks = ""
         self.done: set[tuple[str, int]] = set()
+        self.damaged = False  # `load` found a file that it can't read
         self._began: Facts | None = None
         self._held: Facts | None = None  # facts at a manual `move`: nothing is checked until they change
 
@@ -148,11 +149,15 @@ class Tour:
         part that is not.
         """
         found = self.path
+        self.damaged = False
         try:
-            kept = read_json(found, MOST_PROGRESS) if found.exists() else {}
+            if not found.exists():
+                return False
+            kept = read_json(found, MOST_PROGRESS)
             name, part = str(kept["step"]), int(kept["part"])
             done = {(str(step), int(number)) for step, number in kept["done"]}
         except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError, OverflowError):
+            self.damaged = True
             return False
         places = [(at, number) for at, step in enumerate(self.steps) for number in range(len(step.parts))]
         names = [step.name for step in self.steps]
