@@ -85,7 +85,7 @@ def _messages(options: argparse.Namespace) -> Iterator[str]:
         if asks:
             sys.stdout.write("> ")
             sys.stdout.flush()
-        line = read_line(sys.stdin)
+        line = read_line(sys.stdin, "the messages")
         if not line:
             return
         if line.strip():

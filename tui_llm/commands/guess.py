@@ -133,7 +133,7 @@ def _lines(answers: TextIO, prompt: str) -> Iterator[str]:
     while True:
         if asks:
             print(prompt, end="", flush=True)
-        line = read_line(answers)
+        line = read_line(answers, "the answers")
         if not line:
             if asks:
                 put("")

@@ -46,7 +46,7 @@ def prepare() -> None:
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
 
 
-def read_line(stream: TextIO) -> str:
+def read_line(stream: TextIO, what: str) -> str:
     """The next line, with its end; empty at the end of the input. Raises `UserError` if it is no text, too long for a
     message or an answer, or can't be read."""
     try:
@@ -54,7 +54,7 @@ def read_line(stream: TextIO) -> str:
     except UnicodeDecodeError as error:
         raise UserError("standard input is not UTF-8 text; convert it, such as with iconv") from error
     except OSError as error:  # a folder, for one
-        raise UserError(f"can't read standard input: {error.strerror or error}") from error
+        raise UserError(f"can't read {what} from standard input: {error.strerror or error}") from error
     if len(line) > LONGEST:
         raise UserError(f"standard input has a line of over {LONGEST:,} characters; give shorter lines")
     return line
