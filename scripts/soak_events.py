@@ -30,6 +30,9 @@ ROUTES = {  # a command's scope → the commands that lead there from the lab
     "model_info": ("models", "model_info"),
     "runs": ("runs",),
     "comparison": ("runs", "mark_run", "tree_line_below", "mark_run", "compare_runs"),
+    "versus": ("versus",),
+    "chat": ("chat_open",),
+    "guess": ("guess",),
     "inside": ("inside",),
     "scratch": ("scratch",),
     "sampler": ("sampler_form",),
@@ -177,8 +180,13 @@ class Events:
         if draw.random() < 0.2:
             self._size = (120, 40)
             yield Event("resize", x=120, y=40)
+        if scope == "chat":  # the model with a chat template is in the list's first lines
+            yield self._model()
+            yield Event("wait", x=1.0)
         for name in ROUTES[scope]:
             yield typed(self._key(BY_ID[name]))
+        if scope == "chat":  # it opens with a dialog for the first message
+            yield typed("hi", KEYS["enter"])
         for _ in range(draw.randint(2, 16)):
             if draw.random() < 0.75:
                 yield self._press(draw.choice(self._by_scope[scope]))

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from tui_llm.llm.adapters.chat import INSTRUCT
+
 CORPUS = "the cat sat on the mat and slept.\n" * 400
 SETTINGS = [
     "--preset",
@@ -103,7 +105,9 @@ class Home:
             name: json.loads((self.run / name).read_text().splitlines()[-1])
             for name in ("metrics.jsonl", "samples.jsonl", "probes.jsonl")
         }
-        shutil.copytree(self.run / "checkpoint-40", self.data / "models" / "copied")
+        copied = self.data / "models" / "copied"
+        shutil.copytree(self.run / "checkpoint-40", copied)
+        (copied / "chat_template.jinja").write_text(INSTRUCT)  # so that Chat opens
         self.start_worker()
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -201,6 +201,57 @@ def _tour(home: Path) -> int:
     return 0
 
 
+def _lesson(home: Path) -> int:
+    """Saves a learner's progress through a lesson of a class."""
+    from tui_llm.tour.lesson_file import find, read
+    from tui_llm.tour.tour import Tour
+
+    tour = Tour(read(find("tokens")), "Ada")
+    tour.load()
+    tour.step, tour.part = 1, 1
+    tour.done |= {(tour.steps[0].name, 0), (tour.steps[1].name, 0)}
+    tour.save()
+    return 0
+
+
+def _lesson_begun(home: Path) -> None:
+    from tui_llm.tour.lesson_file import find, read
+    from tui_llm.tour.tour import Tour
+
+    tour = Tour(read(find("tokens")), "Ada")
+    tour.part, tour.done = 1, {(tour.steps[0].name, 0)}
+    tour.save()
+
+
+def _remembered(home: Path) -> None:
+    from tui_llm.tui.state import state_file
+
+    state_file.merge({"prompt": "before", "model": "nano", "of another version": 1})
+
+
+def _remember(home: Path) -> int:
+    """Writes what changed, as the app does; the other keys stay."""
+    from tui_llm.tui.state import state_file
+
+    state_file.merge({"prompt": "after " * 2000, "sampler": {"temperature": 0.5}})
+    return 0
+
+
+def _damaged_state(home: Path) -> None:
+    paths.state_path().write_text('{"version": 1, "prompt": "cut sh', encoding="utf-8")
+
+
+def _set_aside(home: Path) -> int:
+    """Sets a damaged state aside, as the app does when it starts. Until that works, it says so and goes on without."""
+    from tui_llm.tui.state import state_file
+
+    _, problem = state_file.load()
+    if not paths.state_path().exists():
+        return 0
+    print(f"tui-llm: {problem}", file=sys.stderr)
+    return 2
+
+
 def _tree(home: Path) -> int:
     from tui_llm.instruments.tree import tree_file
 
@@ -257,6 +308,9 @@ SCENARIOS = {
         Scenario("start", _begun, _guarded(_start)),
         Scenario("rename", _trained, _rename, once=True),
         Scenario("tour", lambda home: None, _guarded(_tour)),
+        Scenario("lesson", _lesson_begun, _guarded(_lesson)),
+        Scenario("state", _remembered, _guarded(_remember)),
+        Scenario("damaged state", _damaged_state, _guarded(_set_aside)),
         Scenario("tree", _tree_made, _guarded(_tree)),
         Scenario("keep", _trained, _guarded(_keep), once=True),
         Scenario("corpus", _learned, _guarded(_corpus)),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -151,6 +154,7 @@ async def until_shown(tab: Any, words: str) -> None:
 
 async def test_a_class(server: tuple[str, str]) -> None:
     import aiohttp
+    from yarl import URL
 
     url, teacher = server
 
@@ -179,9 +183,13 @@ async def test_a_class(server: tuple[str, str]) -> None:
         async with session.get(f"{url}/", params={"name": " Ada "}) as answer:  # and follows to the app's page
             page = await answer.text()
             assert str(answer.url).endswith("/?name=Ada&begun=1")
-            assert f"{url.replace('http', 'ws')}/ws/Ada" in page
+            assert f"{url.replace('http', 'ws')}/ws/-Ada" in page
+        for name in (".", "..", "a/../b", "{name}", "%2e"):  # a browser resolves a path of dots before it asks for it
+            async with session.get(f"{url}/", params={"name": name}) as answer:
+                found = re.search(r"ws://[^\"']*/ws/([^\"'/?]+)", await answer.text())
+                assert found is not None and found[1] == "-" + quote(name, safe="")
         own = {"Origin": url}
-        socket = f"{url.replace('http', 'ws')}/ws/"
+        socket = f"{url.replace('http', 'ws')}/ws/-"
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await session.ws_connect(f"{socket}Ada", headers={"Origin": "http://evil.example"})
         with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -198,5 +206,46 @@ async def test_a_class(server: tuple[str, str]) -> None:
                 async for _ in tab:
                     pass  # the older tab is closed
                 await until_shown(again, "(2/2)")  # it continues where the other one was
-        page = await teachers_page("<td>Ada</td><td>closed</td>")
-        assert "0 of at most 2 tabs open" in page
+        await teachers_page("0 of at most 2 tabs open")
+        tabs = [session.ws_connect(f"{socket}{name}", headers=own) for name in ("A", "B", "C")]
+        opened = await asyncio.gather(*tabs, return_exceptions=True)  # in the same moment
+        assert sum(isinstance(tab, aiohttp.WSServerHandshakeError) for tab in opened) == 1
+        for tab in opened:
+            if isinstance(tab, aiohttp.ClientWebSocketResponse):
+                await tab.close()
+        for name in ("..", "{a/b}"):
+            url_of = URL(f"{socket}{quote(name, safe='')}", encoded=True)
+            while True:  # until the tabs before have left their places
+                try:
+                    tab = await session.ws_connect(url_of, headers=own)
+                    break
+                except aiohttp.WSServerHandshakeError as error:
+                    assert error.status == 503
+                    await asyncio.sleep(0.05)
+            await until_shown(tab, "Lesson 1/6")
+            await tab.close()
+        page = await teachers_page("0 of at most 2 tabs open")
+        assert "<td>Ada</td><td>closed</td>" in page
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the app's process in /proc")
+async def test_a_tab_whose_app_is_killed_is_closed(server: tuple[str, str]) -> None:
+    import aiohttp
+
+    url, teacher = server
+    async with aiohttp.ClientSession() as session:
+        await until_listening(session, url)
+        socket = f"{url.replace('http', 'ws')}/ws/-Zed"
+        async with session.ws_connect(socket, headers={"Origin": url}) as tab:
+            await until_shown(tab, "Lesson 1/6")
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    if b"--learner=Zed" in file.read_bytes():
+                        os.kill(int(file.parent.name), signal.SIGKILL)
+            async for _ in tab:
+                pass  # until it is closed
+            while True:
+                async with session.get(teacher) as answer:
+                    if "<td>Zed</td><td>closed</td>" in await answer.text():
+                        break
+                await asyncio.sleep(0.05)

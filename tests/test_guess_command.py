@@ -17,6 +17,7 @@ import pytest
 
 from tui_llm.cli import main
 from tui_llm.commands import guess as command
+from tui_llm.commands.shared.streams import LONGEST
 from tui_llm.instruments.guess.question import Bets
 
 
@@ -115,6 +116,11 @@ def test_the_text_of_a_file(
     ):
         code, out, err = play(capsys, monkeypatch, "", *words)
         assert code == 2 and says in err and err.count("\n") == 1, words
+
+
+def test_a_line_without_an_end_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = play(capsys, monkeypatch, "x" * (LONGEST + 2), "--seed", "1", "--json")
+    assert code == 2 and "a line of over" in err and err.count("\n") == 1
 
 
 def test_an_answer_that_cannot_be_read_is_named(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from tui_llm.cli import main
+from tui_llm.commands.shared.streams import LONGEST
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.chat import ChatMessage
@@ -111,6 +114,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str], copy: Path) -> None:
     assert all(one["bits"] >= 0 for one in first["tokens"]) and second["seed"] == 2
     assert main(("chat", "Who")) == 2
     assert "no chat template" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("locale", ["strict", "surrogateescape"])  # of en_US.UTF-8, of C.UTF-8
+@pytest.mark.parametrize(("data", "says"), [(b"\xff\xfeWho\n", "not UTF-8"), (b"x" * (LONGEST + 2), "a line of over")])
+def test_standard_input_that_is_no_message_is_one_line(
+    data: bytes, says: str, locale: str, capsys: pytest.CaptureFixture[str], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors=locale))
+    assert main(("chat", "--model", str(copy))) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
 
 
 def test_ctrl_c_stops_the_answer_and_the_next_message_is_answered(

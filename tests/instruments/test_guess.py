@@ -20,10 +20,12 @@ from tui_llm.instruments.guess.game import MOST, GuessGame, probability
 from tui_llm.instruments.guess.on_text import continues
 from tui_llm.instruments.guess.passages import FILE, passages
 from tui_llm.instruments.guess.question import Bet, BetsQuestion, GuessRound, RoundQuestion
+from tui_llm.llm.hub import hub
 from tui_llm.llm.model import checkpoint
 from tui_llm.llm.model.model import GPT
 from tui_llm.llm.model.shape import GPTConfig
 from tui_llm.llm.tokens import tokenizer, vocabulary_folder
+from tui_llm.llm.tokens.closed import ClosedTokenizer
 from tui_llm.session import reading
 from tui_llm.session.open_model import OpenModel, never
 
@@ -63,6 +65,24 @@ def char_engine(tmp_path_factory: pytest.TempPathFactory) -> PipelineEngine:
 
 def token(id: int) -> Token:
     return Token(id, b"x", "x")
+
+
+def test_a_vocabulary_of_some_characters_has_a_unigram_model_and_plays_its_own_text(tmp_path: Path) -> None:
+    text = "Once upon a time upon a time"
+    vocabulary = ClosedTokenizer("few", "char", sorted(set(text)))
+    checkpoint.save(
+        GPT(GPTConfig(vocabulary.size, context=64, layers=1, heads=2, width=16)), tmp_path, end_of_text=None
+    )
+    hub.save_vocabulary(vocabulary, tmp_path)
+    engine = PipelineEngine("cpu")
+    engine.open(str(tmp_path))
+    round = engine.answer(RoundQuestion(Request(), text, 1, 3, 5))
+    counts = Counter(char for one in passages() for char in one.text if char in text)
+    for turn in round.turns:
+        wanted = (counts[turn.token.text] + 1) / (counts.total() + vocabulary.size)
+        assert turn.probabilities[0] == pytest.approx(wanted) and turn.bits[0] == pytest.approx(-math.log2(wanted))
+    with pytest.raises(UserError, match="lacks some of the held-out paragraph"):
+        engine.answer(RoundQuestion(Request(), None, 1, 3, 5))
 
 
 # ── the score ──

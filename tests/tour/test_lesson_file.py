@@ -143,6 +143,10 @@ def test_the_example_of_the_docs_is_a_lesson(tmp_path: Path, capsys: pytest.Capt
     ('{ name = "pane", pane = "loss" }', '"answer"\nask = { titel = "?" }', "ask.'titel' is no field; did you mean title?"),
     ('{ name = "pane", pane = "loss" }', '"answer"\nask = "?"', "ask is no table"),
     ('pane = "loss" }', 'pane = "lost" }', "did you mean loss?"),
+    ('{ name = "pane", pane = "loss" }', f'{{ name = "text", tokens = 1{"0" * 400} }}', "give a whole number"),
+    ('{ name = "pane", pane = "loss" }', '{ name = "text", tokens = 5, tokens_most = 2 }', "tokens is more than tokens_most"),
+    ('{ name = "pane", pane = "loss" }', '{ name = "target", loss_least = 5, loss_most = 1 }', "loss_least is more than loss_most"),
+    ('{ name = "pane", pane = "loss" }', '{ name = "answer", answers = [" "] }', "a blank text"),
 ])  # fmt: skip
 def test_an_error_is_one_line_with_its_place(
     old: str, new: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -152,6 +156,12 @@ def test_an_error_is_one_line_with_its_place(
     assert cli.main(["tour", "--check", str(file)]) == 2
     told = capsys.readouterr().err
     assert said in told and str(file) in told and told.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_text(GOOD, encoding="utf-8-sig")
+    assert cli.main(["tour", "--check", str(file)]) == 0, capsys.readouterr().err
 
 
 def test_files_that_are_no_lessons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +246,21 @@ def test_progress_is_kept_for_each_lesson_and_learner(capsys: pytest.CaptureFixt
     assert cli.main(["tour", "tokens", "--again", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == "space" and not path("tokens").exists()
     assert path().exists() and path("tokens", "Ada").exists()
+
+
+@pytest.mark.parametrize(("step", "part", "at"), [("gone", 0, (0, 1)), ("space", 99, (0, 1)), ("", 0, (6, 0))])
+def test_a_lesson_that_was_edited_keeps_what_was_done(step: str, part: int, at: tuple[int, int]) -> None:
+    tour = Tour(read(find("tokens")), "Ada")
+    tour.path.parent.mkdir(parents=True)
+    kept = {
+        "version": 1,
+        "step": step,
+        "part": part,
+        "done": [["space", 0], ["gone", 3], ["space", 99]],
+        "learner": "Ada",
+    }
+    tour.path.write_text(json.dumps(kept))
+    assert tour.load() and (tour.step, tour.part) == at and tour.done == {("space", 0)}
 
 
 # ── checks with values ───────────────────────────────────────────────────────────────────────────────────────────

@@ -141,6 +141,7 @@ async def test_typed_bets_add_rows_and_problems_are_shown() -> None:
         await until(pilot, lambda: 7 in screen.bets)
         await until(pilot, lambda: "·typed" in text_of(app))
         assert screen.bets == {1: 50, 7: 49} and "2 tokens [/]" in text_of(app) and not unsafe(drawn(app))
+        assert "only 49 % was left for ·typed" in " ".join(text_of(app).split())
         await pilot.press("t")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
         await pilot.press(*"problem", "enter")

@@ -105,6 +105,9 @@ def test_the_values_of_a_state_give_that_state(state: SavedState) -> None:
         {"version": 1, "sampler": {"top_k": 1.5}},
         {"version": 1, "sampler": {"temperature": "hot"}},
         {"version": 1, "zoomed": "yes"},
+        {"version": 1, "sampler": {"temperature": 10**400}},
+        {"version": 1, "target": {"id": -5}},
+        {"version": 1, "target": {"id": 10**400}},
     ],
 )
 def test_what_is_no_state_is_refused(wrong: Any) -> None:

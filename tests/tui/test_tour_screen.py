@@ -17,7 +17,7 @@ from tui_llm.facts.request import Target
 from tui_llm.instruments.instruct.question import InstructQuestion
 from tui_llm.tour.lesson_file import find, read
 from tui_llm.tour.numbers import table_logits
-from tui_llm.tour.tour import Tour
+from tui_llm.tour.tour import Tour, path
 from tui_llm.training.run.run import Run
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.kit.ask import AskScreen
@@ -208,6 +208,20 @@ async def test_hostile_text_at_every_size(size: tuple[int, int]) -> None:
         lab.tour.check()
         await pilot.pause()
         assert "The end" in "\n".join(drawn(app))
+
+
+@pytest.mark.parametrize(
+    "kept", [b"\xff{", b"[]", b'{"version": 1, "step": "text", "part": 1e400, "done": []}', b"[" * 5000]
+)
+async def test_progress_that_cannot_be_read_is_kept_aside(kept: bytes) -> None:
+    path().parent.mkdir(parents=True, exist_ok=True)
+    path().write_bytes(kept)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await answered(pilot, app.lab_screen)
+        await pilot.press("f2")
+        await until(pilot, lambda: any("tour-damaged.json" in note.message for note in app._notifications))
+    assert path().with_name("tour-damaged.json").read_bytes() == kept and Tour().load() is False and path().exists()
 
 
 async def test_the_tour_reports_what_is_missing_and_failed_answers() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tui_llm.commands.shared.command import Commands, Parser
 from tui_llm.commands.shared.options import json_option, model_options, sampler_options, weights_option, whole
 from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.streams import read_line
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,11 +78,14 @@ def _messages(options: argparse.Namespace) -> Iterator[str]:
     asks = sys.stdin.isatty() and not options.json
     if asks:
         put(HELP)
+    reconfigure = getattr(sys.stdin, "reconfigure", None)
+    if reconfigure is not None:  # the same in every locale: a pipe's text is UTF-8 or refused
+        reconfigure(encoding="utf-8", errors="replace" if sys.stdin.isatty() else "strict")
     while True:
         if asks:
             sys.stdout.write("> ")
             sys.stdout.flush()
-        line = sys.stdin.readline()
+        line = read_line(sys.stdin, "the messages")
         if not line:
             return
         if line.strip():

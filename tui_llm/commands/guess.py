@@ -16,6 +16,7 @@ from tui_llm.commands.shared.options import (  # fmt: skip
     whole,
 )
 from tui_llm.commands.shared.output import put, put_json
+from tui_llm.commands.shared.streams import read_line
 from tui_llm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,10 +133,7 @@ def _lines(answers: TextIO, prompt: str) -> Iterator[str]:
     while True:
         if asks:
             print(prompt, end="", flush=True)
-        try:
-            line = answers.readline()
-        except OSError as error:  # a folder, for one
-            raise UserError(f"can't read the answers from standard input: {error.strerror or error}") from error
+        line = read_line(answers, "the answers")
         if not line:
             if asks:
                 put("")
@@ -221,10 +219,10 @@ def _guess_text(round: GuessRound, made: Guess, found: Bets) -> str:
     rows = [("you", made.probability, made.bits)]
     rows += zip((one.name for one in round.opponents), made.turn.probabilities, made.turn.bits, strict=True)
     lines += [
-        table(("", "p", "bits"), [(visible(name), percent(p), f"{bits:.2f}") for name, p, bits in rows], left=(0,))
+        table(("", "raw p", "bits"), [(visible(name), percent(p), f"{bits:.2f}") for name, p, bits in rows], left=(0,))
     ]
     likeliest = ", ".join(f"{visible_token(token.text)} {percent(p)}" for token, p in made.turn.favourites)
-    return "\n".join([*lines, _wrapped(f"likeliest for {visible(round.weights.name)}: {likeliest}")])
+    return "\n".join([*lines, _wrapped(f"likeliest for {visible(round.weights.name)}, raw p: {likeliest}")])
 
 
 def _width() -> int:

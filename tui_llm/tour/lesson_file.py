@@ -27,6 +27,7 @@ TASK, SHORT, LINE = 330, 60, 200  # characters: a task fits beside an app of 80 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 COMMAND = re.compile(r"\{([^{}]*)\}")
 FORMS = ("", "pairs", "file")
+RANGES = (("tokens", "tokens_most"), ("loss_least", "loss_most"))  # values of one check: the least and the most
 
 
 def find(text: str) -> Path:
@@ -44,7 +45,8 @@ def read(path: Path, known: Container[str] | None = None) -> Lesson:
 
     Raises `UserError`, in one line with the file and the line or step of the error.
     """
-    return parse(read_foreign_text(path, MOST_BYTES), path, known)
+    # Editors on Windows may put a byte order mark in front, which TOML has no place for.
+    return parse(read_foreign_text(path, MOST_BYTES).removeprefix("\ufeff"), path, known)
 
 
 def parse(text: str, path: Path, known: Container[str] | None = None) -> Lesson:
@@ -137,6 +139,11 @@ class _LessonParser:
                 self._value(f"{name}.{at}", values[at], value)
             elif value.required:
                 raise self.wrong(f"check {name} needs {at} ({value.about})")
+        for least, most in RANGES:
+            if least in values and most in values and values[least] > values[most]:
+                raise self.wrong(f"check {name} can't be passed: {least} is more than {most}; lower it")
+        if any(isinstance(one, str) and not one.strip() for one in values.get("answers", ())):
+            raise self.wrong(f"check {name}: answers has a blank text, which nobody can answer; delete it")
         if found.asks and ask is None:
             raise self.wrong(f'check {name} needs a question; write ask = {{ title = "…" }}')
         key = ask.key if ask is not None else ""
@@ -151,7 +158,7 @@ class _LessonParser:
             "text": lambda: isinstance(given, str) and len(given) <= 2000,
             "texts": lambda: _all_of(given, lambda one: isinstance(one, str) and len(one) <= 2000),
             "number": lambda: _is_number(given),
-            "whole": lambda: type(given) is int,
+            "whole": lambda: type(given) is int and _is_number(given),
             "flag": lambda: isinstance(given, bool),
             "answers": lambda: _all_of(given, lambda one: isinstance(one, str) or _is_number(one)),
         }

@@ -58,6 +58,7 @@ class Tour:
         self.seen = ""  # the outcome of the previous part
         self.lacks = ""
         self.done: set[tuple[str, int]] = set()
+        self.damaged = False  # `load` found a file that it can't read
         self._began: Facts | None = None
         self._held: Facts | None = None  # facts at a manual `move`: nothing is checked until they change
 
@@ -142,21 +143,33 @@ class Tour:
         write_json(self.path, {**kept, "learner": self.learner} if self.learner else kept)
 
     def load(self) -> bool:
-        """Restores the saved position. Returns False if there is none or it is the beginning."""
+        """Restores the saved position. Returns False if there is none or it is the beginning.
+
+        If the lesson was edited and its step or part is gone, what was done stays done, and the position is the first
+        part that is not.
+        """
         found = self.path
+        self.damaged = False
         try:
-            kept = read_json(found, MOST_PROGRESS) if found.exists() else {}
-            names = [step.name for step in self.steps]
-            step = len(names) if kept["step"] == "" else names.index(kept["step"])
-            part = int(kept["part"])
-            done = {(str(name), int(number)) for name, number in kept["done"]}
+            if not found.exists():
+                return False
+            kept = read_json(found, MOST_PROGRESS)
+            name, part = str(kept["step"]), int(kept["part"])
+            done = {(str(step), int(number)) for step, number in kept["done"]}
         except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError, OverflowError):
+            self.damaged = True
             return False
-        if step < len(names) and not 0 <= part < len(self.steps[step].parts):
-            return False
-        parts = {(one.name, at) for one in self.steps for at in range(len(one.parts))}
-        self.step, self.part, self.done = step, 0 if step == len(names) else part, done & parts
-        return (step, part) != (0, 0)
+        places = [(at, number) for at, step in enumerate(self.steps) for number in range(len(step.parts))]
+        names = [step.name for step in self.steps]
+        self.done = {(names[at], number) for at, number in places} & done
+        if name == "":
+            self.step, self.part = len(names), 0
+        elif name in names and (place := (names.index(name), part)) in places:
+            self.step, self.part = place
+        else:
+            left = (place for place in places if (names[place[0]], place[1]) not in self.done)
+            self.step, self.part = next(left, (len(names), 0))
+        return (self.step, self.part) != (0, 0)
 
 
 def _shipped_tour() -> Lesson:

@@ -8,7 +8,7 @@ import secrets
 import shlex
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
@@ -21,7 +21,16 @@ from tui_llm.tour.learner_name import checked
 
 HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}  # fmt: skip
 
-_learner: ContextVar[str] = ContextVar("learner", default="")
+
+class _Tab(NamedTuple):
+    """The tab of a request: the learner's name, when it is to end, and what ends the older tabs of that name."""
+
+    name: str
+    ended: asyncio.Event
+    older: list[Callable[[], object]]
+
+
+_tab: ContextVar[_Tab | None] = ContextVar("tab", default=None)
 
 
 class ClassServer(Server):
@@ -40,8 +49,8 @@ class ClassServer(Server):
     @property
     def command(self) -> str:
         """The command of the tab whose request is being answered: textual-serve starts what it reads here."""
-        name = _learner.get()
-        return shlex.join([*self.words, f"--learner={name}"] if name else self.words)
+        tab = _tab.get()
+        return shlex.join([*self.words, f"--learner={tab.name}"] if tab is not None else self.words)
 
     @command.setter
     def command(self, _command: str) -> None:
@@ -49,7 +58,7 @@ class ClassServer(Server):
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
-        app.add_routes([web.get("/class", self.handle_class), web.get("/ws/{name}", self.handle_websocket)])
+        app.add_routes([web.get("/class", self.handle_class), web.get("/ws/-{name:[^/]+}", self.handle_websocket)])
         return app
 
     async def handle_class(self, request: web.Request) -> web.Response:
@@ -78,8 +87,9 @@ class ClassServer(Server):
             raise web.HTTPSeeOther(f"/?name={quote(name, safe='')}&begun=1")
         page = await super().handle_index(request)
         assert isinstance(page, web.Response)
+        # After a sign, as browsers resolve "/ws/.." to "/" before they ask for it.
         page.text = (page.text or "").replace(
-            f"ws://{request.host}/ws", f"ws://{request.host}/ws/{quote(name, safe='')}"
+            f"ws://{request.host}/ws", f"ws://{request.host}/ws/-{quote(name, safe='')}"
         )
         return page
 
@@ -96,23 +106,29 @@ class ClassServer(Server):
             raise web.HTTPServiceUnavailable(
                 text="every place in this class is taken; the teacher can start it with --most-tabs"
             )
-        _learner.set(name)
-        return await super().handle_websocket(request)
+        ended = asyncio.Event()
+        leave: Callable[[], object] = ended.set
+        # Before the handshake: many tabs may be opened in the same moment.
+        tab = _Tab(name, ended, self.room.enter(name, leave))
+        _tab.set(tab)
+        try:
+            return await super().handle_websocket(request)
+        finally:
+            self.room.leave(name, leave)
 
     async def _process_messages(self, websocket: Any, app_service: AppService) -> None:
-        """Notes the tab while it is open, and ends it when the same name opens another one."""
-        name, ended = _learner.get(), asyncio.Event()
-        leave: Callable[[], object] = ended.set
-        for end in self.room.enter(name, leave):
+        """Ends the older tabs of this name, and this tab when the same name opens another one."""
+        tab = _tab.get()
+        assert tab is not None
+        for end in tab.older:
             end()
         reading = asyncio.ensure_future(super()._process_messages(websocket, app_service))
-        ending = asyncio.ensure_future(ended.wait())
+        ending = asyncio.ensure_future(tab.ended.wait())
         try:
             await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 await websocket.close(message=b"this name was opened in another tab")
         finally:
-            self.room.leave(name, leave)
             for task in (reading, ending):
                 task.cancel()
             await asyncio.gather(reading, ending, return_exceptions=True)

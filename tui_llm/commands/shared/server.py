@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from typing import Any
@@ -78,7 +79,19 @@ class Server(TextualServer):
         )
 
     async def _process_messages(self, websocket: Any, app_service: AppService) -> None:
-        await super()._process_messages(CheckedSocket(websocket), app_service)  # type: ignore[arg-type]
+        """Closes the tab when its app's process has ended: textual-serve leaves that of a killed one open, with its last
+        picture."""
+        reading = asyncio.ensure_future(super()._process_messages(CheckedSocket(websocket), app_service))  # type: ignore[arg-type]
+        running = {task for task in [app_service._task] if task is not None}  # textual-serve 1.1 says it nowhere else
+        try:
+            await asyncio.wait({reading, *running}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+            else:
+                await websocket.close(message=b"the app has ended")
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
         """Puts the host name of the request into the page: 127.0.0.1 and localhost are different origins to a browser."""

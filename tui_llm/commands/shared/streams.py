@@ -8,10 +8,13 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from tui_llm.common.errors import UserError
+
 # ASCII replacements for characters that an encoding lacks, one for one so that columns stay aligned.
 ASCII = {"–": "-", "—": "-", "−": "-", "·": ".", "→": ">", "←": "<", "×": "x", "÷": "/", "…": "~", "’": "'", "‘": "'",
          "“": '"', "”": '"', "≥": ">", "≤": "<", "▁": "_", "│": "|", "─": "-", "●": "*", "◆": "*"}  # fmt: skip
 HANDLER = "tui-llm"
+LONGEST = 1 << 20  # characters of a line of standard input
 
 
 def _replacement(error: UnicodeError) -> tuple[str, int]:
@@ -41,6 +44,20 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # a stream of another type, such as a test's
             stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
+
+
+def read_line(stream: TextIO, what: str) -> str:
+    """The next line, with its end; empty at the end of the input. Raises `UserError` if it is no text, too long for a
+    message or an answer, or can't be read."""
+    try:
+        line = stream.readline(LONGEST + 1)
+    except UnicodeDecodeError as error:
+        raise UserError("standard input is not UTF-8 text; convert it, such as with iconv") from error
+    except OSError as error:  # a folder, for one
+        raise UserError(f"can't read {what} from standard input: {error.strerror or error}") from error
+    if len(line) > LONGEST:
+        raise UserError(f"standard input has a line of over {LONGEST:,} characters; give shorter lines")
+    return line
 
 
 def print_error(line: str) -> None:

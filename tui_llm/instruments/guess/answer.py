@@ -49,7 +49,15 @@ def deal(open_model: OpenModel, question: RoundQuestion, overtaken: Callable[[],
     chance = random.Random(question.seed)
     passage = chance.choice(passages()) if question.text is None else Passage(_part(question.text, chance), "")
     request = _request(question.request, passage.text)
-    ids, places = _places(open_model, request, question.turns, chance)
+    try:
+        ids, places = _places(open_model, request, question.turns, chance)
+    except UserError as error:
+        if question.text is not None:
+            raise
+        name = open_model.weights().name
+        raise UserError(
+            f"the vocabulary of {name} lacks some of the held-out paragraph; give a text that it has"
+        ) from error
     open_model.feed(ids, overtaken)
     scores = open_model.window.scores(overtaken)
     unigram, about = _unigram(open_model, passage)
@@ -171,7 +179,7 @@ def _unigram(open_model: OpenModel, played: Passage) -> tuple[Callable[[int], fl
     """The unigram model of the shipped paragraphs without the one that is played, add-one smoothed; and what it is of."""
     known: dict[Passage, Counter[int]] | None = open_model.remembered.get(_COUNTS)
     if known is None:
-        known = {one: Counter(open_model.tokenizer.encode(one.text)) for one in passages()}
+        known = {one: Counter(open_model.tokenizer.encode_known(one.text)) for one in passages()}
         open_model.remembered[_COUNTS] = known
     used = [counts for one, counts in known.items() if one.text != played.text]
     total = sum(counts.total() for counts in used)

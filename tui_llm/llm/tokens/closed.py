@@ -43,6 +43,9 @@ class ClosedTokenizer(Tokenizer):
         except KeyError as error:
             raise self._unknown(str(error.args[0])) from None
 
+    def encode_known(self, text: str) -> list[int]:
+        return [self._ids[piece] for piece in self._pieces(text) if piece in self._ids]
+
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         if self._table is None:
             return np.array(self._plain(text), np.uint32)

