@@ -13,7 +13,7 @@ from tui_llm.common.numbers import percent
 from tui_llm.instruments.versus import words
 from tui_llm.instruments.versus.question import Versus, VersusQuestion, VersusSide
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -28,15 +28,6 @@ NONE = (
     "m chooses the model to compare with: a shipped model, a run, a folder (also one checkpoint of a run), a GGUF file"
 )
 
-OPEN = Command(
-    "versus",
-    "ampersand",
-    "two models",
-    "Compare with another model on this text: predictions, losses in bits, KL, a continuation of each",
-    "Two models",
-    "lab",
-    "app.open('versus')",
-)
 _key = CommandFactory("versus", "Two models")
 KEYS = (
     _key("versus_model", "m", "other model", "Choose the model to compare with", "choose"),
