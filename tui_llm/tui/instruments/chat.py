@@ -14,8 +14,9 @@ from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.chat.question import ChatPart, ChatQuestion, log_p, text_of
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
+from tui_llm.tui.instruments.open_keys import CHAT
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -30,6 +31,7 @@ BASE = (
     "a chat model"
 )
 
+OPEN = CHAT
 _key = CommandFactory("chat", "Chat")
 KEYS = (
     _key("chat_message", "i,enter", "message", "Type a message", "message"),
@@ -38,7 +40,7 @@ KEYS = (
     _key("chat_new", "n", "new", "Start a new conversation", "new"),
     _key("chat_stop", "x", "stop", "Stop the answer", "stop"),
     _key("chat_copy", "y", "copy", "Copy the tokens of all answers as a table (tab-separated)", "copy"),
-    _key("close_chat", "escape,q,at", "back", "Stop the answer; otherwise back to the five panes", "leave", importance=9),
+    _key("close_chat", "escape,q,at", "back", "Stop the answer; otherwise back to the five panes", "leave", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.guess.game import MOST, RULE, Guess, GuessGame
 from tui_llm.instruments.guess.question import Bet, Bets, BetsQuestion, GuessRound, RoundQuestion
+from tui_llm.tui.instruments.open_keys import GUESS
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -22,6 +23,7 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 STEP = 10  # percent that an arrow adds to a bet
+OPEN = GUESS
 _key = CommandFactory("guess", "Guess")
 KEYS = (
     _key("guess_go", "enter", "guess", "Guess with these bets, or with none; then go to the next token, and from the score to a new game", "go", importance=8),
@@ -37,7 +39,7 @@ KEYS = (
     _key("guess_new", "n", "new", "Start a new game, at another place of the texts", "new", importance=5),
     _key("guess_text", "m", "my text", "Switch between the prompt's text and a held-out paragraph", "text", importance=4),
     _key("guess_copy", "y", "copy", "Copy the guesses as a table (tab-separated)", "copy"),
-    _key("close_guess", "escape,q,Q", "back", "Back to the five panes", "close", importance=9),
+    _key("close_guess", "escape,q,Q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
