@@ -217,7 +217,7 @@ async def test_a_mark_shows_the_difference() -> None:
         await seen(pilot, app)
         await pilot.press("home", "right", "space", "end")
         await pilot.pause()
-        assert "since step 10" in app.text and "target's loss 2.397 → 0.104 nats (−2.293)" in app.text
+        assert "since step 10" in app.text and "target's loss 2.397 → 0.104 (−2.293)" in app.text
         header, first, *rest = app.table
         assert header[3:] == ("probability_at_10", "probability_at_100", "change")
         assert first[0] == "7" and float(first[5]) == pytest.approx(0.81)

@@ -201,7 +201,7 @@ class LearnedScreen(OverLab):
                 change = reading.loss - marked[1].loss
                 (later, earlier), moved = numbers.adding([reading.loss, -marked[1].loss], change, 3)
                 parts.append(
-                    f"  target's loss {earlier.removeprefix('−')} → {later} nats ({'+' * (change > 0)}{moved})"
+                    f"  target's loss {earlier.removeprefix('−')} → {later} ({'+' * (change > 0)}{moved})"
                 )
         elif reading.loss is not None and reading.probability is not None:
             parts.append(
