@@ -18,8 +18,9 @@ from test_pin_history import make as make_pins
 from textual.pilot import Pilot
 
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.request import Target
+from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import DrawQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.temperatures import TemperatureLines
 from tui_llm.tui.kit.ask import AskScreen
@@ -387,3 +388,28 @@ async def test_how_it_learned_prints_the_difference_of_what_it_prints() -> None:
         assert rows
         for one, two, points in rows:
             assert abs(float(two) - float(one) - float(points.replace("−", "-"))) <= 0.11
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_the_intervals_of_a_reading_are_those_of_the_draw(sampler: SamplerSettings) -> None:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    request = Request(prompt=PROMPT, sampler=sampler)
+    distribution = engine.read(request).distribution
+    (landing,) = engine.answer(DrawQuestion(request, (sampler,), 0.5)).landings
+    assert distribution is not None
+    found = distribution.intervals()[: len(landing.segments)]
+    assert len(found) == min(distribution.kept, len(distribution.candidates), len(landing.segments))
+    for (start, stop), segment in zip(found, landing.segments, strict=False):
+        assert math.isclose(start, segment.start, abs_tol=1e-6) and math.isclose(stop, segment.stop, abs_tol=1e-6)
+
+
+async def test_a_tall_generate_pane_shows_what_u_falls_on() -> None:
+    async with lab_at((200, 60), "5") as (app, pilot):
+        await until(pilot, lambda: "u from – to" in "\n".join(drawn(app)))
+        rows = [m for line in drawn(app) if (m := re.search(r"([\d.]+) %  ([\d.]+) – ([\d.]+)", line))]
+        assert rows and rows[-1][3] == "1.0000"
+        for row in rows:
+            assert abs(float(row[1]) / 100 - (float(row[3]) - float(row[2]))) <= 0.0006
+        await pilot.press("g")
+        await until(pilot, lambda: "drawn p" in "\n".join(drawn(app)))

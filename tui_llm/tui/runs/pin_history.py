@@ -200,9 +200,7 @@ class LearnedScreen(OverLab):
             if reading.loss is not None and marked[1].loss is not None:
                 change = reading.loss - marked[1].loss
                 (later, earlier), moved = numbers.adding([reading.loss, -marked[1].loss], change, 3)
-                parts.append(
-                    f"  target's loss {earlier.removeprefix('−')} → {later} ({'+' * (change > 0)}{moved})"
-                )
+                parts.append(f"  target's loss {earlier.removeprefix('−')} → {later} ({'+' * (change > 0)}{moved})")
         elif reading.loss is not None and reading.probability is not None:
             parts.append(
                 f"  target's raw p {numbers.precise_percent(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
