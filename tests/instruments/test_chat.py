@@ -105,7 +105,7 @@ def test_a_model_without_a_template_is_refused() -> None:
 def test_the_command(capsys: pytest.CaptureFixture[str], copy: Path) -> None:
     assert main(("chat", "Who", "--model", str(copy), "--temperature", "0", "--tokens", "--raw")) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Who\n") and "A small model." in out and "ln raw p" in out and "bits of raw p" in out
+    assert out.startswith("Who\n") and "A small model." in out and "ln raw p" in out and "sum of −log2 raw p" in out
     assert main(("chat", "Who", "Who", "--model", str(copy), "--temperature", "0", "--json")) == 0
     decoder, text = json.JSONDecoder(), capsys.readouterr().out
     first, end = decoder.raw_decode(text)
@@ -143,4 +143,4 @@ def test_ctrl_c_stops_the_answer_and_the_next_message_is_answered(
     monkeypatch.setattr(PipelineEngine, "answer", interrupted)
     assert main(("chat", "Who", "Who", "--model", str(copy), "--temperature", "0")) == 0
     out = capsys.readouterr().out
-    assert out.count("bits of raw p") == 2 and out.count("stopped") == 1
+    assert out.count("sum of −log2 raw p") == 2 and out.count("stopped") == 1

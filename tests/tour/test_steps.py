@@ -202,7 +202,7 @@ def test_softmax(engine: PipelineEngine) -> None:
     assert "cursor" in told(checks_numbers.staged(facts(inside, stage=1), Facts()), False)
     assert "logit" in told(checks_numbers.staged(facts(reading, stage=1), Facts()), True)
     own = told(checks_numbers.own_logits(scratch("mat=3.2 rug=1.3 moon=-2.1"), Facts()), True)
-    assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.43 %: together 100.0 %" in own and "tutorial" not in own
+    assert "“mat” 86.6 %, “rug” 13.0 %, “moon” 0.43 %; the column sums to 100.0 %" in own and "tutorial" not in own
     assert "86.6/13.0/0.4 %" in told(checks_numbers.own_logits(scratch("a=1 [/]=2"), Facts()), True)
     told(checks_numbers.own_logits(scratch("a=1"), Facts()), False)
     before = scratch("a=1 b=2")
@@ -231,7 +231,7 @@ def test_surprise(engine: PipelineEngine) -> None:
     rows = LogitGradient(token(" mat"), 0.4, -0.6, True), LogitGradient(token(HOSTILE), 0.5, 0.5, False)
     gradient = Gradient(GradientQuestion(Request()), token(" mat"), 1, rows, 10, 0.1)
     said = told(checks_numbers.gradient_seen(Facts(answers={GradientQuestion: gradient}), Facts()), True)
-    assert "−0.600" in said and "0.500 for" in said and "in all 0.000" in said
+    assert "−0.600" in said and "0.500 for" in said and "over all tokens 0.000" in said
     told(checks_numbers.gradient_seen(Facts(), Facts()), False)
 
 
@@ -314,7 +314,8 @@ def test_write_returns_generated_text(engine: PipelineEngine) -> None:
     cut = SamplerSettings(top_p=0.5)
     reading = engine.read(Request(prompt="Once upon a", sampler=cut))
     told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts(sampler=cut)), False)
-    assert "keeps" in told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
+    said = told(checks_model.nucleus(Facts(reading=reading, sampler=cut), Facts()), True)
+    assert "keeps" in said and "sums to" in said
     found = engine.answer(ScratchQuestion(Request(), split(numbers.table_logits()), temperatures=(0.5, 1.0, 2.0)))
     now = Facts(screen="temperatures", answers={ScratchQuestion: found})
     said = told(checks_model.table(now, Facts()), True)

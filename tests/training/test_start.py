@@ -96,7 +96,7 @@ def test_an_invalid_start_model_leaves_no_run(text: Path, model: Path) -> None:
     with pytest.raises(UserError, match=r"no merges\.txt"):
         begin("run", text, model)
     assert not (paths.runs_dir() / "run").exists()
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="or neither"):
         launch.create("run", [str(text)], from_fields({"from_model": "nano"}, TINY), preset="toy")
 
 

@@ -9,16 +9,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import fake_run
 import pytest
 from helpers import answered, drawn, until
+from test_batch_screens import ScreenApp, put_batch
+from test_pin_history import ScreenApp as PinApp
+from test_pin_history import make as make_pins
 from textual.pilot import Pilot
 
 from tui_llm.engine import PipelineEngine
-from tui_llm.facts.request import Target
+from tui_llm.facts.request import Request, Target
 from tui_llm.facts.sampler import SamplerSettings
+from tui_llm.instruments.draws.question import DrawQuestion
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.instruments.temperatures import TemperatureLines
+from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.over import OverLab
+from tui_llm.tui.runs.batch import BatchScreen
 
 PROMPT = "Once upon a time, there was a little"
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -253,3 +260,156 @@ async def test_the_weights_of_a_head_add_up_to_one() -> None:
         await pilot.pause()
         rows = [float(m[1]) for line in drawn(app) if (m := re.search(r"\s\d+  \S.*?([\d.]+) %  ", line))]
         assert len(rows) == 9 and abs(math.fsum(rows) - 100) <= 0.6, rows
+
+
+async def test_learn_this_prints_differences_of_what_it_prints() -> None:
+    async with lab_at((120, 40), "3") as (app, pilot):
+        await opened(app, pilot, "L", "the open model")
+        await pilot.press("space")
+        await until(pilot, lambda: re.search(r"loss [\d.]+ → [\d.]+ nats +\(", "\n".join(drawn(app))))
+        lines = drawn(app)
+        text = "\n".join(lines)
+        said = re.search(r"loss ([\d.]+) → ([\d.]+) nats +\(([−+]?[\d.]+)\)", text)
+        assert said
+        before, after, moved = (float(part.replace("−", "-")) for part in said.groups())
+        assert math.isclose(after - before, moved, abs_tol=1e-9), "exactly as printed"
+        rows = re.findall(r"([\d.]+) % +(≤?[\d.]+) % +([−+]?[\d.]+) ", text)
+        assert len(rows) > 5
+        for one, two, points in rows:
+            if not two.startswith("≤"):
+                assert abs(float(two) - float(one) - float(points.replace("−", "-"))) <= 0.11
+
+
+async def test_the_trees_sentence_sums_the_column_raw_p() -> None:
+    async with lab_at((120, 40), "5") as (app, pilot):
+        await pilot.press("T")
+        await until(pilot, lambda: "next tokens" in "\n".join(drawn(app)))
+        lines = drawn(app)
+        said = re.search(r"(\d+) of [\d,]+ next tokens, their raw p sums to ([\d.]+) %", "\n".join(lines))
+        assert said
+        head = next(line for line in lines if "depth, token" in line)
+        after = lines[lines.index(head) + 2 :]  # the root, which has no p, is the first row
+        rows = [
+            (float(m[1]), 0.05) for line in after if (m := re.search(r"([\d.]+) %", line[head.index("raw p") - 3 :]))
+        ]
+        assert len(rows) == int(said[1]) and agrees(rows, (float(said[2]), 0.05)), (rows, said[0])
+
+
+async def test_the_scratch_tables_sums_are_those_of_its_columns() -> None:
+    async with lab_at((120, 40), "2") as (app, pilot):
+        await pilot.press("X")
+        await until(pilot, lambda: "raw p" in "\n".join(drawn(app)) and "mat" in "\n".join(drawn(app)))
+        await pilot.press("escape")
+        await pilot.pause()
+        head = next(at for at, line in enumerate(drawn(app)) if re.search(r"token .*raw p", line))
+        found = re.search(r"raw p", drawn(app)[head])
+        assert found
+        rows = [one for line in drawn(app)[head + 1 : head + 4] if (one := number(line, found.end())) is not None]
+        assert len(rows) == 3 and agrees(rows, (100.0, 0.0)), drawn(app)
+
+
+async def test_the_bets_and_the_rest_are_100_percent_and_the_score_is_the_sum_of_bits() -> None:
+    async with lab_at((120, 40), "1") as (app, pilot):
+        await opened(app, pilot, "Q", "your bet")
+        await pilot.press("4", "down", "2")
+        await until(pilot, lambda: "the other 40 %" in "\n".join(drawn(app)))
+        bets = [int(m[1]) for line in drawn(app) if (m := re.search(r"(\d+) % {3}[█▏▎▍▌▋▊▉]", line))]
+        assert bets == [40, 20] and sum(bets) + 40 == 100
+        bits: dict[str, list[float]] = {"you": [], "unigram": [], "nano": []}
+        while True:
+            await pilot.press("enter")
+            await until(pilot, lambda: "Enter: " in "\n".join(drawn(app)))
+            lines = drawn(app)
+            for name, found in bits.items():
+                row = next(line for line in lines if re.match(rf" *{name}\b.*\d % +[\d.]+ ", line))
+                cells = re.search(r"([\d.]+) % +([\d.]+) ", row)
+                assert cells, row
+                p, said = float(cells[1]) / 100, float(cells[2])  # p is rounded to 0.01 %, or to three digits
+                low = -math.log2(p * 1.005 + 0.00005)
+                assert low - 0.006 <= said <= (-math.log2(max(p * 0.995 - 0.00005, 1e-9))) + 0.006, row
+                found.append(said)
+            await pilot.press("enter")
+            await pilot.pause()
+            if "bits in all" in "\n".join(drawn(app)):
+                break
+        for name, found in bits.items():
+            row = next(line for line in drawn(app) if re.match(rf" *{name} +[\d.]+ +[\d.]+", line))
+            mean, total_ = (float(part) for part in re.findall(r"\d+\.\d+", row)[:2])
+            assert (
+                abs(math.fsum(found) - total_) <= 0.005 * (len(found) + 1) and abs(total_ / len(found) - mean) <= 0.006
+            )
+
+
+async def test_two_models_differences_are_those_of_the_columns() -> None:
+    async with lab_at((120, 40), "2") as (app, pilot):
+        await pilot.press("ampersand")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press(*"nano", "enter")
+        await until(pilot, lambda: "B − A" in "\n".join(drawn(app)))
+        for line in drawn(app):
+            for one, two, points in re.findall(r"([\d.]+) % +([\d.]+) % +([−+][\d.]+) %", line):
+                assert abs(float(two) - float(one) - float(points.replace("−", "-"))) <= 0.11
+            for one, two, rest in re.findall(r" {2}(\d+\.\d\d) +(\d+\.\d\d) +(−?\d+\.\d\d)(?! %)", line):
+                assert abs(float(two) - float(one) - float(rest.replace("−", "-"))) <= 0.011
+
+
+async def test_a_batchs_means_are_those_of_its_losses() -> None:
+    run = fake_run.make("tales", done=10)
+    tokens, losses = ["the", " cat", " sat", "!"], [[0.05, 3.25, 7.5], [1.0, 2.0, 3.5]]
+    put_batch(run, [tokens, tokens], losses)
+    app = ScreenApp(BatchScreen(run))
+    async with app.run_test(size=(100, 24)) as pilot:
+        await until(pilot, lambda: "row 2" in app.text)
+        lines = app.text.split("\n")
+        everything = re.search(r"mean loss ([\d.]+) of what is shown", app.text)
+        drawn_: list[float] = []
+        for number_ in (1, 2):
+            at = next(at for at, line in enumerate(lines) if f"row {number_}  mean loss" in line)
+            row = [float(one) for one in re.findall(r"\d+\.\d+", lines[at + 3])]
+            mean = re.search(r"mean loss ([\d.]+)", lines[at])
+            assert mean and len(row) == 3 and abs(math.fsum(row) / 3 - float(mean[1])) <= 0.006
+            drawn_ += row
+        assert everything and abs(math.fsum(drawn_) / 6 - float(everything[1])) <= 0.006
+
+
+async def test_how_it_learned_prints_the_difference_of_what_it_prints() -> None:
+    run = make_pins(0, 10, 50, 100)
+    app = PinApp(run)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.shown.snapshot is not None)
+        await pilot.pause()
+        await pilot.press("home", "right", "space", "end")
+        await until(pilot, lambda: "since step" in app.text)
+        said = re.search(r"target's loss ([\d.]+) → ([\d.]+) \(([−+][\d.]+)\)", app.text)
+        assert said
+        before, after, moved = (float(part.replace("−", "-")) for part in said.groups())
+        assert math.isclose(after - before, moved, abs_tol=1e-9), "exactly as printed"
+        rows = re.findall(r" ([\d.]+) % +([\d.]+) % +([−+][\d.]+) ", app.text)
+        assert rows
+        for one, two, points in rows:
+            assert abs(float(two) - float(one) - float(points.replace("−", "-"))) <= 0.11
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_the_intervals_of_a_reading_are_those_of_the_draw(sampler: SamplerSettings) -> None:
+    engine = PipelineEngine("cpu")
+    engine.open("nano")
+    request = Request(prompt=PROMPT, sampler=sampler)
+    distribution = engine.read(request).distribution
+    (landing,) = engine.answer(DrawQuestion(request, (sampler,), 0.5)).landings
+    assert distribution is not None
+    found = distribution.intervals()[: len(landing.segments)]
+    assert len(found) == min(distribution.kept, len(distribution.candidates), len(landing.segments))
+    for (start, stop), segment in zip(found, landing.segments, strict=False):
+        assert math.isclose(start, segment.start, abs_tol=1e-6) and math.isclose(stop, segment.stop, abs_tol=1e-6)
+
+
+async def test_a_tall_generate_pane_shows_what_u_falls_on() -> None:
+    async with lab_at((200, 60), "5") as (app, pilot):
+        await until(pilot, lambda: "u from – to" in "\n".join(drawn(app)))
+        rows = [m for line in drawn(app) if (m := re.search(r"([\d.]+) %  ([\d.]+) – ([\d.]+)", line))]
+        assert rows and rows[-1][3] == "1.0000"
+        for row in rows:
+            assert abs(float(row[1]) / 100 - (float(row[3]) - float(row[2]))) <= 0.0006
+        await pilot.press("g")
+        await until(pilot, lambda: "drawn p" in "\n".join(drawn(app)))

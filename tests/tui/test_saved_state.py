@@ -179,9 +179,7 @@ def test_a_damaged_or_foreign_file_is_set_aside_and_nothing_is_lost(damaged: byt
     path.parent.mkdir(parents=True)
     path.write_bytes(damaged)
     saved, problem = state_file.load()
-    assert (
-        saved == SavedState() and "what was remembered is kept as state-damaged.json" in problem and "\n" not in problem
-    )
+    assert saved == SavedState() and "the old file is kept as state-damaged.json" in problem and "\n" not in problem
     assert not path.exists() and path.with_name("state-damaged.json").read_bytes() == damaged
     path.write_bytes(damaged)
     assert "state-damaged-2.json" in state_file.load()[1]
@@ -216,7 +214,7 @@ def test_a_full_disk_and_a_read_only_home_lose_nothing(error: OSError, monkeypat
     done.wait()
     assert written()["prompt"] == "kept"
     (line,) = told
-    assert "can't be remembered" in line and "TUI_LLM_HOME" in line and "\n" not in line
+    assert "the state can't be saved" in line and "TUI_LLM_HOME" in line and "\n" not in line
 
 
 def test_a_state_that_could_not_be_written_is_written_once_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

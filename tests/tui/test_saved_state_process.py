@@ -167,7 +167,7 @@ def test_a_home_that_cannot_be_written_is_told_and_loses_nothing(home: Path) -> 
     (home / "state.json.lock").mkdir()  # stands for a folder without write permission, which root would have
     second = opened(home)
     second.paste(" lost")
-    second.until(b"remembered")
+    second.until(b"can't be saved")
     quit_app(second)
     assert second.remembered()["prompt"] == "Once upon a time, there was a little kept"
-    assert b"tui-llm: what is shown can't be remembered: can't write" in second.out and b"Traceback" not in second.out
+    assert b"tui-llm: the state can't be saved: can't write" in second.out and b"Traceback" not in second.out

@@ -126,7 +126,7 @@ async def test_arrows_move_the_token_cursor_and_typing_ends_it() -> None:
         lab = app.lab_screen
         await ready(pilot, app, "1", "home")
         assert lab.reading is not None and lab.reading.position == 0
-        assert "nothing predicts it" in "\n".join(drawn(app))
+        assert "no prediction: no token is before it" in "\n".join(drawn(app))
         await pilot.press("left", "right", "right")
         await answered(pilot, lab)
         assert lab.reading.position == 2

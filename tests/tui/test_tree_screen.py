@@ -102,7 +102,7 @@ async def test_at_80_by_24_the_numbers_and_their_names() -> None:
         row = next(line for line in drawn(app) if line.strip().startswith("1 "))
         assert f"{100 * first.probability:.1f} %" in row and f"{first.surprisal:.2f}" in row
         covered = sum(child.probability for child in screen.shown_tree.root.children)
-        assert f"{100 * covered:.1f} % together" in text
+        assert f"raw p sums to {100 * covered:.1f} %" in text
 
 
 async def test_keys_move_through_the_tree_and_to_siblings() -> None:

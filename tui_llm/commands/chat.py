@@ -130,7 +130,7 @@ def _report(part: ChatPart, tokens: tuple[GeneratedToken, ...], stopped: bool, t
     end = " · stopped" if stopped else "" if part.ended else " · cut by --max-tokens"
     forgotten = f" · the first {counted(part.forgotten, 'token')} no longer fit the context" if part.forgotten else ""
     put("")
-    put(f"({counted(len(tokens), 'token')}, {total:.2f} bits of raw p{end}{forgotten})")
+    put(f"({counted(len(tokens), 'token')}, sum of −log2 raw p {total + 0.0:.2f} bits{end}{forgotten})")
     if table:
         rows = [
             (visible_token(token_text(one.bytes)), percent(one.raw_probability), f"{log_p(one) + 0.0:.4f}".replace("-", "−"), f"{bits(-log_p(one)) + 0.0:.4f}")

@@ -74,7 +74,7 @@ def merges(options: argparse.Namespace) -> None:
                 rank = before.ranks[before.best] if before.best is not None else None
             put(f"{'bytes' if rank is None else f'rank {rank:,}':>12}  {_parts(state.parts)}")
         if word.replay.whole:
-            put(f"{'whole':>12}  {visible_token(word.text)} (the whole word is a token: it is looked up, not merged)")
+            put(f"{'whole':>12}  {visible_token(word.text)} (the whole word is a token: it is looked up whole)")
         put(f"{'ids':>12}  {ids}")
 
 

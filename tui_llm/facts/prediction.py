@@ -75,6 +75,17 @@ class Distribution:
     log_total: float = 0.0
     exp_total: float = 0.0  # Σ e^logit without subtracting the peak; inf if it overflows a float
 
+    def intervals(self) -> list[tuple[float, float]]:
+        """The parts of the cumulative distribution, on which u falls, of the listed candidates that were kept."""
+        if self.sampler.greedy:
+            return [(0.0, 1.0)]
+        found, start = [], 0.0
+        for place, candidate in enumerate(self.candidates[: self.kept], 1):
+            stop = 1.0 if place == self.kept else min(1.0, candidate.cumulative / self.kept_mass)
+            found.append((start, stop))
+            start = stop
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:

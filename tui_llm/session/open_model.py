@@ -24,12 +24,12 @@ from tui_llm.llm.tokens import text as tokens_text
 from tui_llm.llm.tokens import tokenizer
 from tui_llm.session.tokenization import bytes_of, token_of
 
-FIRST = "nothing predicts the first token: put <|endoftext|> in front (o), or move on"
-NOT_FED = "only the last {} tokens were fed, the model's context: nothing predicts the first of them, nor any before it"
+FIRST = "the first token has no prediction: put <|endoftext|> in front (o), or move the token cursor on"
+NOT_FED = "the model's context is the last {} tokens: the first of them has no prediction, nor has any before it"
 NOTHING = "there is nothing to predict from yet: type some text, or put <|endoftext|> in front"
 NOT_OURS = (
-    "{} is of the kind {!r} and does not run in our own GPT-2, which shows what is inside: its attention and "
-    "lens can't be shown here, and it can't be trained; a model of GPT-2's layout, such as nano, can"
+    "{} is a {!r} model, which runs through transformers: its attention and logit lens can't be shown here, and it can't be "
+    "trained; a model of GPT-2's layout, such as nano, can"
 )
 NO_TEMPLATE = "{} has no chat template, it is a base model: feed it the plain text (J)"
 

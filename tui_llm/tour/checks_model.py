@@ -165,9 +165,11 @@ def nucleus(now: Facts, began: Facts) -> CheckResult:
         return missing(f"top-p is {now.sampler.top_p:g}; {{top_p_down}} lowers it")
     if distribution is None:
         return missing(WAIT)
+    column = "raw p" if now.sampler.temperature in (0, 1) else f"p(T={now.sampler.temperature:g})"  # as in the table
+    column = column if now.sampler.repetition_penalty == 1 else "p uncut"
     return done(
-        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens, with {precise_percent(distribution.kept_mass)} together; "
-        "renormalizing shares out the rest among them."
+        f"Top-p {now.sampler.top_p:g} keeps {distribution.kept:,} of {distribution.vocabulary:,} tokens; their {column} sums to {precise_percent(distribution.kept_mass)}. "
+        "Renormalizing divides it by that sum: the column p sums to 100 %."
     )
 
 

@@ -63,7 +63,7 @@ def own_logits(now: Facts, began: Facts) -> CheckResult:
     others = f" The tutorial's {typed_logits(LOGITS)}: {shares(softmax(list(LOGITS.values())))}."
     given = {row.text: row.logit for row in found}
     same = given.keys() == LOGITS.keys() and all(abs(given[name] - LOGITS[name]) < 1e-6 for name in LOGITS)
-    return done(f"{listed}: together {precise_percent(sum(raw))}.{'' if same else others}")
+    return done(f"Raw p: {listed}; the column sums to {precise_percent(sum(raw))}.{'' if same else others}")
 
 
 def changed_logit(now: Facts, began: Facts) -> CheckResult:
@@ -80,8 +80,8 @@ def changed_logit(now: Facts, began: Facts) -> CheckResult:
         return missing("no logit has changed yet: {type_scratch} types one")
     row = changed[0]
     return done(
-        f"{words(row.text, 12)} went from {precise_percent(before[row.text].raw_probability)} to {precise_percent(row.raw_probability)}, and all others "
-        f"moved with it: they still sum to {precise_percent(sum(row.raw_probability for row in found))}."
+        f"{words(row.text, 12)} went from raw p {precise_percent(before[row.text].raw_probability)} to {precise_percent(row.raw_probability)}, and all others "
+        f"moved with it: the column raw p still sums to {precise_percent(sum(row.raw_probability for row in found))}."
     )
 
 
@@ -108,10 +108,10 @@ def likely_target(now: Facts, began: Facts) -> CheckResult:
             f"the target {words(found.text)} is not the likeliest token (rank {first.rank:,}): {{pane_logits}}, ↑ to the first row, {{pick}}"
         )
     if now.place != "loss":
-        return missing("that is the target now; {pane_loss} shows what it costs")
+        return missing("that is the target now; {pane_loss} shows its loss")
     return done(
-        f"{p_equals(first.probability)}, loss −ln p = {nats(first.nats)} nats. With more confidence: {precise_percent(GOOD)} would cost "
-        f"{nats(loss(GOOD))}, {precise_percent(1.0)} would cost {nats(abs(loss(1.0)))}."
+        f"{p_equals(first.probability)}, loss −ln p = {nats(first.nats)} nats. With more confidence: {precise_percent(GOOD)} would be "
+        f"{nats(loss(GOOD))}, {precise_percent(1.0)} would be {nats(abs(loss(1.0)))}."
     )
 
 
@@ -130,7 +130,7 @@ def unlikely_target(now: Facts, began: Facts) -> CheckResult:
         )
     than = "more" if worst.nats > found.uniform_loss else "less"
     return done(
-        f"{words(target.token.text, 14)}, {p_equals(worst.probability)}, costs {nats(worst.nats)} nats; {precise_percent(TERRIBLE)} costs {nats(loss(TERRIBLE))}. "
+        f"{words(target.token.text, 14)}, {p_equals(worst.probability)}, has a loss of {nats(worst.nats)} nats; at {precise_percent(TERRIBLE)} it is {nats(loss(TERRIBLE))}. "
         f"That is {than} than ln V = {nats(found.uniform_loss)}, the loss of a uniform guess over the V tokens."
     )
 
@@ -151,7 +151,7 @@ def gradient_seen(now: Facts, began: Facts) -> CheckResult:
     down, up = (shown[found.rows.index(row)] for row in (own, other))
     return done(
         f"p − y: {down} for the target {words(own.token.text, 14)}, {up} for {words(other.token.text, 14)}, "
-        f"in all {total}. A step goes against it: the target up, the others down. That is the whole learning signal."
+        f"the sum over all tokens {total}. A step goes against it: the target up, the others down. That is the whole learning signal."
     )
 
 

@@ -134,7 +134,7 @@ def merged(now: Facts, began: Facts) -> CheckResult:
         return missing(WAIT)
     word = found.words[0]
     if word.replay is None:
-        return missing("that word can't be watched; {merges_word_back} {merges_word_on} go to another")
+        return missing("the merges of that word can't be shown; {merges_word_back} {merges_word_on} go to another")
     if now.view != "first":
         return missing("not at the bytes yet: {merges_first}")
     states = word.replay.states

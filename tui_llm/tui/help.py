@@ -152,7 +152,7 @@ class HelpLines(Lines):
             self.border_subtitle = Text(f"{self._found + 1} of {len(hits)} · n N next · / find · Esc closes")
         else:
             sought = truncate(visible(self._sought), 20)
-            self.border_subtitle = Text(f"nothing here has {sought!r} · / find · Esc closes" if sought else HINT)
+            self.border_subtitle = Text(f"no match for {sought!r} · / find · Esc closes" if sought else HINT)
         self.rebuild()
         self.refresh()
 
@@ -165,7 +165,7 @@ KEYS = (
     _key("find_help", "slash", "find", "Find words in the keys and the glossary", "find"),
     _key("find_help_next", "n", "next", "Go to the next entry with these words", "find_next(1)"),
     _key("find_help_back", "N", "previous", "Go to the previous entry with these words", "find_next(-1)"),
-    _key("what_is_this", "w", "what is this number?", "Go to what the numbers mean where the help was opened", "numbers"),
+    _key("what_is_this", "w", "what is this number?", "Go to the meaning of the numbers on the screen below", "numbers"),
     _key("close_help", "escape,q,question_mark,f1", "back", "Close the help", "close", importance=WAY_OUT),
 )  # fmt: skip
 

@@ -140,4 +140,4 @@ def _run(
         if writer is not None:
             writer.finish()
             if writer.problem:
-                streams.print_error(f"what is shown can't be remembered: {visible(writer.problem)}")
+                streams.print_error(f"the state can't be saved: {visible(writer.problem)}")

@@ -50,7 +50,7 @@ def parse(line: str, most: int) -> list[TypedBet]:
     if count := sum(bet.percent < 0 for bet in found):
         share = (100 - given) // 2 // count
         if not share:
-            raise UserError(f"nothing is left for the guesses without a percent; give each one, {HOW}")
+            raise UserError(f"no percent is left for the guesses without one; give each a percent, {HOW}")
         found = [bet if bet.percent >= 0 else bet._replace(percent=share) for bet in found]
     return found
 

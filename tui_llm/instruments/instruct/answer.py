@@ -92,7 +92,7 @@ def _card(result: Instructed) -> str:
     return f"""# {visible(result.name)}
 
 {visible(weights.name)} after {len(result.losses)} steps of supervised fine-tuning on {len(question.pairs)} instruction–answer pairs: an
-experiment of tui-llm, not an assistant to rely on. It knows these by heart, and little else has changed for the better.
+experiment of tui-llm, not an assistant to rely on. It has memorized these pairs; on other questions expect no improvement.
 Its licence and its training text are those of {visible(weights.name)}.
 
 The loss is on the answers alone ({result.answer_tokens} of {result.tokens} tokens, each answer's end included): {result.before:.4f} nats a token before,

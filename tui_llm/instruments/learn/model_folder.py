@@ -94,10 +94,10 @@ def card(open_model: OpenModel, learner: Learner, name: str) -> str:
     return f"""# {visible(name)}
 
 {visible(weights.name)}{step} after {many} optimizer step{"" if many == 1 else "s"} on one prompt and target: an experiment
-of tui-llm's *Learn this*, not a model to rely on. What it learned so, it may have paid for elsewhere. Its licence and its
+of tui-llm's *Learn this*, not a model to rely on. Its loss on other texts may be higher. Its licence and its
 training text are those of {visible(weights.name)}.
 
-Prompt ({len(learner.ids):,} token{"" if len(learner.ids) == 1 else "s"}; control characters are shown as signs):
+Prompt ({len(learner.ids):,} token{"" if len(learner.ids) == 1 else "s"}; control characters are shown as symbols):
 
     {visible(decode(learner.ids))}
 
@@ -105,7 +105,7 @@ Target ({target}):
 
     {visible(decode(learner.wanted))}
 
-| step | optimizer | step size | length of the gradient | loss after (nats a token) | p(target) after |
+| step | optimizer | step size | gradient norm | loss after (nats a token) | p(target) after |
 |---|---|---|---|---|---|
 {rows}
 

@@ -14,7 +14,7 @@ from tui_llm.llm.tokens.tokenizer import BPETokenizer
 from tui_llm.session.open_model import OpenModel
 from tui_llm.session.tokenization import bytes_of, token_of
 
-NONE = "the vocabulary {} merges nothing that can be watched; choose nano's own, or gpt2"
+NONE = "the vocabulary {} has no list of merges to show; choose nano's own, or gpt2"
 
 
 @answers(MergesQuestion)

@@ -31,7 +31,7 @@ def scratch(question: ScratchQuestion) -> Scratch:
     logits = Sorted.of(
         [value for _, value in typed],
         "the logits",
-        "give finite numbers, or -inf for a token that can't be",
+        "give finite numbers, or -inf for an impossible token",
         seen=[at for at, (name, _) in enumerate(typed) if name in question.seen],
         penalty=question.sampler.repetition_penalty,
     )

@@ -57,7 +57,7 @@ def _replacement(open_model: OpenModel, question: SwapQuestion) -> list[int]:
         return [question.id]
     new = open_model.tokenizer.encode_after(question.text or "", allow_special=question.request.allow_special)
     if not new:
-        raise UserError("type the replacement; mind its leading space, as in ' dog'")
+        raise UserError("type the replacement with its leading space, as in ' dog'")
     return new
 
 

@@ -102,7 +102,7 @@ class _Reader:
         at = 0
         for offset, length in sorted((tensor.offset, tensor.length) for tensor in infos.values()):
             if offset < at:
-                raise ValueError("two tensors lie over each other")
+                raise ValueError("two tensors overlap")
             at = offset + length
         if infos and start + at > self.size:  # a file of a vocabulary alone has no padding
             raise ValueError(f"it is cut short: {start + at:,} bytes are expected, {self.size:,} are there")

@@ -65,7 +65,7 @@ def _settle(address: str, part: Path, path: Path, sha256: str | None) -> None:
         found = hashlib.sha256(part.read_bytes()).hexdigest()
         storage.unlink(part)
         raise UserError(
-            f"{address} is not the file that it should be: its SHA-256 is {found[:12]}…, not {(sha256 or '')[:12]}…; "
+            f"{address} is not the expected file: its SHA-256 is {found[:12]}…, not {(sha256 or '')[:12]}…; "
             "get the file elsewhere and name it"
         )
     storage.sync_path(part)
@@ -93,7 +93,7 @@ def _download(address: str, part: Path, progress: Progress) -> None:
             now = part.stat().st_size if part.exists() else 0
             if attempt + 1 == _ATTEMPTS or now <= before:
                 raise
-    raise OSError("the server doesn't give the rest of it")
+    raise OSError("the server can't resume the download")
 
 
 def _connect(address: str, part: Path, progress: Progress) -> None:
@@ -109,7 +109,7 @@ def _connect(address: str, part: Path, progress: Progress) -> None:
         goes_on = answer.status == 206 and str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
         if answer.status == 206 and not goes_on:
             storage.unlink(part, missing_ok=True)
-            raise OSError("the server gave another part of it than was asked for")
+            raise OSError("the server returned another byte range than requested")
         have = have if goes_on else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None

@@ -122,7 +122,7 @@ def pull(name: str, revision: str | None = None, report: Report = lambda _: None
         raise UserError(
             f"offline (--offline, or HF_HUB_OFFLINE is set): {repo} can't be pulled; copy its folder here and name it with --model"
         )
-    report(PullProgress(f"asking {constants.ENDPOINT}", 0, 0))
+    report(PullProgress(f"connecting to {constants.ENDPOINT}", 0, 0))
     try:
         info = library.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
     except Exception as error:  # of huggingface_hub, the HTTP client (which depends on the version) or the OS
@@ -354,9 +354,9 @@ def _message(error: BaseException, repo: str, revision: str | None) -> str:
     if isinstance(error, errors.GatedRepoError):
         return f"{repo} is gated: accept its terms at {where}/{repo}, then set HF_TOKEN to your token (or run `hf auth login`)"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {revision or 'main'!r}; leave --revision away for the newest"
+        return f"{repo} has no revision {revision or 'main'!r}; omit --revision for the newest"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"there is no model {repo} at {where}, or it is private: mind the spelling, or set HF_TOKEN to a token that may see it"
+        return f"there is no model {repo} at {where}, or it is private: check the spelling, or set HF_TOKEN to a token that may see it"
     if isinstance(error, errors.HfHubHTTPError):
         with suppress(AttributeError):
             status = error.response.status_code

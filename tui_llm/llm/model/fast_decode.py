@@ -232,7 +232,7 @@ class Half(Reduced):
     def pack(self, weight: Tensor) -> None:
         half = weight.half()
         if half.isinf().any():
-            raise UserError("a weight of this model is beyond what 16 bits can hold; try --weights fp32")
+            raise UserError("a weight of this model is beyond float16's range; try --weights fp32")
         self.register_buffer("weight", half.contiguous())
 
     def product(self, x: Tensor) -> Tensor:

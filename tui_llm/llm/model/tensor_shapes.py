@@ -96,7 +96,7 @@ def _tensor(name: str, value: Any, start: int) -> TensorInfo:
     if not _sizes(shape):
         raise ValueError(f"{_short(name)} has no shape: {_short(shape)}")
     if not _sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{_short(name)} has no place in the file: {_short(offsets)}")
+        raise ValueError(f"{_short(name)} has no valid data_offsets: {_short(offsets)}")
     bits = math.prod(shape) * BITS[dtype]
     if offsets[1] - offsets[0] != bits // 8 or bits % 8:
         raise ValueError(

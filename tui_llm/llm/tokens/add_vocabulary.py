@@ -82,7 +82,10 @@ def _read(path: Path, data: bytes) -> tuple[list[bytes], BPETokenizer | str]:
     if len(set(tokens)) != len(tokens) or len([token for token in tokens if len(token) == 1]) != 256:
         return tokens, f"{path} lacks some of the 256 bytes, or contains a token twice; it is damaged"
     if sum(len(token) ** 2 for token in tokens) > _MOST_WORK:  # the cost of reconstructing the merges
-        return tokens, f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; no vocabulary of text is like that"
+        return (
+            tokens,
+            f"{path} has tokens of up to {max(map(len, tokens)):,} bytes; a vocabulary of text has none so long",
+        )
     return tokens, _from_tokens(path, tokens)
 
 

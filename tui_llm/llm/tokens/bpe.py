@@ -50,7 +50,7 @@ def replay(word: bytes, rank: Rank) -> Replay:
     """Compute every state of `word`. `rank` maps bytes to the rank of that token, None if they are no token. Raises
     ValueError if the word is longer than `LONGEST` bytes."""
     if len(word) > LONGEST:
-        raise ValueError(f"a word of {len(word):,} bytes is too long to watch; {LONGEST} at most")
+        raise ValueError(f"a word of {len(word):,} bytes is too long to show merge by merge; {LONGEST} at most")
     states = [_state(tuple(word[at : at + 1] for at in range(len(word))), rank)]
     while (best := states[-1].best) is not None:
         parts = states[-1].parts

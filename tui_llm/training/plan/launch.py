@@ -59,7 +59,7 @@ def create(
     from tui_llm.llm.data import corpora  # imported here, so that watching runs starts faster
 
     if (model is None) == bool(settings.from_model):
-        raise ValueError("from_model and the folder of that model go together")
+        raise ValueError("give from_model and the folder of that model, or neither")
     processes.check(settings, nproc, shard=shard)
     run = Run(paths.runs_dir() / check_name(name))
     if run.exists() and not _failed_at_once(run):

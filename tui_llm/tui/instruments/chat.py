@@ -14,8 +14,9 @@ from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.instruments.chat.question import ChatPart, ChatQuestion, log_p, text_of
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
+from tui_llm.tui.instruments.open_keys import CHAT
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -26,24 +27,16 @@ PART = 4  # tokens that are drawn between two repaints
 LONGEST = 200  # tokens of an answer
 NUMBER = 10  # cells of a column of numbers
 BASE = (
-    "{} has no chat template, it is a base model: the tour's last step makes an instruct copy that can be asked, or m opens "
+    "{} has no chat template, it is a base model: the tour's last step makes an instruct copy that answers, or m opens "
     "a chat model"
 )
 
-OPEN = Command(
-    "chat_open",
-    "at",
-    "chat",
-    "Chat with an instruct copy or a chat model, in its own template",
-    "Chat",
-    "lab",
-    "app.open('chat')",
-)
+OPEN = CHAT
 _key = CommandFactory("chat", "Chat")
 KEYS = (
     _key("chat_message", "i,enter", "message", "Type a message", "message"),
     _key("chat_tokens", "t", "tokens", "Show the tokens of each answer with raw p, ln p and bits, or hide them", "tokens"),
-    _key("chat_raw", "w", "raw text", "Show the text that the model is really fed, or the messages", "raw"),
+    _key("chat_raw", "w", "raw text", "Show the formatted text that is fed to the model, or the messages", "raw"),
     _key("chat_new", "n", "new", "Start a new conversation", "new"),
     _key("chat_stop", "x", "stop", "Stop the answer", "stop"),
     _key("chat_copy", "y", "copy", "Copy the tokens of all answers as a table (tab-separated)", "copy"),
@@ -167,7 +160,7 @@ class ChatScreen(FullScreen):
         if self.problem:
             lines += wrapped(Text(visible(self.problem), style=self.style("bad")), width)
         if self.part is not None and self.part.forgotten:
-            note = f"the first {counted(self.part.forgotten, 'token')} no longer fit the context: n starts anew"
+            note = f"the first {counted(self.part.forgotten, 'token')} no longer fit the context: n starts a new conversation"
             lines += wrapped(Text(note, style=self.style("accent")), width)
         return [], lines
 
@@ -178,7 +171,7 @@ class ChatScreen(FullScreen):
             lines += wrapped(Text("you  ", self.style("accent")).append(visible(text, newlines=True), "default"), width)
             answer = Text("model  ", self.style("strong")).append(visible(text_of(tokens), newlines=True), "not bold")
             lines += wrapped(answer.append(" …" if last else "", self.style("muted")), width)
-            total = f"{counted(len(tokens), 'token')}, {fmt.number(bits(-sum(map(log_p, tokens))) + 0.0)} bits of raw p"
+            total = f"{counted(len(tokens), 'token')}, sum of −log2 raw p {fmt.number(bits(-sum(map(log_p, tokens))) + 0.0)} bits"
             lines += wrapped(Text(total, style=self.style("muted")), width)
             lines += self._tokens(tokens, width) if self.show_tokens else []
             lines.append(Text())
@@ -199,7 +192,7 @@ class ChatScreen(FullScreen):
         if self.part is None:
             return [Text("…", style=self.style("muted"))]
         count = counted(len(self.part.fed_ids), "token")
-        lines = wrapped(Text(f"fed to the model, {count}; then what it drew:", self.style("muted")), width)
+        lines = wrapped(Text(f"fed to the model, {count}; then the sampled answer:", self.style("muted")), width)
         drawn = token_text(b"".join(token.bytes for token in self.answers[-1]))
         text = Text(visible(self.part.fed_text, newlines=True)).append(
             visible(drawn, newlines=True), self.style("accent")

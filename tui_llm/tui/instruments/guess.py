@@ -13,8 +13,9 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.facts.tokens import Token
 from tui_llm.instruments.guess.game import MOST, RULE, Guess, GuessGame
 from tui_llm.instruments.guess.question import Bet, Bets, BetsQuestion, GuessRound, RoundQuestion
+from tui_llm.tui.instruments.open_keys import GUESS
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -22,11 +23,10 @@ from tui_llm.tui.state.context import LabContext
 from tui_llm.tui.state.openers import opens
 
 STEP = 10  # percent that an arrow adds to a bet
-OPEN = Command("guess", "Q", "guess", "Play: guess the next token, scored in bits beside unigram, nano and the open model",
-               "Guess", "lab", "app.open('guess')")  # fmt: skip
+OPEN = GUESS
 _key = CommandFactory("guess", "Guess")
 KEYS = (
-    _key("guess_go", "enter", "guess", "Guess with these bets, or with none; then go to the next token, at last to a new game", "go", importance=8),
+    _key("guess_go", "enter", "guess", "Guess with these bets, or with none; then go to the next token, and from the score to a new game", "go", importance=8),
     # Before the list sees them, which would scroll sideways.
     _key("guess_less", "left,minus", "bet", f"Bet {STEP} % less on the token under the cursor", f"bet_more({-STEP})", priority=True, together="bet", importance=7),
     _key("guess_more", "right,plus", "bet", f"Bet {STEP} % more on the token under the cursor", f"bet_more({STEP})", priority=True, together="bet", importance=7),
@@ -34,10 +34,10 @@ KEYS = (
         _key(f"guess_{digit}", str(digit), f"{digit}0 %", f"Bet {digit}0 % on the token under the cursor", f"bet({digit * STEP})", footer=())
         for digit in range(1, 10)
     ),
-    _key("guess_none", "0", "no bet", "Take the bet on the token under the cursor back", "bet(0)", footer=()),
+    _key("guess_none", "0", "no bet", "Remove the bet on the token under the cursor", "bet(0)", footer=()),
     _key("guess_type", "t", "type", "Type tokens that are not in the list, with their percents", "type", importance=6),
-    _key("guess_new", "n", "new", "Begin a new game, at another place", "new", importance=5),
-    _key("guess_text", "m", "my text", "Guess the lab's text, or again a held-out paragraph", "text", importance=4),
+    _key("guess_new", "n", "new", "Start a new game, at another place of the texts", "new", importance=5),
+    _key("guess_text", "m", "my text", "Switch between the prompt's text and a held-out paragraph", "text", importance=4),
     _key("guess_copy", "y", "copy", "Copy the guesses as a table (tab-separated)", "copy"),
     _key("close_guess", "escape,q,Q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
@@ -266,7 +266,7 @@ class GuessScreen(FullScreen):
                 question = BetsQuestion(self.context.lab.current_request(), text, turn.before, turn.choices)
                 self.context.questions.ask(self, question, self._typed, self._fail)
 
-        hint = "mat 50 floor 20: percents on tokens · +ing 50: joined to the text"
+        hint = "mat 50 floor 20: percents on tokens · +ing 50: without a leading space"
         self.app.push_screen(AskScreen("Your bets", hint), answered)
 
     def _typed(self, found: Bets) -> None:

@@ -171,7 +171,7 @@ class MergesScreen(FullScreen):
         line.append(", ".join(str(token.id) for token in word.tokens), self.style("accent"))
         if word.replay is not None and word.replay.whole:
             line = Text(
-                f"no pair is a token, but the whole word is one, id {word.tokens[0].id}: it is looked up, not merged",
+                f"no pair is a token, but the whole word is one, id {word.tokens[0].id}: it is looked up whole",
                 style=self.style("strong"),
             )
         return [Text(), *wrapped(line, width)]

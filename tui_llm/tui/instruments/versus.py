@@ -12,8 +12,9 @@ from tui_llm.common.display import fit, visible, visible_token
 from tui_llm.common.numbers import percent
 from tui_llm.instruments.versus import words
 from tui_llm.instruments.versus.question import Versus, VersusQuestion, VersusSide
+from tui_llm.tui.instruments.open_keys import VERSUS
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -28,15 +29,7 @@ NONE = (
     "m chooses the model to compare with: a shipped model, a run, a folder (also one checkpoint of a run), a GGUF file"
 )
 
-OPEN = Command(
-    "versus",
-    "ampersand",
-    "two models",
-    "Compare with another model on this text: predictions, losses in bits, KL, a continuation of each",
-    "Two models",
-    "lab",
-    "app.open('versus')",
-)
+OPEN = VERSUS
 _key = CommandFactory("versus", "Two models")
 KEYS = (
     _key("versus_model", "m", "other model", "Choose the model to compare with", "choose"),

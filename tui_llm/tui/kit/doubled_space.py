@@ -49,7 +49,7 @@ class DoubledSpaceScreen(BaseScreen, ModalScreen[str | None]):
             with Horizontal():
                 yield Button("One space (1)", id="one", variant="primary", compact=True)
                 yield Button("As typed (2)", id="as-typed", compact=True)
-                yield Button("Type on (Esc)", id="type-on", compact=True)
+                yield Button("Keep typing (Esc)", id="type-on", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()

@@ -10,7 +10,7 @@ KEYS = (
     Command("pin", "P", "pin", "Pin the current prompt and target, or unpin them: runs read pinned prompts at every evaluation", "Training", "lab", "pin", ("loss", "training")),
     _key("new_run", "n", "new run", "Train a model on your own text", "new_run", importance=3),
     _key("pause_run", "p", "pause", "Pause the watched run (it saves first), or continue it", "pause_run", importance=3),
-    _key("stop_run", "S", "stop", "Stop the watched run: it saves, then ends", "stop_run", importance=3),
+    _key("stop_run", "S", "stop", "Stop the watched run: it saves a checkpoint, then ends", "stop_run", importance=3),
     _key("resume_run", "e", "resume", "Resume a run that has stopped or died, from its last checkpoint", "resume_run", importance=1),
     _key("open_run", "O", "open", "Open the watched run's newest checkpoint as the model of all panes", "open_run", importance=1),
     _key("log_axis", "l", "log", "Make the loss axis logarithmic, or linear again", "log_axis"),

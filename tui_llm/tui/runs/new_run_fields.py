@@ -64,7 +64,7 @@ LABELS = {name: name.replace("_", " ") for names in GROUPS.values() for name in 
 }
 HINTS = {name: setting.help for name, setting in SETTINGS.items()} | {
     "nproc": "one GPU each; CPU cores are divided",
-    "shard": "on: each holds a part of the model",
+    "shard": "on: each process holds a shard",
     "tensorboard": "on: also write its event files",
 }
 

@@ -198,16 +198,15 @@ class LearnedScreen(OverLab):
         if marked is not None:
             parts.append((f"  since step {fmt.count(marked[0])}", "bold $text-accent"))
             if reading.loss is not None and marked[1].loss is not None:
-                change = fmt.number(reading.loss - marked[1].loss, 3)
-                parts.append(
-                    f"  target's loss {fmt.number(marked[1].loss, 3)} → {fmt.number(reading.loss, 3)} ({change})"
-                )
+                change = reading.loss - marked[1].loss
+                (later, earlier), moved = numbers.adding([reading.loss, -marked[1].loss], change, 3)
+                parts.append(f"  target's loss {earlier.removeprefix('−')} → {later} ({'+' * (change > 0)}{moved})")
         elif reading.loss is not None and reading.probability is not None:
             parts.append(
-                f"  target {numbers.precise_percent(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
+                f"  target's raw p {numbers.precise_percent(reading.probability)}  loss {fmt.number(reading.loss, 3)} nats"
             )
         if marked is None and reading.entropy is not None:
-            parts.append(("  entropy " + fmt.number(reading.entropy, 2), "$text-muted"))
+            parts.append((f"  entropy {fmt.number(reading.entropy, 2)} nats", "$text-muted"))
         line.update(Content.assemble(*parts))
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -60,7 +60,7 @@ def _set_aside(path: Path) -> str:
                 _read(path)
             except DamagedState as error:
                 aside = _move_away(path)
-                return f"all begins as at the first start: {error}; what was remembered is kept as {aside.name}"
+                return f"the saved state is reset: {error}; the old file is kept as {aside.name}"
     except UserError as error:
         return str(error)
     return ""  # another app has set it aside meanwhile
@@ -160,7 +160,7 @@ class StateWriter:
         except UserError as error:
             if str(error) != self.problem:
                 self.problem = str(error)
-                self.warn(f"what is shown can't be remembered: {error}")
+                self.warn(f"the state can't be saved: {error}")
         else:
             self.known |= changes
             self.problem = ""

@@ -17,7 +17,7 @@ from tui_llm.tui.kit.text import packed, wrapped
 from tui_llm.tui.kit.widgets.lines import Lines
 from tui_llm.tui.runs.pin_list import end_of
 
-NO_PINS = "no prompt is pinned: P in the five panes pins one; this table then shows whether it is forgotten"
+NO_PINS = "no prompt is pinned: P in the five panes pins one; this table then shows how its loss changes"
 
 
 class LearnedLines(Lines):
@@ -120,7 +120,7 @@ class LearnedLines(Lines):
         return rows
 
     def _pins(self, learned: Learned, width: int) -> list[Text]:
-        rows = [self._title("pinned prompts: was something forgotten?", width)]
+        rows = [self._title("pinned prompts: forgetting", width)]
         if not learned.pins:
             return rows + wrapped(Text(NO_PINS, style=self.style("muted")), width)
         wide = width >= 76

@@ -105,7 +105,8 @@ class TreeLines(Lines):
         if here.children:
             covered = common_numbers.percent(here.covered)
             line.append(
-                f"{fmt.count(len(here.children))} of {count} next tokens, {covered} together", self.style("strong")
+                f"{fmt.count(len(here.children))} of {count} next tokens, their raw p sums to {covered}",
+                self.style("strong"),
             )
             line.append(f"  branch: {fmt.count(here.size - (here.parent is None))} tokens", self.style("muted"))
         elif here.ends:

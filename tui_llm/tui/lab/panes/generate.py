@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from tui_llm.common import numbers as common_numbers
-from tui_llm.common.display import fit, visible, visible_token
+from tui_llm.common.display import fit, truncate, visible, visible_token
 from tui_llm.common.numbers import counted
-from tui_llm.facts.prediction import GeneratedToken
+from tui_llm.facts.prediction import Distribution, GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.tui.kit import format as fmt
 from tui_llm.tui.kit.command import Command, CommandFactory, bindings
@@ -19,6 +19,7 @@ from tui_llm.tui.lab.panes.base import ReadingPane
 from tui_llm.tui.state.lab import Lab
 from tui_llm.tui.state.messages import StepShown, TokensAccepted, TreeWanted
 
+TALL, TABLE = 22, 14  # rows from which the pane has room for a table, and those that it doesn't get
 HEAD, STEPS, MOST_STEPS = 7, 8, 24  # lines above the steps; steps that the pane has room for: so many more, at most
 TAIL = 400  # last characters of prompt and text, from which the few visible lines are made
 
@@ -159,9 +160,27 @@ class GeneratePane(ReadingPane):
         if distribution is None or self.stale or self.lab.position is not None:
             return []
         line = Text(f"step 1 chooses from {counted(distribution.kept, 'token')} by p:", style=self.style("muted"))
+        if self.size.height >= TALL:
+            return [*wrapped(line, width), *self._intervals(distribution, width)]
         kept = [candidate for candidate in distribution.candidates[:12] if candidate.kept]
         parts = [self._candidate(visible_token(one.text), one.probability, False) for one in kept]
         return [*wrapped(line, width), *packed(parts, width)][: 2 if self.size.height < 14 else 4]
+
+    def _intervals(self, distribution: Distribution, width: int) -> list[Text]:
+        """The tokens that the first step can draw, each with its part of the cumulative distribution, on which u falls."""
+        rows = list(zip(distribution.candidates, distribution.intervals(), strict=False))[: self.size.height - TABLE]
+        room = max(8, min(24, width - 46))
+        head = f"  {fit('token', room)}{'p':>9}  {'u from – to':<15}"
+        lines = [Text(truncate(head, width), style=self.style("muted"), no_wrap=True)]
+        for candidate, (start, stop) in rows:
+            line = Text("  ", no_wrap=True).append(fit(visible_token(candidate.text), room), self.style("strong"))
+            line.append(f"{common_numbers.percent(candidate.probability):>9}  {start:.4f} – {stop:.4f}  ")
+            line.append(fmt.bar(candidate.probability, max(0, min(24, width - line.cell_len))), self.style("bar"))
+            lines.append(line)
+        more = distribution.kept - len(rows)
+        note = "g draws: the token whose interval holds u is next; D shows its u"
+        note = f"{counted(more, 'more token')} · {note}" if more else note
+        return [*lines, *wrapped(Text(note, style=self.style("muted")), width)]
 
     def _candidate(self, label: str, probability: float, chosen: bool) -> Text:
         part = Text(style=self.style("muted"))

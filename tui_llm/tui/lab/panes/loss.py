@@ -119,7 +119,7 @@ class LossPane(ReadingPane):
         if len(loss.tokens) > 1:
             line.append(f" · {counted(len(loss.tokens), 'token')} in this vocabulary", muted)
         if self.lab.target_left_over:
-            line.append(" · left over: chosen for another text; t chooses one for this", self.style("accent"))
+            line.append(" · chosen for an earlier text; t chooses one for this", self.style("accent"))
         return line
 
     def _token_rows(self, loss: LossReading, losses: list[str], width: int) -> list[Text]:
@@ -246,7 +246,7 @@ class LossPane(ReadingPane):
         if gradient is None:
             return wrapped(Text(visible(self._no_gradient) or "computing p − y …", style=muted), width)
         name = f" for token {gradient.question.index + 1} of {gradient.tokens}" if gradient.tokens > 1 else ""
-        lines = wrapped(Text(f"gradient p − y{name}: a step moves each logit the opposite way", style=muted), width)
+        lines = wrapped(Text(f"gradient p − y{name}: a step moves each logit against it", style=muted), width)
         rows = [(row.token, row.gradient, row.target) for row in gradient.rows]
         values = [gradient for _, gradient, _ in rows] + ([gradient.rest] if gradient.rest_count else [])
         shown, total = adding(values, 0.0, 3)

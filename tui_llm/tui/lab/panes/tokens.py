@@ -187,7 +187,7 @@ class TokensPane(ReadingPane):
         room = max(1, min(8, (width - line.cell_len - 10) // 3))  # how many bytes fit on the line
         line.append(f" · bytes {token.bytes[:room].hex(' ')}{'…' if len(token.bytes) > room else ''}", muted)
         if score is None:
-            return [*wrapped(line, width), *wrapped(Text("nothing predicts it", style=muted), width)]
+            return [*wrapped(line, width), *wrapped(Text("no prediction: no token is before it", style=muted), width)]
         numbers_line = Text(
             f"surprisal {fmt.number(score.surprisal)} nats · p {numbers.precise_percent(score.probability)}", strong
         )
@@ -231,7 +231,7 @@ class TokensPane(ReadingPane):
             else:
                 yield f"{END_OF_TEXT} typed here is plain text (x: read it as the special token)", "muted"
         if reading.request.start_token:
-            yield f"start token {visible(weights.choices.start)} is put in front (o: leave it out)", "muted"
+            yield f"start token {visible(weights.choices.start)} is put in front (o: remove it)", "muted"
         elif weights.choices.starts and not reading.request.chat:
             yield (
                 f"{visible(weights.name)} expects {visible(weights.choices.start)} in front (o puts it there)",

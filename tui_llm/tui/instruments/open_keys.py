@@ -1,0 +1,40 @@
+"""The keys that open the screens of this folder which a pane's footer names; the lab imports them without the screens."""
+
+from __future__ import annotations
+
+from tui_llm.tui.kit.command import Command
+
+# Least important: a footer without room for all keys drops these first.
+GUESS = Command(
+    "guess",
+    "Q",
+    "guess",
+    "Play: guess the next token, scored in bits beside unigram, nano and the open model",
+    "Guess",
+    "lab",
+    "app.open('guess')",
+    ("tokens", "generate"),
+    importance=-1,
+)
+VERSUS = Command(
+    "versus",
+    "ampersand",
+    "two models",
+    "Compare with another model on this text: predictions, losses in bits, KL, a continuation of each",
+    "Two models",
+    "lab",
+    "app.open('versus')",
+    ("logits", "loss"),
+    importance=-1,
+)
+CHAT = Command(
+    "chat_open",
+    "at",
+    "chat",
+    "Chat with an instruct copy or a chat model, in its own template",
+    "Chat",
+    "lab",
+    "app.open('chat')",
+    ("generate",),
+    importance=-1,
+)
