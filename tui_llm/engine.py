@@ -16,8 +16,6 @@ from tui_llm.facts.prediction import GeneratedToken
 from tui_llm.facts.reading import Reading
 from tui_llm.facts.request import Answer, Question, Request
 from tui_llm.instruments import answers
-from tui_llm.llm.hub import model_list
-from tui_llm.llm.model import device
 from tui_llm.llm.predict import distribution
 from tui_llm.llm.predict.generate import generate
 from tui_llm.session import reading
@@ -31,6 +29,8 @@ class PipelineEngine(OpenModel):
 
     def models(self) -> Sequence[ModelInfo]:
         """The models that can be opened by name; broken ones have a `problem`."""
+        from tui_llm.llm.hub import model_list  # slow to import, and not needed for a reading
+
         return model_list.every()
 
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
@@ -86,8 +86,7 @@ class PipelineEngine(OpenModel):
         )
         while True:
             try:
-                with device.threads(self.tokenizer.size):
-                    step = next(steps, None)
+                step = next(steps, None)
             except Overtaken:  # stopped within a token
                 return
             if step is None:

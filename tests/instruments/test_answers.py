@@ -41,10 +41,10 @@ def answer_of(kind: type[Question]) -> Any:
 
 
 def test_every_question_has_the_function_of_its_instrument() -> None:
-    table = answers.functions()
     kinds = questions()
-    assert len(kinds) > 20 and set(table) == kinds
-    for kind, function in table.items():
+    assert len(kinds) > 20
+    for kind in kinds:
+        function = answers.function_of(kind)
         hints = get_type_hints(inspect.unwrap(function))
         assert hints["question"] is kind and hints["return"] is answer_of(kind), kind
         assert function.__module__ == kind.__module__.removesuffix("question") + "answer"
@@ -64,8 +64,7 @@ def test_the_engine_answers_by_the_table(monkeypatch: pytest.MonkeyPatch) -> Non
             raise UserError("there is nothing to solve")
         return question.text.upper()
 
-    table = {**answers.functions(), Riddle: solve}
-    monkeypatch.setattr(answers, "functions", lambda: table)
+    monkeypatch.setitem(answers._functions, Riddle, solve)
     assert engine.answer(Riddle(Request(), "old")) == "OLD"
     with pytest.raises(UserError, match="nothing to solve"):
         engine.answer(Riddle(Request()))

@@ -21,7 +21,8 @@ class ModelChoices:
     """What a model's numbers depend on beside its weights and the text. `lines` is the one statement of it.
 
     tied: whether the output head is the token embedding; None if unknown.
-    stored: the dtype of the stored weights, such as bfloat16 (empty: unknown); computed: that of the computation.
+    stored: the dtype of the stored weights, such as bfloat16 (empty: unknown); computed: that of the computation; reader: the library
+        that computes, if it is not torch.
     padding: rows of the embedding beyond the vocabulary, which the softmax leaves out.
     prefix_space: whether the vocabulary puts a space in front of a text.
     start: the token that can precede a text, as text (empty: there is none); starts: whether training texts mostly
@@ -32,6 +33,7 @@ class ModelChoices:
     tied: bool | None = None
     stored: str = ""
     computed: str = "float32"
+    reader: str = ""
     padding: int = 0
     prefix_space: bool = False
     start: str = "<|endoftext|>"
@@ -44,6 +46,8 @@ class ModelChoices:
         """dtype: the weight format. start_token, chat: whether the text is fed with them. fed: how many of its `count`
         tokens fit into the context."""
         found = [self._dtype(dtype)]
+        if self.reader:
+            found.append(ModelChoice(f"computed by {self.reader}"))
         if self.tied is not None:
             found.append(ModelChoice("tied head") if self.tied else ModelChoice("untied head", True))
         if self.padding:
