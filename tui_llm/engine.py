@@ -33,6 +33,10 @@ class PipelineEngine(OpenModel):
 
         return model_list.every()
 
+    def prepare(self) -> None:
+        """Import what `use_torch` needs. Call it from any thread: Python's import locks make others wait for it."""
+        from tui_llm.llm.model import checkpoint, fast_decode  # noqa: F401
+
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:
         """Answer an instrument's question. Raises `UserError`, and `Overtaken` as `read` does."""
         return answers.answer(self, question, overtaken)

@@ -16,6 +16,7 @@ from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.facts.request import Question, Request
 from tui_llm.instruments import answers
+from tui_llm.session.open_model import OpenModel
 
 
 def questions() -> set[type[Question]]:
@@ -45,7 +46,7 @@ def test_every_question_has_the_function_of_its_instrument() -> None:
     assert len(kinds) > 20
     for kind in kinds:
         function = answers.function_of(kind)
-        hints = get_type_hints(inspect.unwrap(function))
+        hints = get_type_hints(inspect.unwrap(function), localns={"OpenModel": OpenModel})
         assert hints["question"] is kind and hints["return"] is answer_of(kind), kind
         assert function.__module__ == kind.__module__.removesuffix("question") + "answer"
 

@@ -33,7 +33,7 @@ class ModelChoices:
     tied: bool | None = None
     stored: str = ""
     computed: str = "float32"
-    reader: str = ""
+    reader: str = field(default="", compare=False)
     padding: int = 0
     prefix_space: bool = False
     start: str = "<|endoftext|>"

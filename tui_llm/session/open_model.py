@@ -72,8 +72,7 @@ def keep(known: dict[Any, Any], key: Any, value: Any, most: int = 4) -> None:
 class OpenModel:
     """The open model and its vocabulary, as instruments use it; call it from one thread only.
 
-    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens`
-    the tokens run in them to read a text.
+    Instruments must not modify either; to train, they make a copy. `forwards` counts forward passes, `forward_tokens` their tokens.
     """
 
     def __init__(self, device_name: str = "auto", weights: str = "fp32", *, numpy_first: bool = False) -> None:
@@ -104,14 +103,14 @@ class OpenModel:
         self._targets.clear()
 
     def use_torch(self) -> Weights | None:
-        """Run the open model, and those opened later, in torch; returns its weights if it ran in numpy. Raises
-        `UserError` if memory is too low."""
-        self._numpy_first = False
-        if self._open is None or self._open.model.numpy is None:
-            return None
+        """Run models in torch from here on; the open one's weights, if it ran in numpy. Raises `UserError`."""
         before = self._open
+        if before is None or before.model.numpy is None:
+            self._numpy_first = False
+            return None
         self._install(before.found, open_model.in_torch(before.model, self.device))
-        self._open.remembered.update(before.remembered)
+        self._current().remembered.update(before.remembered)
+        self._numpy_first = False  # not before: if memory is too low for torch, numpy goes on
         return self.weights()
 
     @property
