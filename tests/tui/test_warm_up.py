@@ -27,15 +27,15 @@ async def test_the_first_reading_is_numpys_and_the_next_torchs() -> None:
         lab = app.lab_screen
         await answered(pilot, lab)
         first = lab.reading
-        assert first is not None and first.weights.choices.reader == "numpy"
-        assert "computed by numpy" in drawn(app)[0]
-        await until(pilot, lambda: engine.weights().choices.reader == "")
+        assert first is not None and first.weights.reader == "numpy"
+        assert "cpu, numpy" in drawn(app)[0]
+        await until(pilot, lambda: engine.weights().reader == "torch")
         assert lab.reading is first, "the reading on the screen stays, as do the user's changes"
         await pilot.press("end", "x")
         await answered(pilot, lab)
-        assert lab.reading is not None and lab.reading.weights.choices.reader == ""
+        assert lab.reading is not None and lab.reading.weights.reader == "torch"
         assert lab.reading.forward_tokens < len(lab.reading.prompt_ids), "torch's KV cache is filled before"
-        assert "computed by numpy" not in drawn(app)[0]
+        assert "numpy" not in drawn(app)[0]
         assert gc.isenabled()
 
 

@@ -21,8 +21,7 @@ class ModelChoices:
     """What a model's numbers depend on beside its weights and the text. `lines` is the one statement of it.
 
     tied: whether the output head is the token embedding; None if unknown.
-    stored: the dtype of the stored weights, such as bfloat16 (empty: unknown); computed: that of the computation; reader: the library
-        that computes, if it is not torch.
+    stored: the dtype of the stored weights, such as bfloat16 (empty: unknown); computed: that of the computation.
     padding: rows of the embedding beyond the vocabulary, which the softmax leaves out.
     prefix_space: whether the vocabulary puts a space in front of a text.
     start: the token that can precede a text, as text (empty: there is none); starts: whether training texts mostly
@@ -33,7 +32,6 @@ class ModelChoices:
     tied: bool | None = None
     stored: str = ""
     computed: str = "float32"
-    reader: str = field(default="", compare=False)
     padding: int = 0
     prefix_space: bool = False
     start: str = "<|endoftext|>"
@@ -46,8 +44,6 @@ class ModelChoices:
         """dtype: the weight format. start_token, chat: whether the text is fed with them. fed: how many of its `count`
         tokens fit into the context."""
         found = [self._dtype(dtype)]
-        if self.reader:
-            found.append(ModelChoice(f"computed by {self.reader}"))
         if self.tied is not None:
             found.append(ModelChoice("tied head") if self.tied else ModelChoice("untied head", True))
         if self.padding:
@@ -92,6 +88,7 @@ class Weights:
     choices: ModelChoices = field(default_factory=ModelChoices)
     note: str = ""  # newer checkpoints of the run that were skipped, and why; what was assumed to open the file
     dtype: str = "fp32"  # or half, int8: the weight format (`weight_names.WEIGHTS`)
+    reader: str = field(default="torch", compare=False)  # or numpy: what computes, with equal results
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,6 @@ class OpenModel:
 
     def weights(self) -> Weights:
         open, predictor = self._current(), self._current().model.predictor
-        vocabulary = open.model.tokenizer
         return Weights(
             open.found.name,
             open.found.step,
@@ -145,12 +144,13 @@ class OpenModel:
             predictor.heads,
             predictor.width,
             predictor.context,
-            vocabulary.size,
-            "cpu" if open.model.numpy is not None else str(self.device),
+            open.model.tokenizer.size,
+            str(self.device) if open.model.reader == "torch" else "cpu",
             open.model.kind,
             open.choices,
             "; ".join(filter(None, (open.found.note, open.model.note))),
             self.dtype,
+            open.model.reader,
         )
 
     @property

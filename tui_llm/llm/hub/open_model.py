@@ -45,6 +45,10 @@ class LoadedModel:
         """The predictor, if it is the one without torch."""
         return self.predictor if isinstance(self.predictor, NumpyGPT) else None
 
+    @property
+    def reader(self) -> str:
+        return "torch" if self.numpy is None else "numpy"
+
 
 def open_in_numpy(path: Path, name: str) -> LoadedModel | None:
     """As `open_model`, without torch; None if the model is not one for `numpy_gpt`. Raises `UserError`."""
@@ -168,7 +172,6 @@ def choices_of(model: LoadedModel, path: Path) -> ModelChoices:
         tied=tied,
         stored=description.stored_dtype(path),
         computed=computed,
-        reader="" if model.numpy is None else "numpy",
         padding=max(0, model.predictor.vocabulary - model.tokenizer.size),
         chat=model.chat is not None,
     )
