@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,16 @@ def test_an_unknown_device_or_model_is_refused_as_with_torch() -> None:
     with pytest.raises(UserError):
         engine.open("no-such-model")
     assert engine.weights().name == "nano"
+
+
+def test_torch_is_imported_as_ever_after_its_library() -> None:
+    code = (
+        "from tui_llm.llm.model import torch_import\n"
+        "import sys\n"
+        "assert sys.platform != 'linux' or torch_import._load_library()\n"
+        "assert 'torch' not in sys.modules\n"
+        "torch_import.import_torch()\n"
+        "import torch\n"
+        "assert float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()) == 64**3"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -35,6 +35,9 @@ class PipelineEngine(OpenModel):
 
     def prepare(self) -> None:
         """Import what `use_torch` needs. Call it from any thread: Python's import locks make others wait for it."""
+        from tui_llm.llm.model.torch_import import import_torch
+
+        import_torch()
         from tui_llm.llm.model import checkpoint, fast_decode  # noqa: F401
 
     def answer(self, question: Question[Answer], overtaken: Callable[[], bool] = never) -> Answer:

@@ -6,9 +6,9 @@ import gc
 from pathlib import Path
 
 import pytest
+from fake_engine import FakeEngine
+from helpers import answered, drawn, make_app, until
 
-from tests.tui.fake_engine import FakeEngine
-from tests.tui.helpers import answered, drawn, make_app, until
 from tui_llm.common.errors import UserError
 from tui_llm.engine import PipelineEngine
 from tui_llm.tui.app import LabApp

@@ -18,5 +18,6 @@ torch_private.py  torch's private names, with what each is needed for
 device.py         choose device, precision and number of threads
 device_names.py   names of the devices
 blas_threads.py   numpy's number of threads
+torch_import.py   import torch while a screen goes on
 machine.py        measured peak FLOP/s and memory bandwidth
 """
