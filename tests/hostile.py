@@ -191,7 +191,7 @@ def problem(arguments: tuple[str, ...], seconds: int = 60) -> str | None:
     log = Path(os.environ["TUI_LLM_HOME"]) / "log" / "errors.log"
     before = signal.signal(signal.SIGALRM, _alarm)
     signal.alarm(seconds)
-    stdin, sys.stdin = sys.stdin, io.StringIO()  # `guess` reads answers
+    stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO())  # `guess` reads answers, `-` bytes
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(arguments)

@@ -311,9 +311,13 @@ def test_other_vocabularies_for_comparison(engine: PipelineEngine, monkeypatch: 
     catalog.load_named.cache_clear()
     words = engine.read(Request(prompt="the cat the", tokenizer="word")).tokens
     assert (words.tokenizer, words.count) == ("word", 5)
-    offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))
+    with monkeypatch.context() as without:
+        without.setattr(catalog.vocabulary_files, "packaged", lambda name: None)
+        offline = engine.read(Request(prompt="the cat", tokenizer="o200k_base"))
     assert "vocabulary add" in (offline.tokens.problem or "")
     assert offline.distribution is not None, "the prediction goes on without it"
+    catalog.load_named.cache_clear()
+    assert engine.read(Request(prompt="the cat", tokenizer="o200k_base")).tokens.count == 2
 
 
 # ── positions and scores ──

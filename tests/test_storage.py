@@ -47,6 +47,8 @@ NAMES = {
 SEAM = {"storage", "files"}  # the modules through which such calls are allowed
 ALLOWED = {
     ("llm/model/checkpoint.py", "save_file"): "inside storage.by_library, which flushes it afterwards",
+    ("llm/tokens/catalog.py", "TemporaryDirectory"): "for tiktoken, which reads a vocabulary from a folder only",
+    ("llm/tokens/catalog.py", "write_bytes"): "in that folder",
     ("training/run/run_lock.py", "flock"): "shared, to look whether someone holds it: nothing is written",
     ("tui/terminal.py", "mkdir"): "the folder of the app's log",
     ("tui/terminal.py", "open"): "the app's log, which only grows and holds nothing that can't be lost",

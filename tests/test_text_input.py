@@ -23,6 +23,7 @@ from tui_llm.tui.state.lab import Lab
 
 TAKES_TEXT = [path for path, parser in parsers(build_parser()) if parser.get_default("text_dest")]
 REST = {"letters": ["--letter", "a"], "loss": ["--target", " time"], "learn": ["--target", " time"], "generate": ["--max-tokens", "2"]}  # fmt: skip
+FIRST = {"versus": ["nano", "nano"]}
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -32,25 +33,25 @@ def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 def test_every_command_about_a_text_takes_it_in_every_way() -> None:
     assert TAKES_TEXT == [
         "tokens", "examples", "logits", "loss", "generate", "merges", "letters", "surprisal", "attention", "lens", "learn", "draw",
-        "tree",
+        "tree", "versus",
     ]  # fmt: skip
     taking = {path for path, parser in parsers(build_parser()) for action in parser._actions if action.metavar in ("TEXT", "PROMPT") and not action.option_strings}  # fmt: skip
-    assert taking - {"evaluate"} == set(TAKES_TEXT)  # evaluate takes files
+    assert taking - {"evaluate", "guess"} == set(TAKES_TEXT)  # evaluate takes files; guess reads answers too
 
 
 @pytest.mark.parametrize("command", TAKES_TEXT)
 def test_argument_file_and_standard_input_give_the_same(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    rest = REST.get(command, [])
-    assert main([command, "Once upon a", *rest]) == 0
+    start, rest = [command, *FIRST.get(command, [])], REST.get(command, [])
+    assert main([*start, "Once upon a", *rest]) == 0
     wanted = capsys.readouterr().out
     file = tmp_path / "t.txt"
     file.write_bytes(b"Once upon a\n")
-    assert main([command, "--file", str(file), *rest]) == 0
+    assert main([*start, "--file", str(file), *rest]) == 0
     assert capsys.readouterr().out == wanted
     stdin(monkeypatch, b"Once upon a\n")
-    assert main([command, "-", *rest]) == 0
+    assert main([*start, "-", *rest]) == 0
     assert capsys.readouterr().out == wanted
 
 

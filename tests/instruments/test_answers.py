@@ -46,6 +46,7 @@ def test_every_question_has_the_function_of_its_instrument() -> None:
     assert len(kinds) > 20
     for kind in kinds:
         function = answers.function_of(kind)
+        # Some import the type of the model for the type checker only: they need no torch.
         hints = get_type_hints(inspect.unwrap(function), localns={"OpenModel": OpenModel})
         assert hints["question"] is kind and hints["return"] is answer_of(kind), kind
         assert function.__module__ == kind.__module__.removesuffix("question") + "answer"

@@ -82,4 +82,4 @@ def test_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "10 steps of 1,024" in out and "parameters" in out
     assert main(["train", "--preset", "toy"]) == 2
-    assert "--run NAME" in capsys.readouterr().err
+    assert "--run toy" in capsys.readouterr().err

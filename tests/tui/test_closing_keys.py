@@ -24,6 +24,7 @@ from tui_llm.facts.request import Question, Request
 from tui_llm.facts.sampler import SamplerSettings
 from tui_llm.tui.app import LabApp
 from tui_llm.tui.help import HelpScreen
+from tui_llm.tui.instruments.chat import ChatScreen
 from tui_llm.tui.instruments.draws.draw import DrawScreen
 from tui_llm.tui.instruments.draws.draw_many import DrawManyScreen
 from tui_llm.tui.instruments.inside.inside import InsideScreen
@@ -33,6 +34,7 @@ from tui_llm.tui.instruments.scratch import ScratchScreen
 from tui_llm.tui.instruments.swap import SwapScreen
 from tui_llm.tui.instruments.temperatures import TemperaturesScreen
 from tui_llm.tui.instruments.tree.tree import TreeScreen
+from tui_llm.tui.instruments.versus import VersusScreen
 from tui_llm.tui.keymap import OPENERS
 from tui_llm.tui.kit.ask import AskScreen
 from tui_llm.tui.kit.base_screen import BaseScreen
@@ -49,6 +51,13 @@ from tui_llm.tui.runs.pin_history import LearnedScreen
 from tui_llm.tui.runs.runs import RunsScreen
 from tui_llm.tui.runs.samples import SamplesScreen
 from tui_llm.tui.tour.pairs import TourPairsScreen
+
+
+def quiet(screen: Any) -> Any:
+    """A screen that asks for something at once, without the question."""
+    screen.action_choose = screen.action_message = lambda: None
+    return screen
+
 
 # How to open a screen: with keys of the lab, or by constructing it (if it needs a run or several places open it). A screen
 # that `opens` entered into the table of openers needs no line: its id opens it.
@@ -76,9 +85,11 @@ OPENED: dict[type[Screen[Any]], str | Callable[[LabApp], Screen[Any]]] = {
     TemperaturesScreen: "2 T",
     TourPairsScreen: lambda app: TourPairsScreen("question => answer"),
     TreeScreen: "5 T",
+    ChatScreen: lambda app: quiet(ChatScreen(app.lab_screen.context)),
+    VersusScreen: lambda app: quiet(VersusScreen(app.lab_screen.context)),
 }
 
-BY_ID: dict[Any, str] = {opener.screen: id for id, opener in OPENERS.items()}
+BY_ID: dict[Any, str] = {opener.screen: id for id, opener in OPENERS.items() if opener.screen not in OPENED}
 
 
 def all_screens() -> set[type[Screen[Any]]]:
@@ -233,7 +244,7 @@ async def test_type_ahead_is_kept_and_the_closing_key_is_not_repeated_below() ->
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         assert app.lab_screen.panes.current == "logits"
-        assert done == ["dismiss(False)", "pane('logits')", "app.show_help"]
+        assert done == ["dismiss(False)", "pane('logits')", "show_help"]
         app.pop_screen = pop  # type: ignore[method-assign]
         await pilot.press("escape", "3", "n")  # now it is painted: `n` is a command again
         assert len(done) == 6

@@ -81,8 +81,8 @@ def check(places: Sequence[str], how: TextFormat = AUTO) -> None:
     for one in places:
         if one == "python-reference":
             python_reference()
-        if is_address(one) and not _host(one):
-            raise UserError(f"{one} is not an address; write it like https://example.org/text.txt")
+        if is_address(one):
+            _path(one)
 
 
 def held_out(count: int, fraction: float) -> int:
@@ -126,11 +126,14 @@ def _most_tokens(path: Path, how: TextFormat) -> Iterator[int]:
         yield len(clean(block).encode()) - block.count(END_OF_TEXT) * (len(END_OF_TEXT) - 1)
 
 
-def _host(address: str) -> str | None:
+def _path(address: str) -> str:
     try:
-        return urllib.parse.urlsplit(address).hostname
-    except ValueError:
-        return None
+        parts = urllib.parse.urlsplit(address)
+    except ValueError:  # such as an IPv6 host without its closing bracket
+        parts = urllib.parse.SplitResult("", "", "", "", "")
+    if not parts.hostname:
+        raise UserError(f"{address} is not an address; write it like https://example.org/text.txt")
+    return parts.path
 
 
 def named(name: str, progress: Progress = lambda _: None) -> Path:
@@ -158,7 +161,7 @@ def _download(name: str) -> tuple[Path, str, str | None]:
     """The cache path of a downloaded text, its URL, and its SHA-256 if known."""
     address, digest = _DOWNLOADS.get(name, (name, None))
     kept = f"{name}-{digest[:12]}" if digest else f"download-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    suffix = (data_suffixes(urllib.parse.urlsplit(name).path) if name not in _DOWNLOADS else "") or ".txt"
+    suffix = (data_suffixes(_path(name)) if name not in _DOWNLOADS else "") or ".txt"
     return paths.cache_dir() / "texts" / f"{kept}{suffix}", address, digest
 
 

@@ -14,6 +14,9 @@ from tui_llm.llm.data.formats import AUTO, TextFormat
 from tui_llm.llm.tokens.text import END_OF_TEXT
 from tui_llm.llm.tokens.tokenizer import BPETokenizer, byte_characters, from_merges
 
+# The library allocates for all tokens first, and ends the process where memory is short. Published vocabularies have at most 262,144.
+LARGEST = 10_000_000
+
 
 def train(
     places: Sequence[str | Path],
@@ -25,10 +28,12 @@ def train(
     """Train a byte-level BPE vocabulary of `size` tokens, `<|endoftext|>` (the last id) included, with GPT-2's word
     pattern, on the files and folders (or names in `corpora.NAMES`) in `places`.
 
-    Raises `UserError` if the library is missing, the size is too small, or there is too little text.
+    Raises `UserError` if the library is missing, the size is too small or above `LARGEST`, or there is too little text.
     """
     if size < 257:
         raise UserError(f"a vocabulary of {size} is too small: 256 bytes and {END_OF_TEXT} are 257")
+    if size > LARGEST:
+        raise UserError(f"a vocabulary of {size:,} is too large: at most {LARGEST:,} tokens; 50,257 is GPT-2's size")
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:

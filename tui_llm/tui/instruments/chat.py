@@ -15,7 +15,7 @@ from tui_llm.instruments.chat.question import ChatPart, ChatQuestion, log_p, tex
 from tui_llm.llm.predict.units import bits
 from tui_llm.llm.tokens.token_bytes import token_text
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -47,7 +47,7 @@ KEYS = (
     _key("chat_new", "n", "new", "Start a new conversation", "new"),
     _key("chat_stop", "x", "stop", "Stop the answer", "stop"),
     _key("chat_copy", "y", "copy", "Copy the tokens of all answers as a table (tab-separated)", "copy"),
-    _key("close_chat", "escape,q,at", "back", "Stop the answer; otherwise back to the five panes", "leave", importance=9),
+    _key("close_chat", "escape,q,at", "back", "Stop the answer; otherwise back to the five panes", "leave", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tui_llm.facts.tokens import Token
 from tui_llm.instruments.guess.game import MOST, RULE, Guess, GuessGame
 from tui_llm.instruments.guess.question import Bet, Bets, BetsQuestion, GuessRound, RoundQuestion
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen, Lazy
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -39,7 +39,7 @@ KEYS = (
     _key("guess_new", "n", "new", "Begin a new game, at another place", "new", importance=5),
     _key("guess_text", "m", "my text", "Guess the lab's text, or again a held-out paragraph", "text", importance=4),
     _key("guess_copy", "y", "copy", "Copy the guesses as a table (tab-separated)", "copy"),
-    _key("close_guess", "escape,q,Q", "back", "Back to the five panes", "close", importance=9),
+    _key("close_guess", "escape,q,Q", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tui_llm.common.numbers import percent
 from tui_llm.instruments.versus import words
 from tui_llm.instruments.versus.question import Versus, VersusQuestion, VersusSide
 from tui_llm.tui.kit import format as fmt
-from tui_llm.tui.kit.command import Command, CommandFactory, bindings
+from tui_llm.tui.kit.command import WAY_OUT, Command, CommandFactory, bindings
 from tui_llm.tui.kit.full import FullScreen
 from tui_llm.tui.kit.over import Row
 from tui_llm.tui.kit.text import wrapped
@@ -42,7 +42,7 @@ KEYS = (
     _key("versus_model", "m", "other model", "Choose the model to compare with", "choose"),
     _key("versus_seed", "r", "seed", "Draw both continuations with the next seed", "next_seed"),
     _key("versus_copy", "y", "copy", "Copy what is shown as a table (tab-separated)", "copy"),
-    _key("close_versus", "escape,q,ampersand", "back", "Back to the five panes", "close", importance=9),
+    _key("close_versus", "escape,q,ampersand", "back", "Back to the five panes", "close", importance=WAY_OUT),
 )  # fmt: skip
 
 
