@@ -24,6 +24,7 @@ from tui_llm.llm.model.stored_gpt import StoredParameter
 Array = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 20_000_000  # larger models gain more from torch's kernels than its import takes
+_BLAS = 48 << 20  # bytes that OpenBLAS takes at the first product; if it can't, it ends the process
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -101,7 +102,7 @@ def load(folder: Path) -> NumpyGPT | None:
         return None
     if any(parameter.tensor.info.dtype not in _DTYPES for parameter in parameters.values()):
         return None
-    memory.check(stored_gpt.need(config), memory.free_bytes(), f"opening {folder}")
+    memory.check(stored_gpt.need(config) + _BLAS, memory.free_bytes(), f"opening {folder}")
     with memory.enough(f"open {folder}"):
         return NumpyGPT(config, {name: _array(parameter) for name, parameter in parameters.items()})
 
