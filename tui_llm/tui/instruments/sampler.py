@@ -105,8 +105,8 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
-            yield Static(Content(ORDER), id="order")
             with VerticalScroll(id="rows", can_focus=False):
+                yield Static(Content(ORDER), id="order")
                 for setting in SETTINGS:
                     now = getattr(self._settings, setting.name)
                     on = now != setting.off
@@ -132,7 +132,7 @@ class SamplerScreen(BaseScreen, ModalScreen[SamplerSettings | None]):
         self.query_one("#temperature", NumberField).focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 6)
+        self.query_one("#rows").styles.max_height = max(1, left_of(self).height - 5)
 
     def _check(self) -> str:
         """Shows beside each setting what is wrong with it; returns the name of the first invalid setting, or an empty

@@ -13,6 +13,7 @@ from textual.widgets import Button, Static
 from tui_llm.common.display import SPACE, truncate, visible_token
 from tui_llm.tui.kit import spaces
 from tui_llm.tui.kit.base_screen import BaseScreen
+from tui_llm.tui.kit.command import bindings
 
 
 class DoubledSpaceScreen(BaseScreen, ModalScreen[str | None]):
@@ -22,6 +23,7 @@ class DoubledSpaceScreen(BaseScreen, ModalScreen[str | None]):
         ("1", "single", "One space"),
         ("2", "keep", "As typed"),
         ("escape,q", "dismiss(None)", "Type on"),
+        *bindings((), modal=True),
     ]
     DEFAULT_CSS = """
     DoubledSpaceScreen { align: center middle; }

@@ -183,6 +183,7 @@ class LabScreen(BaseScreen, Screen[None]):
             self.panes[name].display = not (single or self.zoomed) or name == self.panes.current
         self.query_one(TabBar).show(self.panes.current)
         self.call_after_refresh(self.footer.bar.show_overflow)
+        self.context.state_changed()
 
     def _fit_tour(self) -> None:
         """Lays the panes out beside the tour, or without it."""
